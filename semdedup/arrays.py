@@ -1,0 +1,80 @@
+"""Which arrays are in use: NumPy on the CPU, CuPy on the GPU. The one module that knows.
+
+Everything else works on the arrays that it is given, through `array_module`, or asks for the arrays of a *backend*,
+which is one of the words ``"cpu"`` and ``"gpu"``.
+"""
+
+from __future__ import annotations
+
+import importlib
+from importlib.util import find_spec
+from types import ModuleType
+from typing import Any, Literal
+
+import numpy as np
+
+Array = Any
+"""A NumPy or CuPy array. Shapes and dtypes are in the docstrings."""
+
+Backend = Literal["cpu", "gpu"]
+
+GPU_PACKAGES = ("cupy", "cudf", "cuml", "dask_cuda")
+"""What the extras ``cu12`` and ``cu13`` bring. Only CuPy is indispensable to compute on a GPU."""
+
+
+def array_module(*arrays: Array) -> ModuleType:
+    """Return the module, NumPy or CuPy, that the arrays belong to. Nothing is imported that is not in use already."""
+    for array in arrays:
+        if type(array).__module__.split(".")[0] == "cupy":
+            return importlib.import_module("cupy")
+    return np
+
+
+def backend_module(backend: Backend) -> ModuleType:
+    """Return NumPy for ``"cpu"``, CuPy for ``"gpu"``."""
+    return np if backend == "cpu" else importlib.import_module("cupy")
+
+
+def sparse_module(*arrays: Array) -> ModuleType:
+    """Return the sparse matrices that go with the arrays: ``scipy.sparse`` or its twin ``cupyx.scipy.sparse``."""
+    name = "scipy.sparse" if array_module(*arrays) is np else "cupyx.scipy.sparse"
+    return importlib.import_module(name)
+
+
+def to_host(array: Array) -> np.ndarray:
+    """Return the array in host memory: itself if it is NumPy's, else a copy."""
+    return array.get() if hasattr(array, "get") else np.asarray(array)
+
+
+def gpu_count() -> int:
+    """Number of NVIDIA GPUs that this process may use, asked of NVML: no CUDA context is made and nothing raised.
+
+    ``CUDA_VISIBLE_DEVICES`` is honoured as CUDA does, an empty string hides every device.
+    """
+    import os
+
+    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
+    if visible is not None and not visible.strip(", ") or visible == "-1":
+        return 0
+    try:
+        pynvml = importlib.import_module("pynvml")
+        pynvml.nvmlInit()
+        present = int(pynvml.nvmlDeviceGetCount())
+        pynvml.nvmlShutdown()
+    except ImportError:
+        return 0
+    except Exception as error:  # NVML's errors share no base outside of pynvml
+        if type(error).__module__.split(".")[0] != "pynvml":
+            raise
+        return 0
+    return present if visible is None else min(present, len([v for v in visible.split(",") if v.strip()]))
+
+
+def missing_gpu_packages() -> list[str]:
+    """Names of the GPU packages that are not installed, found without importing any of them."""
+    return [name for name in GPU_PACKAGES if find_spec(name) is None]
+
+
+def gpu_usable() -> bool:
+    """Whether this process can compute on a GPU: a device is visible and CuPy is installed."""
+    return gpu_count() > 0 and find_spec("cupy") is not None

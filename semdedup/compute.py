@@ -1,0 +1,413 @@
+"""The Dask cluster that does the work: finding or starting one, checking it, and driving tasks through it."""
+
+from __future__ import annotations
+
+import contextlib
+import multiprocessing
+import uuid
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import dask
+import distributed
+from distributed.scheduler import KilledWorker
+
+from semdedup.arrays import Backend, gpu_count, gpu_usable, missing_gpu_packages
+from semdedup.errors import ClusterError, ParameterError, SemdedupError, StorageError
+from semdedup.progress import Reporter
+from semdedup.storage import Location
+
+PACKAGES_THAT_MUST_AGREE = ("dask", "distributed", "semdedup", "pandas", "pyarrow", "numpy")
+SECONDS_TO_WAIT_FOR_WORKERS = 30
+TASKS_PER_SLOT = 2
+"""Tasks in flight for each thread of the workers: one that runs and one that waits, so that no thread idles."""
+
+MIB = 1 << 20
+MEMORY_IF_UNLIMITED = 4096 * MIB
+
+
+@dataclass(frozen=True)
+class ClusterOptions:
+    """Which cluster to work on, or how to start one.
+
+    Attributes:
+        scheduler: address of a running scheduler, ``tcp://host:8786``.
+        scheduler_file: path of the JSON file that a running scheduler wrote.
+        n_workers: workers of a cluster started here; one a core, or one a GPU, where not given.
+        threads_per_worker: threads of each worker started here.
+        memory_limit: memory of each worker started here, as Dask understands it: ``2GiB``, ``auto``.
+        backend: ``auto`` takes GPUs where every worker has one.
+    """
+
+    scheduler: str | None = None
+    scheduler_file: str | None = None
+    n_workers: int | None = None
+    threads_per_worker: int = 1
+    memory_limit: str = "auto"
+    backend: str = "auto"
+
+    def __post_init__(self) -> None:
+        if self.backend not in ("auto", "cpu", "gpu"):
+            raise ParameterError(f"backend must be auto, cpu or gpu; got {self.backend!r}")
+        if self.scheduler and self.scheduler_file:
+            raise ParameterError("give a scheduler address or a scheduler file, not both")
+        for name, value in (("n_workers", self.n_workers), ("threads_per_worker", self.threads_per_worker)):
+            if value is not None and value < 1:
+                raise ParameterError(f"{name} must be at least 1, got {value}")
+
+
+@dataclass(frozen=True)
+class Session:
+    """A checked cluster, ready for work.
+
+    Attributes:
+        client: connection to it.
+        backend: arrays that its workers compute with.
+        n_slots: tasks that it runs at the same time.
+        task_memory: bytes that one of these tasks may use: the least memory of a worker over its threads.
+        reporter: where progress goes.
+    """
+
+    client: distributed.Client
+    backend: Backend
+    n_slots: int
+    task_memory: int
+    reporter: Reporter
+    token: str = field(default_factory=lambda: uuid.uuid4().hex[:8])
+
+    def run(
+        self, name: str, function: Callable[..., Any], items: Sequence[Any], *, unit: str = "tasks"
+    ) -> Iterator[tuple[int, Any]]:
+        """Call ``function(item)`` on the workers, with a bounded number of tasks in flight, and show progress.
+
+        Yields:
+            (position of the item, result) in the order in which the tasks end. Results are released at once, so that a
+            worker that dies later costs nothing that was done before.
+
+        Raises:
+            SemdedupError: what a task raised, or `ClusterError` where workers or the scheduler died.
+        """
+        with self.reporter.step(name, len(items), unit) as advance:
+            for position, result in self._drive(name, function, items):
+                advance(1)
+                yield position, result
+
+    def _drive(self, name: str, function: Callable[..., Any], items: Sequence[Any]) -> Iterator[tuple[int, Any]]:
+        remaining = iter(enumerate(items))
+        positions: dict[distributed.Future, int] = {}
+        run = uuid.uuid4().hex[:8]
+        key = f"semdedup-{name.replace(' ', '-')}-{self.token}-{run}"
+
+        def submit_next() -> list[distributed.Future]:
+            for position, item in remaining:
+                future = self.client.submit(function, item, key=f"{key}-{position}", pure=False)
+                positions[future] = position
+                return [future]
+            return []
+
+        completed = distributed.as_completed()
+        for _ in range(self.n_slots * TASKS_PER_SLOT):
+            for future in submit_next():
+                completed.add(future)
+        try:
+            for future in completed:
+                result = future.result()
+                position = positions.pop(future)
+                future.release()
+                for following in submit_next():
+                    completed.add(following)
+                yield position, result
+        except KilledWorker as error:
+            raise ClusterError(
+                f"step '{name}': one task killed several workers in a row, most likely for want of memory "
+                f"({self.task_memory / MIB:.0f} MiB for each task at present). Give the workers more memory "
+                "(--memory-limit) or fewer threads, and run the same command again: it goes on where it stopped."
+            ) from error
+        except distributed.client.FutureCancelledError as error:
+            raise ClusterError(
+                f"step '{name}': the scheduler at {self.client.scheduler.address if self.client.scheduler else '?'} "
+                "was lost or forgot the tasks. Run the same command again: it goes on where it stopped."
+            ) from error
+        finally:
+            if positions:
+                self.client.cancel(list(positions), force=True)
+
+
+@contextlib.contextmanager
+def connect(options: ClusterOptions) -> Iterator[distributed.Client]:
+    """Connect to the cluster that the options name, or start one for the time of the block.
+
+    Raises:
+        ClusterError: nothing answers at the address, or a GPU is asked for and there is none.
+    """
+    if options.scheduler or options.scheduler_file:
+        with _connect_to_scheduler(options.scheduler, options.scheduler_file) as client:
+            yield client
+        return
+    if options.backend == "gpu" and not gpu_usable():
+        raise ClusterError(
+            f"backend gpu: this machine shows {gpu_count()} GPUs and lacks the packages "
+            f"{', '.join(missing_gpu_packages()) or 'none'}. Install semdedup[cu12] or semdedup[cu13] on a machine with "
+            "an NVIDIA GPU, or take --backend cpu."
+        )
+    if getattr(multiprocessing.process.current_process(), "_inheriting", False):
+        raise ClusterError(
+            "workers cannot be started while this script is being imported by one of them. Put the call behind\n"
+            '    if __name__ == "__main__":\n'
+            "or pass a Client."
+        )
+    on_gpu = options.backend != "cpu" and gpu_usable() and not missing_gpu_packages()
+    try:
+        cluster = _start_gpu_cluster(options) if on_gpu else _start_cpu_cluster(options)
+    except (RuntimeError, OSError, TimeoutError) as error:
+        raise ClusterError(
+            f"no local cluster could be started: {error}. In a script the call must stand behind "
+            '`if __name__ == "__main__":`; otherwise pass a Client or a scheduler address.'
+        ) from error
+    with cluster, distributed.Client(cluster, set_as_default=False) as client:
+        yield client
+
+
+def _start_cpu_cluster(options: ClusterOptions) -> Any:
+    n_workers = options.n_workers or max(1, dask.system.CPU_COUNT // options.threads_per_worker)
+    return distributed.LocalCluster(
+        n_workers=n_workers,
+        threads_per_worker=options.threads_per_worker,
+        memory_limit=options.memory_limit,
+        host="127.0.0.1",
+        dashboard_address="127.0.0.1:0",
+    )
+
+
+def _start_gpu_cluster(options: ClusterOptions) -> Any:
+    import dask_cuda
+
+    return dask_cuda.LocalCUDACluster(
+        n_workers=options.n_workers,
+        threads_per_worker=options.threads_per_worker,
+        memory_limit=options.memory_limit,
+        rmm_pool_size=0.8,
+        rmm_allocator_external_lib_list=["cupy"],
+        host="127.0.0.1",
+        dashboard_address="127.0.0.1:0",
+    )
+
+
+def _connect_to_scheduler(address: str | None, scheduler_file: str | None) -> distributed.Client:
+    where = address or scheduler_file
+    try:
+        return distributed.Client(address, scheduler_file=scheduler_file, timeout="15s", set_as_default=False)
+    except (OSError, TimeoutError, ValueError) as error:
+        raise ClusterError(
+            f"no Dask scheduler answers at {where}: {error}. Start one with `dask scheduler` and give its address."
+        ) from error
+
+
+@contextlib.contextmanager
+def client_for(client: distributed.Client | str | None, options: ClusterOptions) -> Iterator[distributed.Client]:
+    """The client to work with: the one given, one for the address given, the current default one, or a cluster's own.
+
+    Only what is started here is closed here.
+    """
+    if isinstance(client, str):
+        options = ClusterOptions(scheduler=client, backend=options.backend)
+    elif client is not None:
+        if not isinstance(client, distributed.Client):
+            raise ParameterError(
+                f"client must be a distributed.Client, a scheduler address or None; got {type(client).__name__}"
+            )
+        if client.asynchronous:
+            raise ParameterError("client is asynchronous; give one made with asynchronous=False")
+        yield client
+        return
+    elif not (options.scheduler or options.scheduler_file):
+        with contextlib.suppress(ValueError):  # there is no default client
+            default = distributed.default_client()
+            if default.status == "running" and not default.asynchronous:
+                yield default
+                return
+    with connect(options) as own:
+        yield own
+
+
+@dataclass(frozen=True)
+class ProcessFacts:
+    """What a process of the cluster says of itself."""
+
+    host: str
+    n_gpus: int
+    gpu_packages_missing: tuple[str, ...]
+    gpu_usable: bool
+    memory_free: int
+
+
+def describe_process() -> ProcessFacts:
+    """Facts of the process that this is called in. No CUDA context is made."""
+    import socket
+
+    import psutil
+
+    return ProcessFacts(
+        socket.gethostname(), gpu_count(), tuple(missing_gpu_packages()), gpu_usable(), psutil.virtual_memory().available
+    )
+
+
+def check_versions(client: distributed.Client) -> dict[str, dict[str, str]]:
+    """Compare the versions of client, scheduler and workers; return them by process.
+
+    Asked by messages and not by a function of ours, which would not run where the versions differ.
+
+    Raises:
+        ClusterError: the Python minor version or one of `PACKAGES_THAT_MUST_AGREE` differs or is missing.
+    """
+    found = client.get_versions(check=False, packages=["semdedup", "pyarrow", "pandas"])
+    processes = {"client": found["client"], "scheduler": found["scheduler"]}
+    processes |= {f"worker {address}": facts for address, facts in found["workers"].items()}
+    versions: dict[str, dict[str, str]] = {}
+    for process, facts in processes.items():
+        python = ".".join(str(facts["host"]["python"]).split(".")[:2])
+        packages = {name: str(facts["packages"].get(name)) for name in PACKAGES_THAT_MUST_AGREE}
+        versions[process] = {"python": python, **packages}
+    differences = [
+        f"  {process}: {name} {'is not installed' if version == 'None' else version} (client: {expected})"
+        for process, theirs in versions.items()
+        for name, version in theirs.items()
+        if version != (expected := versions["client"][name])
+    ]
+    if differences:
+        raise ClusterError(
+            "client, scheduler and workers must have the same Python minor version and the same packages:\n"
+            + "\n".join(differences[:20])
+            + "\nInstall the same environment everywhere and start the cluster again."
+        )
+    return versions
+
+
+def check_backend(facts: Mapping[str, ProcessFacts], backend: str) -> Backend:
+    """Which arrays the workers compute with: all the same, and a GPU only where every worker has one.
+
+    Raises:
+        ClusterError: a GPU is asked for, or some workers have one, and a worker has none.
+    """
+    with_gpu = [address for address, worker in facts.items() if worker.gpu_usable]
+    without = {address: worker for address, worker in facts.items() if not worker.gpu_usable}
+    if backend == "cpu" or (backend == "auto" and not with_gpu):
+        return "cpu"
+    if not without:
+        return "gpu"
+    lines = [
+        f"  {address}: {worker.n_gpus} GPUs, packages missing: {', '.join(worker.gpu_packages_missing) or 'none'}"
+        for address, worker in list(without.items())[:10]
+    ]
+    wish = "backend gpu was asked for" if backend == "gpu" else f"{len(with_gpu)} workers can use a GPU"
+    raise ClusterError(
+        f"{wish}, but {len(without)} of {len(facts)} workers cannot:\n" + "\n".join(lines) + "\nGive every worker a GPU "
+        "and semdedup[cu12] or [cu13], or take --backend cpu."
+    )
+
+
+def _see_paths(reads: Sequence[Location], tokens: Mapping[Location, str], worker_name: str) -> list[str]:
+    """On a worker: what is wrong with the paths, in words; nothing where all is well."""
+    faults = []
+    for place in reads:
+        try:
+            if not place.exists():
+                faults.append(f"does not see {place}")
+            elif not place.is_dir():
+                with place.open() as file:
+                    file.read(1)
+        except StorageError as error:
+            faults.append(str(error))
+    for token, content in tokens.items():
+        answer = token.at(f"{token.url}-{worker_name}")
+        try:
+            if not token.exists() or token.read_bytes() != content.encode():
+                faults.append(f"does not see what the client writes in {token.parent}")
+            else:
+                answer.write_bytes(b"")
+        except StorageError as error:
+            faults.append(str(error))
+    return faults
+
+
+def check_paths(client: distributed.Client, reads: Sequence[Location], writes: Sequence[Location]) -> None:
+    """Check that every worker reads the inputs and that what it writes is seen by the client, and the reverse.
+
+    The probes written for this are removed again, and folders made for them where they stay empty.
+
+    Raises:
+        ClusterError: naming the worker and the path.
+    """
+    run = uuid.uuid4().hex[:12]
+    tokens = {place / f"_probe-{run}": run for place in {place.url: place for place in writes}.values()}
+    written: list[Location] = []
+    try:
+        for token, content in tokens.items():
+            token.write_bytes(content.encode())
+            written.append(token)
+        names = {address: f"w{i}" for i, address in enumerate(sorted(client.scheduler_info(n_workers=-1)["workers"]))}
+        faults: list[str] = []
+        answers = [
+            (address, client.submit(_see_paths, reads, tokens, name, workers=[address], key=f"semdedup-see-{run}-{name}"))
+            for address, name in names.items()
+        ]
+        for address, future in answers:
+            faults += [f"  worker {address} {fault}" for fault in future.result()]
+        for address, name in names.items():
+            for token in tokens:
+                answer = token.at(f"{token.url}-{name}")
+                written.append(answer)
+                if not faults and not answer.exists():
+                    faults.append(f"  the client does not see what worker {address} writes in {token.parent}")
+        if faults:
+            raise ClusterError(
+                "every worker must read the input and write the output:\n"
+                + "\n".join(faults[:20])
+                + "\nUse a path that all machines share, or s3://."
+            )
+    finally:
+        for place in written:
+            with contextlib.suppress(SemdedupError):
+                place.remove()
+        for place in writes:
+            place.remove_if_empty()
+
+
+@contextlib.contextmanager
+def open_session(
+    client: distributed.Client | str | None,
+    options: ClusterOptions,
+    reporter: Reporter,
+    reads: Sequence[Location] = (),
+    writes: Sequence[Location] = (),
+) -> Iterator[Session]:
+    """Find or start a cluster, check it, and give it as a `Session`. What was started here ends with the block.
+
+    Raises:
+        ClusterError: the cluster cannot do the work; the message says which process and why.
+    """
+    with client_for(client, options) as found:
+        session = check_cluster(found, options.backend, reporter)
+        check_paths(found, reads, writes)
+        yield session
+
+
+def check_cluster(client: distributed.Client, backend: str, reporter: Reporter) -> Session:
+    """Check versions and GPUs of a cluster and measure it. Raises `ClusterError` where it cannot do the work."""
+    try:
+        client.wait_for_workers(1, timeout=SECONDS_TO_WAIT_FOR_WORKERS)
+    except TimeoutError as error:
+        raise ClusterError(
+            f"the scheduler at {client.scheduler.address} has no workers. Start some with `dask worker ADDRESS`."
+        ) from error
+    check_versions(client)
+    arrays = check_backend(client.run(describe_process), backend)
+    workers = client.scheduler_info(n_workers=-1)["workers"].values()
+    memory = min((w["memory_limit"] or MEMORY_IF_UNLIMITED) // w["nthreads"] for w in workers)
+    n_slots = sum(w["nthreads"] for w in workers)
+    reporter.say(
+        f"Dask: {len(workers)} workers, {n_slots} threads, {memory / MIB:.0f} MiB a task, {arrays}; "
+        f"dashboard {client.dashboard_link}"
+    )
+    return Session(client, arrays, n_slots, memory, reporter)

@@ -1,0 +1,1 @@
+"""From embeddings to duplicates: read, cluster, compare, threshold."""

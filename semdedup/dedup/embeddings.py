@@ -1,0 +1,129 @@
+"""Embedding columns of Arrow and the (n, d) arrays that they hold: one into the other without an object per row."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from semdedup.dedup.exact import unit_rows
+from semdedup.errors import ParameterError
+
+NULL, WRONG_LENGTH, NOT_FINITE, ZERO, NULL_ID = "null", "wrong_length", "not_finite", "zero", "null_id"
+REASONS = ("", NULL, WRONG_LENGTH, NOT_FINITE, ZERO, NULL_ID)
+"""Why a row is quarantined; the position is the code that `row_faults` gives, 0 means that nothing is wrong."""
+
+
+def embedding_element_type(found: pa.DataType) -> pa.DataType | None:
+    """Type of the elements of an embedding column, None where the column cannot hold embeddings."""
+    is_list = pa.types.is_list(found) or pa.types.is_large_list(found) or pa.types.is_fixed_size_list(found)
+    return found.value_type if is_list and pa.types.is_floating(found.value_type) else None
+
+
+def row_lengths(column: pa.ChunkedArray) -> np.ndarray:
+    """Number of elements of each row, (n,) int64; -1 for a null row."""
+    lengths = pc.fill_null(pc.list_value_length(column), -1)
+    return lengths.to_numpy().astype(np.int64, copy=False)
+
+
+def length_counts(column: pa.ChunkedArray) -> dict[int, int]:
+    """How many rows of the column have which length, null rows left out."""
+    lengths, counts = np.unique(row_lengths(column), return_counts=True)
+    return {int(length): int(count) for length, count in zip(lengths, counts, strict=True) if length >= 0}
+
+
+def commonest_length(counts: Mapping[int, int]) -> int:
+    """The length that most rows have; of equally common ones the largest; 0 where there is no row."""
+    return max(counts, key=lambda length: (counts[length], length), default=0)
+
+
+def embedding_rows(column: pa.ChunkedArray, dim: int) -> tuple[np.ndarray, np.ndarray]:
+    """The rows of a list column that have `dim` elements, as one array.
+
+    Args:
+        column: list, large_list or fixed_size_list of float16, float32 or float64; null rows and elements allowed.
+        dim: d, the expected length.
+
+    Returns:
+        The rows, (m, d) of the column's type, null elements as NaN, and the positions of these rows in the column,
+        (m,) int64. A column of one chunk in which every row is whole is not copied; anything else is copied once.
+    """
+    blocks, positions, start = [], [], 0
+    for chunk in column.chunks:
+        lengths = row_lengths(pa.chunked_array([chunk]))
+        good = np.flatnonzero(lengths == dim)
+        if pa.types.is_fixed_size_list(chunk.type):
+            size = chunk.type.list_size
+            values = chunk.values.slice(chunk.offset * size, len(chunk) * size)  # .flatten() would drop null rows
+            width = size
+        else:
+            if len(good) < len(chunk):
+                chunk = chunk.filter(pa.array(lengths == dim))
+            values, width = chunk.flatten(), dim
+        rows = values.to_numpy(zero_copy_only=False).reshape(-1, width) if width else np.empty((0, dim))
+        if pa.types.is_fixed_size_list(chunk.type) and len(good) < len(chunk):
+            rows = rows[good] if width == dim else np.empty((0, dim), rows.dtype)
+        if len(good):
+            blocks.append(rows)
+            positions.append(good + start)
+        start += len(lengths)
+    if not blocks:
+        return np.empty((0, dim), dtype=np.float32), np.empty(0, dtype=np.int64)
+    return (blocks[0] if len(blocks) == 1 else np.concatenate(blocks)), np.concatenate(positions)
+
+
+@dataclass(frozen=True)
+class CheckedRows:
+    """The rows of a table sorted into those that can be compared and those that cannot.
+
+    Attributes:
+        rows: (m, d) the embeddings that can be compared, as they came.
+        positions: (m,) int64, where they stand in the table.
+        faults: (n,) uint8, for every row of the table the position of its reason in `REASONS`, 0 for those in `rows`.
+    """
+
+    rows: np.ndarray
+    positions: np.ndarray
+    faults: np.ndarray
+
+    def unit(self) -> np.ndarray:
+        """The rows L2-normalised, (m, d) float32."""
+        return unit_rows(self.rows)
+
+
+def check_rows(ids: pa.ChunkedArray, embeddings: pa.ChunkedArray, dim: int) -> CheckedRows:
+    """Find the rows that can be compared: an id, and `dim` finite elements that are not all zero.
+
+    Cost: O(n·d) time; memory of one copy of the embeddings where some row is at fault, of two bits a value otherwise.
+    """
+    rows, positions = embedding_rows(embeddings, dim)
+    faults = np.full(len(embeddings), REASONS.index(WRONG_LENGTH), dtype=np.uint8)
+    faults[embeddings.is_null().to_numpy()] = REASONS.index(NULL)
+    found = np.zeros(len(rows), dtype=np.uint8)
+    step = max(1, (1 << 20) // max(1, dim))
+    for start in range(0, len(rows), step):
+        block = rows[start : start + step]
+        found[start : start + step][~block.any(axis=1)] = REASONS.index(ZERO)
+        found[start : start + step][~np.isfinite(block).all(axis=1)] = REASONS.index(NOT_FINITE)
+    faults[positions] = found
+    faults[ids.is_null().to_numpy()] = REASONS.index(NULL_ID)
+    good = faults[positions] == 0
+    if not good.all():
+        rows, positions = rows[good], positions[good]
+    return CheckedRows(rows, positions, faults)
+
+
+def embedding_column(rows: np.ndarray) -> pa.ListArray:
+    """A ``list<float>`` column of the rows of an (n, d) float32 array, without a copy.
+
+    Raises:
+        ParameterError: for more than 2**31 - 1 elements, which one Arrow list array cannot hold.
+    """
+    n, dim = rows.shape
+    if n * dim >= 2**31:
+        raise ParameterError(f"{n} rows of {dim} elements do not fit into one Arrow list array; write them in parts")
+    offsets = pa.array(np.arange(0, (n + 1) * dim, dim, dtype=np.int32) if dim else np.zeros(n + 1, np.int32))
+    return pa.ListArray.from_arrays(offsets, pa.array(np.ascontiguousarray(rows).reshape(-1)))

@@ -1,0 +1,103 @@
+"""JSON Lines in, Parquet out: everything after this step reads Parquet only."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import pyarrow as pa
+import pyarrow.json
+
+from semdedup.dedup.tables import CORRUPT, write_table
+from semdedup.errors import BadFileError
+from semdedup.storage import FileInfo, Location
+
+BLOCK_BYTES = 32 << 20
+
+
+@dataclass(frozen=True)
+class JsonlBlock:
+    """Bytes [start, stop) of a file, to be written as the Parquet file `target`. Lines belong where they begin."""
+
+    source: Location
+    n_bytes: int
+    start: int
+    stop: int
+    target: Location
+
+
+def jsonl_blocks(files: Sequence[FileInfo], root: Location, target: Location) -> list[JsonlBlock]:
+    """Cut files into blocks of bounded size, each with a Parquet file to be written below `target`."""
+    blocks: list[JsonlBlock] = []
+    for file in files:
+        for start in range(0, file.n_bytes, BLOCK_BYTES):
+            stop = min(start + BLOCK_BYTES, file.n_bytes)
+            name = f"{len(blocks):08d}.parquet"
+            blocks.append(JsonlBlock(root.at(file.url), file.n_bytes, start, stop, target / name))
+    return blocks
+
+
+def convert_block(columns: Sequence[str], block: JsonlBlock) -> None:
+    """Write the named columns of the lines that begin in a block. Memory: about four times the bytes of the block.
+
+    Raises:
+        BadFileError: a line is not a JSON object; the message names the file and the bytes.
+    """
+    lines = _lines_of(block)
+    try:
+        table = _parse(lines)
+    except CORRUPT as error:
+        reason = (str(error) or type(error).__name__).splitlines()[0]
+        raise BadFileError(
+            f"the file {block.source} cannot be read as JSON Lines between bytes {block.start} and {block.stop}: {reason}"
+        ) from error
+    wanted = [_as_floats(table.select([name])) for name in columns if name in table.column_names]
+    kept = pa.table({name: column for part in wanted for name, column in zip(part.column_names, part.columns, strict=True)})
+    if not wanted and len(table):
+        raise BadFileError(
+            f"the file {block.source} has none of the columns {', '.join(columns)}; it has {', '.join(table.column_names)}"
+        )
+    write_table(block.target, kept)
+
+
+def _lines_of(block: JsonlBlock) -> bytes:
+    """The lines whose first byte lies in the block; the last of them may end beyond it."""
+    data = block.source.read_bytes(max(block.start - 1, 0), block.stop)
+    if block.start > 0:  # the byte before the block tells whether a line begins with it
+        cut = data.find(b"\n")
+        if cut < 0:
+            return b""
+        data = data[cut + 1 :]
+    position = block.stop
+    if not data and position < block.n_bytes:
+        return b""
+    while position < block.n_bytes and not data.endswith(b"\n"):
+        more = block.source.read_bytes(position, min(position + (1 << 20), block.n_bytes))
+        line_end = more.find(b"\n")
+        if line_end >= 0:
+            return data + more[: line_end + 1]
+        data += more
+        position += len(more)
+    return data
+
+
+def _parse(lines: bytes) -> pa.Table:
+    if not lines.strip():
+        return pa.table({})
+    options = pa.json.ReadOptions(use_threads=False, block_size=max(len(lines) + 1, 1 << 16))
+    table = pa.json.read_json(io.BytesIO(lines), read_options=options)
+    dates = [field for field in table.schema if pa.types.is_timestamp(field.type)]
+    if dates:  # text that looks like a date stays text: an id "2024-01-01" is no point in time
+        schema = pa.schema([pa.field(field.name, pa.string()) for field in dates])
+        parsing = pa.json.ParseOptions(explicit_schema=schema, unexpected_field_behavior="infer")
+        table = pa.json.read_json(io.BytesIO(lines), read_options=options, parse_options=parsing)
+    return table
+
+
+def _as_floats(table: pa.Table) -> pa.Table:
+    """JSON writes 1.0 as 1: lists of whole numbers become lists of float64."""
+    field = table.schema.field(0)
+    if pa.types.is_list(field.type) and (pa.types.is_integer(field.type.value_type) or pa.types.is_null(field.type.value_type)):
+        return table.cast(pa.schema([pa.field(field.name, pa.list_(pa.float64()))]))
+    return table

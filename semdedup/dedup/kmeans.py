@@ -1,0 +1,188 @@
+"""K-means on unit rows: seeding, Lloyd's iteration and assignment, each a function of arrays, NumPy or CuPy.
+
+Every decision is exact, so that the same sample and seed give the same centroids and labels for any number of workers,
+block shape and thread count. Parts of a sample may be worked on anywhere; `Sums` of parts are added in any order.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+
+from semdedup.arrays import Array, array_module, sparse_module
+from semdedup.dedup.exact import best_per_row, exact_dot, near_best, on_grid, product_error
+from semdedup.dedup.similarity import PRODUCT_ELEMENTS
+
+MAX_SAMPLE_ROWS = 1 << 22
+"""Most rows of a fit's sample: up to here float64 sums of grid values are exact (see `on_grid`)."""
+
+SAMPLE_ROWS_PER_CENTROID = 128
+SMALLEST_SAMPLE = 50_000
+SUM_GRID_BITS, SEED_GRID_BITS = 30, 11
+
+
+class Sums(NamedTuple):
+    """What one part of the sample adds to the next centroids: row sums (k, d) float64 and counts (k,) int64."""
+
+    rows: Array
+    counts: Array
+
+
+def auto_n_clusters(n_rows: int) -> int:
+    """Number of clusters where assigning a row and comparing it cost the same: √(n/2), and 1 below 5,000 rows."""
+    return 1 if n_rows < 5_000 else round((n_rows / 2) ** 0.5)
+
+
+def sample_size(n_rows: int, n_clusters: int, fit_data_fraction: float | None) -> int:
+    """Rows to fit on: the fraction asked for, else 128 a centroid and at least 50,000; never more than 2**22."""
+    if fit_data_fraction is not None:
+        wanted = int(np.ceil(n_rows * fit_data_fraction))
+    else:
+        wanted = max(SMALLEST_SAMPLE, SAMPLE_ROWS_PER_CENTROID * n_clusters)
+    return min(n_rows, wanted, MAX_SAMPLE_ROWS)
+
+
+def seeds(sample: Array, n_clusters: int, rng: np.random.Generator) -> np.ndarray:
+    """Choose rows to start from by greedy k-means++.
+
+    Distances are taken between rows rounded to a grid of 2**-11, where float32 products are exact: the choice is the
+    same on every machine. Where no row differs from the seeds any more, the first rows not yet chosen fill up.
+
+    Args:
+        sample: (m, d) float32 of length 1, m ≥ n_clusters.
+        n_clusters: k.
+        rng: source of the draws.
+
+    Returns:
+        (k,) int64 positions in the sample. Cost: O(m·d·k·log k) operations, one pass over the sample for each seed.
+
+    Reference: D. Arthur and S. Vassilvitskii, k-means++: the advantages of careful seeding, 2007 (the greedy variant:
+    of 2 + log k draws the one that lowers the potential most).
+    """
+    xp = array_module(sample)
+    grid = on_grid(sample, SEED_GRID_BITS)
+    squares = xp.einsum("ij,ij->i", grid, grid)
+    trials = 2 + int(np.log(n_clusters))
+    chosen = np.empty(n_clusters, dtype=np.int64)
+    chosen[0] = int(rng.random() * len(sample))
+    first = int(chosen[0])
+    nearest = squares + squares[first] - 2 * (grid @ grid[first])
+    for i in range(1, n_clusters):
+        cumulated = xp.cumsum(nearest, dtype=np.float64)
+        total = float(cumulated[-1])
+        draws = rng.random(trials)
+        if total <= 0:
+            unused = np.setdiff1d(np.arange(len(sample)), chosen[:i])
+            chosen[i:] = unused[: n_clusters - i]
+            break
+        drawn = xp.searchsorted(cumulated, xp.asarray(draws * total), side="right").clip(0, len(sample) - 1)
+        distances = squares[drawn][:, None] + squares - 2 * (grid[drawn] @ grid.T)
+        xp.minimum(distances, nearest, out=distances)
+        best = int(distances.sum(axis=1, dtype=np.float64).argmin())
+        chosen[i] = int(drawn[best])
+        nearest = distances[best]
+    return chosen
+
+
+def assign(rows: Array, centroids: Array, max_samples_per_batch: int | None = None) -> Array:
+    """Label each row with its nearest centroid in Euclidean distance; of equally near ones the first.
+
+    float32 products propose; rows whose best two centroids lie within the products' error are decided in float64.
+
+    Args:
+        rows: (n, d) float32 of length 1.
+        centroids: (k, d) float32.
+        max_samples_per_batch: most rows in one product; memory, not the answer, depends on it.
+
+    Returns:
+        (n,) int32. Cost: 2·n·k·d operations; memory of two products of at most 4 MiB (or one row of k).
+    """
+    xp = array_module(rows)
+    n, dim = rows.shape
+    k = len(centroids)
+    labels = xp.zeros(n, dtype=np.int32)
+    if k == 1:
+        return labels
+    half_squares = exact_dot(centroids, centroids) / 2
+    half_squares_32 = half_squares.astype(np.float32)
+    longest = float(xp.sqrt(2 * half_squares.max()))
+    # of the product, plus the roundings of the half square and of the subtraction
+    error = product_error(dim) * max(1.0, longest) + 2.0**-23 * max(1.0, longest) ** 2
+    batch = max(1, min(max_samples_per_batch or n or 1, max(64, PRODUCT_ELEMENTS // k)))
+    for start in range(0, n, batch):
+        block = rows[start : start + batch]
+        nearness = block @ centroids.T
+        nearness -= half_squares_32
+        label = nearness.argmax(axis=1)
+        best = xp.take_along_axis(nearness, label[:, None], axis=1)[:, 0]
+        pair_rows, pair_columns = near_best(nearness, best, error)
+        if len(pair_rows) > len(block):
+            undecided = xp.bincount(pair_rows, minlength=len(block)) > 1
+            wanted = undecided[pair_rows]
+            pair_rows, pair_columns = pair_rows[wanted], pair_columns[wanted]
+            values = exact_dot(block, centroids, pair_rows, pair_columns) - half_squares[pair_columns]
+            _, column = best_per_row(pair_rows, pair_columns, values, len(block))
+            label = xp.where(undecided, column, label)
+        labels[start : start + batch] = label
+    return labels
+
+
+def distances_to_centroids(rows: Array, centroids: Array, labels: Array) -> tuple[Array, Array]:
+    """Distance of each row to the centroid of its label: Euclidean, and cosine to the normalised centroid.
+
+    Returns:
+        l2 (n,) and cosine (n,), float32, computed in float64 in a fixed order. Cost: O(n·d).
+    """
+    xp = array_module(rows)
+    square = exact_dot(centroids, centroids)
+    dot = exact_dot(rows, centroids, None, labels)
+    length = xp.sqrt(square)
+    length[length == 0] = 1  # the mean of opposite rows: every direction is equally far
+    cosine = (1 - dot / length[labels]).clip(0, 2)
+    l2 = xp.empty(len(rows), dtype=np.float64)
+    step = 1 << 14
+    for start in range(0, len(rows), step):
+        chunk = slice(start, start + step)
+        difference = rows[chunk].astype(np.float64) - centroids[labels[chunk]]
+        l2[chunk] = exact_dot(difference, difference)
+    return xp.sqrt(l2).astype(np.float32), cosine.astype(np.float32)
+
+
+def lloyd_sums(part: Array, centroids: Array) -> Sums:
+    """Assign one part of the sample and sum its rows by label: exact, so that sums of parts add up in any order.
+
+    Args:
+        part: (n, d) float32, on the grid of `SUM_GRID_BITS`.
+        centroids: (k, d) float32.
+    """
+    xp = array_module(part)
+    sparse = sparse_module(part)
+    labels = assign(part, centroids)
+    k = len(centroids)
+    total = xp.zeros(centroids.shape, dtype=np.float64)
+    step = 1 << 14
+    for start in range(0, len(part), step):
+        chunk = labels[start : start + step]
+        membership = sparse.csr_matrix(
+            (xp.ones(len(chunk)), chunk, xp.arange(len(chunk) + 1, dtype=np.int32)), shape=(len(chunk), k)
+        )
+        total += membership.T @ part[start : start + step].astype(np.float64)
+    return Sums(total, xp.bincount(labels, minlength=k))
+
+
+def next_centroids(centroids: np.ndarray, sums: Sums) -> tuple[np.ndarray, float]:
+    """Means of the clusters, and the inertia about them; a cluster without rows keeps its centroid.
+
+    The inertia follows from the sums alone: Σ|x − c|² = n − Σ|sum|²/count for rows of length 1.
+    """
+    filled = sums.counts > 0
+    means = centroids.copy()
+    means[filled] = (sums.rows[filled] / sums.counts[filled, None]).astype(np.float32)
+    explained = (exact_dot(sums.rows[filled], sums.rows[filled]) / sums.counts[filled]).sum()
+    return means, max(0.0, float(sums.counts.sum() - explained))
+
+
+def converged(previous: float, inertia: float, tol: float) -> bool:
+    """Whether the last iteration lowered the inertia by no more than `tol` of it (the rule of RAFT's k-means)."""
+    return np.isfinite(previous) and previous - inertia <= tol * previous

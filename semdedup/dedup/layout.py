@@ -1,0 +1,73 @@
+"""Names of the folders and files of a result, in the two layouts that there are."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+
+from semdedup.errors import InputError
+from semdedup.storage import Location
+
+CENTROIDS = "_kmeans_centroids.npy"
+QUARANTINE = "_quarantine"
+SCRATCH = "_scratch"
+
+
+@dataclass(frozen=True)
+class Layout:
+    """Folders of the three tables below a result's root; empty for the root itself."""
+
+    clusters: str
+    scores: str
+    duplicates: str
+
+
+WORKFLOW = Layout("kmeans_results", "pairwise_results", "duplicates")
+"""What `SemanticDeduplicationWorkflow` writes."""
+
+COMMAND_LINE = Layout("clustering_results", "extraction/semdedup_pruning_tables", "duplicates")
+"""What the command line writes, and the documents that name these folders describe."""
+
+STAGE = Layout("", "", "")
+"""What a stage that runs alone writes: straight under its output path."""
+
+CLUSTER_FOLDER = re.compile(r"(?:^|/)centroid=(\d+)(?:/|$)")
+SCORES_FILE = re.compile(r"(?:^|/)cluster_(\d+)\.parquet$")
+
+
+def join(*parts: str) -> str:
+    """Join parts of a relative path; empty ones vanish."""
+    return "/".join(part for part in parts if part)
+
+
+def below(root: Location, folder: str) -> Location:
+    """The folder below the root, or the root itself for an empty name."""
+    return root / folder if folder else root
+
+
+def temporary_name(folder: str, step: str) -> str:
+    """Name of the folder in which a step's files stand until they are committed."""
+    parent, _, name = folder.rpartition("/")
+    return join(parent, f"_partial_{name or step}")
+
+
+def summary_name(eps: float) -> str:
+    """Name of the CSV file with the counts for one eps."""
+    return f"dedup_summary_{eps:.6g}.csv"
+
+
+def find_table(root: Location, table: str) -> Location:
+    """The folder of ``clusters``, ``scores`` or ``duplicates`` below a result's root, in whichever layout it has.
+
+    The folder itself may be given as well.
+
+    Raises:
+        InputError: there is no such path.
+    """
+    for layout in (WORKFLOW, COMMAND_LINE):
+        folder = below(root, getattr(layout, table))
+        if folder.is_dir():
+            return folder
+    if root.exists():
+        return root
+    raise InputError(f"no such path: {root}")

@@ -1,0 +1,86 @@
+"""What a run gives back."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from html import escape
+from io import StringIO
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+
+@dataclass(frozen=True)
+class DedupResult:
+    """Counts, times and places of a run.
+
+    Attributes:
+        total: rows of the input: kept + duplicates + quarantined.
+        duplicates: rows to drop; None where no eps was given.
+        kept: rows to keep; None where no eps was given.
+        quarantined: rows set aside because they cannot be compared, by reason.
+        eps: the threshold, or None.
+        seconds: time of each step.
+        paths: what was written, by table.
+        metadata: ``total_time``, ``kmeans_time``, ``pairwise_time``, ``num_duplicates`` and facts of the clustering.
+        skipped_files: files that could not be read and were left out, with the reason.
+    """
+
+    total: int
+    duplicates: int | None
+    kept: int | None
+    quarantined: Mapping[str, int]
+    eps: float | None
+    seconds: Mapping[str, float]
+    paths: Mapping[str, str]
+    metadata: Mapping[str, Any] = field(default_factory=dict)
+    skipped_files: tuple[str, ...] = ()
+
+    @property
+    def n_quarantined(self) -> int:
+        """Rows set aside."""
+        return sum(self.quarantined.values())
+
+    def rows(self) -> list[tuple[str, str]]:
+        """Name and value of everything that there is to tell."""
+
+        def share(count: int) -> str:
+            return f"{count:,} ({count / self.total:.1%})" if self.total else f"{count:,}"
+
+        lines = [("rows", f"{self.total:,}")]
+        if self.duplicates is not None and self.kept is not None:
+            lines.append((f"duplicates at eps {self.eps:g}", share(self.duplicates)))
+            lines.append(("kept", share(self.kept)))
+        else:
+            lines.append(("duplicates", "not asked for: no eps, scores only"))
+        lines.append(("quarantined", share(self.n_quarantined) if self.quarantined else "0"))
+        lines += [(f"  {reason}", f"{count:,}") for reason, count in sorted(self.quarantined.items())]
+        if self.skipped_files:
+            lines.append(("files skipped", f"{len(self.skipped_files):,}"))
+        if "clusters" in self.metadata:
+            lines.append(("clusters", f"{self.metadata['clusters']:,}"))
+        lines += [(f"{step} seconds", f"{seconds:.1f}") for step, seconds in self.seconds.items()]
+        lines += [(name, path) for name, path in self.paths.items()]
+        return lines
+
+    def table(self) -> Table:
+        """The result as a table for a terminal."""
+        table = Table(title="semdedup", title_justify="left", show_header=False)
+        table.add_column(style="bold")
+        table.add_column(overflow="fold")
+        for name, value in self.rows():
+            table.add_row(name, value)
+        return table
+
+    def __str__(self) -> str:
+        console = Console(file=StringIO(), width=100, color_system=None)
+        console.print(self.table(), markup=False)
+        return console.file.getvalue().rstrip()  # type: ignore[attr-defined]
+
+    __repr__ = __str__
+
+    def _repr_html_(self) -> str:
+        cells = "".join(f"<tr><th>{escape(name)}</th><td>{escape(value)}</td></tr>" for name, value in self.rows())
+        return f'<table class="semdedup"><caption>semdedup</caption>{cells}</table>'

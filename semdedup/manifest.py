@@ -1,0 +1,127 @@
+"""The manifest: what was written, by which step, from what; and the rules of commit, resume and refusal.
+
+A step is *begun* (its parameters and input are on record, its files under temporary names) and then *committed* (its
+files are in place and listed). The same parameters and input go on with a step that was begun, and find one that was
+committed; others are refused.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import platform
+from collections.abc import Iterable, Mapping, Sequence
+from importlib.metadata import version
+from typing import Any
+
+from semdedup.errors import OutputConflictError
+from semdedup.storage import FileInfo, Location
+
+FILE_NAME = "_manifest.json"
+FORMAT = 1
+
+
+def fingerprint(files: Iterable[FileInfo]) -> dict[str, Any]:
+    """What identifies an input: how many files and bytes, and a digest of their paths, sizes and stamps."""
+    listed = sorted((file.url, file.n_bytes, file.stamp) for file in files)
+    digest = hashlib.sha256(json.dumps(listed).encode()).hexdigest()
+    return {"files": len(listed), "bytes": sum(n for _, n, _ in listed), "digest": digest}
+
+
+def versions() -> dict[str, str]:
+    """Versions that a result was made with."""
+    packages = ("semdedup", "dask", "numpy", "pandas", "pyarrow")
+    return {"python": platform.python_version(), **{name: version(name) for name in packages}}
+
+
+class Manifest:
+    """The ``_manifest.json`` of one folder.
+
+    >>> manifest = Manifest(Location.of("out"))
+    >>> manifest.committed("pairwise")                   # its record, or None
+    """
+
+    def __init__(self, root: Location) -> None:
+        self.root = root
+        self.location = root / FILE_NAME
+        self.steps: dict[str, dict[str, Any]] = {}
+        if self.location.exists():
+            content = self.location.read_json()
+            if content.get("format") != FORMAT:
+                raise OutputConflictError(
+                    f"{self.location} has format {content.get('format')!r}; this version of semdedup reads {FORMAT}"
+                )
+            self.steps = content["steps"]
+
+    def committed(self, step: str) -> dict[str, Any] | None:
+        """Record of a step that is complete, else None."""
+        record = self.steps.get(step)
+        return record if record and record["status"] == "committed" else None
+
+    def check(self, step: str, parameters: Mapping[str, Any], source: Mapping[str, Any] | None = None) -> None:
+        """Refuse to go on where the folder holds this step with other parameters, or from another input.
+
+        Raises:
+            OutputConflictError: with every difference.
+        """
+        record = self.steps.get(step)
+        if record is None:
+            return
+        before, now = dict(record["parameters"]), json.loads(json.dumps(parameters))
+        differences = [
+            f"  {name}: {before.get(name)!r} there, {now.get(name)!r} now"
+            for name in sorted(before.keys() | now.keys())
+            if before.get(name) != now.get(name)
+        ]
+        if source is not None and record["input"] != source:
+            then = record["input"]
+            differences.append(
+                f"  input: {then['files']} files of {then['bytes']:,} bytes there, {source['files']} files of "
+                f"{source['bytes']:,} bytes now" + ", changed since" * (then["files"] == source["files"])
+            )
+        if differences:
+            raise OutputConflictError(
+                f"{self.root} holds results of the step '{step}' that differ from what is asked for:\n"
+                + "\n".join(differences)
+                + "\nChoose another output path, or clear what semdedup wrote there with clear_output=True "
+                "(--overwrite). Another eps needs no new run: semdedup extract --eps."
+            )
+
+    def begin(self, step: str, parameters: Mapping[str, Any], source: Mapping[str, Any], temporary: Sequence[str]) -> None:
+        """Put a step on record before its first file is written; `temporary` are the folders that it works in."""
+        if step not in self.steps:
+            record = {"status": "begun", "parameters": dict(parameters), "input": dict(source), "temporary": list(temporary)}
+            self._write({**self.steps, step: record})
+
+    def commit(self, step: str, files: Sequence[str], facts: Mapping[str, Any]) -> None:
+        """Put on record that a step is complete: its files, relative to the root, and its facts."""
+        record = {**self.steps[step], "status": "committed", "files": sorted(files), "facts": dict(facts)}
+        self._write({**self.steps, step: {**record, "versions": versions()}})
+
+    def include(self, steps: Mapping[str, Mapping[str, Any]]) -> None:
+        """Copy records of another manifest, so that this one tells the whole story. Their files are not ours."""
+        copies = {name: {**record, "files": [], "temporary": []} for name, record in steps.items()}
+        self._write({**copies, **self.steps})
+
+    def _write(self, steps: dict[str, dict[str, Any]]) -> None:
+        self.location.write_json({"format": FORMAT, "steps": steps})
+        self.steps = json.loads(json.dumps(steps))
+
+    def clear(self) -> None:
+        """Delete what the steps on record wrote, file by file, their temporary folders, and the manifest itself.
+
+        Nothing else is touched: a folder goes only where it is empty afterwards.
+        """
+        folders = set()
+        for record in self.steps.values():
+            for folder in record["temporary"]:
+                (self.root / folder).remove_tree()
+            for file in record.get("files", ()):
+                (self.root / file).remove()
+                parts = file.split("/")
+                folders |= {"/".join(parts[:depth]) for depth in range(1, len(parts))}
+        if self.steps:
+            self.location.remove()
+        for folder in sorted(folders, key=len, reverse=True):
+            (self.root / folder).remove_if_empty()
+        self.steps = {}
