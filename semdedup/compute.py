@@ -249,7 +249,11 @@ def describe_process() -> ProcessFacts:
     import psutil
 
     return ProcessFacts(
-        socket.gethostname(), gpu_count(), tuple(missing_gpu_packages()), gpu_usable(), psutil.virtual_memory().available
+        socket.gethostname(),
+        gpu_count(),
+        tuple(missing_gpu_packages()),
+        gpu_usable(),
+        psutil.virtual_memory().available,
     )
 
 
@@ -302,7 +306,9 @@ def check_backend(facts: Mapping[str, ProcessFacts], backend: str) -> Backend:
     ]
     wish = "backend gpu was asked for" if backend == "gpu" else f"{len(with_gpu)} workers can use a GPU"
     raise ClusterError(
-        f"{wish}, but {len(without)} of {len(facts)} workers cannot:\n" + "\n".join(lines) + "\nGive every worker a GPU "
+        f"{wish}, but {len(without)} of {len(facts)} workers cannot:\n"
+        + "\n".join(lines)
+        + "\nGive every worker a GPU "
         "and semdedup[cu12] or [cu13], or take --backend cpu."
     )
 
@@ -349,7 +355,10 @@ def check_paths(client: distributed.Client, reads: Sequence[Location], writes: S
         names = {address: f"w{i}" for i, address in enumerate(sorted(client.scheduler_info(n_workers=-1)["workers"]))}
         faults: list[str] = []
         answers = [
-            (address, client.submit(_see_paths, reads, tokens, name, workers=[address], key=f"semdedup-see-{run}-{name}"))
+            (
+                address,
+                client.submit(_see_paths, reads, tokens, name, workers=[address], key=f"semdedup-see-{run}-{name}"),
+            )
             for address, name in names.items()
         ]
         for address, future in answers:

@@ -87,10 +87,17 @@ class Manifest:
                 "(--overwrite). Another eps needs no new run: semdedup extract --eps."
             )
 
-    def begin(self, step: str, parameters: Mapping[str, Any], source: Mapping[str, Any], temporary: Sequence[str]) -> None:
+    def begin(
+        self, step: str, parameters: Mapping[str, Any], source: Mapping[str, Any], temporary: Sequence[str]
+    ) -> None:
         """Put a step on record before its first file is written; `temporary` are the folders that it works in."""
         if step not in self.steps:
-            record = {"status": "begun", "parameters": dict(parameters), "input": dict(source), "temporary": list(temporary)}
+            record = {
+                "status": "begun",
+                "parameters": dict(parameters),
+                "input": dict(source),
+                "temporary": list(temporary),
+            }
             self._write({**self.steps, step: record})
 
     def commit(self, step: str, files: Sequence[str], facts: Mapping[str, Any]) -> None:

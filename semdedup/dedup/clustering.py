@@ -137,14 +137,22 @@ def cluster_embeddings(
     fitted = fit_file.read_json()
     centroids = load_array(scratch / "centroids.npy")
     if len(centroids) < wanted:
-        session.reporter.say(f"n_clusters: {wanted} asked for, {len(centroids)} made: there are no more rows to start from")
+        session.reporter.say(
+            f"n_clusters: {wanted} asked for, {len(centroids)} made: there are no more rows to start from"
+        )
 
     rows_per_task = max(1, plan.task_bytes // (4 * dim))
     sizes = np.asarray(fitted["counts"]) * (n_rows / max(1, sum(fitted["counts"])))
     starts = bucket_starts(sizes, rows_per_task)
     digest = hashlib.sha256(centroids.tobytes()).hexdigest()
     task = Assignment(
-        dim, scratch / "centroids.npy", digest, starts, session.backend, kmeans.max_samples_per_batch, partial_quarantine
+        dim,
+        scratch / "centroids.npy",
+        digest,
+        starts,
+        session.backend,
+        kmeans.max_samples_per_batch,
+        partial_quarantine,
     )
     assigned, quarantined, cluster_rows = 0, Counter[str](), Counter[int]()
     quarantine_files: list[str] = []
@@ -240,7 +248,9 @@ def _inspect(
         blocks = jsonl_blocks(files, source, scratch / "jsonl")
         bad_sources = set()
         convert = partial(_convert_or_tell, inputs.skip_bad_files, inputs.columns)
-        for position, result in run_journaled(session, "read JSON Lines", convert, blocks, scratch / "blocks", unit="blocks"):
+        for position, result in run_journaled(
+            session, "read JSON Lines", convert, blocks, scratch / "blocks", unit="blocks"
+        ):
             if result["bad"]:
                 bad_sources.add(blocks[position].source.url)
                 skipped.append(result["bad"])

@@ -138,9 +138,7 @@ def score_group(task: Comparison, group: tuple[Cluster, ...]) -> dict[str, Any]:
     """
     result = _Written()
     for cluster in group:
-        table = pa.concat_tables(
-            [_cluster_table(task, url) for url in cluster.urls], promote_options="permissive"
-        )
+        table = pa.concat_tables([_cluster_table(task, url) for url in cluster.urls], promote_options="permissive")
         checked = _check(task, table)
         light = table.drop_columns("embedding")
         rows = checked.unit()
@@ -428,7 +426,9 @@ def score_clusters(
     quarantined = sum((Counter(result["quarantined"]) for result in results), Counter[str]())
     n_rows = sum(cluster.n_rows for cluster in clusters)
     if n_scored + sum(quarantined.values()) != n_rows:
-        raise IntegrityError(f"{n_rows} rows stand in the clusters, but {n_scored} were scored and {quarantined} quarantined")
+        raise IntegrityError(
+            f"{n_rows} rows stand in the clusters, but {n_scored} were scored and {quarantined} quarantined"
+        )
     task.target.move_into(below(destination.root, destination.folder))
     task.quarantine.move_into(destination.root / QUARANTINE)
     listed = [join(destination.folder, name) for result in results for name in result["files"]]
@@ -446,7 +446,9 @@ def _own_names(fields: InputOptions, schema: pa.Schema) -> InputOptions:
     return replace(
         fields,
         id_field="id" if fields.id_field not in there and "id" in there else fields.id_field,
-        embedding_field="embedding" if fields.embedding_field not in there and "embedding" in there else fields.embedding_field,
+        embedding_field="embedding"
+        if fields.embedding_field not in there and "embedding" in there
+        else fields.embedding_field,
     )
 
 

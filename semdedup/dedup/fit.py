@@ -171,7 +171,13 @@ def fit_centroids(
 
 
 def _start(
-    session: Session, parts: Sequence[Any], sizes: Sequence[int], dim: int, n_clusters: int, options: KMeansOptions, seed: int
+    session: Session,
+    parts: Sequence[Any],
+    sizes: Sequence[int],
+    dim: int,
+    n_clusters: int,
+    options: KMeansOptions,
+    seed: int,
 ) -> np.ndarray:
     if not isinstance(options.init, str):
         given = np.asarray(options.init, dtype=np.float32)
@@ -192,7 +198,9 @@ def _start(
     return rows
 
 
-def _fit_lloyd(session: Session, work: Workspace, parts: Sequence[Any], start: np.ndarray, options: KMeansOptions) -> Fit:
+def _fit_lloyd(
+    session: Session, work: Workspace, parts: Sequence[Any], start: np.ndarray, options: KMeansOptions
+) -> Fit:
     client, centroids, inertia = session.client, start, np.inf
     with session.reporter.step("fit", None, "iterations") as advance:
         for iteration in range(1, options.max_iter + 1):

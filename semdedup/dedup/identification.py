@@ -28,7 +28,9 @@ FILES_PER_GROUP = 1000
 def check_eps(eps: float) -> float:
     """Return eps, or raise a `ParameterError` unless 0 ≤ eps < 1."""
     if isinstance(eps, bool) or not isinstance(eps, (int, float, np.number)) or not 0 <= float(eps) < 1:
-        raise ParameterError(f"eps must lie in [0, 1), a row is dropped where its score is at least 1 - eps; got {eps!r}")
+        raise ParameterError(
+            f"eps must lie in [0, 1), a row is dropped where its score is at least 1 - eps; got {eps!r}"
+        )
     return float(eps)
 
 

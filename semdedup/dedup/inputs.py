@@ -292,9 +292,7 @@ class Slice:
 Partition = tuple[Slice, ...]
 
 
-def cut_partitions(
-    facts: Iterable[FileFacts], target_values: int, files_per_partition: int | None
-) -> list[Partition]:
+def cut_partitions(facts: Iterable[FileFacts], target_values: int, files_per_partition: int | None) -> list[Partition]:
     """Cut files into partitions of about `target_values` embedding elements each; small files share a partition.
 
     A partition holds more than its target only where one row does. Files without rows are in none.

@@ -53,7 +53,9 @@ def convert_block(columns: Sequence[str], block: JsonlBlock) -> None:
             f"the file {block.source} cannot be read as JSON Lines between bytes {block.start} and {block.stop}: {reason}"
         ) from error
     wanted = [_as_floats(table.select([name])) for name in columns if name in table.column_names]
-    kept = pa.table({name: column for part in wanted for name, column in zip(part.column_names, part.columns, strict=True)})
+    kept = pa.table(
+        {name: column for part in wanted for name, column in zip(part.column_names, part.columns, strict=True)}
+    )
     if not wanted and len(table):
         raise BadFileError(
             f"the file {block.source} has none of the columns {', '.join(columns)}; it has {', '.join(table.column_names)}"
@@ -98,6 +100,8 @@ def _parse(lines: bytes) -> pa.Table:
 def _as_floats(table: pa.Table) -> pa.Table:
     """JSON writes 1.0 as 1: lists of whole numbers become lists of float64."""
     field = table.schema.field(0)
-    if pa.types.is_list(field.type) and (pa.types.is_integer(field.type.value_type) or pa.types.is_null(field.type.value_type)):
+    if pa.types.is_list(field.type) and (
+        pa.types.is_integer(field.type.value_type) or pa.types.is_null(field.type.value_type)
+    ):
         return table.cast(pa.schema([pa.field(field.name, pa.list_(pa.float64()))]))
     return table

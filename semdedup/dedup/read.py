@@ -69,7 +69,9 @@ def _frame(
     meta = _to_frame(_with_columns(empty, extra(urls[0]) if extra else {}), backend)
     # Dask would turn lists into text otherwise
     with dask.config.set({"dataframe.convert-string": False}):
-        return dd.from_map(_read_frame, urls, root=root, backend=backend, extra=extra, columns=list(empty.column_names), meta=meta)
+        return dd.from_map(
+            _read_frame, urls, root=root, backend=backend, extra=extra, columns=list(empty.column_names), meta=meta
+        )
 
 
 def _read_frame(

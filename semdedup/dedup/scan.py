@@ -188,7 +188,9 @@ def check_ids_unique(
             places[value] = source if times[value] == 1 else f"{places[value]} and {source}"
     twice = [value for value, number in times.items() if number > 1]
     if twice:
-        examples = "\n".join(f"  {value!r}: {times[value]} times, in {places[value]}" for value in sorted(twice)[:EXAMPLES])
+        examples = "\n".join(
+            f"  {value!r}: {times[value]} times, in {places[value]}" for value in sorted(twice)[:EXAMPLES]
+        )
         raise DuplicateIdError(
             f"{n_repeated:,} ids stand in the input more than once, so that ids could not tell which row to drop. "
             f"Examples:\n{examples}\nMake ids unique; if a file is there twice, take one away."

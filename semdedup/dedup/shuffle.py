@@ -147,7 +147,11 @@ def faulty_rows(ids: pa.ChunkedArray, faults: np.ndarray, source: str) -> pa.Tab
     """The rows that cannot be compared, as they go into the quarantine: id, reason, and where they come from."""
     chosen = np.flatnonzero(faults)
     reasons = [REASONS[code] for code in faults[chosen]]
-    columns = [ids.take(pa.array(chosen)), pa.array(reasons, pa.string()), pa.array([source] * len(chosen), pa.string())]
+    columns = [
+        ids.take(pa.array(chosen)),
+        pa.array(reasons, pa.string()),
+        pa.array([source] * len(chosen), pa.string()),
+    ]
     return pa.table(columns, schema=quarantine_schema(ids.type))
 
 
@@ -229,7 +233,9 @@ def _cut_pieces(rows: Mapping[int, int], rows_per_task: int) -> list[tuple[int, 
     return [*parts, tuple(current)]
 
 
-def write_clusters(work: Workspace, target: Location, write_kwargs: Mapping[str, Any], item: ClusterRange) -> dict[str, Any]:
+def write_clusters(
+    work: Workspace, target: Location, write_kwargs: Mapping[str, Any], item: ClusterRange
+) -> dict[str, Any]:
     """Gather a range of clusters from the shuffle files; write a Parquet file for each below ``centroid={k}``.
 
     Memory: the rows of the range, one batch of a shuffle file, and one cluster as it is encoded.
@@ -251,7 +257,10 @@ def write_clusters(work: Workspace, target: Location, write_kwargs: Mapping[str,
     for label in sorted(slices):
         table = pa.Table.from_batches(slices.pop(label))
         name = f"centroid={label}/part-{item.part}.parquet"
-        dim = table.column("embedding").chunk(0).offsets[1].as_py() - table.column("embedding").chunk(0).offsets[0].as_py()
+        dim = (
+            table.column("embedding").chunk(0).offsets[1].as_py()
+            - table.column("embedding").chunk(0).offsets[0].as_py()
+        )
         options = {"row_group_size": max(1024, ROW_GROUP_BYTES // (4 * dim)), **write_kwargs}
         write_table(target / name, table, options)
         files.append(name)
@@ -267,7 +276,9 @@ def _copy_rows(batch: pa.RecordBatch, low: int, high: int) -> pa.RecordBatch:
     lengths = part.column("embedding").value_lengths()
     rows, _ = embedding_rows(pa.chunked_array([part.column("embedding")]), lengths[0].as_py())
     columns = {
-        name: embedding_column(rows.copy()) if name == "embedding" else part.column(name).take(pa.array(np.arange(len(part))))
+        name: embedding_column(rows.copy())
+        if name == "embedding"
+        else part.column(name).take(pa.array(np.arange(len(part))))
         for name in batch.schema.names
     }
     return pa.RecordBatch.from_arrays(list(columns.values()), schema=batch.schema)

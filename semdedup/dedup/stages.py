@@ -91,7 +91,11 @@ class Stage(ABC):
         if done:
             session.reporter.say(f"{self.step}: complete already, nothing to do")
             return StageResult(self.step, path, done["facts"], 0.0, resumed=True)
-        temporary = [f"{SCRATCH}/{self.step}", temporary_name(destination.folder, self.step), temporary_name(QUARANTINE, self.step)]
+        temporary = [
+            f"{SCRATCH}/{self.step}",
+            temporary_name(destination.folder, self.step),
+            temporary_name(QUARANTINE, self.step),
+        ]
         manifest.begin(self.step, self.parameters(), identity, temporary)
         started = time.monotonic()
         facts = self.work(session, files, sources[0])
@@ -251,7 +255,9 @@ class PairwiseStage(Stage):
         folder = find_table(sources[0], "clusters")
         files = [file for file in find_files([folder], "parquet") if CLUSTER_FOLDER.search(file.url)]
         if not files:
-            raise InputError(f"no clusters in {folder}: there is no folder centroid=0, centroid=1, …; run KMeansStage first")
+            raise InputError(
+                f"no clusters in {folder}: there is no folder centroid=0, centroid=1, …; run KMeansStage first"
+            )
         return files
 
     def work(self, session: Session, files: Sequence[FileInfo], source: Location) -> dict[str, Any]:
@@ -317,7 +323,9 @@ def find_scores(root: Location) -> list[FileInfo]:
     folder = find_table(root, "scores")
     files = [file for file in find_files([folder], "parquet") if SCORES_FILE.search(file.url)]
     if not files:
-        raise InputError(f"no scores in {folder}: there is no cluster_0.parquet, cluster_1.parquet, …; run PairwiseStage first")
+        raise InputError(
+            f"no scores in {folder}: there is no cluster_0.parquet, cluster_1.parquet, …; run PairwiseStage first"
+        )
     return files
 
 

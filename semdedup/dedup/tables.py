@@ -52,7 +52,9 @@ def read_rows(file: pq.ParquetFile, columns: Sequence[str], start: int, stop: in
             before = first if before is None else before
         first = last
     batches, position = [], before or 0
-    for batch in file.iter_batches(batch_size=ROWS_PER_BATCH, row_groups=groups, columns=list(columns), use_threads=False):
+    for batch in file.iter_batches(
+        batch_size=ROWS_PER_BATCH, row_groups=groups, columns=list(columns), use_threads=False
+    ):
         low, high = max(start - position, 0), min(stop - position, len(batch))
         if low < high:
             batches.append(batch.slice(low, high - low))
