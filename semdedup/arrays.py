@@ -54,7 +54,7 @@ def gpu_count() -> int:
     import os
 
     visible = os.environ.get("CUDA_VISIBLE_DEVICES")
-    if visible is not None and not visible.strip(", ") or visible == "-1":
+    if (visible is not None and not visible.strip(", ")) or visible == "-1":
         return 0
     try:
         pynvml = importlib.import_module("pynvml")

@@ -106,7 +106,7 @@ class Session:
                 return [future]
             return []
 
-        completed = distributed.as_completed()
+        completed = distributed.as_completed(loop=self.client.loop)
         for _ in range(self.n_slots * TASKS_PER_SLOT):
             for future in submit_next():
                 completed.add(future)
@@ -126,12 +126,16 @@ class Session:
             ) from error
         except distributed.client.FutureCancelledError as error:
             raise ClusterError(
-                f"step '{name}': the scheduler at {self.client.scheduler.address if self.client.scheduler else '?'} "
-                "was lost or forgot the tasks. Run the same command again: it goes on where it stopped."
+                f"step '{name}': the scheduler at {_address(self.client)} was lost or forgot the tasks. Run the same "
+                "command again: it goes on where it stopped."
             ) from error
         finally:
             if positions:
                 self.client.cancel(list(positions), force=True)
+
+
+def _address(client: distributed.Client) -> str:
+    return str(client.scheduler.address) if client.scheduler else "?"
 
 
 @contextlib.contextmanager
@@ -148,8 +152,8 @@ def connect(options: ClusterOptions) -> Iterator[distributed.Client]:
     if options.backend == "gpu" and not gpu_usable():
         raise ClusterError(
             f"backend gpu: this machine shows {gpu_count()} GPUs and lacks the packages "
-            f"{', '.join(missing_gpu_packages()) or 'none'}. Install semdedup[cu12] or semdedup[cu13] on a machine with "
-            "an NVIDIA GPU, or take --backend cpu."
+            f"{', '.join(missing_gpu_packages()) or 'none'}. Install semdedup[cu12] or semdedup[cu13] on a machine "
+            "with an NVIDIA GPU, or take --backend cpu."
         )
     if getattr(multiprocessing.process.current_process(), "_inheriting", False):
         raise ClusterError(
@@ -265,7 +269,7 @@ def check_versions(client: distributed.Client) -> dict[str, dict[str, str]]:
     Raises:
         ClusterError: the Python minor version or one of `PACKAGES_THAT_MUST_AGREE` differs or is missing.
     """
-    found = client.get_versions(check=False, packages=["semdedup", "pyarrow", "pandas"])
+    found: Any = client.get_versions(check=False, packages=["semdedup", "pyarrow", "pandas"])
     processes = {"client": found["client"], "scheduler": found["scheduler"]}
     processes |= {f"worker {address}": facts for address, facts in found["workers"].items()}
     versions: dict[str, dict[str, str]] = {}
@@ -408,7 +412,7 @@ def check_cluster(client: distributed.Client, backend: str, reporter: Reporter) 
         client.wait_for_workers(1, timeout=SECONDS_TO_WAIT_FOR_WORKERS)
     except TimeoutError as error:
         raise ClusterError(
-            f"the scheduler at {client.scheduler.address} has no workers. Start some with `dask worker ADDRESS`."
+            f"the scheduler at {_address(client)} has no workers. Start some with `dask worker ADDRESS`."
         ) from error
     check_versions(client)
     arrays = check_backend(client.run(describe_process), backend)

@@ -17,10 +17,14 @@ Advance = Callable[[int], None]
 
 
 class Reporter:
-    """Tells the user on stderr what is going on. Results go to stdout, so that a pipe gets nothing else."""
+    """Tells the user on stderr what is going on. Results go to stdout, so that a pipe gets nothing else.
+
+    `seconds` has the time that each step took so far.
+    """
 
     def __init__(self, verbose: bool = True) -> None:
         self.verbose = verbose
+        self.seconds: dict[str, float] = {}
         self.console = Console(file=sys.stderr, highlight=False, soft_wrap=True)
 
     def say(self, line: str) -> None:
@@ -35,6 +39,15 @@ class Reporter:
         >>> with reporter.step("assign", total=20, unit="partitions") as advance:
         ...     advance(1)
         """
+        started = time.monotonic()
+        try:
+            with self._shown(name, total, unit) as advance:
+                yield advance
+        finally:
+            self.seconds[name] = self.seconds.get(name, 0.0) + time.monotonic() - started
+
+    @contextlib.contextmanager
+    def _shown(self, name: str, total: int | None, unit: str) -> Iterator[Advance]:
         if not self.verbose:
             yield lambda n: None
         elif self.console.is_terminal:

@@ -167,8 +167,8 @@ def cluster_embeddings(
         quarantine_files += result["files"]
     if assigned + sum(quarantined.values()) != n_rows:
         raise IntegrityError(
-            f"{n_rows} rows were read, but {assigned} assigned and {sum(quarantined.values())} quarantined; did the input "
-            "change during the run?"
+            f"{n_rows} rows were read, but {assigned} assigned and {sum(quarantined.values())} quarantined; did the "
+            "input change during the run?"
         )
     large = {cluster for cluster, rows in cluster_rows.items() if rows > rows_per_task}
     piece_rows: dict[int, dict[int, int]] = {cluster: {} for cluster in large}

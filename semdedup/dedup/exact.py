@@ -20,9 +20,9 @@ def product_error(d: int) -> float:
     """Bound on the error of a float32 product of two rows of length at most 1 (a little over, from rounding).
 
     Any order of the d additions, with or without fused multiply-add, errs by at most ``gamma_d · Σ|x_i y_i|`` with
-    ``gamma_d = d·u / (1 − d·u)`` (N. J. Higham, Accuracy and Stability of Numerical Algorithms, 2nd ed., section 3.1), and
-    ``Σ|x_i y_i| ≤ |x||y|`` by Cauchy and Schwarz. The factor 1.01 covers rows longer than 1 by rounding; the last
-    term covers products below the smallest normal float32.
+    ``gamma_d = d·u / (1 − d·u)`` (N. J. Higham, Accuracy and Stability of Numerical Algorithms, 2nd ed., 2002,
+    section 3.1), and ``Σ|x_i y_i| ≤ |x||y|`` by Cauchy and Schwarz. The factor 1.01 covers rows longer
+    than 1 by rounding; the last term covers products below the smallest normal float32.
     """
     gamma = d * UNIT_ROUNDOFF / (1 - d * UNIT_ROUNDOFF)
     return 1.01 * gamma + d * 2.0**-126
@@ -46,7 +46,7 @@ def exact_dot(left: Array, right: Array, left_rows: Array | None = None, right_r
 
     Args:
         left: (n, d) float32 or float64.
-        right: (m, d), likewise; a single row (d,) is compared with all.
+        right: (m, d), likewise.
         left_rows: (p,) rows of `left` to take, instead of all.
         right_rows: (p,) rows of `right` to take, instead of all.
 
@@ -60,10 +60,7 @@ def exact_dot(left: Array, right: Array, left_rows: Array | None = None, right_r
     for start in range(0, n_pairs, step):
         chunk = slice(start, start + step)
         x = left[chunk] if left_rows is None else left[left_rows[chunk]]
-        if right.ndim == 1:
-            y = right
-        else:
-            y = right[chunk] if right_rows is None else right[right_rows[chunk]]
+        y = right[chunk] if right_rows is None else right[right_rows[chunk]]
         terms = x.astype(np.float64)
         terms *= y
         result[chunk] = _fixed_order_sum(terms)

@@ -153,8 +153,8 @@ def fit_centroids(
     sizes = client.gather([client.submit(len, part, pure=False) for part in parts])
     if not sum(sizes):
         raise InputError(
-            f"none of the rows sampled to fit on can be compared (an id and {dim} finite elements, not all zero): the input "
-            "holds no usable embeddings"
+            f"none of the rows sampled to fit on can be compared (an id and {dim} finite elements, not all zero): "
+            "the input holds no usable embeddings"
         )
     n_clusters = min(n_clusters, sum(sizes))
     best: Fit | None = None

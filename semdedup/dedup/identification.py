@@ -13,7 +13,7 @@ import pyarrow.compute as pc
 
 from semdedup.compute import Session
 from semdedup.dedup.clustering import Destination
-from semdedup.dedup.layout import SCRATCH, below, join, temporary_name
+from semdedup.dedup.layout import SCRATCH, below, join, summary_name, temporary_name
 from semdedup.dedup.tables import read_table, write_table
 from semdedup.errors import BadFileError, ParameterError
 from semdedup.journal import run_journaled
@@ -41,7 +41,7 @@ def duplicate_mask(scores: np.ndarray, eps: float) -> np.ndarray:
 
 @dataclass(frozen=True)
 class Identification:
-    """What every task of the threshold needs to know: where scores are, where ids go, and the thresholds to count at."""
+    """What every task of the threshold needs to know: where scores are, where ids go, the thresholds to count at."""
 
     scores: Location
     target: Location
@@ -78,13 +78,16 @@ def identify_in_files(task: Identification, item: tuple[int, tuple[str, ...]]) -
 
 def identify_duplicates(
     session: Session,
-    files: Sequence[FileInfo],
+    score_files: Sequence[FileInfo],
     source: Location,
     eps: float,
     count_at: Sequence[float],
+    summaries: str,
     destination: Destination,
 ) -> dict[str, Any]:
     """Write the ids of all rows whose score reaches 1 - eps, resuming where an earlier run stopped.
+
+    For each eps of `count_at` a summary of one line, ``dedup_summary_{eps}.csv``, goes to the folder `summaries`.
 
     Returns:
         Facts: rows, duplicates, and rows removed at each eps of `count_at`.
@@ -93,16 +96,22 @@ def identify_duplicates(
     scratch = destination.root / SCRATCH / STEP
     target = destination.root / temporary_name(destination.folder, STEP)
     task = Identification(source, target, eps, tuple(count_at), without_storage_options(destination.write_kwargs))
-    items = list(enumerate(_groups(files)))
+    items = list(enumerate(_groups(score_files)))
     identify = partial(identify_in_files, task)
     found = [result for _, result in run_journaled(session, "threshold", identify, items, scratch, unit="groups")]
     target.move_into(below(destination.root, destination.folder))
-    facts = {
+    facts: dict[str, Any] = {
         "rows": sum(result["rows"] for result in found),
         "duplicates": sum(result["duplicates"] for result in found),
         "removed_at": {repr(at): sum(result["removed_at"][repr(at)] for result in found) for at in count_at},
     }
-    manifest.commit(STEP, [join(destination.folder, name) for result in found for name in result["files"]], facts)
+    files = [join(destination.folder, name) for result in found for name in result["files"]]
+    for at in count_at:
+        removed = facts["removed_at"][repr(at)]
+        line = f"eps,kept,removed,total\n{at!r},{facts['rows'] - removed},{removed},{facts['rows']}\n"
+        files.append(join(summaries, summary_name(at)))
+        (destination.root / files[-1]).write_bytes(line.encode())
+    manifest.commit(STEP, files, facts)
     scratch.remove_tree()
     scratch.parent.remove_if_empty()
     return facts

@@ -57,7 +57,7 @@ class InputOptions:
         taken = [name for name in self.metadata_fields if name in OUR_COLUMNS]
         if taken:
             raise ParameterError(
-                f"metadata_fields names {', '.join(taken)}, which semdedup writes itself; rename the column in the input"
+                f"metadata_fields names {', '.join(taken)}, which semdedup writes itself; rename it in the input"
             )
 
     @property
@@ -94,7 +94,7 @@ def find_files(paths: Sequence[Location], filetype: str, outputs: Sequence[Locat
         found = {url: file for url, file in found.items() if not url.startswith(output.url.rstrip("/") + "/")}
     if not found:
         raise InputError(
-            f"no {filetype} files in {', '.join(map(str, paths))} outside of the output folder; give another output path"
+            f"no {filetype} files in {', '.join(map(str, paths))} outside of the output folder; take another output"
         )
     return [found[url] for url in sorted(found)]
 
@@ -168,6 +168,22 @@ def _root(metadata: Any, leaf: int) -> str:
     return metadata.schema.column(leaf).path.split(".")[0]
 
 
+def recommended_eps(location: Location) -> float | None:
+    """The eps that the embedder of a Parquet file recommends in its schema metadata, if any.
+
+    Raises:
+        BadFileError: the file cannot be read, or what stands there is no number in [0, 1).
+    """
+    with open_parquet(location) as file:
+        text = (file.schema_arrow.metadata or {}).get(RECOMMENDED_EPS)
+        if text is None:
+            return None
+        eps = float(text)  # a ValueError here becomes a BadFileError that names the file
+        if not 0 <= eps < 1:
+            raise ValueError(f"its metadata recommends eps {eps}, which is not in [0, 1)")
+        return eps
+
+
 @dataclass(frozen=True)
 class InputSchema:
     """The columns of the input in the names and types that everything after reading works with.
@@ -227,8 +243,8 @@ def check_file_schema(schema: pa.Schema, source: str, options: InputOptions) -> 
     found = schema.field(options.embedding_field).type
     if embedding_element_type(found) is None and not pa.types.is_null(found):
         raise BadFileError(
-            f"the column {options.embedding_field!r} of {source} is {found}; embeddings must be lists of float16, float32 "
-            f"or float64 (columns: {', '.join(schema.names)})"
+            f"the column {options.embedding_field!r} of {source} is {found}; embeddings must be lists of float16, "
+            f"float32 or float64 (columns: {', '.join(schema.names)})"
         )
 
 
@@ -273,7 +289,7 @@ def unify_schemas(facts: Sequence[FileFacts], options: InputOptions) -> InputSch
     if absent:
         everything = sorted({name for schema, _ in parsed for name in schema.names})
         raise ParameterError(
-            f"metadata_fields names {', '.join(absent)}, which no file of the input has; columns: {', '.join(everything)}"
+            f"metadata_fields names {', '.join(absent)}, which no file has; columns: {', '.join(everything)}"
         )
     metadata = [fields[name][0].with_nullable(True) for name in options.columns[2:] if name in fields]
     return InputSchema(options, kind, pa.schema(metadata))

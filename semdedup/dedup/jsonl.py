@@ -50,7 +50,7 @@ def convert_block(columns: Sequence[str], block: JsonlBlock) -> None:
     except CORRUPT as error:
         reason = (str(error) or type(error).__name__).splitlines()[0]
         raise BadFileError(
-            f"the file {block.source} cannot be read as JSON Lines between bytes {block.start} and {block.stop}: {reason}"
+            f"the file {block.source} cannot be read as JSON Lines, bytes {block.start} to {block.stop}: {reason}"
         ) from error
     wanted = [_as_floats(table.select([name])) for name in columns if name in table.column_names]
     kept = pa.table(
@@ -58,7 +58,8 @@ def convert_block(columns: Sequence[str], block: JsonlBlock) -> None:
     )
     if not wanted and len(table):
         raise BadFileError(
-            f"the file {block.source} has none of the columns {', '.join(columns)}; it has {', '.join(table.column_names)}"
+            f"the file {block.source} has none of the columns {', '.join(columns)}; "
+            f"it has {', '.join(table.column_names)}"
         )
     write_table(block.target, kept)
 

@@ -15,21 +15,19 @@ SCRATCH = "_scratch"
 
 @dataclass(frozen=True)
 class Layout:
-    """Folders of the three tables below a result's root; empty for the root itself."""
+    """Folders of the three tables, and of the summaries, below a result's root; empty for the root itself."""
 
     clusters: str
     scores: str
     duplicates: str
+    summaries: str = ""
 
 
 WORKFLOW = Layout("kmeans_results", "pairwise_results", "duplicates")
 """What `SemanticDeduplicationWorkflow` writes."""
 
-COMMAND_LINE = Layout("clustering_results", "extraction/semdedup_pruning_tables", "duplicates")
+COMMAND_LINE = Layout("clustering_results", "extraction/semdedup_pruning_tables", "duplicates", "extraction")
 """What the command line writes, and the documents that name these folders describe."""
-
-STAGE = Layout("", "", "")
-"""What a stage that runs alone writes: straight under its output path."""
 
 CLUSTER_FOLDER = re.compile(r"(?:^|/)centroid=(\d+)(?:/|$)")
 SCORES_FILE = re.compile(r"(?:^|/)cluster_(\d+)\.parquet$")

@@ -24,7 +24,8 @@ class DedupResult:
         eps: the threshold, or None.
         seconds: time of each step.
         paths: what was written, by table.
-        metadata: ``total_time``, ``kmeans_time``, ``pairwise_time``, ``num_duplicates`` and facts of the clustering.
+        metadata: ``total_time``, ``kmeans_time``, ``pairwise_time``, ``num_duplicates``, ``step_seconds`` and facts of
+            the clustering.
         skipped_files: files that could not be read and were left out, with the reason.
     """
 

@@ -12,6 +12,7 @@ from __future__ import annotations
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -75,8 +76,8 @@ def quarantine_schema(id_type: pa.DataType) -> pa.Schema:
 def partition_memory(n_rows: int, dim: int, slice_rows: int, element_bytes: int, bucket_rows: int) -> int:
     """Most bytes of embeddings that `assign_partition` holds at a time.
 
-    The whole partition normalised; one slice of it as it is read, with a copy of it where its chunks or faulty rows make
-    one necessary; and the rows of one bucket, gathered to be written. Other columns come on top.
+    The whole partition normalised; one slice of it as it is read, with a copy of it where its chunks or faulty rows
+    make one necessary; and the rows of one bucket, gathered to be written. Other columns come on top.
     """
     return 4 * n_rows * dim + 2 * slice_rows * dim * element_bytes + 4 * bucket_rows * dim
 
@@ -121,7 +122,7 @@ def assign_partition(work: Workspace, task: Assignment, item: tuple[int, Partiti
     schema = piece_schema(work.schema)
 
     def batches() -> Iterator[pa.RecordBatch]:
-        for low, high in zip(starts, starts[1:], strict=False):
+        for low, high in pairwise(starts):
             chosen = order[low:high]
             part = other.take(pa.array(chosen)).combine_chunks()
             part = part.add_column(1, "embedding", embedding_column(rows[chosen])).select(schema.names).cast(schema)
@@ -157,7 +158,7 @@ def faulty_rows(ids: pa.ChunkedArray, faults: np.ndarray, source: str) -> pa.Tab
 
 @dataclass(frozen=True)
 class ClusterRange:
-    """Clusters [first, last) of one bucket, taken from some pieces: what one task writes, as files named ``part-{part}``."""
+    """What one task writes: clusters [first, last) of one bucket, from some pieces, as files named ``part-{part}``."""
 
     bucket: int
     first: int

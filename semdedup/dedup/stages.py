@@ -6,7 +6,7 @@ import contextlib
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from typing import Any
 
 import distributed
@@ -30,7 +30,7 @@ Paths = str | Sequence[str]
 
 @dataclass(frozen=True)
 class StageResult:
-    """What one stage did: its name, where it wrote, its facts (counts) and its seconds.
+    """What one stage did: its name, where it wrote, its facts (counts), its seconds, and those of the steps within.
 
     `resumed` tells that an earlier run had committed the same already, and nothing was done.
     """
@@ -39,6 +39,7 @@ class StageResult:
     path: str
     facts: Mapping[str, Any]
     seconds: float
+    steps: Mapping[str, float] = field(default_factory=dict)
     resumed: bool = False
 
 
@@ -47,6 +48,8 @@ class Stage(ABC):
     """A stage of the dedup: it stores its parameters and checks them; the work is done by functions."""
 
     step: str = field(init=False, default="")
+    clear_output: bool = field(init=False, default=False)
+    verbose: bool = field(init=False, default=True)
 
     @abstractmethod
     def source(self) -> Sequence[Location]:
@@ -73,9 +76,11 @@ class Stage(ABC):
     def kwargs(self) -> Sequence[Mapping[str, Any] | None]:
         """Its ``read_kwargs`` and ``write_kwargs``."""
 
-    def run(self, client: distributed.Client | str | None = None) -> StageResult:
-        """Run this stage alone. `client` is as for the workflow."""
-        return Pipeline(self.step).add_stage(self).run(client)[0]
+    def run(
+        self, client: distributed.Client | str | None = None, *, cluster: ClusterOptions | None = None
+    ) -> StageResult:
+        """Run this stage alone. `client` and `cluster` are as for the workflow."""
+        return Pipeline(self.step).add_stage(self).run(client, cluster=cluster)[0]
 
     def execute(self, session: Session, sources: Sequence[Location], clear_output: bool) -> StageResult:
         """Run on a session, going on where an earlier run stopped."""
@@ -98,8 +103,9 @@ class Stage(ABC):
         ]
         manifest.begin(self.step, self.parameters(), identity, temporary)
         started = time.monotonic()
+        session.reporter.seconds.clear()
         facts = self.work(session, files, sources[0])
-        return StageResult(self.step, path, facts, time.monotonic() - started)
+        return StageResult(self.step, path, facts, time.monotonic() - started, dict(session.reporter.seconds))
 
 
 @dataclass
@@ -271,7 +277,8 @@ class PairwiseStage(Stage):
 class IdentifyDuplicatesStage(Stage):
     """Write the ids whose score reaches 1 - eps, sorted within each file.
 
-    Reads the tables ``cluster_{k}.parquet`` of `PairwiseStage`, its own or another program's.
+    Reads the tables ``cluster_{k}.parquet`` of `PairwiseStage`, its own or another program's. For each eps of
+    `count_at` the counts of kept and removed rows go to ``dedup_summary_{eps}.csv`` in the folder `summaries`.
 
     Example:
         >>> IdentifyDuplicatesStage(input_path="out/pairwise", output_path="out/duplicates", eps=0.01).run()
@@ -281,6 +288,7 @@ class IdentifyDuplicatesStage(Stage):
     input_path: Paths | None = None
     output_path: str | None = None
     count_at: Sequence[float] = ()
+    summaries: str = ""
     read_kwargs: Mapping[str, Any] | None = None
     write_kwargs: Mapping[str, Any] | None = None
     clear_output: bool = False
@@ -315,7 +323,7 @@ class IdentifyDuplicatesStage(Stage):
 
     def work(self, session: Session, files: Sequence[FileInfo], source: Location) -> dict[str, Any]:
         """Apply the threshold."""
-        return identify_duplicates(session, files, source, self.eps, self.count_at, self.destination())
+        return identify_duplicates(session, files, source, self.eps, self.count_at, self.summaries, self.destination())
 
 
 def find_scores(root: Location) -> list[FileInfo]:
@@ -392,7 +400,7 @@ class Pipeline:
             raise ParameterError("the pipeline has no stages; add some with add_stage")
         self.check()
         first = self.stages[0]
-        reporter = Reporter(any(getattr(stage, "verbose", True) for stage in self.stages))
+        reporter = Reporter(any(stage.verbose for stage in self.stages))
         writes = [stage.destination().root for stage in self.stages]
         if self._all_committed():
             session: Any = contextlib.nullcontext(_NoSession(reporter))
@@ -413,7 +421,7 @@ class Pipeline:
                 identity = fingerprint(stage.find_input(sources))
             else:
                 identity = None
-            if not getattr(stage, "clear_output", False):
+            if not stage.clear_output:
                 Manifest(destination.root).check(stage.step, stage.parameters(), identity)
             previous = stage
 
@@ -424,7 +432,7 @@ class Pipeline:
         before: Sequence[Location] = ()
         for stage in self.stages:
             destination = stage.destination()
-            clear = getattr(stage, "clear_output", False) and destination.root.url not in cleared
+            clear = stage.clear_output and destination.root.url not in cleared
             cleared.add(destination.root.url)
             results.append(stage.execute(session, stage.source() or before, clear))
             before = [below(destination.root, destination.folder)]
@@ -436,8 +444,7 @@ class Pipeline:
 
     def _all_committed(self) -> bool:
         return all(
-            not getattr(stage, "clear_output", False) and Manifest(stage.destination().root).committed(stage.step)
-            for stage in self.stages
+            not stage.clear_output and Manifest(stage.destination().root).committed(stage.step) for stage in self.stages
         )
 
 
@@ -446,8 +453,3 @@ class _NoSession:
     """Stands in for a session where every stage is complete and no cluster is needed."""
 
     reporter: Reporter
-
-
-def options_without(options: Any, *names: str) -> dict[str, Any]:
-    """Fields of a frozen options object as a dictionary, without some."""
-    return {name: value for name, value in asdict(options).items() if name not in names}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import time
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -57,6 +58,7 @@ class SemanticDeduplicationWorkflow:
         clear_output: first delete what semdedup wrote to these folders before.
         verbose: show progress.
         layout: names of the folders.
+        count_at: thresholds to count kept and removed rows at, each written to a ``dedup_summary_{eps}.csv``.
 
     Raises:
         ParameterError: a parameter has a value that it cannot have.
@@ -156,6 +158,7 @@ class SemanticDeduplicationWorkflow:
             identify = IdentifyDuplicatesStage(
                 eps=self.eps,
                 count_at=count_at,
+                summaries=layout.summaries,
                 input_path=below(self.cache, layout.scores).url,
                 output_path=self.output.url,
                 read_kwargs=cached,
@@ -183,6 +186,20 @@ class SemanticDeduplicationWorkflow:
         results = {result.stage: result for result in self.pipeline.run(client, cluster=cluster)}
         return self._finish(results, time.monotonic() - started)
 
+    def describe(self) -> list[str]:
+        """What `run` would do, in lines of text. Everything that can be checked is checked; nothing is written."""
+        self.pipeline.check()
+        kmeans = self.pipeline.stages[0]
+        files = kmeans.find_input(kmeans.source())
+        n_bytes = sum(file.n_bytes for file in files)
+        lines = [f"input: {len(files):,} files, {n_bytes:,} bytes, from {files[0].url} to {files[-1].url}"]
+        for stage in self.pipeline.stages:
+            destination = stage.destination()
+            done = Manifest(destination.root).committed(stage.step) and not stage.clear_output
+            what = "complete already" if done else f"would write to {below(destination.root, destination.folder)}"
+            lines.append(f"{stage.step}: {what}; {json.dumps(stage.parameters(), sort_keys=True)}")
+        return lines
+
     def _finish(self, results: Mapping[str, StageResult], seconds: float) -> DedupResult:
         """Check the balance of rows, complete the output folder, and sum up."""
         clustered, scored = results[KMEANS].facts, results[PAIRWISE].facts
@@ -195,7 +212,7 @@ class SemanticDeduplicationWorkflow:
         balance = scored["rows"] if kept is None or duplicates is None else kept + duplicates
         if balance + sum(quarantined.values()) != clustered["rows"]:
             raise IntegrityError(
-                f"{clustered['rows']} rows went in, but {balance} were scored and {sum(quarantined.values())} quarantined"
+                f"{clustered['rows']} rows went in, but {balance} were scored and {sum(quarantined.values())} set aside"
             )
         if self.cache.url != self.output.url:
             self._complete_output()
@@ -216,6 +233,7 @@ class SemanticDeduplicationWorkflow:
             "kmeans_time": times[KMEANS],
             "pairwise_time": times[PAIRWISE],
             "num_duplicates": duplicates,
+            "step_seconds": {step: seconds for result in results.values() for step, seconds in result.steps.items()},
             "removed_at": {} if identified is None else identified["removed_at"],
         }
         return DedupResult(

@@ -1,0 +1,110 @@
+"""One answer, however the work is cut: files, workers and batch sizes vary, scores and ids must not; and its price."""
+
+import itertools
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+import distributed
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from benchmarks.data import make_rows, write_files
+from semdedup import SemanticDeduplicationWorkflow, max_similarity
+from semdedup.dedup.exact import unit_rows
+
+SIZES = {
+    "smoke": {"n_rows": 3_000, "dim": 24, "n_clusters": 7},
+    "quick": {"n_rows": 50_000, "dim": 128, "n_clusters": 60},
+    "full": {"n_rows": 1_000_000, "dim": 256, "n_clusters": 1000},
+}
+N_FILES, N_WORKERS, BATCH_SIZES = (1, 2, 7), (1, 2), (64, 4096)
+
+
+def answer(outputs: Path) -> tuple[pa.Table, pa.Table]:
+    """Every score, and every id to drop, in the order of the ids."""
+    return pq.read_table(outputs / "pairwise_results").sort_by("id"), pq.read_table(outputs / "duplicates").sort_by(
+        "id"
+    )
+
+
+def compare_answers(size: str, folder: Path) -> dict[str, Any]:
+    shape = SIZES[size]
+    rows = make_rows(shape["n_rows"], shape["dim"], n_topics=shape["n_clusters"])
+    for n_files in N_FILES:
+        write_files(folder / f"input-{n_files}", rows, n_files, seed=n_files)
+    del rows
+    answers: dict[str, Any] = {}
+    first = None
+    for n_workers in N_WORKERS:
+        with (
+            distributed.LocalCluster(
+                n_workers=n_workers,
+                threads_per_worker=1,
+                memory_limit="2GiB",
+                host="127.0.0.1",
+                dashboard_address="127.0.0.1:0",
+            ) as cluster,
+            distributed.Client(cluster) as client,
+        ):
+            for n_files, batch_size in itertools.product(N_FILES, BATCH_SIZES):
+                outputs = folder / f"output-{n_files}-{n_workers}-{batch_size}"
+                workflow = SemanticDeduplicationWorkflow(
+                    str(folder / f"input-{n_files}"),
+                    str(outputs),
+                    shape["n_clusters"],
+                    eps=0.01,
+                    pairwise_batch_size=batch_size,
+                    verbose=False,
+                )
+                started = time.monotonic()
+                workflow.run(client)
+                scores, duplicates = answer(outputs)
+                first = first or (scores, duplicates)
+                same = scores.equals(first[0]) and duplicates.equals(first[1])
+                name = f"{n_files} files, {n_workers} workers, batches of {batch_size}"
+                answers[name] = {"same": same, "duplicates": len(duplicates), "seconds": time.monotonic() - started}
+    return {**shape, "answers": answers}
+
+
+def products_alone(rows: np.ndarray, block: int = 1024) -> np.ndarray:
+    """The same comparison in float32 alone: its answer depends on the block shape."""
+    best = np.zeros(len(rows), dtype=np.float32)
+    for start in range(0, len(rows), block):
+        stop = min(start + block, len(rows))
+        product = rows[start:stop] @ rows[:stop].T
+        product[:, start:][np.arange(stop - start) >= np.arange(stop - start)[:, None]] = -1
+        best[start:stop] = product.max(axis=1)
+    return best
+
+
+def price(size: str) -> dict[str, float]:
+    """Time of `max_similarity` over that of its float32 products and maxima alone, for clusters of several sizes."""
+    found = {}
+    for n in {"smoke": (200,), "quick": (1_000, 5_000), "full": (1_000, 5_000, 20_000)}[size]:
+        rows = unit_rows(make_rows(n, 256, n_topics=1))
+        ratios = []
+        for _ in range(3):  # interleaved: the speed of a machine drifts
+            started = time.perf_counter()
+            products_alone(rows)
+            middle = time.perf_counter()
+            max_similarity(rows)
+            ratios.append((time.perf_counter() - middle) / (middle - started))
+        found[str(n)] = min(ratios)
+    return found
+
+
+def run(size: str) -> dict[str, Any]:
+    with tempfile.TemporaryDirectory(prefix="semdedup-benchmark-") as folder:
+        found = {**compare_answers(size, Path(folder)), "price": price(size)}
+    print(f"the same answer for {found['n_rows']:,} × {found['dim']}, {found['n_clusters']} clusters:")
+    for name, answer_found in found["answers"].items():
+        verdict = "identical" if answer_found["same"] else "DIFFERENT"
+        print(f"  {name:<44}{verdict}, {answer_found['duplicates']:,} duplicates, {answer_found['seconds']:.1f} s")
+    for n, ratio in found["price"].items():
+        print(f"  price of deciding in float64, cluster of {n} rows: {ratio:.2f} × float32 products and maxima alone")
+    if not all(answer_found["same"] for answer_found in found["answers"].values()):
+        raise SystemExit("the answer depends on how the work was cut")
+    return found

@@ -1,0 +1,89 @@
+"""Is everything in place? The checks that stand before every run, one by one, with what was found."""
+
+from __future__ import annotations
+
+import platform
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from importlib.metadata import PackageNotFoundError, version
+
+import distributed
+
+from semdedup.arrays import GPU_PACKAGES
+from semdedup.compute import (
+    MIB,
+    PACKAGES_THAT_MUST_AGREE,
+    ClusterOptions,
+    check_backend,
+    check_paths,
+    check_versions,
+    client_for,
+    describe_process,
+)
+from semdedup.errors import SemdedupError
+from semdedup.storage import Location
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One line of the report: what was looked at, what was found, and whether that is well."""
+
+    subject: str
+    found: str
+    well: bool = True
+
+
+def examine(
+    options: ClusterOptions, reads: Sequence[Location] = (), writes: Sequence[Location] = ()
+) -> Iterator[Finding]:
+    """Look at this process, at the cluster that the options mean, and at whether its workers see the paths.
+
+    Args:
+        options: which cluster; a local one is started for the check where none is named.
+        reads: paths that every worker must read.
+        writes: folders that every worker must write to; what is written for the check is removed again.
+    """
+    yield Finding("Python", platform.python_version())
+    for name in (*PACKAGES_THAT_MUST_AGREE, "s3fs", *GPU_PACKAGES):
+        yield Finding(name, _version(name), _version(name) != "not installed" or name in GPU_PACKAGES)
+    here = describe_process()
+    missing = f"; packages missing: {', '.join(here.gpu_packages_missing)}" if here.gpu_packages_missing else ""
+    yield Finding("GPUs here", f"{here.n_gpus}{missing}")
+    yield Finding("free memory here", f"{here.memory_free / MIB:,.0f} MiB")
+    try:
+        with client_for(None, options) as client:
+            yield from _examine_cluster(client, options, reads, writes)
+    except SemdedupError as error:
+        yield Finding("cluster", str(error), False)
+
+
+def _examine_cluster(
+    client: distributed.Client, options: ClusterOptions, reads: Sequence[Location], writes: Sequence[Location]
+) -> Iterator[Finding]:
+    info = client.scheduler_info(n_workers=-1)
+    yield Finding("scheduler", f"{info['address']}, dashboard {client.dashboard_link}")
+    if not info["workers"]:
+        yield Finding("workers", "none; start some with `dask worker ADDRESS`", False)
+        return
+    check_versions(client)
+    yield Finding("versions", "client, scheduler and workers agree")
+    facts = client.run(describe_process)
+    for address, worker in info["workers"].items():
+        limit = f"{worker['memory_limit'] / MIB:,.0f} MiB" if worker["memory_limit"] else "no limit"
+        there = facts[address]
+        yield Finding(
+            f"worker {address}",
+            f"{there.host}: {worker['nthreads']} threads, memory limit {limit}, "
+            f"free {there.memory_free / MIB:,.0f} MiB, {there.n_gpus} GPUs",
+        )
+    yield Finding("backend", check_backend(facts, options.backend))
+    if reads or writes:
+        check_paths(client, reads, writes)
+        yield Finding("paths", f"every worker sees {', '.join(map(str, [*reads, *writes]))}")
+
+
+def _version(name: str) -> str:
+    try:
+        return version(name)
+    except PackageNotFoundError:
+        return "not installed"
