@@ -1,12 +1,15 @@
 """The whole dedup on two workers with little memory, step by step, beside the limits of the machine."""
 
+import contextlib
 import os
-import resource
 import tempfile
+import threading
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 import distributed
+import psutil
 import pyarrow.parquet as pq
 
 from benchmarks.data import make_rows, write_files
@@ -21,9 +24,20 @@ SIZES = {
 }
 
 
-def worker_state() -> tuple[int, float]:
-    """Process id and peak memory in MiB."""
-    return os.getpid(), resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+class MemoryWatch(threading.Thread):
+    """Samples the resident memory of processes of this machine; `peaks` are their highest values in MiB."""
+
+    def __init__(self, pids: Iterable[int]) -> None:
+        super().__init__(daemon=True)
+        self.processes = [psutil.Process(pid) for pid in pids]
+        self.peaks = [0.0] * len(self.processes)
+        self.stopped = threading.Event()
+
+    def run(self) -> None:
+        with contextlib.suppress(psutil.NoSuchProcess):
+            while not self.stopped.wait(0.02):
+                for i, process in enumerate(self.processes):
+                    self.peaks[i] = max(self.peaks[i], process.memory_info().rss / 2**20)
 
 
 def measure(size: str, folder: Path) -> dict[str, Any]:
@@ -37,12 +51,15 @@ def measure(size: str, folder: Path) -> dict[str, Any]:
         distributed.LocalCluster(host="127.0.0.1", dashboard_address="127.0.0.1:0", **options) as cluster,
         distributed.Client(cluster) as client,
     ):
-        before = client.run(worker_state)
+        watch = MemoryWatch(client.run(os.getpid).values())
+        start = [process.memory_info().rss / 2**20 for process in watch.processes]
+        watch.start()
         workflow = SemanticDeduplicationWorkflow(str(inputs), str(outputs), k, eps=0.01, verbose=size != "smoke")
         result = workflow.run(client)
-        after = client.run(worker_state)
-        if {pid for pid, _ in before.values()} != {pid for pid, _ in after.values()}:
-            raise SystemExit("a worker died for want of memory and was started again")
+        watch.stopped.set()
+        watch.join()
+        if not all(process.is_running() for process in watch.processes):
+            raise SystemExit("a worker died, most likely for want of memory, and was started again")
         sizes = [pq.read_metadata(path).num_rows for path in (outputs / "pairwise_results").glob("*.parquet")]
         fitted = sample_size(n, k, None) * result.metadata["iterations"]
         limits = {
@@ -58,8 +75,8 @@ def measure(size: str, folder: Path) -> dict[str, Any]:
         "total": result.metadata["total_time"],
         "steps": result.metadata["step_seconds"],
         "limits": limits,
-        "peak_mib": sorted(peak for _, peak in after.values()),
-        "start_mib": sorted(peak for _, peak in before.values()),
+        "peak_mib": watch.peaks,
+        "start_mib": start,
         "largest_cluster": max(sizes),
     }
 
@@ -88,10 +105,8 @@ def report(found: dict[str, Any]) -> list[str]:
     lines.append(f"  reading + products of assignment and comparison: {bound:.1f} s, {bound / total:.0%} of the total")
     lines.append(f"  and the products of the fit's assignments: {with_fit:.1f} s, {with_fit / total:.0%} of the total")
     lines.append(f"  everything that is neither: {1 - with_fit / total:.0%} of the total")
-    peaks = ", ".join(
-        f"{peak:.0f} MiB (at the start {start:.0f})"
-        for peak, start in zip(found["peak_mib"], found["start_mib"], strict=True)
-    )
+    pairs = zip(found["peak_mib"], found["start_mib"], strict=True)
+    peaks = ", ".join(f"{peak:.0f} MiB (at the start {start:.0f})" for peak, start in pairs)
     lines.append(f"  peak memory of each worker: {peaks}; largest cluster {found['largest_cluster']:,} rows")
     return lines
 

@@ -7,17 +7,19 @@ committed; others are refused.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import platform
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from importlib.metadata import version
 from typing import Any
 
-from semdedup.errors import OutputConflictError
+from semdedup.errors import InputError, OutputConflictError, ParameterError
 from semdedup.storage import FileInfo, Location
 
 FILE_NAME = "_manifest.json"
+SCRATCH = "_scratch"
 FORMAT = 1
 
 
@@ -99,6 +101,26 @@ class Manifest:
                 "temporary": list(temporary),
             }
             self._write({**self.steps, step: record})
+
+    @contextlib.contextmanager
+    def refusing(self, step: str) -> Iterator[None]:
+        """While a step still checks its input: a refusal takes back everything, as if the step had not begun.
+
+        The corrected command then finds nothing in its way.
+        """
+        try:
+            yield
+        except (InputError, ParameterError):
+            record = self.steps.get(step)
+            if record is not None and record["status"] == "begun":
+                for folder in record["temporary"]:
+                    (self.root / folder).remove_tree()
+                (self.root / SCRATCH).remove_if_empty()
+                self._write({name: other for name, other in self.steps.items() if name != step})
+                if not self.steps:
+                    self.location.remove()
+                    self.root.remove_if_empty()
+            raise
 
     def commit(self, step: str, files: Sequence[str], facts: Mapping[str, Any]) -> None:
         """Put on record that a step is complete: its files, relative to the root, and its facts."""

@@ -27,12 +27,12 @@ from semdedup.dedup.inputs import (
 )
 from semdedup.dedup.jsonl import convert_block, jsonl_blocks
 from semdedup.dedup.kmeans import auto_n_clusters, sample_size
-from semdedup.dedup.layout import CENTROIDS, QUARANTINE, SCRATCH, below, join, temporary_name
+from semdedup.dedup.layout import CENTROIDS, QUARANTINE, below, join, temporary_name
 from semdedup.dedup.scan import Sampling, Workspace, check_ids_unique, expected_length, scan_partition
 from semdedup.dedup.shuffle import Assignment, assign_partition, bucket_starts, cluster_ranges, write_clusters
 from semdedup.errors import BadFileError, InputError, IntegrityError
 from semdedup.journal import read_journal, run_journaled
-from semdedup.manifest import Manifest
+from semdedup.manifest import SCRATCH, Manifest
 from semdedup.storage import FileInfo, Location, without_storage_options
 
 STEP = "kmeans"
@@ -118,22 +118,18 @@ def cluster_embeddings(
     partial_folder = destination.root / temporary_name(destination.folder, STEP)
     partial_quarantine = destination.root / temporary_name(QUARANTINE, STEP)
     kwargs = without_storage_options(read_kwargs)
-    plan, scanned = _plan_and_scan(session, files, source, scratch, inputs, kmeans, kwargs)
-    work = Workspace(plan.schema, source, scratch, kwargs)
-    lengths: dict[str, Counter[int]] = defaultdict(Counter)
-    for result in scanned:
-        for name, pairs in result["lengths"].items():
-            lengths[name].update(dict(map(tuple, pairs)))
-    n_rows = sum(result["rows"] for result in scanned)
-    dim = expected_length(lengths, inputs.embedding_dim)
-    check_ids_unique(session, work, plan.partitions, kmeans.random_state, [result["hashes"] for result in scanned])
-
-    wanted = auto_n_clusters(n_rows) if isinstance(kmeans.n_clusters, str) else kmeans.n_clusters
     fit_file = scratch / "fit.json"
-    if not fit_file.exists():
-        fit = fit_centroids(session, work, len(plan.partitions), plan.n_sample_parts, dim, wanted, kmeans)
-        save_array(scratch / "centroids.npy", fit.centroids)
-        fit_file.write_json({"counts": fit.counts.tolist(), "inertia": fit.inertia, "iterations": fit.iterations})
+    with manifest.refusing(STEP):
+        plan, scanned = _plan_and_scan(session, files, source, scratch, inputs, kmeans, kwargs)
+        work = Workspace(plan.schema, source, scratch, kwargs)
+        n_rows = sum(result["rows"] for result in scanned)
+        dim = expected_length(_lengths_by_source(scanned), inputs.embedding_dim)
+        check_ids_unique(session, work, plan.partitions, kmeans.random_state, [result["hashes"] for result in scanned])
+        wanted = auto_n_clusters(n_rows) if isinstance(kmeans.n_clusters, str) else kmeans.n_clusters
+        if not fit_file.exists():
+            fit = fit_centroids(session, work, len(plan.partitions), plan.n_sample_parts, dim, wanted, kmeans)
+            save_array(scratch / "centroids.npy", fit.centroids)
+            fit_file.write_json({"counts": fit.counts.tolist(), "inertia": fit.inertia, "iterations": fit.iterations})
     fitted = fit_file.read_json()
     centroids = load_array(scratch / "centroids.npy")
     if len(centroids) < wanted:
@@ -203,6 +199,14 @@ def cluster_embeddings(
     scratch.remove_tree()
     scratch.parent.remove_if_empty()
     return facts
+
+
+def _lengths_by_source(scanned: Sequence[Mapping[str, Any]]) -> dict[str, Counter[int]]:
+    lengths: dict[str, Counter[int]] = defaultdict(Counter)
+    for result in scanned:
+        for source, pairs in result["lengths"].items():
+            lengths[source].update(dict(map(tuple, pairs)))
+    return lengths
 
 
 def _plan_and_scan(

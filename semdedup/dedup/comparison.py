@@ -22,14 +22,14 @@ from semdedup.dedup.embeddings import CheckedRows, check_rows, commonest_length,
 from semdedup.dedup.fit import load_array, save_array
 from semdedup.dedup.ids import id_type
 from semdedup.dedup.inputs import LOW_INFORMATION, FileFacts, InputOptions, check_file_schema, inspect_files
-from semdedup.dedup.layout import CLUSTER_FOLDER, QUARANTINE, SCRATCH, below, join, temporary_name
+from semdedup.dedup.layout import CLUSTER_FOLDER, QUARANTINE, below, join, temporary_name
 from semdedup.dedup.ranking import RankingStrategy, check_rankable, rank_order
 from semdedup.dedup.shuffle import faulty_rows
 from semdedup.dedup.similarity import best_match, first_occurrences, max_similarity
 from semdedup.dedup.tables import ROWS_PER_BATCH, open_parquet, read_table, write_batches, write_table
 from semdedup.errors import BadFileError, InputError, IntegrityError
 from semdedup.journal import run_journaled
-from semdedup.manifest import Manifest
+from semdedup.manifest import SCRATCH, Manifest
 from semdedup.storage import FileInfo, Location, without_storage_options
 
 STEP = "pairwise"
@@ -387,21 +387,13 @@ def score_clusters(
     """
     manifest = Manifest(destination.root)
     scratch = destination.root / SCRATCH / STEP
-    groups = [files[i : i + FILES_PER_INSPECTION] for i in range(0, len(files), FILES_PER_INSPECTION)]
-    inspect = partial(inspect_files, fields.embedding_field, False)
-    items = [[(source.at(file.url), file.url) for file in group] for group in groups]
-    found = dict(session.run("inspect clusters", inspect, items, unit="groups"))
-    facts = [file for position in sorted(found) for file in found[position][0]]
-    for file in {file.schema: file for file in facts if file.n_rows}.values():
-        schema = pa.ipc.read_schema(pa.py_buffer(file.schema))
-        fields = _own_names(fields, schema)
-        check_file_schema(schema, file.source, fields)
-        check_rankable(schema, strategy, file.source)
-    clusters = find_clusters(files, facts)
-    if not clusters:
-        raise InputError(f"no rows in the clusters of {source}")
+    with manifest.refusing(STEP):
+        fields, facts = _inspect(session, files, source, fields, strategy)
+        clusters = find_clusters(files, facts)
+        if not clusters:
+            raise InputError(f"no rows in the clusters of {source}")
+        dim = fields.embedding_dim or _commonest_length(source, clusters, fields)
     n_values = sum(file.n_values for file in facts)
-    dim = fields.embedding_dim or _commonest_length(source, clusters, fields)
     plan_file = scratch / "plan.json"
     if not plan_file.exists():
         plan_file.write_json({"task_bytes": bytes_per_task(session, 4 * n_values)})
@@ -438,6 +430,23 @@ def score_clusters(
     scratch.remove_tree()
     scratch.parent.remove_if_empty()
     return outcome
+
+
+def _inspect(
+    session: Session, files: Sequence[FileInfo], source: Location, fields: InputOptions, strategy: RankingStrategy
+) -> tuple[InputOptions, list[FileFacts]]:
+    """The names of the columns, and the facts of all files, after checking that they can be compared and ranked."""
+    groups = [files[i : i + FILES_PER_INSPECTION] for i in range(0, len(files), FILES_PER_INSPECTION)]
+    items = [[(source.at(file.url), file.url) for file in group] for group in groups]
+    inspect = partial(inspect_files, fields.embedding_field, False)
+    found = dict(session.run("inspect clusters", inspect, items, unit="groups"))
+    facts = [file for position in sorted(found) for file in found[position][0]]
+    for file in {file.schema: file for file in facts if file.n_rows}.values():
+        schema = pa.ipc.read_schema(pa.py_buffer(file.schema))
+        fields = _own_names(fields, schema)
+        check_file_schema(schema, file.source, fields)
+        check_rankable(schema, strategy, file.source)
+    return fields, facts
 
 
 def _own_names(fields: InputOptions, schema: pa.Schema) -> InputOptions:

@@ -13,11 +13,11 @@ import pyarrow.compute as pc
 
 from semdedup.compute import Session
 from semdedup.dedup.clustering import Destination
-from semdedup.dedup.layout import SCRATCH, below, join, summary_name, temporary_name
+from semdedup.dedup.layout import below, join, summary_name, temporary_name
 from semdedup.dedup.tables import read_table, write_table
 from semdedup.errors import BadFileError, ParameterError
 from semdedup.journal import run_journaled
-from semdedup.manifest import Manifest
+from semdedup.manifest import SCRATCH, Manifest
 from semdedup.storage import FileInfo, Location, without_storage_options
 
 STEP = "identify"
@@ -98,7 +98,8 @@ def identify_duplicates(
     task = Identification(source, target, eps, tuple(count_at), without_storage_options(destination.write_kwargs))
     items = list(enumerate(_groups(score_files)))
     identify = partial(identify_in_files, task)
-    found = [result for _, result in run_journaled(session, "threshold", identify, items, scratch, unit="groups")]
+    with manifest.refusing(STEP):
+        found = [result for _, result in run_journaled(session, "threshold", identify, items, scratch, unit="groups")]
     target.move_into(below(destination.root, destination.folder))
     facts: dict[str, Any] = {
         "rows": sum(result["rows"] for result in found),

@@ -10,7 +10,6 @@ from semdedup.storage import Location
 
 CENTROIDS = "_kmeans_centroids.npy"
 QUARANTINE = "_quarantine"
-SCRATCH = "_scratch"
 
 
 @dataclass(frozen=True)

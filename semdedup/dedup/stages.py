@@ -18,10 +18,10 @@ from semdedup.dedup.comparison import score_clusters
 from semdedup.dedup.fit import KMeansOptions
 from semdedup.dedup.identification import check_eps, identify_duplicates
 from semdedup.dedup.inputs import InputOptions, find_files
-from semdedup.dedup.layout import CLUSTER_FOLDER, QUARANTINE, SCORES_FILE, SCRATCH, below, find_table, temporary_name
+from semdedup.dedup.layout import CLUSTER_FOLDER, QUARANTINE, SCORES_FILE, below, find_table, temporary_name
 from semdedup.dedup.ranking import RankingStrategy
 from semdedup.errors import InputError, ParameterError
-from semdedup.manifest import Manifest, fingerprint
+from semdedup.manifest import SCRATCH, Manifest, fingerprint
 from semdedup.progress import Reporter
 from semdedup.storage import FileInfo, Location, storage_options_of
 

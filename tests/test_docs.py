@@ -1,0 +1,32 @@
+"""The README says what is true."""
+
+import ast
+import re
+from pathlib import Path
+
+import semdedup
+from semdedup import cli
+
+ROOT = Path(__file__).parent.parent
+README = (ROOT / "README.md").read_text()
+
+
+def test_every_command_and_every_flag_named_in_the_readme_exists() -> None:
+    for name in cli.main.commands:
+        assert f"semdedup {name}" in README
+    known = {flag for command in cli.main.commands.values() for param in command.params for flag in param.opts}
+    for line in re.findall(r"semdedup (?:dedup|extract|doctor|demo)(?:[^\n]*\\\n)*[^\n]*", README):
+        assert set(re.findall(r"--[a-z][a-z-]+", line)) <= known, line
+
+
+def test_the_python_in_the_readme_parses_and_names_what_is_public() -> None:
+    blocks = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
+    assert blocks
+    for block in blocks:
+        for node in ast.walk(ast.parse(block)):
+            if isinstance(node, ast.ImportFrom) and node.module == "semdedup":
+                assert {alias.name for alias in node.names} <= set(semdedup.__all__)
+
+
+def test_the_version_stands_in_the_changelog() -> None:
+    assert semdedup.__version__ in (ROOT / "CHANGELOG.md").read_text()
