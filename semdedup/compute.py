@@ -99,39 +99,45 @@ class Session:
         run = uuid.uuid4().hex[:8]
         key = f"semdedup-{name.replace(' ', '-')}-{self.token}-{run}"
 
-        def submit_next() -> list[distributed.Future]:
-            for position, item in remaining:
+        completed = distributed.as_completed(loop=self.client.loop)
+
+        def submit_next() -> None:
+            position, item = next(remaining, (-1, None))
+            if position >= 0:
                 future = self.client.submit(function, item, key=f"{key}-{position}", pure=False)
                 positions[future] = position
-                return [future]
-            return []
-
-        completed = distributed.as_completed(loop=self.client.loop)
-        for _ in range(self.n_slots * TASKS_PER_SLOT):
-            for future in submit_next():
                 completed.add(future)
+
+        for _ in range(self.n_slots * TASKS_PER_SLOT):
+            submit_next()
         try:
-            for future in completed:
-                result = future.result()
-                position = positions.pop(future)
-                future.release()
-                for following in submit_next():
-                    completed.add(following)
-                yield position, result
-        except KilledWorker as error:
-            raise ClusterError(
-                f"step '{name}': one task killed several workers in a row, most likely for want of memory "
-                f"({self.task_memory / MIB:.0f} MiB for each task at present). Give the workers more memory "
-                "(--memory-limit) or fewer threads, and run the same command again: it goes on where it stopped."
-            ) from error
-        except distributed.client.FutureCancelledError as error:
-            raise ClusterError(
-                f"step '{name}': the scheduler at {_address(self.client)} was lost or forgot the tasks. Run the same "
-                "command again: it goes on where it stopped."
-            ) from error
+            with _cluster_errors(self.client, f"step '{name}'"):
+                for future in completed:
+                    result = future.result()
+                    position = positions.pop(future)
+                    future.release()
+                    submit_next()
+                    yield position, result
         finally:
-            if positions:
+            if positions and self.client.status == "running":
                 self.client.cancel(list(positions), force=True)
+
+
+@contextlib.contextmanager
+def _cluster_errors(client: distributed.Client, what: str) -> Iterator[None]:
+    """Turn the death of workers and of the scheduler into a `ClusterError` that says what to do."""
+    again = "Run the same command again: it goes on where it stopped."
+    try:
+        yield
+    except KilledWorker as error:
+        raise ClusterError(
+            f"{what}: one task killed several workers in a row, most likely for want of memory. Give the workers more "
+            f"memory (--memory-limit) or fewer threads. {again}"
+        ) from error
+    except (distributed.client.FutureCancelledError, distributed.comm.CommClosedError) as error:
+        raise ClusterError(
+            f"{what}: the scheduler at {_address(client)} was lost or forgot the tasks. {again}"
+        ) from error
 
 
 def _address(client: distributed.Client) -> str:
@@ -166,7 +172,7 @@ def connect(options: ClusterOptions) -> Iterator[distributed.Client]:
         cluster = _start_gpu_cluster(options) if on_gpu else _start_cpu_cluster(options)
     except (RuntimeError, OSError, TimeoutError) as error:
         raise ClusterError(
-            f"no local cluster could be started: {error}. In a script the call must stand behind "
+            f"no local cluster could be started: {str(error).rstrip('.')}. In a script the call must stand behind "
             '`if __name__ == "__main__":`; otherwise pass a Client or a scheduler address.'
         ) from error
     with cluster, distributed.Client(cluster, set_as_default=False) as client:
@@ -400,7 +406,7 @@ def open_session(
     Raises:
         ClusterError: the cluster cannot do the work; the message says which process and why.
     """
-    with client_for(client, options) as found:
+    with client_for(client, options) as found, _cluster_errors(found, "the run"):
         session = check_cluster(found, options.backend, reporter)
         check_paths(found, reads, writes)
         yield session

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from semdedup.arrays import Array, Backend, backend_module, to_host
+from semdedup.arrays import Array, Backend, array_module, backend_module, to_host
 from semdedup.compute import Session
 from semdedup.dedup.clustering import FILES_PER_INSPECTION, Destination, bytes_per_task
 from semdedup.dedup.embeddings import CheckedRows, check_rows, commonest_length, length_counts
@@ -169,7 +169,7 @@ def score_rows(rows: Array, low_information: np.ndarray | None, batch_size: int)
     if low_information is None or not low_information.any():
         return max_similarity(rows, batch_size)
     informs = np.flatnonzero(~low_information)
-    score, index = (to_host(part) for part in max_similarity(rows[informs], batch_size))
+    score, index = (to_host(part) for part in max_similarity(rows[array_module(rows).asarray(informs)], batch_size))
     every_score, every_index = np.zeros(len(rows), dtype=np.float32), np.arange(len(rows))
     every_score[informs], every_index[informs] = score, informs[index]
     return every_score, every_index
@@ -306,7 +306,8 @@ def lay_out_tile(task: Comparison, tile: Tile) -> dict[str, Any]:
                 low, high = np.searchsorted(sorted_rows, [position, position + len(batch)])
                 if low < high:
                     chosen = pa.chunked_array([batch.column(0)]).take(pa.array(sorted_rows[low:high] - position))
-                    checked = check_rows(pa.chunked_array([pa.nulls(high - low).fill_null(False)]), chosen, task.dim)
+                    present = pa.chunked_array([np.ones(high - low, dtype=bool)])  # stands in for the ids
+                    checked = check_rows(present, chosen, task.dim)
                     rows[by_row[low:high]] = checked.unit()
                 position += len(batch)
     informs = load_array(place / "informs.npy")[tile.start : tile.stop]

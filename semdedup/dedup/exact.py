@@ -71,22 +71,21 @@ def unit_rows(rows: Array) -> Array:
     """L2-normalise rows: (n, d) of any float type to (n, d) float32.
 
     The length is taken in float64 and in a fixed order, and each element is rounded once, so that a row has the same
-    bits in whatever company it is normalised. Rows must be finite and not zero. A float32 row whose length is 1 within
-    one part in a million is left as it is, so that rows already normalised keep their bits.
+    bits in whatever company and in whatever float type it is normalised. Rows must be finite and not zero. A row whose
+    length is a power of two within one part in a million is only scaled by it: rows already normalised keep their
+    bits, and multiplying a row by a power of two changes nothing.
     """
     xp = array_module(rows)
     result = xp.empty(rows.shape, dtype=np.float32)
     step = max(1, _CHUNK_ELEMENTS // max(1, rows.shape[1])) if xp is np else 1 << 16
     for start in range(0, len(rows), step):
-        chunk = rows[start : start + step]
-        x = chunk.astype(np.float64)
-        if rows.dtype == np.float64:  # squares of float64 can overflow; those of float32 and float16 cannot
-            x /= xp.abs(x).max(axis=1, keepdims=True)
+        x = rows[start : start + step].astype(np.float64)
+        _, exponent = xp.frexp(xp.abs(x).max(axis=1, keepdims=True))
+        x = xp.ldexp(x, -exponent)  # exact, and squares of it cannot overflow
         length = xp.sqrt(_fixed_order_sum(x * x))
-        if rows.dtype == np.float32:
-            length[xp.abs(length - 1) <= 1e-6] = 1
-        x /= length[:, None]
-        result[start : start + step] = x
+        power = xp.ldexp(xp.ones_like(length), xp.rint(xp.log2(length)).astype(np.int32))
+        length = xp.where(xp.abs(length - power) <= 1e-6 * power, power, length)
+        result[start : start + step] = x / length[:, None]
     return result
 
 
@@ -127,7 +126,7 @@ def best_per_row(rows: Array, columns: Array, values: Array, n_rows: int) -> tup
     xp = array_module(values)
     best = xp.full(n_rows, -np.inf, dtype=values.dtype)
     xp.maximum.at(best, rows, values)
-    column = xp.full(n_rows, np.iinfo(np.int64).max, dtype=np.int64)
+    column = xp.full(n_rows, np.iinfo(np.int64).max, dtype=np.uint64)  # CUDA has no atomic minimum of int64
     winning = values == best[rows]
-    xp.minimum.at(column, rows[winning], columns[winning])
-    return best, column
+    xp.minimum.at(column, rows[winning], columns[winning].astype(np.uint64))
+    return best, column.astype(np.int64)

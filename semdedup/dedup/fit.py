@@ -116,8 +116,8 @@ def load_centroids(location: Location, digest: str, backend: Backend) -> Array:
 
 
 def _seed(n_clusters: int, n_rows: int, seed: int, backend: Backend, parts: Sequence[np.ndarray]) -> np.ndarray:
-    rows = backend_module(backend).asarray(np.concatenate(parts)[:n_rows])
-    return to_host(rows[seeds(rows, n_clusters, np.random.default_rng(seed))])
+    rows = np.concatenate(parts)[:n_rows]
+    return rows[seeds(backend_module(backend).asarray(rows), n_clusters, np.random.default_rng(seed))]
 
 
 def _sums(centroids: Location, backend: Backend, part: np.ndarray) -> Sums:

@@ -10,9 +10,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from semdedup.arrays import Array, array_module, sparse_module
+from semdedup.arrays import Array, array_module, block_elements, sparse_module
 from semdedup.dedup.exact import best_per_row, exact_dot, near_best, on_grid, product_error
-from semdedup.dedup.similarity import PRODUCT_ELEMENTS
 
 MAX_SAMPLE_ROWS = 1 << 22
 """Most rows of a fit's sample: up to here float64 sums of grid values are exact (see `on_grid`)."""
@@ -96,7 +95,7 @@ def assign(rows: Array, centroids: Array, max_samples_per_batch: int | None = No
         max_samples_per_batch: most rows in one product; memory, not the answer, depends on it.
 
     Returns:
-        (n,) int32. Cost: 2·n·k·d operations; memory of two products of at most 4 MiB (or one row of k).
+        (n,) int32. Cost: 2·n·k·d operations; memory of two products of `semdedup.arrays.block_elements`, or of 64 rows.
     """
     xp = array_module(rows)
     n, dim = rows.shape
@@ -109,7 +108,7 @@ def assign(rows: Array, centroids: Array, max_samples_per_batch: int | None = No
     longest = float(xp.sqrt(2 * half_squares.max()))
     # of the product, plus the roundings of the half square and of the subtraction
     error = product_error(dim) * max(1.0, longest) + 2.0**-23 * max(1.0, longest) ** 2
-    batch = max(1, min(max_samples_per_batch or n or 1, max(64, PRODUCT_ELEMENTS // k)))
+    batch = max(1, min(max_samples_per_batch or n or 1, max(64, block_elements(rows) // k)))
     for start in range(0, n, batch):
         block = rows[start : start + batch]
         nearness = block @ centroids.T

@@ -249,6 +249,8 @@ def write_clusters(
         batch = read_arrow_batch(piece_file(work, position), item.bucket)
         labels = batch.column("centroid").to_numpy()
         low, high = np.searchsorted(labels, [item.first, item.last])
+        if low == high:
+            continue
         if high - low < len(batch):  # a copy, for a slice would keep the whole batch alive
             batch, labels = _copy_rows(batch, int(low), int(high)), labels[low:high]
         found, starts = np.unique(labels, return_index=True)

@@ -9,12 +9,9 @@ from typing import NamedTuple
 
 import numpy as np
 
-from semdedup.arrays import Array, array_module
+from semdedup.arrays import Array, array_module, block_elements
 from semdedup.dedup.exact import best_per_row, exact_dot, near_best, product_error
 from semdedup.errors import ParameterError
-
-PRODUCT_ELEMENTS = 1 << 20
-"""Elements of the largest product that is held at a time, 4 MiB of float32: it stays in the cache of a core."""
 
 CROWDED = 1 / 16
 """Share of a product's elements that may be candidates before float64 products thin them out."""
@@ -46,7 +43,7 @@ def max_similarity(rows: Array, batch_size: int = 1024) -> tuple[Array, Array]:
         ParameterError: for rows that are not a float32 matrix, or a batch size below 1.
 
     Cost: n²·d floating-point operations, half of the square; memory n·d·4 bytes beside `rows` where some rows are
-    equal, plus at most 5 × 4 MiB.
+    equal, plus at most five products of `semdedup.arrays.block_elements`.
 
     Reference: A. Abbas et al., SemDeDup: Data-efficient learning at web-scale through semantic deduplication, 2023.
 
@@ -89,7 +86,7 @@ def best_match(
     error = product_error(dim)
     # A square block computes the least beyond the diagonal; a flat one would lose the half that is saved.
     batch = min(batch_size, max(64, min(1024, len(candidates) // 4)))
-    tile = max(batch, PRODUCT_ELEMENTS // batch)
+    tile = max(batch, block_elements(queries) // batch)
     for start in range(0, n, batch):
         block = queries[start : start + batch]
         counts = eligible[start : start + batch]
@@ -159,11 +156,12 @@ def first_occurrences(rows: Array) -> Array:
     if len(xp.unique(_hash_rows(few))) == n:
         return everything
     _, inverse = xp.unique(_hash_rows(rows), return_inverse=True)
-    earliest = xp.full(int(inverse.max()) + 1, n, dtype=np.int64)
-    xp.minimum.at(earliest, inverse, everything)
+    earliest = xp.full(int(inverse.max()) + 1, n, dtype=np.uint64)  # CUDA has no atomic minimum of int64
+    xp.minimum.at(earliest, inverse, everything.astype(np.uint64))
+    earliest = earliest.astype(np.int64)
     repeated = xp.flatnonzero(earliest[inverse] != everything)
     bits = rows.view(np.uint32)
-    step = max(1, PRODUCT_ELEMENTS // dim)
+    step = max(1, block_elements(rows) // dim)
     distinct = xp.ones(n, dtype=bool)
     for start in range(0, len(repeated), step):
         part = repeated[start : start + step]
@@ -177,7 +175,7 @@ def _hash_rows(rows: Array) -> Array:
     n, dim = rows.shape
     factors = xp.asarray(np.random.default_rng(0).integers(0, 2**64, size=dim, dtype=np.uint64) | np.uint64(1))
     hashes = xp.empty(n, dtype=np.uint64)
-    step = max(1, PRODUCT_ELEMENTS // 4 // dim)
+    step = max(1, block_elements(rows) // 4 // dim)
     for start in range(0, n, step):
         words = xp.ascontiguousarray(rows[start : start + step]).view(np.uint32).astype(np.uint64)
         words *= factors
