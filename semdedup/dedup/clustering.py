@@ -5,9 +5,9 @@ from __future__ import annotations
 import hashlib
 from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from functools import partial
-from typing import Any
+from typing import Any, NoReturn
 
 import numpy as np
 import pyarrow as pa
@@ -37,6 +37,7 @@ from semdedup.storage import FileInfo, Location, without_storage_options
 
 STEP = "kmeans"
 FILES_PER_INSPECTION = 256
+FILES_CHECKED_FIRST = 8
 PARTITIONS_PER_SLOT = 4
 """Partitions for each thread of the workers, at least: enough that none waits long for the last one."""
 
@@ -52,7 +53,7 @@ class Destination:
 
     root: Location
     folder: str
-    write_kwargs: Mapping[str, Any]
+    write_kwargs: Mapping[str, Any] = field(repr=False)  # they may hold credentials
 
 
 def bytes_per_task(session: Session, total_bytes: int) -> int:
@@ -265,21 +266,50 @@ def _inspect(
     for position, (facts, bad) in session.run("inspect files", inspect, groups, unit="groups"):
         found[position] = facts
         skipped += bad
-    usable = []
-    for facts in (facts for position in sorted(found) for facts in found[position] if facts.n_rows):
+    usable, unfit = _usable([facts for position in sorted(found) for facts in found[position]], inputs)
+    skipped += unfit
+    if not usable:
+        _refuse_without_rows(files, skipped)
+    return usable, skipped
+
+
+def _usable(facts: Sequence[FileFacts], inputs: InputOptions) -> tuple[list[FileFacts], list[str]]:
+    """The files that have rows and the right columns, and the faults of those that have not the right columns."""
+    usable, skipped = [], []
+    for file in facts:
+        if not file.n_rows:
+            continue
         try:
-            check_file_schema(pa.ipc.read_schema(pa.py_buffer(facts.schema)), facts.source, inputs)
+            check_file_schema(pa.ipc.read_schema(pa.py_buffer(file.schema)), file.source, inputs)
         except BadFileError as error:
             if not inputs.skip_bad_files:
                 raise
             skipped.append(str(error))
         else:
-            usable.append(facts)
-    if not usable:
-        paths = sorted({file.url.rsplit("/", 1)[0] for file in files})
-        note = f" ({len(skipped)} files were skipped; the first: {skipped[0]})" if skipped else ""
-        raise InputError(f"no rows in {', '.join(paths[:5])}: {len(files)} files, all without rows{note}")
+            usable.append(file)
     return usable, skipped
+
+
+def _refuse_without_rows(files: Sequence[FileInfo], skipped: Sequence[str]) -> NoReturn:
+    paths = sorted({file.url.rsplit("/", 1)[0] for file in files})
+    note = f" ({len(skipped)} files were skipped; the first: {skipped[0]})" if skipped else ""
+    raise InputError(f"no rows in {', '.join(paths[:5])}: {len(files)} files, all without rows{note}")
+
+
+def check_first_files(files: Sequence[FileInfo], source: Location, inputs: InputOptions) -> None:
+    """Refuse on the client, before a cluster is started, what the footers of the first files show to be wrong.
+
+    All footers are read by the workers later; a small input is judged here already.
+    """
+    if inputs.filetype != "parquet":
+        return
+    first = [(source.at(file.url), file.url) for file in files[:FILES_CHECKED_FIRST]]
+    facts, bad = inspect_files(inputs.embedding_field, inputs.skip_bad_files, first)
+    usable, unfit = _usable(facts, inputs)
+    if len(first) == len(files):
+        if not usable:
+            _refuse_without_rows(files, bad + unfit)
+        unify_schemas(usable, inputs)
 
 
 def _convert_or_tell(skip_bad_files: bool, columns: Sequence[str], block: Any) -> dict[str, Any]:

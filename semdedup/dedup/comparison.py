@@ -17,7 +17,7 @@ import pyarrow as pa
 
 from semdedup.arrays import Array, Backend, array_module, backend_module, to_host
 from semdedup.compute import Session
-from semdedup.dedup.clustering import FILES_PER_INSPECTION, Destination, bytes_per_task
+from semdedup.dedup.clustering import FILES_CHECKED_FIRST, FILES_PER_INSPECTION, Destination, bytes_per_task
 from semdedup.dedup.embeddings import CheckedRows, check_rows, commonest_length, length_counts
 from semdedup.dedup.fit import load_array, save_array
 from semdedup.dedup.ids import id_type
@@ -442,12 +442,26 @@ def _inspect(
     inspect = partial(inspect_files, fields.embedding_field, False)
     found = dict(session.run("inspect clusters", inspect, items, unit="groups"))
     facts = [file for position in sorted(found) for file in found[position][0]]
+    return _check_columns(facts, fields, strategy), facts
+
+
+def check_first_files(
+    files: Sequence[FileInfo], source: Location, fields: InputOptions, strategy: RankingStrategy
+) -> None:
+    """Refuse on the client, before a cluster is started, what the footers of the first files show to be wrong."""
+    first = [(source.at(file.url), file.url) for file in files[:FILES_CHECKED_FIRST]]
+    facts, _ = inspect_files(fields.embedding_field, False, first)
+    _check_columns(facts, fields, strategy)
+
+
+def _check_columns(facts: Sequence[FileFacts], fields: InputOptions, strategy: RankingStrategy) -> InputOptions:
+    """The names of the columns, after checking that all files have those that are compared and ranked by."""
     for file in {file.schema: file for file in facts if file.n_rows}.values():
         schema = pa.ipc.read_schema(pa.py_buffer(file.schema))
         fields = _own_names(fields, schema)
         check_file_schema(schema, file.source, fields)
         check_rankable(schema, strategy, file.source)
-    return fields, facts
+    return fields
 
 
 def _own_names(fields: InputOptions, schema: pa.Schema) -> InputOptions:

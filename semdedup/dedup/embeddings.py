@@ -103,7 +103,7 @@ def check_rows(ids: pa.ChunkedArray, embeddings: pa.ChunkedArray, dim: int) -> C
     faults = np.full(len(embeddings), REASONS.index(WRONG_LENGTH), dtype=np.uint8)
     faults[embeddings.is_null().to_numpy()] = REASONS.index(NULL)
     found = np.zeros(len(rows), dtype=np.uint8)
-    step = max(1, (1 << 20) // max(1, dim))
+    step = max(1, (1 << 16) // max(1, dim))
     for start in range(0, len(rows), step):
         block = rows[start : start + step]
         found[start : start + step][~block.any(axis=1)] = REASONS.index(ZERO)

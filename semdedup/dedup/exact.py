@@ -6,14 +6,18 @@ what they cannot tell apart is decided by `exact_dot`, whose order of additions 
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from types import ModuleType
+
 import numpy as np
 
-from semdedup.arrays import Array, array_module
+from semdedup.arrays import Array, array_module, scratch, take_rows
 
 UNIT_ROUNDOFF = 2.0**-24
 """Largest relative error of one rounding to float32."""
 
 _CHUNK_ELEMENTS = 1 << 16  # 512 KiB of float64: the working set of a chunk stays in the second-level cache
+_CHUNK_ROWS_ON_GPU = 1 << 16
 
 
 def product_error(d: int) -> float:
@@ -28,14 +32,49 @@ def product_error(d: int) -> float:
     return 1.01 * gamma + d * 2.0**-126
 
 
+def _chunk_rows(xp: ModuleType, dim: int) -> int:
+    return max(1, _CHUNK_ELEMENTS // max(1, dim)) if xp is np else _CHUNK_ROWS_ON_GPU
+
+
 def _fixed_order_sum(terms: Array) -> Array:
-    """Sum the columns of float64 `terms` (m, w), in halves: column j is added to column j + ceil(w/2), and again."""
+    """Sum the columns of float64 `terms` (m, w), in halves: column j is added to column j + ceil(w/2), and again.
+
+    The result is a view of `terms`, whose content is used up.
+    """
     width = terms.shape[1]
     while width > 1:
         half = (width + 1) // 2
         terms[:, : width - half] += terms[:, half:width]
         width = half
-    return terms[:, 0].copy()
+    return terms[:, 0]
+
+
+def _sum_of_terms(
+    fill: Callable[[Array, Array, Array], None],
+    left: Array,
+    right: Array,
+    left_rows: Array | None,
+    right_rows: Array | None,
+) -> Array:
+    """For each pair of rows the fixed-order sum of the terms that ``fill(x, y, terms)`` makes of them."""
+    xp = array_module(left)
+    dim = left.shape[1]
+    n_pairs = len(left) if left_rows is None else len(left_rows)
+    result = xp.empty(n_pairs, dtype=np.float64)
+    step = _chunk_rows(xp, dim)
+    most = min(step, n_pairs)
+    every_term = scratch(xp, "terms", (most, dim), np.float64)
+    every_x = scratch(xp, "x", (most, dim), left.dtype)
+    every_y = scratch(xp, "y", (most, dim), right.dtype)
+    for start in range(0, n_pairs, step):
+        chunk = slice(start, min(start + step, n_pairs))
+        size = chunk.stop - start
+        x = left[chunk] if left_rows is None else take_rows(left, left_rows[chunk], every_x[:size])
+        y = right[chunk] if right_rows is None else take_rows(right, right_rows[chunk], every_y[:size])
+        terms = every_term[:size]
+        fill(x, y, terms)
+        result[chunk] = _fixed_order_sum(terms)
+    return result
 
 
 def exact_dot(left: Array, right: Array, left_rows: Array | None = None, right_rows: Array | None = None) -> Array:
@@ -54,38 +93,49 @@ def exact_dot(left: Array, right: Array, left_rows: Array | None = None, right_r
         (p,) float64. Cost: O(p·d) time, a fixed 1 MiB of memory beside the result.
     """
     xp = array_module(left)
-    n_pairs = len(left) if left_rows is None else len(left_rows)
-    result = xp.empty(n_pairs, dtype=np.float64)
-    step = max(1, _CHUNK_ELEMENTS // max(1, left.shape[1])) if xp is np else 1 << 16
-    for start in range(0, n_pairs, step):
-        chunk = slice(start, start + step)
-        x = left[chunk] if left_rows is None else left[left_rows[chunk]]
-        y = right[chunk] if right_rows is None else right[right_rows[chunk]]
-        terms = x.astype(np.float64)
-        terms *= y
-        result[chunk] = _fixed_order_sum(terms)
-    return result
+
+    def products(x: Array, y: Array, terms: Array) -> None:
+        xp.multiply(x, y, out=terms, dtype=np.float64)
+
+    return _sum_of_terms(products, left, right, left_rows, right_rows)
+
+
+def exact_square_distance(left: Array, right: Array, right_rows: Array) -> Array:
+    """Row by row |x − y|² in float64, like `exact_dot`: (n, d) and (m, d) float32 and (n,) rows of `right` to (n,)."""
+    xp = array_module(left)
+
+    def squares(x: Array, y: Array, terms: Array) -> None:
+        xp.subtract(x, y, out=terms, dtype=np.float64)
+        xp.multiply(terms, terms, out=terms)
+
+    return _sum_of_terms(squares, left, right, None, right_rows)
 
 
 def unit_rows(rows: Array) -> Array:
     """L2-normalise rows: (n, d) of any float type to (n, d) float32.
 
     The length is taken in float64 and in a fixed order, and each element is rounded once, so that a row has the same
-    bits in whatever company and in whatever float type it is normalised. Rows must be finite and not zero. A row whose
-    length is a power of two within one part in a million is only scaled by it: rows already normalised keep their
-    bits, and multiplying a row by a power of two changes nothing.
+    bits in whatever company it is normalised. Rows must be finite and not zero. A float32 row whose length is 1 within
+    one part in a million is left as it is, so that rows already normalised keep their bits.
     """
     xp = array_module(rows)
+    n, dim = rows.shape
     result = xp.empty(rows.shape, dtype=np.float32)
-    step = max(1, _CHUNK_ELEMENTS // max(1, rows.shape[1])) if xp is np else 1 << 16
-    for start in range(0, len(rows), step):
-        x = rows[start : start + step].astype(np.float64)
-        _, exponent = xp.frexp(xp.abs(x).max(axis=1, keepdims=True))
-        x = xp.ldexp(x, -exponent)  # exact, and squares of it cannot overflow
-        length = xp.sqrt(_fixed_order_sum(x * x))
-        power = xp.ldexp(xp.ones_like(length), xp.rint(xp.log2(length)).astype(np.int32))
-        length = xp.where(xp.abs(length - power) <= 1e-6 * power, power, length)
-        result[start : start + step] = x / length[:, None]
+    step = _chunk_rows(xp, dim)
+    values = scratch(xp, "x", (min(step, n), dim), np.float64)
+    squares = scratch(xp, "terms", (min(step, n), dim), np.float64)
+    for start in range(0, n, step):
+        chunk = rows[start : start + step]
+        x, terms = values[: len(chunk)], squares[: len(chunk)]
+        x[...] = chunk
+        if rows.dtype == np.float64:  # squares of float64 can overflow; those of float32 and float16 cannot
+            x /= xp.maximum(x.max(axis=1), -x.min(axis=1))[:, None]
+        xp.multiply(x, x, out=terms)
+        length = xp.sqrt(_fixed_order_sum(terms))
+        if rows.dtype == np.float32:
+            length[xp.abs(length - 1) <= 1e-6] = 1
+        x /= length[:, None]
+        result[start : start + step] = x
     return result
 
 
@@ -114,7 +164,9 @@ def near_best(values: Array, best: Array, error: float) -> tuple[Array, Array]:
     """
     xp = array_module(values)
     threshold = best - np.float32(2.02 * error)  # a little over 2, for the rounding of this line itself
-    return xp.divmod(xp.flatnonzero(values >= threshold[:, None]), values.shape[1])
+    near = scratch(xp, "near", values.shape, bool)
+    xp.greater_equal(values, threshold[:, None], out=near)
+    return xp.divmod(xp.flatnonzero(near), values.shape[1])
 
 
 def best_per_row(rows: Array, columns: Array, values: Array, n_rows: int) -> tuple[Array, Array]:

@@ -77,7 +77,7 @@ def find_files(paths: Sequence[Location], filetype: str, outputs: Sequence[Locat
     found: dict[str, FileInfo] = {}
     for path in paths:
         if path.is_dir():
-            listed = [file for file in path.files() if _is_data(file.url[len(path.url) :])]
+            listed = [file for file in path.files() if is_data(file.url[len(path.url) :])]
             wanted = [file for file in listed if file.url.endswith(EXTENSIONS[filetype])]
             if not wanted:
                 _refuse_empty(path, listed, filetype)
@@ -99,7 +99,8 @@ def find_files(paths: Sequence[Location], filetype: str, outputs: Sequence[Locat
     return [found[url] for url in sorted(found)]
 
 
-def _is_data(relative: str) -> bool:
+def is_data(relative: str) -> bool:
+    """Whether no part of a relative path begins with ``_`` or ``.``."""
     return not any(part.startswith(("_", ".")) for part in relative.strip("/").split("/"))
 
 

@@ -10,8 +10,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from semdedup.arrays import Array, array_module, block_elements, sparse_module
-from semdedup.dedup.exact import best_per_row, exact_dot, near_best, on_grid, product_error
+from semdedup.arrays import Array, array_module, block_elements, scratch, sparse_module
+from semdedup.dedup.exact import best_per_row, exact_dot, exact_square_distance, near_best, on_grid, product_error
 
 MAX_SAMPLE_ROWS = 1 << 22
 """Most rows of a fit's sample: up to here float64 sums of grid values are exact (see `on_grid`)."""
@@ -109,9 +109,11 @@ def assign(rows: Array, centroids: Array, max_samples_per_batch: int | None = No
     # of the product, plus the roundings of the half square and of the subtraction
     error = product_error(dim) * max(1.0, longest) + 2.0**-23 * max(1.0, longest) ** 2
     batch = max(1, min(max_samples_per_batch or n or 1, max(64, block_elements(rows) // k)))
+    products = scratch(xp, "products", (min(batch, n), k), np.float32)
     for start in range(0, n, batch):
         block = rows[start : start + batch]
-        nearness = block @ centroids.T
+        nearness = products[: len(block)]
+        xp.matmul(block, centroids.T, out=nearness)
         nearness -= half_squares_32
         label = nearness.argmax(axis=1)
         best = xp.take_along_axis(nearness, label[:, None], axis=1)[:, 0]
@@ -139,13 +141,8 @@ def distances_to_centroids(rows: Array, centroids: Array, labels: Array) -> tupl
     length = xp.sqrt(square)
     length[length == 0] = 1  # the mean of opposite rows: every direction is equally far
     cosine = (1 - dot / length[labels]).clip(0, 2)
-    l2 = xp.empty(len(rows), dtype=np.float64)
-    step = 1 << 14
-    for start in range(0, len(rows), step):
-        chunk = slice(start, start + step)
-        difference = rows[chunk].astype(np.float64) - centroids[labels[chunk]]
-        l2[chunk] = exact_dot(difference, difference)
-    return xp.sqrt(l2).astype(np.float32), cosine.astype(np.float32)
+    l2 = xp.sqrt(exact_square_distance(rows, centroids, labels))
+    return l2.astype(np.float32), cosine.astype(np.float32)
 
 
 def lloyd_sums(part: Array, centroids: Array) -> Sums:
@@ -160,13 +157,16 @@ def lloyd_sums(part: Array, centroids: Array) -> Sums:
     labels = assign(part, centroids)
     k = len(centroids)
     total = xp.zeros(centroids.shape, dtype=np.float64)
-    step = 1 << 14
+    step = max(1, block_elements(part) // centroids.shape[1])
+    doubles = scratch(xp, "products", (min(step, len(part)), centroids.shape[1]), np.float64)
     for start in range(0, len(part), step):
         chunk = labels[start : start + step]
+        rows = doubles[: len(chunk)]
+        rows[...] = part[start : start + step]
         membership = sparse.csr_matrix(
             (xp.ones(len(chunk)), chunk, xp.arange(len(chunk) + 1, dtype=np.int32)), shape=(len(chunk), k)
         )
-        total += membership.T @ part[start : start + step].astype(np.float64)
+        total += membership.T @ rows
     return Sums(total, xp.bincount(labels, minlength=k))
 
 

@@ -274,8 +274,6 @@ def write_clusters(
 def _copy_rows(batch: pa.RecordBatch, low: int, high: int) -> pa.RecordBatch:
     """Rows [low, high) in memory of their own."""
     part = batch.slice(low, high - low)
-    if not len(part):
-        return part
     lengths = part.column("embedding").value_lengths()
     rows, _ = embedding_rows(pa.chunked_array([part.column("embedding")]), lengths[0].as_py())
     columns = {

@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from semdedup.arrays import Array, array_module, block_elements
+from semdedup.arrays import Array, array_module, block_elements, scratch
 from semdedup.dedup.exact import best_per_row, exact_dot, near_best, product_error
 from semdedup.errors import ParameterError
 
@@ -86,7 +86,8 @@ def best_match(
     error = product_error(dim)
     # A square block computes the least beyond the diagonal; a flat one would lose the half that is saved.
     batch = min(batch_size, max(64, min(1024, len(candidates) // 4)))
-    tile = max(batch, block_elements(queries) // batch)
+    tile = min(len(candidates), max(batch, block_elements(queries) // batch))
+    space = scratch(xp, "products", (min(batch, n) * tile,), np.float32)
     for start in range(0, n, batch):
         block = queries[start : start + batch]
         counts = eligible[start : start + batch]
@@ -95,7 +96,8 @@ def best_match(
         found = []
         for left in range(0, highest, tile):
             right = min(left + tile, highest)
-            product = block @ candidates[left:right].T
+            product = space[: len(block) * (right - left)].reshape(len(block), right - left)
+            xp.matmul(block, candidates[left:right].T, out=product)
             if right > lowest:
                 edge = max(left, lowest)
                 product[:, edge - left :][xp.arange(edge, right) >= counts[:, None]] = -np.inf

@@ -17,10 +17,10 @@ from semdedup.dedup.clustering import Destination, cluster_embeddings
 from semdedup.dedup.comparison import score_clusters
 from semdedup.dedup.fit import KMeansOptions
 from semdedup.dedup.identification import check_eps, identify_duplicates
-from semdedup.dedup.inputs import InputOptions, find_files
-from semdedup.dedup.layout import CLUSTER_FOLDER, QUARANTINE, SCORES_FILE, below, find_table, temporary_name
+from semdedup.dedup.inputs import InputOptions, find_files, is_data
+from semdedup.dedup.layout import CLUSTER_FOLDER, QUARANTINE, SCORES_FILE, below, find_table, join, temporary_name
 from semdedup.dedup.ranking import RankingStrategy
-from semdedup.errors import InputError, ParameterError
+from semdedup.errors import InputError, OutputConflictError, ParameterError
 from semdedup.manifest import SCRATCH, Manifest, fingerprint
 from semdedup.progress import Reporter
 from semdedup.storage import FileInfo, Location, storage_options_of
@@ -43,13 +43,12 @@ class StageResult:
     resumed: bool = False
 
 
-@dataclass
 class Stage(ABC):
     """A stage of the dedup: it stores its parameters and checks them; the work is done by functions."""
 
-    step: str = field(init=False, default="")
-    clear_output: bool = field(init=False, default=False)
-    verbose: bool = field(init=False, default=True)
+    step: str
+    clear_output: bool
+    verbose: bool
 
     @abstractmethod
     def source(self) -> Sequence[Location]:
@@ -68,8 +67,33 @@ class Stage(ABC):
         """Its input files. Raises `InputError` where there are none."""
 
     @abstractmethod
+    def is_result(self, name: str) -> bool:
+        """Whether a reader would take a file of this name, relative to the destination, for a result of this stage."""
+
+    @abstractmethod
     def work(self, session: Session, files: Sequence[FileInfo], source: Location) -> dict[str, Any]:
         """Do the work; return its facts."""
+
+    def check_schema(self, files: Sequence[FileInfo], source: Location) -> None:
+        """Refuse on the client what the schema of the first input files shows to be wrong."""
+
+    def check_destination(self, manifest: Manifest) -> None:
+        """Refuse to write where results stand that are not on record: they would be read together with ours.
+
+        Raises:
+            OutputConflictError: naming some of the files.
+        """
+        destination = self.destination()
+        folder = below(destination.root, destination.folder)
+        ours = {name for record in manifest.steps.values() for name in record.get("files", ())}
+        names = (file.url[len(folder.url) + 1 :] for file in folder.files())
+        foreign = [n for n in names if is_data(n) and self.is_result(n) and join(destination.folder, n) not in ours]
+        if foreign:
+            raise OutputConflictError(
+                f"{folder} holds {len(foreign)} files that look like results of the step '{self.step}', but that "
+                f"semdedup has no record of: {', '.join(foreign[:3])}. They are not deleted; move them away, or choose "
+                "another output path."
+            )
 
     @property
     @abstractmethod
@@ -92,15 +116,19 @@ class Stage(ABC):
             manifest.clear()
         manifest.check(self.step, self.parameters(), identity)
         path = str(below(destination.root, destination.folder))
-        done = manifest.committed(self.step)
-        if done:
-            session.reporter.say(f"{self.step}: complete already, nothing to do")
-            return StageResult(self.step, path, done["facts"], 0.0, resumed=True)
         temporary = [
             f"{SCRATCH}/{self.step}",
             temporary_name(destination.folder, self.step),
             temporary_name(QUARANTINE, self.step),
         ]
+        done = manifest.committed(self.step)
+        if done or self.step not in manifest.steps:  # what a run left that was killed, or its tasks that outlived it
+            for folder in temporary:
+                (destination.root / folder).remove_tree()
+            (destination.root / SCRATCH).remove_if_empty()
+        if done:
+            session.reporter.say(f"{self.step}: complete already, nothing to do")
+            return StageResult(self.step, path, done["facts"], 0.0, resumed=True)
         manifest.begin(self.step, self.parameters(), identity, temporary)
         started = time.monotonic()
         session.reporter.seconds.clear()
@@ -138,13 +166,14 @@ class KMeansStage(Stage):
     max_samples_per_batch: int = 1 << 15
     fit_data_fraction: float | None = None
     kmeans_engine: str = "auto"
-    read_kwargs: Mapping[str, Any] | None = None
-    write_kwargs: Mapping[str, Any] | None = None
+    read_kwargs: Mapping[str, Any] | None = field(default=None, repr=False)  # they may hold credentials
+    write_kwargs: Mapping[str, Any] | None = field(default=None, repr=False)
     files_per_partition: int | None = None
     skip_bad_files: bool = False
     clear_output: bool = False
     verbose: bool = True
     folder: str = ""
+    other_outputs: Sequence[Location] = field(default=(), init=False, repr=False)
 
     def __post_init__(self) -> None:
         self.step = clustering.STEP
@@ -189,7 +218,15 @@ class KMeansStage(Stage):
 
     def find_input(self, sources: Sequence[Location]) -> list[FileInfo]:
         """Its input files."""
-        return find_files(sources, self.input_filetype, [self.destination().root])
+        return find_files(sources, self.input_filetype, [self.destination().root, *self.other_outputs])
+
+    def is_result(self, name: str) -> bool:
+        """Whether a file of this name is a cluster's."""
+        return bool(CLUSTER_FOLDER.search(name))
+
+    def check_schema(self, files: Sequence[FileInfo], source: Location) -> None:
+        """Refuse what the footers of the first files show to be wrong."""
+        clustering.check_first_files(files, source, self.inputs)
 
     def work(self, session: Session, files: Sequence[FileInfo], source: Location) -> dict[str, Any]:
         """Cluster the embeddings."""
@@ -222,8 +259,8 @@ class PairwiseStage(Stage):
     ranking_strategy: RankingStrategy | None = None
     random_state: int = 42
     pairwise_batch_size: int = 1024
-    read_kwargs: Mapping[str, Any] | None = None
-    write_kwargs: Mapping[str, Any] | None = None
+    read_kwargs: Mapping[str, Any] | None = field(default=None, repr=False)  # they may hold credentials
+    write_kwargs: Mapping[str, Any] | None = field(default=None, repr=False)
     clear_output: bool = False
     verbose: bool = True
     folder: str = ""
@@ -266,6 +303,14 @@ class PairwiseStage(Stage):
             )
         return files
 
+    def is_result(self, name: str) -> bool:
+        """Whether a file of this name is a table of scores."""
+        return bool(SCORES_FILE.search(name))
+
+    def check_schema(self, files: Sequence[FileInfo], source: Location) -> None:
+        """Refuse what the footers of the first files show to be wrong."""
+        comparison.check_first_files(files, source, self.fields, self.strategy)
+
     def work(self, session: Session, files: Sequence[FileInfo], source: Location) -> dict[str, Any]:
         """Score the clusters."""
         return score_clusters(
@@ -289,8 +334,8 @@ class IdentifyDuplicatesStage(Stage):
     output_path: str | None = None
     count_at: Sequence[float] = ()
     summaries: str = ""
-    read_kwargs: Mapping[str, Any] | None = None
-    write_kwargs: Mapping[str, Any] | None = None
+    read_kwargs: Mapping[str, Any] | None = field(default=None, repr=False)  # they may hold credentials
+    write_kwargs: Mapping[str, Any] | None = field(default=None, repr=False)
     clear_output: bool = False
     verbose: bool = True
     folder: str = ""
@@ -320,6 +365,10 @@ class IdentifyDuplicatesStage(Stage):
     def find_input(self, sources: Sequence[Location]) -> list[FileInfo]:
         """The tables of scores."""
         return find_scores(sources[0])
+
+    def is_result(self, name: str) -> bool:
+        """Whether a file of this name holds ids to drop."""
+        return name.endswith(".parquet") and "/" not in name and not SCORES_FILE.search(name)
 
     def work(self, session: Session, files: Sequence[FileInfo], source: Location) -> dict[str, Any]:
         """Apply the threshold."""
@@ -418,11 +467,17 @@ class Pipeline:
                 sources = stage.source()
                 if not sources:
                     raise ParameterError(f"{type(stage).__name__} is the first stage and has no input_path")
-                identity = fingerprint(stage.find_input(sources))
+                files = stage.find_input(sources)
+                identity = fingerprint(files)
             else:
                 identity = None
+            manifest = Manifest(destination.root)
             if not stage.clear_output:
-                Manifest(destination.root).check(stage.step, stage.parameters(), identity)
+                manifest.check(stage.step, stage.parameters(), identity)
+            if stage.clear_output or stage.step not in manifest.steps:
+                stage.check_destination(manifest)
+                if previous is None:
+                    stage.check_schema(files, sources[0])
             previous = stage
 
     def execute(self, session: Session) -> list[StageResult]:

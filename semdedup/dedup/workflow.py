@@ -142,6 +142,7 @@ class SemanticDeduplicationWorkflow:
             verbose=verbose,
             folder=layout.clusters,
         )
+        kmeans.other_outputs = [self.output]
         pairwise = PairwiseStage(
             output_path=self.cache.url,
             ranking_strategy=strategy,
