@@ -47,18 +47,26 @@ class Manifest:
         self.root = root
         self.location = root / FILE_NAME
         self.steps: dict[str, dict[str, Any]] = {}
+        self.cache: dict[str, Any] = {}
         if self.location.exists():
             content = self.location.read_json()
             if content.get("format") != FORMAT:
                 raise OutputConflictError(
                     f"{self.location} has format {content.get('format')!r}; this version of semdedup reads {FORMAT}"
                 )
-            self.steps = content["steps"]
+            self.steps, self.cache = content["steps"], content.get("cache", {})
 
     def committed(self, step: str) -> dict[str, Any] | None:
         """Record of a step that is complete, else None."""
         record = self.steps.get(step)
         return record if record and record["status"] == "committed" else None
+
+    @property
+    def files(self) -> set[str]:
+        """Every file on record, relative to the root."""
+        return {name for record in self.steps.values() for name in record.get("files", ())} | set(
+            self.cache.get("copies", ())
+        )
 
     def check(self, step: str, parameters: Mapping[str, Any], source: Mapping[str, Any] | None = None) -> None:
         """Refuse to go on where the folder holds this step with other parameters, or from another input.
@@ -117,23 +125,31 @@ class Manifest:
                     (self.root / folder).remove_tree()
                 (self.root / SCRATCH).remove_if_empty()
                 self._write({name: other for name, other in self.steps.items() if name != step})
-                if not self.steps:
+                if not self.steps and not self.cache:
                     self.location.remove()
                     self.root.remove_if_empty()
             raise
+
+    def announce(self, step: str, files: Sequence[str]) -> None:
+        """Put on record which files are about to be put in place: `clear` finds them wherever a run is killed."""
+        self._write({**self.steps, step: {**self.steps[step], "files": sorted(files)}})
 
     def commit(self, step: str, files: Sequence[str], facts: Mapping[str, Any]) -> None:
         """Put on record that a step is complete: its files, relative to the root, and its facts."""
         record = {**self.steps[step], "status": "committed", "files": sorted(files), "facts": dict(facts)}
         self._write({**self.steps, step: {**record, "versions": versions()}})
 
-    def include(self, steps: Mapping[str, Mapping[str, Any]]) -> None:
-        """Copy records of another manifest, so that this one tells the whole story. Their files are not ours."""
-        copies = {name: {**record, "files": [], "temporary": []} for name, record in steps.items()}
-        self._write({**copies, **self.steps})
+    def include(self, cache: Manifest, copies: Sequence[str]) -> None:
+        """Tell of the steps whose results lie below another root, and of the files of theirs that are copied here."""
+        steps = {name: record for name, record in cache.steps.items() if name not in self.steps}
+        told = {"root": str(cache.root), "steps": steps, "copies": sorted(copies)}
+        if told != self.cache:
+            self.cache = told
+            self._write(self.steps)
 
     def _write(self, steps: dict[str, dict[str, Any]]) -> None:
-        self.location.write_json({"format": FORMAT, "steps": steps})
+        cache = {"cache": self.cache} if self.cache else {}
+        self.location.write_json({"format": FORMAT, "steps": steps, **cache})
         self.steps = json.loads(json.dumps(steps))
 
     def clear(self) -> None:
@@ -141,16 +157,16 @@ class Manifest:
 
         Nothing else is touched: a folder goes only where it is empty afterwards.
         """
-        folders = set()
         for record in self.steps.values():
             for folder in record["temporary"]:
                 (self.root / folder).remove_tree()
-            for file in record.get("files", ()):
-                (self.root / file).remove()
-                parts = file.split("/")
-                folders |= {"/".join(parts[:depth]) for depth in range(1, len(parts))}
-        if self.steps:
+        folders = set()
+        for file in self.files:
+            (self.root / file).remove()
+            parts = file.split("/")
+            folders |= {"/".join(parts[:depth]) for depth in range(1, len(parts))}
+        if self.steps or self.cache:
             self.location.remove()
         for folder in sorted(folders, key=len, reverse=True):
             (self.root / folder).remove_if_empty()
-        self.steps = {}
+        self.steps, self.cache = {}, {}

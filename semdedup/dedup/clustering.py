@@ -182,6 +182,9 @@ def cluster_embeddings(
     if written != assigned:
         raise IntegrityError(f"{assigned} rows were assigned to clusters, but {written} written")
 
+    listed = [CENTROIDS, *(join(destination.folder, name) for name in cluster_files)]
+    listed += [join(QUARANTINE, name) for name in quarantine_files]
+    manifest.announce(STEP, listed)
     partial_folder.move_into(below(destination.root, destination.folder))
     partial_quarantine.move_into(destination.root / QUARANTINE)
     save_array(destination.root / CENTROIDS, centroids)
@@ -195,8 +198,7 @@ def cluster_embeddings(
         "inertia": fitted["inertia"],
         "skipped_files": list(plan.skipped),
     }
-    listed = [join(destination.folder, name) for name in cluster_files]
-    manifest.commit(STEP, [*listed, CENTROIDS, *(join(QUARANTINE, name) for name in quarantine_files)], facts)
+    manifest.commit(STEP, listed, facts)
     scratch.remove_tree()
     scratch.parent.remove_if_empty()
     return facts

@@ -422,12 +422,13 @@ def score_clusters(
         raise IntegrityError(
             f"{n_rows} rows stand in the clusters, but {n_scored} were scored and {quarantined} quarantined"
         )
+    listed = [join(destination.folder, name) for result in results for name in result["files"]]
+    listed += [join(QUARANTINE, name) for result in results for name in result["quarantine_files"]]
+    manifest.announce(STEP, listed)
     task.target.move_into(below(destination.root, destination.folder))
     task.quarantine.move_into(destination.root / QUARANTINE)
-    listed = [join(destination.folder, name) for result in results for name in result["files"]]
-    aside = [join(QUARANTINE, name) for result in results for name in result["quarantine_files"]]
     outcome = {"rows": n_scored, "quarantined": dict(quarantined), "clusters": len(clusters)}
-    manifest.commit(STEP, listed + aside, outcome)
+    manifest.commit(STEP, listed, outcome)
     scratch.remove_tree()
     scratch.parent.remove_if_empty()
     return outcome

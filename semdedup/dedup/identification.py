@@ -12,9 +12,9 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from semdedup.compute import Session
-from semdedup.dedup.clustering import Destination
+from semdedup.dedup.clustering import FILES_CHECKED_FIRST, Destination
 from semdedup.dedup.layout import below, join, summary_name, temporary_name
-from semdedup.dedup.tables import read_table, write_table
+from semdedup.dedup.tables import open_parquet, read_table, write_table
 from semdedup.errors import BadFileError, ParameterError
 from semdedup.journal import run_journaled
 from semdedup.manifest import SCRATCH, Manifest
@@ -39,6 +39,19 @@ def duplicate_mask(scores: np.ndarray, eps: float) -> np.ndarray:
     return scores >= np.float32(1 - check_eps(eps))
 
 
+def check_first_files(files: Sequence[FileInfo], source: Location) -> None:
+    """Refuse on the client, before a cluster is started, what the footers of the first files show to be wrong."""
+    for file in files[:FILES_CHECKED_FIRST]:
+        with open_parquet(source.at(file.url)) as parquet:
+            _check_columns(parquet.schema_arrow.names, file.url)
+
+
+def _check_columns(names: Sequence[str], url: str) -> None:
+    for name in ("id", "cosine_sim_score"):
+        if name not in names:
+            raise BadFileError(f"the file {url} is no table of scores: it has no column {name!r}; it has {list(names)}")
+
+
 @dataclass(frozen=True)
 class Identification:
     """What every task of the threshold needs to know: where scores are, where ids go, the thresholds to count at."""
@@ -59,11 +72,7 @@ def identify_in_files(task: Identification, item: tuple[int, tuple[str, ...]]) -
     position, urls = item
     tables = [read_table(task.scores.at(url), ["id", "cosine_sim_score"]) for url in urls]
     for url, found in zip(urls, tables, strict=True):
-        if found.column_names != ["id", "cosine_sim_score"]:
-            raise BadFileError(
-                f"the file {url} is no table of scores: it has no column "
-                f"{'id' if 'id' not in found.column_names else 'cosine_sim_score'!r}"
-            )
+        _check_columns(found.column_names, url)
     table = pa.concat_tables(tables)
     scores = table.column("cosine_sim_score").cast(pa.float32()).to_numpy()
     ids = table.column("id").filter(pa.array(duplicate_mask(scores, task.eps)))
@@ -100,18 +109,19 @@ def identify_duplicates(
     identify = partial(identify_in_files, task)
     with manifest.refusing(STEP):
         found = [result for _, result in run_journaled(session, "threshold", identify, items, scratch, unit="groups")]
-    target.move_into(below(destination.root, destination.folder))
     facts: dict[str, Any] = {
         "rows": sum(result["rows"] for result in found),
         "duplicates": sum(result["duplicates"] for result in found),
         "removed_at": {repr(at): sum(result["removed_at"][repr(at)] for result in found) for at in count_at},
     }
-    files = [join(destination.folder, name) for result in found for name in result["files"]]
-    for at in count_at:
+    tables = {at: join(summaries, summary_name(at)) for at in count_at}
+    files = [join(destination.folder, name) for result in found for name in result["files"]] + list(tables.values())
+    manifest.announce(STEP, files)
+    target.move_into(below(destination.root, destination.folder))
+    for at, name in tables.items():
         removed = facts["removed_at"][repr(at)]
         line = f"eps,kept,removed,total\n{at!r},{facts['rows'] - removed},{removed},{facts['rows']}\n"
-        files.append(join(summaries, summary_name(at)))
-        (destination.root / files[-1]).write_bytes(line.encode())
+        (destination.root / name).write_bytes(line.encode())
     manifest.commit(STEP, files, facts)
     scratch.remove_tree()
     scratch.parent.remove_if_empty()

@@ -74,8 +74,9 @@ class Stage(ABC):
     def work(self, session: Session, files: Sequence[FileInfo], source: Location) -> dict[str, Any]:
         """Do the work; return its facts."""
 
+    @abstractmethod
     def check_schema(self, files: Sequence[FileInfo], source: Location) -> None:
-        """Refuse on the client what the schema of the first input files shows to be wrong."""
+        """Refuse on the client what the footers of the first input files show to be wrong."""
 
     def check_destination(self, manifest: Manifest) -> None:
         """Refuse to write where results stand that are not on record: they would be read together with ours.
@@ -85,7 +86,7 @@ class Stage(ABC):
         """
         destination = self.destination()
         folder = below(destination.root, destination.folder)
-        ours = {name for record in manifest.steps.values() for name in record.get("files", ())}
+        ours = manifest.files
         names = (file.url[len(folder.url) + 1 :] for file in folder.files())
         foreign = [n for n in names if is_data(n) and self.is_result(n) and join(destination.folder, n) not in ours]
         if foreign:
@@ -369,6 +370,10 @@ class IdentifyDuplicatesStage(Stage):
     def is_result(self, name: str) -> bool:
         """Whether a file of this name holds ids to drop."""
         return name.endswith(".parquet") and "/" not in name and not SCORES_FILE.search(name)
+
+    def check_schema(self, files: Sequence[FileInfo], source: Location) -> None:
+        """Refuse what the footers of the first files show to be wrong."""
+        identification.check_first_files(files, source)
 
     def work(self, session: Session, files: Sequence[FileInfo], source: Location) -> dict[str, Any]:
         """Apply the threshold."""

@@ -77,7 +77,7 @@ def read_table(location: Location, columns: Sequence[str] | None = None) -> pa.T
 def write_table(location: Location, table: pa.Table, write_kwargs: Mapping[str, Any] | None = None) -> None:
     """Write one Parquet file, whole or not at all.
 
-    Embeddings do not compress and get no dictionary; everything else is compressed with Zstandard. Options of
+    Embeddings do not compress and get neither dictionary nor statistics; everything else is compressed with Zstandard. Options of
     `pyarrow.parquet.write_table` given by the user win. No pandas metadata is written: readers that do not know an
     Arrow type named there would fail.
     """
@@ -99,6 +99,7 @@ def _parquet_options(schema: pa.Schema, write_kwargs: Mapping[str, Any] | None) 
     defaults = {
         "compression": dict.fromkeys(flat, "ZSTD"),
         "use_dictionary": [name for name in flat if name not in ("id", "max_id")],
+        "write_statistics": flat,
         "write_page_checksum": True,
     }
     return {**defaults, **(write_kwargs or {})}

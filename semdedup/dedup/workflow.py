@@ -15,7 +15,7 @@ from semdedup.dedup.comparison import STEP as PAIRWISE
 from semdedup.dedup.identification import STEP as IDENTIFY
 from semdedup.dedup.identification import check_eps
 from semdedup.dedup.inputs import OUR_COLUMNS
-from semdedup.dedup.layout import CENTROIDS, QUARANTINE, WORKFLOW, Layout, below
+from semdedup.dedup.layout import CENTROIDS, QUARANTINE, WORKFLOW, Layout, below, join
 from semdedup.dedup.ranking import RankingStrategy
 from semdedup.dedup.result import DedupResult
 from semdedup.dedup.stages import (
@@ -251,12 +251,16 @@ class SemanticDeduplicationWorkflow:
 
     def _complete_output(self) -> None:
         """The cache lies elsewhere: the output gets its own copy of the quarantine and of the story of the steps."""
+        manifest = Manifest(self.output)
+        if self.eps is None and self.pipeline.stages[0].clear_output:  # no stage writes here that would have cleared it
+            manifest.clear()
+        copies = []
         for file in (self.cache / QUARANTINE).files():
-            target = self.output / QUARANTINE / file.url.rsplit("/", 1)[-1]
-            if not target.exists():
-                target.write_bytes(self.cache.at(file.url).read_bytes())
-        cached = Manifest(self.cache)
-        Manifest(self.output).include({step: record for step, record in cached.steps.items() if step != IDENTIFY})
+            copies.append(join(QUARANTINE, file.url.rsplit("/", 1)[-1]))
+            content, target = self.cache.at(file.url).read_bytes(), self.output / copies[-1]
+            if not target.exists() or target.read_bytes() != content:
+                target.write_bytes(content)
+        manifest.include(Manifest(self.cache), copies)
 
 
 def _metadata(columns: Sequence[str], id_field: str) -> list[str]:
