@@ -151,7 +151,7 @@ def unit_rows(rows: Array) -> Array:
         x, terms = values[: len(chunk)], squares[: len(chunk)]
         x[...] = chunk
         _, exponent = xp.frexp(xp.maximum(x.max(axis=1), -x.min(axis=1)))
-        x *= xp.ldexp(xp.ones(len(x)), -exponent)[:, None]  # exact, and the squares of float64 cannot overflow
+        xp.ldexp(x, -exponent[:, None], out=x)  # exact, and the squares of float64 cannot overflow
         xp.multiply(x, x, out=terms)
         length = xp.sqrt(_fixed_order_sum(terms))
         power = xp.ldexp(xp.ones(len(x)), xp.rint(xp.log2(length)).astype(np.int32))

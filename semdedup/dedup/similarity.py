@@ -13,6 +13,9 @@ from semdedup.arrays import Array, array_module, block_elements, scratch
 from semdedup.dedup.exact import best_per_row, exact_dot, near_best, product_error
 from semdedup.errors import ParameterError
 
+BATCH = 256
+"""Most queries in one product on the CPU, whatever batch size the user allows."""
+
 CROWDED = 1 / 16
 """Share of a product's elements that may be candidates before float64 products thin them out."""
 
@@ -84,9 +87,10 @@ def best_match(
     position = xp.full(n, -1, dtype=np.int64)
     eligible = xp.searchsorted(candidate_ranks, query_ranks)  # of a query the candidates [0, eligible) rank better
     error = product_error(dim)
-    # A square block computes the least beyond the diagonal; a flat one would lose the half that is saved.
-    batch = min(batch_size, max(64, min(1024, len(candidates) // 4)))
-    tile = min(len(candidates), max(batch, block_elements(queries) // batch))
+    # A square block computes the least beyond the diagonal; a flat one would lose the half that is saved. Blocks of 256
+    # by 2048 measured best of 16 shapes on the CPU: 1.4 times the product alone for 8,000 rows, where 1024 by 1024 is 2.3.
+    batch = min(batch_size, max(64, min(BATCH, len(candidates) // 4)))
+    tile = min(len(candidates), max(batch, block_elements(queries) // 2 // batch))
     space = scratch(xp, "products", (min(batch, n) * tile,), np.float32)
     for start in range(0, n, batch):
         block = queries[start : start + batch]

@@ -77,8 +77,8 @@ def read_table(location: Location, columns: Sequence[str] | None = None) -> pa.T
 def write_table(location: Location, table: pa.Table, write_kwargs: Mapping[str, Any] | None = None) -> None:
     """Write one Parquet file, whole or not at all.
 
-    Embeddings do not compress and get neither dictionary nor statistics; everything else is compressed with Zstandard. Options of
-    `pyarrow.parquet.write_table` given by the user win. No pandas metadata is written: readers that do not know an
+    Embeddings do not compress and get neither dictionary nor statistics; everything else is compressed with Zstandard.
+    Options of `pyarrow.parquet.write_table` given by the user win. No pandas metadata is written: readers that do not know an
     Arrow type named there would fail.
     """
     with location.writing() as path:
