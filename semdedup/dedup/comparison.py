@@ -7,26 +7,22 @@ Small clusters are packed into *groups*, one task each. A cluster too large for 
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Sequence
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
-import numpy as np
 import pyarrow as pa
 
-from semdedup.arrays import Array, Backend, array_module, backend_module, to_host
 from semdedup.compute import Session
 from semdedup.dedup.clustering import FILES_CHECKED_FIRST, FILES_PER_INSPECTION, Destination, bytes_per_task
-from semdedup.dedup.embeddings import CheckedRows, check_rows, commonest_length, length_counts
-from semdedup.dedup.fit import load_array, save_array
-from semdedup.dedup.ids import id_type
-from semdedup.dedup.inputs import LOW_INFORMATION, FileFacts, InputOptions, check_file_schema, inspect_files
+from semdedup.dedup.embeddings import commonest_length, length_counts
+from semdedup.dedup.inputs import FileFacts, InputOptions, check_file_schema, inspect_files
 from semdedup.dedup.layout import CLUSTER_FOLDER, QUARANTINE, below, join, temporary_name
-from semdedup.dedup.ranking import RankingStrategy, check_rankable, rank_order
-from semdedup.dedup.shuffle import faulty_rows
-from semdedup.dedup.similarity import best_match, first_occurrences, max_similarity
-from semdedup.dedup.tables import ROWS_PER_BATCH, open_parquet, read_table, write_batches, write_table
+from semdedup.dedup.ranking import RankingStrategy, check_rankable
+from semdedup.dedup.scoring import Cluster, Comparison, score_group
+from semdedup.dedup.tables import read_table
+from semdedup.dedup.tiles import score_large_clusters
 from semdedup.errors import BadFileError, InputError, IntegrityError
 from semdedup.journal import run_journaled
 from semdedup.manifest import SCRATCH, Manifest
@@ -34,65 +30,6 @@ from semdedup.storage import FileInfo, Location, without_storage_options
 
 STEP = "pairwise"
 CLUSTERS_PER_GROUP = 256
-SCORE_ROWS_PER_BATCH = 1 << 20
-
-
-@dataclass(frozen=True)
-class Comparison:
-    """What every task of the comparison needs to know.
-
-    Attributes:
-        clusters: storage of the cluster files.
-        target: folder for the tables of scores, until they are committed.
-        quarantine: folder for rows that cannot be compared.
-        scratch: folder for the tiles of large clusters.
-        fields: names of the id and embedding columns.
-        strategy: what ranks.
-        dim: d.
-        batch_size: most rows compared at a time.
-        backend: arrays to compute with.
-        write_kwargs: options for writing Parquet.
-    """
-
-    clusters: Location
-    target: Location
-    quarantine: Location
-    scratch: Location
-    fields: InputOptions
-    strategy: RankingStrategy
-    dim: int
-    batch_size: int
-    backend: Backend
-    write_kwargs: Mapping[str, Any]
-
-    @property
-    def light_columns(self) -> list[str]:
-        """Columns to read beside the embeddings."""
-        return list(dict.fromkeys([self.fields.id_field, *self.strategy.columns, LOW_INFORMATION]))
-
-
-@dataclass(frozen=True)
-class Cluster:
-    """One cluster: its number, its files and their rows."""
-
-    label: int
-    urls: tuple[str, ...]
-    rows: tuple[int, ...]
-
-    @property
-    def n_rows(self) -> int:
-        """Rows of all its files."""
-        return sum(self.rows)
-
-
-def group_memory(n_rows_group: int, n_rows_largest: int, dim: int, batch_size: int) -> int:
-    """Most bytes of embeddings and products that `score_group` holds at a time.
-
-    Clusters of a group are worked on one after the other: the largest as it is read, in rank order, and once more
-    without repeated rows where some are equal; and five products of at most 4 MiB, or of one batch of 64 columns.
-    """
-    del n_rows_group  # the rows of a group bound its work, not its memory
-    return 3 * 4 * n_rows_largest * dim + 5 * max(4 << 20, 4 * batch_size * 64)
 
 
 def find_clusters(files: Sequence[FileInfo], facts: Sequence[FileFacts]) -> list[Cluster]:
@@ -123,251 +60,6 @@ def pack_groups(clusters: Sequence[Cluster], rows_per_task: int) -> tuple[list[t
         current.append(cluster)
         held += cluster.n_rows
     return groups + [tuple(current)] * bool(current), large
-
-
-def score_schema(ids: pa.DataType) -> pa.Schema:
-    """Columns of a table of scores."""
-    return pa.schema([("id", ids), ("max_id", ids), ("cosine_sim_score", pa.float32())])
-
-
-def score_group(task: Comparison, group: tuple[Cluster, ...]) -> dict[str, Any]:
-    """Score the clusters of one group; write ``cluster_{k}.parquet`` for each. Memory: see `group_memory`.
-
-    Returns:
-        ``rows``, ``quarantined`` by reason, ``files`` and ``quarantine_files``.
-    """
-    result = _Written()
-    for cluster in group:
-        table = pa.concat_tables([_cluster_table(task, url) for url in cluster.urls], promote_options="permissive")
-        checked = _check(task, table)
-        light = table.drop_columns("embedding")
-        rows = checked.unit()
-        if len(checked.positions) < len(table):
-            result.set_aside(task, cluster, table.column("id"), checked)
-            light = light.take(pa.array(checked.positions))
-        del table, checked
-        if not len(light):
-            continue
-        order = rank_order(light, task.strategy)
-        light = light.take(pa.array(order))
-        scores = score_rows(backend_module(task.backend).asarray(rows[order]), _low_information(light), task.batch_size)
-        result.scored(task, cluster, _score_table(light.column("id"), *map(to_host, scores)))
-    return result.facts
-
-
-def score_rows(rows: Array, low_information: np.ndarray | None, batch_size: int) -> tuple[Array, Array]:
-    """Score the rows of one cluster: `max_similarity`, but rows of low information match nothing and nobody.
-
-    Args:
-        rows: (n, d) float32 of length 1, best-ranked first.
-        low_information: (n,) truth, or None where every row informs.
-        batch_size: most rows compared at a time.
-
-    Returns:
-        score (n,) float32 and index (n,) int64, of a row without a match 0 and itself.
-    """
-    if low_information is None or not low_information.any():
-        return max_similarity(rows, batch_size)
-    informs = np.flatnonzero(~low_information)
-    score, index = (to_host(part) for part in max_similarity(rows[array_module(rows).asarray(informs)], batch_size))
-    every_score, every_index = np.zeros(len(rows), dtype=np.float32), np.arange(len(rows))
-    every_score[informs], every_index[informs] = score, informs[index]
-    return every_score, every_index
-
-
-def _cluster_table(task: Comparison, url: str) -> pa.Table:
-    """A cluster file with the columns ``id``, ``embedding`` and those that rank."""
-    table = read_table(task.clusters.at(url), [*task.light_columns, task.fields.embedding_field])
-    return _renamed(table, task.fields)
-
-
-def _renamed(table: pa.Table, fields: InputOptions) -> pa.Table:
-    names = {fields.id_field: "id", fields.embedding_field: "embedding"}
-    table = table.rename_columns([names.get(name, name) for name in table.column_names])
-    column = table.column("id")
-    return table.set_column(table.column_names.index("id"), "id", column.cast(id_type(column.type) or column.type))
-
-
-def _check(task: Comparison, table: pa.Table) -> CheckedRows:
-    return check_rows(table.column("id"), table.column("embedding"), task.dim)
-
-
-def _low_information(light: pa.Table) -> np.ndarray | None:
-    if LOW_INFORMATION not in light.column_names:
-        return None
-    return light.column(LOW_INFORMATION).fill_null(False).to_numpy().astype(bool)
-
-
-def _score_table(ids: pa.ChunkedArray, score: np.ndarray, index: np.ndarray) -> pa.Table:
-    return pa.table([ids, ids.take(pa.array(index)), pa.array(score)], schema=score_schema(ids.type))
-
-
-class _Written:
-    """What a task wrote, counted as it goes."""
-
-    def __init__(self) -> None:
-        self.rows, self.files, self.quarantine_files = 0, list[str](), list[str]()
-        self.quarantined: Counter[str] = Counter()
-
-    def scored(self, task: Comparison, cluster: Cluster, table: pa.Table) -> None:
-        name = f"cluster_{cluster.label}.parquet"
-        write_table(task.target / name, table, task.write_kwargs)
-        self.files.append(name)
-        self.rows += len(table)
-
-    def set_aside(self, task: Comparison, cluster: Cluster, ids: pa.ChunkedArray, checked: CheckedRows) -> None:
-        faulty = faulty_rows(ids, checked.faults, cluster.urls[0].rsplit("/", 1)[0])
-        name = f"cluster_{cluster.label}.parquet"
-        write_table(task.quarantine / name, faulty)
-        self.quarantine_files.append(name)
-        self.quarantined.update(faulty.column("reason").to_pylist())
-
-    @property
-    def facts(self) -> dict[str, Any]:
-        return {
-            "rows": self.rows,
-            "files": self.files,
-            "quarantined": dict(self.quarantined),
-            "quarantine_files": self.quarantine_files,
-        }
-
-
-# A cluster larger than a task: rank its rows by their light columns, lay them out as tiles, compare tile by tile.
-
-
-@dataclass(frozen=True)
-class Tile:
-    """Ranks [start, stop) of one large cluster; the tiles of a cluster before it rank better."""
-
-    cluster: Cluster
-    number: int
-    start: int
-    stop: int
-
-
-def tiles_of(cluster: Cluster, n_ranked: int, rows_per_tile: int) -> list[Tile]:
-    """Cut the ranks 0 … n_ranked - 1 of a cluster into tiles."""
-    starts = range(0, n_ranked, rows_per_tile)
-    return [Tile(cluster, i, start, min(start + rows_per_tile, n_ranked)) for i, start in enumerate(starts)]
-
-
-def _place(task: Comparison, cluster: Cluster) -> Location:
-    return task.scratch / f"cluster_{cluster.label}"
-
-
-def _batches(file: Any, columns: Sequence[str]) -> Iterator[pa.RecordBatch]:
-    return file.iter_batches(batch_size=ROWS_PER_BATCH, columns=list(columns), use_threads=False)
-
-
-def rank_large_cluster(task: Comparison, cluster: Cluster) -> dict[str, Any]:
-    """Rank a large cluster by its light columns, which it holds whole: about 100 bytes a row.
-
-    Writes the ids in rank order, and for each rank the row (in the order of the files) and whether it informs.
-    """
-    result = _Written()
-    tables, faults = [], []
-    for url in cluster.urls:
-        with open_parquet(task.clusters.at(url)) as file:
-            names = [name for name in task.light_columns if name in file.schema_arrow.names]
-            for batch in _batches(file, [*names, task.fields.embedding_field]):
-                table = _renamed(pa.Table.from_batches([batch]), task.fields)
-                faults.append(_check(task, table).faults)
-                tables.append(table.drop_columns("embedding"))
-    light = pa.concat_tables(tables, promote_options="permissive")
-    every_fault = np.concatenate(faults)
-    positions = np.flatnonzero(every_fault == 0)
-    if len(positions) < len(light):
-        result.set_aside(task, cluster, light.column("id"), CheckedRows(np.empty((0, 0)), positions, every_fault))
-        light = light.take(pa.array(positions))
-    order = rank_order(light, task.strategy)
-    light = light.take(pa.array(order))
-    low = _low_information(light)
-    place = _place(task, cluster)
-    write_table(place / "ids.parquet", light.select(["id"]))
-    save_array(place / "row_of_rank.npy", positions[order])
-    save_array(place / "informs.npy", np.ones(len(order), bool) if low is None else ~low)
-    return {**result.facts, "ranked": len(order)}
-
-
-def lay_out_tile(task: Comparison, tile: Tile) -> dict[str, Any]:
-    """Gather the rows of one tile, in rank order and normalised, reading the cluster in batches.
-
-    Memory: the tile, a batch as it is read, 9 bytes for each row of the cluster.
-    """
-    place = _place(task, tile.cluster)
-    wanted = load_array(place / "row_of_rank.npy")[tile.start : tile.stop]
-    by_row = np.argsort(wanted)
-    sorted_rows = wanted[by_row]
-    rows = np.empty((len(wanted), task.dim), dtype=np.float32)
-    position = 0
-    for url in tile.cluster.urls:
-        with open_parquet(task.clusters.at(url)) as file:
-            for batch in _batches(file, [task.fields.embedding_field]):
-                low, high = np.searchsorted(sorted_rows, [position, position + len(batch)])
-                if low < high:
-                    chosen = pa.chunked_array([batch.column(0)]).take(pa.array(sorted_rows[low:high] - position))
-                    present = pa.chunked_array([np.ones(high - low, dtype=bool)])  # stands in for the ids
-                    checked = check_rows(present, chosen, task.dim)
-                    rows[by_row[low:high]] = checked.unit()
-                position += len(batch)
-    informs = load_array(place / "informs.npy")[tile.start : tile.stop]
-    candidates = np.flatnonzero(informs)
-    candidates = candidates[first_occurrences(rows[candidates])]
-    save_array(place / f"rows-{tile.number}.npy", rows)
-    save_array(place / f"candidates-{tile.number}.npy", candidates)
-    return {"rows": len(rows)}
-
-
-def compare_tile(task: Comparison, tiles: Sequence[Tile], number: int) -> dict[str, Any]:
-    """Compare the rows of one tile with its better-ranked rows and those of all tiles before it.
-
-    Memory: two tiles, twice each while one is read or thinned out, and the products of `best_match`.
-    """
-    xp = backend_module(task.backend)
-    tile = tiles[number]
-    place = _place(task, tile.cluster)
-    informs = load_array(place / "informs.npy")[tile.start : tile.stop]
-    rows = load_array(place / f"rows-{number}.npy")
-    asking = np.flatnonzero(informs)
-    queries, ranks = xp.asarray(rows[asking]), xp.asarray(asking + tile.start)
-    score = np.zeros(len(asking), dtype=np.float32)
-    match = np.full(len(asking), -1, dtype=np.int64)
-    for other in tiles[: number + 1]:  # best ranks first, so that of equal scores the first found wins
-        chosen = load_array(place / f"candidates-{other.number}.npy")
-        block = rows if other.number == number else load_array(place / f"rows-{other.number}.npy")
-        candidate_ranks = chosen + other.start
-        found = best_match(queries, ranks, xp.asarray(block[chosen]), xp.asarray(candidate_ranks), task.batch_size)
-        found_score, position = to_host(found.score), to_host(found.position)
-        better = (position >= 0) & ((found_score > score) | (match < 0))
-        score[better], match[better] = found_score[better], candidate_ranks[position[better]]
-    every_score = np.zeros(len(rows), dtype=np.float32)
-    every_match = np.arange(tile.start, tile.stop)
-    every_score[asking] = score
-    every_match[asking] = np.where(match < 0, asking + tile.start, match)
-    save_array(place / f"score-{number}.npy", every_score)
-    save_array(place / f"match-{number}.npy", every_match)
-    return {"rows": len(rows)}
-
-
-def _compare_tile_item(task: Comparison, item: tuple[tuple[Tile, ...], int]) -> dict[str, Any]:
-    return compare_tile(task, *item)
-
-
-def write_large_cluster(task: Comparison, tiles: Sequence[Tile]) -> dict[str, Any]:
-    """Put the scores of the tiles of one cluster together into its table. Memory: the ids of the cluster and a tile."""
-    place = _place(task, tiles[0].cluster)
-    ids = read_table(place / "ids.parquet").column("id").combine_chunks()
-
-    def tables() -> Iterator[pa.Table]:
-        for tile in tiles:
-            match = load_array(place / f"match-{tile.number}.npy")
-            score = load_array(place / f"score-{tile.number}.npy")
-            own = ids.slice(tile.start, tile.stop - tile.start)
-            yield pa.table([own, ids.take(pa.array(match)), pa.array(score)], schema=score_schema(ids.type))
-
-    name = f"cluster_{tiles[0].cluster.label}.parquet"
-    write_batches(task.target / name, score_schema(ids.type), tables(), task.write_kwargs)
-    return {"rows": len(ids), "files": [name], "quarantined": {}, "quarantine_files": []}
 
 
 def score_clusters(
@@ -412,7 +104,7 @@ def score_clusters(
         write_kwargs=without_storage_options(destination.write_kwargs),
     )
     small, large = pack_groups(clusters, rows_per_task)
-    results = [*_score_large(session, task, large, rows_per_task)]
+    results = [*score_large_clusters(session, task, large, rows_per_task)]
     scored = run_journaled(session, "compare", partial(score_group, task), small, scratch / "groups", unit="groups")
     results += [result for _, result in scored]
     n_scored = sum(result["rows"] for result in results)
@@ -483,26 +175,3 @@ def _commonest_length(source: Location, clusters: Sequence[Cluster], fields: Inp
     if not length:
         raise BadFileError(f"the file {clusters[0].urls[0]} has no embeddings; give embedding_dim")
     return length
-
-
-def _score_large(
-    session: Session, task: Comparison, large: Sequence[Cluster], rows_per_tile: int
-) -> list[dict[str, Any]]:
-    if not large:
-        return []
-    rank = partial(rank_large_cluster, task)
-    ranked = dict(run_journaled(session, "rank", rank, large, task.scratch / "rank", unit="large clusters"))
-    tiled = [tuple(tiles_of(cluster, ranked[i]["ranked"], rows_per_tile)) for i, cluster in enumerate(large)]
-    tiled = [tiles for tiles in tiled if tiles]
-    every = [tile for tiles in tiled for tile in tiles]
-    lay_out = partial(lay_out_tile, task)
-    for _ in run_journaled(session, "lay out", lay_out, every, task.scratch / "layout", unit="tiles"):
-        pass
-    pairs = [(tiles, number) for tiles in tiled for number in reversed(range(len(tiles)))]  # the longest first
-    compare = partial(_compare_tile_item, task)
-    for _ in run_journaled(session, "compare tiles", compare, pairs, task.scratch / "tiles", unit="tiles"):
-        pass
-    write = partial(write_large_cluster, task)
-    written = run_journaled(session, "write large", write, tiled, task.scratch / "large", unit="clusters")
-    aside = [{**result, "rows": 0, "files": []} for result in ranked.values()]
-    return aside + [result for _, result in written]

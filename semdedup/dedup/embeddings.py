@@ -36,8 +36,8 @@ def length_counts(column: pa.ChunkedArray) -> dict[int, int]:
 
 
 def commonest_length(counts: Mapping[int, int]) -> int:
-    """The length that most rows have; of equally common ones the largest; 0 where there is no row."""
-    return max(counts, key=lambda length: (counts[length], length), default=0)
+    """The length that most rows have, 0 left out; of equally common ones the largest; 0 where there is none."""
+    return max(filter(None, counts), key=lambda length: (counts[length], length), default=0)
 
 
 def embedding_rows(column: pa.ChunkedArray, dim: int) -> tuple[np.ndarray, np.ndarray]:

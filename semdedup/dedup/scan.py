@@ -16,7 +16,7 @@ from semdedup.dedup.embeddings import commonest_length, length_counts
 from semdedup.dedup.ids import hash_ids
 from semdedup.dedup.inputs import InputSchema, Partition, Slice
 from semdedup.dedup.tables import write_arrow
-from semdedup.errors import BadFileError, DuplicateIdError
+from semdedup.errors import BadFileError, DuplicateIdError, InputError
 from semdedup.storage import Location
 
 HASHES_PER_RANGE = 1 << 23
@@ -140,11 +140,14 @@ def expected_length(lengths: Mapping[str, Mapping[int, int]], embedding_dim: int
 
     Raises:
         BadFileError: a file has embeddings, but none of that length.
+        InputError: there are no embeddings.
     """
     total: Counter[int] = Counter()
     for counts in lengths.values():
         total.update(counts)
     expected = embedding_dim or commonest_length(total)
+    if not expected:
+        raise InputError("the input holds no embeddings: every one of them is null or empty")
     for source, counts in sorted(lengths.items()):
         if counts and expected not in counts:
             why = "embedding_dim" if embedding_dim else "the commonest length of the input"

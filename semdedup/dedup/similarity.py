@@ -87,8 +87,9 @@ def best_match(
     position = xp.full(n, -1, dtype=np.int64)
     eligible = xp.searchsorted(candidate_ranks, query_ranks)  # of a query the candidates [0, eligible) rank better
     error = product_error(dim)
-    # A square block computes the least beyond the diagonal; a flat one would lose the half that is saved. Blocks of 256
-    # by 2048 measured best of 16 shapes on the CPU: 1.4 times the product alone for 8,000 rows, where 1024 by 1024 is 2.3.
+    # A square block computes the least beyond the diagonal; a flat one would lose the half that is saved. Blocks of
+    # 256 by 2048 measured best of 16 shapes on the CPU: 8,000 rows take 1.4 times the product alone, with 1024 by
+    # 1024 it is 2.3 times.
     batch = min(batch_size, max(64, min(BATCH, len(candidates) // 4)))
     tile = min(len(candidates), max(batch, block_elements(queries) // 2 // batch))
     space = scratch(xp, "products", (min(batch, n) * tile,), np.float32)

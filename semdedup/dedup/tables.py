@@ -78,8 +78,8 @@ def write_table(location: Location, table: pa.Table, write_kwargs: Mapping[str, 
     """Write one Parquet file, whole or not at all.
 
     Embeddings do not compress and get neither dictionary nor statistics; everything else is compressed with Zstandard.
-    Options of `pyarrow.parquet.write_table` given by the user win. No pandas metadata is written: readers that do not know an
-    Arrow type named there would fail.
+    Options of `pyarrow.parquet.write_table` given by the user win. No pandas metadata is written: readers that do not
+    know an Arrow type named there would fail.
     """
     with location.writing() as path:
         pq.write_table(table.replace_schema_metadata(None), path, **_parquet_options(table.schema, write_kwargs))
