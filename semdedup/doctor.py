@@ -10,17 +10,15 @@ from importlib.metadata import PackageNotFoundError, version
 import distributed
 
 from semdedup.arrays import GPU_PACKAGES
-from semdedup.compute import (
-    MIB,
+from semdedup.compute import MIB, ClusterOptions, client_for
+from semdedup.errors import SemdedupError
+from semdedup.preflight import (
     PACKAGES_THAT_MUST_AGREE,
-    ClusterOptions,
     check_backend,
     check_paths,
     check_versions,
-    client_for,
     describe_process,
 )
-from semdedup.errors import SemdedupError
 from semdedup.storage import Location
 
 

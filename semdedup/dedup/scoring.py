@@ -138,7 +138,7 @@ def _cluster_table(task: Comparison, url: str) -> pa.Table:
 
 
 def renamed(table: pa.Table, fields: InputOptions) -> pa.Table:
-    """The table with its columns of ids and embeddings called ``id`` and ``embedding``, ids in the type to work with."""
+    """The table with ids and embeddings called ``id`` and ``embedding``, and ids in the type to work with."""
     names = {fields.id_field: "id", fields.embedding_field: "embedding"}
     table = table.rename_columns([names.get(name, name) for name in table.column_names])
     column = table.column("id")
