@@ -76,7 +76,7 @@ class DedupResult:
         return table
 
     def __str__(self) -> str:
-        console = Console(file=StringIO(), width=100, color_system=None)
+        console = Console(file=StringIO(), width=100, color_system=None, force_jupyter=False)
         console.print(self.table(), markup=False)
         return console.file.getvalue().rstrip()  # type: ignore[attr-defined]
 
