@@ -18,7 +18,7 @@ from semdedup.dedup.inputs import find_files, recommended_eps
 from semdedup.dedup.layout import COMMAND_LINE
 from semdedup.dedup.ranking import WHICH_TO_KEEP
 from semdedup.dedup.result import DedupResult
-from semdedup.dedup.stages import IdentifyDuplicatesStage
+from semdedup.dedup.stages import IdentifyDuplicatesStage, Pipeline
 from semdedup.dedup.workflow import SemanticDeduplicationWorkflow
 from semdedup.demo import run_demo
 from semdedup.doctor import examine
@@ -220,8 +220,7 @@ def dedup(verbose: bool, quiet: bool, dry_run: bool, **flags: Any) -> None:
             **flags,
         )
         if dry_run:
-            for line in workflow.describe():
-                click.echo(line)
+            click.echo("\n".join(workflow.describe()))
             return
         result = workflow.run(cluster=cluster)
         _show(result)
@@ -248,7 +247,9 @@ def _thresholds(flags: dict[str, Any], storage: dict[str, Any]) -> tuple[Sequenc
     else:
         locations = [Location.of(path, storage) for path in flags["input_path"]]
         files = find_files(locations, flags["input_filetype"])
-        extract = recommended_eps(locations[0].at(files[0].url)) if flags["input_filetype"] == "parquet" else None
+        extract = None
+        if flags["input_filetype"] == "parquet":
+            extract = recommended_eps([locations[0].at(file.url) for file in files], flags["skip_bad_files"])
         why = "recommended by the embedder, from the Parquet metadata"
         if extract is None:
             extract, why = DEFAULT_EPS, "the default; none was given and the input recommends none"
@@ -260,10 +261,13 @@ def _thresholds(flags: dict[str, Any], storage: dict[str, Any]) -> tuple[Sequenc
 @click.option("--eps", type=float, required=True, help="Drop rows whose score is at least 1 - eps.")
 @click.option("--output-path", help="Folder to write to; RESULTS/eps_{eps} by default.")
 @click.option("--overwrite", is_flag=True, help="First delete what semdedup wrote to the output path before.")
+@click.option("--dry-run", is_flag=True, help="Say what would be done, and write nothing.")
 @cluster_flags
 @storage_flags
 @output_flags
-def extract(results: str, eps: float, output_path: str | None, verbose: bool, quiet: bool, **flags: Any) -> None:
+def extract(
+    results: str, eps: float, output_path: str | None, dry_run: bool, verbose: bool, quiet: bool, **flags: Any
+) -> None:
     """Write the ids to drop for another eps, from scores that exist; nothing is computed again.
 
     \b
@@ -283,6 +287,9 @@ def extract(results: str, eps: float, output_path: str | None, verbose: bool, qu
             verbose=not quiet,
             folder=COMMAND_LINE.duplicates,
         )
+        if dry_run:
+            click.echo("\n".join(Pipeline("extract").add_stage(stage).describe()))
+            return
         found = stage.run(cluster=cluster)
         rows, duplicates = found.facts["rows"], found.facts["duplicates"]
         click.echo(f"eps {eps:g}: {duplicates:,} of {rows:,} rows are duplicates, {rows - duplicates:,} are kept")
@@ -319,9 +326,10 @@ def doctor(reads: Sequence[str], writes: Sequence[str], verbose: bool, quiet: bo
 
 @main.command()
 @click.option("--output-path", default="semdedup-demo", show_default=True, help="Folder to write to.")
+@click.option("--dry-run", is_flag=True, help="Say what would be done, and write nothing.")
 @cluster_flags
 @output_flags
-def demo(output_path: str, verbose: bool, quiet: bool, **flags: Any) -> None:
+def demo(output_path: str, dry_run: bool, verbose: bool, quiet: bool, **flags: Any) -> None:
     """Make 20,000 embeddings with known near-duplicates, dedup them here, and tell what was found.
 
     \b
@@ -329,6 +337,9 @@ def demo(output_path: str, verbose: bool, quiet: bool, **flags: Any) -> None:
       semdedup demo --output-path /tmp/semdedup-demo
     """
     with _errors(verbose):
+        if dry_run:
+            click.echo(f"would write embeddings to {output_path}/embeddings and dedup them into {output_path}/results")
+            return
         result = run_demo(output_path, _cluster(flags), verbose=not quiet)
         _show(result.run)
         click.echo(

@@ -147,6 +147,16 @@ def test_a_dry_run_says_what_it_would_do_and_writes_nothing(run, tmp_path: Path)
     done = run("dedup --input-embeddings-path emb --output-path out --dry-run")
     assert done.exit_code == 0
     assert "would write to" in done.stdout
+    assert run("demo --dry-run").exit_code == 0
+    assert sorted(tmp_path.rglob("*")) == before
+
+
+def test_a_dry_run_of_extract_writes_nothing(run, tmp_path: Path) -> None:
+    write_input(tmp_path / "emb")
+    run("dedup --input-embeddings-path emb --output-path out --eps-threshold 0.1 --quiet")
+    before = sorted(tmp_path.rglob("*"))
+    done = run("extract out --eps 0.2 --dry-run")
+    assert "would write to" in done.stdout
     assert sorted(tmp_path.rglob("*")) == before
 
 

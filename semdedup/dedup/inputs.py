@@ -169,20 +169,24 @@ def _root(metadata: Any, leaf: int) -> str:
     return metadata.schema.column(leaf).path.split(".")[0]
 
 
-def recommended_eps(location: Location) -> float | None:
-    """The eps that the embedder of a Parquet file recommends in its schema metadata, if any.
+def recommended_eps(files: Sequence[Location], skip_bad_files: bool = False) -> float | None:
+    """The eps that the embedder recommends in the schema metadata of the first file that can be read, if any.
 
     Raises:
         BadFileError: the file cannot be read, or what stands there is no number in [0, 1).
     """
-    with open_parquet(location) as file:
-        text = (file.schema_arrow.metadata or {}).get(RECOMMENDED_EPS)
-        if text is None:
-            return None
-        eps = float(text)  # a ValueError here becomes a BadFileError that names the file
-        if not 0 <= eps < 1:
-            raise ValueError(f"its metadata recommends eps {eps}, which is not in [0, 1)")
-        return eps
+    for location in files:
+        try:
+            with open_parquet(location) as file:
+                text = (file.schema_arrow.metadata or {}).get(RECOMMENDED_EPS)
+                eps = None if text is None else float(text)  # a ValueError becomes a BadFileError that names the file
+                if eps is not None and not 0 <= eps < 1:
+                    raise ValueError(f"its metadata recommends eps {eps}, which is not in [0, 1)")
+                return eps
+        except BadFileError:
+            if not skip_bad_files:
+                raise
+    return None
 
 
 @dataclass(frozen=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
@@ -484,6 +485,20 @@ class Pipeline:
                 if previous is None:
                     stage.check_schema(files, sources[0])
             previous = stage
+
+    def describe(self) -> list[str]:
+        """What `run` would do, in lines of text. Everything that can be checked is checked; nothing is written."""
+        self.check()
+        first = self.stages[0]
+        files = first.find_input(first.source())
+        n_bytes = sum(file.n_bytes for file in files)
+        lines = [f"input: {len(files):,} files, {n_bytes:,} bytes, from {files[0].url} to {files[-1].url}"]
+        for stage in self.stages:
+            destination = stage.destination()
+            done = Manifest(destination.root).committed(stage.step) and not stage.clear_output
+            what = "complete already" if done else f"would write to {below(destination.root, destination.folder)}"
+            lines.append(f"{stage.step}: {what}; {json.dumps(stage.parameters(), sort_keys=True)}")
+        return lines
 
     def execute(self, session: Session) -> list[StageResult]:
         """Run the stages on a session that is open."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import time
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -188,18 +187,8 @@ class SemanticDeduplicationWorkflow:
         return self._finish(results, time.monotonic() - started)
 
     def describe(self) -> list[str]:
-        """What `run` would do, in lines of text. Everything that can be checked is checked; nothing is written."""
-        self.pipeline.check()
-        kmeans = self.pipeline.stages[0]
-        files = kmeans.find_input(kmeans.source())
-        n_bytes = sum(file.n_bytes for file in files)
-        lines = [f"input: {len(files):,} files, {n_bytes:,} bytes, from {files[0].url} to {files[-1].url}"]
-        for stage in self.pipeline.stages:
-            destination = stage.destination()
-            done = Manifest(destination.root).committed(stage.step) and not stage.clear_output
-            what = "complete already" if done else f"would write to {below(destination.root, destination.folder)}"
-            lines.append(f"{stage.step}: {what}; {json.dumps(stage.parameters(), sort_keys=True)}")
-        return lines
+        """What `run` would do, in lines of text; see `Pipeline.describe`."""
+        return self.pipeline.describe()
 
     def _finish(self, results: Mapping[str, StageResult], seconds: float) -> DedupResult:
         """Check the balance of rows, complete the output folder, and sum up."""
