@@ -118,7 +118,7 @@ def test_quarantined_rows_end_in_exit_status_3(run, tmp_path: Path) -> None:
         ("dedup --input-embeddings-path emb --output-path out --n-clusters many", 2, "n_clusters must be"),
         ("dedup --input-embeddings-path emb --output-path out --metadata-fields absent", 2, "absent"),
         ("dedup --input-embeddings-path emb --output-path out --storage-options not-json", 2, "not valid JSON"),
-        ("dedup --input-embeddings-path emb --output-path out --eps-threshold 1e-1 --eps-thresholds 0.1", 2, "not both"),
+        ("dedup --input-embeddings-path emb --output-path out --eps-threshold 0 --eps-thresholds 0", 2, "not both"),
         ("extract emb --eps 0.1", 1, "no scores in"),
     ],
 )  # fmt: skip

@@ -26,7 +26,7 @@ from semdedup.dedup.inputs import (
     unify_schemas,
 )
 from semdedup.dedup.jsonl import convert_block, jsonl_blocks
-from semdedup.dedup.kmeans import auto_n_clusters, sample_size
+from semdedup.dedup.kmeans import sample_size
 from semdedup.dedup.layout import CENTROIDS, QUARANTINE, below, join, temporary_name
 from semdedup.dedup.scan import Sampling, Workspace, check_ids_unique, expected_length, scan_partition
 from semdedup.dedup.shuffle import Assignment, assign_partition, bucket_starts, cluster_ranges, write_clusters
@@ -126,7 +126,7 @@ def cluster_embeddings(
         n_rows = sum(result["rows"] for result in scanned)
         dim = expected_length(_lengths_by_source(scanned), inputs.embedding_dim)
         check_ids_unique(session, work, plan.partitions, kmeans.random_state, [result["hashes"] for result in scanned])
-        wanted = auto_n_clusters(n_rows) if isinstance(kmeans.n_clusters, str) else kmeans.n_clusters
+        wanted = kmeans.k_for(n_rows)
         if not fit_file.exists():
             fit = fit_centroids(session, work, len(plan.partitions), plan.n_sample_parts, dim, wanted, kmeans)
             save_array(scratch / "centroids.npy", fit.centroids)
@@ -231,7 +231,7 @@ def _plan_and_scan(
         place.write_json(plan.to_json())
     while True:
         work = Workspace(plan.schema, source, scratch, read_kwargs)
-        n_clusters = auto_n_clusters(plan.n_rows) if isinstance(kmeans.n_clusters, str) else kmeans.n_clusters
+        n_clusters = kmeans.k_for(plan.n_rows)
         n_wanted = sample_size(plan.n_rows, n_clusters, kmeans.fit_data_fraction)
         sampling = Sampling.of(kmeans.random_state, n_wanted, plan.n_rows, plan.n_sample_parts)
         scan = partial(scan_partition, work, sampling, inputs.skip_bad_files)
@@ -329,7 +329,7 @@ def _make_plan(
 ) -> Plan:
     n_rows, n_values = sum(file.n_rows for file in facts), sum(file.n_values for file in facts)
     task_bytes = bytes_per_task(session, 4 * n_values)
-    n_clusters = auto_n_clusters(n_rows) if isinstance(kmeans.n_clusters, str) else kmeans.n_clusters
+    n_clusters = kmeans.k_for(n_rows)
     sample_bytes = 4 * n_values * sample_size(n_rows, n_clusters, kmeans.fit_data_fraction) // n_rows
     return Plan(
         schema=unify_schemas(facts, inputs),

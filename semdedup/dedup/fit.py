@@ -15,7 +15,7 @@ from semdedup.arrays import Array, Backend, backend_module, to_host
 from semdedup.compute import Session
 from semdedup.dedup.embeddings import check_rows
 from semdedup.dedup.exact import on_grid, unit_rows
-from semdedup.dedup.kmeans import SUM_GRID_BITS, Sums, converged, lloyd_sums, next_centroids, seeds
+from semdedup.dedup.kmeans import SUM_GRID_BITS, Sums, auto_n_clusters, converged, lloyd_sums, next_centroids, seeds
 from semdedup.dedup.scan import SAMPLE_SCHEMA, Workspace, sample_file
 from semdedup.dedup.tables import read_arrow_batch
 from semdedup.errors import ClusterError, InputError, ParameterError
@@ -72,10 +72,18 @@ class KMeansOptions:
             raise ParameterError(f"fit_data_fraction must lie in (0, 1]; got {self.fit_data_fraction!r}")
         if isinstance(self.init, str) and self.init not in INITS:
             raise ParameterError(f"init must be one of {', '.join(INITS)} or an array; got {self.init!r}")
-        if not isinstance(self.init, str) and np.ndim(self.init) != 2:
-            raise ParameterError(f"init as an array must have shape (n_clusters, d); got {np.shape(self.init)}")
+        if not isinstance(self.init, str):
+            rows = "any" if self.n_clusters == "auto" else self.n_clusters
+            if np.ndim(self.init) != 2 or rows not in ("any", len(self.init)):
+                raise ParameterError(f"init as an array must have shape (n_clusters, d); got {np.shape(self.init)}")
         if self.engine not in ("auto", "cuml", "lloyd"):
             raise ParameterError(f"kmeans_engine must be auto, cuml or lloyd; got {self.engine!r}")
+
+    def k_for(self, n_rows: int) -> int:
+        """Number of clusters for an input of `n_rows` rows."""
+        if not isinstance(self.n_clusters, str):
+            return self.n_clusters
+        return auto_n_clusters(n_rows) if isinstance(self.init, str) else len(self.init)
 
 
 @dataclass(frozen=True)
