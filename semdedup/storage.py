@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import re
 import shutil
 import tempfile
 import uuid
@@ -25,6 +26,10 @@ from semdedup.errors import ParameterError, StorageError
 
 REQUESTS_IN_FLIGHT = 32
 """Requests to an object store that one process keeps in flight when it moves or deletes many objects."""
+
+
+UNFINISHED = re.compile(r"/_[0-9a-f]{32}\.tmp$")
+"""Files that `Location.writing` has not finished."""
 
 
 @dataclass(frozen=True)
@@ -220,8 +225,13 @@ class Location:
         """Move everything below this folder to the same place below `target`.
 
         A local folder is renamed in one step where `target` does not exist or is empty; otherwise its files are moved
-        one by one. Called again after an interruption, it moves what is left.
+        one by one. Called again after an interruption, it moves what is left. Temporary files that `writing` left where
+        its process was killed are deleted.
         """
+        if self.is_local:
+            for file in self.files():
+                if UNFINISHED.search(file.url):
+                    self.at(file.url).remove()
         if self.is_local and target.is_local and os.path.isdir(self.url):
             with self.errors("move"):
                 os.makedirs(os.path.dirname(target.url), exist_ok=True)
@@ -236,8 +246,9 @@ class Location:
                 if self.is_local:
                     os.makedirs(os.path.dirname(destination.url), exist_ok=True)
                     os.replace(file.url, destination.url)
-                else:
-                    self.fs.mv(file.url, destination.url)
+                else:  # not fs.mv, which reads a path with * ? [ in it as a pattern
+                    self.fs.cp_file(file.url, destination.url)
+                    self.fs.rm_file(file.url)
 
         with ThreadPoolExecutor(REQUESTS_IN_FLIGHT) as pool:
             list(pool.map(move, self.files()))
@@ -250,11 +261,11 @@ class Location:
 
     def remove_tree(self) -> None:
         """Delete this folder and everything in it. Only for folders that semdedup itself made."""
-        with self.errors("delete"):
-            if self.is_local:
-                shutil.rmtree(self.url, ignore_errors=True)
-            elif self.fs.exists(self.url):
-                self.fs.rm(self.url, recursive=True)
+        if self.is_local:
+            shutil.rmtree(self.url, ignore_errors=True)
+            return
+        with ThreadPoolExecutor(REQUESTS_IN_FLIGHT) as pool:  # fs.rm would read * ? [ in the path as a pattern
+            list(pool.map(lambda file: self.at(file.url).remove(), self.files()))
 
     def remove_if_empty(self) -> None:
         """Delete this folder if it holds nothing. Object stores have no such thing as an empty folder."""

@@ -5,10 +5,21 @@ from collections.abc import Iterator
 from types import ModuleType
 
 import distributed
+import hypothesis
 import numpy as np
 import pytest
 
 from semdedup.arrays import backend_module, gpu_usable
+
+# No deadline: nothing here asserts a time. The same examples in every run, like `rng`. `xp` and `backend` hold no state,
+# so that one of them may serve all examples of a test.
+hypothesis.settings.register_profile(
+    "semdedup",
+    deadline=None,
+    derandomize=True,
+    suppress_health_check=[hypothesis.HealthCheck.function_scoped_fixture, hypothesis.HealthCheck.too_slow],
+)
+hypothesis.settings.load_profile("semdedup")
 
 
 @pytest.fixture(params=["cpu", "gpu"])
@@ -51,7 +62,7 @@ def s3_server() -> Iterator[dict]:
     yield {
         "key": "test-access-key",
         "secret": "canary-secret-0451",
-        "client_kwargs": {"endpoint_url": f"http://{host}:{port}", "region_name": "us-east-1"},
+        "client_kwargs": {"endpoint_url": f"http://{host}:{port}", "region_name": "eu-central-1"},
     }
     server.stop()
 

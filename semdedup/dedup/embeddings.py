@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 import pyarrow as pa
@@ -89,10 +90,6 @@ class CheckedRows:
     positions: np.ndarray
     faults: np.ndarray
 
-    def unit(self) -> np.ndarray:
-        """The rows L2-normalised, (m, d) float32."""
-        return unit_rows(self.rows)
-
 
 def check_rows(ids: pa.ChunkedArray, embeddings: pa.ChunkedArray, dim: int) -> CheckedRows:
     """Find the rows that can be compared: an id, and `dim` finite elements that are not all zero.
@@ -114,6 +111,55 @@ def check_rows(ids: pa.ChunkedArray, embeddings: pa.ChunkedArray, dim: int) -> C
     if not good.all():
         rows, positions = rows[good], positions[good]
     return CheckedRows(rows, positions, faults)
+
+
+class Gathered(NamedTuple):
+    """What `gather_unit_rows` found beside the rows.
+
+    Attributes:
+        n_rows: how many rows can be compared.
+        others: the other columns of these rows.
+        faulty: ``id`` and ``reason`` of the rows that cannot.
+        positions: (n_rows,) int64, where the rows stand in the input.
+    """
+
+    n_rows: int
+    others: pa.Table
+    faulty: pa.Table
+    positions: np.ndarray
+
+
+def gather_unit_rows(tables: Iterable[pa.Table], dim: int, out: np.ndarray | None) -> Gathered:
+    """Check and L2-normalise the rows of tables that come one after the other.
+
+    Args:
+        tables: at least one, with the columns ``id`` and ``embedding``.
+        dim: d, the length that embeddings must have.
+        out: (m, d) float32 for the rows, with space for all of them; None where only the other columns are wanted.
+
+    Memory: one table, and a copy of its embeddings where some of its rows cannot be compared.
+    """
+    n, seen = 0, 0
+    others, faulty, positions = [], [], []
+    for table in tables:
+        checked = check_rows(table.column("id"), table.column("embedding"), dim)
+        if out is not None:
+            unit_rows(checked.rows, out=out[n : n + len(checked.rows)])
+        n += len(checked.rows)
+        other = table.drop_columns("embedding")
+        wrong = np.flatnonzero(checked.faults)
+        reasons = pa.array([REASONS[code] for code in checked.faults[wrong]], pa.string())
+        faulty.append(pa.table({"id": table.column("id").take(pa.array(wrong)), "reason": reasons}))
+        others.append(other.take(pa.array(checked.positions)) if len(wrong) else other)
+        positions.append(checked.positions + seen)
+        seen += len(table)
+    together = pa.concat_tables(others, promote_options="permissive")
+    return Gathered(n, together, pa.concat_tables(faulty), np.concatenate(positions))
+
+
+def with_source(faulty: pa.Table, source: str) -> pa.Table:
+    """The table of the quarantine: ``id``, ``reason``, and the file or folder that the rows come from."""
+    return faulty.append_column("source", pa.array([source] * len(faulty), pa.string()))
 
 
 def embedding_column(rows: np.ndarray) -> pa.ListArray:

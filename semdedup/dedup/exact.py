@@ -132,8 +132,8 @@ def exact_square_distance(left: Array, right: Array, right_rows: Array) -> Array
     return _sum_of_terms(squares, left, right, None, right_rows)
 
 
-def unit_rows(rows: Array) -> Array:
-    """L2-normalise rows: (n, d) of any float type to (n, d) float32.
+def unit_rows(rows: Array, out: Array | None = None) -> Array:
+    """L2-normalise rows: (n, d) of any float type to (n, d) float32, into `out` where given.
 
     The length is taken in float64 and in a fixed order, and each element is rounded once, so that a row has the same
     bits in whatever company and in whatever float type it is normalised. Rows must be finite and not zero. A row whose
@@ -142,7 +142,7 @@ def unit_rows(rows: Array) -> Array:
     """
     xp = array_module(rows)
     n, dim = rows.shape
-    result = xp.empty(rows.shape, dtype=np.float32)
+    result = xp.empty(rows.shape, dtype=np.float32) if out is None else out
     step = _chunk_rows(xp, dim)
     values = scratch(xp, "x", (min(step, n), dim), np.float64)
     squares = scratch(xp, "terms", (min(step, n), dim), np.float64)

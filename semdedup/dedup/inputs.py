@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import base64
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,7 +12,7 @@ import pyarrow as pa
 from semdedup.dedup.embeddings import embedding_element_type
 from semdedup.dedup.ids import id_type
 from semdedup.dedup.ranking import COSINE_DISTANCE, L2_DISTANCE
-from semdedup.dedup.tables import open_parquet, read_rows
+from semdedup.dedup.tables import iter_rows, open_parquet
 from semdedup.errors import BadFileError, InputError, ParameterError
 from semdedup.storage import FileInfo, Location
 
@@ -203,21 +203,23 @@ class InputSchema:
     id: pa.DataType
     metadata: pa.Schema
 
-    def read(self, file: Location, start: int, stop: int, read_kwargs: dict[str, Any]) -> pa.Table:
-        """Read rows [start, stop) of a file as ``id``, ``embedding`` (as it is) and metadata; absent ones as null."""
+    def read(self, file: Location, start: int, stop: int, read_kwargs: dict[str, Any]) -> Iterator[pa.Table]:
+        """Rows [start, stop) of a file as ``id``, ``embedding`` (as it is) and metadata, in tables of bounded size.
+
+        Metadata columns that the file does not have are null.
+        """
         with open_parquet(file, read_kwargs) as parquet:
             there = [name for name in self.options.columns if name in parquet.schema_arrow.names]
-            table = read_rows(parquet, there, start, stop)
-            columns = {
-                "id": table.column(self.options.id_field).cast(self.id),
-                "embedding": table.column(self.options.embedding_field),
-            }
-            for field in self.metadata:
-                if field.name in there:
-                    columns[field.name] = table.column(field.name).cast(field.type)
-                else:
-                    columns[field.name] = pa.chunked_array([pa.nulls(len(table), field.type)])
-        return pa.table(columns)
+            for table in iter_rows(parquet, there, start, stop):
+                table.validate(full=True)  # the reader takes bytes for text that are none
+                columns = {
+                    "id": table.column(self.options.id_field).cast(self.id),
+                    "embedding": table.column(self.options.embedding_field),
+                }
+                for field in self.metadata:
+                    absent = pa.chunked_array([pa.nulls(len(table), field.type)])
+                    columns[field.name] = table.column(field.name).cast(field.type) if field.name in there else absent
+                yield pa.table(columns)
 
     def to_json(self) -> dict[str, str]:
         """As text, for the plan on disk; the options are known from elsewhere."""

@@ -47,16 +47,14 @@ def convert_block(columns: Sequence[str], block: JsonlBlock) -> None:
     lines = _lines_of(block)
     try:
         table = _parse(lines)
+        kept = table.select([name for name in columns if name in table.column_names])
+        kept.validate(full=True)  # the parser takes bytes for text that are none
     except CORRUPT as error:
         reason = (str(error) or type(error).__name__).splitlines()[0]
         raise BadFileError(
             f"the file {block.source} cannot be read as JSON Lines, bytes {block.start} to {block.stop}: {reason}"
         ) from error
-    wanted = [_as_floats(table.select([name])) for name in columns if name in table.column_names]
-    kept = pa.table(
-        {name: column for part in wanted for name, column in zip(part.column_names, part.columns, strict=True)}
-    )
-    if not wanted and len(table):
+    if not kept.num_columns and len(table):
         raise BadFileError(
             f"the file {block.source} has none of the columns {', '.join(columns)}; "
             f"it has {', '.join(table.column_names)}"
@@ -90,19 +88,21 @@ def _parse(lines: bytes) -> pa.Table:
         return pa.table({})
     options = pa.json.ReadOptions(use_threads=False, block_size=max(len(lines) + 1, 1 << 16))
     table = pa.json.read_json(io.BytesIO(lines), read_options=options)
-    dates = [field for field in table.schema if pa.types.is_timestamp(field.type)]
-    if dates:  # text that looks like a date stays text: an id "2024-01-01" is no point in time
-        schema = pa.schema([pa.field(field.name, pa.string()) for field in dates])
-        parsing = pa.json.ParseOptions(explicit_schema=schema, unexpected_field_behavior="infer")
+    meant = [(field.name, _meant(field.type)) for field in table.schema if _meant(field.type) != field.type]
+    if meant:
+        parsing = pa.json.ParseOptions(explicit_schema=pa.schema(meant), unexpected_field_behavior="infer")
         table = pa.json.read_json(io.BytesIO(lines), read_options=options, parse_options=parsing)
     return table
 
 
-def _as_floats(table: pa.Table) -> pa.Table:
-    """JSON writes 1.0 as 1: lists of whole numbers become lists of float64."""
-    field = table.schema.field(0)
-    if pa.types.is_list(field.type) and (
-        pa.types.is_integer(field.type.value_type) or pa.types.is_null(field.type.value_type)
-    ):
-        return table.cast(pa.schema([pa.field(field.name, pa.list_(pa.float64()))]))
-    return table
+def _meant(found: pa.DataType) -> pa.DataType:
+    """The type that is meant where the parser takes values for another.
+
+    Text that looks like a date stays text: an id "2024-01-01" is no point in time. JSON writes 1.0 as 1: lists of
+    whole numbers, or of nulls only, become lists of float64.
+    """
+    if pa.types.is_timestamp(found):
+        return pa.string()
+    if pa.types.is_list(found) and (pa.types.is_integer(found.value_type) or pa.types.is_null(found.value_type)):
+        return pa.list_(pa.float64())
+    return found

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -42,8 +42,8 @@ class Workspace:
     scratch: Location
     read_kwargs: Mapping[str, Any]
 
-    def read(self, piece: Slice) -> pa.Table:
-        """Read the rows of a slice; converted JSON Lines stand in the scratch folder."""
+    def read(self, piece: Slice) -> Iterator[pa.Table]:
+        """The rows of a slice, in tables of bounded size; converted JSON Lines stand in the scratch folder."""
         inside = piece.url.startswith(self.scratch.url + "/")
         file = (self.scratch if inside else self.inputs).at(piece.url)
         return self.schema.read(file, piece.start, piece.stop, dict(self.read_kwargs))
@@ -95,27 +95,26 @@ def scan_partition(
     Returns:
         ``rows``, ``lengths`` (rows of each length, by source) and ``bad`` (source and reason of unreadable files).
 
-    Memory: one slice as it is read, the rows of the sample, 16 bytes a row.
+    Memory: a batch of rows as it is read, the rows of the sample, 16 bytes a row.
     """
     position, slices = item
     lengths: dict[str, Counter[int]] = {}
     hashes, samples, bad, n_rows = [], [], [], 0
     for piece in slices:
         try:
-            table = work.read(piece)
+            for table in work.read(piece):
+                n_rows += len(table)
+                lengths.setdefault(piece.source, Counter()).update(length_counts(table.column("embedding")))
+                found = hash_ids(table.column("id"), sampling.seed)
+                present = ~table.column("id").is_null().to_numpy()
+                hashes.append(found[present])
+                chosen = np.flatnonzero(present & sampling.chosen(found))
+                rows = table.column("embedding").take(pa.array(chosen)).cast(SAMPLE_SCHEMA.field("embedding").type)
+                samples.append(pa.table([pa.array(found[chosen]), rows], schema=SAMPLE_SCHEMA))
         except BadFileError as error:
             if not skip_bad_files:
                 raise
             bad.append([piece.source, str(error)])
-            continue
-        n_rows += len(table)
-        lengths.setdefault(piece.source, Counter()).update(length_counts(table.column("embedding")))
-        found = hash_ids(table.column("id"), sampling.seed)
-        present = ~table.column("id").is_null().to_numpy()
-        hashes.append(found[present])
-        chosen = np.flatnonzero(present & sampling.chosen(found))
-        rows = table.column("embedding").take(pa.array(chosen)).cast(SAMPLE_SCHEMA.field("embedding").type)
-        samples.append(pa.table([pa.array(found[chosen]), rows], schema=SAMPLE_SCHEMA))
     every = np.sort(np.concatenate(hashes)) if hashes else np.empty(0, dtype=np.uint64)
     hashes_file(work, position).write_bytes(every.tobytes())
     sample = pa.concat_tables(samples) if samples else SAMPLE_SCHEMA.empty_table()
@@ -234,8 +233,8 @@ def _byte_range(file: Location, count: int, low: int, high: int) -> tuple[int, i
 def _ids_with_hashes(work: Workspace, seed: int, hashes: np.ndarray, slices: Partition) -> list[tuple[Any, str]]:
     found = []
     for piece in slices:
-        ids = work.read(piece).column("id")
-        ids = ids.filter(ids.is_valid())
-        wanted = np.isin(hash_ids(ids, seed), hashes)
-        found += [(value, piece.source) for value in ids.filter(pa.array(wanted)).to_pylist()]
+        for table in work.read(piece):
+            ids = table.column("id").drop_null()
+            wanted = np.isin(hash_ids(ids, seed), hashes)
+            found += [(value, piece.source) for value in ids.filter(pa.array(wanted)).to_pylist()]
     return found

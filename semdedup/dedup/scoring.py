@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,13 +11,12 @@ import numpy as np
 import pyarrow as pa
 
 from semdedup.arrays import Array, Backend, array_module, backend_module, to_host
-from semdedup.dedup.embeddings import CheckedRows, check_rows
+from semdedup.dedup.embeddings import gather_unit_rows, with_source
 from semdedup.dedup.ids import id_type
 from semdedup.dedup.inputs import LOW_INFORMATION, InputOptions
 from semdedup.dedup.ranking import RankingStrategy, rank_order
-from semdedup.dedup.shuffle import faulty_rows
 from semdedup.dedup.similarity import max_similarity
-from semdedup.dedup.tables import read_table, write_table
+from semdedup.dedup.tables import ROWS_PER_BATCH, iter_rows, open_parquet, write_table
 from semdedup.storage import Location
 
 
@@ -69,14 +68,14 @@ class Cluster:
         return sum(self.rows)
 
 
-def group_memory(n_rows_group: int, n_rows_largest: int, dim: int, batch_size: int) -> int:
-    """Most bytes of embeddings and products that `score_group` holds at a time.
+def group_memory(n_rows: int, dim: int, batch_size: int) -> int:
+    """Most bytes of embeddings and products that `score_group` holds at a time, for a largest cluster of `n_rows`.
 
-    Clusters of a group are worked on one after the other: the largest as it is read, in rank order, and once more
-    without repeated rows where some are equal; and five products of at most 4 MiB, or of one batch of 64 columns.
+    Clusters of a group are worked on one after the other, so that the rows of a group bound its work and not its
+    memory. A cluster is held normalised, in rank order, and once more without repeated rows where some are equal;
+    beside it one batch as it is read, and five products of at most 4 MiB, or of one batch by 64 candidates.
     """
-    del n_rows_group  # the rows of a group bound its work, not its memory
-    return 3 * 4 * n_rows_largest * dim + 5 * max(4 << 20, 4 * batch_size * 64)
+    return 3 * 4 * n_rows * dim + 2 * 4 * ROWS_PER_BATCH * dim + 5 * max(4 << 20, 4 * batch_size * 64)
 
 
 def score_schema(ids: pa.DataType) -> pa.Schema:
@@ -92,21 +91,16 @@ def score_group(task: Comparison, group: tuple[Cluster, ...]) -> dict[str, Any]:
     """
     result = Written()
     for cluster in group:
-        table = pa.concat_tables([_cluster_table(task, url) for url in cluster.urls], promote_options="permissive")
-        checked = check_table(task, table)
-        light = table.drop_columns("embedding")
-        rows = checked.unit()
-        if len(checked.positions) < len(table):
-            result.set_aside(task, cluster, table.column("id"), checked)
-            light = light.take(pa.array(checked.positions))
-        del table, checked
-        if not len(light):
+        rows = np.empty((cluster.n_rows, task.dim), dtype=np.float32)
+        gathered = gather_unit_rows(read_cluster(task, cluster), task.dim, rows)
+        result.set_aside(task, cluster, gathered.faulty)
+        if not gathered.n_rows:
             continue
-        order = rank_order(light, task.strategy)
-        light = light.take(pa.array(order))
-        scores = score_rows(
-            backend_module(task.backend).asarray(rows[order]), low_information_mask(light), task.batch_size
-        )
+        order = rank_order(gathered.others, task.strategy)
+        light = gathered.others.take(pa.array(order))
+        rows = rows[order] if gathered.n_rows == len(rows) else rows[: gathered.n_rows][order]
+        ranked = backend_module(task.backend).asarray(rows)
+        scores = score_rows(ranked, low_information_mask(light), task.batch_size)
         result.scored(task, cluster, _score_table(light.column("id"), *map(to_host, scores)))
     return result.facts
 
@@ -131,23 +125,20 @@ def score_rows(rows: Array, low_information: np.ndarray | None, batch_size: int)
     return every_score, every_index
 
 
-def _cluster_table(task: Comparison, url: str) -> pa.Table:
-    """A cluster file with the columns ``id``, ``embedding`` and those that rank."""
-    table = read_table(task.clusters.at(url), [*task.light_columns, task.fields.embedding_field])
-    return renamed(table, task.fields)
-
-
-def renamed(table: pa.Table, fields: InputOptions) -> pa.Table:
-    """The table with ids and embeddings called ``id`` and ``embedding``, and ids in the type to work with."""
+def read_cluster(task: Comparison, cluster: Cluster, embeddings_only: bool = False) -> Iterator[pa.Table]:
+    """The rows of a cluster, in tables of bounded size: ``id``, ``embedding`` and what ranks, or embeddings only."""
+    fields = task.fields
     names = {fields.id_field: "id", fields.embedding_field: "embedding"}
-    table = table.rename_columns([names.get(name, name) for name in table.column_names])
-    column = table.column("id")
-    return table.set_column(table.column_names.index("id"), "id", column.cast(id_type(column.type) or column.type))
-
-
-def check_table(task: Comparison, table: pa.Table) -> CheckedRows:
-    """The rows of a renamed table that can be compared."""
-    return check_rows(table.column("id"), table.column("embedding"), task.dim)
+    for url in cluster.urls:
+        with open_parquet(task.clusters.at(url)) as file:
+            wanted = [fields.embedding_field] if embeddings_only else [*task.light_columns, fields.embedding_field]
+            for table in iter_rows(file, [name for name in wanted if name in file.schema_arrow.names]):
+                table = table.rename_columns([names.get(name, name) for name in table.column_names])
+                if not embeddings_only:
+                    ids = table.column("id")
+                    position = table.column_names.index("id")
+                    table = table.set_column(position, "id", ids.cast(id_type(ids.type) or ids.type))
+                yield table
 
 
 def low_information_mask(light: pa.Table) -> np.ndarray | None:
@@ -175,11 +166,12 @@ class Written:
         self.files.append(name)
         self.rows += len(table)
 
-    def set_aside(self, task: Comparison, cluster: Cluster, ids: pa.ChunkedArray, checked: CheckedRows) -> None:
-        """Write the rows of a cluster that cannot be compared into the quarantine."""
-        faulty = faulty_rows(ids, checked.faults, cluster.urls[0].rsplit("/", 1)[0])
+    def set_aside(self, task: Comparison, cluster: Cluster, faulty: pa.Table) -> None:
+        """Write the rows of a cluster that cannot be compared, if there are any, into the quarantine."""
+        if not len(faulty):
+            return
         name = f"cluster_{cluster.label}.parquet"
-        write_table(task.quarantine / name, faulty)
+        write_table(task.quarantine / name, with_source(faulty, cluster.urls[0].rsplit("/", 1)[0]))
         self.quarantine_files.append(name)
         self.quarantined.update(faulty.column("reason").to_pylist())
 

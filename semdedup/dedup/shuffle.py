@@ -19,13 +19,13 @@ import numpy as np
 import pyarrow as pa
 
 from semdedup.arrays import Backend, backend_module, to_host
-from semdedup.dedup.embeddings import REASONS, check_rows, embedding_column, embedding_rows
+from semdedup.dedup.embeddings import embedding_column, embedding_rows, gather_unit_rows, with_source
 from semdedup.dedup.fit import load_centroids
 from semdedup.dedup.inputs import InputSchema, Partition
 from semdedup.dedup.kmeans import assign, distances_to_centroids
 from semdedup.dedup.ranking import COSINE_DISTANCE, L2_DISTANCE
 from semdedup.dedup.scan import Workspace
-from semdedup.dedup.tables import read_arrow_batch, write_arrow, write_table
+from semdedup.dedup.tables import ROWS_PER_BATCH, read_arrow_batch, write_arrow, write_table
 from semdedup.storage import Location
 
 ROW_GROUP_BYTES = 64 << 20
@@ -68,18 +68,13 @@ def piece_schema(schema: InputSchema) -> pa.Schema:
     )
 
 
-def quarantine_schema(id_type: pa.DataType) -> pa.Schema:
-    """Columns of the quarantine."""
-    return pa.schema([("id", id_type), ("reason", pa.string()), ("source", pa.string())])
-
-
-def partition_memory(n_rows: int, dim: int, slice_rows: int, element_bytes: int, bucket_rows: int) -> int:
+def partition_memory(n_rows: int, dim: int, element_bytes: int, bucket_rows: int) -> int:
     """Most bytes of embeddings that `assign_partition` holds at a time.
 
-    The whole partition normalised; one slice of it as it is read, with a copy of it where its chunks or faulty rows
-    make one necessary; and the rows of one bucket, gathered to be written. Other columns come on top.
+    The whole partition normalised; one batch of it as it is read, and once more where faulty rows make a copy
+    necessary; and the rows of one bucket, gathered to be written. Other columns come on top.
     """
-    return 4 * n_rows * dim + 2 * slice_rows * dim * element_bytes + 4 * bucket_rows * dim
+    return 4 * n_rows * dim + 2 * ROWS_PER_BATCH * dim * element_bytes + 4 * bucket_rows * dim
 
 
 def piece_file(work: Workspace, position: int) -> Location:
@@ -94,19 +89,14 @@ def assign_partition(work: Workspace, task: Assignment, item: tuple[int, Partiti
         ``assigned``, ``quarantined`` (rows by reason), ``clusters`` (label and rows, sparse) and ``files``.
     """
     position, slices = item
-    n_most = sum(piece.stop - piece.start for piece in slices)
-    rows = np.empty((n_most, task.dim), dtype=np.float32)
+    rows = np.empty((sum(piece.stop - piece.start for piece in slices), task.dim), dtype=np.float32)
     others, faulty, n = [], [], 0
     for piece in slices:
-        table = work.read(piece)
-        checked = check_rows(table.column("id"), table.column("embedding"), task.dim)
-        rows[n : n + len(checked.rows)] = checked.unit()
-        n += len(checked.rows)
-        light = table.drop_columns("embedding")
-        others.append(light if len(checked.positions) == len(table) else light.take(pa.array(checked.positions)))
-        if checked.faults.any():
-            faulty.append(faulty_rows(table.column("id"), checked.faults, piece.source))
-        del table, checked
+        gathered = gather_unit_rows(work.read(piece), task.dim, rows[n:])
+        n += gathered.n_rows
+        others.append(gathered.others)
+        if len(gathered.faulty):
+            faulty.append(with_source(gathered.faulty, piece.source))
     rows, other = rows[:n], pa.concat_tables(others)
     xp = backend_module(task.backend)
     device_rows = xp.asarray(rows)
@@ -142,18 +132,6 @@ def assign_partition(work: Workspace, task: Assignment, item: tuple[int, Partiti
         "clusters": [found.tolist(), counts.tolist()],
         "files": files,
     }
-
-
-def faulty_rows(ids: pa.ChunkedArray, faults: np.ndarray, source: str) -> pa.Table:
-    """The rows that cannot be compared, as they go into the quarantine: id, reason, and where they come from."""
-    chosen = np.flatnonzero(faults)
-    reasons = [REASONS[code] for code in faults[chosen]]
-    columns = [
-        ids.take(pa.array(chosen)),
-        pa.array(reasons, pa.string()),
-        pa.array([source] * len(chosen), pa.string()),
-    ]
-    return pa.table(columns, schema=quarantine_schema(ids.type))
 
 
 @dataclass(frozen=True)

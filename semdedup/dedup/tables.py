@@ -42,28 +42,27 @@ def _first_line(error: Exception) -> str:
     return (str(error) or type(error).__name__).splitlines()[0][:300]
 
 
-def read_rows(file: pq.ParquetFile, columns: Sequence[str], start: int, stop: int) -> pa.Table:
-    """Read rows [start, stop) of an open file. Memory: these rows, and a batch of those before them at a time."""
-    first, groups, before = 0, [], None
+def iter_rows(
+    file: pq.ParquetFile, columns: Sequence[str], start: int = 0, stop: int | None = None
+) -> Iterator[pa.Table]:
+    """Rows [start, stop) of an open file, in tables of at most `ROWS_PER_BATCH` rows. Memory: one of these tables."""
+    stop = file.metadata.num_rows if stop is None else stop
+    groups: list[int] = []
+    first = position = 0
     for group in range(file.metadata.num_row_groups):
         last = first + file.metadata.row_group(group).num_rows
         if first < stop and last > start:
+            position = position if groups else first
             groups.append(group)
-            before = first if before is None else before
         first = last
-    batches, position = [], before or 0
-    for batch in file.iter_batches(
-        batch_size=ROWS_PER_BATCH, row_groups=groups, columns=list(columns), use_threads=False
-    ):
+    batches = file.iter_batches(batch_size=ROWS_PER_BATCH, row_groups=groups, columns=list(columns), use_threads=False)
+    for batch in batches:
         low, high = max(start - position, 0), min(stop - position, len(batch))
         if low < high:
-            batches.append(batch.slice(low, high - low))
+            yield pa.Table.from_batches([batch.slice(low, high - low)])
         position += len(batch)
         if position >= stop:
             break
-    schema = file.schema_arrow
-    empty = pa.schema([schema.field(name) for name in columns if name in schema.names])
-    return pa.Table.from_batches(batches, schema=batches[0].schema if batches else empty)
 
 
 def read_table(location: Location, columns: Sequence[str] | None = None) -> pa.Table:

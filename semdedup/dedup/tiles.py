@@ -14,20 +14,13 @@ import pyarrow as pa
 
 from semdedup.arrays import backend_module, to_host
 from semdedup.compute import Session
-from semdedup.dedup.embeddings import CheckedRows, check_rows
+from semdedup.dedup.embeddings import embedding_rows, gather_unit_rows
+from semdedup.dedup.exact import unit_rows
 from semdedup.dedup.fit import load_array, save_array
 from semdedup.dedup.ranking import rank_order
-from semdedup.dedup.scoring import (
-    Cluster,
-    Comparison,
-    Written,
-    check_table,
-    low_information_mask,
-    renamed,
-    score_schema,
-)
+from semdedup.dedup.scoring import Cluster, Comparison, Written, low_information_mask, read_cluster, score_schema
 from semdedup.dedup.similarity import best_match, first_occurrences
-from semdedup.dedup.tables import ROWS_PER_BATCH, open_parquet, read_table, write_batches, write_table
+from semdedup.dedup.tables import read_table, write_batches, write_table
 from semdedup.journal import run_journaled
 from semdedup.storage import Location
 
@@ -52,36 +45,20 @@ def _place(task: Comparison, cluster: Cluster) -> Location:
     return task.scratch / f"cluster_{cluster.label}"
 
 
-def _batches(file: Any, columns: Sequence[str]) -> Iterator[pa.RecordBatch]:
-    return file.iter_batches(batch_size=ROWS_PER_BATCH, columns=list(columns), use_threads=False)
-
-
 def rank_large_cluster(task: Comparison, cluster: Cluster) -> dict[str, Any]:
     """Rank a large cluster by its light columns, which it holds whole: about 100 bytes a row.
 
     Writes the ids in rank order, and for each rank the row (in the order of the files) and whether it informs.
     """
     result = Written()
-    tables, faults = [], []
-    for url in cluster.urls:
-        with open_parquet(task.clusters.at(url)) as file:
-            names = [name for name in task.light_columns if name in file.schema_arrow.names]
-            for batch in _batches(file, [*names, task.fields.embedding_field]):
-                table = renamed(pa.Table.from_batches([batch]), task.fields)
-                faults.append(check_table(task, table).faults)
-                tables.append(table.drop_columns("embedding"))
-    light = pa.concat_tables(tables, promote_options="permissive")
-    every_fault = np.concatenate(faults)
-    positions = np.flatnonzero(every_fault == 0)
-    if len(positions) < len(light):
-        result.set_aside(task, cluster, light.column("id"), CheckedRows(np.empty((0, 0)), positions, every_fault))
-        light = light.take(pa.array(positions))
-    order = rank_order(light, task.strategy)
-    light = light.take(pa.array(order))
+    gathered = gather_unit_rows(read_cluster(task, cluster), task.dim, None)
+    result.set_aside(task, cluster, gathered.faulty)
+    order = rank_order(gathered.others, task.strategy)
+    light = gathered.others.take(pa.array(order))
     low = low_information_mask(light)
     place = _place(task, cluster)
     write_table(place / "ids.parquet", light.select(["id"]))
-    save_array(place / "row_of_rank.npy", positions[order])
+    save_array(place / "row_of_rank.npy", gathered.positions[order])
     save_array(place / "informs.npy", np.ones(len(order), bool) if low is None else ~low)
     return {**result.facts, "ranked": len(order)}
 
@@ -97,16 +74,13 @@ def lay_out_tile(task: Comparison, tile: Tile) -> dict[str, Any]:
     sorted_rows = wanted[by_row]
     rows = np.empty((len(wanted), task.dim), dtype=np.float32)
     position = 0
-    for url in tile.cluster.urls:
-        with open_parquet(task.clusters.at(url)) as file:
-            for batch in _batches(file, [task.fields.embedding_field]):
-                low, high = np.searchsorted(sorted_rows, [position, position + len(batch)])
-                if low < high:
-                    chosen = pa.chunked_array([batch.column(0)]).take(pa.array(sorted_rows[low:high] - position))
-                    present = pa.chunked_array([np.ones(high - low, dtype=bool)])  # stands in for the ids
-                    checked = check_rows(present, chosen, task.dim)
-                    rows[by_row[low:high]] = checked.unit()
-                position += len(batch)
+    for table in read_cluster(task, tile.cluster, embeddings_only=True):
+        low, high = np.searchsorted(sorted_rows, [position, position + len(table)])
+        if low < high:
+            chosen = table.column("embedding").take(pa.array(sorted_rows[low:high] - position))
+            found, _ = embedding_rows(chosen, task.dim)
+            rows[by_row[low:high]] = unit_rows(found)
+        position += len(table)
     informs = load_array(place / "informs.npy")[tile.start : tile.stop]
     candidates = np.flatnonzero(informs)
     candidates = candidates[first_occurrences(rows[candidates])]

@@ -1,0 +1,131 @@
+"""Makers and readers that the workflow tests share: inputs, the reference answer, and what stands in a folder."""
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pyarrow.dataset as ds
+import pyarrow.parquet as pq
+
+from semdedup import SemanticDeduplicationWorkflow
+
+LISTS: Mapping[str, Callable[[pa.DataType, int], pa.DataType]] = {
+    "list": lambda element, dim: pa.list_(element),
+    "large_list": lambda element, dim: pa.large_list(element),
+    "fixed_size_list": lambda element, dim: pa.list_(element, dim),
+}
+
+
+def near_duplicates(rng: np.random.Generator, n: int = 240, dim: int = 6) -> tuple[list[str], np.ndarray]:
+    """Ids and float32 rows of any length, a third of them near copies of others and some of them exact copies."""
+    rows = rng.normal(size=(n, dim)).astype(np.float32)
+    third = n // 3
+    rows[:third] = rows[third : 2 * third] + rng.normal(scale=0.02, size=(third, dim)).astype(np.float32)
+    rows[: third // 4] = rows[third : third + third // 4]
+    order = rng.permutation(n)
+    return [f"clip-{i:05d}" for i in range(n)], rows[order]
+
+
+def embedding_table(ids: Iterable[Any], rows: Any, column: pa.DataType | None = None, **others: Any) -> pa.Table:
+    """A table of ids, embeddings (an array, or lists that may be null, ragged or hold nulls) and other columns."""
+    values = [None if row is None else list(row) for row in rows]
+    ids = ids if isinstance(ids, pa.Array) else pa.array(list(ids))
+    return pa.table({"id": ids, "embedding": pa.array(values, column or pa.list_(pa.float32())), **others})
+
+
+def write_embeddings(
+    folder: Path,
+    ids: Sequence[Any],
+    rows: np.ndarray,
+    n_files: int = 1,
+    *,
+    column: pa.DataType | None = None,
+    names: Sequence[str] | None = None,
+    **others: Sequence[Any],
+) -> Path:
+    """Write an input of `n_files` Parquet files, cut from top to bottom."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for i, chosen in enumerate(np.array_split(np.arange(len(ids)), n_files)):
+        part = {name: pa.array([values[j] for j in chosen]) for name, values in others.items()}
+        table = embedding_table([ids[j] for j in chosen], rows[chosen], column, **part)
+        pq.write_table(table, folder / (names[i] if names else f"part-{i}.parquet"))
+    return folder
+
+
+def workflow(source: Any, output: Any, **parameters: Any) -> SemanticDeduplicationWorkflow:
+    """The workflow without progress, with 3 clusters and eps 0.01 unless told otherwise."""
+    chosen = {"n_clusters": 3, "eps": 0.01, "verbose": False, **parameters}
+    return SemanticDeduplicationWorkflow(
+        input_path=[str(path) for path in source] if isinstance(source, list) else str(source),
+        output_path=str(output),
+        **{name: str(value) if name.endswith("_path") else value for name, value in chosen.items()},
+    )
+
+
+def read_folder(folder: Path) -> pd.DataFrame:
+    """All rows below a folder of Parquet files, by id; ``centroid=K`` in a path becomes a column."""
+    table = ds.dataset(folder, format="parquet", partitioning="hive").to_table()
+    return table.to_pandas().sort_values("id", ignore_index=True)
+
+
+def read_all_scores(output: Path) -> pd.DataFrame:
+    """The scores of a result, by id."""
+    return read_folder(output / "pairwise_results")
+
+
+def read_answer(output: Path) -> tuple[pd.DataFrame, list[Any]]:
+    """What must not depend on how it was computed: the scores by id, and the sorted ids of the duplicates."""
+    return read_all_scores(output), read_folder(output / "duplicates")["id"].tolist()
+
+
+def assert_same_answer(found: Path, expected: tuple[pd.DataFrame, list[Any]]) -> None:
+    """Assert that the answer of a result is the expected one to the last bit."""
+    scores, duplicates = read_answer(found)
+    pd.testing.assert_frame_equal(scores, expected[0], check_exact=True)
+    assert duplicates == expected[1]
+
+
+def reference_scores(clusters: pd.DataFrame, by: Sequence[str], ascending: Sequence[bool]) -> pd.DataFrame:
+    """Scores of clusters whose embeddings are normalised: the whole comparison in ten lines of NumPy.
+
+    `ascending` has one more entry than `by`, the direction in which ids break ties.
+    """
+    tables = []
+    for _, rows in clusters.groupby("centroid"):
+        ranked = rows.sort_values([*by, "id"], ascending=list(ascending), na_position="last", ignore_index=True)
+        x = np.stack(ranked["embedding"]).astype(np.float64)
+        similarity = (x @ x.T).clip(0, 1).astype(np.float32)
+        similarity[np.triu_indices(len(x))] = -1  # only better-ranked rows count
+        similarity[0, 0] = 0
+        best = similarity.argmax(axis=1)  # the first of equals ranks best
+        found = {"id": ranked["id"], "max_id": ranked["id"][best].array, "cosine_sim_score": similarity.max(axis=1)}
+        tables.append(pd.DataFrame(found))
+    return pd.concat(tables).sort_values("id", ignore_index=True)
+
+
+def files_below(folder: Path) -> list[str]:
+    """Paths of all files below a folder, relative to it."""
+    return sorted(str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file())
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    """Every file below a folder with its bytes, the manifest left out: it holds time stamps of files."""
+    return {name: (folder / name).read_bytes() for name in files_below(folder) if name != "_manifest.json"}
+
+
+def stamps(folder: Path) -> dict[str, int]:
+    """Every file and folder below a folder with the time of its last change."""
+    return {str(path): path.stat().st_mtime_ns for path in folder.rglob("*")}
+
+
+def assert_nothing_left(output: Path) -> None:
+    """Assert that a refused run left nothing behind: no result, no scratch, no record."""
+    assert not list(output.rglob("*"))
+
+
+def ids_of(path: Path) -> list[Any]:
+    """Ids of one Parquet file in their order."""
+    return pq.read_table(path)["id"].to_pylist()

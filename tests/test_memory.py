@@ -1,0 +1,117 @@
+"""The memory of a task is what its formula says, measured; and it does not grow with the input."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from semdedup.dedup.embeddings import embedding_column
+from semdedup.dedup.scoring import group_memory
+from semdedup.dedup.shuffle import partition_memory
+
+MIB = 1 << 20
+DIM = 256
+ALLOWANCE = 64 * MIB  # ids and other columns, one batch of rows as Arrow decodes them, pools that keep what was freed
+
+pytestmark = pytest.mark.skipif(
+    not Path("/proc/self/status").exists(), reason="the peak of a process is read from /proc"
+)
+
+PEAK = """
+def status(name):
+    line = next(line for line in open("/proc/self/status") if line.startswith(name))
+    return int(line.split()[1]) * 1024
+"""
+
+ASSIGN = (
+    PEAK
+    + """
+import json, sys
+import numpy as np, pyarrow as pa
+from semdedup.dedup.fit import save_array
+from semdedup.dedup.inputs import InputOptions, InputSchema, Slice
+from semdedup.dedup.scan import Workspace
+from semdedup.dedup.shuffle import Assignment, assign_partition
+from semdedup.storage import Location
+
+folder, n_rows, dim, n_buckets = sys.argv[1], int(sys.argv[2]), int(sys.argv[3]), int(sys.argv[4])
+root = Location.of(folder)
+work = Workspace(InputSchema(InputOptions(), pa.string(), pa.schema([])), root, root / "scratch", {})
+centroids = np.random.default_rng(1).standard_normal((n_buckets, dim)).astype(np.float32) / dim**0.5
+save_array(root / "centroids.npy", centroids)
+task = Assignment(dim, root / "centroids.npy", "digest", tuple(range(n_buckets)), "cpu", 1 << 15, root / "quarantine")
+warm = Slice(root.url + "/input.parquet", "input", 0, 256)
+assign_partition(work, task, (0, (warm,)))
+before = status("VmRSS")
+found = assign_partition(work, task, (1, (Slice(root.url + "/input.parquet", "input", 0, n_rows),)))
+print(json.dumps({"grown": status("VmHWM") - before, "rows": found["assigned"], "largest": max(found["clusters"][1])}))
+"""
+)
+
+SCORE = (
+    PEAK
+    + """
+import json, sys
+from semdedup.dedup.inputs import InputOptions
+from semdedup.dedup.ranking import RankingStrategy
+from semdedup.dedup.scoring import Cluster, Comparison, score_group
+from semdedup.storage import Location
+
+folder, n_rows, dim, n_clusters = sys.argv[1], int(sys.argv[2]), int(sys.argv[3]), int(sys.argv[4])
+root = Location.of(folder)
+strategy = RankingStrategy.random(1)
+places = (root, root / "scores", root / "quarantine", root / "scratch")
+task = Comparison(*places, InputOptions(), strategy, dim, 1024, "cpu", {})
+score_group(task, (Cluster(0, (root.url + "/small.parquet",), (64,)),))
+before = status("VmRSS")
+group = tuple(Cluster(k, (root.url + "/input.parquet",), (n_rows,)) for k in range(n_clusters))
+found = score_group(task, group)
+print(json.dumps({"grown": status("VmHWM") - before, "rows": found["rows"]}))
+"""
+)
+
+
+def write(path: Path, n_rows: int) -> None:
+    rows = np.random.default_rng(0).standard_normal((n_rows, DIM)).astype(np.float32)
+    table = pa.table({"id": [f"clip-{i}" for i in range(n_rows)], "embedding": embedding_column(rows)})
+    pq.write_table(table, path)
+
+
+def measure(script: str, folder: Path, *numbers: int) -> dict:
+    command = [sys.executable, "-c", script, str(folder), *map(str, numbers)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
+    assert done.returncode == 0, done.stderr
+    return json.loads(done.stdout)
+
+
+@pytest.mark.parametrize("n_rows", [40_000, 120_000])
+def test_the_assignment_of_a_partition_stays_within_its_formula(tmp_path: Path, n_rows: int) -> None:
+    write(tmp_path / "input.parquet", n_rows)
+    found = measure(ASSIGN, tmp_path, n_rows, DIM, 8)
+    assert found["rows"] == n_rows
+    formula = partition_memory(n_rows, DIM, element_bytes=4, bucket_rows=found["largest"])
+    assert found["grown"] <= formula + ALLOWANCE
+    assert found["grown"] >= formula / 3  # a formula far above what is used would say nothing
+
+
+@pytest.mark.parametrize("n_rows", [15_000, 60_000])
+def test_scoring_a_group_stays_within_its_formula(tmp_path: Path, n_rows: int) -> None:
+    write(tmp_path / "input.parquet", n_rows)
+    write(tmp_path / "small.parquet", 64)
+    formula = group_memory(n_rows, DIM, 1024)
+    found = measure(SCORE, tmp_path, n_rows, DIM, 1)
+    assert found["rows"] == n_rows
+    assert found["grown"] <= formula + ALLOWANCE
+    assert found["grown"] >= formula / 3
+
+
+def test_a_group_of_many_clusters_needs_no_more_memory_than_its_largest(tmp_path: Path) -> None:
+    write(tmp_path / "input.parquet", 10_000)
+    write(tmp_path / "small.parquet", 64)
+    few, many = (measure(SCORE, tmp_path, 10_000, DIM, n)["grown"] for n in (2, 8))
+    assert many <= few + ALLOWANCE / 2
