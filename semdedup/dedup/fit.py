@@ -274,7 +274,7 @@ def _fit_cuml(
     model = KMeans(
         client=session.client,
         n_clusters=len(start),
-        init=backend_module("gpu").asarray(start),
+        init=start,
         n_init=1,
         max_iter=options.max_iter,
         tol=options.tol,
@@ -287,8 +287,9 @@ def _fit_cuml(
         advance(1)
     fitted = model.get_combined_model()
     centroids = to_host(fitted.cluster_centers_).astype(np.float32)
-    counts = np.bincount(to_host(model.labels_.compute()), minlength=len(start))
-    return Fit(centroids, counts, float(fitted.inertia_), int(fitted.n_iter_))
+    labels = to_host(session.client.compute(model.labels_).result())
+    counts = np.bincount(labels, minlength=len(start))  # labels stand in the order of the workers; counts do not care
+    return Fit(centroids, counts, float(model.inertia_), int(fitted.n_iter_))
 
 
 def _on_gpu(part: np.ndarray) -> Array:

@@ -62,7 +62,9 @@ def iter_rows(
             yield pa.Table.from_batches([batch.slice(low, high - low)])
         position += len(batch)
         if position >= stop:
-            break
+            return
+    if start < stop:  # a damaged footer
+        raise BadFileError(f"rows up to {stop:,} were to be read, but there are {position:,}")
 
 
 def read_table(location: Location, columns: Sequence[str] | None = None) -> pa.Table:
