@@ -157,9 +157,9 @@ def connect(options: ClusterOptions) -> Iterator[distributed.Client]:
         return
     if options.backend == "gpu" and not gpu_usable():
         raise ClusterError(
-            f"backend gpu: this machine shows {gpu_count()} GPUs and lacks the packages "
+            f"backend gpu: this machine shows {gpu_count()} GPUs; packages missing: "
             f"{', '.join(missing_gpu_packages()) or 'none'}. Install semdedup[cu12] or semdedup[cu13] on a machine "
-            "with an NVIDIA GPU, or take --backend cpu."
+            "with an NVIDIA GPU and its driver, or take --backend cpu."
         )
     if getattr(multiprocessing.process.current_process(), "_inheriting", False):
         raise ClusterError(

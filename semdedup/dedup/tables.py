@@ -64,7 +64,7 @@ def iter_rows(
         if position >= stop:
             return
     if start < stop:  # a damaged footer
-        raise BadFileError(f"rows up to {stop:,} were to be read, but there are {position:,}")
+        raise ValueError(f"rows up to {stop:,} were to be read, but there are {position:,}")
 
 
 def read_table(location: Location, columns: Sequence[str] | None = None) -> pa.Table:
