@@ -3,11 +3,12 @@
 from importlib.metadata import version
 
 from semdedup.compute import ClusterOptions
+from semdedup.dedup.pipeline import Pipeline, StageResult
 from semdedup.dedup.ranking import RankingStrategy
 from semdedup.dedup.read import read_clusters, read_duplicates, read_embeddings, read_scores
 from semdedup.dedup.result import DedupResult
 from semdedup.dedup.similarity import max_similarity
-from semdedup.dedup.stages import IdentifyDuplicatesStage, KMeansStage, PairwiseStage, Pipeline, StageResult
+from semdedup.dedup.stages import IdentifyDuplicatesStage, KMeansStage, PairwiseStage
 from semdedup.dedup.workflow import SemanticDeduplicationWorkflow
 from semdedup.errors import (
     BadFileError,

@@ -16,9 +16,10 @@ from semdedup import __version__
 from semdedup.compute import ClusterOptions
 from semdedup.dedup.inputs import find_files, recommended_eps
 from semdedup.dedup.layout import COMMAND_LINE
+from semdedup.dedup.pipeline import Pipeline
 from semdedup.dedup.ranking import WHICH_TO_KEEP
 from semdedup.dedup.result import DedupResult
-from semdedup.dedup.stages import IdentifyDuplicatesStage, Pipeline
+from semdedup.dedup.stages import IdentifyDuplicatesStage
 from semdedup.dedup.workflow import SemanticDeduplicationWorkflow
 from semdedup.demo import run_demo
 from semdedup.doctor import examine

@@ -13,7 +13,7 @@ import re
 import shutil
 import tempfile
 import uuid
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -23,6 +23,9 @@ from typing import Any, BinaryIO
 import fsspec
 
 from semdedup.errors import ParameterError, StorageError
+
+Paths = str | Sequence[str]
+"""A path or several."""
 
 REQUESTS_IN_FLIGHT = 32
 """Requests to an object store that one process keeps in flight when it moves or deletes many objects."""
@@ -282,3 +285,13 @@ def storage_options_of(kwargs: Mapping[str, Any] | None) -> dict[str, Any]:
 def without_storage_options(kwargs: Mapping[str, Any] | None) -> dict[str, Any]:
     """What is left of such options for PyArrow."""
     return {key: value for key, value in (kwargs or {}).items() if key != "storage_options"}
+
+
+def locations_of(paths: Paths | None, kwargs: Mapping[str, Any] | None) -> Sequence[Location]:
+    """The locations that the ``input_path`` and ``read_kwargs`` of a stage mean; none for no path."""
+    if paths is None:
+        return ()
+    listed = [paths] if isinstance(paths, (str, Location)) or hasattr(paths, "__fspath__") else list(paths)
+    if not listed:
+        raise ParameterError("input_path is an empty list")
+    return [Location.of(path, storage_options_of(kwargs)) for path in listed]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass
 from functools import partial
 from typing import Any, NoReturn
 
@@ -27,7 +27,7 @@ from semdedup.dedup.inputs import (
 )
 from semdedup.dedup.jsonl import convert_block, jsonl_blocks
 from semdedup.dedup.kmeans import sample_size
-from semdedup.dedup.layout import CENTROIDS, QUARANTINE, below, join, temporary_name
+from semdedup.dedup.layout import CENTROIDS, QUARANTINE, Destination, below, join, temporary_name
 from semdedup.dedup.scan import Sampling, Workspace, check_ids_unique, expected_length, scan_partition
 from semdedup.dedup.shuffle import Assignment, assign_partition, bucket_starts, cluster_ranges, write_clusters
 from semdedup.errors import BadFileError, InputError, IntegrityError
@@ -45,15 +45,6 @@ SMALLEST_TASK, LARGEST_TASK = 4 * MIB, 256 * MIB
 SHARE_OF_TASK_MEMORY = 8
 """A task is given this share of its memory to hold as float32 embeddings; twice that as float64, copies and the
 process itself take the rest."""
-
-
-@dataclass(frozen=True)
-class Destination:
-    """Where a step writes: below `folder` of `root`, whose manifest tells of it, with these options for Parquet."""
-
-    root: Location
-    folder: str
-    write_kwargs: Mapping[str, Any] = field(repr=False)  # they may hold credentials
 
 
 def bytes_per_task(session: Session, total_bytes: int) -> int:

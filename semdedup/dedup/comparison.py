@@ -15,10 +15,10 @@ from typing import Any
 import pyarrow as pa
 
 from semdedup.compute import Session
-from semdedup.dedup.clustering import FILES_CHECKED_FIRST, FILES_PER_INSPECTION, Destination, bytes_per_task
+from semdedup.dedup.clustering import FILES_CHECKED_FIRST, FILES_PER_INSPECTION, bytes_per_task
 from semdedup.dedup.embeddings import commonest_length, length_counts
 from semdedup.dedup.inputs import FileFacts, InputOptions, check_file_schema, inspect_files
-from semdedup.dedup.layout import CLUSTER_FOLDER, QUARANTINE, below, join, temporary_name
+from semdedup.dedup.layout import CLUSTER_FOLDER, QUARANTINE, Destination, below, join, temporary_name
 from semdedup.dedup.ranking import RankingStrategy, check_rankable
 from semdedup.dedup.scoring import Cluster, Comparison, score_group
 from semdedup.dedup.tables import read_table

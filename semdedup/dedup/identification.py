@@ -12,8 +12,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from semdedup.compute import Session
-from semdedup.dedup.clustering import FILES_CHECKED_FIRST, Destination
-from semdedup.dedup.layout import below, join, summary_name, temporary_name
+from semdedup.dedup.clustering import FILES_CHECKED_FIRST
+from semdedup.dedup.layout import Destination, below, join, summary_name, temporary_name
 from semdedup.dedup.tables import open_parquet, read_table, write_table
 from semdedup.errors import BadFileError, ParameterError
 from semdedup.journal import run_journaled

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
 
-from semdedup.errors import InputError
-from semdedup.storage import Location
+from semdedup.errors import InputError, ParameterError
+from semdedup.storage import Location, storage_options_of
 
 CENTROIDS = "_kmeans_centroids.npy"
 QUARANTINE = "_quarantine"
@@ -68,3 +70,19 @@ def find_table(root: Location, table: str) -> Location:
     if root.exists():
         return root
     raise InputError(f"no such path: {root}")
+
+
+@dataclass(frozen=True)
+class Destination:
+    """Where a step writes: below `folder` of `root`, whose manifest tells of it, with these options for Parquet."""
+
+    root: Location
+    folder: str
+    write_kwargs: Mapping[str, Any] = field(repr=False)  # they may hold credentials
+
+
+def destination_of(path: str | None, folder: str, kwargs: Mapping[str, Any] | None) -> Destination:
+    """The destination that the ``output_path`` and ``write_kwargs`` of a stage mean."""
+    if path is None:
+        raise ParameterError("output_path is not given: name the folder to write to")
+    return Destination(Location.of(path, storage_options_of(kwargs)), folder, kwargs or {})

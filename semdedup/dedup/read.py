@@ -11,10 +11,10 @@ import pyarrow as pa
 from semdedup.arrays import Backend
 from semdedup.dedup.inputs import EXTENSIONS, find_files
 from semdedup.dedup.layout import CLUSTER_FOLDER, find_table
-from semdedup.dedup.stages import Paths, _locations, find_scores
+from semdedup.dedup.stages import find_scores
 from semdedup.dedup.tables import open_parquet, read_table
 from semdedup.errors import ParameterError
-from semdedup.storage import FileInfo, Location
+from semdedup.storage import FileInfo, Location, Paths, locations_of
 
 
 def read_embeddings(path: Paths, *, storage_options: Mapping[str, Any] | None = None, backend: Backend = "cpu") -> Any:
@@ -25,7 +25,7 @@ def read_embeddings(path: Paths, *, storage_options: Mapping[str, Any] | None = 
         storage_options: for fsspec.
         backend: ``cpu`` for pandas partitions, ``gpu`` for cuDF ones.
     """
-    locations = _locations(path, {"storage_options": storage_options})
+    locations = locations_of(path, {"storage_options": storage_options})
     return _frame(locations[0], find_files(locations, "parquet"), backend)
 
 

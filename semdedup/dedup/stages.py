@@ -1,141 +1,23 @@
-"""The three stages, and the pipeline that chains them. Each stage also runs alone, on the files of another program."""
+"""The three stages. Each also runs alone, on the files of another program."""
 
 from __future__ import annotations
 
-import contextlib
-import json
-import time
-from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-import distributed
-
-from semdedup.compute import ClusterOptions, Session, open_session
+from semdedup.compute import Session
 from semdedup.dedup import clustering, comparison, identification
-from semdedup.dedup.clustering import Destination, cluster_embeddings
+from semdedup.dedup.clustering import cluster_embeddings
 from semdedup.dedup.comparison import score_clusters
 from semdedup.dedup.fit import KMeansOptions
 from semdedup.dedup.identification import check_eps, identify_duplicates
-from semdedup.dedup.inputs import InputOptions, find_files, is_data
-from semdedup.dedup.layout import CLUSTER_FOLDER, QUARANTINE, SCORES_FILE, below, find_table, join, temporary_name
+from semdedup.dedup.inputs import InputOptions, find_files
+from semdedup.dedup.layout import CLUSTER_FOLDER, SCORES_FILE, Destination, destination_of, find_table
+from semdedup.dedup.pipeline import Stage
 from semdedup.dedup.ranking import RankingStrategy
-from semdedup.errors import InputError, OutputConflictError, ParameterError
-from semdedup.manifest import SCRATCH, Manifest, fingerprint
-from semdedup.progress import Reporter
-from semdedup.storage import FileInfo, Location, storage_options_of
-
-Paths = str | Sequence[str]
-
-
-@dataclass(frozen=True)
-class StageResult:
-    """What one stage did: its name, where it wrote, its facts (counts), its seconds, and those of the steps within.
-
-    `resumed` tells that an earlier run had committed the same already, and nothing was done.
-    """
-
-    stage: str
-    path: str
-    facts: Mapping[str, Any]
-    seconds: float
-    steps: Mapping[str, float] = field(default_factory=dict)
-    resumed: bool = False
-
-
-class Stage(ABC):
-    """A stage of the dedup: it stores its parameters and checks them; the work is done by functions."""
-
-    step: str
-    clear_output: bool
-    verbose: bool
-
-    @abstractmethod
-    def source(self) -> Sequence[Location]:
-        """Where it reads."""
-
-    @abstractmethod
-    def destination(self) -> Destination:
-        """Where it writes."""
-
-    @abstractmethod
-    def parameters(self) -> dict[str, Any]:
-        """What its result depends on beside its input, as JSON values."""
-
-    @abstractmethod
-    def find_input(self, sources: Sequence[Location]) -> list[FileInfo]:
-        """Its input files. Raises `InputError` where there are none."""
-
-    @abstractmethod
-    def is_result(self, name: str) -> bool:
-        """Whether a reader would take a file of this name, relative to the destination, for a result of this stage."""
-
-    @abstractmethod
-    def work(self, session: Session, files: Sequence[FileInfo], source: Location) -> dict[str, Any]:
-        """Do the work; return its facts."""
-
-    @abstractmethod
-    def check_schema(self, files: Sequence[FileInfo], source: Location) -> None:
-        """Refuse on the client what the footers of the first input files show to be wrong."""
-
-    def check_destination(self, manifest: Manifest) -> None:
-        """Refuse to write where results stand that are not on record: they would be read together with ours.
-
-        Raises:
-            OutputConflictError: naming some of the files.
-        """
-        destination = self.destination()
-        folder = below(destination.root, destination.folder)
-        ours = manifest.files
-        names = (file.url[len(folder.url) + 1 :] for file in folder.files())
-        foreign = [n for n in names if is_data(n) and self.is_result(n) and join(destination.folder, n) not in ours]
-        if foreign:
-            raise OutputConflictError(
-                f"{folder} holds {len(foreign)} files that look like results of the step '{self.step}', but that "
-                f"semdedup has no record of: {', '.join(foreign[:3])}. They are not deleted; move them away, or choose "
-                "another output path."
-            )
-
-    @property
-    @abstractmethod
-    def kwargs(self) -> Sequence[Mapping[str, Any] | None]:
-        """Its ``read_kwargs`` and ``write_kwargs``."""
-
-    def run(
-        self, client: distributed.Client | str | None = None, *, cluster: ClusterOptions | None = None
-    ) -> StageResult:
-        """Run this stage alone. `client` and `cluster` are as for the workflow."""
-        return Pipeline(self.step).add_stage(self).run(client, cluster=cluster)[0]
-
-    def execute(self, session: Session, sources: Sequence[Location], clear_output: bool) -> StageResult:
-        """Run on a session, going on where an earlier run stopped."""
-        destination = self.destination()
-        files = self.find_input(sources)
-        identity = fingerprint(files)
-        manifest = Manifest(destination.root)
-        if clear_output:
-            manifest.clear()
-        manifest.check(self.step, self.parameters(), identity)
-        path = str(below(destination.root, destination.folder))
-        temporary = [
-            f"{SCRATCH}/{self.step}",
-            temporary_name(destination.folder, self.step),
-            temporary_name(QUARANTINE, self.step),
-        ]
-        done = manifest.committed(self.step)
-        if done or self.step not in manifest.steps:  # what a run left that was killed, or its tasks that outlived it
-            for folder in temporary:
-                (destination.root / folder).remove_tree()
-            (destination.root / SCRATCH).remove_if_empty()
-        if done:
-            session.reporter.say(f"{self.step}: complete already, nothing to do")
-            return StageResult(self.step, path, done["facts"], 0.0, resumed=True)
-        manifest.begin(self.step, self.parameters(), identity, temporary)
-        started = time.monotonic()
-        session.reporter.seconds.clear()
-        facts = self.work(session, files, sources[0])
-        return StageResult(self.step, path, facts, time.monotonic() - started, dict(session.reporter.seconds))
+from semdedup.errors import InputError, ParameterError
+from semdedup.storage import FileInfo, Location, Paths, locations_of
 
 
 @dataclass
@@ -201,18 +83,13 @@ class KMeansStage(Stage):
             self.kmeans_engine,
         )
 
-    @property
-    def kwargs(self) -> Sequence[Mapping[str, Any] | None]:
-        """Its ``read_kwargs`` and ``write_kwargs``."""
-        return self.read_kwargs, self.write_kwargs
-
     def source(self) -> Sequence[Location]:
         """Where it reads."""
-        return _locations(self.input_path, self.read_kwargs)
+        return locations_of(self.input_path, self.read_kwargs)
 
     def destination(self) -> Destination:
         """Where it writes."""
-        return _destination(self.output_path, self.folder, self.write_kwargs)
+        return destination_of(self.output_path, self.folder, self.write_kwargs)
 
     def parameters(self) -> dict[str, Any]:
         """What its result depends on beside its input."""
@@ -278,18 +155,13 @@ class PairwiseStage(Stage):
             raise ParameterError(f"pairwise_batch_size must be at least 1; got {self.pairwise_batch_size}")
         self.fields = InputOptions(self.id_field, self.embedding_field, self.embedding_dim)
 
-    @property
-    def kwargs(self) -> Sequence[Mapping[str, Any] | None]:
-        """Its ``read_kwargs`` and ``write_kwargs``."""
-        return self.read_kwargs, self.write_kwargs
-
     def source(self) -> Sequence[Location]:
         """Where it reads."""
-        return _locations(self.input_path, self.read_kwargs)
+        return locations_of(self.input_path, self.read_kwargs)
 
     def destination(self) -> Destination:
         """Where it writes."""
-        return _destination(self.output_path, self.folder, self.write_kwargs)
+        return destination_of(self.output_path, self.folder, self.write_kwargs)
 
     def parameters(self) -> dict[str, Any]:
         """What its result depends on beside its input."""
@@ -347,18 +219,13 @@ class IdentifyDuplicatesStage(Stage):
         self.eps = check_eps(self.eps)
         self.count_at = tuple(check_eps(eps) for eps in self.count_at)
 
-    @property
-    def kwargs(self) -> Sequence[Mapping[str, Any] | None]:
-        """Its ``read_kwargs`` and ``write_kwargs``."""
-        return self.read_kwargs, self.write_kwargs
-
     def source(self) -> Sequence[Location]:
         """Where it reads."""
-        return _locations(self.input_path, self.read_kwargs)
+        return locations_of(self.input_path, self.read_kwargs)
 
     def destination(self) -> Destination:
         """Where it writes."""
-        return _destination(self.output_path, self.folder, self.write_kwargs)
+        return destination_of(self.output_path, self.folder, self.write_kwargs)
 
     def parameters(self) -> dict[str, Any]:
         """What its result depends on beside its input."""
@@ -402,129 +269,3 @@ def ranking_of(
     if strategy is not None and not isinstance(strategy, RankingStrategy):
         raise ParameterError(f"ranking_strategy must be a RankingStrategy; got {type(strategy).__name__}")
     return strategy or by_distance
-
-
-def _locations(paths: Paths | None, kwargs: Mapping[str, Any] | None) -> Sequence[Location]:
-    if paths is None:
-        return ()
-    listed = [paths] if isinstance(paths, (str, Location)) or hasattr(paths, "__fspath__") else list(paths)
-    if not listed:
-        raise ParameterError("input_path is an empty list")
-    return [Location.of(path, storage_options_of(kwargs)) for path in listed]
-
-
-def _destination(path: str | None, folder: str, kwargs: Mapping[str, Any] | None) -> Destination:
-    if path is None:
-        raise ParameterError("output_path is not given: name the folder to write to")
-    return Destination(Location.of(path, storage_options_of(kwargs)), folder, kwargs or {})
-
-
-class Pipeline:
-    """Stages one after the other; a stage without `input_path` reads what the stage before it wrote.
-
-    Example:
-        >>> pipeline = Pipeline(name="dedup", description="k-means, then comparison")
-        >>> pipeline.add_stage(KMeansStage(input_path="emb/", output_path="out/kmeans"))
-        >>> pipeline.add_stage(PairwiseStage(output_path="out/pairwise"))
-        >>> pipeline.run()
-    """
-
-    def __init__(self, name: str = "", description: str = "") -> None:
-        self.name = name
-        self.description = description
-        self.stages: list[Stage] = []
-
-    def add_stage(self, stage: Stage) -> Pipeline:
-        """Append a stage; returns the pipeline, so that calls chain."""
-        if not isinstance(stage, Stage):
-            raise ParameterError(f"add_stage takes a stage; got {type(stage).__name__}")
-        self.stages.append(stage)
-        return self
-
-    def run(
-        self, client: distributed.Client | str | None = None, *, cluster: ClusterOptions | None = None
-    ) -> list[StageResult]:
-        """Run the stages on a client, a scheduler address, the current default client, or a cluster of their own.
-
-        Parameters, paths and conflicts with earlier results are checked before a cluster is started or used.
-
-        Returns:
-            One `StageResult` for each stage.
-        """
-        if not self.stages:
-            raise ParameterError("the pipeline has no stages; add some with add_stage")
-        self.check()
-        first = self.stages[0]
-        reporter = Reporter(any(stage.verbose for stage in self.stages))
-        writes = [stage.destination().root for stage in self.stages]
-        if self._all_committed():
-            session: Any = contextlib.nullcontext(_NoSession(reporter))
-        else:
-            session = open_session(client, cluster or ClusterOptions(), reporter, self._readable(first), writes)
-        with session as opened:
-            return self.execute(opened)
-
-    def check(self) -> None:
-        """Check what can be checked on the client: parameters, the first input, earlier results. Nothing is written."""
-        previous: Stage | None = None
-        for stage in self.stages:
-            destination = stage.destination()
-            if previous is None:
-                sources = stage.source()
-                if not sources:
-                    raise ParameterError(f"{type(stage).__name__} is the first stage and has no input_path")
-                files = stage.find_input(sources)
-                identity = fingerprint(files)
-            else:
-                identity = None
-            manifest = Manifest(destination.root)
-            if not stage.clear_output:
-                manifest.check(stage.step, stage.parameters(), identity)
-            if stage.clear_output or stage.step not in manifest.steps:
-                stage.check_destination(manifest)
-                if previous is None:
-                    stage.check_schema(files, sources[0])
-            previous = stage
-
-    def describe(self) -> list[str]:
-        """What `run` would do, in lines of text. Everything that can be checked is checked; nothing is written."""
-        self.check()
-        first = self.stages[0]
-        files = first.find_input(first.source())
-        n_bytes = sum(file.n_bytes for file in files)
-        lines = [f"input: {len(files):,} files, {n_bytes:,} bytes, from {files[0].url} to {files[-1].url}"]
-        for stage in self.stages:
-            destination = stage.destination()
-            done = Manifest(destination.root).committed(stage.step) and not stage.clear_output
-            what = "complete already" if done else f"would write to {below(destination.root, destination.folder)}"
-            lines.append(f"{stage.step}: {what}; {json.dumps(stage.parameters(), sort_keys=True)}")
-        return lines
-
-    def execute(self, session: Session) -> list[StageResult]:
-        """Run the stages on a session that is open."""
-        results: list[StageResult] = []
-        cleared: set[str] = set()
-        before: Sequence[Location] = ()
-        for stage in self.stages:
-            destination = stage.destination()
-            clear = stage.clear_output and destination.root.url not in cleared
-            cleared.add(destination.root.url)
-            results.append(stage.execute(session, stage.source() or before, clear))
-            before = [below(destination.root, destination.folder)]
-        return results
-
-    def _readable(self, first: Stage) -> list[Location]:
-        found = first.find_input(first.source())
-        return [first.source()[0].at(file.url) for file in (found[0], found[-1])]
-
-    def _all_committed(self) -> bool:
-        return all(
-            not stage.clear_output and Manifest(stage.destination().root).committed(stage.step) for stage in self.stages
-        )
-
-
-@dataclass(frozen=True)
-class _NoSession:
-    """Stands in for a session where every stage is complete and no cluster is needed."""
-
-    reporter: Reporter

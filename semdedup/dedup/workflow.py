@@ -15,20 +15,13 @@ from semdedup.dedup.identification import STEP as IDENTIFY
 from semdedup.dedup.identification import check_eps
 from semdedup.dedup.inputs import OUR_COLUMNS
 from semdedup.dedup.layout import CENTROIDS, QUARANTINE, WORKFLOW, Layout, below, join
+from semdedup.dedup.pipeline import Pipeline, StageResult
 from semdedup.dedup.ranking import RankingStrategy
 from semdedup.dedup.result import DedupResult
-from semdedup.dedup.stages import (
-    IdentifyDuplicatesStage,
-    KMeansStage,
-    PairwiseStage,
-    Paths,
-    Pipeline,
-    StageResult,
-    ranking_of,
-)
+from semdedup.dedup.stages import IdentifyDuplicatesStage, KMeansStage, PairwiseStage, ranking_of
 from semdedup.errors import IntegrityError
 from semdedup.manifest import FILE_NAME, Manifest
-from semdedup.storage import Location, storage_options_of
+from semdedup.storage import Location, Paths, storage_options_of
 
 
 class SemanticDeduplicationWorkflow:

@@ -1,0 +1,236 @@
+"""What a stage is, and the pipeline that chains stages: checks on the client first, then one cluster for all."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import time
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import distributed
+
+from semdedup.compute import ClusterOptions, Session, open_session
+from semdedup.dedup.inputs import is_data
+from semdedup.dedup.layout import QUARANTINE, Destination, below, join, temporary_name
+from semdedup.errors import OutputConflictError, ParameterError
+from semdedup.manifest import SCRATCH, Manifest, fingerprint
+from semdedup.progress import Reporter
+from semdedup.storage import FileInfo, Location
+
+
+@dataclass(frozen=True)
+class StageResult:
+    """What one stage did: its name, where it wrote, its facts (counts), its seconds, and those of the steps within.
+
+    `resumed` tells that an earlier run had committed the same already, and nothing was done.
+    """
+
+    stage: str
+    path: str
+    facts: Mapping[str, Any]
+    seconds: float
+    steps: Mapping[str, float] = field(default_factory=dict)
+    resumed: bool = False
+
+
+class Stage(ABC):
+    """A stage of the dedup: it stores its parameters and checks them; the work is done by functions."""
+
+    step: str
+    clear_output: bool
+    verbose: bool
+
+    @abstractmethod
+    def source(self) -> Sequence[Location]:
+        """Where it reads."""
+
+    @abstractmethod
+    def destination(self) -> Destination:
+        """Where it writes."""
+
+    @abstractmethod
+    def parameters(self) -> dict[str, Any]:
+        """What its result depends on beside its input, as JSON values."""
+
+    @abstractmethod
+    def find_input(self, sources: Sequence[Location]) -> list[FileInfo]:
+        """Its input files. Raises `InputError` where there are none."""
+
+    @abstractmethod
+    def is_result(self, name: str) -> bool:
+        """Whether a reader would take a file of this name, relative to the destination, for a result of this stage."""
+
+    @abstractmethod
+    def work(self, session: Session, files: Sequence[FileInfo], source: Location) -> dict[str, Any]:
+        """Do the work; return its facts."""
+
+    @abstractmethod
+    def check_schema(self, files: Sequence[FileInfo], source: Location) -> None:
+        """Refuse on the client what the footers of the first input files show to be wrong."""
+
+    def check_destination(self, manifest: Manifest) -> None:
+        """Refuse to write where results stand that are not on record: they would be read together with ours.
+
+        Raises:
+            OutputConflictError: naming some of the files.
+        """
+        destination = self.destination()
+        folder = below(destination.root, destination.folder)
+        ours = manifest.files
+        names = (file.url[len(folder.url) + 1 :] for file in folder.files())
+        foreign = [n for n in names if is_data(n) and self.is_result(n) and join(destination.folder, n) not in ours]
+        if foreign:
+            raise OutputConflictError(
+                f"{folder} holds {len(foreign)} files that look like results of the step '{self.step}', but that "
+                f"semdedup has no record of: {', '.join(foreign[:3])}. They are not deleted; move them away, or choose "
+                "another output path."
+            )
+
+    def run(
+        self, client: distributed.Client | str | None = None, *, cluster: ClusterOptions | None = None
+    ) -> StageResult:
+        """Run this stage alone. `client` and `cluster` are as for the workflow."""
+        return Pipeline(self.step).add_stage(self).run(client, cluster=cluster)[0]
+
+    def execute(self, session: Session, sources: Sequence[Location], clear_output: bool) -> StageResult:
+        """Run on a session, going on where an earlier run stopped."""
+        destination = self.destination()
+        files = self.find_input(sources)
+        identity = fingerprint(files)
+        manifest = Manifest(destination.root)
+        if clear_output:
+            manifest.clear()
+        manifest.check(self.step, self.parameters(), identity)
+        path = str(below(destination.root, destination.folder))
+        temporary = [
+            f"{SCRATCH}/{self.step}",
+            temporary_name(destination.folder, self.step),
+            temporary_name(QUARANTINE, self.step),
+        ]
+        done = manifest.committed(self.step)
+        if done or self.step not in manifest.steps:  # what a run left that was killed, or its tasks that outlived it
+            for folder in temporary:
+                (destination.root / folder).remove_tree()
+            (destination.root / SCRATCH).remove_if_empty()
+        if done:
+            session.reporter.say(f"{self.step}: complete already, nothing to do")
+            return StageResult(self.step, path, done["facts"], 0.0, resumed=True)
+        manifest.begin(self.step, self.parameters(), identity, temporary)
+        started = time.monotonic()
+        session.reporter.seconds.clear()
+        facts = self.work(session, files, sources[0])
+        return StageResult(self.step, path, facts, time.monotonic() - started, dict(session.reporter.seconds))
+
+
+class Pipeline:
+    """Stages one after the other; a stage without `input_path` reads what the stage before it wrote.
+
+    Example:
+        >>> pipeline = Pipeline(name="dedup", description="k-means, then comparison")
+        >>> pipeline.add_stage(KMeansStage(input_path="emb/", output_path="out/kmeans"))
+        >>> pipeline.add_stage(PairwiseStage(output_path="out/pairwise"))
+        >>> pipeline.run()
+    """
+
+    def __init__(self, name: str = "", description: str = "") -> None:
+        self.name = name
+        self.description = description
+        self.stages: list[Stage] = []
+
+    def add_stage(self, stage: Stage) -> Pipeline:
+        """Append a stage; returns the pipeline, so that calls chain."""
+        if not isinstance(stage, Stage):
+            raise ParameterError(f"add_stage takes a stage; got {type(stage).__name__}")
+        self.stages.append(stage)
+        return self
+
+    def run(
+        self, client: distributed.Client | str | None = None, *, cluster: ClusterOptions | None = None
+    ) -> list[StageResult]:
+        """Run the stages on a client, a scheduler address, the current default client, or a cluster of their own.
+
+        Parameters, paths and conflicts with earlier results are checked before a cluster is started or used.
+
+        Returns:
+            One `StageResult` for each stage.
+        """
+        if not self.stages:
+            raise ParameterError("the pipeline has no stages; add some with add_stage")
+        self.check()
+        first = self.stages[0]
+        reporter = Reporter(any(stage.verbose for stage in self.stages))
+        writes = [stage.destination().root for stage in self.stages]
+        if self._all_committed():
+            session: Any = contextlib.nullcontext(_NoSession(reporter))
+        else:
+            session = open_session(client, cluster or ClusterOptions(), reporter, self._readable(first), writes)
+        with session as opened:
+            return self.execute(opened)
+
+    def check(self) -> None:
+        """Check what can be checked on the client: parameters, the first input, earlier results. Nothing is written."""
+        previous: Stage | None = None
+        for stage in self.stages:
+            destination = stage.destination()
+            if previous is None:
+                sources = stage.source()
+                if not sources:
+                    raise ParameterError(f"{type(stage).__name__} is the first stage and has no input_path")
+                files = stage.find_input(sources)
+                identity = fingerprint(files)
+            else:
+                identity = None
+            manifest = Manifest(destination.root)
+            if not stage.clear_output:
+                manifest.check(stage.step, stage.parameters(), identity)
+            if stage.clear_output or stage.step not in manifest.steps:
+                stage.check_destination(manifest)
+                if previous is None:
+                    stage.check_schema(files, sources[0])
+            previous = stage
+
+    def describe(self) -> list[str]:
+        """What `run` would do, in lines of text. Everything that can be checked is checked; nothing is written."""
+        self.check()
+        first = self.stages[0]
+        files = first.find_input(first.source())
+        n_bytes = sum(file.n_bytes for file in files)
+        lines = [f"input: {len(files):,} files, {n_bytes:,} bytes, from {files[0].url} to {files[-1].url}"]
+        for stage in self.stages:
+            destination = stage.destination()
+            done = Manifest(destination.root).committed(stage.step) and not stage.clear_output
+            what = "complete already" if done else f"would write to {below(destination.root, destination.folder)}"
+            lines.append(f"{stage.step}: {what}; {json.dumps(stage.parameters(), sort_keys=True)}")
+        return lines
+
+    def execute(self, session: Session) -> list[StageResult]:
+        """Run the stages on a session that is open."""
+        results: list[StageResult] = []
+        cleared: set[str] = set()
+        before: Sequence[Location] = ()
+        for stage in self.stages:
+            destination = stage.destination()
+            clear = stage.clear_output and destination.root.url not in cleared
+            cleared.add(destination.root.url)
+            results.append(stage.execute(session, stage.source() or before, clear))
+            before = [below(destination.root, destination.folder)]
+        return results
+
+    def _readable(self, first: Stage) -> list[Location]:
+        found = first.find_input(first.source())
+        return [first.source()[0].at(file.url) for file in (found[0], found[-1])]
+
+    def _all_committed(self) -> bool:
+        return all(
+            not stage.clear_output and Manifest(stage.destination().root).committed(stage.step) for stage in self.stages
+        )
+
+
+@dataclass(frozen=True)
+class _NoSession:
+    """Stands in for a session where every stage is complete and no cluster is needed."""
+
+    reporter: Reporter
