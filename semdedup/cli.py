@@ -150,7 +150,7 @@ def _exit_status(result: DedupResult) -> int:
     return EXIT_QUARANTINE if result.n_quarantined or result.skipped_files else 0
 
 
-@click.group(cls=Group, context_settings={"help_option_names": ["-h", "--help"]})
+@click.group("semdedup", cls=Group, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(__version__, prog_name="semdedup")
 def main() -> None:
     """Remove near-duplicates from video training sets, on Dask, with or without GPUs.
