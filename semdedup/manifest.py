@@ -12,6 +12,7 @@ import hashlib
 import json
 import platform
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from functools import cache
 from importlib.metadata import version
 from typing import Any
 
@@ -30,6 +31,7 @@ def fingerprint(files: Iterable[FileInfo]) -> dict[str, Any]:
     return {"files": len(listed), "bytes": sum(n for _, n, _ in listed), "digest": digest}
 
 
+@cache
 def versions() -> dict[str, str]:
     """Versions that a result was made with."""
     packages = ("semdedup", "dask", "numpy", "pandas", "pyarrow")
@@ -100,15 +102,35 @@ class Manifest:
     def begin(
         self, step: str, parameters: Mapping[str, Any], source: Mapping[str, Any], temporary: Sequence[str]
     ) -> None:
-        """Put a step on record before its first file is written; `temporary` are the folders that it works in."""
+        """Put a step on record before its first file is written; `temporary` are the folders that it works in.
+
+        They must have names of their own each time: tasks of a run that was killed may outlive it, and what they still
+        write must not get into a later run. On a step that was begun already, this changes nothing.
+        """
         if step not in self.steps:
             record = {
                 "status": "begun",
                 "parameters": dict(parameters),
                 "input": dict(source),
                 "temporary": list(temporary),
+                "made_folder": not self.root.exists(),
             }
             self._write({**self.steps, step: record})
+
+    def scratch(self, step: str) -> Location:
+        """The folder that a step works in until it is committed."""
+        return self.root / self.steps[step]["temporary"][0]
+
+    def remove_strays(self) -> None:
+        """Delete what is left in the scratch folder by runs that are no longer on record, or were killed at the end."""
+        begun = [record for record in self.steps.values() if record["status"] == "begun"]
+        wanted = {folder for record in begun for folder in record["temporary"]}
+        scratch = self.root / SCRATCH
+        there = {file.url[len(scratch.url) + 1 :].split("/")[0] for file in scratch.files()}
+        for name in there:
+            if f"{SCRATCH}/{name}" not in wanted:
+                (scratch / name).remove_tree()
+        scratch.remove_if_empty()
 
     @contextlib.contextmanager
     def refusing(self, step: str) -> Iterator[None]:
@@ -127,7 +149,8 @@ class Manifest:
                 self._write({name: other for name, other in self.steps.items() if name != step})
                 if not self.steps and not self.cache:
                     self.location.remove()
-                    self.root.remove_if_empty()
+                    if record["made_folder"]:
+                        self.root.remove_if_empty()
             raise
 
     def announce(self, step: str, files: Sequence[str]) -> None:
@@ -160,6 +183,7 @@ class Manifest:
         for record in self.steps.values():
             for folder in record["temporary"]:
                 (self.root / folder).remove_tree()
+        (self.root / SCRATCH).remove_if_empty()
         folders = set()
         for file in self.files:
             (self.root / file).remove()

@@ -11,8 +11,8 @@ import pytest
 
 from semdedup.arrays import backend_module, gpu_usable
 
-# No deadline: nothing here asserts a time. The same examples in every run, like `rng`. `xp` and `backend` hold no state,
-# so that one of them may serve all examples of a test.
+# No deadline, for nothing here asserts a time. The same examples in every run, like `rng`. `xp` and `backend` hold no
+# state, so that one of them may serve all examples of a test.
 hypothesis.settings.register_profile(
     "semdedup",
     deadline=None,
@@ -68,7 +68,7 @@ def s3_server() -> Iterator[dict]:
 
 
 @pytest.fixture
-def s3(s3_server: dict, request: pytest.FixtureRequest) -> Iterator[tuple[str, dict]]:
+def s3(s3_server: dict, request: pytest.FixtureRequest) -> tuple[str, dict]:
     """A bucket of its own for the test: ("s3://bucket", storage_options)."""
     import re
 
@@ -77,7 +77,7 @@ def s3(s3_server: dict, request: pytest.FixtureRequest) -> Iterator[tuple[str, d
     name = re.sub("[^a-z0-9]+", "-", request.node.name.lower()).strip("-")[:50] or "bucket"
     bucket = f"{name}-{os.urandom(4).hex()}"
     s3fs.S3FileSystem(**s3_server, use_listings_cache=False).mkdir(bucket)
-    yield f"s3://{bucket}", s3_server
+    return f"s3://{bucket}", s3_server
 
 
 @pytest.fixture

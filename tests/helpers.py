@@ -1,5 +1,11 @@
 """Makers and readers that the workflow tests share: inputs, the reference answer, and what stands in a folder."""
 
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -56,8 +62,8 @@ def write_embeddings(
 
 
 def workflow(source: Any, output: Any, **parameters: Any) -> SemanticDeduplicationWorkflow:
-    """The workflow without progress, with 3 clusters and eps 0.01 unless told otherwise."""
-    chosen = {"n_clusters": 3, "eps": 0.01, "verbose": False, **parameters}
+    """The workflow without progress, with 3 clusters after 5 iterations and eps 0.01 unless told otherwise."""
+    chosen = {"n_clusters": 3, "max_iter": 5, "eps": 0.01, "verbose": False, **parameters}
     return SemanticDeduplicationWorkflow(
         input_path=[str(path) for path in source] if isinstance(source, list) else str(source),
         output_path=str(output),
@@ -129,3 +135,52 @@ def assert_nothing_left(output: Path) -> None:
 def ids_of(path: Path) -> list[Any]:
     """Ids of one Parquet file in their order."""
     return pq.read_table(path)["id"].to_pylist()
+
+
+NOWHERE = "tcp://127.0.0.1:1"
+"""No scheduler answers here: what is refused for another reason was refused before a cluster was asked for."""
+
+DRIVER = """
+import json, sys
+from semdedup import ClusterOptions, SemanticDeduplicationWorkflow, SemdedupError
+from semdedup.dedup import clustering
+
+if __name__ == "__main__":
+    task_bytes, scheduler, n_workers, parameters = json.loads(sys.argv[1])
+    clustering.SMALLEST_TASK = clustering.LARGEST_TASK = task_bytes
+    cluster = ClusterOptions(scheduler=scheduler, n_workers=n_workers, memory_limit="1GiB")
+    try:
+        print(SemanticDeduplicationWorkflow(**parameters).run(cluster=cluster).duplicates)
+    except SemdedupError as error:
+        print(type(error).__name__, error)
+        sys.exit(1)
+"""
+"""A program of a user: it runs the workflow on a scheduler, or on a cluster of its own."""
+
+
+def start_driver(
+    place: Path, parameters: dict[str, Any], *, task_bytes: int, scheduler: str | None = None
+) -> subprocess.Popen:
+    """Start the driver in a process group of its own; its words go to the file ``log``."""
+    script = place / "driver.py"
+    script.write_text(DRIVER)
+    arguments = json.dumps([task_bytes, scheduler, 2, parameters])
+    with open(place / "log", "w") as log:
+        return subprocess.Popen(
+            [sys.executable, str(script), arguments], stdout=log, stderr=log, start_new_session=True, cwd=place
+        )
+
+
+def wait_for(out: Path, pattern: str, process: subprocess.Popen | None = None, seconds: float = 60) -> None:
+    """Wait until a file of this name stands below the output."""
+    deadline = time.monotonic() + seconds
+    while not any(out.glob(pattern)):
+        assert time.monotonic() < deadline, f"{pattern} did not appear"
+        assert process is None or process.poll() is None, f"the driver ended before {pattern} appeared"
+        time.sleep(0.001)
+
+
+def kill(process: subprocess.Popen) -> None:
+    """SIGKILL the driver with everything that it started."""
+    os.killpg(process.pid, signal.SIGKILL)
+    process.wait()

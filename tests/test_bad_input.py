@@ -24,6 +24,7 @@ from semdedup import (
     StorageError,
 )
 from tests.helpers import (
+    NOWHERE,
     assert_nothing_left,
     embedding_table,
     files_below,
@@ -32,9 +33,6 @@ from tests.helpers import (
     workflow,
     write_embeddings,
 )
-
-NOWHERE = "tcp://127.0.0.1:1"
-"""No scheduler answers here: what is refused for another reason was refused before a cluster was asked for."""
 
 
 @pytest.fixture
@@ -363,6 +361,14 @@ def test_a_file_that_is_there_under_two_names_is_refused(
     assert_nothing_left(tmp_path / "out")
     (good / "copy.parquet").unlink()
     assert workflow(good, tmp_path / "out").run(client).total == 30  # the corrected command has nothing in its way
+
+
+def test_a_refused_run_leaves_the_folder_of_the_user_where_it_is(client: distributed.Client, tmp_path: Path) -> None:
+    write_embeddings(tmp_path / "in", ["a", "a"], np.eye(2))
+    (tmp_path / "out").mkdir()
+    with pytest.raises(DuplicateIdError):
+        workflow(tmp_path / "in", tmp_path / "out").run(client)
+    assert not list((tmp_path / "out").iterdir())
 
 
 def test_rows_without_id_are_no_duplicates_of_each_other(client: distributed.Client, tmp_path: Path) -> None:

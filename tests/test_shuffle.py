@@ -1,52 +1,199 @@
-"""The plan of the shuffle: every row of every cluster is written exactly once, by tasks of bounded size."""
+"""The shuffle by cluster: plans that cover every row once, and files that hold what was assigned."""
 
-from collections import Counter
+import itertools
+from collections.abc import Sequence
+from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from semdedup.dedup.shuffle import bucket_starts, cluster_ranges
-
-PIECES = st.lists(st.dictionaries(st.integers(0, 30), st.integers(1, 50), max_size=12), min_size=1, max_size=6)
-
-
-def test_buckets_hold_about_what_they_should() -> None:
-    assert bucket_starts(np.array([5, 5, 20, 1, 1]), 10) == (0, 2, 3)
-    assert bucket_starts(np.array([1]), 10) == (0,)
-
-
-@given(st.lists(st.integers(0, 100), min_size=1, max_size=50), st.integers(1, 300))
-def test_buckets_are_consecutive_and_only_a_cluster_of_its_own_exceeds_them(sizes: list[int], rows: int) -> None:
-    starts = bucket_starts(np.array(sizes), rows)
-    assert starts[0] == 0
-    assert list(starts) == sorted(set(starts))
-    for first, last in zip(starts, [*starts[1:], len(sizes)], strict=True):
-        held = [size for size in sizes[first:last] if size]
-        assert sum(held) <= rows or len(held) == 1
+from semdedup.dedup.exact import unit_rows
+from semdedup.dedup.fit import save_array
+from semdedup.dedup.inputs import InputOptions, InputSchema, Slice
+from semdedup.dedup.scan import Workspace
+from semdedup.dedup.shuffle import (
+    Assignment,
+    assign_partition,
+    bucket_starts,
+    cluster_ranges,
+    partition_memory,
+    piece_file,
+    write_clusters,
+)
+from semdedup.dedup.tables import read_arrow_batch, read_table
+from semdedup.storage import Location
 
 
-@given(PIECES, st.integers(1, 200), st.lists(st.integers(1, 30), max_size=4))
-def test_ranges_cover_every_row_exactly_once_within_their_bound(
-    pieces: list[dict[int, int]], rows_per_task: int, cuts: list[int]
+@pytest.mark.parametrize(
+    ("sizes", "bound", "starts"),
+    [
+        ([5, 5, 20, 1, 1], 10, (0, 2, 3)),
+        ([], 10, (0,)),
+        ([0, 0, 0], 10, (0,)),
+        ([3, 3, 3], 3, (0, 1, 2)),
+        ([3, 3, 3], 2, (0, 1, 2)),
+        ([0, 50, 0, 1], 10, (0, 2)),
+    ],
+    ids=["the example", "no clusters", "empty ones", "one each", "each too large", "empty before a large one"],
+)
+def test_buckets_are_cut_where_they_would_hold_too_much(
+    sizes: list[int], bound: float, starts: tuple[int, ...]
 ) -> None:
-    starts = (0, *sorted(set(cuts)))
-    totals = Counter[int]()
+    assert bucket_starts(np.array(sizes), bound) == starts
+
+
+SIZES = st.lists(st.integers(0, 40), max_size=30)
+
+
+@given(sizes=SIZES, bound=st.integers(1, 60))
+def test_buckets_hold_at_most_the_bound_or_one_cluster(sizes: list[int], bound: int) -> None:
+    starts = bucket_starts(np.array(sizes), bound)
+    assert starts[0] == 0
+    assert all(a < b for a, b in itertools.pairwise(starts))
+    for bucket in np.split(sizes, starts[1:]):
+        assert sum(bucket) <= bound or np.count_nonzero(bucket) == 1
+
+
+@st.composite
+def shuffles(draw: st.DrawFn) -> tuple[list[dict[int, int]], Sequence[int], int]:
+    """Rows by cluster of some pieces, cluster numbers where buckets start, and the bound of a task."""
+    n_clusters = draw(st.integers(1, 12))
+    piece = st.dictionaries(st.integers(0, n_clusters - 1), st.integers(1, 9), max_size=n_clusters)
+    starts = draw(st.sets(st.integers(1, n_clusters), max_size=4))
+    return draw(st.lists(piece, max_size=6)), sorted({0, *starts}), draw(st.integers(1, 25))
+
+
+@given(shuffle=shuffles())
+def test_ranges_hold_every_row_once_and_no_more_than_the_bound(
+    shuffle: tuple[list[dict[int, int]], Sequence[int], int],
+) -> None:
+    pieces, starts, bound = shuffle
+    rows: dict[int, int] = {}
     for piece in pieces:
-        totals.update(piece)
-    large = {cluster for cluster, rows in totals.items() if rows > rows_per_task}
-    by_piece = {c: {i: piece[c] for i, piece in enumerate(pieces) if c in piece} for c in large}
-    ranges = cluster_ranges(starts, totals, by_piece, len(pieces), rows_per_task)
-    seen = Counter[tuple[int, int]]()
-    names = Counter[tuple[int, int]]()
-    for item in ranges:
-        in_range = [(i, c) for i in item.pieces for c in pieces[i] if item.first <= c < item.last and c in totals]
-        seen.update(in_range)
-        names.update({(c, item.part) for _, c in in_range})
-        last = starts[item.bucket + 1] if item.bucket + 1 < len(starts) else np.inf
-        assert starts[item.bucket] <= item.first
-        assert item.last <= last
-        held = sum(pieces[i][c] for i, c in in_range)
-        assert held <= rows_per_task or len(in_range) == 1
-    assert seen == Counter((i, c) for i, piece in enumerate(pieces) for c in piece)
-    assert set(names.values()) <= {1}  # no file is written twice
+        for cluster, n in piece.items():
+            rows[cluster] = rows.get(cluster, 0) + n
+    large = {
+        cluster: {position: piece[cluster] for position, piece in enumerate(pieces) if cluster in piece}
+        for cluster, n in rows.items()
+        if n > bound
+    }
+    ranges = cluster_ranges(starts, rows, large, len(pieces), bound)
+    written: list[tuple[int, int]] = []
+    files: list[tuple[int, int]] = []
+    for task in ranges:
+        bucket_stop = [*starts, 10**9][task.bucket + 1]
+        assert starts[task.bucket] <= task.first < task.last <= bucket_stop, "a range lies in one bucket"
+        own = [
+            (position, cluster)
+            for position in task.pieces
+            for cluster in pieces[position]
+            if task.first <= cluster < task.last
+        ]
+        held = sum(pieces[position][cluster] for position, cluster in own)
+        assert held > 0
+        assert held <= bound or len(own) == 1, "more than the bound only where one piece has more of one cluster"
+        written += own
+        files += {(cluster, task.part) for _, cluster in own}
+    assert sorted(written) == sorted((position, cluster) for position, piece in enumerate(pieces) for cluster in piece)
+    assert len(set(files)) == len(files), "no two tasks write the same file"
+
+
+def test_clusters_that_fit_are_one_file_and_only_the_large_one_is_cut() -> None:
+    rows, large = {0: 4, 1: 4, 2: 30, 3: 2}, {2: {0: 9, 1: 12, 2: 9}}
+    ranges = cluster_ranges([0, 2], rows, large, 3, 10)
+    assert [(task.bucket, task.first, task.last, task.pieces, task.part) for task in ranges] == [
+        (0, 0, 2, (0, 1, 2), 0),
+        (1, 2, 3, (0,), 0),
+        (1, 2, 3, (1,), 1),
+        (1, 2, 3, (2,), 2),
+        (1, 3, 4, (0, 1, 2), 0),
+    ]
+
+
+def test_the_memory_of_a_partition_does_not_depend_on_the_input() -> None:
+    whole = partition_memory(100_000, 256, element_bytes=4, bucket_rows=10_000)
+    assert whole == 4 * 256 * (100_000 + 2 * 16_384 + 10_000)
+
+
+FAULTY = {3: None, 7: [0.0, 0.0, 0.0], 11: [1.0, float("nan"), 0.0]}
+
+
+def setup(folder: Path, n: int, n_clusters: int, starts: tuple[int, ...]) -> tuple[Workspace, Assignment]:
+    rng = np.random.default_rng(0)
+    rows = [FAULTY.get(i, row) for i, row in enumerate(rng.normal(size=(n, 3)).tolist())]
+    table = pa.table({"id": range(n), "embedding": pa.array(rows, pa.list_(pa.float64())), "note": map(str, range(n))})
+    pq.write_table(table, folder / "input.parquet", row_group_size=17)
+    root = Location.of(folder)
+    schema = InputSchema(InputOptions(metadata_fields=("note",)), pa.int64(), pa.schema([("note", pa.string())]))
+    save_array(root / "centroids.npy", unit_rows(rng.normal(size=(n_clusters, 3))))
+    task = Assignment(3, root / "centroids.npy", f"{folder}", starts, "cpu", 1 << 15, root / "quarantine")
+    return Workspace(schema, root, root / "scratch", {}), task
+
+
+@pytest.mark.parametrize("n_pieces", [1, 3, 7])
+def test_every_row_ends_in_the_file_of_its_cluster_or_in_the_quarantine(tmp_path: Path, n_pieces: int) -> None:
+    n, starts = 100, (0, 2, 5)
+    work, task = setup(tmp_path, n, 6, starts)
+    url = str(tmp_path / "input.parquet")
+    edges = np.linspace(0, n, n_pieces + 1).astype(int)
+    found = [
+        assign_partition(work, task, (i, (Slice(url, "the source", int(edges[i]), int(edges[i + 1])),)))
+        for i in range(n_pieces)
+    ]
+    assert sum(result["assigned"] for result in found) == n - len(FAULTY)
+    pieces = [dict(zip(*result["clusters"], strict=True)) for result in found]
+    rows = {k: sum(piece.get(k, 0) for piece in pieces) for k in range(6) if any(k in piece for piece in pieces)}
+    large = {k: {i: piece[k] for i, piece in enumerate(pieces) if k in piece} for k in rows if rows[k] > 20}
+    target = Location.of(tmp_path / "clusters")
+    written = [write_clusters(work, target, {}, task) for task in cluster_ranges(starts, rows, large, n_pieces, 20)]
+    files = [name for result in written for name in result["files"]]
+    assert len(files) == len(set(files))
+    tables = {name: read_table(target / name) for name in files}
+    ids = sorted(value for table in tables.values() for value in table.column("id").to_pylist())
+    assert ids == sorted(set(range(n)) - set(FAULTY))
+    by_cluster = {k: sum(len(t) for name, t in tables.items() if f"centroid={k}/" in name) for k in rows}
+    assert by_cluster == rows
+    centroids = np.load(tmp_path / "centroids.npy")
+    for name, table in tables.items():
+        label = int(name.split("/")[0].removeprefix("centroid="))
+        assert table.schema.names == ["id", "embedding", "note", "l2_dist_to_cent", "cosine_dist_to_cent"]
+        assert table.column("note").to_pylist() == [str(value) for value in table.column("id").to_pylist()]
+        rows_here = np.array(table.column("embedding").to_pylist(), dtype=np.float32)
+        assert (np.square(rows_here[:, None] - centroids).sum(axis=2).argmin(axis=1) == label).all()
+    aside = [
+        row for file in Location.of(tmp_path / "quarantine").files() for row in pq.read_table(file.url).to_pylist()
+    ]
+    assert sorted((row["id"], row["reason"], row["source"]) for row in aside) == [
+        (3, "null", "the source"),
+        (7, "zero", "the source"),
+        (11, "not_finite", "the source"),
+    ]
+
+
+def test_a_piece_has_one_batch_for_each_bucket_sorted_by_cluster(tmp_path: Path) -> None:
+    work, task = setup(tmp_path, 60, 8, (0, 3, 4, 8))
+    slices = (Slice(str(tmp_path / "input.parquet"), "", 0, 60),)
+    assign_partition(work, task, (0, slices))
+    edges = [0, 3, 4, 8, 8]
+    for bucket in range(4):
+        labels = read_arrow_batch(piece_file(work, 0), bucket).column("centroid").to_numpy()
+        assert (np.diff(labels) >= 0).all()
+        assert all(edges[bucket] <= label < edges[bucket + 1] for label in labels)
+
+
+def test_a_partition_of_nothing_but_faulty_rows_writes_an_empty_piece(tmp_path: Path) -> None:
+    work, task = setup(tmp_path, 20, 2, (0, 1))
+    found = assign_partition(work, task, (0, (Slice(str(tmp_path / "input.parquet"), "", 3, 4),)))
+    assert (found["assigned"], found["quarantined"], found["clusters"]) == (0, {"null": 1}, [[], []])
+    assert len(read_arrow_batch(piece_file(work, 0), 1)) == 0
+
+
+def test_assigning_a_partition_again_writes_the_same_bytes(tmp_path: Path) -> None:
+    work, task = setup(tmp_path, 60, 4, (0, 2))
+    item = (0, (Slice(str(tmp_path / "input.parquet"), "", 0, 60),))
+    first = assign_partition(work, task, item), Path(piece_file(work, 0).url).read_bytes()
+    assert (assign_partition(work, task, item), Path(piece_file(work, 0).url).read_bytes()) == first

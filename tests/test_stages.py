@@ -24,6 +24,7 @@ from semdedup import (
     StageResult,
 )
 from tests.helpers import (
+    NOWHERE,
     embedding_table,
     files_below,
     near_duplicates,
@@ -105,7 +106,9 @@ def test_stages_without_input_path_read_what_the_stage_before_wrote(
     pipeline = Pipeline("dedup", "three stages")
     chained = (
         pipeline.add_stage(
-            KMeansStage(n_clusters=3, input_path=str(emb), output_path=str(tmp_path / "kmeans"), verbose=False)
+            KMeansStage(
+                n_clusters=3, max_iter=5, input_path=str(emb), output_path=str(tmp_path / "kmeans"), verbose=False
+            )
         )
         .add_stage(PairwiseStage(output_path=str(tmp_path / "pairwise"), verbose=False))
         .add_stage(IdentifyDuplicatesStage(eps=0.01, output_path=str(tmp_path / "drop"), verbose=False))
@@ -285,7 +288,7 @@ def test_a_stage_on_a_folder_that_is_not_its_input_says_what_it_looks_for(
     stage: Any, words: str, emb: Path, tmp_path: Path
 ) -> None:
     with pytest.raises(InputError, match=words):
-        stage(input_path=str(emb), output_path=str(tmp_path / "out"), verbose=False).run("tcp://127.0.0.1:1")
+        stage(input_path=str(emb), output_path=str(tmp_path / "out"), verbose=False).run(NOWHERE)
     assert not (tmp_path / "out").exists()
 
 
@@ -316,7 +319,7 @@ def test_a_finished_pipeline_run_again_does_nothing(emb: Path, client: distribut
         return Pipeline().add_stage(kmeans).add_stage(PairwiseStage(output_path=str(tmp_path / "b"), verbose=False))
 
     first = pipeline().run(client)
-    again = pipeline().run("tcp://127.0.0.1:1")  # no cluster is needed for nothing
+    again = pipeline().run(NOWHERE)  # no cluster is needed for nothing
     assert [result.facts for result in again] == [result.facts for result in first]
     assert all(result.resumed for result in again)
 

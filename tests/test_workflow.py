@@ -74,7 +74,7 @@ def blobs(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_the_blobs_of_the_peer_have_as_many_duplicates_as_there(
     which: str, duplicates: int, blobs: Path, client: distributed.Client, tmp_path: Path
 ) -> None:
-    result = workflow(blobs, tmp_path / "out", n_clusters=5, which_to_keep=which).run(client)
+    result = workflow(blobs, tmp_path / "out", n_clusters=5, max_iter=300, which_to_keep=which).run(client)
     assert (result.duplicates, result.kept, result.total) == (duplicates, 1500 - duplicates, 1500)
     assert len(read_folder(tmp_path / "out" / "duplicates")) == duplicates
 
@@ -184,8 +184,10 @@ def test_the_order_of_rows_and_files_changes_nothing(
     assert_same_answer(tmp_path / "out", answer)
 
 
-@pytest.mark.parametrize("element", ["float32", "float64"])
-@pytest.mark.parametrize("kind", LISTS)
+@pytest.mark.parametrize(
+    ("kind", "element"),
+    [("list", "float64"), ("large_list", "float32"), ("fixed_size_list", "float32"), ("fixed_size_list", "float64")],
+)
 def test_the_type_of_the_embedding_column_changes_nothing(
     kind: str,
     element: str,
@@ -224,13 +226,9 @@ def test_float16_embeddings_are_read_with_the_values_that_they_have(
 @pytest.mark.parametrize(
     "parameters",
     [
-        {"pairwise_batch_size": 1},
-        {"pairwise_batch_size": 64},
-        {"pairwise_batch_size": 4096},
-        {"files_per_partition": 1},
-        {"files_per_partition": 4},
-        {"max_samples_per_batch": 5},
-        {"embedding_dim": 6},
+        {"pairwise_batch_size": 1, "files_per_partition": 1},
+        {"pairwise_batch_size": 64, "files_per_partition": 4},
+        {"pairwise_batch_size": 4096, "max_samples_per_batch": 5, "embedding_dim": 6},
     ],
     ids=str,
 )
@@ -293,12 +291,15 @@ def test_the_number_of_workers_changes_nothing(
 
 
 @pytest.mark.parametrize("unit", [False, True], ids=["rows of any length", "rows of length 1"])
-@pytest.mark.parametrize("factor", [0.5, 2.0, 2.0**40])
 def test_scaling_vectors_by_a_power_of_two_changes_nothing(
-    factor: float, unit: bool, rows: tuple[list[str], np.ndarray], client: distributed.Client, tmp_path: Path
+    unit: bool,
+    rows: tuple[list[str], np.ndarray],
+    client: distributed.Client,
+    rng: np.random.Generator,
+    tmp_path: Path,
 ) -> None:
     x = rows[1] / np.linalg.norm(rows[1], axis=1, keepdims=True) if unit else rows[1]
-    scale = np.where(np.arange(len(x)) % 2, np.float32(factor), np.float32(1))[:, None]
+    scale = rng.choice(np.float32([0.5, 1, 2, 2**40]), size=(len(x), 1))
     write_embeddings(tmp_path / "in", rows[0], x)
     write_embeddings(tmp_path / "scaled", rows[0], x * scale)
     workflow(tmp_path / "in", tmp_path / "out").run(client)
@@ -645,7 +646,7 @@ def test_input_may_be_a_file_a_folder_a_glob_or_a_list(
         else:
             source = {"glob": folder / "part-*.parquet", "list of files": every, "pathlib": every}[form]
     if form == "pathlib":
-        made = semdedup.SemanticDeduplicationWorkflow(source, tmp_path / "out", 3, eps=0.01, verbose=False)
+        made = semdedup.SemanticDeduplicationWorkflow(source, tmp_path / "out", 3, max_iter=5, eps=0.01, verbose=False)
         made.run(client)
     else:
         workflow(source, tmp_path / "out").run(client)

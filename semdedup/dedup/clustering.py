@@ -27,12 +27,12 @@ from semdedup.dedup.inputs import (
 )
 from semdedup.dedup.jsonl import convert_block, jsonl_blocks
 from semdedup.dedup.kmeans import sample_size
-from semdedup.dedup.layout import CENTROIDS, QUARANTINE, Destination, below, join, temporary_name
+from semdedup.dedup.layout import CENTROIDS, QUARANTINE, Destination, below, join
 from semdedup.dedup.scan import Sampling, Workspace, check_ids_unique, expected_length, scan_partition
 from semdedup.dedup.shuffle import Assignment, assign_partition, bucket_starts, cluster_ranges, write_clusters
 from semdedup.errors import BadFileError, InputError, IntegrityError
 from semdedup.journal import read_journal, run_journaled
-from semdedup.manifest import SCRATCH, Manifest
+from semdedup.manifest import Manifest
 from semdedup.storage import FileInfo, Location, without_storage_options
 
 STEP = "kmeans"
@@ -106,9 +106,8 @@ def cluster_embeddings(
         Facts: rows, quarantined rows by reason, clusters, length, seconds, files skipped.
     """
     manifest = Manifest(destination.root)
-    scratch = destination.root / SCRATCH / STEP
-    partial_folder = destination.root / temporary_name(destination.folder, STEP)
-    partial_quarantine = destination.root / temporary_name(QUARANTINE, STEP)
+    scratch = manifest.scratch(STEP)
+    partial_folder, partial_quarantine = scratch / "output", scratch / "quarantine"
     kwargs = without_storage_options(read_kwargs)
     fit_file = scratch / "fit.json"
     with manifest.refusing(STEP):

@@ -18,14 +18,14 @@ from semdedup.compute import Session
 from semdedup.dedup.clustering import FILES_CHECKED_FIRST, FILES_PER_INSPECTION, bytes_per_task
 from semdedup.dedup.embeddings import commonest_length, length_counts
 from semdedup.dedup.inputs import FileFacts, InputOptions, check_file_schema, inspect_files
-from semdedup.dedup.layout import CLUSTER_FOLDER, QUARANTINE, Destination, below, join, temporary_name
+from semdedup.dedup.layout import CLUSTER_FOLDER, QUARANTINE, Destination, below, join
 from semdedup.dedup.ranking import RankingStrategy, check_rankable
 from semdedup.dedup.scoring import Cluster, Comparison, score_group
 from semdedup.dedup.tables import read_table
 from semdedup.dedup.tiles import score_large_clusters
 from semdedup.errors import BadFileError, InputError, IntegrityError
 from semdedup.journal import run_journaled
-from semdedup.manifest import SCRATCH, Manifest
+from semdedup.manifest import Manifest
 from semdedup.storage import FileInfo, Location, without_storage_options
 
 STEP = "pairwise"
@@ -79,7 +79,7 @@ def score_clusters(
         Facts: rows scored, rows quarantined by reason, clusters.
     """
     manifest = Manifest(destination.root)
-    scratch = destination.root / SCRATCH / STEP
+    scratch = manifest.scratch(STEP)
     with manifest.refusing(STEP):
         fields, facts = _inspect(session, files, source, fields, strategy)
         clusters = find_clusters(files, facts)
@@ -93,8 +93,8 @@ def score_clusters(
     rows_per_task = max(1, plan_file.read_json()["task_bytes"] // (4 * dim))
     task = Comparison(
         clusters=source,
-        target=destination.root / temporary_name(destination.folder, STEP),
-        quarantine=destination.root / temporary_name(QUARANTINE, STEP),
+        target=scratch / "output",
+        quarantine=scratch / "quarantine",
         scratch=scratch,
         fields=fields,
         strategy=strategy,

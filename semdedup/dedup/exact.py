@@ -177,7 +177,7 @@ def near_best(values: Array, best: Array, error: float) -> tuple[Array, Array]:
 
     Args:
         values: (b, m) float32.
-        best: (b,) float32, not below any value of its row.
+        best: (b,) float32, the largest of its row, or a limit from which on values count as equal.
         error: the most by which a value differs from the true one.
 
     Returns:

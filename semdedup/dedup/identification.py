@@ -13,11 +13,11 @@ import pyarrow.compute as pc
 
 from semdedup.compute import Session
 from semdedup.dedup.clustering import FILES_CHECKED_FIRST
-from semdedup.dedup.layout import Destination, below, join, summary_name, temporary_name
+from semdedup.dedup.layout import Destination, below, join, summary_name
 from semdedup.dedup.tables import open_parquet, read_table, write_table
 from semdedup.errors import BadFileError, ParameterError
 from semdedup.journal import run_journaled
-from semdedup.manifest import SCRATCH, Manifest
+from semdedup.manifest import Manifest
 from semdedup.storage import FileInfo, Location, without_storage_options
 
 STEP = "identify"
@@ -102,13 +102,13 @@ def identify_duplicates(
         Facts: rows, duplicates, and rows removed at each eps of `count_at`.
     """
     manifest = Manifest(destination.root)
-    scratch = destination.root / SCRATCH / STEP
-    target = destination.root / temporary_name(destination.folder, STEP)
+    scratch = manifest.scratch(STEP)
+    journal, target = scratch / "groups", scratch / "output"
     task = Identification(source, target, eps, tuple(count_at), without_storage_options(destination.write_kwargs))
     items = list(enumerate(_groups(score_files)))
     identify = partial(identify_in_files, task)
     with manifest.refusing(STEP):
-        found = [result for _, result in run_journaled(session, "threshold", identify, items, scratch, unit="groups")]
+        found = [result for _, result in run_journaled(session, "threshold", identify, items, journal, unit="groups")]
     facts: dict[str, Any] = {
         "rows": sum(result["rows"] for result in found),
         "duplicates": sum(result["duplicates"] for result in found),

@@ -334,7 +334,7 @@ def cut_partitions(facts: Iterable[FileFacts], target_values: int, files_per_par
         if file.n_rows == 0:
             continue
         row_values = max(1.0, file.n_values / file.n_rows)
-        n_pieces = max(1, -(-round(file.n_rows * row_values) // target_values))
+        n_pieces = -(-file.n_rows // max(1, int(target_values / row_values)))
         rows = -(-file.n_rows // n_pieces)
         if n_pieces > 1:
             close()

@@ -44,12 +44,6 @@ def below(root: Location, folder: str) -> Location:
     return root / folder if folder else root
 
 
-def temporary_name(folder: str, step: str) -> str:
-    """Name of the folder in which a step's files stand until they are committed."""
-    parent, _, name = folder.rpartition("/")
-    return join(parent, f"_partial_{name or step}")
-
-
 def summary_name(eps: float) -> str:
     """Name of the CSV file with the counts for one eps."""
     return f"dedup_summary_{eps:.6g}.csv"

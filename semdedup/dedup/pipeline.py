@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import time
+import uuid
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -14,7 +15,7 @@ import distributed
 
 from semdedup.compute import ClusterOptions, Session, open_session
 from semdedup.dedup.inputs import is_data
-from semdedup.dedup.layout import QUARANTINE, Destination, below, join, temporary_name
+from semdedup.dedup.layout import Destination, below, join
 from semdedup.errors import OutputConflictError, ParameterError
 from semdedup.manifest import SCRATCH, Manifest, fingerprint
 from semdedup.progress import Reporter
@@ -105,20 +106,14 @@ class Stage(ABC):
             manifest.clear()
         manifest.check(self.step, self.parameters(), identity)
         path = str(below(destination.root, destination.folder))
-        temporary = [
-            f"{SCRATCH}/{self.step}",
-            temporary_name(destination.folder, self.step),
-            temporary_name(QUARANTINE, self.step),
-        ]
         done = manifest.committed(self.step)
-        if done or self.step not in manifest.steps:  # what a run left that was killed, or its tasks that outlived it
-            for folder in temporary:
-                (destination.root / folder).remove_tree()
-            (destination.root / SCRATCH).remove_if_empty()
+        if done or self.step not in manifest.steps:
+            manifest.remove_strays()
         if done:
             session.reporter.say(f"{self.step}: complete already, nothing to do")
             return StageResult(self.step, path, done["facts"], 0.0, resumed=True)
-        manifest.begin(self.step, self.parameters(), identity, temporary)
+        scratch = f"{SCRATCH}/{self.step}-{uuid.uuid4().hex[:8]}"
+        manifest.begin(self.step, self.parameters(), identity, [scratch])
         started = time.monotonic()
         session.reporter.seconds.clear()
         facts = self.work(session, files, sources[0])

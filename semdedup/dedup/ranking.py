@@ -111,14 +111,20 @@ def rank_order(table: pa.Table, strategy: RankingStrategy, id_field: str = "id")
         keys = pa.table({"0": hashes, "id": ids})
         order = [("0", "ascending"), ("id", "ascending")]
     else:
-        columns = {str(i): _nan_as_null(table.column(name)) for i, name in enumerate(strategy.columns)}
+        columns = {str(i): _sortable(table.column(name)) for i, name in enumerate(strategy.columns)}
         keys = pa.table({**columns, "id": ids})
         order = [(str(i), "ascending" if up else "descending") for i, up in enumerate(strategy.ascending)]
         order.append(("id", "ascending" if strategy.id_ascending else "descending"))
     return pc.sort_indices(keys, sort_keys=order).to_numpy().astype(np.int64)  # nulls come last unless told otherwise
 
 
-def _nan_as_null(column: pa.ChunkedArray) -> pa.ChunkedArray:
+SORTED_AS = {pa.float16(): pa.float32(), pa.string_view(): pa.string(), pa.binary_view(): pa.binary()}
+"""Types that Arrow does not sort, and the types that hold the same values in the same order."""
+
+
+def _sortable(column: pa.ChunkedArray) -> pa.ChunkedArray:
+    """The column in a type that Arrow sorts, with null for NaN."""
     if pa.types.is_dictionary(column.type):
         column = column.cast(column.type.value_type)
+    column = column.cast(SORTED_AS.get(column.type, column.type))
     return pc.if_else(pc.is_nan(column), None, column) if pa.types.is_floating(column.type) else column

@@ -91,7 +91,7 @@ def best_match(
     # 256 by 2048 measured best of 16 shapes on the CPU: 8,000 rows take 1.4 times the product alone, with 1024 by
     # 1024 it is 2.3 times.
     batch = min(batch_size, max(64, min(BATCH, len(candidates) // 4)))
-    tile = min(len(candidates), max(batch, block_elements(queries) // 2 // batch))
+    tile = max(1, min(len(candidates), max(batch, block_elements(queries) // 2 // batch)))
     space = scratch(xp, "products", (min(batch, n) * tile,), np.float32)
     for start in range(0, n, batch):
         block = queries[start : start + batch]
@@ -107,6 +107,7 @@ def best_match(
                 edge = max(left, lowest)
                 product[:, edge - left :][xp.arange(edge, right) >= counts[:, None]] = -np.inf
             xp.maximum(best, product.max(axis=1), out=best)
+            xp.minimum(best, 1, out=best)  # scores end at 1: of rows a little longer than 1 all that reach it tie
             pairs = near_best(product, best, error)
             if len(pairs[0]) > product.size * CROWDED + len(block):
                 pairs = _thin_out(block, candidates[left:right], product, best, error)
