@@ -51,10 +51,16 @@ class Manifest:
         self.steps: dict[str, dict[str, Any]] = {}
         self.cache: dict[str, Any] = {}
         if self.location.exists():
-            content = self.location.read_json()
-            if content.get("format") != FORMAT:
+            try:
+                content = self.location.read_json()
+                found = content.get("format")
+            except (ValueError, AttributeError) as error:
                 raise OutputConflictError(
-                    f"{self.location} has format {content.get('format')!r}; this version of semdedup reads {FORMAT}"
+                    f"{self.location} is no manifest of semdedup; move it away, or choose another output path"
+                ) from error
+            if found != FORMAT:
+                raise OutputConflictError(
+                    f"{self.location} has format {found!r}; this version of semdedup reads {FORMAT}"
                 )
             self.steps, self.cache = content["steps"], content.get("cache", {})
 

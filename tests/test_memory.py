@@ -94,7 +94,7 @@ def test_the_assignment_of_a_partition_stays_within_its_formula(tmp_path: Path, 
     write(tmp_path / "input.parquet", n_rows)
     found = measure(ASSIGN, tmp_path, n_rows, DIM, 8)
     assert found["rows"] == n_rows
-    formula = partition_memory(n_rows, DIM, element_bytes=4, bucket_rows=found["largest"])
+    formula = partition_memory(n_rows, DIM, bucket_rows=found["largest"])
     assert found["grown"] <= formula + ALLOWANCE
     assert found["grown"] >= formula / 3  # a formula far above what is used would say nothing
 

@@ -16,7 +16,7 @@ from semdedup.dedup.ids import id_type
 from semdedup.dedup.inputs import LOW_INFORMATION, InputOptions
 from semdedup.dedup.ranking import RankingStrategy, rank_order
 from semdedup.dedup.similarity import max_similarity
-from semdedup.dedup.tables import ROWS_PER_BATCH, iter_rows, open_parquet, write_table
+from semdedup.dedup.tables import DECODING_BYTES, iter_rows, open_parquet, write_table
 from semdedup.storage import Location
 
 
@@ -73,9 +73,9 @@ def group_memory(n_rows: int, dim: int, batch_size: int) -> int:
 
     Clusters of a group are worked on one after the other, so that the rows of a group bound its work and not its
     memory. A cluster is held normalised, in rank order, and once more without repeated rows where some are equal;
-    beside it one batch as it is read, and five products of at most 4 MiB, or of one batch by 64 candidates.
+    beside it one batch as it is decoded, and five products of at most 4 MiB, or of one batch by 64 candidates.
     """
-    return 3 * 4 * n_rows * dim + 2 * 4 * ROWS_PER_BATCH * dim + 5 * max(4 << 20, 4 * batch_size * 64)
+    return 3 * 4 * n_rows * dim + DECODING_BYTES + 5 * max(4 << 20, 4 * batch_size * 64)
 
 
 def score_schema(ids: pa.DataType) -> pa.Schema:

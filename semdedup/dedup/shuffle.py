@@ -25,7 +25,7 @@ from semdedup.dedup.inputs import InputSchema, Partition
 from semdedup.dedup.kmeans import assign, distances_to_centroids
 from semdedup.dedup.ranking import COSINE_DISTANCE, L2_DISTANCE
 from semdedup.dedup.scan import Workspace
-from semdedup.dedup.tables import ROWS_PER_BATCH, read_arrow_batch, write_arrow, write_table
+from semdedup.dedup.tables import DECODING_BYTES, read_arrow_batch, write_arrow, write_table
 from semdedup.storage import Location
 
 ROW_GROUP_BYTES = 64 << 20
@@ -68,13 +68,13 @@ def piece_schema(schema: InputSchema) -> pa.Schema:
     )
 
 
-def partition_memory(n_rows: int, dim: int, element_bytes: int, bucket_rows: int) -> int:
+def partition_memory(n_rows: int, dim: int, bucket_rows: int) -> int:
     """Most bytes of embeddings that `assign_partition` holds at a time.
 
-    The whole partition normalised; one batch of it as it is read, and once more where faulty rows make a copy
-    necessary; and the rows of one bucket, gathered to be written. Other columns come on top.
+    The whole partition normalised; one batch of it as it is decoded; and the rows of one bucket, gathered to be
+    written. Other columns come on top.
     """
-    return 4 * n_rows * dim + 2 * ROWS_PER_BATCH * dim * element_bytes + 4 * bucket_rows * dim
+    return 4 * dim * (n_rows + bucket_rows) + DECODING_BYTES
 
 
 def piece_file(work: Workspace, position: int) -> Location:
