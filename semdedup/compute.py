@@ -7,9 +7,11 @@ import multiprocessing
 import uuid
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import dask
+import dask.utils
 import distributed
 from distributed.scheduler import KilledWorker
 
@@ -55,6 +57,10 @@ class ClusterOptions:
         for name, value in (("n_workers", self.n_workers), ("threads_per_worker", self.threads_per_worker)):
             if value is not None and value < 1:
                 raise ParameterError(f"{name} must be at least 1, got {value}")
+        try:
+            dask.utils.parse_bytes(0 if self.memory_limit in ("auto", None) else self.memory_limit)
+        except (ValueError, TypeError) as error:
+            raise ParameterError(f"memory_limit must be like 2GiB, or auto; got {self.memory_limit!r}") from error
 
 
 @dataclass(frozen=True)
@@ -206,12 +212,24 @@ def _start_gpu_cluster(options: ClusterOptions) -> Any:
 
 def _connect_to_scheduler(address: str | None, scheduler_file: str | None) -> distributed.Client:
     where = address or scheduler_file
+    if scheduler_file is not None and not Path(scheduler_file).exists():
+        raise ClusterError(
+            f"no such scheduler file: {scheduler_file}. `dask scheduler --scheduler-file FILE` writes it."
+        )
     try:
         return distributed.Client(address, scheduler_file=scheduler_file, timeout="15s", set_as_default=False)
     except (OSError, TimeoutError, ValueError) as error:
         raise ClusterError(
             f"no Dask scheduler answers at {where}: {error}. Start one with `dask scheduler` and give its address."
         ) from error
+
+
+def _default_client() -> distributed.Client | None:
+    try:
+        client = distributed.default_client()
+    except ValueError:  # there is none
+        return None
+    return client if client.status == "running" and not client.asynchronous else None
 
 
 @contextlib.contextmanager
@@ -229,14 +247,15 @@ def client_for(client: distributed.Client | str | None, options: ClusterOptions)
             )
         if client.asynchronous:
             raise ParameterError("client is asynchronous; give one made with asynchronous=False")
+        if client.status != "running":
+            raise ClusterError(f"the client is {client.status}; give one that is connected")
         yield client
         return
     elif not (options.scheduler or options.scheduler_file):
-        with contextlib.suppress(ValueError):  # there is no default client
-            default = distributed.default_client()
-            if default.status == "running" and not default.asynchronous:
-                yield default
-                return
+        default = _default_client()
+        if default is not None:
+            yield default
+            return
     with connect(options) as own:
         yield own
 

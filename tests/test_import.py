@@ -1,26 +1,40 @@
 """What importing semdedup brings along, and what it offers."""
 
+import inspect
 import subprocess
 import sys
 
 import semdedup
 from semdedup import errors
 
+HEAVY = {"cupy", "cudf", "cuml", "dask_cuda", "dask_cudf", "raft_dask", "torch", "sklearn"}
+
 
 def test_importing_needs_no_gpu_and_none_of_its_packages() -> None:
-    code = "import sys, semdedup, semdedup.cli; print(*{name.split('.')[0] for name in sys.modules})"
+    modules = "semdedup, semdedup.cli, semdedup.demo, semdedup.doctor"
+    code = f"import sys, {modules}; print(*{{name.split('.')[0] for name in sys.modules}})"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    loaded = set(done.stdout.split())
-    assert not loaded & {"cupy", "cudf", "cuml", "dask_cuda", "dask_cudf", "raft_dask", "torch", "sklearn"}
+    assert not set(done.stdout.split()) & HEAVY
+    assert not done.stderr
 
 
 def test_the_public_names_are_a_sorted_list_and_all_there() -> None:
-    assert semdedup.__all__ == sorted(semdedup.__all__)
+    assert semdedup.__all__ == sorted(set(semdedup.__all__))
     assert all(hasattr(semdedup, name) for name in semdedup.__all__)
 
 
-def test_every_error_has_the_one_base_and_parameter_errors_are_value_errors() -> None:
+def test_every_public_name_that_is_imported_is_in_the_list() -> None:
+    offered = {name for name, value in vars(semdedup).items() if "semdedup" in getattr(value, "__module__", "")}
+    assert offered == set(semdedup.__all__)
+
+
+def test_every_public_name_says_what_it_is() -> None:
+    assert all(inspect.getdoc(getattr(semdedup, name)) for name in semdedup.__all__)
+
+
+def test_every_error_has_the_one_base_is_public_and_parameter_errors_are_value_errors() -> None:
     found = [value for value in vars(errors).values() if isinstance(value, type)]
-    assert len(found) > 5
     assert all(issubclass(error, semdedup.SemdedupError) for error in found)
+    assert {error.__name__ for error in found} == {name for name in semdedup.__all__ if name.endswith("Error")}
     assert issubclass(semdedup.ParameterError, ValueError)
+    assert [error for error in found if issubclass(error, ValueError)] == [semdedup.ParameterError]

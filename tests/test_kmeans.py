@@ -1,5 +1,6 @@
 """K-means on arrays: exact decisions, sums in any order, starts that are worth their cost."""
 
+import math
 from types import ModuleType
 
 import numpy as np
@@ -9,6 +10,7 @@ from hypothesis import strategies as st
 from sklearn.cluster import KMeans
 
 from semdedup.arrays import to_host
+from semdedup.dedup import kmeans
 from semdedup.dedup.exact import on_grid, unit_rows
 from semdedup.dedup.kmeans import (
     SUM_GRID_BITS,
@@ -41,6 +43,54 @@ def test_every_row_gets_the_nearest_centroid_for_any_batch_size(
     np.testing.assert_allclose(distances[np.arange(n), labels], distances.min(axis=1), rtol=0, atol=1e-14)
 
 
+HALVES = st.lists(st.sampled_from([-0.5, 0.0, 0.5]), min_size=4, max_size=4)
+
+
+@given(
+    rows=st.lists(HALVES, max_size=30),
+    centroids=st.lists(HALVES, min_size=1, max_size=12),
+    batch=st.none() | st.integers(1, 40),
+)
+def test_ties_go_to_the_first_of_the_nearest_centroids(
+    xp: ModuleType, rows: list[list[float]], centroids: list[list[float]], batch: int | None
+) -> None:
+    x, c = np.array(rows, dtype=np.float32).reshape(-1, 4), np.array(centroids, dtype=np.float32)
+    distances = ((x[:, None] - c) ** 2).sum(axis=2)  # sums of quarters: exact
+    assert to_host(assign(xp.asarray(x), xp.asarray(c), batch)).tolist() == distances.argmin(axis=1).tolist()
+
+
+@given(seed=st.integers(0, 2**32), width=st.sampled_from([1.0, 1e-3, 1e-6]), batch=st.integers(1, 200))
+def test_a_label_does_not_depend_on_the_rows_it_is_found_with(
+    xp: ModuleType, seed: int, width: float, batch: int
+) -> None:
+    rng = np.random.default_rng(seed)
+    rows = xp.asarray(topics(rng, 120, 24, 4))
+    centroids = xp.asarray(unit_rows(1 + width * rng.standard_normal((30, 24))))  # nearly equal
+    labels = to_host(assign(rows, centroids))
+    np.testing.assert_array_equal(to_host(assign(rows, centroids, batch)), labels)
+    order = rng.permutation(120)
+    np.testing.assert_array_equal(to_host(assign(rows[xp.asarray(order)], centroids)), labels[order])
+    assert to_host(assign(rows[7:8], centroids))[0] == labels[7]
+
+
+@pytest.mark.parametrize("elements", [1, 1 << 6, 1 << 11])
+def test_the_size_of_a_product_changes_no_label_and_no_sum(
+    xp: ModuleType, rng: np.random.Generator, monkeypatch: pytest.MonkeyPatch, elements: int
+) -> None:
+    part, centroids = xp.asarray(on_grid(topics(rng, 300, 16, 5), SUM_GRID_BITS)), xp.asarray(topics(rng, 70, 16, 5))
+    labels, sums = assign(part, centroids), lloyd_sums(part, centroids)
+    monkeypatch.setattr(kmeans, "block_elements", lambda *arrays: elements)
+    np.testing.assert_array_equal(to_host(assign(part, centroids)), to_host(labels))
+    again = lloyd_sums(part, centroids)
+    np.testing.assert_array_equal(to_host(again.rows), to_host(sums.rows))
+    np.testing.assert_array_equal(to_host(again.counts), to_host(sums.counts))
+
+
+def test_no_rows_have_no_labels(xp: ModuleType) -> None:
+    labels = assign(xp.empty((0, 3), dtype=np.float32), xp.zeros((4, 3), dtype=np.float32))
+    assert (labels.shape, labels.dtype) == ((0,), np.int32)
+
+
 def test_of_equal_centroids_the_first_is_taken(xp: ModuleType, rng: np.random.Generator) -> None:
     rows = topics(rng, 400, 32, 4)
     centroids = np.repeat(topics(rng, 5, 32, 4), 3, axis=0)
@@ -57,7 +107,31 @@ def test_distances_are_those_of_the_definition(xp: ModuleType, rng: np.random.Ge
     np.testing.assert_allclose(cosine, 1 - (rows * own).sum(axis=1) / np.linalg.norm(own, axis=1), atol=1e-7)
 
 
-@settings(max_examples=25, deadline=None)
+def test_the_distance_to_a_centroid_without_direction_is_one(xp: ModuleType) -> None:
+    rows, centroids = xp.asarray([[0.6, 0.8]], dtype=np.float32), xp.zeros((1, 2), dtype=np.float32)
+    l2, cosine = distances_to_centroids(rows, centroids, xp.asarray([0]))
+    assert to_host(l2).tolist() == to_host(cosine).tolist() == [1]
+
+
+def test_the_distance_of_a_row_to_itself_is_zero(xp: ModuleType, rng: np.random.Generator) -> None:
+    rows = xp.asarray(topics(rng, 50, 33, 5))
+    l2, cosine = map(to_host, distances_to_centroids(rows, rows, xp.arange(50)))
+    assert not l2.any()
+    assert cosine.max() < 1e-6
+
+
+@given(st.integers(0, 2**32), st.integers(1, 60), st.integers(1, 8))
+def test_sums_and_counts_are_those_of_the_rows_of_each_label(xp: ModuleType, seed: int, n: int, k: int) -> None:
+    rng = np.random.default_rng(seed)
+    part, centroids = on_grid(topics(rng, n, 5, 3), SUM_GRID_BITS), topics(rng, k, 5, 3)
+    labels = to_host(assign(xp.asarray(part), xp.asarray(centroids)))
+    found = lloyd_sums(xp.asarray(part), xp.asarray(centroids))
+    assert to_host(found.counts).tolist() == np.bincount(labels, minlength=k).tolist()
+    for label, total in enumerate(to_host(found.rows)):
+        assert total.tolist() == [math.fsum(column) for column in part[labels == label].T.astype(float)]
+
+
+@settings(max_examples=25)
 @given(st.integers(0, 2**32), st.lists(st.integers(0, 500), max_size=6))
 def test_sums_of_parts_add_up_to_the_same_bits_for_any_cutting(seed: int, cuts: list[int]) -> None:
     rng = np.random.default_rng(seed)
@@ -76,9 +150,28 @@ def test_the_same_seeds_on_every_backend_and_none_twice(xp: ModuleType, rng: np.
     assert len(set(found.tolist())) == 50
 
 
-def test_where_all_rows_are_equal_the_first_rows_fill_up() -> None:
-    sample = np.ones((6, 4), dtype=np.float32) / 2
+@given(st.integers(0, 2**32), st.lists(st.integers(0, 7), min_size=1, max_size=40), st.data())
+def test_rows_that_differ_are_chosen_before_any_row_twice(
+    xp: ModuleType, seed: int, which: list[int], data: st.DataObject
+) -> None:
+    k = data.draw(st.integers(1, len(which)))
+    sample = np.eye(8, dtype=np.float32)[which]
+    found = seeds(xp.asarray(sample), k, np.random.default_rng(seed))
+    assert len(set(found.tolist())) == k
+    assert len({which[position] for position in found}) == min(k, len(set(which)))
+
+
+def test_where_all_rows_are_equal_the_first_rows_fill_up(xp: ModuleType) -> None:
+    sample = xp.ones((6, 4), dtype=np.float32) / 2
+    found = seeds(sample, 4, np.random.default_rng(0)).tolist()
+    assert found[1:] == [position for position in range(6) if position != found[0]][:3]
     assert sorted(seeds(sample, 6, np.random.default_rng(0)).tolist()) == list(range(6))
+
+
+def test_another_generator_chooses_other_seeds(rng: np.random.Generator) -> None:
+    sample = topics(rng, 400, 12, 10)
+    first, other = (seeds(sample, 20, np.random.default_rng(seed)).tolist() for seed in (1, 2))
+    assert first != other
 
 
 def test_means_and_inertia_follow_from_the_sums() -> None:
@@ -88,6 +181,29 @@ def test_means_and_inertia_follow_from_the_sums() -> None:
     means, inertia = next_centroids(old, sums)
     np.testing.assert_allclose(means, [(rows[0] + rows[1]) / 2, rows[2], old[2]], rtol=1e-6)
     np.testing.assert_allclose(inertia, ((rows[:2] - means[0]) ** 2).sum(), rtol=1e-5)
+
+
+@settings(max_examples=30)
+@given(st.integers(0, 2**32), st.integers(1, 12))
+def test_the_inertia_is_the_sum_of_square_distances_and_never_grows(seed: int, k: int) -> None:
+    rng = np.random.default_rng(seed)
+    sample = on_grid(topics(rng, 200, 9, 4), SUM_GRID_BITS)
+    centroids, previous = sample[:k], np.inf
+    for _ in range(6):
+        labels = assign(sample, centroids)
+        centroids, inertia = next_centroids(centroids, lloyd_sums(sample, centroids))
+        direct = ((sample.astype(float) - centroids[labels]) ** 2).sum()
+        # rows are of length 1 within 2**-24, and centroids rounded to float32
+        assert inertia == pytest.approx(direct, abs=200 * 2.0**-22)
+        assert inertia <= previous + 200 * 2.0**-22
+        previous = inertia
+
+
+def test_a_cluster_without_rows_keeps_its_centroid() -> None:
+    old = np.array([[0.25, 0.5], [1, 0]], dtype=np.float32)
+    means, _ = next_centroids(old, Sums(np.array([[0, 0], [3, 0]], dtype=np.float64), np.array([0, 3])))
+    assert means.tolist() == [[0.25, 0.5], [1, 0]]
+    assert old.tolist() == [[0.25, 0.5], [1, 0]]
 
 
 def test_seeding_and_iterations_reach_the_inertia_of_scikit_learn(rng: np.random.Generator) -> None:

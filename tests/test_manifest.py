@@ -1,71 +1,225 @@
-"""The manifest: begin, commit, resume, refuse, clear."""
+"""The manifest: begin, announce, commit, resume, refuse, clear."""
 
+import json
+import re
 from pathlib import Path
 
 import pytest
 
-from semdedup import InputError, OutputConflictError
-from semdedup.manifest import FILE_NAME, Manifest, fingerprint
+from semdedup import InputError, OutputConflictError, ParameterError
+from semdedup.manifest import FILE_NAME, SCRATCH, Manifest, fingerprint
 from semdedup.storage import FileInfo, Location
 
-SOURCE = fingerprint([FileInfo("a", 10, "1"), FileInfo("b", 20, "1")])
+FILES = [FileInfo("a", 10, "1"), FileInfo("b", 20, "1")]
+SOURCE = fingerprint(FILES)
 
 
-@pytest.fixture
-def root(tmp_path: Path) -> Location:
-    return Location.of(tmp_path / "out")
+@pytest.fixture(params=["local", "s3"])
+def root(request: pytest.FixtureRequest, tmp_path: Path) -> Location:
+    """The folder of a result: on this machine, or in a bucket of its own."""
+    if request.param == "local":
+        return Location.of(tmp_path / "out")
+    bucket, options = request.getfixturevalue("s3")
+    return Location.of(f"{bucket}/out", options)
+
+
+def write(root: Location, *names: str) -> None:
+    for name in names:
+        (root / name).write_bytes(b"x")
+
+
+def names_below(root: Location) -> list[str]:
+    return [file.url[len(root.url) + 1 :] for file in root.files()]
+
+
+def test_a_folder_without_a_manifest_has_no_steps(root: Location) -> None:
+    manifest = Manifest(root)
+    assert (manifest.steps, manifest.files, manifest.committed("kmeans")) == ({}, set(), None)
+    manifest.check("kmeans", {"k": 3}, SOURCE)
+    assert names_below(root) == []
 
 
 def test_a_step_is_begun_then_committed_and_found_again(root: Location) -> None:
     manifest = Manifest(root)
     manifest.begin("kmeans", {"k": 3}, SOURCE, ["_scratch"])
     assert Manifest(root).committed("kmeans") is None
-    manifest.commit("kmeans", ["kmeans_results/a"], {"rows": 5})
+    manifest.commit("kmeans", ["kmeans_results/b", "kmeans_results/a"], {"rows": 5})
     record = Manifest(root).committed("kmeans")
     assert record is not None
-    assert (record["facts"], record["files"]) == ({"rows": 5}, ["kmeans_results/a"])
-    assert "semdedup" in record["versions"]
+    assert (record["facts"], record["files"]) == ({"rows": 5}, ["kmeans_results/a", "kmeans_results/b"])
+    assert {"python", "semdedup", "dask", "numpy", "pandas", "pyarrow"} == record["versions"].keys()
+    assert Manifest(root).files == {"kmeans_results/a", "kmeans_results/b"}
 
 
-def test_every_difference_is_named(root: Location) -> None:
+def test_beginning_again_changes_nothing(root: Location) -> None:
     manifest = Manifest(root)
-    manifest.begin("kmeans", {"k": 3, "tol": 0.1, "same": None}, SOURCE, [])
-    manifest.check("kmeans", {"k": 3, "tol": 0.1, "same": None}, SOURCE)
-    manifest.check("another", {}, SOURCE)
-    with pytest.raises(OutputConflictError, match=r"(?s)k: 3 there, 4 now.*tol: 0.1 there, 0.2 now.*clear_output"):
-        manifest.check("kmeans", {"k": 4, "tol": 0.2, "same": None}, SOURCE)
-    with pytest.raises(OutputConflictError, match="changed since"):
-        manifest.check(
-            "kmeans", {"k": 3, "tol": 0.1, "same": None}, fingerprint([FileInfo("a", 10, "2"), FileInfo("b", 20, "1")])
-        )
+    manifest.begin("kmeans", {"k": 3}, SOURCE, ["_scratch"])
+    before = (root / FILE_NAME).read_bytes()
+    manifest.begin("kmeans", {"k": 3}, SOURCE, ["_scratch"])
+    Manifest(root).begin("kmeans", {"k": 3}, SOURCE, ["_scratch"])
+    assert (root / FILE_NAME).read_bytes() == before
+    manifest.commit("kmeans", [], {})
+    Manifest(root).begin("kmeans", {"k": 3}, SOURCE, ["_scratch"])
+    assert Manifest(root).committed("kmeans"), "a step that was committed stays so"
 
 
-def test_the_fingerprint_does_not_depend_on_the_order_of_the_files() -> None:
-    assert fingerprint([FileInfo("b", 20, "1"), FileInfo("a", 10, "1")]) == SOURCE
+def test_steps_are_kept_apart(root: Location) -> None:
+    manifest = Manifest(root)
+    manifest.begin("kmeans", {"k": 3}, SOURCE, [])
+    manifest.commit("kmeans", ["a"], {})
+    manifest.begin("pairwise", {"batch": 1}, SOURCE, [])
+    assert Manifest(root).committed("kmeans")
+    assert not Manifest(root).committed("pairwise")
+    Manifest(root).check("pairwise", {"batch": 1}, SOURCE)
+    with pytest.raises(OutputConflictError, match="the step 'pairwise'"):
+        Manifest(root).check("pairwise", {"k": 3}, SOURCE)
+
+
+PARAMETERS = {"k": 3, "tol": 0.1, "none": None, "pair": (1, 2)}
+MANY = "2 files of 30 bytes there, "
+
+
+@pytest.mark.parametrize(
+    ("parameters", "files", "differences"),
+    [
+        ({**PARAMETERS, "k": 4}, FILES, ["k: 3 there, 4 now"]),
+        ({**PARAMETERS, "k": 4, "tol": 0.2}, FILES, ["k: 3 there, 4 now", "tol: 0.1 there, 0.2 now"]),
+        ({**PARAMETERS, "pair": (1, 3)}, FILES, ["pair: [1, 2] there, [1, 3] now"]),
+        ({**PARAMETERS, "new": 1}, FILES, ["new: None there, 1 now"]),
+        (PARAMETERS, FILES[:1], [f"input: {MANY}1 files of 10 bytes now"]),
+        (PARAMETERS, [FILES[0], FileInfo("b", 20, "2")], [f"input: {MANY}2 files of 30 bytes now, changed since"]),
+        (PARAMETERS, [FILES[0], FileInfo("c", 20, "1")], [f"input: {MANY}2 files of 30 bytes now, changed since"]),
+        (PARAMETERS, [FILES[0], FileInfo("b", 21, "1")], [f"input: {MANY}2 files of 31 bytes now, changed since"]),
+    ],
+    ids=["one", "two", "in a list", "a new one", "a file less", "another stamp", "another name", "another size"],
+)
+def test_every_difference_is_named_with_the_option_that_clears(
+    tmp_path: Path, parameters: dict, files: list[FileInfo], differences: list[str]
+) -> None:
+    manifest = Manifest(Location.of(tmp_path))
+    manifest.begin("kmeans", PARAMETERS, SOURCE, [])
+    with pytest.raises(OutputConflictError, match=re.escape(str(tmp_path))) as found:
+        Manifest(Location.of(tmp_path)).check("kmeans", parameters, fingerprint(files))
+    assert [line.strip() for line in str(found.value).splitlines()[1:-1]] == differences
+    assert "clear_output=True (--overwrite)" in str(found.value)
+
+
+def test_the_same_parameters_and_input_pass_however_they_were_written(tmp_path: Path) -> None:
+    manifest = Manifest(Location.of(tmp_path))
+    manifest.begin("kmeans", PARAMETERS, SOURCE, [])
+    for again in (manifest, Manifest(Location.of(tmp_path))):
+        again.check("kmeans", {**PARAMETERS, "pair": [1, 2]}, fingerprint(FILES[::-1]))
+        again.check("kmeans", PARAMETERS)
+        again.check("another", {"anything": 1}, SOURCE)
+
+
+def test_the_fingerprint_tells_inputs_apart_but_not_their_order() -> None:
+    assert fingerprint(FILES[::-1]) == SOURCE
+    assert (SOURCE["files"], SOURCE["bytes"]) == (2, 30)
+    others = [[], FILES[:1], [*FILES, FileInfo("c", 0, "")], [FILES[0], FileInfo("b", 20, "2")]]
+    digests = {fingerprint(files)["digest"] for files in [FILES, *others]}
+    assert len(digests) == 5
 
 
 def test_clearing_deletes_what_is_on_record_and_nothing_else(root: Location) -> None:
     manifest = Manifest(root)
     manifest.begin("kmeans", {}, SOURCE, ["_partial"])
-    for name in ("results/ours", "results/deep/ours", "results/theirs", "_partial/x", "theirs"):
-        (root / name).write_bytes(b"x")
-    Path(root.url, "empty of theirs").mkdir()
+    write(root, "results/ours", "results/deep/ours", "results/theirs", "_partial/x", "_partial/d/y", "theirs")
     manifest.commit("kmeans", ["results/ours", "results/deep/ours"], {})
-    manifest.clear()
-    left = sorted(str(path.relative_to(root.url)) for path in Path(root.url).rglob("*"))
-    assert left == ["empty of theirs", "results", "results/theirs", "theirs"]
+    Manifest(root).clear()
+    assert names_below(root) == ["results/theirs", "theirs"]
+    assert Manifest(root).steps == {}
 
 
-def test_a_refusal_takes_back_what_was_begun(root: Location) -> None:
+def test_clearing_leaves_empty_folders_of_others_and_takes_its_own(tmp_path: Path) -> None:
+    root = Location.of(tmp_path / "out")
     manifest = Manifest(root)
-    manifest.begin("kmeans", {}, SOURCE, ["_scratch/kmeans"])
-    (root / "_scratch/kmeans/x").write_bytes(b"x")
-    with pytest.raises(InputError), manifest.refusing("kmeans"):
-        raise InputError("no rows")
-    assert not Path(root.url).exists()
+    manifest.begin("kmeans", {}, SOURCE, [])
+    write(root, "a/b/c/ours", "a/theirs/ours")
+    (tmp_path / "out/a/theirs/empty").mkdir()
+    manifest.commit("kmeans", ["a/b/c/ours", "a/theirs/ours"], {})
+    manifest.clear()
+    assert [str(path.relative_to(tmp_path)) for path in sorted((tmp_path / "out").rglob("*"))] == [
+        "out/a",
+        "out/a/theirs",
+        "out/a/theirs/empty",
+    ]
+
+
+def test_clearing_finds_what_a_killed_run_was_putting_in_place(root: Location) -> None:
+    manifest = Manifest(root)
+    manifest.begin("kmeans", {}, SOURCE, ["_partial_results"])
+    manifest.announce("kmeans", ["results/a", "results/b"])
+    write(root, "results/a", "_partial_results/b")  # killed in the middle of the move
+    Manifest(root).clear()
+    assert names_below(root) == []
+
+
+def test_clearing_what_semdedup_did_not_write_deletes_nothing(root: Location) -> None:
+    write(root, "a", "_manifest.txt")
+    Manifest(root).clear()
+    assert names_below(root) == ["_manifest.txt", "a"]
+
+
+def test_the_results_of_a_cache_are_told_of_and_their_copies_are_ours(root: Location, tmp_path: Path) -> None:
+    cache = Manifest(Location.of(tmp_path / "cache"))
+    cache.begin("kmeans", {}, SOURCE, [])
+    write(cache.root, "clusters/a")
+    cache.commit("kmeans", ["clusters/a"], {"rows": 5})
+    manifest = Manifest(root)
+    write(root, "_quarantine/a")
+    manifest.include(cache, ["_quarantine/a"])
+    told = json.loads((root / FILE_NAME).read_bytes())["cache"]
+    assert (told["root"], told["steps"]["kmeans"]["facts"]) == (str(tmp_path / "cache"), {"rows": 5})
+    assert Manifest(root).committed("kmeans") is None, "it stands elsewhere"
+    Manifest(root).clear()
+    assert names_below(root) == []
+    assert names_below(cache.root) == [FILE_NAME, "clusters/a"]
+
+
+@pytest.mark.parametrize("error", [InputError, ParameterError])
+def test_a_refusal_takes_back_what_was_begun(root: Location, error: type[Exception]) -> None:
+    manifest = Manifest(root)
+    manifest.begin("kmeans", {}, SOURCE, [f"{SCRATCH}/kmeans", "_partial"])
+    write(root, f"{SCRATCH}/kmeans/x", "_partial/y")
+    with pytest.raises(error), manifest.refusing("kmeans"):
+        raise error("no")
+    assert names_below(root) == []
+    assert not root.exists()
+
+
+def test_a_refusal_keeps_the_steps_before_it_and_what_is_not_ours(root: Location) -> None:
+    manifest = Manifest(root)
+    manifest.begin("kmeans", {}, SOURCE, [])
+    write(root, "clusters/a", "theirs")
+    manifest.commit("kmeans", ["clusters/a"], {})
+    manifest.begin("pairwise", {}, SOURCE, ["_partial"])
+    with pytest.raises(InputError), manifest.refusing("pairwise"):
+        raise InputError("no")
+    assert names_below(root) == [FILE_NAME, "clusters/a", "theirs"]
+    assert list(Manifest(root).steps) == ["kmeans"]
+
+
+def test_other_failures_leave_a_step_to_be_resumed(root: Location) -> None:
+    manifest = Manifest(root)
+    manifest.begin("kmeans", {}, SOURCE, ["_partial"])
+    write(root, "_partial/x")
+    with pytest.raises(RuntimeError), manifest.refusing("kmeans"):
+        raise RuntimeError
+    assert names_below(root) == [FILE_NAME, "_partial/x"]
 
 
 def test_another_format_is_refused(root: Location) -> None:
     (root / FILE_NAME).write_json({"format": 99, "steps": {}})
-    with pytest.raises(OutputConflictError, match="99"):
+    with pytest.raises(OutputConflictError, match="format 99; this version of semdedup reads 1"):
         Manifest(root)
+
+
+@pytest.mark.parametrize(
+    "content", [b"", b"[1]", b'"x"', b"{", b"\xff"], ids=["empty", "a list", "text", "cut off", "binary"]
+)
+def test_a_file_of_the_same_name_that_is_no_manifest_is_refused_and_kept(root: Location, content: bytes) -> None:
+    (root / FILE_NAME).write_bytes(content)
+    with pytest.raises(OutputConflictError, match=f"{root}/{FILE_NAME} is no manifest of semdedup"):
+        Manifest(root)
+    assert (root / FILE_NAME).read_bytes() == content

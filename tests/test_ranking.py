@@ -1,9 +1,11 @@
 """Rank: who is kept."""
 
+from collections.abc import Callable
+
 import numpy as np
 import pyarrow as pa
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from semdedup import ParameterError, RankingStrategy
@@ -50,10 +52,79 @@ STRATEGIES = [
 ]
 
 
-@settings(max_examples=40, deadline=None)
 @given(st.permutations(range(5)), st.sampled_from(STRATEGIES))
 def test_the_order_does_not_depend_on_how_the_rows_stand(order: list[int], strategy: RankingStrategy) -> None:
     assert ranked(strategy, TABLE.take(order)) == ranked(strategy)
+
+
+VALUES = st.sampled_from([None, float("nan"), -1.5, 0.0, 0.5, 2.0])
+LEVELS = st.sampled_from([None, 1, 2, 3])
+TEXT_IDS = st.lists(st.text(max_size=4), max_size=12, unique=True)
+NUMBER_IDS = st.lists(st.integers(-(2**63), 2**63 - 1), max_size=12, unique=True)
+
+
+@given(ids=TEXT_IDS | NUMBER_IDS, directions=st.tuples(st.booleans(), st.booleans()), data=st.data())
+def test_the_order_is_that_of_sorting_with_what_is_missing_last(
+    ids: list[str] | list[int], directions: tuple[bool, bool], data: st.DataObject
+) -> None:
+    rows = [(data.draw(VALUES), data.draw(LEVELS), key) for key in ids]
+
+    def key(row: tuple) -> list[tuple]:
+        parts = []
+        for value, ascending in zip(row[:2], directions, strict=True):
+            missing = value is None or value != value
+            parts.append((missing, 0 if missing else value if ascending else -value))
+        return [*parts, row[2].encode() if isinstance(row[2], str) else row[2]]
+
+    kind = pa.string() if all(isinstance(value, str) for value in ids) else pa.int64()
+    table = pa.table(
+        {
+            "id": pa.array(ids, kind),
+            "value": pa.array([row[0] for row in rows], pa.float64(), from_pandas=False),
+            "level": pa.array([row[1] for row in rows], pa.int8()),
+        }
+    )
+    order = rank_order(table, RankingStrategy.metadata_based(["value", "level"], directions))
+    assert [rows[position][2] for position in order] == [row[2] for row in sorted(rows, key=key)]
+
+
+@pytest.mark.parametrize("id_type", [pa.string(), pa.int64(), pa.uint64()], ids=str)
+@pytest.mark.parametrize("strategy", STRATEGIES[:3], ids=["hard", "easy", "random"])
+def test_no_rows_and_one_row_have_an_order(strategy: RankingStrategy, id_type: pa.DataType) -> None:
+    for n in (0, 1):
+        columns = {name: pa.array([0.5] * n, pa.float32()) for name in ("cosine_dist_to_cent", "l2_dist_to_cent")}
+        table = pa.table({"id": pa.array(["1"] * n).cast(id_type), **columns})
+        order = rank_order(table, strategy)
+        assert (order.tolist(), order.dtype) == ([0] * n, np.int64)
+
+
+@pytest.mark.parametrize(
+    ("column", "ascending", "expected"),
+    [
+        (pa.array(["b", None, "a"]).dictionary_encode(), True, "zxy"),
+        (pa.array([True, False, None]), True, "yxz"),
+        (pa.array([True, False, None]), False, "xyz"),
+        (pa.array([2, 1, None], pa.timestamp("s")), False, "xyz"),
+        (pa.array([2**63, 1, None], pa.uint64()), True, "yxz"),
+        (pa.array([np.float16(2), np.float16("nan"), np.float16(1)]), True, "zxy"),
+        (pa.array(["b", None, "a"], pa.string_view()), True, "zxy"),
+        (pa.array([b"b", None, b"a"], pa.binary_view()), True, "zxy"),
+        (pa.array(["2.5", None, "-1"]).cast(pa.decimal128(4, 1)), True, "zxy"),
+        (pa.nulls(3, pa.string()), False, "xyz"),
+        (pa.nulls(3), False, "xyz"),
+    ],
+    ids=lambda value: str(value.type) if isinstance(value, pa.Array) else "",
+)
+def test_columns_of_any_ordered_type_rank(column: pa.Array, ascending: bool, expected: str) -> None:
+    table = pa.table({"id": ["x", "y", "z"], "column": column})
+    check_rankable(table.schema, RankingStrategy.metadata_based("column"), "the file")
+    assert ranked(RankingStrategy.metadata_based("column", ascending), table) == expected
+
+
+def test_the_order_of_chunks_is_that_of_the_whole() -> None:
+    table = pa.concat_tables([TABLE.slice(3), TABLE.slice(0, 0), TABLE.slice(0, 3)])
+    for strategy in STRATEGIES:
+        assert ranked(strategy, table) == ranked(strategy)
 
 
 def test_a_random_rank_depends_on_its_seed_and_on_the_id_alone() -> None:
@@ -71,19 +142,36 @@ def test_whole_numbers_break_ties_as_numbers() -> None:
 
 
 @pytest.mark.parametrize(
-    "make",
+    ("make", "named"),
     [
-        lambda: RankingStrategy.metadata_based([]),
-        lambda: RankingStrategy.metadata_based(["a", "a"]),
-        lambda: RankingStrategy.metadata_based(["a", "b"], [True]),
-        lambda: RankingStrategy.by_distance("hardest", "cosine"),
-        lambda: RankingStrategy.by_distance("hard", "manhattan"),
-        lambda: check_rankable(TABLE.schema, RankingStrategy.metadata_based("absent"), "the file"),
-        lambda: check_rankable(
-            pa.schema([("x", pa.list_(pa.int8()))]), RankingStrategy.metadata_based("x"), "the file"
+        (lambda: RankingStrategy.metadata_based([]), "at least one column"),
+        (lambda: RankingStrategy.metadata_based(["a", "a"]), "none twice"),
+        (lambda: RankingStrategy.metadata_based(["a", "b"], [True]), r"one for each of \['a', 'b'\]"),
+        (lambda: RankingStrategy.by_distance("hardest", "cosine"), "one of hard, easy, soft, random; got 'hardest'"),
+        (lambda: RankingStrategy.by_distance("hard", "manhattan"), "cosine or l2; got 'manhattan'"),
+        (lambda: RankingStrategy.by_distance("random", "manhattan"), "cosine or l2"),
+        (
+            lambda: check_rankable(TABLE.schema, RankingStrategy.metadata_based("absent"), "the file"),
+            "'absent', which the file does not have; it has id, .*metadata_fields",
+        ),
+        (
+            lambda: check_rankable(
+                pa.schema([("x", pa.list_(pa.int8()))]), RankingStrategy.metadata_based("x"), "the file"
+            ),
+            "'x' in the file is list",
         ),
     ],
+    ids=[
+        "no column",
+        "a column twice",
+        "a direction too few",
+        "what",
+        "by what",
+        "by what, at random",
+        "absent",
+        "list",
+    ],
 )
-def test_what_cannot_rank_is_refused(make) -> None:
-    with pytest.raises(ParameterError):
+def test_what_cannot_rank_is_refused(make: Callable[[], object], named: str) -> None:
+    with pytest.raises(ParameterError, match=named):
         make()

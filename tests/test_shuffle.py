@@ -24,7 +24,7 @@ from semdedup.dedup.shuffle import (
     piece_file,
     write_clusters,
 )
-from semdedup.dedup.tables import read_arrow_batch, read_table
+from semdedup.dedup.tables import DECODING_BYTES, read_arrow_batch, read_table
 from semdedup.storage import Location
 
 
@@ -114,9 +114,8 @@ def test_clusters_that_fit_are_one_file_and_only_the_large_one_is_cut() -> None:
     ]
 
 
-def test_the_memory_of_a_partition_does_not_depend_on_the_input() -> None:
-    whole = partition_memory(100_000, 256, element_bytes=4, bucket_rows=10_000)
-    assert whole == 4 * 256 * (100_000 + 2 * 16_384 + 10_000)
+def test_the_memory_of_a_partition_is_its_rows_a_bucket_and_a_batch_being_decoded() -> None:
+    assert partition_memory(100_000, 256, 10_000) == 4 * 256 * (100_000 + 10_000) + DECODING_BYTES
 
 
 FAULTY = {3: None, 7: [0.0, 0.0, 0.0], 11: [1.0, float("nan"), 0.0]}
