@@ -21,6 +21,7 @@ from semdedup.preflight import check_backend, check_paths, check_versions, descr
 from semdedup.progress import Reporter
 from semdedup.storage import Location
 
+SECONDS_TO_WAIT_FOR_SCHEDULER = 15
 SECONDS_TO_WAIT_FOR_WORKERS = 30
 TASKS_PER_SLOT = 2
 """Tasks in flight for each thread of the workers: one that runs and one that waits, so that no thread idles."""
@@ -214,10 +215,13 @@ def _connect_to_scheduler(address: str | None, scheduler_file: str | None) -> di
     where = address or scheduler_file
     if scheduler_file is not None and not Path(scheduler_file).exists():
         raise ClusterError(
-            f"no such scheduler file: {scheduler_file}. `dask scheduler --scheduler-file FILE` writes it."
+            f"no Dask scheduler answers at {scheduler_file}: there is no such file. "
+            "`dask scheduler --scheduler-file FILE` writes one."
         )
     try:
-        return distributed.Client(address, scheduler_file=scheduler_file, timeout="15s", set_as_default=False)
+        return distributed.Client(
+            address, scheduler_file=scheduler_file, timeout=SECONDS_TO_WAIT_FOR_SCHEDULER, set_as_default=False
+        )
     except (OSError, TimeoutError, ValueError) as error:
         raise ClusterError(
             f"no Dask scheduler answers at {where}: {error}. Start one with `dask scheduler` and give its address."

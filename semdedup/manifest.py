@@ -11,6 +11,7 @@ import contextlib
 import hashlib
 import json
 import platform
+import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import cache
 from importlib.metadata import version
@@ -21,6 +22,9 @@ from semdedup.storage import FileInfo, Location
 
 FILE_NAME = "_manifest.json"
 SCRATCH = "_scratch"
+SCRATCH_NAME = re.compile(r"[a-z]+-[0-9a-f]{8}")
+"""Name of the folder in there that one run of one step works in."""
+
 FORMAT = 1
 
 
@@ -134,7 +138,7 @@ class Manifest:
         scratch = self.root / SCRATCH
         there = {file.url[len(scratch.url) + 1 :].split("/")[0] for file in scratch.files()}
         for name in there:
-            if f"{SCRATCH}/{name}" not in wanted:
+            if SCRATCH_NAME.fullmatch(name) and f"{SCRATCH}/{name}" not in wanted:
                 (scratch / name).remove_tree()
         scratch.remove_if_empty()
 
