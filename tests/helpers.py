@@ -7,7 +7,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -189,3 +189,42 @@ def kill(process: subprocess.Popen) -> None:
     """SIGKILL the driver with everything that it started."""
     os.killpg(process.pid, signal.SIGKILL)
     process.wait()
+
+
+@contextlib.contextmanager
+def processes_of(folder: Path) -> Iterator[Any]:
+    """A function that starts a program of Dask's in a folder. What it starts is killed at the end."""
+    started: list[subprocess.Popen] = []
+
+    def start(program: str, *arguments: str, prefix: tuple[str, ...] = (), **environment: str) -> subprocess.Popen:
+        command = [*prefix, sys.executable, "-m", f"distributed.cli.{program}", *arguments]
+        with open(folder / f"{program}-{len(started)}.log", "w") as log:
+            started.append(
+                subprocess.Popen(
+                    command, cwd=folder, stdout=log, stderr=log, start_new_session=True, env=os.environ | environment
+                )
+            )
+        return started[-1]
+
+    try:
+        yield start
+    finally:
+        for process in started:
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)
+            process.wait()
+
+
+WORKER = ("--no-nanny", "--nthreads", "1", "--memory-limit", "1GiB", "--no-dashboard", "--host", "127.0.0.1")
+SCHEDULER = ("--host", "127.0.0.1", "--port", "0", "--no-dashboard", "--scheduler-file")
+
+
+def start_scheduler(start: Any, folder: Path) -> Path:
+    """Start a scheduler without workers in a folder; give its scheduler file, which stands there."""
+    file = folder / "scheduler.json"
+    start("dask_scheduler", *SCHEDULER, str(file))
+    deadline = time.monotonic() + 30
+    while not file.exists():
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+    return file

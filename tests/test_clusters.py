@@ -25,51 +25,16 @@ from semdedup.dedup import clustering
 from semdedup.storage import Location
 from tests.helpers import (
     NOWHERE,
+    WORKER,
     assert_same_answer,
     near_duplicates,
+    processes_of,
     read_answer,
     read_folder,
+    start_scheduler,
     workflow,
     write_embeddings,
 )
-
-
-@contextlib.contextmanager
-def processes_of(folder: Path) -> Iterator[Any]:
-    """A function that starts a program of Dask's in a folder. What it starts is killed at the end."""
-    started: list[subprocess.Popen] = []
-
-    def start(program: str, *arguments: str, prefix: tuple[str, ...] = (), **environment: str) -> subprocess.Popen:
-        command = [*prefix, sys.executable, "-m", f"distributed.cli.{program}", *arguments]
-        with open(folder / f"{program}-{len(started)}.log", "w") as log:
-            started.append(
-                subprocess.Popen(
-                    command, cwd=folder, stdout=log, stderr=log, start_new_session=True, env=os.environ | environment
-                )
-            )
-        return started[-1]
-
-    try:
-        yield start
-    finally:
-        for process in started:
-            with contextlib.suppress(ProcessLookupError):
-                os.killpg(process.pid, signal.SIGKILL)
-            process.wait()
-
-
-WORKER = ("--nworkers", "1", "--nthreads", "1", "--memory-limit", "1GiB", "--no-dashboard", "--host", "127.0.0.1")
-SCHEDULER = ("--host", "127.0.0.1", "--port", "0", "--no-dashboard", "--scheduler-file")
-
-
-def start_scheduler(start: Any, folder: Path) -> Path:
-    file = folder / "scheduler.json"
-    start("dask_scheduler", *SCHEDULER, str(file))
-    deadline = time.monotonic() + 30
-    while not file.exists():
-        assert time.monotonic() < deadline
-        time.sleep(0.01)
-    return file
 
 
 @pytest.fixture(scope="module")

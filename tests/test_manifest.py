@@ -177,6 +177,50 @@ def test_the_results_of_a_cache_are_told_of_and_their_copies_are_ours(root: Loca
     assert names_below(cache.root) == [FILE_NAME, "clusters/a"]
 
 
+def test_a_step_works_in_the_first_of_its_folders_until_it_is_committed(root: Location) -> None:
+    manifest = Manifest(root)
+    manifest.begin("kmeans", {}, SOURCE, ["_scratch/kmeans-0123abcd"])
+    again = Manifest(root)
+    again.begin("kmeans", {}, SOURCE, ["_scratch/kmeans-99999999"])
+    assert again.scratch("kmeans").url == f"{root}/_scratch/kmeans-0123abcd", "a resumed run goes on in the same place"
+
+
+def test_strays_of_runs_that_are_off_the_record_go_and_nothing_else(root: Location) -> None:
+    manifest = Manifest(root)
+    manifest.begin("kmeans", {}, SOURCE, [f"{SCRATCH}/kmeans-00000000"])
+    manifest.commit("kmeans", [], {})
+    manifest.begin("pairwise", {}, SOURCE, [f"{SCRATCH}/pairwise-11111111"])
+    strays = ("kmeans-00000000/x", "kmeans-22222222/d/x", "pairwise-33333333/x")
+    write(root, *(f"{SCRATCH}/{name}" for name in (*strays, "pairwise-11111111/x", "theirs/x", "their file")), "theirs")
+    Manifest(root).remove_strays()
+    assert names_below(root) == [
+        FILE_NAME,
+        f"{SCRATCH}/pairwise-11111111/x",
+        f"{SCRATCH}/their file",
+        f"{SCRATCH}/theirs/x",
+        "theirs",
+    ]
+
+
+def test_a_scratch_folder_without_anything_in_it_goes(tmp_path: Path) -> None:
+    root = Location.of(tmp_path)
+    write(root, f"{SCRATCH}/kmeans-22222222/x")
+    Manifest(root).remove_strays()
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_refusal_keeps_an_empty_folder_that_was_there_before(tmp_path: Path) -> None:
+    for there in (True, False):
+        root = Location.of(tmp_path / f"{there}")
+        if there:
+            Path(root.url).mkdir()
+        manifest = Manifest(root)
+        manifest.begin("kmeans", {}, SOURCE, [])
+        with pytest.raises(InputError), manifest.refusing("kmeans"):
+            raise InputError("no")
+        assert Path(root.url).exists() == there
+
+
 @pytest.mark.parametrize("error", [InputError, ParameterError])
 def test_a_refusal_takes_back_what_was_begun(root: Location, error: type[Exception]) -> None:
     manifest = Manifest(root)

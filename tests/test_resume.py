@@ -9,7 +9,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -22,16 +22,19 @@ from semdedup.dedup import clustering
 from tests.helpers import (
     DRIVER,
     NOWHERE,
+    WORKER,
     assert_same_answer,
     contents,
     files_below,
     kill,
     near_duplicates,
+    processes_of,
     read_all_scores,
     read_answer,
     read_folder,
     stamps,
     start_driver,
+    start_scheduler,
     wait_for,
     workflow,
     write_embeddings,
@@ -132,34 +135,39 @@ def test_a_driver_killed_on_a_foreign_cluster_ends_with_the_same_bytes_and_repea
 
 
 @pytest.fixture(scope="module")
-def mortal_client() -> Iterator[distributed.Client]:
-    """A cluster whose workers may be killed; their nannies start new ones."""
-    with (
-        distributed.LocalCluster(
-            n_workers=2, threads_per_worker=1, memory_limit="1GiB", host="127.0.0.1", dashboard_address=None
-        ) as cluster,
-        distributed.Client(cluster, set_as_default=False) as connected,
-    ):
-        yield connected
+def mortal(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[[], distributed.Client]]:
+    """A function that gives a client of a cluster with two workers, which may be killed."""
+    folder = tmp_path_factory.mktemp("cluster")
+    with processes_of(folder) as start_process:
+        file = str(start_scheduler(start_process, folder))
+        with distributed.Client(scheduler_file=file, set_as_default=False) as connected:
+
+            def with_two_workers() -> distributed.Client:
+                for _ in range(2 - len(connected.scheduler_info(n_workers=-1)["workers"])):
+                    start_process("dask_worker", "--scheduler-file", file, *WORKER)
+                connected.wait_for_workers(2, timeout=60)
+                return connected
+
+            yield with_two_workers
 
 
 @pytest.mark.usefixtures("tiny_tasks")
 @pytest.mark.parametrize("moment", ["kmeans-*/fit/*.npy", "kmeans-*/assign/*.json", "pairwise-*/tiles/*.json"])
 def test_a_worker_killed_in_the_middle_changes_nothing(
-    moment: str, emb: Path, uninterrupted: Path, mortal_client: distributed.Client, tmp_path: Path
+    moment: str, emb: Path, uninterrupted: Path, mortal: Callable[[], distributed.Client], tmp_path: Path
 ) -> None:
-    mortal_client.wait_for_workers(2, timeout=30)
-    victims = list(mortal_client.run(os.getpid).values())
+    client = mortal()
+    victim = next(iter(client.run(os.getpid).values()))
 
     def kill_one() -> None:
         wait_for(tmp_path / "out", f"_scratch/{moment}")
-        os.kill(victims[0], signal.SIGKILL)
+        os.kill(victim, signal.SIGKILL)
 
     killer = threading.Thread(target=kill_one, daemon=True)
     killer.start()
-    workflow(emb, tmp_path / "out", **PARAMETERS).run(mortal_client)
+    workflow(emb, tmp_path / "out", **PARAMETERS).run(client)
     killer.join(10)
-    assert not Path(f"/proc/{victims[0]}/exe").exists()
+    assert not Path(f"/proc/{victim}/exe").exists()
     assert_finished_alike(tmp_path / "out", uninterrupted)
 
 
@@ -240,7 +248,7 @@ def test_scratch_that_is_on_no_record_is_not_taken_for_work_done(
     small: Path, client: distributed.Client, tmp_path: Path
 ) -> None:
     workflow(small, tmp_path / "clean").run(client)
-    stale = tmp_path / "out" / "_scratch" / "kmeans" / "scan" / "0.json"
+    stale = tmp_path / "out" / "_scratch" / "kmeans-0123abcd" / "scan" / "0.json"
     stale.parent.mkdir(parents=True)
     stale.write_text(json.dumps({"rows": 1, "hashes": 0, "lengths": {}, "bad": []}))
     workflow(small, tmp_path / "out").run(client)

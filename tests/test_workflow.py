@@ -275,7 +275,7 @@ def test_large_clusters_in_tiles_score_as_small_ones_do(
 def one_worker() -> Iterator[distributed.Client]:
     with (
         distributed.LocalCluster(
-            n_workers=1, threads_per_worker=1, processes=True, host="127.0.0.1", dashboard_address=None
+            n_workers=1, threads_per_worker=1, processes=True, host="127.0.0.1", dashboard_address="127.0.0.1:0"
         ) as cluster,
         distributed.Client(cluster, set_as_default=False) as connected,
     ):

@@ -137,8 +137,8 @@ def unit_rows(rows: Array, out: Array | None = None) -> Array:
 
     The length is taken in float64 and in a fixed order, and each element is rounded once, so that a row has the same
     bits in whatever company and in whatever float type it is normalised. Rows must be finite and not zero. A row whose
-    length is a power of two within one part in a million is only divided by that power: rows already normalised keep
-    their bits, and multiplying a row by a power of two changes nothing.
+    length is a power of two within 2**-23, what rounding leaves, is only divided by that power: rows already
+    normalised keep their bits, and multiplying a row by a power of two changes nothing.
     """
     xp = array_module(rows)
     n, dim = rows.shape
@@ -155,7 +155,7 @@ def unit_rows(rows: Array, out: Array | None = None) -> Array:
         xp.multiply(x, x, out=terms)
         length = xp.sqrt(_fixed_order_sum(terms))
         power = xp.ldexp(xp.ones(len(x)), xp.rint(xp.log2(length)).astype(np.int32))
-        x /= xp.where(xp.abs(length - power) <= 1e-6 * power, power, length)[:, None]
+        x /= xp.where(xp.abs(length - power) <= 2.0**-23 * power, power, length)[:, None]
         result[start : start + step] = x
     return result
 
