@@ -26,8 +26,8 @@ from semdedup.dedup.inputs import (
     recommended_eps,
     unify_schemas,
 )
-from semdedup.dedup.tables import iter_rows, open_parquet, read_table
 from semdedup.storage import Location
+from semdedup.tables import iter_rows, open_parquet, read_table
 
 EMBEDDINGS = pa.list_(pa.float32())
 

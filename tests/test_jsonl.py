@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 from semdedup import BadFileError
 from semdedup.dedup import jsonl
 from semdedup.dedup.jsonl import convert_block, jsonl_blocks
-from semdedup.dedup.tables import read_table
 from semdedup.storage import FileInfo, Location
+from semdedup.tables import read_table
 
 COLUMNS = ["id", "embedding", "note"]
 

@@ -24,8 +24,8 @@ from semdedup.dedup.shuffle import (
     piece_file,
     write_clusters,
 )
-from semdedup.dedup.tables import DECODING_BYTES, read_arrow_batch, read_table
 from semdedup.storage import Location
+from semdedup.tables import DECODING_BYTES, read_arrow_batch, read_table
 
 
 @pytest.mark.parametrize(

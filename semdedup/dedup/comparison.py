@@ -21,12 +21,12 @@ from semdedup.dedup.inputs import FileFacts, InputOptions, check_file_schema, in
 from semdedup.dedup.layout import CLUSTER_FOLDER, QUARANTINE, Destination, below, join
 from semdedup.dedup.ranking import RankingStrategy, check_rankable
 from semdedup.dedup.scoring import Cluster, Comparison, score_group
-from semdedup.dedup.tables import read_table
 from semdedup.dedup.tiles import score_large_clusters
 from semdedup.errors import BadFileError, InputError, IntegrityError
 from semdedup.journal import run_journaled
 from semdedup.manifest import Manifest
 from semdedup.storage import FileInfo, Location, without_storage_options
+from semdedup.tables import read_table
 
 STEP = "pairwise"
 CLUSTERS_PER_GROUP = 256

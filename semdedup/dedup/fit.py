@@ -17,9 +17,9 @@ from semdedup.dedup.embeddings import check_rows
 from semdedup.dedup.exact import on_grid, unit_rows
 from semdedup.dedup.kmeans import SUM_GRID_BITS, Sums, auto_n_clusters, converged, lloyd_sums, next_centroids, seeds
 from semdedup.dedup.scan import SAMPLE_SCHEMA, Workspace, sample_file
-from semdedup.dedup.tables import read_arrow_batch
 from semdedup.errors import ClusterError, InputError, ParameterError
 from semdedup.storage import Location
+from semdedup.tables import read_arrow_batch
 
 SEEDING_ROWS_PER_CENTROID = 8
 """Rows that k-means++ draws from, times the oversampling factor, for each centroid."""

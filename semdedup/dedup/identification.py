@@ -14,11 +14,11 @@ import pyarrow.compute as pc
 from semdedup.compute import Session
 from semdedup.dedup.clustering import FILES_CHECKED_FIRST
 from semdedup.dedup.layout import Destination, below, join, summary_name
-from semdedup.dedup.tables import open_parquet, read_table, write_table
 from semdedup.errors import BadFileError, ParameterError
 from semdedup.journal import run_journaled
 from semdedup.manifest import Manifest
 from semdedup.storage import FileInfo, Location, without_storage_options
+from semdedup.tables import open_parquet, read_table, write_table
 
 STEP = "identify"
 BYTES_PER_GROUP = 64 << 20

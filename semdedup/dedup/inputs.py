@@ -12,9 +12,9 @@ import pyarrow as pa
 from semdedup.dedup.embeddings import embedding_element_type
 from semdedup.dedup.ids import id_type
 from semdedup.dedup.ranking import COSINE_DISTANCE, L2_DISTANCE
-from semdedup.dedup.tables import iter_rows, open_parquet
 from semdedup.errors import BadFileError, InputError, ParameterError
 from semdedup.storage import FileInfo, Location
+from semdedup.tables import iter_rows, open_parquet
 
 EXTENSIONS = {"parquet": (".parquet", ".pq"), "jsonl": (".jsonl", ".ndjson")}
 PICKLES = (".pickle", ".pkl")

@@ -9,9 +9,9 @@ from dataclasses import dataclass
 import pyarrow as pa
 import pyarrow.json
 
-from semdedup.dedup.tables import CORRUPT, write_table
 from semdedup.errors import BadFileError
 from semdedup.storage import FileInfo, Location
+from semdedup.tables import CORRUPT, write_table
 
 BLOCK_BYTES = 32 << 20
 

@@ -12,9 +12,9 @@ from semdedup.arrays import Backend
 from semdedup.dedup.inputs import EXTENSIONS, find_files
 from semdedup.dedup.layout import CLUSTER_FOLDER, find_table
 from semdedup.dedup.stages import find_scores
-from semdedup.dedup.tables import open_parquet, read_table
 from semdedup.errors import ParameterError
 from semdedup.storage import FileInfo, Location, Paths, locations_of
+from semdedup.tables import open_parquet, read_table
 
 
 def read_embeddings(path: Paths, *, storage_options: Mapping[str, Any] | None = None, backend: Backend = "cpu") -> Any:

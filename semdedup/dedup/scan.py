@@ -15,9 +15,9 @@ from semdedup.compute import Session
 from semdedup.dedup.embeddings import commonest_length, length_counts
 from semdedup.dedup.ids import hash_ids
 from semdedup.dedup.inputs import InputSchema, Partition, Slice
-from semdedup.dedup.tables import write_arrow
 from semdedup.errors import BadFileError, DuplicateIdError, InputError
 from semdedup.storage import Location
+from semdedup.tables import write_arrow
 
 HASHES_PER_RANGE = 1 << 23
 """Hashes of ids that one task looks through for repetitions: 64 MiB."""

@@ -16,8 +16,8 @@ from semdedup.dedup.ids import id_type
 from semdedup.dedup.inputs import LOW_INFORMATION, InputOptions
 from semdedup.dedup.ranking import RankingStrategy, rank_order
 from semdedup.dedup.similarity import max_similarity
-from semdedup.dedup.tables import DECODING_BYTES, iter_rows, open_parquet, write_table
 from semdedup.storage import Location
+from semdedup.tables import DECODING_BYTES, iter_rows, open_parquet, write_table
 
 
 @dataclass(frozen=True)

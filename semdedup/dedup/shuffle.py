@@ -25,8 +25,8 @@ from semdedup.dedup.inputs import InputSchema, Partition
 from semdedup.dedup.kmeans import assign, distances_to_centroids
 from semdedup.dedup.ranking import COSINE_DISTANCE, L2_DISTANCE
 from semdedup.dedup.scan import Workspace
-from semdedup.dedup.tables import DECODING_BYTES, read_arrow_batch, write_arrow, write_table
 from semdedup.storage import Location
+from semdedup.tables import DECODING_BYTES, read_arrow_batch, write_arrow, write_table
 
 ROW_GROUP_BYTES = 64 << 20
 

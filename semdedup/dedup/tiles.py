@@ -20,9 +20,9 @@ from semdedup.dedup.fit import load_array, save_array
 from semdedup.dedup.ranking import rank_order
 from semdedup.dedup.scoring import Cluster, Comparison, Written, low_information_mask, read_cluster, score_schema
 from semdedup.dedup.similarity import best_match, first_occurrences
-from semdedup.dedup.tables import read_table, write_batches, write_table
 from semdedup.journal import run_journaled
 from semdedup.storage import Location
+from semdedup.tables import read_table, write_batches, write_table
 
 
 @dataclass(frozen=True)
