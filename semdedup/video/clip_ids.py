@@ -1,0 +1,52 @@
+"""Ids of clips: UUIDs (RFC 9562, version 5) of what a clip is, so that the same clip has the same id in every run."""
+
+from __future__ import annotations
+
+import uuid
+from dataclasses import dataclass
+
+from semdedup.video.plan import Span
+
+SCHEMES = ("semdedup", "nemo", "cosmos")
+NAMESPACE = uuid.uuid5(uuid.NAMESPACE_URL, "https://github.com/semdedup/semdedup#clip")
+
+
+@dataclass(frozen=True)
+class VideoIdentity:
+    """What ids are made of.
+
+    Attributes:
+        relative_path: path below the input folder, with ``/``.
+        path: the whole path, as the peers use it.
+        fps: average frame rate.
+        duration_s: duration as the container tells it, which is what the peers know.
+    """
+
+    relative_path: str
+    path: str
+    fps: float
+    duration_s: float
+
+
+def clip_id(scheme: str, video: VideoIdentity, span: Span, algorithm: str) -> str:
+    """The id of a clip.
+
+    ``semdedup``: of the relative path and the span in microseconds, so that it does not change when the folder moves.
+    ``nemo`` and ``cosmos``: what NeMo Curator and cosmos-curate make, which depends on the whole path. Both count whole
+    frames for scenes; for fixed strides the first does too and the second takes seconds.
+    """
+    if scheme == "semdedup":
+        start_us, end_us = round(span.start_s * 1e6), round(span.end_s * 1e6)
+        return str(uuid.uuid5(NAMESPACE, f"{video.relative_path}\n{start_us}-{end_us}"))
+    start_s, end_s = span.start_s, min(span.end_s, _duration_in_frames(video))
+    if scheme == "cosmos" and algorithm == "fixed_stride":
+        told = f"{start_s}_{end_s}"
+    else:
+        whole = int if algorithm == "fixed_stride" else round
+        told = f"{whole(start_s * video.fps)}_{whole(end_s * video.fps)}"
+    return str(uuid.uuid5(uuid.NAMESPACE_URL, f"{video.path}_{told}"))
+
+
+def _duration_in_frames(video: VideoIdentity) -> float:
+    """The peers' duration: whole frames at the average rate."""
+    return int(video.duration_s * video.fps) / video.fps

@@ -1,0 +1,63 @@
+"""Cuts between scenes, found by PySceneDetect in frames that PyAV decodes.
+
+Its detectors are fed here. If it opened the file itself, it would open playlists as well, and whatever they name.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from importlib.util import find_spec
+from typing import Any
+
+from semdedup.errors import ParameterError
+from semdedup.video.frames import Decoder
+from semdedup.video.source import FRAMES_BETWEEN_SIGNS, Limits, Timeline, Video
+
+WIDTH = 256
+"""Frames are looked at in this width: cuts are seen as well as in full size, ten times faster."""
+
+FRAMES_BETWEEN_CUTS = 5
+NOMINAL_FPS = 25.0
+"""The detectors count frames; which rate they think that those have makes no difference, as the times are ours."""
+
+
+def check_scenes() -> None:
+    """Raises `ParameterError` where PySceneDetect is not installed."""
+    if find_spec("scenedetect") is None:
+        raise ParameterError("splitting_algorithm scene needs PySceneDetect: pip install 'semdedup[scenes]'")
+
+
+def find_cuts(path: str, timeline: Timeline, limits: Limits) -> Iterator[float | None]:
+    """Seconds at which new scenes begin, in order; None from time to time as a sign of life.
+
+    AdaptiveDetector (https://www.scenedetect.com): a frame starts a scene where its change of hue, saturation and
+    brightness stands out from that of its neighbours, so that fast camera movement makes no cut. Cost: one decoding of
+    the video. A fault ends the search; the decoding of the clips meets it again and tells of it.
+
+    Raises:
+        VideoFault: as decoding does.
+    """
+    from scenedetect import FrameTimecode
+    from scenedetect.detectors import AdaptiveDetector
+
+    detector = AdaptiveDetector(min_scene_len=FRAMES_BETWEEN_CUTS)
+    seconds: list[float] = []
+
+    def moments(cuts: Any) -> Iterator[float]:
+        for cut in cuts:
+            yield seconds[cut.frame_num]
+
+    with Video(path, limits) as video:
+        decoder = Decoder(video, timeline)
+        for packet in video.container.demux(video.stream):
+            for picture in decoder.pictures(packet):
+                code = FrameTimecode(len(seconds), NOMINAL_FPS)
+                seconds.append(float(picture.tick * timeline.time_base))
+                width = min(WIDTH, picture.frame.width)
+                height = max(1, round(picture.frame.height * width / picture.frame.width))
+                small = picture.frame.to_ndarray(format="bgr24", width=width, height=height)
+                yield from moments(detector.process_frame(code, small))
+                if len(seconds) % FRAMES_BETWEEN_SIGNS == 0:
+                    yield None
+        if seconds:
+            yield from moments(detector.post_process(FrameTimecode(len(seconds) - 1, NOMINAL_FPS)))
