@@ -10,13 +10,12 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from semdedup.compute import ClusterOptions
-from semdedup.dedup.embeddings import embedding_column
 from semdedup.dedup.exact import unit_rows
 from semdedup.dedup.result import DedupResult
 from semdedup.dedup.workflow import SemanticDeduplicationWorkflow
 from semdedup.errors import InputError
 from semdedup.storage import Location
-from semdedup.tables import read_table, write_table
+from semdedup.tables import embedding_column, read_table, write_table
 
 N_ROWS, N_COPIES, DIM, N_TOPICS, N_FILES = 20_000, 2_000, 256, 200, 8
 EPS = 0.01

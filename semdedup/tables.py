@@ -6,11 +6,18 @@ import contextlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from semdedup.errors import BadFileError
+from semdedup.errors import BadFileError, ParameterError
 from semdedup.storage import Location
+
+LOW_INFORMATION = "low_information"
+"""Column that marks the clips that show nothing: black, or flat."""
+
+RECOMMENDED_EPS = b"semdedup.recommended_eps"
+"""Key in the metadata of a Parquet schema: the eps that goes with its embeddings."""
 
 BATCH_BYTES, ROWS_PER_BATCH = 4 << 20, 1 << 12
 """Most bytes of a Parquet file, uncompressed, and most rows that are decoded at a time."""
@@ -131,3 +138,16 @@ def read_arrow_batch(location: Location, index: int) -> pa.RecordBatch:
         opened = pa.OSFile(location.url, "rb") if location.is_local else location.open()
         source = stack.enter_context(opened)
         return pa.ipc.open_file(source).get_batch(index)
+
+
+def embedding_column(rows: np.ndarray) -> pa.ListArray:
+    """A ``list<float>`` column of the rows of an (n, d) float32 array, without a copy.
+
+    Raises:
+        ParameterError: for more than 2**31 - 1 elements, which one Arrow list array cannot hold.
+    """
+    n, dim = rows.shape
+    if n * dim >= 2**31:
+        raise ParameterError(f"{n} rows of {dim} elements do not fit into one Arrow list array; write them in parts")
+    offsets = pa.array(np.arange(0, (n + 1) * dim, dim, dtype=np.int32) if dim else np.zeros(n + 1, np.int32))
+    return pa.ListArray.from_arrays(offsets, pa.array(np.ascontiguousarray(rows).reshape(-1)))

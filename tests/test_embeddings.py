@@ -14,7 +14,6 @@ from semdedup.dedup.embeddings import (
     REASONS,
     check_rows,
     commonest_length,
-    embedding_column,
     embedding_element_type,
     embedding_rows,
     gather_unit_rows,

@@ -10,9 +10,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from semdedup.dedup.embeddings import embedding_column
 from semdedup.dedup.scoring import group_memory
 from semdedup.dedup.shuffle import partition_memory
+from semdedup.tables import embedding_column
 
 MIB = 1 << 20
 DIM = 256

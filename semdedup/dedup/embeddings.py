@@ -11,7 +11,6 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from semdedup.dedup.exact import unit_rows
-from semdedup.errors import ParameterError
 
 NULL, WRONG_LENGTH, NOT_FINITE, ZERO, NULL_ID = "null", "wrong_length", "not_finite", "zero", "null_id"
 REASONS = ("", NULL, WRONG_LENGTH, NOT_FINITE, ZERO, NULL_ID)
@@ -160,16 +159,3 @@ def gather_unit_rows(tables: Iterable[pa.Table], dim: int, out: np.ndarray | Non
 def with_source(faulty: pa.Table, source: str) -> pa.Table:
     """The table of the quarantine: ``id``, ``reason``, and the file or folder that the rows come from."""
     return faulty.append_column("source", pa.array([source] * len(faulty), pa.string()))
-
-
-def embedding_column(rows: np.ndarray) -> pa.ListArray:
-    """A ``list<float>`` column of the rows of an (n, d) float32 array, without a copy.
-
-    Raises:
-        ParameterError: for more than 2**31 - 1 elements, which one Arrow list array cannot hold.
-    """
-    n, dim = rows.shape
-    if n * dim >= 2**31:
-        raise ParameterError(f"{n} rows of {dim} elements do not fit into one Arrow list array; write them in parts")
-    offsets = pa.array(np.arange(0, (n + 1) * dim, dim, dtype=np.int32) if dim else np.zeros(n + 1, np.int32))
-    return pa.ListArray.from_arrays(offsets, pa.array(np.ascontiguousarray(rows).reshape(-1)))

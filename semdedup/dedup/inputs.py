@@ -14,12 +14,10 @@ from semdedup.dedup.ids import id_type
 from semdedup.dedup.ranking import COSINE_DISTANCE, L2_DISTANCE
 from semdedup.errors import BadFileError, InputError, ParameterError
 from semdedup.storage import FileInfo, Location
-from semdedup.tables import iter_rows, open_parquet
+from semdedup.tables import LOW_INFORMATION, RECOMMENDED_EPS, iter_rows, open_parquet
 
 EXTENSIONS = {"parquet": (".parquet", ".pq"), "jsonl": (".jsonl", ".ndjson")}
 PICKLES = (".pickle", ".pkl")
-LOW_INFORMATION = "low_information"
-RECOMMENDED_EPS = b"semdedup.recommended_eps"
 OUR_COLUMNS = ("id", "embedding", "centroid", L2_DISTANCE, COSINE_DISTANCE)
 
 

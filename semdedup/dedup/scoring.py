@@ -13,11 +13,11 @@ import pyarrow as pa
 from semdedup.arrays import Array, Backend, array_module, backend_module, to_host
 from semdedup.dedup.embeddings import gather_unit_rows, with_source
 from semdedup.dedup.ids import id_type
-from semdedup.dedup.inputs import LOW_INFORMATION, InputOptions
+from semdedup.dedup.inputs import InputOptions
 from semdedup.dedup.ranking import RankingStrategy, rank_order
 from semdedup.dedup.similarity import max_similarity
 from semdedup.storage import Location
-from semdedup.tables import DECODING_BYTES, iter_rows, open_parquet, write_table
+from semdedup.tables import DECODING_BYTES, LOW_INFORMATION, iter_rows, open_parquet, write_table
 
 
 @dataclass(frozen=True)

@@ -19,14 +19,14 @@ import numpy as np
 import pyarrow as pa
 
 from semdedup.arrays import Backend, backend_module, to_host
-from semdedup.dedup.embeddings import embedding_column, embedding_rows, gather_unit_rows, with_source
+from semdedup.dedup.embeddings import embedding_rows, gather_unit_rows, with_source
 from semdedup.dedup.fit import load_centroids
 from semdedup.dedup.inputs import InputSchema, Partition
 from semdedup.dedup.kmeans import assign, distances_to_centroids
 from semdedup.dedup.ranking import COSINE_DISTANCE, L2_DISTANCE
 from semdedup.dedup.scan import Workspace
 from semdedup.storage import Location
-from semdedup.tables import DECODING_BYTES, read_arrow_batch, write_arrow, write_table
+from semdedup.tables import DECODING_BYTES, embedding_column, read_arrow_batch, write_arrow, write_table
 
 ROW_GROUP_BYTES = 64 << 20
 
