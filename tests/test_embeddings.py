@@ -21,6 +21,7 @@ from semdedup.dedup.embeddings import (
     with_source,
 )
 from semdedup.dedup.exact import unit_rows
+from semdedup.tables import embedding_column
 
 LISTS = {
     "list": lambda element: pa.list_(element),
