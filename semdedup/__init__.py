@@ -21,6 +21,21 @@ from semdedup.errors import (
     SemdedupError,
     StorageError,
 )
+from semdedup.video.plan import PlanOptions, Span
+from semdedup.video.result import SplitResult
+from semdedup.video.source import Limits
+from semdedup.video.tree import (
+    get_output_path_ce1_embd_parquet,
+    get_output_path_clips,
+    get_output_path_dct3d_embd_parquet,
+    get_output_path_embd_parquet,
+    get_output_path_iv2_embd_parquet,
+    get_output_path_metas,
+    get_output_path_previews,
+    get_output_path_processed_clip_chunks,
+    get_output_path_processed_videos,
+)
+from semdedup.video.workflow import VideoEmbedWorkflow, VideoSplitWorkflow
 
 __version__ = version("semdedup")
 
@@ -34,15 +49,30 @@ __all__ = [
     "InputError",
     "IntegrityError",
     "KMeansStage",
+    "Limits",
     "OutputConflictError",
     "PairwiseStage",
     "ParameterError",
     "Pipeline",
+    "PlanOptions",
     "RankingStrategy",
     "SemanticDeduplicationWorkflow",
     "SemdedupError",
+    "Span",
+    "SplitResult",
     "StageResult",
     "StorageError",
+    "VideoEmbedWorkflow",
+    "VideoSplitWorkflow",
+    "get_output_path_ce1_embd_parquet",
+    "get_output_path_clips",
+    "get_output_path_dct3d_embd_parquet",
+    "get_output_path_embd_parquet",
+    "get_output_path_iv2_embd_parquet",
+    "get_output_path_metas",
+    "get_output_path_previews",
+    "get_output_path_processed_clip_chunks",
+    "get_output_path_processed_videos",
     "max_similarity",
     "read_clusters",
     "read_duplicates",

@@ -12,7 +12,7 @@ import hashlib
 import json
 import platform
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from functools import cache
 from importlib.metadata import version
 from typing import Any
@@ -80,7 +80,9 @@ class Manifest:
             self.cache.get("copies", ())
         )
 
-    def check(self, step: str, parameters: Mapping[str, Any], source: Mapping[str, Any] | None = None) -> None:
+    def check(
+        self, step: str, parameters: Mapping[str, Any], source: Mapping[str, Any] | None = None, hint: str = ""
+    ) -> None:
         """Refuse to go on where the folder holds this step with other parameters, or from another input.
 
         Raises:
@@ -106,7 +108,7 @@ class Manifest:
                 f"{self.root} holds results of the step '{step}' that differ from what is asked for:\n"
                 + "\n".join(differences)
                 + "\nChoose another output path, or clear what semdedup wrote there with clear_output=True "
-                "(--overwrite). Another eps needs no new run: semdedup extract --eps."
+                "(--overwrite)." + (f" {hint}" if hint else "")
             )
 
     def begin(
@@ -126,6 +128,13 @@ class Manifest:
                 "made_folder": not self.root.exists(),
             }
             self._write({**self.steps, step: record})
+
+    def reopen(
+        self, step: str, parameters: Mapping[str, Any], source: Mapping[str, Any], temporary: Sequence[str]
+    ) -> None:
+        """Put a step that is complete back to begun, because more is to come; its files and facts stay on record."""
+        begun = {"status": "begun", "parameters": dict(parameters), "input": dict(source), "temporary": list(temporary)}
+        self._write({**self.steps, step: {**self.steps[step], **begun}})
 
     def scratch(self, step: str) -> Location:
         """The folder that a step works in until it is committed."""
@@ -185,22 +194,29 @@ class Manifest:
         self.location.write_json({"format": FORMAT, "steps": steps, **cache})
         self.steps = json.loads(json.dumps(steps))
 
-    def clear(self) -> None:
-        """Delete what the steps on record wrote, file by file, their temporary folders, and the manifest itself.
+    def clear(self, steps: Collection[str]) -> None:
+        """Delete what these steps wrote, file by file, and their temporary folders; the manifest with its last step.
 
         Nothing else is touched: a folder goes only where it is empty afterwards.
         """
-        for record in self.steps.values():
+        cleared = [record for name, record in self.steps.items() if name in steps]
+        kept = {name: record for name, record in self.steps.items() if name not in steps}
+        for record in cleared:
             for folder in record["temporary"]:
                 (self.root / folder).remove_tree()
         (self.root / SCRATCH).remove_if_empty()
+        files = {name for record in cleared for name in record.get("files", ())}
+        if not kept:
+            files |= set(self.cache.get("copies", ()))
         folders = set()
-        for file in self.files:
+        for file in files:
             (self.root / file).remove()
             parts = file.split("/")
             folders |= {"/".join(parts[:depth]) for depth in range(1, len(parts))}
-        if self.steps or self.cache:
-            self.location.remove()
         for folder in sorted(folders, key=len, reverse=True):
             (self.root / folder).remove_if_empty()
-        self.steps, self.cache = {}, {}
+        if kept:
+            self._write(kept)
+        elif self.steps or self.cache:
+            self.location.remove()
+            self.steps, self.cache = {}, {}

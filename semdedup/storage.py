@@ -224,6 +224,20 @@ class Location:
             yield path
             self.fs.put_file(str(path), self.url)
 
+    def take(self, path: Path) -> None:
+        """Make a finished local file this file. Where this is local too, both must be on one file system."""
+        with self.errors("write"):
+            if self.is_local:
+                os.makedirs(os.path.dirname(self.url), exist_ok=True)
+                os.replace(path, self.url)
+            else:
+                self.fs.put_file(str(path), self.url)
+
+    def fetch(self, path: Path) -> None:
+        """Copy this file to a local path, a piece at a time."""
+        with self.errors("read"):
+            self.fs.get_file(self.url, str(path))
+
     def move_into(self, target: Location) -> None:
         """Move everything below this folder to the same place below `target`.
 

@@ -27,7 +27,7 @@ from semdedup.dedup.inputs import (
 )
 from semdedup.dedup.jsonl import convert_block, jsonl_blocks
 from semdedup.dedup.kmeans import sample_size
-from semdedup.dedup.layout import CENTROIDS, QUARANTINE, Destination, below, join
+from semdedup.dedup.layout import CENTROIDS, KMEANS, QUARANTINE, Destination, below, join
 from semdedup.dedup.scan import Sampling, Workspace, check_ids_unique, expected_length, scan_partition
 from semdedup.dedup.shuffle import Assignment, assign_partition, bucket_starts, cluster_ranges, write_clusters
 from semdedup.errors import BadFileError, InputError, IntegrityError
@@ -35,7 +35,6 @@ from semdedup.journal import read_journal, run_journaled
 from semdedup.manifest import Manifest
 from semdedup.storage import FileInfo, Location, without_storage_options
 
-STEP = "kmeans"
 FILES_PER_INSPECTION = 256
 FILES_CHECKED_FIRST = 8
 PARTITIONS_PER_SLOT = 4
@@ -106,11 +105,11 @@ def cluster_embeddings(
         Facts: rows, quarantined rows by reason, clusters, length, seconds, files skipped.
     """
     manifest = Manifest(destination.root)
-    scratch = manifest.scratch(STEP)
+    scratch = manifest.scratch(KMEANS)
     partial_folder, partial_quarantine = scratch / "output", scratch / "quarantine"
     kwargs = without_storage_options(read_kwargs)
     fit_file = scratch / "fit.json"
-    with manifest.refusing(STEP):
+    with manifest.refusing(KMEANS):
         plan, scanned = _plan_and_scan(session, files, source, scratch, inputs, kmeans, kwargs)
         work = Workspace(plan.schema, source, scratch, kwargs)
         n_rows = sum(result["rows"] for result in scanned)
@@ -174,7 +173,7 @@ def cluster_embeddings(
 
     listed = [CENTROIDS, *(join(destination.folder, name) for name in cluster_files)]
     listed += [join(QUARANTINE, name) for name in quarantine_files]
-    manifest.announce(STEP, listed)
+    manifest.announce(KMEANS, listed)
     partial_folder.move_into(below(destination.root, destination.folder))
     partial_quarantine.move_into(destination.root / QUARANTINE)
     save_array(destination.root / CENTROIDS, centroids)
@@ -188,7 +187,7 @@ def cluster_embeddings(
         "inertia": fitted["inertia"],
         "skipped_files": list(plan.skipped),
     }
-    manifest.commit(STEP, listed, facts)
+    manifest.commit(KMEANS, listed, facts)
     scratch.remove_tree()
     scratch.parent.remove_if_empty()
     return facts

@@ -18,7 +18,7 @@ from semdedup.compute import Session
 from semdedup.dedup.clustering import FILES_CHECKED_FIRST, FILES_PER_INSPECTION, bytes_per_task
 from semdedup.dedup.embeddings import commonest_length, length_counts
 from semdedup.dedup.inputs import FileFacts, InputOptions, check_file_schema, inspect_files
-from semdedup.dedup.layout import CLUSTER_FOLDER, QUARANTINE, Destination, below, join
+from semdedup.dedup.layout import CLUSTER_FOLDER, PAIRWISE, QUARANTINE, Destination, below, join
 from semdedup.dedup.ranking import RankingStrategy, check_rankable
 from semdedup.dedup.scoring import Cluster, Comparison, score_group
 from semdedup.dedup.tiles import score_large_clusters
@@ -28,7 +28,6 @@ from semdedup.manifest import Manifest
 from semdedup.storage import FileInfo, Location, without_storage_options
 from semdedup.tables import read_table
 
-STEP = "pairwise"
 CLUSTERS_PER_GROUP = 256
 
 
@@ -79,8 +78,8 @@ def score_clusters(
         Facts: rows scored, rows quarantined by reason, clusters.
     """
     manifest = Manifest(destination.root)
-    scratch = manifest.scratch(STEP)
-    with manifest.refusing(STEP):
+    scratch = manifest.scratch(PAIRWISE)
+    with manifest.refusing(PAIRWISE):
         fields, facts = _inspect(session, files, source, fields, strategy)
         clusters = find_clusters(files, facts)
         if not clusters:
@@ -116,11 +115,11 @@ def score_clusters(
         )
     listed = [join(destination.folder, name) for result in results for name in result["files"]]
     listed += [join(QUARANTINE, name) for result in results for name in result["quarantine_files"]]
-    manifest.announce(STEP, listed)
+    manifest.announce(PAIRWISE, listed)
     task.target.move_into(below(destination.root, destination.folder))
     task.quarantine.move_into(destination.root / QUARANTINE)
     outcome = {"rows": n_scored, "quarantined": dict(quarantined), "clusters": len(clusters)}
-    manifest.commit(STEP, listed, outcome)
+    manifest.commit(PAIRWISE, listed, outcome)
     scratch.remove_tree()
     scratch.parent.remove_if_empty()
     return outcome

@@ -13,14 +13,13 @@ import pyarrow.compute as pc
 
 from semdedup.compute import Session
 from semdedup.dedup.clustering import FILES_CHECKED_FIRST
-from semdedup.dedup.layout import Destination, below, join, summary_name
+from semdedup.dedup.layout import IDENTIFY, Destination, below, join, summary_name
 from semdedup.errors import BadFileError, ParameterError
 from semdedup.journal import run_journaled
 from semdedup.manifest import Manifest
 from semdedup.storage import FileInfo, Location, without_storage_options
 from semdedup.tables import open_parquet, read_table, write_table
 
-STEP = "identify"
 BYTES_PER_GROUP = 64 << 20
 FILES_PER_GROUP = 1000
 
@@ -102,12 +101,12 @@ def identify_duplicates(
         Facts: rows, duplicates, and rows removed at each eps of `count_at`.
     """
     manifest = Manifest(destination.root)
-    scratch = manifest.scratch(STEP)
+    scratch = manifest.scratch(IDENTIFY)
     journal, target = scratch / "groups", scratch / "output"
     task = Identification(source, target, eps, tuple(count_at), without_storage_options(destination.write_kwargs))
     items = list(enumerate(_groups(score_files)))
     identify = partial(identify_in_files, task)
-    with manifest.refusing(STEP):
+    with manifest.refusing(IDENTIFY):
         found = [result for _, result in run_journaled(session, "threshold", identify, items, journal, unit="groups")]
     facts: dict[str, Any] = {
         "rows": sum(result["rows"] for result in found),
@@ -116,13 +115,13 @@ def identify_duplicates(
     }
     tables = {at: join(summaries, summary_name(at)) for at in count_at}
     files = [join(destination.folder, name) for result in found for name in result["files"]] + list(tables.values())
-    manifest.announce(STEP, files)
+    manifest.announce(IDENTIFY, files)
     target.move_into(below(destination.root, destination.folder))
     for at, name in tables.items():
         removed = facts["removed_at"][repr(at)]
         line = f"eps,kept,removed,total\n{at!r},{facts['rows'] - removed},{removed},{facts['rows']}\n"
         (destination.root / name).write_bytes(line.encode())
-    manifest.commit(STEP, files, facts)
+    manifest.commit(IDENTIFY, files, facts)
     scratch.remove_tree()
     scratch.parent.remove_if_empty()
     return facts

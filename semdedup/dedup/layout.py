@@ -10,6 +10,9 @@ from typing import Any
 from semdedup.errors import InputError, ParameterError
 from semdedup.storage import Location, storage_options_of
 
+KMEANS, PAIRWISE, IDENTIFY = STEPS = ("kmeans", "pairwise", "identify")
+"""Names of the steps, each of which is made of what the one before it wrote."""
+
 CENTROIDS = "_kmeans_centroids.npy"
 QUARANTINE = "_quarantine"
 

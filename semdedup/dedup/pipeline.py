@@ -15,11 +15,13 @@ import distributed
 
 from semdedup.compute import ClusterOptions, Session, open_session
 from semdedup.dedup.inputs import is_data
-from semdedup.dedup.layout import Destination, below, join
+from semdedup.dedup.layout import STEPS, Destination, below, join
 from semdedup.errors import OutputConflictError, ParameterError
 from semdedup.manifest import SCRATCH, Manifest, fingerprint
 from semdedup.progress import Reporter
 from semdedup.storage import FileInfo, Location
+
+ANOTHER_EPS = "Another eps needs no new run: semdedup extract --eps."
 
 
 @dataclass(frozen=True)
@@ -103,8 +105,8 @@ class Stage(ABC):
         identity = fingerprint(files)
         manifest = Manifest(destination.root)
         if clear_output:
-            manifest.clear()
-        manifest.check(self.step, self.parameters(), identity)
+            manifest.clear(STEPS[STEPS.index(self.step) :])  # what is made of this step goes with it
+        manifest.check(self.step, self.parameters(), identity, ANOTHER_EPS)
         path = str(below(destination.root, destination.folder))
         done = manifest.committed(self.step)
         if done or self.step not in manifest.steps:
@@ -180,7 +182,7 @@ class Pipeline:
                 identity = None
             manifest = Manifest(destination.root)
             if not stage.clear_output:
-                manifest.check(stage.step, stage.parameters(), identity)
+                manifest.check(stage.step, stage.parameters(), identity, ANOTHER_EPS)
             if stage.clear_output or stage.step not in manifest.steps:
                 stage.check_destination(manifest)
                 if previous is None:

@@ -4,16 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from html import escape
-from io import StringIO
 from typing import Any
 
-from rich.console import Console
-from rich.table import Table
+from semdedup.display import Shown
 
 
-@dataclass(frozen=True)
-class DedupResult:
+@dataclass(frozen=True, repr=False)
+class DedupResult(Shown):
     """Counts, times and places of a run.
 
     Attributes:
@@ -65,23 +62,3 @@ class DedupResult:
         lines += [(f"{step} seconds", f"{seconds:.1f}") for step, seconds in self.seconds.items()]
         lines += [(name, path) for name, path in self.paths.items()]
         return lines
-
-    def table(self) -> Table:
-        """The result as a table for a terminal."""
-        table = Table(title="semdedup", title_justify="left", show_header=False)
-        table.add_column(style="bold")
-        table.add_column(overflow="fold")
-        for name, value in self.rows():
-            table.add_row(name, value)
-        return table
-
-    def __str__(self) -> str:
-        console = Console(file=StringIO(), width=100, color_system=None, force_jupyter=False)
-        console.print(self.table(), markup=False)
-        return console.file.getvalue().rstrip()  # type: ignore[attr-defined]
-
-    __repr__ = __str__
-
-    def _repr_html_(self) -> str:
-        cells = "".join(f"<tr><th>{escape(name)}</th><td>{escape(value)}</td></tr>" for name, value in self.rows())
-        return f'<table class="semdedup"><caption>semdedup</caption>{cells}</table>'

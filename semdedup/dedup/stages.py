@@ -13,7 +13,16 @@ from semdedup.dedup.comparison import score_clusters
 from semdedup.dedup.fit import KMeansOptions
 from semdedup.dedup.identification import check_eps, identify_duplicates
 from semdedup.dedup.inputs import InputOptions, find_files
-from semdedup.dedup.layout import CLUSTER_FOLDER, SCORES_FILE, Destination, destination_of, find_table
+from semdedup.dedup.layout import (
+    CLUSTER_FOLDER,
+    IDENTIFY,
+    KMEANS,
+    PAIRWISE,
+    SCORES_FILE,
+    Destination,
+    destination_of,
+    find_table,
+)
 from semdedup.dedup.pipeline import Stage
 from semdedup.dedup.ranking import RankingStrategy
 from semdedup.errors import InputError, ParameterError
@@ -60,7 +69,7 @@ class KMeansStage(Stage):
     other_outputs: Sequence[Location] = field(default=(), init=False, repr=False)
 
     def __post_init__(self) -> None:
-        self.step = clustering.STEP
+        self.step = KMEANS
         self.inputs = InputOptions(
             self.id_field,
             self.embedding_field,
@@ -145,7 +154,7 @@ class PairwiseStage(Stage):
     folder: str = ""
 
     def __post_init__(self) -> None:
-        self.step = comparison.STEP
+        self.step = PAIRWISE
         self.strategy = ranking_of(
             self.ranking_strategy, self.which_to_keep, self.distance_metric, self.sim_metric, self.random_state
         )
@@ -215,7 +224,7 @@ class IdentifyDuplicatesStage(Stage):
     folder: str = ""
 
     def __post_init__(self) -> None:
-        self.step = identification.STEP
+        self.step = IDENTIFY
         self.eps = check_eps(self.eps)
         self.count_at = tuple(check_eps(eps) for eps in self.count_at)
 

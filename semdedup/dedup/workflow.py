@@ -9,12 +9,20 @@ from typing import Any
 import distributed
 
 from semdedup.compute import ClusterOptions
-from semdedup.dedup.clustering import STEP as KMEANS
-from semdedup.dedup.comparison import STEP as PAIRWISE
-from semdedup.dedup.identification import STEP as IDENTIFY
 from semdedup.dedup.identification import check_eps
 from semdedup.dedup.inputs import OUR_COLUMNS
-from semdedup.dedup.layout import CENTROIDS, QUARANTINE, WORKFLOW, Layout, below, join
+from semdedup.dedup.layout import (
+    CENTROIDS,
+    IDENTIFY,
+    KMEANS,
+    PAIRWISE,
+    QUARANTINE,
+    STEPS,
+    WORKFLOW,
+    Layout,
+    below,
+    join,
+)
 from semdedup.dedup.pipeline import Pipeline, StageResult
 from semdedup.dedup.ranking import RankingStrategy
 from semdedup.dedup.result import DedupResult
@@ -235,7 +243,7 @@ class SemanticDeduplicationWorkflow:
         """The cache lies elsewhere: the output gets its own copy of the quarantine and of the story of the steps."""
         manifest = Manifest(self.output)
         if self.eps is None and self.pipeline.stages[0].clear_output:  # no stage writes here that would have cleared it
-            manifest.clear()
+            manifest.clear(STEPS)
         copies = []
         for file in (self.cache / QUARANTINE).files():
             copies.append(join(QUARANTINE, file.url.rsplit("/", 1)[-1]))

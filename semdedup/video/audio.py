@@ -54,7 +54,7 @@ class AudioTrack:
 
     def until(self, time_s: float) -> list[Sound]:
         """What is heard before a time of the container's clock, and was not given yet."""
-        found = []
+        found: list[Sound] = []
         while True:
             if self._ahead is None:
                 self._ahead = next(self._sounds, None)

@@ -38,6 +38,7 @@ class ClipFile:
         self.width = self.height = 0
         self.codec = ""
         self._container: Any = None
+        self._video: Any = None
         self._sound: Any = None
         self._waiting: list[Sound] = []
 
@@ -63,7 +64,7 @@ class ClipFile:
                 self.audio.lost, with_sound = str(error), False
 
     def _add_sound(self) -> Any:
-        source = self.audio.stream
+        source: Any = self.audio.stream
         if self.audio.copied:
             return self._container.add_stream_from_template(source)
         rate = min(source.codec_context.sample_rate, 48_000)
@@ -98,11 +99,18 @@ class ClipFile:
             self._container.mux(self._sound.encode(content))
             content.pts = pts
 
-    def _finish(self) -> None:
+    def finish(self) -> None:
+        """Complete the file."""
+        if self._video is None:  # not a single frame
+            return
+        self._finish_video()
         if self._sound is not None and not self.audio.copied:
             self._container.mux(self._sound.encode(None))
         self._container.close()
         self._container = None
+
+    def _finish_video(self) -> None:
+        """What comes before the end of the sound."""
 
     def abort(self) -> None:
         """Leave nothing of a clip that cannot be finished."""
@@ -120,7 +128,6 @@ class EncodedClip(ClipFile):
     def __init__(self, path: str, timeline: Timeline, audio: AudioTrack, encoder: str, rate: Fraction) -> None:
         super().__init__(path, timeline, audio)
         self.encoder, self.rate = encoder, rate
-        self._video: Any = None
 
     def add(self, picture: Picture) -> None:
         """Encode the next frame."""
@@ -148,10 +155,8 @@ class EncodedClip(ClipFile):
         self._video = self._open(add_video)
         self.codec = self._video.codec_context.codec.canonical_name
 
-    def finish(self) -> None:
-        """Complete the file."""
+    def _finish_video(self) -> None:
         self._container.mux(self._video.encode(None))
-        self._finish()
 
 
 class CopiedClip(ClipFile):
@@ -160,7 +165,6 @@ class CopiedClip(ClipFile):
     def __init__(self, path: str, timeline: Timeline, audio: AudioTrack, source: Any) -> None:
         super().__init__(path, timeline, audio)
         self.source = source
-        self._video: Any = None
 
     def add(self, packet: Any) -> None:
         """Copy the next packet."""
@@ -179,7 +183,3 @@ class CopiedClip(ClipFile):
         copy.stream = self._video
         self.n_frames += 1
         self._container.mux(copy)
-
-    def finish(self) -> None:
-        """Complete the file."""
-        self._finish()

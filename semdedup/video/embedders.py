@@ -273,11 +273,11 @@ def _check_model(spec: EmbedderSpec) -> None:
             f"model_dir: weights must be *.safetensors; {folder} holds {found}. Where you trust them, convert them: "
             "model.save_pretrained(folder, safe_serialization=True)"
         )
-    _check_code(spec, folder)
     variant = spec.algorithm.removeprefix("cosmos-embed1-").removesuffix("p")
     resolution = read_json(folder / "processor_config.json").get("resolution")
     if variant.isdecimal() and isinstance(resolution, int) and resolution != int(variant):
         raise InputError(f"model_dir: {folder} is a Cosmos-Embed1 of {resolution}p, but {spec.algorithm} is wanted")
+    _check_code(spec, folder)
 
 
 def _check_code(spec: EmbedderSpec, folder: Path) -> None:

@@ -21,7 +21,7 @@ import threading
 import time
 import traceback
 from collections.abc import Callable, Iterator
-from typing import Any, BinaryIO
+from typing import IO, Any
 
 from semdedup.errors import SemdedupError
 
@@ -44,7 +44,7 @@ class Child:
 
     def __init__(self) -> None:
         self._errors = tempfile.TemporaryFile()  # noqa: SIM115  closed with the process
-        environment = {**os.environ, "PYTHONPATH": os.pathsep.join(path for path in sys.path if path)}
+        environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path)), "SVT_LOG": "1"}
         self._process = subprocess.Popen(
             [sys.executable, "-P", "-c", START],
             stdin=subprocess.PIPE,
@@ -60,7 +60,8 @@ class Child:
         Raises:
             ChildDied: the process crashed.
             ChildTimeout: nothing came for `timeout_s` seconds.
-            SemdedupError: the function raised, which is a defect or a fault of this machine; with its traceback.
+            OSError: the function raised one: a full disk, say.
+            SemdedupError: the function raised something else, which is a defect; with its traceback.
         """
         finished = False
         try:
@@ -74,6 +75,9 @@ class Child:
                 elif kind == "end":
                     finished = True
                     return
+                elif kind == "oserror":
+                    finished = True
+                    raise OSError(*content)
                 elif kind == "error":
                     finished = True
                     raise SemdedupError(f"{function.__name__} failed:\n{content}")
@@ -155,7 +159,7 @@ def end_children() -> None:
             _idle.pop().kill()
 
 
-def _write(pipe: BinaryIO, message: Any) -> None:
+def _write(pipe: IO[bytes], message: Any) -> None:
     content = pickle.dumps(message, protocol=pickle.HIGHEST_PROTOCOL)
     pipe.write(HEADER.pack(len(content)))
     pipe.write(content)
@@ -174,6 +178,8 @@ def serve() -> None:
             for item in function(argument):
                 _write(replies, ("item", item))
             _write(replies, ("end", None))
+        except OSError as error:
+            _write(replies, ("oserror", (error.errno, error.strerror or str(error))))
         except Exception:  # it is told to the parent, whatever it is
             _write(replies, ("error", traceback.format_exc()))
 

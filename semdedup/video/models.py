@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 import torch
 import transformers
+from safetensors import SafetensorError
 from torch.nn import functional
 
 from semdedup.errors import ClusterError, InputError
@@ -30,6 +31,9 @@ INTERNVIDEO2_N_FRAMES = 4
 RESAMPLE = {2: "bilinear", 3: "bicubic"}
 """Kinds of Pillow that preprocessor settings name by number, in the words of torch."""
 
+UNUSABLE = (ImportError, OSError, ValueError, TypeError, AttributeError, KeyError, RuntimeError, SafetensorError)
+"""What transformers and models raise where files are corrupt, code lacks a package, or a model is of another kind."""
+
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
 
@@ -39,8 +43,8 @@ class Preparation:
     """How frames become the numbers that a model reads.
 
     Attributes:
-        size: (h, w) to scale to; None: `shorter` holds.
-        shorter: pixels of the shorter side after scaling; None: frames are not scaled.
+        size: (h, w) to scale to; None: `shorter` or `patches` hold.
+        shorter: pixels of the shorter side after scaling.
         crop: (h, w) cut out of the middle; None: nothing is cut off.
         resample: ``bilinear`` or ``bicubic``.
         scale: what grey levels are multiplied by.
@@ -49,7 +53,7 @@ class Preparation:
     """
 
     size: tuple[int, int] | None
-    shorter: int | None = None
+    shorter: int = 0
     crop: tuple[int, int] | None = None
     resample: str = "bicubic"
     scale: float = 1 / 255
@@ -59,17 +63,17 @@ class Preparation:
 
     def apply(self, frames: Frames) -> torch.Tensor:
         """Frames (t, h, w, 3) uint8 as (t, 3, h', w') float32. As Pillow does it, to within a grey level."""
-        pixels = torch.tensor(np.ascontiguousarray(frames)).permute(0, 3, 1, 2).float()
+        pixels = torch.tensor(np.ascontiguousarray(frames)).permute(0, 3, 1, 2)
         height, width = pixels.shape[2:]
         size = self.size
         if self.patches:
             size = _patched_size(height, width, *self.patches)
-        elif self.shorter:
+        elif size is None:
             least = min(height, width)
             size = (self.shorter * height // least, self.shorter * width // least)
-        if size and size != (height, width):
+        if size != (height, width):
+            # In uint8, as Pillow rounds and clips between the two directions: bicubic overshoots at edges.
             pixels = functional.interpolate(pixels, size, mode=self.resample, antialias=True, align_corners=False)
-            pixels = pixels.clamp_(0, 255).round_()
         if self.crop:
             pixels = _middle(pixels, self.crop)
         mean, std = (torch.tensor(values)[:, None, None] for values in (self.mean, self.std))
@@ -98,11 +102,11 @@ def load_model(spec: EmbedderSpec) -> Embedder:
             network = _hugging_face(spec, folder)
         network.model.to(device=device, dtype=dtype)
         embed = _Embed(network, one_by_one=device.type == "cpu")
-        embed([np.full((network.n_frames, *network.size_of_trial, 3), 127, dtype=np.uint8)])
-    except (ImportError, OSError, ValueError, TypeError, AttributeError, KeyError, RuntimeError) as error:
+        embed([np.full((network.n_frames, network.short_side, network.short_side, 3), 127, dtype=np.uint8)])
+    except UNUSABLE as error:
         raise InputError(f"the model in {folder} cannot be used as {spec.algorithm}: {error}") from error
-    size, short_side = network.preparation.size, network.preparation.shorter or max(network.size_of_trial)
-    return Embedder(spec.name, embed, network.n_frames, size, short_side, spec.clips_a_batch)
+    size = network.preparation.size
+    return Embedder(spec.name, embed, network.n_frames, size, network.short_side, spec.clips_a_batch)
 
 
 @dataclass(frozen=True)
@@ -115,10 +119,12 @@ class _Network:
     vectors: Callable[[torch.Tensor], torch.Tensor]
 
     @property
-    def size_of_trial(self) -> tuple[int, int]:
+    def short_side(self) -> int:
+        """Shorter side of the frames that it likes best."""
         p = self.preparation
-        side = p.patches[0] * math.isqrt(p.patches[1]) if p.patches else p.shorter or 224
-        return p.size or (side, side)
+        if p.patches:
+            return p.patches[0] * math.isqrt(p.patches[1])
+        return min(p.size) if p.size else p.shorter
 
 
 class _Embed:
@@ -292,7 +298,7 @@ def _preparation(folder: Path, is_video: bool) -> Preparation:
             "give a Python function"
         )
     patches = (settings["patch_size"], settings["max_num_patches"]) if "max_num_patches" in settings else None
-    size, shorter = _size(settings) if settings.get("do_resize", True) and not patches else (None, None)
+    size, shorter = (None, 0) if patches else _size(settings)
     normalised = settings.get("do_normalize", True)
     crop = settings.get("crop_size") if settings.get("do_center_crop", "crop_size" in settings) else None
     resample = settings.get("resample", 2)
@@ -310,14 +316,14 @@ def _preparation(folder: Path, is_video: bool) -> Preparation:
     )
 
 
-def _size(settings: Mapping[str, Any]) -> tuple[tuple[int, int] | None, int | None]:
+def _size(settings: Mapping[str, Any]) -> tuple[tuple[int, int] | None, int]:
     size = settings.get("size")
     if isinstance(size, int):  # files of before 2022: whoever cuts keeps the aspect
-        return (None, size) if settings.get("do_center_crop") else ((size, size), None)
+        return (None, size) if settings.get("do_center_crop") else ((size, size), 0)
     if isinstance(size, dict):
         known = {name: value for name, value in size.items() if value is not None}
         if known.keys() == {"height", "width"}:
-            return (known["height"], known["width"]), None
+            return (known["height"], known["width"]), 0
         if known.keys() == {"shortest_edge"}:
             return None, known["shortest_edge"]
     raise ValueError(f"preprocessor setting size must be height and width, or shortest_edge; got {size}")

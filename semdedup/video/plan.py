@@ -18,6 +18,7 @@ from bisect import bisect_right
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
+from typing import Any
 
 from semdedup.errors import ParameterError
 
@@ -88,6 +89,23 @@ class PlanOptions:
                 raise ParameterError(f"{name} must lie between 0 and the length of the clips, {most}; got {value}")
         if self.limit_clips < 0:
             raise ParameterError(f"limit_clips must be 0 (no limit) or more; got {self.limit_clips}")
+
+    def told(self) -> dict[str, Any]:
+        """The options that make a difference, by the names that users give them, as JSON values."""
+        if self.algorithm == "scene":
+            lengths = {"scene_min_length_s": self.scene_min_length_s, "scene_max_length_s": self.scene_max_length_s}
+        else:
+            lengths = {
+                "fixed_stride_split_duration": self.duration_s,
+                "fixed_stride_stride_s": self.stride,
+                "fixed_stride_min_clip_length_s": self.min_length_s,
+            }
+        return {
+            "splitting_algorithm": self.algorithm,
+            **{name: float(value) for name, value in lengths.items()},
+            "cut": self.cut,
+            "limit_clips": self.limit_clips,
+        }
 
     @property
     def stride(self) -> float:

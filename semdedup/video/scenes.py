@@ -5,13 +5,12 @@ Its detectors are fed here. If it opened the file itself, it would open playlist
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from importlib.util import find_spec
 from typing import Any
 
 from semdedup.errors import ParameterError
 from semdedup.video.frames import Decoder
-from semdedup.video.source import FRAMES_BETWEEN_SIGNS, Limits, Timeline, Video
+from semdedup.video.source import FRAMES_BETWEEN_SIGNS, Alive, Limits, Timeline, Video
 
 WIDTH = 256
 """Frames are looked at in this width: cuts are seen as well as in full size, ten times faster."""
@@ -27,8 +26,8 @@ def check_scenes() -> None:
         raise ParameterError("splitting_algorithm scene needs PySceneDetect: pip install 'semdedup[scenes]'")
 
 
-def find_cuts(path: str, timeline: Timeline, limits: Limits) -> Iterator[float | None]:
-    """Seconds at which new scenes begin, in order; None from time to time as a sign of life.
+def find_cuts(path: str, timeline: Timeline, limits: Limits) -> Alive[list[float]]:
+    """Seconds at which new scenes begin, in order.
 
     AdaptiveDetector (https://www.scenedetect.com): a frame starts a scene where its change of hue, saturation and
     brightness stands out from that of its neighbours, so that fast camera movement makes no cut. Cost: one decoding of
@@ -42,11 +41,7 @@ def find_cuts(path: str, timeline: Timeline, limits: Limits) -> Iterator[float |
 
     detector = AdaptiveDetector(min_scene_len=FRAMES_BETWEEN_CUTS)
     seconds: list[float] = []
-
-    def moments(cuts: Any) -> Iterator[float]:
-        for cut in cuts:
-            yield seconds[cut.frame_num]
-
+    cuts: list[Any] = []
     with Video(path, limits) as video:
         decoder = Decoder(video, timeline)
         for packet in video.container.demux(video.stream):
@@ -56,8 +51,9 @@ def find_cuts(path: str, timeline: Timeline, limits: Limits) -> Iterator[float |
                 width = min(WIDTH, picture.frame.width)
                 height = max(1, round(picture.frame.height * width / picture.frame.width))
                 small = picture.frame.to_ndarray(format="bgr24", width=width, height=height)
-                yield from moments(detector.process_frame(code, small))
+                cuts += detector.process_frame(code, small)
                 if len(seconds) % FRAMES_BETWEEN_SIGNS == 0:
-                    yield None
+                    yield
         if seconds:
-            yield from moments(detector.post_process(FrameTimecode(len(seconds) - 1, NOMINAL_FPS)))
+            cuts += detector.post_process(FrameTimecode(len(seconds) - 1, NOMINAL_FPS))
+    return sorted(seconds[cut.frame_num] for cut in cuts)

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import os
 from array import array
-from collections.abc import Iterator
+from collections.abc import Generator
 from dataclasses import dataclass
 from fractions import Fraction
-from typing import Any
+from typing import Any, TypeVar
 
 import av
 from av.error import FFmpegError
@@ -34,6 +34,10 @@ REASONS = {
     "too_large": "more pixels or frames than the limits allow",
 }
 """Why a video is quarantined."""
+
+T = TypeVar("T")
+Alive = Generator[None, None, T]
+"""Work that yields now and then as a sign of life, and returns its result."""
 
 FRAMES_BETWEEN_SIGNS = 256
 LEAST_SHARE_OF_FRAMES = 0.95
@@ -177,8 +181,8 @@ class Video:
             declared_duration_s=max(0.0, round(duration_s, 6)),
         )
 
-    def timeline(self) -> Iterator[Timeline | None]:
-        """Read all packets, decode none. Yields None from time to time as a sign of life, then the timeline.
+    def timeline(self) -> Alive[Timeline]:
+        """Read all packets, decode none.
 
         A container that ends in an error gives the timeline up to there; decoding will meet the same error.
 
@@ -211,7 +215,7 @@ class Video:
                 if n_packets > self.limits.max_frames:
                     raise VideoFault("too_large", f"more than {self.limits.max_frames:,} frames")
                 if n_packets % FRAMES_BETWEEN_SIGNS == 0:
-                    yield None
+                    yield
         except FFmpegError as error:
             fault = error_text(error)
         if not shown:
@@ -222,7 +226,7 @@ class Video:
                 raise VideoFault("truncated", f"0 of {declared:,} declared frames are in the file")
             raise VideoFault("no_frames", "the video track is empty")
         origin, last = min(shown), max(shown)
-        yield Timeline(
+        return Timeline(
             time_base=base,
             origin=origin,
             end=max(end, last + 1) - origin,
@@ -240,13 +244,14 @@ def open_container(path: str, limits: Limits) -> Any:
         VideoFault: ``unreadable``.
     """
     try:
-        return av.open(
+        opened: Any = av.open(
             os.path.abspath(path),
             options={"format_whitelist": FORMATS, "protocol_whitelist": "file"},
-            stream_options=[{"max_pixels": str(limits.max_pixels)}],
+            stream_options=[{"max_pixels": str(limits.max_pixels)}],  # type: ignore[list-item]  # a wrong stub
             timeout=limits.timeout_s,
             metadata_errors="replace",
         )
+        return opened
     except (FFmpegError, OSError, ValueError) as error:  # PyAV raises ValueError for some malformed headers
         raise VideoFault("unreadable", error_text(error)) from error
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import errno
 import os
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from contextlib import closing
 from dataclasses import dataclass, field
 from fractions import Fraction
@@ -24,6 +24,7 @@ from semdedup.video.preview import HEIGHT, PERIOD_S, write_preview
 from semdedup.video.scenes import find_cuts
 from semdedup.video.source import (
     FRAMES_BETWEEN_SIGNS,
+    Alive,
     Limits,
     Timeline,
     Video,
@@ -116,8 +117,9 @@ def split_video(job: SplitJob) -> Iterator[ClipMade | Outcome | None]:
     av.logging.set_level(av.logging.PANIC)
     facts: dict[str, Any] = {}
     try:
-        plan = yield from _until(_planned(job))
+        plan = yield from _planned(job)
         facts.update(_told(plan))
+        yield Outcome("quarantined", "decode_error", "the video was not finished", dict(facts))  # if nothing else comes
         if not plan.spans:
             missing = shortfall(plan.facts, plan.timeline, plan.timeline.n_frames, plan.timeline.last)
             if missing:
@@ -144,39 +146,25 @@ def plan_video(job: SplitJob) -> Iterator[PlannedVideo | Outcome | None]:
     """Plan one video and write nothing. Yields None as a sign of life, then the plan, or the `Outcome` of a fault."""
     av.logging.set_level(av.logging.PANIC)
     try:
-        yield (yield from _until(_planned(job)))
+        yield (yield from _planned(job))
     except VideoFault as fault:
         yield Outcome("quarantined", fault.reason, fault.detail)
 
 
-def _until(signs: Iterator[Any]) -> Iterator[Any]:
-    """Pass signs of life on; return the first thing that is more."""
-    for sign in signs:
-        if sign is not None:
-            return sign
-        yield None
-    raise AssertionError("a generator ended without its result")
-
-
-def _planned(job: SplitJob) -> Iterator[PlannedVideo | None]:
+def _planned(job: SplitJob) -> Alive[PlannedVideo]:
     with Video(job.path, job.limits) as video:
         facts = video.facts()
-        timeline: Any = yield from _until(video.timeline())
+        timeline = yield from video.timeline()
     if job.plan is None:
-        yield PlannedVideo(facts, timeline, [Span(0.0, round(timeline.duration_s, 6))])
-        return
+        return PlannedVideo(facts, timeline, [Span(0.0, round(timeline.duration_s, 6))])
     cuts: list[float] = []
     if job.plan.algorithm == "scene":
-        for cut in find_cuts(job.path, timeline, job.limits):
-            if cut is None:
-                yield None
-            else:
-                cuts.append(cut)
+        cuts = yield from find_cuts(job.path, timeline, job.limits)
     spans = job.plan.spans(timeline.duration_s, cuts)
     if job.plan.cut == "copy" and spans:
         keys = [round(float(key * timeline.time_base), 6) for key in timeline.keyframes]
         spans = at_keyframes(spans, keys or [0.0], timeline.duration_s)
-    yield PlannedVideo(facts, timeline, spans)
+    return PlannedVideo(facts, timeline, spans)
 
 
 def _told(plan: PlannedVideo) -> dict[str, Any]:
@@ -195,8 +183,7 @@ def _told(plan: PlannedVideo) -> dict[str, Any]:
     }
 
 
-def _cut(job: SplitJob, plan: PlannedVideo) -> Iterator[Any]:
-    """Yield the clips; return the decoder."""
+def _cut(job: SplitJob, plan: PlannedVideo) -> Generator[ClipMade | None, None, Decoder]:
     with Video(job.path, job.limits) as video, closing(AudioTrack(job.path, job.limits, _copies(job))) as audio:
         cutter = _Cutter(job, plan, video, audio)
         try:
@@ -273,7 +260,7 @@ class _Cutter:
         if self.shown is not None and gap * timeline.time_base <= Fraction(1, 2):
             yield from self._advance(timeline.end)
             for clip in list(self.open):
-                yield self._close(clip)
+                yield from self._close(clip)
 
     def abort(self) -> None:
         """Leave nothing of the clips that are not complete."""
@@ -294,7 +281,7 @@ class _Cutter:
                 start_s, end_s = zero_s + clip.span.start_s, zero_s + clip.span.end_s
                 clip.file.hear([sound for sound in sounds if start_s <= sound.time_s < end_s])
         for clip in [clip for clip in self.open if clip.end <= tick]:
-            yield self._close(clip)
+            yield from self._close(clip)
 
     def _open(self, span: Span) -> None:
         file: ClipFile | None = None
@@ -322,9 +309,12 @@ class _Cutter:
             if clip.start <= self.key < clip.end and tick >= clip.start and isinstance(clip.file, CopiedClip):
                 clip.file.add(packet)
 
-    def _close(self, clip: _OpenClip) -> ClipMade:
-        if not clip.n_frames and self.shown is not None:  # a frame that stays for longer than the clip
-            clip.see(Picture(clip.start, self.shown.frame))
+    def _close(self, clip: _OpenClip) -> Iterator[ClipMade]:
+        if not clip.n_frames:
+            if self.shown is None:  # nothing can be decoded before the end of this clip
+                self.open.remove(clip)
+                return
+            clip.see(Picture(clip.start, self.shown.frame))  # a frame that stays for longer than the clip
         facts: dict[str, Any] = {"id": self._id(clip.span), **self._facts(clip)}
         if clip.file is not None:
             clip.file.finish()
@@ -339,7 +329,7 @@ class _Cutter:
         self.open.remove(clip)
         if clip.preview is not None and self.job.folder is not None:
             write_preview(os.path.join(self.job.folder, f"{facts['id']}.webp"), clip.preview.frames())
-        return ClipMade(facts, None if clip.sampler is None else clip.sampler.frames())
+        yield ClipMade(facts, None if clip.sampler is None else clip.sampler.frames())
 
     def _facts(self, clip: _OpenClip) -> dict[str, Any]:
         return {

@@ -1,0 +1,38 @@
+"""How results are shown: as a short table in a terminal and in a notebook."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from html import escape
+from io import StringIO
+
+from rich.console import Console
+from rich.table import Table
+
+
+class Shown(ABC):
+    """A result that consists of named values."""
+
+    @abstractmethod
+    def rows(self) -> list[tuple[str, str]]:
+        """Name and value of everything that there is to tell."""
+
+    def table(self) -> Table:
+        """The result as a table for a terminal."""
+        table = Table(title="semdedup", title_justify="left", show_header=False)
+        table.add_column(style="bold")
+        table.add_column(overflow="fold")
+        for name, value in self.rows():
+            table.add_row(name, value)
+        return table
+
+    def __str__(self) -> str:
+        text = StringIO()
+        Console(file=text, width=100, color_system=None, force_jupyter=False).print(self.table(), markup=False)
+        return text.getvalue().rstrip()
+
+    __repr__ = __str__
+
+    def _repr_html_(self) -> str:
+        cells = "".join(f"<tr><th>{escape(name)}</th><td>{escape(value)}</td></tr>" for name, value in self.rows())
+        return f'<table class="semdedup"><caption>semdedup</caption>{cells}</table>'

@@ -1,0 +1,215 @@
+"""What is written down of videos and clips, as plain values: tables and JSON. Fields have the peers' names, if any."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import pyarrow as pa
+
+from semdedup.tables import LOW_INFORMATION, RECOMMENDED_EPS
+from semdedup.video.tree import CLIPS
+
+DONE, TOO_SHORT, QUARANTINED = "done", "too_short", "quarantined"
+
+MOST_LISTED = 1000
+"""Names that a summary lists; all of them are in the table of videos."""
+
+
+@dataclass(frozen=True)
+class VideoFile:
+    """A file of the input, and how it is told from a later version of itself.
+
+    Attributes:
+        relative_path: path below the input folder, with ``/``; printable, whatever the name of the file holds.
+        url: where it is.
+        n_bytes: its size.
+        stamp: what its storage says of its version.
+        known: whether an earlier run wrote clips of it.
+    """
+
+    relative_path: str
+    url: str
+    n_bytes: int
+    stamp: str
+    known: bool = False
+
+
+ROWS = pa.schema(
+    {
+        "id": pa.string(),
+        "embedding": pa.list_(pa.float32()),
+        "video": pa.string(),
+        "start_s": pa.float64(),
+        "end_s": pa.float64(),
+        "duration_s": pa.float64(),
+        "width": pa.int32(),
+        "height": pa.int32(),
+        "fps": pa.float64(),
+        "bitrate": pa.int64(),
+        "n_frames": pa.int32(),
+        LOW_INFORMATION: pa.bool_(),
+    }
+)
+"""Columns of the embeddings: a row a clip. What is beside `embedding` serves to rank duplicates."""
+
+VIDEOS = pa.schema(
+    {
+        "video": pa.string(),
+        "url": pa.string(),
+        "n_bytes": pa.int64(),
+        "stamp": pa.string(),
+        "status": pa.string(),
+        "reason": pa.string(),
+        "detail": pa.string(),
+        "duration_s": pa.float64(),
+        "n_frames": pa.int64(),
+        "n_frames_declared": pa.int64(),
+        "clips": pa.list_(pa.string()),
+        "clip_seconds": pa.float64(),
+        "longest_clip_s": pa.float64(),
+        "clip_bytes": pa.int64(),
+        "n_rows": pa.int64(),
+        "n_low_information": pa.int64(),
+        "part": pa.string(),
+    }
+)
+"""Columns of the table of videos: a row a video, whatever became of it."""
+
+QUARANTINE = pa.schema({"id": pa.string(), "reason": pa.string(), "source": pa.string(), "detail": pa.string()})
+
+
+def rows_schema(embedder: str, recommended_eps: float | None) -> pa.Schema:
+    """The schema of the embeddings, with what the dedup reads in its metadata."""
+    metadata = {b"semdedup.embedder": embedder.encode()}
+    if recommended_eps is not None:
+        metadata[RECOMMENDED_EPS] = repr(recommended_eps).encode()
+    return ROWS.with_metadata(metadata)
+
+
+def video_row(note: Mapping[str, Any], part: str = "") -> dict[str, Any]:
+    """A row of the table of videos, from what a worker noted."""
+    facts, clips = note["facts"], note["clips"]
+    return {
+        **{name: note[name] for name in ("video", "url", "n_bytes", "stamp", "status", "reason", "detail", "n_rows")},
+        "duration_s": facts.get("duration_s", 0.0),
+        "n_frames": facts.get("n_frames", 0),
+        "n_frames_declared": facts.get("n_frames_declared", 0),
+        "clips": [clip["id"] for clip in clips],
+        "clip_seconds": round(sum(clip["duration_s"] for clip in clips), 6),
+        "longest_clip_s": max((clip["duration_s"] for clip in clips), default=0.0),
+        "clip_bytes": sum(clip.get("n_bytes", 0) for clip in clips),
+        "n_low_information": sum(clip.get(LOW_INFORMATION, False) for clip in clips),
+        "part": part,
+    }
+
+
+def clip_meta(clip: Mapping[str, Any], note: Mapping[str, Any], earlier: Mapping[str, Any]) -> dict[str, Any]:
+    """What ``metas/v0/{id}.json`` holds. What others added to it earlier, captions for one, is carried along."""
+    facts = note["facts"]
+    written = clip.get("n_bytes") is not None
+    return {
+        "windows": [],
+        **earlier,
+        "id": clip["id"],
+        "span_uuid": clip["id"],
+        "video": note["video"],
+        "source_video": note["url"],
+        "duration_span": [clip["start_s"], clip["end_s"]],
+        "width_source": facts["width"],
+        "height_source": facts["height"],
+        "framerate_source": facts["fps"],
+        "clip_location": f"{CLIPS}/{clip['id']}.mp4" if written else None,
+        "width": clip["width"],
+        "height": clip["height"],
+        "framerate": clip["fps"],
+        "num_frames": clip["n_frames"],
+        "video_codec": clip.get("codec"),
+        "num_bytes": clip.get("n_bytes"),
+        "has_audio": clip.get("audio"),
+        "bitrate_source": clip["bitrate"],
+        LOW_INFORMATION: clip.get(LOW_INFORMATION),
+        "valid": written,
+    }
+
+
+def video_record(note: Mapping[str, Any]) -> dict[str, Any]:
+    """What ``processed_videos/{video}.json`` holds."""
+    facts = note["facts"]
+    return {
+        "video": note["video"],
+        "status": note["status"],
+        "reason": note["reason"],
+        "detail": note["detail"],
+        "width": facts.get("width"),
+        "height": facts.get("height"),
+        "framerate": facts.get("fps"),
+        "num_frames": facts.get("n_frames"),
+        "num_frames_declared": facts.get("n_frames_declared"),
+        "duration": facts.get("duration_s"),
+        "bitrate": facts.get("bitrate"),
+        "video_codec": facts.get("codec"),
+        "pixel_format": facts.get("pixel_format"),
+        "audio_format": facts.get("audio_codec"),
+        "container": facts.get("container"),
+        "num_total_clips": len(note["clips"]),
+        "num_clip_chunks": 1,
+    }
+
+
+def chunk_record(note: Mapping[str, Any]) -> dict[str, Any]:
+    """What ``processed_clip_chunks/{video}_0.json`` holds."""
+    clips = note["clips"]
+    return {
+        "video": note["video"],
+        "clip_chunk_index": 0,
+        "num_clips_passed": len(clips),
+        "num_clips_transcoded": sum(clip.get("n_bytes") is not None for clip in clips),
+        "num_clips_with_embeddings": note["n_rows"],
+        "num_clips_with_webp": sum(clip.get("preview", False) for clip in clips),
+        "total_clip_duration": round(sum(clip["duration_s"] for clip in clips), 6),
+        "max_clip_duration": max((clip["duration_s"] for clip in clips), default=0.0),
+        "clips": [clip["id"] for clip in clips],
+        "filtered_clips": [],
+    }
+
+
+def summary(videos: Sequence[Mapping[str, Any]], embedding_algorithm: str | None) -> dict[str, Any]:
+    """Counts over all videos of a folder. The same videos give the same summary, whatever runs they came in."""
+    by_status = Counter(video["status"] for video in videos)
+    too_short = sorted(video["video"] for video in videos if video["status"] == TOO_SHORT)
+    return {
+        "num_input_videos": len(videos),
+        "num_processed_videos": by_status[DONE],
+        "num_too_short_videos": by_status[TOO_SHORT],
+        "num_quarantined_videos": by_status[QUARANTINED],
+        "quarantined_by_reason": quarantined(videos),
+        "too_short_videos": too_short[:MOST_LISTED],
+        "embedding_algorithm": embedding_algorithm,
+        "total_video_bytes": sum(video["n_bytes"] for video in videos),
+        "total_video_duration": round(sum(video["duration_s"] for video in videos), 6),
+        "total_clip_duration": round(sum(video["clip_seconds"] for video in videos), 6),
+        "max_clip_duration": max((video["longest_clip_s"] for video in videos), default=0.0),
+        "total_clip_bytes": sum(video["clip_bytes"] for video in videos),
+        "total_num_clips": sum(len(video["clips"]) for video in videos),
+        "total_num_clips_with_embeddings": sum(video["n_rows"] for video in videos),
+        "total_num_clips_low_information": sum(video["n_low_information"] for video in videos),
+    }
+
+
+def quarantined(videos: Sequence[Mapping[str, Any]]) -> dict[str, int]:
+    """Videos in quarantine by reason."""
+    counts = Counter(video["reason"] for video in videos if video["status"] == QUARANTINED)
+    return dict(sorted(counts.items()))
+
+
+def quarantine_table(videos: Sequence[Mapping[str, Any]]) -> pa.Table:
+    """Videos in quarantine: a row each."""
+    rows = [
+        {"id": video["video"], "reason": video["reason"], "source": video["url"], "detail": video["detail"]}
+        for video in videos
+        if video["status"] == QUARANTINED
+    ]
+    return pa.Table.from_pylist(rows, schema=QUARANTINE)

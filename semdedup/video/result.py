@@ -1,0 +1,82 @@
+"""What a run over videos gives back."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from semdedup.display import Shown
+from semdedup.video.records import DONE, QUARANTINED, TOO_SHORT, quarantined
+
+MOST_TOLD = 10
+
+
+@dataclass(frozen=True, repr=False)
+class SplitResult(Shown):
+    """Counts over everything in the output folder, and what this run added.
+
+    Attributes:
+        videos: a row for each video, with ``status``, ``reason``, ``detail``, ``clips`` and more; see `records.VIDEOS`.
+        processed: videos that this run processed; the others were complete already.
+        left_out: videos that ``limit`` left for a later run.
+        seconds: time of each step, and ``total``.
+        paths: what stands where.
+        footage_s: seconds of video that this run processed.
+    """
+
+    videos: Sequence[Mapping[str, Any]]
+    processed: int
+    left_out: int
+    seconds: Mapping[str, float]
+    paths: Mapping[str, str]
+    footage_s: float = 0.0
+
+    def count(self, status: str) -> int:
+        """Videos of a status."""
+        return sum(video["status"] == status for video in self.videos)
+
+    @property
+    def clips(self) -> int:
+        """Clips in the folder."""
+        return sum(len(video["clips"]) for video in self.videos)
+
+    @property
+    def embedded(self) -> int:
+        """Clips with an embedding."""
+        return sum(video["n_rows"] for video in self.videos)
+
+    @property
+    def quarantined(self) -> Mapping[str, int]:
+        """Videos in quarantine, by reason."""
+        return quarantined(self.videos)
+
+    def rows(self) -> list[tuple[str, str]]:
+        """Name and value of everything that there is to tell."""
+        seconds = sum(video["clip_seconds"] for video in self.videos)
+        low = sum(video["n_low_information"] for video in self.videos)
+        lines = [
+            ("videos", f"{len(self.videos):,}"),
+            ("  done", f"{self.count(DONE):,}"),
+            ("  too short", f"{self.count(TOO_SHORT):,}"),
+            ("  in quarantine", f"{self.count(QUARANTINED):,}"),
+        ]
+        lines += [(f"    {reason}", f"{count:,}") for reason, count in self.quarantined.items()]
+        lines += [
+            ("processed by this run", f"{self.processed:,}"),
+            *([("left for another run", f"{self.left_out:,}")] if self.left_out else []),
+            ("clips", f"{self.clips:,} ({seconds:,.1f} s)"),
+            ("  with embedding", f"{self.embedded:,}"),
+            *([("  low information", f"{low:,}")] if low else []),
+        ]
+        lines += [(f"{step} seconds", f"{time:.1f}") for step, time in self.seconds.items()]
+        if self.footage_s and self.seconds.get("total"):
+            lines.append(("speed", f"{self.footage_s / self.seconds['total']:.1f} x real time"))
+        return lines + list(self.paths.items())
+
+    def faults(self) -> list[str]:
+        """What is wrong with the videos in quarantine: a line for each of the first, and how many more there are."""
+        bad = [video for video in self.videos if video["status"] == QUARANTINED]
+        lines = [f"{video['video']}: {video['reason']}: {video['detail']}" for video in bad[:MOST_TOLD]]
+        more = len(bad) - MOST_TOLD
+        return [*lines, f"and {more:,} more, in the quarantine"] if more > 0 else lines
