@@ -83,9 +83,10 @@ class Preparation:
 def load_model(spec: EmbedderSpec) -> Embedder:
     """Load a model that `EmbedderSpec.check` has passed, and try it on a grey clip.
 
-    Clips go one by one on the CPU, where batches measured slower (CLIP: 2.0-2.5 s for 4 clips, 1.7 s one by one): the
-    result is the same to the bit whatever the batch, though not whatever the number of threads. On a GPU they go
-    together and in half precision, of 8 bits, or 11 on GPUs before Ampere; there the last of them vary with the batch.
+    Clips go one by one on the CPU, where batches measured slower (4 clips in 4 layers of CLIP: 2.0-2.5 s together,
+    1.7 s one by one): the result is the same to the bit whatever the batch, though not whatever the number of threads.
+    On a GPU they go together and in half precision, of 8 bits, or 11 on GPUs before Ampere; there the last of them vary
+    with the batch.
 
     Raises:
         ClusterError: a GPU is asked for that torch does not see.
