@@ -7,14 +7,14 @@ import platform
 from importlib.metadata import version
 from pathlib import Path
 
-from benchmarks import same_answer, whole
+from benchmarks import same_answer, split, whole
 
-BENCHMARKS = {"whole": whole.run, "same_answer": same_answer.run}
+BENCHMARKS = {"split": split.run, "whole": whole.run, "same_answer": same_answer.run}
 
 
 def machine() -> dict[str, object]:
     """What the figures were measured on."""
-    packages = ("semdedup", "numpy", "pyarrow", "dask")
+    packages = ("semdedup", "av", "numpy", "pyarrow", "dask")
     return {
         "cpus": os.cpu_count(),
         "processor": platform.processor() or platform.machine(),

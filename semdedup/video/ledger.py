@@ -24,7 +24,7 @@ from semdedup.manifest import SCRATCH, Manifest
 from semdedup.storage import REQUESTS_IN_FLIGHT, Location
 from semdedup.tables import read_arrow_batch, read_table, write_batches, write_table
 from semdedup.video.records import VIDEOS as VIDEOS_SCHEMA
-from semdedup.video.records import VideoFile, quarantine_table, rows_schema, summary, video_row
+from semdedup.video.records import VideoFile, quarantine_table, rows_schema, summary
 from semdedup.video.task import NOTES, PLACING, ROW_FILES
 from semdedup.video.tree import ANNOTATION_VERSION, CHUNKS, CLIPS, METAS, PREVIEWS, SUMMARY, VIDEOS, key_of, record_name
 
@@ -148,7 +148,7 @@ class Ledger:
         n_rows = sum(rows for _, rows in sizes)
         if n_rows != sum(row["n_rows"] for _, videos in parts for row in videos):
             raise IntegrityError(f"{n_rows} embeddings were written, which is not what the videos gave")
-        rows = {**self.videos, **{name: video_row(note) for name, note in notes.items()}}
+        rows = {**self.videos, **{name: dict(note) for name, note in notes.items()}}
         for name, videos in parts:
             for row in videos:
                 rows[row["video"]] = {**row, "part": name}
@@ -233,7 +233,7 @@ class Ledger:
         for row in self.videos.values():
             if row["n_rows"]:
                 by_part.setdefault(row["part"], []).append(row)
-        new = [video_row(note) for note in notes.values() if note["n_rows"]]
+        new = [dict(note) for note in notes.values() if note["n_rows"]]
         most = self._rows_per_part(new, scratch)
         touched = {self.videos[name]["part"] for name in notes if name in self.videos}
         if not new and not touched & by_part.keys():

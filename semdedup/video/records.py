@@ -89,8 +89,8 @@ def rows_schema(embedder: str, recommended_eps: float | None) -> pa.Schema:
     return ROWS.with_metadata(metadata)
 
 
-def video_row(note: Mapping[str, Any], part: str = "") -> dict[str, Any]:
-    """A row of the table of videos, from what a worker noted."""
+def video_row(note: Mapping[str, Any]) -> dict[str, Any]:
+    """A row of the table of videos, from all that is known of one; the file of its embeddings is not yet."""
     facts, clips = note["facts"], note["clips"]
     return {
         **{name: note[name] for name in ("video", "url", "n_bytes", "stamp", "status", "reason", "detail", "n_rows")},
@@ -102,7 +102,7 @@ def video_row(note: Mapping[str, Any], part: str = "") -> dict[str, Any]:
         "longest_clip_s": max((clip["duration_s"] for clip in clips), default=0.0),
         "clip_bytes": sum(clip.get("n_bytes", 0) for clip in clips),
         "n_low_information": sum(clip.get(LOW_INFORMATION, False) for clip in clips),
-        "part": part,
+        "part": "",
     }
 
 

@@ -10,7 +10,7 @@ from typing import Any
 
 from semdedup.errors import ParameterError
 from semdedup.video.frames import Decoder
-from semdedup.video.source import FRAMES_BETWEEN_SIGNS, Alive, Limits, Timeline, Video
+from semdedup.video.source import Alive, Limits, Pulse, Timeline, Video
 
 WIDTH = 256
 """Frames are looked at in this width: cuts are seen as well as in full size, ten times faster."""
@@ -42,6 +42,7 @@ def find_cuts(path: str, timeline: Timeline, limits: Limits) -> Alive[list[float
     detector = AdaptiveDetector(min_scene_len=FRAMES_BETWEEN_CUTS)
     seconds: list[float] = []
     cuts: list[Any] = []
+    pulse = Pulse()
     with Video(path, limits) as video:
         decoder = Decoder(video, timeline)
         for packet in video.container.demux(video.stream):
@@ -52,7 +53,7 @@ def find_cuts(path: str, timeline: Timeline, limits: Limits) -> Alive[list[float
                 height = max(1, round(picture.frame.height * width / picture.frame.width))
                 small = picture.frame.to_ndarray(format="bgr24", width=width, height=height)
                 cuts += detector.process_frame(code, small)
-                if len(seconds) % FRAMES_BETWEEN_SIGNS == 0:
+                if pulse.due():
                     yield
         if seconds:
             cuts += detector.post_process(FrameTimecode(len(seconds) - 1, NOMINAL_FPS))

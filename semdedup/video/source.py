@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import time
 from array import array
 from collections.abc import Generator
 from dataclasses import dataclass
@@ -39,9 +40,24 @@ T = TypeVar("T")
 Alive = Generator[None, None, T]
 """Work that yields now and then as a sign of life, and returns its result."""
 
-FRAMES_BETWEEN_SIGNS = 256
+SECONDS_BETWEEN_SIGNS = 1.0
 LEAST_SHARE_OF_FRAMES = 0.95
 """A video of which fewer of the declared frames come out is truncated. A few are lost where a stream starts midway."""
+
+
+class Pulse:
+    """Tells when the next sign of life is due."""
+
+    def __init__(self) -> None:
+        self._last = time.monotonic()
+
+    def due(self) -> bool:
+        """Whether one should be given now, at this call."""
+        now = time.monotonic()
+        if now - self._last < SECONDS_BETWEEN_SIGNS:
+            return False
+        self._last = now
+        return True
 
 
 class VideoFault(Exception):
@@ -196,7 +212,7 @@ class Video:
         shown, keys = array("q"), array("q")
         n_bytes = n_packets = 0
         end = -(2**62)
-        fault = ""
+        fault, pulse = "", Pulse()
         try:
             for packet in self.container.demux(stream):
                 if packet.size == 0:
@@ -214,7 +230,7 @@ class Video:
                     end = max(end, when + (packet.duration or step))
                 if n_packets > self.limits.max_frames:
                     raise VideoFault("too_large", f"more than {self.limits.max_frames:,} frames")
-                if n_packets % FRAMES_BETWEEN_SIGNS == 0:
+                if pulse.due():
                     yield
         except FFmpegError as error:
             fault = error_text(error)

@@ -23,9 +23,9 @@ from semdedup.video.plan import PlanOptions, Span, at_keyframes, every, sample_t
 from semdedup.video.preview import HEIGHT, PERIOD_S, write_preview
 from semdedup.video.scenes import find_cuts
 from semdedup.video.source import (
-    FRAMES_BETWEEN_SIGNS,
     Alive,
     Limits,
+    Pulse,
     Timeline,
     Video,
     VideoFacts,
@@ -185,11 +185,11 @@ def _told(plan: PlannedVideo) -> dict[str, Any]:
 
 def _cut(job: SplitJob, plan: PlannedVideo) -> Generator[ClipMade | None, None, Decoder]:
     with Video(job.path, job.limits) as video, closing(AudioTrack(job.path, job.limits, _copies(job))) as audio:
-        cutter = _Cutter(job, plan, video, audio)
+        cutter, pulse = _Cutter(job, plan, video, audio), Pulse()
         try:
-            for count, packet in enumerate(video.container.demux(video.stream)):
+            for packet in video.container.demux(video.stream):
                 yield from cutter.take(packet)
-                if count % FRAMES_BETWEEN_SIGNS == 0:
+                if pulse.due():
                     yield None
             yield from cutter.end()
         finally:

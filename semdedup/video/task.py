@@ -36,6 +36,7 @@ from semdedup.video.records import (
     chunk_record,
     clip_meta,
     video_record,
+    video_row,
 )
 from semdedup.video.source import Limits
 from semdedup.video.split import ClipMade, Outcome, PlannedVideo, Sampling, SplitJob, plan_video, split_video
@@ -116,7 +117,7 @@ class _Work:
 
 
 def process_videos(settings: Settings, videos: Sequence[VideoFile]) -> list[dict[str, Any]]:
-    """Cut and embed videos; return a note for each. Clips are embedded in batches that go over the videos of a task.
+    """Cut and embed videos; return the row of each in the table of videos. Clips are embedded in batches that go over the videos of a task.
 
     Memory: the sampled frames of one batch of clips, and those of one clip with what the decoder and encoder hold.
     """
@@ -277,8 +278,9 @@ def _put_in_place(settings: Settings, work: _Work, folder: Path) -> dict[str, An
         name = record_name(video.relative_path)
         (settings.output / CHUNKS / f"{name}_0.json").write_json(chunk_record(note))
         (settings.output / VIDEOS / f"{name}.json").write_json(video_record(note))
-    (settings.scratch / NOTES / f"{key}.json").write_json(note)
-    return note
+    row = video_row(note)
+    (settings.scratch / NOTES / f"{key}.json").write_json(row)
+    return row
 
 
 def _put_clip(settings: Settings, note: dict[str, Any], clip: dict[str, Any], folder: Path, known: bool) -> None:

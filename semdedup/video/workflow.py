@@ -173,7 +173,7 @@ class _VideoWorkflow:
             raise IntegrityError(f"{len(todo)} videos went in, {len(notes)} came out")
         name, eps = ("", None) if self.embedder is None else (self.embedder.name, self.embedder.recommended_eps)
         ledger.commit(session, notes, name, eps)
-        footage_s = sum(note["facts"].get("duration_s", 0.0) for note in notes.values())
+        footage_s = sum(note["duration_s"] for note in notes.values())
         seconds = {**reporter.seconds, "total": time.monotonic() - started}
         return self._result(len(notes), footage_s, left_out, seconds)
 

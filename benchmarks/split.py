@@ -1,0 +1,216 @@
+"""Cutting and embedding videos, beside the bare cost of decoding each once and encoding each once; and its memory."""
+
+import os
+import shutil
+import statistics
+import tempfile
+import threading
+import time
+from fractions import Fraction
+from pathlib import Path
+from typing import Any
+
+import av
+import distributed
+import numpy as np
+import psutil
+
+from semdedup import VideoSplitWorkflow
+from semdedup.video.clip_file import CONTAINER_OPTIONS
+from semdedup.video.encoders import make_encoder
+
+CLIP_S = 10
+SIZES: dict[str, dict[str, Any]] = {
+    "smoke": {"footage_s": 8, "size": (160, 120), "rounds": 1, "memory": ((160, 120), (4, 8))},
+    "quick": {"footage_s": 80, "size": (640, 360), "rounds": 2, "memory": ((1280, 720), (20, 60))},
+    "full": {"footage_s": 240, "size": (1280, 720), "rounds": 3, "memory": ((1920, 1080), (60, 600))},
+}
+
+
+def make_video(path: Path, size: tuple[int, int], seconds: int, seed: int, rate: int = 25) -> None:
+    """A texture that moves and changes, as hard to encode as a quiet film."""
+    width, height = size
+    rng = np.random.default_rng(seed)
+    coarse = rng.integers(0, 255, (height // 8 + 40, width // 8 + 40), dtype=np.uint8)
+    texture = np.kron(coarse, np.ones((8, 8), dtype=np.uint8))
+    with av.open(str(path), "w") as container:
+        stream: Any = container.add_stream("libx264", rate=rate, options={"preset": "ultrafast", "g": "50"})
+        stream.width, stream.height, stream.pix_fmt = width, height, "yuv420p"
+        for i in range(seconds * rate):
+            x, y = (i * 2) % 200, (i * 3) % 200
+            grey = texture[y : y + height, x : x + width]
+            frame = av.VideoFrame.from_ndarray(np.ascontiguousarray(grey), format="gray")
+            frame.pts = i
+            container.mux(stream.encode(frame))
+        container.mux(stream.encode(None))
+
+
+def repeat_video(source: Path, path: Path, times: int) -> None:
+    """The same packets again and again: a long video is made in no time."""
+    with av.open(str(path), "w") as target:
+        with av.open(str(source)) as first:
+            stream = target.add_stream_from_template(first.streams.video[0])
+            length = first.streams.video[0].duration
+        for i in range(times):
+            with av.open(str(source)) as container:
+                for packet in container.demux(video=0):
+                    if packet.size:
+                        packet.pts, packet.dts = packet.pts + i * length, packet.dts + i * length
+                        packet.stream = stream
+                        target.mux(packet)
+
+
+def decode_and_encode(path: str) -> float:
+    """What nobody can do without: decode each frame once, encode each once, in one thread. Returns seconds of video."""
+    with tempfile.TemporaryDirectory() as folder, av.open(path) as source:
+        video = source.streams.video[0]
+        video.codec_context.thread_count = 1
+        base, clips = video.time_base, 0
+        assert base is not None
+        target: Any = None
+        for frame in source.decode(video):
+            when = float((frame.pts or 0) * base)
+            if target is None or when >= clips * CLIP_S:
+                if target is not None:
+                    target.mux(stream.encode(None))
+                    target.close()
+                target = av.open(str(Path(folder, f"{clips}.mp4")), "w", options=CONTAINER_OPTIONS)
+                rate = Fraction(video.average_rate or 25)
+                stream = make_encoder(target, "libx264", rate, frame.width & ~1, frame.height & ~1, base)
+                clips += 1
+            frame.pict_type = 0
+            target.mux(stream.encode(frame))
+        target.mux(stream.encode(None))
+        target.close()
+    return when
+
+
+class TreeWatch(threading.Thread):
+    """The highest memory of a process and its children together, in MiB, sampled; shared pages count for each."""
+
+    def __init__(self, pid: int) -> None:
+        super().__init__(daemon=True)
+        self.process, self.peak, self.stopped = psutil.Process(pid), 0.0, threading.Event()
+
+    def run(self) -> None:
+        while not self.stopped.wait(0.05):
+            total = 0
+            for process in (self.process, *self.process.children(recursive=True)):
+                try:
+                    total += process.memory_info().rss
+                except psutil.NoSuchProcess:
+                    continue
+            self.peak = max(self.peak, total / 2**20)
+
+
+def measure_speed(client: distributed.Client, folder: Path, shape: dict[str, Any], verbose: bool) -> dict[str, Any]:
+    given = os.environ.get("SEMDEDUP_BENCHMARK_VIDEOS")
+    inputs = folder / "videos"
+    inputs.mkdir()
+    if given:
+        sources = sorted(path for path in Path(given).iterdir() if path.suffix == ".mp4")
+    else:
+        sources = [folder / f"source-{seed}.mp4" for seed in range(4)]
+        for seed, path in enumerate(sources):
+            make_video(path, shape["size"], max(2, shape["footage_s"] // 8), seed)
+    footage, count = 0.0, 0
+    lengths = [_seconds(path) for path in sources]
+    while footage < shape["footage_s"]:
+        for path, seconds in zip(sources, lengths, strict=True):
+            shutil.copy(path, inputs / f"{path.stem}-{count}.mp4")
+            footage += seconds
+        count += 1
+    paths = sorted(str(path) for path in inputs.iterdir())
+    bare, split, rest = [], [], []
+    client.gather(client.map(decode_and_encode, paths[:2], pure=False))
+    for i in range(shape["rounds"]):  # one beside the other, for the speed of a machine drifts
+        started = time.monotonic()
+        client.gather(client.map(decode_and_encode, paths, pure=False))
+        bare.append(time.monotonic() - started)
+        workflow = VideoSplitWorkflow(
+            str(inputs), str(folder / f"out-{i}"), transcode_encoder="libx264", verbose=verbose
+        )
+        result = workflow.run(client)
+        split.append(result.seconds["split"])
+        rest.append(result.seconds["total"] - result.seconds["split"])
+    workers = len(client.scheduler_info(n_workers=-1)["workers"])
+    ratios = [a / b for a, b in zip(split, bare, strict=True)]
+    return {
+        "videos": "given" if given else "made",
+        "footage_s": footage,
+        "files": len(paths),
+        "clips": result.clips,
+        "workers": workers,
+        "bare_s": statistics.median(bare),
+        "split_s": statistics.median(split),
+        "start_and_commit_s": statistics.median(rest),
+        "ratio": statistics.median(ratios),
+        "ratios": ratios,
+    }
+
+
+def _seconds(path: Path) -> float:
+    with av.open(str(path)) as container:
+        return (container.duration or 0) / av.time_base
+
+
+def measure_memory(folder: Path, shape: dict[str, Any], verbose: bool) -> list[dict[str, Any]]:
+    size, lengths = shape["memory"]
+    first = folder / "first.mp4"
+    make_video(first, size, lengths[0] // 2, 0)
+    found = []
+    for seconds in lengths:
+        inputs = folder / f"long-{seconds}"
+        inputs.mkdir()
+        repeat_video(first, inputs / "video.mp4", seconds // (lengths[0] // 2))
+        with (
+            distributed.LocalCluster(
+                n_workers=1, threads_per_worker=1, host="127.0.0.1", dashboard_address="127.0.0.1:0"
+            ) as cluster,
+            distributed.Client(cluster, set_as_default=False) as client,
+        ):
+            (pid,) = client.run(os.getpid).values()
+            watch = TreeWatch(pid)
+            watch.start()
+            result = VideoSplitWorkflow(str(inputs), str(folder / f"memory-{seconds}"), verbose=verbose).run(client)
+            watch.stopped.set()
+            watch.join()
+        found.append({"seconds": seconds, "size": size, "clips": result.clips, "peak_mib": watch.peak})
+    return found
+
+
+def report(found: dict[str, Any]) -> list[str]:
+    speed = found["speed"]
+    each = speed["footage_s"] / speed["workers"]
+    lines = [
+        f"split + embed of {speed['footage_s']:.0f} s of video ({speed['files']} files, {speed['videos']}, "
+        f"{speed['clips']} clips), {speed['workers']} workers",
+        f"  decode once + encode once, PyAV in a loop   {speed['bare_s']:8.2f} s   {each / speed['bare_s']:6.1f} x real time per core",
+        f"  split                                       {speed['split_s']:8.2f} s   {each / speed['split_s']:6.1f} x real time per core",
+        f"  everything else: {speed['ratio'] - 1:.0%} of the bare cost "
+        f"(rounds: {', '.join(f'{ratio - 1:.0%}' for ratio in speed['ratios'])}); "
+        f"and {speed['start_and_commit_s']:.2f} s to check, begin and commit the run",
+    ]
+    for memory in found["memory"]:
+        width, height = memory["size"]
+        lines.append(
+            f"  peak memory of a worker and its decoding process, {memory['seconds']} s of {width}x{height}: "
+            f"{memory['peak_mib']:.0f} MiB"
+        )
+    return lines
+
+
+def run(size: str) -> dict[str, Any]:
+    shape, verbose = SIZES[size], size != "smoke"
+    with tempfile.TemporaryDirectory(prefix="semdedup-benchmark-") as text:
+        folder = Path(text)
+        with (
+            distributed.LocalCluster(
+                n_workers=2, threads_per_worker=1, host="127.0.0.1", dashboard_address="127.0.0.1:0"
+            ) as cluster,
+            distributed.Client(cluster, set_as_default=False) as client,
+        ):
+            speed = measure_speed(client, folder, shape, verbose)
+        found = {"speed": speed, "memory": measure_memory(folder, shape, verbose)}
+    print("\n".join(report(found)), flush=True)
+    return found
