@@ -60,29 +60,32 @@ def repeat_video(source: Path, path: Path, times: int) -> None:
                         target.mux(packet)
 
 
-def decode_and_encode(path: str) -> float:
-    """What nobody can do without: decode each frame once, encode each once, in one thread. Returns seconds of video."""
+def decode_and_encode(path: str) -> None:
+    """What nobody can do without: decode each frame once, encode each once, in one thread."""
     with tempfile.TemporaryDirectory() as folder, av.open(path) as source:
         video = source.streams.video[0]
         video.codec_context.thread_count = 1
-        base, clips = video.time_base, 0
-        assert base is not None
-        target: Any = None
+        base = video.time_base or Fraction(1, 90_000)
+        targets: list[tuple[Any, Any]] = []
+
+        def finish() -> None:
+            if targets:
+                target, stream = targets[-1]
+                target.mux(stream.encode(None))
+                target.close()
+
         for frame in source.decode(video):
-            when = float((frame.pts or 0) * base)
-            if target is None or when >= clips * CLIP_S:
-                if target is not None:
-                    target.mux(stream.encode(None))
-                    target.close()
-                target = av.open(str(Path(folder, f"{clips}.mp4")), "w", options=CONTAINER_OPTIONS)
-                rate = Fraction(video.average_rate or 25)
-                stream = make_encoder(target, "libx264", rate, frame.width & ~1, frame.height & ~1, base)
-                clips += 1
+            if float((frame.pts or 0) * base) >= len(targets) * CLIP_S:
+                finish()
+                target = av.open(str(Path(folder, f"{len(targets)}.mp4")), "w", options=CONTAINER_OPTIONS)
+                size = frame.width & ~1, frame.height & ~1
+                targets.append(
+                    (target, make_encoder(target, "libx264", Fraction(video.average_rate or 25), *size, base))
+                )
             frame.pict_type = 0
+            target, stream = targets[-1]
             target.mux(stream.encode(frame))
-        target.mux(stream.encode(None))
-        target.close()
-    return when
+        finish()
 
 
 class TreeWatch(threading.Thread):
@@ -127,9 +130,8 @@ def measure_speed(client: distributed.Client, folder: Path, shape: dict[str, Any
         started = time.monotonic()
         client.gather(client.map(decode_and_encode, paths, pure=False))
         bare.append(time.monotonic() - started)
-        workflow = VideoSplitWorkflow(
-            str(inputs), str(folder / f"out-{i}"), transcode_encoder="libx264", verbose=verbose
-        )
+        output = str(folder / f"out-{i}")
+        workflow = VideoSplitWorkflow(str(inputs), output, transcode_encoder="libx264", verbose=verbose)
         result = workflow.run(client)
         split.append(result.seconds["split"])
         rest.append(result.seconds["total"] - result.seconds["split"])
@@ -182,11 +184,15 @@ def measure_memory(folder: Path, shape: dict[str, Any], verbose: bool) -> list[d
 def report(found: dict[str, Any]) -> list[str]:
     speed = found["speed"]
     each = speed["footage_s"] / speed["workers"]
+
+    def line(name: str, seconds: float) -> str:
+        return f"  {name:<44}{seconds:8.2f} s   {each / seconds:6.1f} x real time per core"
+
     lines = [
         f"split + embed of {speed['footage_s']:.0f} s of video ({speed['files']} files, {speed['videos']}, "
         f"{speed['clips']} clips), {speed['workers']} workers",
-        f"  decode once + encode once, PyAV in a loop   {speed['bare_s']:8.2f} s   {each / speed['bare_s']:6.1f} x real time per core",
-        f"  split                                       {speed['split_s']:8.2f} s   {each / speed['split_s']:6.1f} x real time per core",
+        line("decode once + encode once, PyAV in a loop", speed["bare_s"]),
+        line("split", speed["split_s"]),
         f"  everything else: {speed['ratio'] - 1:.0%} of the bare cost "
         f"(rounds: {', '.join(f'{ratio - 1:.0%}' for ratio in speed['ratios'])}); "
         f"and {speed['start_and_commit_s']:.2f} s to check, begin and commit the run",

@@ -117,7 +117,9 @@ class _Work:
 
 
 def process_videos(settings: Settings, videos: Sequence[VideoFile]) -> list[dict[str, Any]]:
-    """Cut and embed videos; return the row of each in the table of videos. Clips are embedded in batches that go over the videos of a task.
+    """Cut and embed videos; return the row of each in the table of videos.
+
+    Clips are embedded in batches that go over the videos of a task.
 
     Memory: the sampled frames of one batch of clips, and those of one clip with what the decoder and encoder hold.
     """
