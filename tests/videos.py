@@ -1,7 +1,7 @@
 """Makers of small videos, which PyAV writes, and readers of what was made of them.
 
-The frames of `numbers` say which they are: their blocks are the bits of their index. So a clip can be asked which frames
-it holds, after any encoder, and whether they are upright.
+The frames of `numbers` say which they are: their blocks are the bits of their index. So a clip can be asked which
+frames it holds, after any encoder, and whether they are upright.
 """
 
 import itertools
@@ -266,17 +266,17 @@ def split_job(path: Path, folder: Path | None, **options: Any) -> SplitJob:
     """What `split_video` is told: clips of one second, encoded by libx264, unless options of the plan or of the job
     say otherwise.
     """
-    chosen = dict(
-        path=str(path),
-        relative_path=path.name,
-        url=str(path),
-        folder=None if folder is None else str(folder),
-        encoder="libx264",
-        id_scheme="semdedup",
-        sampling=None,
-        previews=False,
-        limits=Limits(),
-    )
+    chosen = {
+        "path": str(path),
+        "relative_path": path.name,
+        "url": str(path),
+        "folder": None if folder is None else str(folder),
+        "encoder": "libx264",
+        "id_scheme": "semdedup",
+        "sampling": None,
+        "previews": False,
+        "limits": Limits(),
+    }
     chosen |= {name: options.pop(name) for name in list(options) if name in chosen}
     plan = (
         options.pop("plan") if "plan" in options else PlanOptions(**{"duration_s": 1.0, "min_length_s": 0.2} | options)
