@@ -262,8 +262,13 @@ def open_container(path: str, limits: Limits) -> Any:
     try:
         opened: Any = av.open(
             os.path.abspath(path),
-            options={"format_whitelist": FORMATS, "protocol_whitelist": "file"},
-            stream_options=[{"max_pixels": str(limits.max_pixels)}],  # type: ignore[list-item]  # a wrong stub
+            # The first two are for the container, the third for the decoders that look into its first packets. As
+            # `stream_options` it would reach the first track only, and FLV and MPEG, without a list of them, fail.
+            options={
+                "format_whitelist": FORMATS,
+                "protocol_whitelist": "file",
+                "max_pixels": str(limits.max_pixels),
+            },
             timeout=limits.timeout_s,
             metadata_errors="replace",
         )
