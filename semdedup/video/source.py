@@ -12,6 +12,7 @@ from typing import Any, TypeVar
 
 import av
 from av.error import FFmpegError
+from av.stream import Disposition
 
 from semdedup.errors import ParameterError
 
@@ -286,7 +287,7 @@ def error_text(error: Exception) -> str:
 
 def _video_stream(container: Any) -> Any:
     for stream in container.streams.video:
-        if "attached_pic" in str(stream.disposition) or stream.codec_context is None:  # a cover is no video
+        if stream.disposition & Disposition.attached_pic or stream.codec_context is None:  # a cover is no video
             continue
         return stream
     kinds = sorted({stream.type for stream in container.streams})
