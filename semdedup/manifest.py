@@ -2,7 +2,7 @@
 
 A step is *begun* (its parameters and input are on record, its files under temporary names) and then *committed* (its
 files are in place and listed). The same parameters and input go on with a step that was begun, and find one that was
-committed; others are refused.
+committed; others are refused. A step that is being deleted is on record as *clearing*.
 """
 
 from __future__ import annotations
@@ -117,22 +117,31 @@ class Manifest:
         """Put a step on record before its first file is written; `temporary` are the folders that it works in.
 
         They must have names of their own each time: tasks of a run that was killed may outlive it, and what they still
-        write must not get into a later run. On a step that was begun already, this changes nothing.
+        write must not get into a later run. On a step that was begun already, this changes nothing. What is left of one
+        that a run was deleting when it was killed goes first.
         """
+        if step in self.steps and self.steps[step]["status"] == "clearing":
+            self.clear([step])
         if step not in self.steps:
             record = {
                 "status": "begun",
                 "parameters": dict(parameters),
                 "input": dict(source),
                 "temporary": list(temporary),
-                "made_folder": not self.root.exists(),
+                "made_folders": len(self.root.absent_folders()),
             }
             self._write({**self.steps, step: record})
 
     def reopen(
         self, step: str, parameters: Mapping[str, Any], source: Mapping[str, Any], temporary: Sequence[str]
     ) -> None:
-        """Put a step that is complete back to begun, because more is to come; its files and facts stay on record."""
+        """Put a step that is complete back to begun, because more is to come; its files and facts stay on record.
+
+        Raises:
+            ValueError: the step is not complete.
+        """
+        if not self.committed(step):
+            raise ValueError(f"the step {step!r} of {self.root} is not complete")
         begun = {"status": "begun", "parameters": dict(parameters), "input": dict(source), "temporary": list(temporary)}
         self._write({**self.steps, step: {**self.steps[step], **begun}})
 
@@ -141,7 +150,8 @@ class Manifest:
         return self.root / self.steps[step]["temporary"][0]
 
     def remove_strays(self) -> None:
-        """Delete what is left in the scratch folder by runs that are no longer on record, or were killed at the end."""
+        """Delete what killed runs left: scratch folders that are off the record, and a manifest half written."""
+        self.root.remove_unfinished()
         begun = [record for record in self.steps.values() if record["status"] == "begun"]
         wanted = {folder for record in begun for folder in record["temporary"]}
         scratch = self.root / SCRATCH
@@ -155,21 +165,23 @@ class Manifest:
     def refusing(self, step: str) -> Iterator[None]:
         """While a step still checks its input: a refusal takes back everything, as if the step had not begun.
 
-        The corrected command then finds nothing in its way.
+        The corrected command then finds nothing in its way. A step that was reopened stays begun, with its files.
         """
         try:
             yield
         except (InputError, ParameterError):
             record = self.steps.get(step)
-            if record is not None and record["status"] == "begun":
-                for folder in record["temporary"]:
-                    (self.root / folder).remove_tree()
+            if record is not None and record["status"] == "begun" and "facts" not in record:
+                for name in record["temporary"]:
+                    (self.root / name).remove_tree()
                 (self.root / SCRATCH).remove_if_empty()
                 self._write({name: other for name, other in self.steps.items() if name != step})
                 if not self.steps and not self.cache:
                     self.location.remove()
-                    if record["made_folder"]:
-                        self.root.remove_if_empty()
+                    folder = self.root
+                    for _ in range(record.get("made_folders", 0)):
+                        folder.remove_if_empty()
+                        folder = folder.parent
             raise
 
     def announce(self, step: str, files: Sequence[str]) -> None:
@@ -181,11 +193,37 @@ class Manifest:
         record = {**self.steps[step], "status": "committed", "files": sorted(files), "facts": dict(facts)}
         self._write({**self.steps, step: {**record, "versions": versions()}})
 
+    def complete(
+        self, step: str, moves: Sequence[tuple[Location, str]], files: Sequence[str], facts: Mapping[str, Any]
+    ) -> None:
+        """Put the finished files of a step in place and commit it; its scratch folder goes.
+
+        Called again after it was interrupted, it moves what is left.
+
+        Args:
+            step: name of the step, which was begun.
+            moves: where files were made, and the folder below the root that they go to, empty for the root itself.
+            files: all that the step wrote, relative to the root.
+            facts: what is to be known of the step.
+        """
+        scratch = self.scratch(step)
+        self.announce(step, files)
+        for made, folder in moves:
+            made.move_into(self.root / folder if folder else self.root)
+        self.commit(step, files, facts)
+        scratch.remove_tree()
+        scratch.parent.remove_if_empty()
+
     def include(self, cache: Manifest, copies: Sequence[str]) -> None:
-        """Tell of the steps whose results lie below another root, and of the files of theirs that are copied here."""
+        """Tell of the steps whose results lie below another root, and of the files of theirs that are copied here.
+
+        Copies that were told of before and are not any more are deleted.
+        """
         steps = {name: record for name, record in cache.steps.items() if name not in self.steps}
         told = {"root": str(cache.root), "steps": steps, "copies": sorted(copies)}
         if told != self.cache:
+            for name in set(self.cache.get("copies", ())) - set(copies):
+                (self.root / name).remove()
             self.cache = told
             self._write(self.steps)
 
@@ -197,17 +235,25 @@ class Manifest:
     def clear(self, steps: Collection[str]) -> None:
         """Delete what these steps wrote, file by file, and their temporary folders; the manifest with its last step.
 
-        Nothing else is touched: a folder goes only where it is empty afterwards.
+        Nothing else is touched: no other step, and a folder only where it is empty afterwards. What is told of steps
+        below another root, and the copies of their files, go with the first of these steps.
         """
-        cleared = [record for name, record in self.steps.items() if name in steps]
+        cleared = {name: record for name, record in self.steps.items() if name in steps}
         kept = {name: record for name, record in self.steps.items() if name not in steps}
-        for record in cleared:
+        told = self.cache.get("steps", {})
+        with_cache = bool(self.cache) and (any(name in steps for name in told) or not (told or kept))
+        if not cleared and not with_cache:
+            return
+        # From here to the end a run may be killed: none of these steps must pass for complete.
+        self._write({**kept, **{name: {**record, "status": "clearing"} for name, record in cleared.items()}})
+        for record in cleared.values():
             for folder in record["temporary"]:
                 (self.root / folder).remove_tree()
         (self.root / SCRATCH).remove_if_empty()
-        files = {name for record in cleared for name in record.get("files", ())}
-        if not kept:
-            files |= set(self.cache.get("copies", ()))
+        files = {name for record in cleared.values() for name in record.get("files", ())}
+        if with_cache:
+            files |= set(self.cache["copies"])
+            self.cache = {}
         folders = set()
         for file in files:
             (self.root / file).remove()
@@ -215,8 +261,8 @@ class Manifest:
             folders |= {"/".join(parts[:depth]) for depth in range(1, len(parts))}
         for folder in sorted(folders, key=len, reverse=True):
             (self.root / folder).remove_if_empty()
-        if kept:
+        if kept or self.cache:
             self._write(kept)
-        elif self.steps or self.cache:
+        else:
             self.location.remove()
-            self.steps, self.cache = {}, {}
+            self.steps = {}

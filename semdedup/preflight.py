@@ -132,7 +132,7 @@ def check_paths(client: distributed.Client, reads: Sequence[Location], writes: S
     run = uuid.uuid4().hex[:12]
     tokens = {place / f"_probe-{run}": run for place in {place.url: place for place in writes}.values()}
     written: list[Location] = []
-    made = [place for place in writes if not place.exists()]
+    made = {folder.url: folder for place in writes for folder in place.absent_folders()}
     try:
         for token, content in tokens.items():
             token.write_bytes(content.encode())
@@ -164,5 +164,5 @@ def check_paths(client: distributed.Client, reads: Sequence[Location], writes: S
         for place in written:
             with contextlib.suppress(SemdedupError):
                 place.remove()
-        for place in made:
-            place.remove_if_empty()
+        for url in sorted(made, key=len, reverse=True):
+            made[url].remove_if_empty()

@@ -27,12 +27,11 @@ from semdedup.errors import ParameterError, StorageError
 Paths = str | Sequence[str]
 """A path or several."""
 
+UNFINISHED = re.compile(r"_[0-9a-f]{32}\.tmp")
+"""Names of files that `Location.writing` has not finished."""
+
 REQUESTS_IN_FLIGHT = 32
 """Requests to an object store that one process keeps in flight when it moves or deletes many objects."""
-
-
-UNFINISHED = re.compile(r"/_[0-9a-f]{32}\.tmp$")
-"""Files that `Location.writing` has not finished."""
 
 
 @dataclass(frozen=True)
@@ -247,7 +246,7 @@ class Location:
         """
         if self.is_local:
             for file in self.files():
-                if UNFINISHED.search(file.url):
+                if UNFINISHED.fullmatch(self.at(file.url).name):
                     self.at(file.url).remove()
         if self.is_local and target.is_local and os.path.isdir(self.url):
             with self.errors("move"):
@@ -289,6 +288,23 @@ class Location:
         if self.is_local:
             with contextlib.suppress(OSError):
                 os.rmdir(self.url)
+
+    def remove_unfinished(self) -> None:
+        """Delete the temporary files in this folder, not below, that `writing` left where its process was killed."""
+        if self.is_local and os.path.isdir(self.url):
+            with self.errors("list"):
+                names = os.listdir(self.url)
+            for name in filter(UNFINISHED.fullmatch, names):
+                (self / name).remove()
+
+    def absent_folders(self) -> list[Location]:
+        """This folder and those around it that do not exist, from the inside out. Object stores have no folders."""
+        absent: list[Location] = []
+        place = self
+        while place.is_local and not os.path.lexists(place.url):
+            absent.append(place)
+            place = place.parent
+        return absent
 
 
 def storage_options_of(kwargs: Mapping[str, Any] | None) -> dict[str, Any]:

@@ -27,7 +27,7 @@ from semdedup.dedup.inputs import (
 )
 from semdedup.dedup.jsonl import convert_block, jsonl_blocks
 from semdedup.dedup.kmeans import sample_size
-from semdedup.dedup.layout import CENTROIDS, KMEANS, QUARANTINE, Destination, below, join
+from semdedup.dedup.layout import CENTROIDS, KMEANS, QUARANTINE, Destination, join
 from semdedup.dedup.scan import Sampling, Workspace, check_ids_unique, expected_length, scan_partition
 from semdedup.dedup.shuffle import Assignment, assign_partition, bucket_starts, cluster_ranges, write_clusters
 from semdedup.errors import BadFileError, InputError, IntegrityError
@@ -106,7 +106,7 @@ def cluster_embeddings(
     """
     manifest = Manifest(destination.root)
     scratch = manifest.scratch(KMEANS)
-    partial_folder, partial_quarantine = scratch / "output", scratch / "quarantine"
+    partial_folder, partial_quarantine, beside = (scratch / name for name in ("output", "quarantine", "beside"))
     kwargs = without_storage_options(read_kwargs)
     fit_file = scratch / "fit.json"
     with manifest.refusing(KMEANS):
@@ -173,10 +173,7 @@ def cluster_embeddings(
 
     listed = [CENTROIDS, *(join(destination.folder, name) for name in cluster_files)]
     listed += [join(QUARANTINE, name) for name in quarantine_files]
-    manifest.announce(KMEANS, listed)
-    partial_folder.move_into(below(destination.root, destination.folder))
-    partial_quarantine.move_into(destination.root / QUARANTINE)
-    save_array(destination.root / CENTROIDS, centroids)
+    save_array(beside / CENTROIDS, centroids)
     facts = {
         "rows": n_rows,
         "quarantined": dict(quarantined),
@@ -187,9 +184,8 @@ def cluster_embeddings(
         "inertia": fitted["inertia"],
         "skipped_files": list(plan.skipped),
     }
-    manifest.commit(KMEANS, listed, facts)
-    scratch.remove_tree()
-    scratch.parent.remove_if_empty()
+    moves = [(partial_folder, destination.folder), (partial_quarantine, QUARANTINE), (beside, "")]
+    manifest.complete(KMEANS, moves, listed, facts)
     return facts
 
 

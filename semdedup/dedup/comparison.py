@@ -18,7 +18,7 @@ from semdedup.compute import Session
 from semdedup.dedup.clustering import FILES_CHECKED_FIRST, FILES_PER_INSPECTION, bytes_per_task
 from semdedup.dedup.embeddings import commonest_length, length_counts
 from semdedup.dedup.inputs import FileFacts, InputOptions, check_file_schema, inspect_files
-from semdedup.dedup.layout import CLUSTER_FOLDER, PAIRWISE, QUARANTINE, Destination, below, join
+from semdedup.dedup.layout import CLUSTER_FOLDER, PAIRWISE, QUARANTINE, Destination, join
 from semdedup.dedup.ranking import RankingStrategy, check_rankable
 from semdedup.dedup.scoring import Cluster, Comparison, score_group
 from semdedup.dedup.tiles import score_large_clusters
@@ -115,13 +115,9 @@ def score_clusters(
         )
     listed = [join(destination.folder, name) for result in results for name in result["files"]]
     listed += [join(QUARANTINE, name) for result in results for name in result["quarantine_files"]]
-    manifest.announce(PAIRWISE, listed)
-    task.target.move_into(below(destination.root, destination.folder))
-    task.quarantine.move_into(destination.root / QUARANTINE)
     outcome = {"rows": n_scored, "quarantined": dict(quarantined), "clusters": len(clusters)}
-    manifest.commit(PAIRWISE, listed, outcome)
-    scratch.remove_tree()
-    scratch.parent.remove_if_empty()
+    moves = [(task.target, destination.folder), (task.quarantine, QUARANTINE)]
+    manifest.complete(PAIRWISE, moves, listed, outcome)
     return outcome
 
 

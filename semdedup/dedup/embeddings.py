@@ -14,7 +14,7 @@ from semdedup.dedup.exact import unit_rows
 
 NULL, WRONG_LENGTH, NOT_FINITE, ZERO, NULL_ID = "null", "wrong_length", "not_finite", "zero", "null_id"
 REASONS = ("", NULL, WRONG_LENGTH, NOT_FINITE, ZERO, NULL_ID)
-"""Why a row is quarantined; the position is the code that `row_faults` gives, 0 means that nothing is wrong."""
+"""Why a row is quarantined; the position is the code that `check_rows` gives, 0 means that nothing is wrong."""
 
 
 def embedding_element_type(found: pa.DataType) -> pa.DataType | None:

@@ -13,7 +13,7 @@ import pyarrow.compute as pc
 
 from semdedup.compute import Session
 from semdedup.dedup.clustering import FILES_CHECKED_FIRST
-from semdedup.dedup.layout import IDENTIFY, Destination, below, join, summary_name
+from semdedup.dedup.layout import IDENTIFY, Destination, join, summary_name
 from semdedup.errors import BadFileError, ParameterError
 from semdedup.journal import run_journaled
 from semdedup.manifest import Manifest
@@ -102,7 +102,7 @@ def identify_duplicates(
     """
     manifest = Manifest(destination.root)
     scratch = manifest.scratch(IDENTIFY)
-    journal, target = scratch / "groups", scratch / "output"
+    journal, target, beside = (scratch / name for name in ("groups", "output", "beside"))
     task = Identification(source, target, eps, tuple(count_at), without_storage_options(destination.write_kwargs))
     items = list(enumerate(_groups(score_files)))
     identify = partial(identify_in_files, task)
@@ -115,15 +115,11 @@ def identify_duplicates(
     }
     tables = {at: join(summaries, summary_name(at)) for at in count_at}
     files = [join(destination.folder, name) for result in found for name in result["files"]] + list(tables.values())
-    manifest.announce(IDENTIFY, files)
-    target.move_into(below(destination.root, destination.folder))
     for at, name in tables.items():
         removed = facts["removed_at"][repr(at)]
         line = f"eps,kept,removed,total\n{at!r},{facts['rows'] - removed},{removed},{facts['rows']}\n"
-        (destination.root / name).write_bytes(line.encode())
-    manifest.commit(IDENTIFY, files, facts)
-    scratch.remove_tree()
-    scratch.parent.remove_if_empty()
+        (beside / name).write_bytes(line.encode())
+    manifest.complete(IDENTIFY, [(target, destination.folder), (beside, "")], files, facts)
     return facts
 
 

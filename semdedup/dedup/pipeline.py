@@ -98,19 +98,18 @@ class Stage(ABC):
         """Run this stage alone. `client` and `cluster` are as for the workflow."""
         return Pipeline(self.step).add_stage(self).run(client, cluster=cluster)[0]
 
-    def execute(self, session: Session, sources: Sequence[Location], clear_output: bool) -> StageResult:
+    def execute(self, session: Session, sources: Sequence[Location]) -> StageResult:
         """Run on a session, going on where an earlier run stopped."""
         destination = self.destination()
         files = self.find_input(sources)
         identity = fingerprint(files)
         manifest = Manifest(destination.root)
-        if clear_output:
+        if self.clear_output:
             manifest.clear(STEPS[STEPS.index(self.step) :])  # what is made of this step goes with it
         manifest.check(self.step, self.parameters(), identity, ANOTHER_EPS)
         path = str(below(destination.root, destination.folder))
         done = manifest.committed(self.step)
-        if done or self.step not in manifest.steps:
-            manifest.remove_strays()
+        manifest.remove_strays()
         if done:
             session.reporter.say(f"{self.step}: complete already, nothing to do")
             return StageResult(self.step, path, done["facts"], 0.0, resumed=True)
@@ -206,13 +205,10 @@ class Pipeline:
     def execute(self, session: Session) -> list[StageResult]:
         """Run the stages on a session that is open."""
         results: list[StageResult] = []
-        cleared: set[str] = set()
         before: Sequence[Location] = ()
         for stage in self.stages:
             destination = stage.destination()
-            clear = stage.clear_output and destination.root.url not in cleared
-            cleared.add(destination.root.url)
-            results.append(stage.execute(session, stage.source() or before, clear))
+            results.append(stage.execute(session, stage.source() or before))
             before = [below(destination.root, destination.folder)]
         return results
 

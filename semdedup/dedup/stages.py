@@ -133,7 +133,7 @@ class PairwiseStage(Stage):
     Example:
         >>> PairwiseStage(input_path="out/kmeans", output_path="out/pairwise", which_to_keep="hard").run()
 
-    Cost: the sum over clusters of n²·d operations; memory of a task as in `semdedup.dedup.comparison.group_memory`.
+    Cost: the sum over clusters of n²·d operations; memory of a task as in `semdedup.dedup.scoring.group_memory`.
     """
 
     id_field: str = "id"

@@ -21,7 +21,6 @@ from semdedup.dedup.layout import (
     WORKFLOW,
     Layout,
     below,
-    join,
 )
 from semdedup.dedup.pipeline import Pipeline, StageResult
 from semdedup.dedup.ranking import RankingStrategy
@@ -241,16 +240,17 @@ class SemanticDeduplicationWorkflow:
 
     def _complete_output(self) -> None:
         """The cache lies elsewhere: the output gets its own copy of the quarantine and of the story of the steps."""
-        manifest = Manifest(self.output)
+        manifest, cache = Manifest(self.output), Manifest(self.cache)
+        manifest.remove_strays()
         if self.eps is None and self.pipeline.stages[0].clear_output:  # no stage writes here that would have cleared it
             manifest.clear(STEPS)
-        copies = []
-        for file in (self.cache / QUARANTINE).files():
-            copies.append(join(QUARANTINE, file.url.rsplit("/", 1)[-1]))
-            content, target = self.cache.at(file.url).read_bytes(), self.output / copies[-1]
+        listed = (name for step in STEPS for name in cache.steps.get(step, {}).get("files", ()))
+        copies = [name for name in listed if name.startswith(f"{QUARANTINE}/")]
+        for name in copies:
+            content, target = (self.cache / name).read_bytes(), self.output / name
             if not target.exists() or target.read_bytes() != content:
                 target.write_bytes(content)
-        manifest.include(Manifest(self.cache), copies)
+        manifest.include(cache, copies)
 
 
 def _metadata(columns: Sequence[str], id_field: str) -> list[str]:

@@ -9,7 +9,7 @@ that was killed is only ever taken forward.
 from __future__ import annotations
 
 import uuid
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
@@ -85,7 +85,7 @@ class Ledger:
         return self.manifest.steps.get(self.kind.step)
 
     def check_foreign(self) -> None:
-        """Refuse a folder with clips or embeddings that are on no record: they would be taken for ours.
+        """Refuse a folder with clips or embeddings of somebody else, or of another step: they would be taken for ours.
 
         Raises:
             OutputConflictError: naming some of the files.
@@ -94,14 +94,13 @@ class Ledger:
             return
         folders = [self.kind.folder] if self.kind.folder else []
         folders += [CLIPS] if self.kind.owns_clips else []
-        ours = self.manifest.files
         for folder in folders:
             names = [file.url[len(self.root.url) + 1 :] for file in (self.root / folder).files()]
-            foreign = [name for name in names if name not in ours]
-            if foreign:
+            if names:
                 raise OutputConflictError(
-                    f"{self.root / folder} holds {len(foreign):,} files that semdedup has no record of: "
-                    f"{', '.join(foreign[:3])}. They are not deleted; move them away, or choose another output path."
+                    f"{self.root / folder} holds {len(names):,} files that the step '{self.kind.step}' has not "
+                    f"written: {', '.join(names[:3])}. They are not deleted; move them away, or choose another "
+                    "output path."
                 )
 
     def missing(self, files: Sequence[VideoFile]) -> list[VideoFile]:
@@ -193,9 +192,10 @@ class Ledger:
             clips = {clip for row in self.videos.values() for clip in row["clips"]}
             videos = set(self.videos)
             scratch = self.manifest.scratch(self.kind.step)
-            clips |= set(self._placed(scratch))
-            for file in (scratch / NOTES).files():
-                videos.add(scratch.at(file.url).read_json()["video"])
+            for video, ids in self._placed(scratch).items():
+                videos.add(video)
+                clips.update(ids)
+            videos |= {scratch.at(file.url).read_json()["video"] for file in (scratch / NOTES).files()}
             names = [path for clip in sorted(clips) for path in _files_of_clip(clip)]
             for video in sorted(videos):
                 name = record_name(video)
@@ -211,16 +211,17 @@ class Ledger:
         for folder in sorted(folders, key=len, reverse=True):
             (self.root / folder).remove_if_empty()
 
-    def _placed(self, scratch: Location) -> Iterator[str]:
-        """Ids of clips that runs began to put in place."""
-        for file in (scratch / PLACING).files():
-            yield from scratch.at(file.url).read_json()
+    def _placed(self, scratch: Location) -> dict[str, list[str]]:
+        """Videos whose clips runs began to put in place, with the ids of these."""
+        begun = [scratch.at(file.url).read_json() for file in (scratch / PLACING).files()]
+        return {placing["video"]: placing["clips"] for placing in begun}
 
     def _obsolete_clips(self, before: Mapping[str, Mapping[str, Any]], scratch: Location) -> list[str]:
         """Clips of videos that have changed, or changed between a run that was killed and this one."""
         now = {clip for row in self.videos.values() for clip in row["clips"]}
         then = {clip for row in before.values() for clip in row["clips"]}
-        return sorted((then | set(self._placed(scratch))) - now)
+        placed = {clip for clips in self._placed(scratch).values() for clip in clips}
+        return sorted((then | placed) - now)
 
     def _plan_parts(
         self, notes: Mapping[str, Mapping[str, Any]], scratch: Location

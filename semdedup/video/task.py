@@ -274,7 +274,9 @@ def _put_in_place(settings: Settings, work: _Work, folder: Path) -> dict[str, An
         write_arrow(settings.scratch / ROW_FILES / f"{key}.arrow", table.schema, table.to_batches())
     if settings.plan is not None:
         if clips:
-            (settings.scratch / PLACING / f"{key}.json").write_json([clip["id"] for clip in clips])
+            (settings.scratch / PLACING / f"{key}.json").write_json(
+                {"video": video.relative_path, "clips": [clip["id"] for clip in clips]}
+            )
         with ThreadPoolExecutor(UPLOADS) as pool:
             list(pool.map(lambda clip: _put_clip(settings, note, clip, folder, video.known), clips))
         name = record_name(video.relative_path)

@@ -87,7 +87,7 @@ class _VideoWorkflow:
             return self._result(0, 0.0, 0, {"total": time.monotonic() - started})
         ends = [self.sources[0].at(file.url) for file in (files[0], files[-1])]
         with open_session(client, cluster or ClusterOptions(), reporter, ends, [self.ledger.root]) as session:
-            return self._run(session, files, started)
+            return self._run(session, cluster or ClusterOptions(), files, started)
 
     def find(self) -> list[VideoFile]:
         """The videos of the input."""
@@ -105,7 +105,7 @@ class _VideoWorkflow:
             return
         reporter = Reporter(self.verbose)
         with open_session(client, cluster or ClusterOptions(), reporter, [self.sources[0].at(files[0].url)]) as session:
-            settings = self.settings(session, self.ledger.root)
+            settings = self._settings(session, cluster)
             batches = [[video] for video in todo]
             plans = dict(session.run("plan", partial(plan_videos, settings), batches, unit=self.unit))
         n_clips, seconds = 0, 0.0
@@ -137,38 +137,45 @@ class _VideoWorkflow:
         self.ledger.manifest.check(self.ledger.kind.step, parameters, hint=ANOTHER_EMBEDDER)
         return self.ledger.missing(files)
 
+    def _settings(self, session: Session, cluster: ClusterOptions | None) -> Settings:
+        settings = self.settings(session, self.ledger.root)
+        if settings.embedder is not None and cluster is not None and cluster.backend == "cpu":
+            return replace(settings, embedder=replace(settings.embedder, backend="cpu"))
+        return settings
+
     def _unfinished(self) -> bool:
         return self.ledger.record is not None and not self.ledger.manifest.committed(self.ledger.kind.step)
 
-    def _run(self, session: Session, files: Sequence[VideoFile], started: float) -> SplitResult:
+    def _run(
+        self, session: Session, cluster: ClusterOptions, files: Sequence[VideoFile], started: float
+    ) -> SplitResult:
         ledger, reporter = self.ledger, session.reporter
+        settings = self._settings(session, cluster)
         if self.clear_output:
             ledger.clear()
             ledger.check_foreign()
-        settings = self.settings(session, ledger.root)
         if ledger.finish():
             reporter.say("completed what an earlier run had ordered")
         todo = ledger.missing(files)
         left_out = len(todo) - len(todo[: self.limit or None])
         todo = todo[: self.limit or None]
-        if not todo:
+        if not todo and not self._unfinished():
             return self._result(0, 0.0, left_out, {"total": time.monotonic() - started})
         parameters = {**self.parameters(), **({"transcode_encoder": settings.encoder} if settings.encoder else {})}
         ledger.manifest.check(ledger.kind.step, parameters, hint=ANOTHER_EMBEDDER)
-        with ledger.manifest.refusing(ledger.kind.step):
-            scratch = ledger.begin(parameters, fingerprint(FileInfo(f.url, f.n_bytes, f.stamp) for f in files))
-            notes = ledger.notes(todo)
-            if notes:
-                reporter.say(f"{len(notes):,} of {len(todo):,} {self.unit} were done by a run that was interrupted")
-            rest = [video for video in todo if video.relative_path not in notes]
-            batches = [rest[i : i + self.per_task] for i in range(0, len(rest), self.per_task)]
-            work = partial(process_videos, replace(settings, scratch=scratch))
-            try:
-                for _, found in session.run(ledger.kind.step, work, batches, unit=self.unit_of_tasks):
-                    notes |= {note["video"]: note for note in found}
-            finally:
-                if session.client.status == "running":
-                    session.client.run(end_children)
+        scratch = ledger.begin(parameters, fingerprint(FileInfo(f.url, f.n_bytes, f.stamp) for f in files))
+        notes = ledger.notes(todo)
+        if notes:
+            reporter.say(f"{len(notes):,} of {len(todo):,} {self.unit} were done by a run that was interrupted")
+        rest = [video for video in todo if video.relative_path not in notes]
+        batches = [rest[i : i + self.per_task] for i in range(0, len(rest), self.per_task)]
+        work = partial(process_videos, replace(settings, scratch=scratch))
+        try:
+            for _, found in session.run(ledger.kind.step, work, batches, unit=self.unit_of_tasks):
+                notes |= {note["video"]: note for note in found}
+        finally:
+            if session.client.status == "running":
+                session.client.run(end_children)
         if len(notes) != len(todo):
             raise IntegrityError(f"{len(todo)} videos went in, {len(notes)} came out")
         name, eps = ("", None) if self.embedder is None else (self.embedder.name, self.embedder.recommended_eps)
@@ -308,7 +315,7 @@ class VideoSplitWorkflow(_VideoWorkflow):
         encoder = ""
         if self._encodes:
             record = self.ledger.record
-            earlier = None if record is None else record["parameters"].get("transcode_encoder")
+            earlier = None if record is None or self.clear_output else record["parameters"].get("transcode_encoder")
             wish = earlier if earlier and self.transcode_encoder == "auto" else self.transcode_encoder
             encoder = choose_encoder(wish, partial(usable_everywhere, session.client))
         return Settings(
