@@ -133,10 +133,15 @@ def fixed_stride(
     >>> fixed_stride(21.5, 10, 10, 2)
     [Span(start_s=0.0, end_s=10.0), Span(start_s=10.0, end_s=20.0)]
     """
-    end_s = round(start_s + duration_s, DIGITS)
-    starts = (round(start_s + i * stride_s, DIGITS) for i in range(math.ceil(duration_s / stride_s)))
-    spans = [Span(start, min(round(start + clip_s, DIGITS), end_s)) for start in starts if start < end_s]
-    return [span for span in spans if span.duration_s >= max(min_length_s, 10**-DIGITS)]
+    video_end_s = round(start_s + duration_s, DIGITS)
+    spans = []
+    for i in range(math.ceil(duration_s / stride_s)):
+        start = round(start_s + i * stride_s, DIGITS)
+        end = round(start_s + (i + clip_s / stride_s) * stride_s, DIGITS)  # where they touch: the next start, exactly
+        if start < video_end_s:
+            spans.append(Span(start, min(end, video_end_s)))
+    least_s = max(min_length_s - 10**-DIGITS, 10**-DIGITS)  # rounding may take a microsecond
+    return [span for span in spans if span.duration_s >= least_s]
 
 
 def scenes(duration_s: float, cuts_s: Sequence[float], min_length_s: float, max_length_s: float) -> list[Span]:
