@@ -241,7 +241,7 @@ class Manifest:
         cleared = {name: record for name, record in self.steps.items() if name in steps}
         kept = {name: record for name, record in self.steps.items() if name not in steps}
         told = self.cache.get("steps", {})
-        with_cache = bool(self.cache) and (any(name in steps for name in told) or not (told or kept))
+        with_cache = bool(self.cache) and (not told or any(name in steps for name in told))
         if not cleared and not with_cache:
             return
         # From here to the end a run may be killed: none of these steps must pass for complete.

@@ -16,8 +16,10 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.dataset as ds
 import pyarrow.parquet as pq
+import pytest
 
 from semdedup import SemanticDeduplicationWorkflow
+from semdedup.storage import Location
 
 LISTS: Mapping[str, Callable[[pa.DataType, int], pa.DataType]] = {
     "list": lambda element, dim: pa.list_(element),
@@ -228,3 +230,20 @@ def start_scheduler(start: Any, folder: Path) -> Path:
         assert time.monotonic() < deadline
         time.sleep(0.01)
     return file
+
+
+STORAGES = ["local", "s3"]
+
+
+def location_in(request: pytest.FixtureRequest, folder: Path, name: str) -> Location:
+    """What a fixture with `STORAGES` as params gives: a folder on this machine, or in a bucket of its own."""
+    if request.param == "local":
+        return Location.of(folder / name)
+    bucket, options = request.getfixturevalue("s3")
+    return Location.of(f"{bucket}/{name}", options)
+
+
+def answer_of(rows: tuple[list[str], np.ndarray], client: Any, place: Path) -> tuple[pd.DataFrame, list[Any]]:
+    """The answer for ids and rows, from two files on this machine."""
+    workflow(write_embeddings(place / "in", *rows, n_files=2), place / "out").run(client)
+    return read_answer(place / "out")

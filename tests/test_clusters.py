@@ -26,6 +26,7 @@ from semdedup.storage import Location
 from tests.helpers import (
     NOWHERE,
     WORKER,
+    answer_of,
     assert_same_answer,
     near_duplicates,
     processes_of,
@@ -58,9 +59,7 @@ def rows() -> tuple[list[str], np.ndarray]:
 
 @pytest.fixture(scope="module")
 def expected(rows: Any, client: distributed.Client, tmp_path_factory: pytest.TempPathFactory) -> Any:
-    place = tmp_path_factory.mktemp("expected")
-    workflow(write_embeddings(place / "in", *rows, n_files=2), place / "out").run(client)
-    return read_answer(place / "out")
+    return answer_of(rows, client, tmp_path_factory.mktemp("expected"))
 
 
 @pytest.fixture
@@ -316,6 +315,14 @@ def test_paths_are_checked_on_every_worker_and_leave_no_trace(client: distribute
         check_paths(client, [Location.of(tmp_path / "absent")], [])
     for address in client.scheduler_info(n_workers=-1)["workers"]:
         assert address in str(caught.value)
+
+
+def test_checks_that_refuse_leave_no_folder_that_they_made(client: distributed.Client, tmp_path: Path) -> None:
+    (tmp_path / "mine").mkdir()
+    writes = [Location.of(tmp_path / name) for name in ("mine/a/b", "mine/a/b/c", "x/y/z")]
+    with pytest.raises(ClusterError):
+        check_paths(client, [Location.of(tmp_path / "absent")], writes)
+    assert [path.name for path in tmp_path.rglob("*")] == ["mine"]
 
 
 def test_checks_leave_an_empty_folder_of_the_user_where_it_is(client: distributed.Client, tmp_path: Path) -> None:

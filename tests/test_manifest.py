@@ -9,18 +9,16 @@ import pytest
 from semdedup import InputError, OutputConflictError, ParameterError
 from semdedup.manifest import FILE_NAME, SCRATCH, Manifest, fingerprint
 from semdedup.storage import FileInfo, Location
+from tests.helpers import STORAGES, location_in
 
 FILES = [FileInfo("a", 10, "1"), FileInfo("b", 20, "1")]
 SOURCE = fingerprint(FILES)
 
 
-@pytest.fixture(params=["local", "s3"])
+@pytest.fixture(params=STORAGES)
 def root(request: pytest.FixtureRequest, tmp_path: Path) -> Location:
-    """The folder of a result: on this machine, or in a bucket of its own."""
-    if request.param == "local":
-        return Location.of(tmp_path / "out")
-    bucket, options = request.getfixturevalue("s3")
-    return Location.of(f"{bucket}/out", options)
+    """The folder of a result."""
+    return location_in(request, tmp_path, "out")
 
 
 def write(root: Location, *names: str) -> None:
@@ -101,7 +99,9 @@ def test_every_difference_is_named_with_the_option_that_clears(
     with pytest.raises(OutputConflictError, match=re.escape(str(tmp_path))) as found:
         Manifest(Location.of(tmp_path)).check("kmeans", parameters, fingerprint(files))
     assert [line.strip() for line in str(found.value).splitlines()[1:-1]] == differences
-    assert "clear_output=True (--overwrite)" in str(found.value)
+    assert str(found.value).endswith("with clear_output=True (--overwrite).")
+    with pytest.raises(OutputConflictError, match=r"\(--overwrite\)\. Do this instead\.$"):
+        manifest.check("kmeans", {}, hint="Do this instead.")
 
 
 def test_the_same_parameters_and_input_pass_however_they_were_written(tmp_path: Path) -> None:
@@ -126,7 +126,7 @@ def test_clearing_deletes_what_is_on_record_and_nothing_else(root: Location) -> 
     manifest.begin("kmeans", {}, SOURCE, ["_partial"])
     write(root, "results/ours", "results/deep/ours", "results/theirs", "_partial/x", "_partial/d/y", "theirs")
     manifest.commit("kmeans", ["results/ours", "results/deep/ours"], {})
-    Manifest(root).clear()
+    Manifest(root).clear(["kmeans"])
     assert names_below(root) == ["results/theirs", "theirs"]
     assert Manifest(root).steps == {}
 
@@ -138,7 +138,7 @@ def test_clearing_leaves_empty_folders_of_others_and_takes_its_own(tmp_path: Pat
     write(root, "a/b/c/ours", "a/theirs/ours")
     (tmp_path / "out/a/theirs/empty").mkdir()
     manifest.commit("kmeans", ["a/b/c/ours", "a/theirs/ours"], {})
-    manifest.clear()
+    manifest.clear(["kmeans"])
     assert [str(path.relative_to(tmp_path)) for path in sorted((tmp_path / "out").rglob("*"))] == [
         "out/a",
         "out/a/theirs",
@@ -151,17 +151,64 @@ def test_clearing_finds_what_a_killed_run_was_putting_in_place(root: Location) -
     manifest.begin("kmeans", {}, SOURCE, ["_partial_results"])
     manifest.announce("kmeans", ["results/a", "results/b"])
     write(root, "results/a", "_partial_results/b")  # killed in the middle of the move
-    Manifest(root).clear()
+    Manifest(root).clear(["kmeans"])
     assert names_below(root) == []
 
 
 def test_clearing_what_semdedup_did_not_write_deletes_nothing(root: Location) -> None:
     write(root, "a", "_manifest.txt")
-    Manifest(root).clear()
+    Manifest(root).clear(["kmeans"])
     assert names_below(root) == ["_manifest.txt", "a"]
 
 
-def test_the_results_of_a_cache_are_told_of_and_their_copies_are_ours(root: Location, tmp_path: Path) -> None:
+def test_clearing_one_step_leaves_the_others(root: Location) -> None:
+    manifest = Manifest(root)
+    for step in ("split", "kmeans", "pairwise"):
+        manifest.begin(step, {}, SOURCE, [f"{SCRATCH}/{step}-00000000"])
+        write(root, f"results/{step}", f"{SCRATCH}/{step}-00000000/x")
+        if step != "pairwise":
+            manifest.commit(step, [f"results/{step}"], {})
+    Manifest(root).clear(["kmeans", "identify"])
+    again = Manifest(root)
+    assert list(again.steps) == ["pairwise", "split"]
+    assert again.committed("split")
+    left = [f"{SCRATCH}/{step}-00000000/x" for step in ("pairwise", "split")]
+    assert names_below(root) == [FILE_NAME, *left, "results/pairwise", "results/split"]
+    again.clear(["pairwise"])
+    again.clear(["split"])
+    assert names_below(root) == ["results/pairwise"], "a file that was never announced is nobody's"
+
+
+def test_a_step_that_was_being_cleared_is_neither_complete_nor_mixed_with_the_next(
+    root: Location, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    manifest = Manifest(root)
+    manifest.begin("split", {}, SOURCE, [])
+    manifest.commit("split", [], {})
+    manifest.begin("kmeans", {"k": 3}, SOURCE, [f"{SCRATCH}/kmeans-00000000"])
+    write(root, "clusters/a", "clusters/b")
+    manifest.commit("kmeans", ["clusters/a", "clusters/b"], {})
+
+    def killed(place: Location) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Location, "remove", killed)
+        with pytest.raises(KeyboardInterrupt):
+            manifest.clear(["kmeans"])
+    again = Manifest(root)
+    assert again.committed("kmeans") is None
+    assert again.committed("split")
+    with pytest.raises(OutputConflictError, match="clear_output=True"):
+        again.check("kmeans", {"k": 4}, SOURCE)
+    again.begin("kmeans", {"k": 3}, SOURCE, [f"{SCRATCH}/kmeans-11111111"])
+    assert names_below(root) == [FILE_NAME]
+    assert again.steps["kmeans"]["status"] == "begun"
+
+
+@pytest.fixture
+def told(root: Location, tmp_path: Path) -> tuple[Manifest, Manifest]:
+    """The manifest of a cache with a step in it, and that of a result which tells of it and holds a copy."""
     cache = Manifest(Location.of(tmp_path / "cache"))
     cache.begin("kmeans", {}, SOURCE, [])
     write(cache.root, "clusters/a")
@@ -169,12 +216,117 @@ def test_the_results_of_a_cache_are_told_of_and_their_copies_are_ours(root: Loca
     manifest = Manifest(root)
     write(root, "_quarantine/a")
     manifest.include(cache, ["_quarantine/a"])
-    told = json.loads((root / FILE_NAME).read_bytes())["cache"]
-    assert (told["root"], told["steps"]["kmeans"]["facts"]) == (str(tmp_path / "cache"), {"rows": 5})
+    return cache, manifest
+
+
+def test_the_results_of_a_cache_are_told_of_and_their_copies_are_ours(
+    told: tuple[Manifest, Manifest], root: Location
+) -> None:
+    content = json.loads((root / FILE_NAME).read_bytes())["cache"]
+    assert (content["root"], content["steps"]["kmeans"]["facts"]) == (str(told[0].root), {"rows": 5})
     assert Manifest(root).committed("kmeans") is None, "it stands elsewhere"
-    Manifest(root).clear()
+    Manifest(root).clear(["kmeans"])
     assert names_below(root) == []
-    assert names_below(cache.root) == [FILE_NAME, "clusters/a"]
+    assert names_below(told[0].root) == [FILE_NAME, "clusters/a"]
+
+
+def test_what_is_told_of_a_cache_stays_while_other_steps_are_cleared(
+    told: tuple[Manifest, Manifest], root: Location
+) -> None:
+    told[1].begin("identify", {}, SOURCE, [])
+    Manifest(root).clear(["identify"])
+    assert names_below(root) == [FILE_NAME, "_quarantine/a"]
+    assert Manifest(root).cache["copies"] == ["_quarantine/a"]
+    Manifest(root).begin("split", {}, SOURCE, [])
+    Manifest(root).clear(["kmeans"])
+    assert names_below(root) == [FILE_NAME]
+    assert (list(Manifest(root).steps), Manifest(root).cache) == (["split"], {})
+
+
+def test_copies_of_a_cache_that_are_told_of_no_more_go(told: tuple[Manifest, Manifest], root: Location) -> None:
+    write(root, "_quarantine/b", "_quarantine/theirs")
+    told[1].include(told[0], ["_quarantine/b"])
+    assert names_below(root) == [FILE_NAME, "_quarantine/b", "_quarantine/theirs"]
+
+
+def test_a_complete_step_is_reopened_with_its_files_and_facts(root: Location) -> None:
+    manifest = Manifest(root)
+    manifest.begin("split", {"seconds": 5}, SOURCE, [f"{SCRATCH}/split-00000000"])
+    write(root, "clips/a")
+    manifest.commit("split", ["clips/a"], {"clips": 1})
+    more = fingerprint([*FILES, FileInfo("c", 30, "1")])
+    manifest.reopen("split", {"seconds": 5}, more, [f"{SCRATCH}/split-11111111"])
+    again = Manifest(root)
+    assert again.committed("split") is None
+    record = again.steps["split"]
+    assert (record["status"], record["files"], record["facts"]) == ("begun", ["clips/a"], {"clips": 1})
+    assert record["input"] == more
+    assert again.files == {"clips/a"}
+    again.begin("split", {}, SOURCE, [f"{SCRATCH}/split-22222222"])
+    assert again.scratch("split").name == "split-11111111", "a run that was killed goes on in the same place"
+    write(root, f"{SCRATCH}/split-00000000/x", f"{SCRATCH}/split-11111111/x")
+    again.remove_strays()
+    assert names_below(root) == [FILE_NAME, f"{SCRATCH}/split-11111111/x", "clips/a"]
+    again.commit("split", ["clips/a", "clips/b"], {"clips": 2})
+    assert Manifest(root).steps["split"]["facts"] == {"clips": 2}
+
+
+def test_only_a_complete_step_is_reopened(root: Location) -> None:
+    manifest = Manifest(root)
+    with pytest.raises(ValueError, match=r"'split' of .* is not complete"):
+        manifest.reopen("split", {}, SOURCE, [])
+    manifest.begin("split", {}, SOURCE, [])
+    with pytest.raises(ValueError, match="is not complete"):
+        manifest.reopen("split", {}, SOURCE, [])
+
+
+def test_a_refusal_keeps_what_a_reopened_step_had(root: Location) -> None:
+    manifest = Manifest(root)
+    manifest.begin("split", {}, SOURCE, [f"{SCRATCH}/split-00000000"])
+    write(root, "clips/a")
+    manifest.commit("split", ["clips/a"], {"clips": 1})
+    manifest.reopen("split", {}, SOURCE, [f"{SCRATCH}/split-11111111"])
+    write(root, f"{SCRATCH}/split-11111111/x")
+    with pytest.raises(InputError), manifest.refusing("split"):
+        raise InputError("no")
+    assert Manifest(root).steps["split"]["files"] == ["clips/a"]
+    assert names_below(root) == [FILE_NAME, f"{SCRATCH}/split-11111111/x", "clips/a"]
+
+
+def test_a_step_is_completed_in_place_and_its_scratch_folder_goes(root: Location) -> None:
+    manifest = Manifest(root)
+    manifest.begin("kmeans", {}, SOURCE, [f"{SCRATCH}/kmeans-00000000"])
+    scratch = manifest.scratch("kmeans")
+    write(scratch, "output/k=0/a", "beside/centroids", "journal/0.json")
+    write(root, "theirs")
+    files = ["clusters/k=0/a", "centroids"]
+    manifest.complete("kmeans", [(scratch / "output", "clusters"), (scratch / "beside", "")], files, {"rows": 1})
+    assert names_below(root) == [FILE_NAME, "centroids", "clusters/k=0/a", "theirs"]
+    assert Manifest(root).steps["kmeans"]["files"] == sorted(files)
+    if root.is_local:
+        assert not Path(f"{root}/{SCRATCH}").exists()
+
+
+def test_completing_goes_on_after_an_interruption(root: Location, monkeypatch: pytest.MonkeyPatch) -> None:
+    Manifest(root).begin("kmeans", {}, SOURCE, [f"{SCRATCH}/kmeans-00000000"])
+    scratch = Manifest(root).scratch("kmeans")
+    write(scratch, "output/a", "quarantine/b")
+    moves = [(scratch / "output", "clusters"), (scratch / "quarantine", "_quarantine")]
+    move = Location.move_into
+
+    def killed(made: Location, target: Location) -> None:
+        move(made, target)
+        raise KeyboardInterrupt
+
+    manifest = Manifest(root)
+    with monkeypatch.context() as patch:
+        patch.setattr(Location, "move_into", killed)
+        with pytest.raises(KeyboardInterrupt):
+            manifest.complete("kmeans", moves, ["clusters/a", "_quarantine/b"], {})
+    assert names_below(root) == [FILE_NAME, f"{SCRATCH}/kmeans-00000000/quarantine/b", "clusters/a"]
+    Manifest(root).complete("kmeans", moves, ["clusters/a", "_quarantine/b"], {})
+    assert names_below(root) == [FILE_NAME, "_quarantine/b", "clusters/a"]
+    assert Manifest(root).committed("kmeans")
 
 
 def test_a_step_works_in_the_first_of_its_folders_until_it_is_committed(root: Location) -> None:
@@ -209,16 +361,25 @@ def test_a_scratch_folder_without_anything_in_it_goes(tmp_path: Path) -> None:
     assert not list(tmp_path.iterdir())
 
 
-def test_a_refusal_keeps_an_empty_folder_that_was_there_before(tmp_path: Path) -> None:
+def test_a_manifest_half_written_goes_and_only_that(tmp_path: Path) -> None:
+    root = Location.of(tmp_path)
+    stray = "_0123456789abcdef0123456789abcdef.tmp"
+    theirs = [f"below/{stray}", stray.removeprefix("_"), stray.upper(), f"{stray}.tmp", "_0123.tmp", "a.tmp"]
+    write(root, stray, *theirs)
+    Manifest(root).remove_strays()
+    assert names_below(root) == sorted(theirs)
+
+
+def test_a_refusal_keeps_an_empty_folder_that_was_there_before_and_takes_those_it_made(tmp_path: Path) -> None:
     for there in (True, False):
-        root = Location.of(tmp_path / f"{there}")
+        root = Location.of(tmp_path / f"{there}" / "of" / "mine")
         if there:
-            Path(root.url).mkdir()
+            Path(root.url).mkdir(parents=True)
         manifest = Manifest(root)
         manifest.begin("kmeans", {}, SOURCE, [])
         with pytest.raises(InputError), manifest.refusing("kmeans"):
             raise InputError("no")
-        assert Path(root.url).exists() == there
+        assert Path(root.url).exists() == (tmp_path / f"{there}").exists() == there
 
 
 @pytest.mark.parametrize("error", [InputError, ParameterError])

@@ -27,7 +27,16 @@ from semdedup import (
     StorageError,
 )
 from semdedup.dedup import clustering
-from tests.helpers import NOWHERE, kill, near_duplicates, read_answer, start_driver, workflow, write_embeddings
+from tests.helpers import (
+    NOWHERE,
+    answer_of,
+    kill,
+    near_duplicates,
+    read_answer,
+    start_driver,
+    workflow,
+    write_embeddings,
+)
 
 SECRET = "canary-secret-0451"
 
@@ -42,9 +51,7 @@ def rows() -> tuple[list[str], np.ndarray]:
 
 @pytest.fixture(scope="module")
 def expected(rows: Any, client: distributed.Client, tmp_path_factory: pytest.TempPathFactory) -> Answer:
-    place = tmp_path_factory.mktemp("local")
-    workflow(write_embeddings(place / "in", *rows, n_files=2), place / "out").run(client)
-    return read_answer(place / "out")
+    return answer_of(rows, client, tmp_path_factory.mktemp("local"))
 
 
 def options(bucket: Bucket) -> dict[str, Any]:

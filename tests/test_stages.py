@@ -23,6 +23,8 @@ from semdedup import (
     RankingStrategy,
     StageResult,
 )
+from semdedup.manifest import Manifest, fingerprint
+from semdedup.storage import Location
 from tests.helpers import (
     NOWHERE,
     embedding_table,
@@ -31,6 +33,7 @@ from tests.helpers import (
     read_answer,
     read_folder,
     reference_scores,
+    stamps,
     workflow,
     write_embeddings,
 )
@@ -147,6 +150,90 @@ def test_all_stages_may_write_to_one_folder(emb: Path, client: distributed.Clien
     pipeline.add_stage(PairwiseStage(output_path=out, verbose=False)).run(client)
     assert {"centroid=0", "cluster_0.parquet"} <= {path.split("/")[0] for path in files_below(tmp_path / "out")}
     assert [result.resumed for result in pipeline.run(client)] == [True, True]
+
+
+def everything_in(out: str, emb: Path, cleared: str = "", **parameters: Any) -> dict[str, Any]:
+    """The three stages, each alone, on one folder; the one of this name clears what was there."""
+    common: dict[str, Any] = {"output_path": out, "verbose": False}
+    found = {
+        "kmeans": KMeansStage(input_path=str(emb), n_clusters=parameters.get("n_clusters", 2), max_iter=5, **common),
+        "pairwise": PairwiseStage(input_path=out, which_to_keep=parameters.get("which_to_keep", "hard"), **common),
+        "identify": IdentifyDuplicatesStage(input_path=out, eps=parameters.get("eps", 0.01), folder="drop", **common),
+    }
+    if cleared:
+        found[cleared].clear_output = True
+    return found
+
+
+CLIPS = {"_videos.parquet": "split", "clips/a.mp4": "split", "iv2_embd_parquet/part-0.parquet": "embed iv2"}
+
+
+def split_into(out: Path) -> Manifest:
+    """Put clips and embeddings into a folder, with the record of the commands that write them."""
+    manifest = Manifest(Location.of(out))
+    for step in dict.fromkeys(CLIPS.values()):
+        manifest.begin(step, {"seconds": 5}, fingerprint([]), [])
+        files = [name for name, writer in CLIPS.items() if writer == step]
+        for name in files:
+            (manifest.root / name).write_bytes(b"x")
+        manifest.commit(step, files, {})
+    return manifest
+
+
+@pytest.mark.parametrize(
+    ("cleared", "changed", "left"),
+    [
+        ("kmeans", {"n_clusters": 3}, []),
+        ("pairwise", {"which_to_keep": "easy"}, ["kmeans"]),
+        ("identify", {"eps": 0.5}, ["kmeans", "pairwise"]),
+    ],
+    ids=["k-means", "comparison", "threshold"],
+)
+def test_a_stage_clears_what_it_makes_and_what_is_made_of_that_and_nothing_else(
+    cleared: str, changed: dict[str, Any], left: list[str], emb: Path, client: distributed.Client, tmp_path: Path
+) -> None:
+    out = tmp_path / "out"
+    split_into(out)
+    for stage in everything_in(str(out), emb).values():
+        stage.run(client)
+    before = stamps(out)
+    steps = Manifest(Location.of(out)).steps
+    again = everything_in(str(out), emb, cleared, **changed)[cleared].run(client)
+    assert not again.resumed
+    after = Manifest(Location.of(out)).steps
+    assert after.keys() == {"split", "embed iv2", *left, cleared}
+    for step in ("split", "embed iv2", *left):
+        assert after[step] == steps[step]
+    kept = [str(out / name) for step in ("split", "embed iv2", *left) for name in steps[step]["files"]]
+    assert {name: stamps(out).get(name) for name in kept} == {name: before[name] for name in kept}
+    gone = {"kmeans": ("centroid=1", "cluster_1.parquet", "drop"), "pairwise": ("drop",), "identify": ()}[cleared]
+    assert [name for name in gone if (out / name).exists()] == [name for name in gone if name == "centroid=1"]
+
+
+def test_only_the_stages_that_are_told_to_clear_do(emb: Path, client: distributed.Client, tmp_path: Path) -> None:
+    out = str(tmp_path / "out")
+    for stage in everything_in(out, emb).values():
+        stage.run(client)
+    again = everything_in(out, emb, "identify", eps=0.5)
+    results = Pipeline().add_stage(again["pairwise"]).add_stage(again["identify"]).run(client)
+    assert [result.resumed for result in results] == [True, False]
+
+
+def test_a_workflow_that_clears_leaves_the_clips_of_its_folder(
+    emb: Path, client: distributed.Client, tmp_path: Path
+) -> None:
+    split_into(tmp_path / "out")
+    split_into(tmp_path / "cache")
+    (tmp_path / "cache" / "_quarantine").mkdir()
+    (tmp_path / "cache" / "_quarantine" / "videos.parquet").write_bytes(b"of split")
+    for n_clusters in (2, 3):
+        workflow(emb, tmp_path / "out", cache_path=tmp_path / "cache", n_clusters=n_clusters, clear_output=True).run(
+            client
+        )
+        for folder in ("out", "cache"):
+            assert set(CLIPS) <= set(files_below(tmp_path / folder))
+            assert Manifest(Location.of(tmp_path / folder)).committed("split")
+    assert "_quarantine/videos.parquet" not in files_below(tmp_path / "out")
 
 
 # On another program's files

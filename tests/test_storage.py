@@ -9,17 +9,15 @@ import pytest
 
 from semdedup import ParameterError, StorageError
 from semdedup.storage import Location, locations_of, storage_options_of, without_storage_options
+from tests.helpers import STORAGES, location_in
 
 STRANGE = ["with space", "a#b", "a?b", "50%20", "a%2Fb", "a+b", "a[1]", "a*b", "{a,b}", "été ✓", "a:b", "a&b=c", "a'b"]
 
 
-@pytest.fixture(params=["local", "s3"])
+@pytest.fixture(params=STORAGES)
 def place(request: pytest.FixtureRequest, tmp_path: Path) -> Location:
-    """An empty folder: on this machine, or in a bucket of its own."""
-    if request.param == "local":
-        return Location.of(tmp_path / "place")
-    bucket, options = request.getfixturevalue("s3")
-    return Location.of(f"{bucket}/place", options)
+    """An empty folder."""
+    return location_in(request, tmp_path, "place")
 
 
 def fill(place: Location, **contents: str) -> None:
@@ -163,6 +161,23 @@ def test_what_a_killed_writer_left_does_not_move_along(tmp_path: Path) -> None:
     path.write_bytes(b"half")  # as if the process had been killed just before the end of the block
     (place / "from").move_into(place / "to")
     assert sorted(below(place)) == ["to/a", "to/b", "to/mine_tmp"]
+
+
+def test_what_a_killed_writer_left_is_removed_from_the_folder_alone(place: Location) -> None:
+    stray = "_0123456789abcdef0123456789abcdef.tmp"
+    (place / "absent").remove_unfinished()
+    for name in (stray, f"d/{stray}", "mine.tmp", f"x{stray}"):
+        (place / name).write_bytes(b"")
+    place.remove_unfinished()
+    objects = [] if place.is_local else [stray]  # an object is never half written
+    assert sorted(below(place)) == sorted([*objects, f"d/{stray}", "mine.tmp", f"x{stray}"])
+
+
+def test_folders_that_are_not_there_are_told_from_the_inside_out(tmp_path: Path, s3: tuple[str, dict]) -> None:
+    place = Location.of(tmp_path)
+    assert (place / "a" / "b").absent_folders() == [place / "a" / "b", place / "a"]
+    assert place.absent_folders() == Location.of("/").absent_folders() == []
+    assert (Location.of(*s3) / "a").absent_folders() == []
 
 
 def test_a_folder_goes_with_all_that_is_in_it_and_nothing_beside_it(place: Location) -> None:
