@@ -147,7 +147,9 @@ def make_video(
                 video.codec_context.time_base = time_base
                 video.codec_context.gop_size = gop
                 video.codec_context.thread_count = 1
-                sound = out.add_stream(audio, rate=AUDIO_RATE, layout="mono") if audio else None
+                if audio:
+                    sound = out.add_stream(audio, rate=AUDIO_RATE, layout="mono")
+                    sound.bit_rate = 64_000
             frame = av.VideoFrame.from_ndarray(pixels, format="rgb24").reformat(format=pix_fmt)
             frame.pts = (i if pts is None else pts[i]) + start_pts
             frame.time_base = time_base
@@ -257,7 +259,7 @@ def probe(path: Path) -> dict[str, Any]:
             "height": context.height,
             "pix_fmt": context.pix_fmt,
             "n_frames": stream.frames,
-            "audio": [track.codec_context.name for track in file.streams.audio],
+            "audio": [track.codec_context.codec.canonical_name for track in file.streams.audio],
             "format": file.format.name,
         }
 

@@ -45,7 +45,7 @@ class AudioTrack:
                 self.stream, self.lost = None, "no decoder for the audio"
                 return
             from_ready = self.container.format.name.split(",")[0] in COPIED_FROM
-            self.copied = copy_always or (context.name in COPIED and from_ready)
+            self.copied = copy_always or (context.codec.canonical_name in COPIED and from_ready)
             self._sounds = self._read()
 
     def close(self) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from fractions import Fraction
 from typing import Any
 
@@ -15,7 +15,7 @@ from av.video.frame import PictureType
 from semdedup.video.audio import AudioTrack, Sound
 from semdedup.video.encoders import make_encoder
 from semdedup.video.frames import Picture
-from semdedup.video.source import Timeline, VideoFault
+from semdedup.video.source import OUR_FAULT, Timeline, VideoFault
 
 CONTAINER_OPTIONS = {"movflags": "+faststart", "fflags": "+bitexact"}
 """The index in front, so that players start at once; and no time stamp and no version of a library in the file."""
@@ -52,8 +52,8 @@ class ClipFile:
         with_sound = self.audio.stream is not None
         while True:
             self._container = av.open(self.path, "w", format="mp4", options=CONTAINER_OPTIONS)
-            video = add_video(self._container)
             try:
+                video = add_video(self._container)
                 self._sound = self._add_sound() if with_sound else None
                 self._container.start_encoding()
                 return video
@@ -81,13 +81,24 @@ class ClipFile:
         zero_s = float((self.timeline.origin + self.origin) * self.timeline.time_base)
         for sound in (*self._waiting, *sounds):
             if sound.time_s >= zero_s:
-                self._mux_sound(sound, zero_s)
+                with self._sound_may_be_lost():
+                    self._mux_sound(sound, zero_s)
         self._waiting = []
 
+    @contextlib.contextmanager
+    def _sound_may_be_lost(self) -> Iterator[None]:
+        """Sound that does not fit, its times running back, say, is left out: the video is good all the same."""
+        try:
+            yield
+        except (FFmpegError, ValueError) as error:
+            if getattr(error, "errno", None) in OUR_FAULT:
+                raise
+            self.audio.lost = str(error)
+
     def _mux_sound(self, sound: Sound, zero_s: float) -> None:
-        content = sound.content
-        shift = round(zero_s / content.time_base)
+        content: Any = sound.content
         if isinstance(content, av.Packet):
+            shift: Any = round(zero_s / content.time_base)
             copy = av.Packet(bytes(content))
             copy.time_base, copy.duration = content.time_base, content.duration
             copy.pts = content.pts - shift
@@ -95,9 +106,14 @@ class ClipFile:
             copy.stream = self._sound
             self._container.mux(copy)
         else:
-            pts, content.pts = content.pts, content.pts - shift
-            self._container.mux(self._sound.encode(content))
-            content.pts = pts
+            # In samples: ticks of AVI are as long as a frame of MP3, longer than one of the frames that are encoded.
+            pts, base = content.pts, content.time_base
+            content.time_base = Fraction(1, content.sample_rate)
+            content.pts = round((sound.time_s - zero_s) * content.sample_rate)
+            try:
+                self._container.mux(self._sound.encode(content))
+            finally:
+                content.pts, content.time_base = pts, base  # another clip may take it too
 
     def finish(self) -> None:
         """Complete the file."""
@@ -105,7 +121,8 @@ class ClipFile:
             return
         self._finish_video()
         if self._sound is not None and not self.audio.copied:
-            self._container.mux(self._sound.encode(None))
+            with self._sound_may_be_lost():
+                self._container.mux(self._sound.encode(None))
         self._container.close()
         self._container = None
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import time
 from array import array
@@ -36,6 +37,9 @@ REASONS = {
     "too_large": "more pixels or frames than the limits allow",
 }
 """Why a video is quarantined."""
+
+OUR_FAULT = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EROFS, errno.EMFILE})
+"""Errors of writing that say nothing against the video."""
 
 T = TypeVar("T")
 Alive = Generator[None, None, T]
@@ -190,9 +194,9 @@ class Video:
             width=context.width,
             height=context.height,
             fps=round(float(rate), 6),
-            codec=context.codec.name,
+            codec=context.codec.canonical_name,
             pixel_format=context.pix_fmt or "",
-            audio_codec=audio[0].codec_context.name if audio and audio[0].codec_context else "",
+            audio_codec=audio[0].codec_context.codec.canonical_name if audio and audio[0].codec_context else "",
             container=self.container.format.name,
             declared_frames=stream.frames,
             declared_duration_s=max(0.0, round(duration_s, 6)),

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import os
 from collections import deque
 from collections.abc import Generator, Iterator
@@ -23,6 +22,7 @@ from semdedup.video.plan import PlanOptions, Span, at_keyframes, every, sample_t
 from semdedup.video.preview import HEIGHT, PERIOD_S, write_preview
 from semdedup.video.scenes import find_cuts
 from semdedup.video.source import (
+    OUR_FAULT,
     Alive,
     Limits,
     Pulse,
@@ -33,9 +33,6 @@ from semdedup.video.source import (
     error_text,
     shortfall,
 )
-
-OUR_FAULT = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EROFS, errno.EMFILE})
-"""Errors of writing that say nothing against the video."""
 
 
 @dataclass(frozen=True)
