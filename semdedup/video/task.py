@@ -160,7 +160,8 @@ def encoders_here(names: Sequence[str]) -> tuple[str, ...]:
     """Those of the encoders that can be opened on this worker."""
     try:
         with borrowed_child() as child:
-            return next(child.call(usable_encoders, names, SECONDS_TO_TRY), ())
+            (found,) = child.call(usable_encoders, names, SECONDS_TO_TRY)  # to its end: the process is kept
+            return found
     except (ChildDied, ChildTimeout):  # an encoder that crashes is not usable; asked one by one, the others are
         return () if len(names) == 1 else tuple(name for name in names if encoders_here((name,)))
 
