@@ -6,7 +6,8 @@ from semdedup.compute import ClusterOptions
 from semdedup.dedup.pipeline import Pipeline, StageResult
 from semdedup.dedup.ranking import RankingStrategy
 from semdedup.dedup.read import read_clusters, read_duplicates, read_embeddings, read_scores
-from semdedup.dedup.result import DedupResult
+from semdedup.dedup.result import DedupResult, load
+from semdedup.dedup.scores import Explanation, Group, Pair
 from semdedup.dedup.similarity import max_similarity
 from semdedup.dedup.stages import IdentifyDuplicatesStage, KMeansStage, PairwiseStage
 from semdedup.dedup.workflow import SemanticDeduplicationWorkflow
@@ -45,12 +46,15 @@ __all__ = [
     "ClusterOptions",
     "DedupResult",
     "DuplicateIdError",
+    "Explanation",
+    "Group",
     "IdentifyDuplicatesStage",
     "InputError",
     "IntegrityError",
     "KMeansStage",
     "Limits",
     "OutputConflictError",
+    "Pair",
     "PairwiseStage",
     "ParameterError",
     "Pipeline",
@@ -73,6 +77,7 @@ __all__ = [
     "get_output_path_previews",
     "get_output_path_processed_clip_chunks",
     "get_output_path_processed_videos",
+    "load",
     "max_similarity",
     "read_clusters",
     "read_duplicates",

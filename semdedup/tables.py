@@ -10,7 +10,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from semdedup.errors import BadFileError, ParameterError
+from semdedup.errors import BadFileError, ParameterError, SemdedupError
 from semdedup.storage import Location
 
 LOW_INFORMATION = "low_information"
@@ -45,7 +45,7 @@ def open_parquet(location: Location, read_kwargs: Mapping[str, Any] | None = Non
             source = location.url if location.is_local else stack.enter_context(location.open())
             yield stack.enter_context(pq.ParquetFile(source, **kwargs))
     except CORRUPT as error:
-        if isinstance(error, BadFileError):
+        if isinstance(error, SemdedupError):  # a ParameterError is a ValueError
             raise
         raise BadFileError(f"the file {location} cannot be read as Parquet: {_first_line(error)}") from error
 

@@ -25,6 +25,7 @@ from semdedup.dedup.layout import (
 from semdedup.dedup.pipeline import Pipeline, StageResult
 from semdedup.dedup.ranking import RankingStrategy
 from semdedup.dedup.result import DedupResult
+from semdedup.dedup.scores import Scores
 from semdedup.dedup.stages import IdentifyDuplicatesStage, KMeansStage, PairwiseStage, ranking_of
 from semdedup.errors import IntegrityError
 from semdedup.manifest import FILE_NAME, Manifest
@@ -236,6 +237,7 @@ class SemanticDeduplicationWorkflow:
             paths=paths,
             metadata=metadata,
             skipped_files=tuple(clustered["skipped_files"]),
+            scores=Scores.of(self.cache),
         )
 
     def _complete_output(self) -> None:

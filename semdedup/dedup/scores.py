@@ -1,0 +1,291 @@
+"""Questions to a table of scores: it is streamed, file by file, and never held. Any number of rows, local or remote."""
+
+from __future__ import annotations
+
+import heapq
+import itertools
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from semdedup.dedup.identification import check_eps, duplicate_mask
+from semdedup.dedup.layout import SCORES_FILE, find_table
+from semdedup.dedup.stages import find_scores
+from semdedup.errors import InputError, ParameterError
+from semdedup.storage import FileInfo, Location
+from semdedup.tables import open_parquet
+
+ROWS_AT_A_TIME = 1 << 18
+SCORE = "cosine_sim_score"
+
+
+@dataclass(frozen=True)
+class Pair:
+    """A row and the row that its score is about: the most similar better-ranked one of its cluster."""
+
+    id: Any
+    max_id: Any
+    score: float
+    cluster: int
+
+
+@dataclass(frozen=True)
+class Group:
+    """A row that is kept, and the duplicates that go for its sake.
+
+    Attributes:
+        kept: the row that stays, the witness of all others.
+        dropped: a `Pair` for each duplicate; its `max_id` is the kept row, or another duplicate nearer to it.
+        cluster: where they lie.
+    """
+
+    kept: Any
+    dropped: tuple[Pair, ...]
+    cluster: int
+
+
+@dataclass(frozen=True)
+class Explanation:
+    """Why a row is kept or dropped.
+
+    Attributes:
+        pair: the row, the better-ranked row most like it, their score and cluster.
+        duplicate: whether the score reaches 1 - eps; None where there is no eps.
+        metadata: columns of the row's clip beside its embedding, where the clusters are there.
+        max_metadata: the same of the other clip.
+    """
+
+    pair: Pair
+    duplicate: bool | None
+    metadata: Mapping[str, Any]
+    max_metadata: Mapping[str, Any]
+
+    def __str__(self) -> str:
+        pair = self.pair
+        if pair.id == pair.max_id:
+            return f"{pair.id} is kept: it ranks best of cluster {pair.cluster}, or is compared with nothing"
+        verdict = {True: "is a duplicate of", False: "is kept; most like it is", None: "is most like"}[self.duplicate]
+        lines = [f"{pair.id} {verdict} {pair.max_id}: score {pair.score:.6f}, cluster {pair.cluster}"]
+        names = list(dict.fromkeys([*self.metadata, *self.max_metadata]))
+        lines += [f"  {name}: {self.metadata.get(name)} | {self.max_metadata.get(name)}" for name in names]
+        return "\n".join(lines)
+
+
+@dataclass(frozen=True)
+class Scores:
+    """The tables ``cluster_{k}.parquet`` of a result, in either layout.
+
+    Attributes:
+        files: the tables.
+        source: their storage.
+        clusters: folder of the clusters, or None.
+    """
+
+    files: tuple[FileInfo, ...]
+    source: Location = field(repr=False)
+    clusters: Location | None = field(default=None, repr=False)
+
+    @classmethod
+    def of(cls, root: Location) -> Scores:
+        """The scores below a folder. Raises `InputError` where there are none."""
+        files = tuple(find_scores(root))
+        clusters = find_table(root, "clusters")
+        return cls(files, root, clusters if clusters.url != root.url else None)
+
+    @property
+    def n_rows(self) -> int:
+        """Rows of all tables, as their footers tell."""
+        total = 0
+        for file in self.files:
+            with open_parquet(self.source.at(file.url)) as parquet:
+                total += parquet.metadata.num_rows
+        return total
+
+    def batches(self, columns: Sequence[str]) -> Iterator[tuple[int, pa.RecordBatch]]:
+        """(cluster, some rows of it) in order, with no other columns read. Memory: `ROWS_AT_A_TIME` rows."""
+        for file in self.files:
+            cluster = _cluster_of(file)
+            with open_parquet(self.source.at(file.url)) as parquet:
+                for batch in parquet.iter_batches(ROWS_AT_A_TIME, columns=list(columns), use_threads=False):
+                    yield cluster, batch
+
+    def values(self) -> Iterator[np.ndarray]:
+        """The scores alone, float32, in pieces."""
+        for _, batch in self.batches([SCORE]):
+            yield batch.column(0).cast(pa.float32()).to_numpy(zero_copy_only=False)
+
+    def count(self, thresholds: Sequence[float]) -> tuple[int, list[int]]:
+        """Rows, and how many of them are duplicates at each eps. Time: one reading of the scores."""
+        limits = np.array([np.float32(1 - check_eps(eps)) for eps in thresholds], dtype=np.float32)
+        order = np.argsort(limits, kind="stable")
+        below = np.zeros(len(limits) + 1, dtype=np.int64)
+        for values in self.values():
+            below += np.bincount(np.searchsorted(limits[order], values, side="right"), minlength=len(limits) + 1)
+        reached = below[::-1].cumsum()[::-1][1:]
+        counts = np.empty(len(limits), dtype=np.int64)
+        counts[order] = reached
+        return int(below.sum()), counts.tolist()
+
+    def histogram(self, n_bins: int = 100) -> np.ndarray:
+        """Rows with a score in each of `n_bins` equal bins of [0, 1]; the last one holds 1 too."""
+        counts = np.zeros(n_bins, dtype=np.int64)
+        for values in self.values():
+            counts += np.bincount(np.minimum((values * n_bins).astype(np.int64), n_bins - 1), minlength=n_bins)
+        return counts
+
+    def suggest_eps(self, target_fraction: float) -> float:
+        """The smallest eps at which at most this fraction of the rows remains.
+
+        Exact, and out of core: scores in [0, 1] are ordered as their bits are, so that counting the upper half of the
+        bits, and then the lower half within one bin, finds the score at a rank. Time: two readings of the scores.
+
+        Raises:
+            ParameterError: the fraction is not in (0, 1], or cannot be reached: rows of score 0 remain at every eps.
+        """
+        if not 0 < target_fraction <= 1:
+            raise ParameterError(f"target_fraction, what remains, must lie in (0, 1]; got {target_fraction}")
+        high = np.zeros(1 << 16, dtype=np.int64)
+        for values in self.values():
+            high += np.bincount(values.view(np.uint32) >> 16, minlength=1 << 16)
+        n_rows = int(high.sum())
+        to_drop = n_rows - int(np.floor(target_fraction * n_rows))
+        if to_drop == 0:
+            return 0.0
+        bin_, before = _bin_of_rank(high, to_drop)
+        low = np.zeros(1 << 16, dtype=np.int64)
+        for values in self.values():
+            bits = values.view(np.uint32)
+            low += np.bincount(bits[bits >> 16 == bin_] & 0xFFFF, minlength=1 << 16)
+        rest, _ = _bin_of_rank(low, to_drop - before)
+        score = np.array([(bin_ << 16) | rest], dtype=np.uint32).view(np.float32)[0]
+        if score <= 0:
+            remain = (n_rows - int(_above_zero(high, low, bin_))) / n_rows
+            raise ParameterError(
+                f"target_fraction {target_fraction:g} cannot be reached: at least {remain:.4g} remains at every eps"
+            )
+        return _eps_of(score)
+
+    def borderline(self, n: int, eps: float) -> list[Pair]:
+        """The n pairs whose score is nearest to the threshold, on either side of it, nearest first."""
+        limit = np.float32(1 - check_eps(eps))
+        nearest: list[tuple[float, int, Pair]] = []
+        counter = itertools.count()
+        for cluster, batch in self.batches(["id", "max_id", SCORE]):
+            scores = batch.column(SCORE).cast(pa.float32()).to_numpy(zero_copy_only=False)
+            distances = np.abs(scores - limit)
+            compared = np.flatnonzero(scores > 0)
+            few = compared[np.argsort(distances[compared], kind="stable")[:n]]
+            for row in few:
+                if len(nearest) == n and -nearest[0][0] <= distances[row]:
+                    break
+                entry = (-float(distances[row]), -next(counter), _pair(batch, int(row), cluster))
+                heapq.heappush(nearest, entry) if len(nearest) < n else heapq.heapreplace(nearest, entry)
+        return [pair for _, _, pair in sorted(nearest, key=lambda entry: (-entry[0], -entry[1]))]
+
+    def groups(self, eps: float) -> Iterator[Group]:
+        """Each kept row that has duplicates, with these. Memory: the ids and scores of one cluster's duplicates.
+
+        A duplicate whose most similar better-ranked row is dropped too goes for the sake of the row that this one goes
+        for, and so on: ranks rise along the way, so that it ends at a row that is kept.
+        """
+        check_eps(eps)
+        for cluster, batches in itertools.groupby(self.batches(["id", "max_id", SCORE]), key=lambda item: item[0]):
+            pairs: dict[Any, Pair] = {}
+            for _, batch in batches:
+                scores = batch.column(SCORE).cast(pa.float32()).to_numpy(zero_copy_only=False)
+                for row in np.flatnonzero(duplicate_mask(scores, eps)):
+                    pair = _pair(batch, int(row), cluster)
+                    pairs[pair.id] = pair
+            members: dict[Any, list[Pair]] = {}
+            witnesses: dict[Any, Any] = {}
+            for pair in pairs.values():
+                members.setdefault(_witness(pair.id, pairs, witnesses), []).append(pair)
+            for kept, dropped in members.items():
+                yield Group(kept, tuple(sorted(dropped, key=lambda pair: (-pair.score, pair.id))), cluster)
+
+    def explain(self, row_id: Any, eps: float | None) -> Explanation:
+        """What a row duplicates, and why. Time: a reading of the ids, and of one cluster's metadata.
+
+        Raises:
+            InputError: there is no such row.
+        """
+        for file in self.files:
+            with open_parquet(self.source.at(file.url)) as parquet:
+                kind = parquet.schema_arrow.field("id").type
+                try:
+                    wanted = pa.scalar(row_id, kind)
+                except (pa.ArrowInvalid, pa.ArrowTypeError, TypeError) as error:
+                    raise ParameterError(f"ids are {kind}; got {row_id!r}") from error
+                for batch in parquet.iter_batches(ROWS_AT_A_TIME, columns=["id", "max_id", SCORE], use_threads=False):
+                    row = pc.index(batch.column("id"), wanted).as_py()
+                    if row >= 0:
+                        pair = _pair(batch, row, _cluster_of(file))
+                        known = self._metadata(pair)
+                        verdict = (
+                            None
+                            if eps is None
+                            else bool(duplicate_mask(np.array([pair.score], dtype=np.float32), eps)[0])
+                        )
+                        return Explanation(pair, verdict, known.get(pair.id, {}), known.get(pair.max_id, {}))
+        raise InputError(f"no row {row_id!r} in the scores of {self.source}")
+
+    def _metadata(self, pair: Pair) -> dict[Any, dict[str, Any]]:
+        if self.clusters is None:
+            return {}
+        folder = self.clusters / f"centroid={pair.cluster}"
+        found: dict[Any, dict[str, Any]] = {}
+        for file in folder.files():
+            with open_parquet(folder.at(file.url)) as parquet:
+                names = [name for name in parquet.schema_arrow.names if name != "embedding"]
+                wanted = pa.array([pair.id, pair.max_id], parquet.schema_arrow.field("id").type)
+                for batch in parquet.iter_batches(ROWS_AT_A_TIME, columns=names, use_threads=False):
+                    rows = batch.filter(pc.is_in(batch.column("id"), wanted)).to_pylist()
+                    found |= {row.pop("id"): row for row in rows}
+        return found
+
+
+def _cluster_of(file: FileInfo) -> int:
+    match = SCORES_FILE.search(file.url)
+    return int(match[1]) if match else -1
+
+
+def _pair(batch: pa.RecordBatch, row: int, cluster: int) -> Pair:
+    row_id, max_id, score = (batch.column(name)[row].as_py() for name in ("id", "max_id", SCORE))
+    return Pair(row_id, max_id, score, cluster)
+
+
+def _witness(start: Any, pairs: Mapping[Any, Pair], known: dict[Any, Any]) -> Any:
+    """The kept row at the end of the way from duplicate to better-ranked duplicate; remembered for all on the way."""
+    way = []
+    current = start
+    while current in pairs and current not in known:
+        way.append(current)
+        current = pairs[current].max_id
+    end = known.get(current, current)
+    known.update(dict.fromkeys(way, end))
+    return end
+
+
+def _bin_of_rank(counts: np.ndarray, rank: int) -> tuple[int, int]:
+    """The bin that holds the value of this rank from the top (1 is the largest), and how many values lie above it."""
+    from_top = counts[::-1].cumsum()
+    position = int(np.searchsorted(from_top, rank))
+    above = int(from_top[position - 1]) if position else 0
+    return len(counts) - 1 - position, above
+
+
+def _above_zero(high: np.ndarray, low: np.ndarray, bin_: int) -> int:
+    """Scores above 0: all but those whose bits are all 0."""
+    return int(high.sum() - (low[0] if bin_ == 0 else 0))
+
+
+def _eps_of(score: np.float32) -> float:
+    """The smallest eps at which a score is a duplicate: float32(1 - eps) must not exceed it."""
+    eps = 1.0 - float(score)
+    while np.float32(1 - eps) > score:
+        eps = float(np.nextafter(eps, 2.0))
+    return max(eps, 0.0)
