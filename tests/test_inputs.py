@@ -13,8 +13,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from semdedup import BadFileError, InputError, ParameterError
-from semdedup.dedup import tables
+from semdedup import BadFileError, InputError, ParameterError, tables
 from semdedup.dedup.inputs import (
     FileFacts,
     InputOptions,

@@ -20,13 +20,13 @@ from tests.helpers import near_duplicates, read_all_scores, workflow, write_embe
 THRESHOLDS = [0.0, 0.01, 0.1, 0.5, 0.999]
 
 
-def write_scores(folder: Path, tables: list[pd.DataFrame]) -> Scores:
+def write_scores(folder: Path, tables: list[pd.DataFrame], row_group: int = 1 << 20) -> Scores:
     folder.mkdir(exist_ok=True)
     for cluster, table in enumerate(tables):
         frame = table.assign(cosine_sim_score=table["cosine_sim_score"].astype(np.float32))
         pq.write_table(
             pa.Table.from_pandas(frame, preserve_index=False),
-            folder / f"cluster_{cluster}.parquet"
+            folder / f"cluster_{cluster}.parquet",
             row_group_size=row_group,
         )
     return Scores.of(Location.of(folder))

@@ -25,18 +25,29 @@ from semdedup.dedup.inputs import (
     inspect_files,
     unify_schemas,
 )
-from semdedup.dedup.jsonl import convert_block, jsonl_blocks
+from semdedup.dedup.jsonl import convert_block, jsonl_blocks, read_block
 from semdedup.dedup.kmeans import sample_size
 from semdedup.dedup.layout import CENTROIDS, KMEANS, QUARANTINE, Destination, join
+from semdedup.dedup.ranking import RankingStrategy, check_rankable
 from semdedup.dedup.scan import Sampling, Workspace, check_ids_unique, expected_length, scan_partition
-from semdedup.dedup.shuffle import Assignment, assign_partition, bucket_starts, cluster_ranges, write_clusters
+from semdedup.dedup.shuffle import (
+    Assignment,
+    assign_partition,
+    bucket_starts,
+    cluster_ranges,
+    cluster_schema,
+    write_clusters,
+)
 from semdedup.errors import BadFileError, InputError, IntegrityError
 from semdedup.journal import read_journal, run_journaled
 from semdedup.manifest import Manifest
 from semdedup.storage import FileInfo, Location, without_storage_options
 
 FILES_PER_INSPECTION = 256
-FILES_CHECKED_FIRST = 8
+FILES_CHECKED_FIRST, JSONL_BYTES_CHECKED_FIRST = 8, 1 << 20
+"""Files that the client looks at before a cluster is started. JSON Lines tell their columns only as they are read, so
+files of more bytes than that are left to the workers."""
+
 PARTITIONS_PER_SLOT = 4
 """Partitions for each thread of the workers, at least: enough that none waits long for the last one."""
 
@@ -96,10 +107,12 @@ def cluster_embeddings(
     kmeans: KMeansOptions,
     destination: Destination,
     read_kwargs: Mapping[str, Any],
+    ranked_by: RankingStrategy | None = None,
 ) -> dict[str, Any]:
     """Cluster the embeddings in `files` and write a folder for each cluster, resuming where an earlier run stopped.
 
-    The manifest of the destination must have the step on record as begun.
+    The manifest of the destination must have the step on record as begun. What the clusters are going to be
+    `ranked_by` is refused before any work where they will not have it.
 
     Returns:
         Facts: rows, quarantined rows by reason, clusters, length, seconds, files skipped.
@@ -108,9 +121,11 @@ def cluster_embeddings(
     scratch = manifest.scratch(KMEANS)
     partial_folder, partial_quarantine, beside = (scratch / name for name in ("output", "quarantine", "beside"))
     kwargs = without_storage_options(read_kwargs)
-    fit_file = scratch / "fit.json"
+    plan_file, fit_file = scratch / "plan.json", scratch / "fit.json"
+    if plan_file.exists():  # this refusal takes back nothing of what an earlier run has done
+        check_ranking(Plan.from_json(inputs, plan_file.read_json()).schema, ranked_by)
     with manifest.refusing(KMEANS):
-        plan, scanned = _plan_and_scan(session, files, source, scratch, inputs, kmeans, kwargs)
+        plan, scanned = _plan_and_scan(session, files, source, plan_file, inputs, kmeans, kwargs, ranked_by)
         work = Workspace(plan.schema, source, scratch, kwargs)
         n_rows = sum(result["rows"] for result in scanned)
         dim = expected_length(_lengths_by_source(scanned), inputs.embedding_dim)
@@ -201,18 +216,20 @@ def _plan_and_scan(
     session: Session,
     files: Sequence[FileInfo],
     source: Location,
-    scratch: Location,
+    place: Location,
     inputs: InputOptions,
     kmeans: KMeansOptions,
     read_kwargs: Mapping[str, Any],
+    ranked_by: RankingStrategy | None,
 ) -> tuple[Plan, list[dict[str, Any]]]:
     """Decide on partitions and look at every row; again without the files that turned out to be bad, if need be."""
-    place = scratch / "plan.json"
+    scratch = place.parent
     if place.exists():
         plan = Plan.from_json(inputs, place.read_json())
     else:
         facts, skipped = _inspect(session, files, source, scratch, inputs)
         plan = _make_plan(session, facts, skipped, inputs, kmeans)
+        check_ranking(plan.schema, ranked_by)
         place.write_json(plan.to_json())
     while True:
         work = Workspace(plan.schema, source, scratch, read_kwargs)
@@ -283,20 +300,50 @@ def _refuse_without_rows(files: Sequence[FileInfo], skipped: Sequence[str]) -> N
     raise InputError(f"no rows in {', '.join(paths[:5])}: {len(files)} files, all without rows{note}")
 
 
-def check_first_files(files: Sequence[FileInfo], source: Location, inputs: InputOptions) -> None:
-    """Refuse on the client, before a cluster is started, what the footers of the first files show to be wrong.
+def check_first_files(
+    files: Sequence[FileInfo], source: Location, inputs: InputOptions, ranked_by: RankingStrategy | None = None
+) -> None:
+    """Refuse on the client, before a cluster is started, what the first files show to be wrong.
 
-    All footers are read by the workers later; a small input is judged here already.
+    All files are looked at by the workers later; a small input is judged here already.
     """
-    if inputs.filetype != "parquet":
-        return
-    first = [(source.at(file.url), file.url) for file in files[:FILES_CHECKED_FIRST]]
-    facts, bad = inspect_files(inputs.embedding_field, inputs.skip_bad_files, first)
+    first = files[:FILES_CHECKED_FIRST]
+    if inputs.filetype == "jsonl":
+        first = [file for file in first if file.n_bytes <= JSONL_BYTES_CHECKED_FIRST]
+        facts, bad = _read_jsonl(first, source, inputs)
+    else:
+        located = [(source.at(file.url), file.url) for file in first]
+        facts, bad = inspect_files(inputs.embedding_field, inputs.skip_bad_files, located)
     usable, unfit = _usable(facts, inputs)
+    if ranked_by is not None:
+        for file in usable:
+            schema = pa.ipc.read_schema(pa.py_buffer(file.schema))
+            carried = pa.schema([field for field in schema if field.name in inputs.metadata_fields])
+            check_rankable(carried, ranked_by, file.source, complete=False)
     if len(first) == len(files):
         if not usable:
             _refuse_without_rows(files, bad + unfit)
-        unify_schemas(usable, inputs)
+        check_ranking(unify_schemas(usable, inputs), ranked_by)
+
+
+def check_ranking(schema: InputSchema, ranked_by: RankingStrategy | None) -> None:
+    """Raise a `ParameterError` unless clusters of this input can be ranked so."""
+    if ranked_by is not None:
+        check_rankable(cluster_schema(schema), ranked_by, "the table of clusters")
+
+
+def _read_jsonl(files: Sequence[FileInfo], source: Location, inputs: InputOptions) -> tuple[list[FileFacts], list[str]]:
+    """Facts of small files of JSON Lines, as `inspect_files` gives them of the Parquet files that they become."""
+    facts, bad = [], []
+    for block in jsonl_blocks(files, source, source):
+        try:
+            table = read_block(inputs.columns, block)
+            facts.append(FileFacts("", block.source.url, len(table), 0, table.schema.serialize().to_pybytes()))
+        except BadFileError as error:
+            if not inputs.skip_bad_files:
+                raise
+            bad.append(str(error))
+    return facts, bad
 
 
 def _convert_or_tell(skip_bad_files: bool, columns: Sequence[str], block: Any) -> dict[str, Any]:

@@ -270,10 +270,8 @@ def unify_schemas(facts: Sequence[FileFacts], options: InputOptions) -> InputSch
             ids.setdefault(found, source)
     if pa.string() in ids and len(ids) > 1:
         number = next(kind for kind in ids if kind != pa.string())
-        raise BadFileError(
-            f"the column {options.id_field!r} is {number} in {ids[number]} but text in {ids[pa.string()]}; "
-            "ids must be all text or all whole numbers"
-        )
+        both = _both((number, ids[number]), ("text", ids[pa.string()]))
+        raise BadFileError(f"the column {options.id_field!r} is {both}; ids must be all text or all whole numbers")
     kind = pa.string() if not ids or pa.string() in ids else pa.uint64() if set(ids) == {pa.uint64()} else pa.int64()
     fields: dict[str, tuple[pa.Field, str]] = {}
     for schema, source in parsed:
@@ -285,9 +283,9 @@ def unify_schemas(facts: Sequence[FileFacts], options: InputOptions) -> InputSch
             try:
                 merged = pa.unify_schemas([pa.schema([before[0]]), pa.schema([field])], promote_options="permissive")
             except (pa.ArrowTypeError, pa.ArrowInvalid) as error:
+                both = _both((before[0].type, before[1]), (field.type, source))
                 raise BadFileError(
-                    f"the column {name!r} is {before[0].type} in {before[1]} but {field.type} in {source}; "
-                    "write it with one type, or leave it out of metadata_fields"
+                    f"the column {name!r} is {both}; write it with one type, or leave it out of metadata_fields"
                 ) from error
             fields[name] = (merged.field(0), before[1])
     absent = [name for name in options.metadata_fields if name not in fields]
@@ -298,6 +296,13 @@ def unify_schemas(facts: Sequence[FileFacts], options: InputOptions) -> InputSch
         )
     metadata = [fields[name][0].with_nullable(True) for name in options.columns[2:] if name in fields]
     return InputSchema(options, kind, pa.schema(metadata))
+
+
+def _both(one: tuple[object, str], other: tuple[object, str]) -> str:
+    """Two types and where each was found: two files, or one of JSON Lines, whose blocks have types of their own."""
+    if one[1] == other[1]:
+        return f"{one[0]} in some lines of {one[1]} but {other[0]} in others"
+    return f"{one[0]} in {one[1]} but {other[0]} in {other[1]}"
 
 
 @dataclass(frozen=True)

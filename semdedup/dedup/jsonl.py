@@ -39,7 +39,12 @@ def jsonl_blocks(files: Sequence[FileInfo], root: Location, target: Location) ->
 
 
 def convert_block(columns: Sequence[str], block: JsonlBlock) -> None:
-    """Write the named columns of the lines that begin in a block. Memory: about four times the bytes of the block.
+    """Write what `read_block` reads as a Parquet file."""
+    write_table(block.target, read_block(columns, block))
+
+
+def read_block(columns: Sequence[str], block: JsonlBlock) -> pa.Table:
+    """Read the named columns of the lines that begin in a block. Memory: about four times the bytes of the block.
 
     Raises:
         BadFileError: a line is not a JSON object; the message names the file and the bytes.
@@ -59,7 +64,7 @@ def convert_block(columns: Sequence[str], block: JsonlBlock) -> None:
             f"the file {block.source} has none of the columns {', '.join(columns)}; "
             f"it has {', '.join(table.column_names)}"
         )
-    write_table(block.target, kept)
+    return kept
 
 
 def _lines_of(block: JsonlBlock) -> bytes:

@@ -74,6 +74,9 @@ class Stage(ABC):
     def check_schema(self, files: Sequence[FileInfo], source: Location) -> None:
         """Refuse on the client what the footers of the first input files show to be wrong."""
 
+    def precede(self, following: Stage | None) -> None:  # noqa: B027
+        """Be told which stage of the pipeline comes next, before anything is checked."""
+
     def check_destination(self, manifest: Manifest) -> None:
         """Refuse to write where results stand that are not on record: they would be read together with ours.
 
@@ -168,25 +171,32 @@ class Pipeline:
 
     def check(self) -> None:
         """Check what can be checked on the client: parameters, the first input, earlier results. Nothing is written."""
-        previous: Stage | None = None
+        if not self.stages[0].source():
+            raise ParameterError(f"{type(self.stages[0]).__name__} is the first stage and has no input_path")
+        for stage, following in zip(self.stages, [*self.stages[1:], None], strict=True):
+            stage.precede(following)
+        places = [(stage.step, stage.destination().root.url) for stage in self.stages]
+        for step, root in places:
+            if places.count((step, root)) > 1:
+                raise ParameterError(
+                    f"two stages write the step '{step}' to {root}; give them output paths of their own"
+                )
+        before: Sequence[Location] = ()
+        ready = True  # whether the input of the stage stands there already
         for stage in self.stages:
             destination = stage.destination()
-            if previous is None:
-                sources = stage.source()
-                if not sources:
-                    raise ParameterError(f"{type(stage).__name__} is the first stage and has no input_path")
-                files = stage.find_input(sources)
-                identity = fingerprint(files)
-            else:
-                identity = None
+            sources = stage.source() or before
+            files = stage.find_input(sources) if ready else []
+            identity = fingerprint(files) if ready else None
             manifest = Manifest(destination.root)
             if not stage.clear_output:
                 manifest.check(stage.step, stage.parameters(), identity, ANOTHER_EPS)
             if stage.clear_output or stage.step not in manifest.steps:
                 stage.check_destination(manifest)
-                if previous is None:
+                if ready:
                     stage.check_schema(files, sources[0])
-            previous = stage
+            ready = ready and not stage.clear_output and manifest.committed(stage.step) is not None
+            before = [below(destination.root, destination.folder)]
 
     def describe(self) -> list[str]:
         """What `run` would do, in lines of text. Everything that can be checked is checked; nothing is written."""

@@ -82,10 +82,15 @@ class RankingStrategy:
         return {"columns": list(self.columns), "ascending": list(self.ascending)}
 
 
-def check_rankable(schema: pa.Schema, strategy: RankingStrategy, where: str) -> None:
-    """Raise a `ParameterError` unless the schema has the strategy's columns, of types that have an order."""
+def check_rankable(schema: pa.Schema, strategy: RankingStrategy, where: str, complete: bool = True) -> None:
+    """Raise a `ParameterError` unless the schema has the strategy's columns, of types that have an order.
+
+    A schema that is not `complete` may lack some: they stand in other files.
+    """
     for column in strategy.columns:
         if column not in schema.names:
+            if not complete:
+                continue
             raise ParameterError(
                 f"ranking needs the column {column!r}, which {where} does not have; it has {', '.join(schema.names)}. "
                 "Name metadata columns in metadata_fields when the rows are clustered."

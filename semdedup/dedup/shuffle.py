@@ -54,8 +54,8 @@ class Assignment:
     quarantine: Location
 
 
-def piece_schema(schema: InputSchema) -> pa.Schema:
-    """Columns of a shuffle file; without the last, those of a cluster file."""
+def cluster_schema(schema: InputSchema) -> pa.Schema:
+    """Columns of a cluster file."""
     return pa.schema(
         [
             ("id", schema.id),
@@ -63,9 +63,13 @@ def piece_schema(schema: InputSchema) -> pa.Schema:
             *schema.metadata,
             (L2_DISTANCE, pa.float32()),
             (COSINE_DISTANCE, pa.float32()),
-            ("centroid", pa.int32()),
         ]
     )
+
+
+def piece_schema(schema: InputSchema) -> pa.Schema:
+    """Columns of a shuffle file."""
+    return cluster_schema(schema).append(pa.field("centroid", pa.int32()))
 
 
 def partition_memory(n_rows: int, dim: int, bucket_rows: int) -> int:

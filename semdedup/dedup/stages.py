@@ -20,6 +20,7 @@ from semdedup.dedup.layout import (
     PAIRWISE,
     SCORES_FILE,
     Destination,
+    below,
     destination_of,
     find_table,
 )
@@ -67,6 +68,7 @@ class KMeansStage(Stage):
     verbose: bool = True
     folder: str = ""
     other_outputs: Sequence[Location] = field(default=(), init=False, repr=False)
+    ranked_by: RankingStrategy | None = field(default=None, init=False, repr=False)
 
     def __post_init__(self) -> None:
         self.step = KMEANS
@@ -114,12 +116,27 @@ class KMeansStage(Stage):
 
     def check_schema(self, files: Sequence[FileInfo], source: Location) -> None:
         """Refuse what the footers of the first files show to be wrong."""
-        clustering.check_first_files(files, source, self.inputs)
+        clustering.check_first_files(files, source, self.inputs, self.ranked_by)
+
+    def precede(self, following: Stage | None) -> None:
+        """Know by what the clusters will be ranked, where the next stage of the pipeline compares them."""
+        destination, self.ranked_by = self.destination(), None
+        if isinstance(following, PairwiseStage):
+            folder = below(destination.root, destination.folder)
+            if all(place.url in (folder.url, destination.root.url) for place in following.source()):
+                self.ranked_by = following.strategy
 
     def work(self, session: Session, files: Sequence[FileInfo], source: Location) -> dict[str, Any]:
         """Cluster the embeddings."""
         return cluster_embeddings(
-            session, files, source, self.inputs, self.kmeans, self.destination(), self.read_kwargs or {}
+            session,
+            files,
+            source,
+            self.inputs,
+            self.kmeans,
+            self.destination(),
+            self.read_kwargs or {},
+            self.ranked_by,
         )
 
 

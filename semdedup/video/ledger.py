@@ -84,22 +84,27 @@ class Ledger:
         """Record of the step in the manifest, begun or committed."""
         return self.manifest.steps.get(self.kind.step)
 
-    def check_foreign(self) -> None:
+    def check_foreign(self, clearing: bool = False) -> None:
         """Refuse a folder with clips or embeddings of somebody else, or of another step: they would be taken for ours.
+
+        Args:
+            clearing: whether what is ours is about to be deleted; otherwise a folder with a record is as it should be.
 
         Raises:
             OutputConflictError: naming some of the files.
         """
-        if self.record is not None:
+        if self.record is not None and not clearing:
             return
-        folders = [self.kind.folder] if self.kind.folder else []
-        folders += [CLIPS] if self.kind.owns_clips else []
-        for folder in folders:
+        ours = {*self._names(), *(self.record or {}).get("files", ())}
+        folders = {self.kind.folder: ".parquet"} if self.kind.folder else {}
+        folders |= {CLIPS: ".mp4"} if self.kind.owns_clips else {}
+        for folder, ending in folders.items():
             names = [file.url[len(self.root.url) + 1 :] for file in (self.root / folder).files()]
-            if names:
+            foreign = [name for name in names if name.endswith(ending) and name not in ours]
+            if foreign:
                 raise OutputConflictError(
-                    f"{self.root / folder} holds {len(names):,} files that the step '{self.kind.step}' has not "
-                    f"written: {', '.join(names[:3])}. They are not deleted; move them away, or choose another "
+                    f"{self.root / folder} holds {len(foreign):,} files that the step '{self.kind.step}' has not "
+                    f"written: {', '.join(foreign[:3])}. They are not deleted; move them away, or choose another "
                     "output path."
                 )
 
@@ -188,21 +193,26 @@ class Ledger:
         """Delete what this step wrote and nothing else: by the table of videos, and by the notes of killed runs."""
         if self.record is None:
             return
-        if self.kind.owns_clips:
-            clips = {clip for row in self.videos.values() for clip in row["clips"]}
-            videos = set(self.videos)
-            scratch = self.manifest.scratch(self.kind.step)
-            for video, ids in self._placed(scratch).items():
-                videos.add(video)
-                clips.update(ids)
-            videos |= {scratch.at(file.url).read_json()["video"] for file in (scratch / NOTES).files()}
-            names = [path for clip in sorted(clips) for path in _files_of_clip(clip)]
-            for video in sorted(videos):
-                name = record_name(video)
-                names += [f"{VIDEOS}/{name}.json", f"{CHUNKS}/{name}_0.json"]
-            self._remove(names)
+        self._remove(self._names())
         self.manifest.clear([self.kind.step])
         self.videos = {}
+
+    def _names(self) -> list[str]:
+        """Files of clips and videos that this step has put in place; the manifest lists the others."""
+        if self.record is None or not self.kind.owns_clips:
+            return []
+        clips = {clip for row in self.videos.values() for clip in row["clips"]}
+        videos = set(self.videos)
+        scratch = self.manifest.scratch(self.kind.step)
+        for video, ids in self._placed(scratch).items():
+            videos.add(video)
+            clips.update(ids)
+        videos |= {scratch.at(file.url).read_json()["video"] for file in (scratch / NOTES).files()}
+        names = [path for clip in sorted(clips) for path in _files_of_clip(clip)]
+        for video in sorted(videos):
+            name = record_name(video)
+            names += [f"{VIDEOS}/{name}.json", f"{CHUNKS}/{name}_0.json"]
+        return names
 
     def _remove(self, names: Sequence[str]) -> None:
         with ThreadPoolExecutor(REQUESTS_IN_FLIGHT) as pool:

@@ -152,8 +152,8 @@ class _VideoWorkflow:
         ledger, reporter = self.ledger, session.reporter
         settings = self._settings(session, cluster)
         if self.clear_output:
+            ledger.check_foreign(clearing=True)
             ledger.clear()
-            ledger.check_foreign()
         if ledger.finish():
             reporter.say("completed what an earlier run had ordered")
         todo = ledger.missing(files)

@@ -1,0 +1,103 @@
+"""What the tests of `split` and `embed` share: folders of small videos, the workflows, and what stands in an output."""
+
+import json
+import shutil
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pyarrow.parquet as pq
+
+from semdedup import VideoEmbedWorkflow, VideoSplitWorkflow
+from tests.helpers import contents, files_below
+from tests.videos import make_video, read_frames, texture
+
+RATE = 10
+CLIP_S = 2
+
+OWN = {"fixed_stride_split_duration": CLIP_S, "fixed_stride_min_clip_length_s": 1.0, "transcode_encoder": "libx264"}
+"""Short clips, and an encoder that does not depend on the machine."""
+
+
+def make_texture(path: Path, seed: int, seconds: float = 4, size: tuple[int, int] = (64, 48), **options: Any) -> Path:
+    """Write a video that moves, whose seed tells it from others."""
+    pictures = texture(seed, round(seconds * RATE), size, RATE)
+    return make_video(path, pictures=pictures, rate=RATE, **options)
+
+
+def make_folder(folder: Path, names: Iterable[str], seconds: float = 4) -> Path:
+    """Write videos that differ. Their seeds come from their names."""
+    for name in names:
+        make_texture(folder / name, sum(name.encode()), seconds)
+    return folder
+
+
+def splitter(source: Any, output: Any, **parameters: Any) -> VideoSplitWorkflow:
+    """The workflow without progress, with clips of two seconds."""
+    given = [str(path) for path in source] if isinstance(source, list) else str(source)
+    return VideoSplitWorkflow(given, str(output), **{"verbose": False, **OWN, **parameters})
+
+
+def embedder(source: Any, output: Any = None, **parameters: Any) -> VideoEmbedWorkflow:
+    """The workflow without progress."""
+    return VideoEmbedWorkflow(str(source), None if output is None else str(output), verbose=False, **parameters)
+
+
+def read_rows(output: Path, folder: str = "dct3d_embd_parquet") -> pd.DataFrame:
+    """The embeddings of an output, in the order of their files."""
+    return pq.read_table(output / folder).to_pandas()
+
+
+def read_videos(output: Path) -> pd.DataFrame:
+    """The table of videos, by their names."""
+    return pq.read_table(output / "_videos.parquet").to_pandas().set_index("video")
+
+
+def read_metas(output: Path) -> dict[str, dict[str, Any]]:
+    """What is written of each clip, by its id."""
+    return {path.stem: json.loads(path.read_bytes()) for path in (output / "metas" / "v0").glob("*.json")}
+
+
+def matrix(rows: pd.DataFrame) -> np.ndarray:
+    """The embeddings as (n, d)."""
+    return np.stack(rows["embedding"].to_list())
+
+
+def result_of(output: Path) -> dict[str, Any]:
+    """Everything that a result consists of: the bytes of the files, and the table of videos without stamps of files.
+
+    That of a run that was interrupted, or came in parts, must be that of one run over all.
+    """
+    found: dict[str, Any] = contents(output)
+    found.pop("_videos.parquet")
+    return found | {"_videos.parquet": read_videos(output).drop(columns="stamp").to_csv()}
+
+
+def assert_same_result(found: Path, expected: Path) -> None:
+    """Assert that two outputs are the same to the last byte."""
+    left, right = result_of(found), result_of(expected)
+    assert left.keys() == right.keys()
+    assert [name for name in left if left[name] != right[name]] == []
+
+
+def assert_nothing_half_written(output: Path) -> None:
+    """Assert that every file outside of the scratch folder can be read whole."""
+    for name in files_below(output):
+        path = output / name
+        if name.startswith("_scratch/"):
+            continue
+        if name.endswith(".mp4"):
+            assert read_frames(path), name
+        elif name.endswith(".json"):
+            json.loads(path.read_bytes())
+        elif name.endswith(".parquet"):
+            pq.read_table(path)
+        else:
+            assert name.endswith(".webp"), name
+
+
+def copy_folder(source: Path, target: Path) -> Path:
+    """A copy whose files have the stamps of the originals."""
+    return Path(shutil.copytree(source, target, copy_function=shutil.copy2))
