@@ -1,0 +1,5 @@
+"""``python -m semdedup.cli``."""
+
+from semdedup.cli import main
+
+main()

@@ -1,0 +1,53 @@
+"""`semdedup doctor`."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from typing import Any
+
+import click
+from rich.console import Console
+from rich.table import Table
+
+from semdedup.cli.flags import (
+    EXIT_FAILED,
+    Command,
+    ManyValues,
+    cluster_flags,
+    cluster_of,
+    output_flags,
+    storage_flags,
+    storage_of,
+    told_errors,
+)
+from semdedup.doctor import examine
+from semdedup.storage import Location
+
+
+@click.command(cls=Command)
+@click.option("--input-path", "reads", cls=ManyValues, help="Paths that every worker must read.")
+@click.option("--output-path", "writes", cls=ManyValues, help="Folders that every worker must write to.")
+@cluster_flags
+@storage_flags
+@output_flags
+def doctor(reads: Sequence[str], writes: Sequence[str], verbose: bool, quiet: bool, **flags: Any) -> None:
+    """Check versions, GPUs, scheduler, workers, free memory, and whether every worker sees the paths.
+
+    \b
+    Example:
+      semdedup doctor --scheduler tcp://10.0.0.1:8786 --input-path s3://bucket/emb --output-path s3://bucket/out
+    """
+    del quiet
+    with told_errors(verbose):
+        cluster, storage = cluster_of(flags), storage_of(flags)
+        table = Table(title="semdedup doctor", title_justify="left", show_header=False)
+        table.add_column(style="bold")
+        table.add_column(overflow="fold")
+        table.add_column()
+        places = ([Location.of(path, storage) for path in paths] for paths in (reads, writes))
+        findings = list(examine(cluster, *places))
+        for finding in findings:
+            table.add_row(finding.subject, finding.found, "[green]ok[/green]" if finding.well else "[red]fault[/red]")
+        Console().print(table)
+        sys.exit(0 if all(finding.well for finding in findings) else EXIT_FAILED)
