@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import heapq
-import itertools
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -11,10 +9,12 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
+import pyarrow.parquet as pq
 
 from semdedup.dedup.identification import check_eps, duplicate_mask
 from semdedup.dedup.layout import SCORES_FILE, find_table
 from semdedup.dedup.stages import find_scores
+from semdedup.dedup.tallies import CountAt, Histogram, Nearest, Tally
 from semdedup.errors import InputError, ParameterError
 from semdedup.storage import FileInfo, Location
 from semdedup.tables import open_parquet
@@ -116,26 +116,45 @@ class Scores:
     def values(self) -> Iterator[np.ndarray]:
         """The scores alone, float32, in pieces."""
         for _, batch in self.batches([SCORE]):
-            yield batch.column(0).cast(pa.float32()).to_numpy(zero_copy_only=False)
+            yield _scores_of(batch)
+
+    def tally(self, *tallies: Tally) -> None:
+        """Read the scores once, and nothing else, and give them to each of the tallies."""
+        for position, file in enumerate(self.files):
+            start = 0
+            with open_parquet(self.source.at(file.url)) as parquet:
+                for batch in parquet.iter_batches(ROWS_AT_A_TIME, columns=[SCORE], use_threads=False):
+                    values = _scores_of(batch)
+                    for each in tallies:
+                        each.take(position, start, values)
+                    start += len(values)
+
+    def pairs(self, places: Sequence[tuple[int, int]]) -> list[Pair]:
+        """The pairs at these places, (file, row) each. Only the row groups that hold them are read."""
+        found: dict[tuple[int, int], Pair] = {}
+        rows_by_file: dict[int, list[int]] = {}
+        for position, row in sorted(places):
+            rows_by_file.setdefault(position, []).append(row)
+        for position, wanted in rows_by_file.items():
+            file = self.files[position]
+            with open_parquet(self.source.at(file.url)) as parquet:
+                for start, batch in _batches_with(parquet, wanted):
+                    for row in wanted:
+                        if start <= row < start + len(batch):
+                            found[position, row] = _pair(batch, row - start, _cluster_of(file))
+        return [found[place] for place in places]
 
     def count(self, thresholds: Sequence[float]) -> tuple[int, list[int]]:
         """Rows, and how many of them are duplicates at each eps. Time: one reading of the scores."""
-        limits = np.array([np.float32(1 - check_eps(eps)) for eps in thresholds], dtype=np.float32)
-        order = np.argsort(limits, kind="stable")
-        below = np.zeros(len(limits) + 1, dtype=np.int64)
-        for values in self.values():
-            below += np.bincount(np.searchsorted(limits[order], values, side="right"), minlength=len(limits) + 1)
-        reached = below[::-1].cumsum()[::-1][1:]
-        counts = np.empty(len(limits), dtype=np.int64)
-        counts[order] = reached
-        return int(below.sum()), counts.tolist()
+        counts = CountAt(thresholds)
+        self.tally(counts)
+        return counts.n_rows, counts.duplicates
 
     def histogram(self, n_bins: int = 100) -> np.ndarray:
         """Rows with a score in each of `n_bins` equal bins of [0, 1]; the last one holds 1 too."""
-        counts = np.zeros(n_bins, dtype=np.int64)
-        for values in self.values():
-            counts += np.bincount(np.minimum((values * n_bins).astype(np.int64), n_bins - 1), minlength=n_bins)
-        return counts
+        histogram = Histogram(n_bins)
+        self.tally(histogram)
+        return histogram.counts
 
     def suggest_eps(self, target_fraction: float) -> float:
         """The smallest eps at which at most this fraction of the rows remains.
@@ -170,36 +189,34 @@ class Scores:
         return _eps_of(score)
 
     def borderline(self, n: int, eps: float) -> list[Pair]:
-        """The n pairs whose score is nearest to the threshold, on either side of it, nearest first."""
-        limit = np.float32(1 - check_eps(eps))
-        nearest: list[tuple[float, int, Pair]] = []
-        counter = itertools.count()
-        for cluster, batch in self.batches(["id", "max_id", SCORE]):
-            scores = batch.column(SCORE).cast(pa.float32()).to_numpy(zero_copy_only=False)
-            distances = np.abs(scores - limit)
-            compared = np.flatnonzero(scores > 0)
-            few = compared[np.argsort(distances[compared], kind="stable")[:n]]
-            for row in few:
-                if len(nearest) == n and -nearest[0][0] <= distances[row]:
-                    break
-                entry = (-float(distances[row]), -next(counter), _pair(batch, int(row), cluster))
-                heapq.heappush(nearest, entry) if len(nearest) < n else heapq.heapreplace(nearest, entry)
-        return [pair for _, _, pair in sorted(nearest, key=lambda entry: (-entry[0], -entry[1]))]
+        """The n pairs whose score is nearest to the threshold, on either side of it, nearest first.
 
-    def groups(self, eps: float) -> Iterator[Group]:
+        Time: one reading of the scores, and of the ids in the row groups of these pairs.
+        """
+        nearest = Nearest(n, 1 - check_eps(eps))
+        self.tally(nearest)
+        return self.pairs(nearest.places)
+
+    def groups(self, eps: float, files: Sequence[FileInfo] | None = None) -> Iterator[Group]:
         """Each kept row that has duplicates, with these. Memory: the ids and scores of one cluster's duplicates.
 
         A duplicate whose most similar better-ranked row is dropped too goes for the sake of the row that this one goes
         for, and so on: ranks rise along the way, so that it ends at a row that is kept.
+
+        Args:
+            eps: the threshold.
+            files: the tables to look at, one a cluster; all of them by default.
         """
         check_eps(eps)
-        for cluster, batches in itertools.groupby(self.batches(["id", "max_id", SCORE]), key=lambda item: item[0]):
+        for file in self.files if files is None else files:
+            cluster = _cluster_of(file)
             pairs: dict[Any, Pair] = {}
-            for _, batch in batches:
-                scores = batch.column(SCORE).cast(pa.float32()).to_numpy(zero_copy_only=False)
-                for row in np.flatnonzero(duplicate_mask(scores, eps)):
-                    pair = _pair(batch, int(row), cluster)
-                    pairs[pair.id] = pair
+            for _, batch in Scores((file,), self.source).batches(["id", "max_id", SCORE]):
+                few = batch.filter(pa.array(duplicate_mask(_scores_of(batch), eps)))
+                columns = (few.column(name).to_pylist() for name in ("id", "max_id", SCORE))
+                pairs |= {
+                    row_id: Pair(row_id, max_id, score, cluster) for row_id, max_id, score in zip(*columns, strict=True)
+                }
             members: dict[Any, list[Pair]] = {}
             witnesses: dict[Any, Any] = {}
             for pair in pairs.values():
@@ -251,6 +268,24 @@ class Scores:
 def _cluster_of(file: FileInfo) -> int:
     match = SCORES_FILE.search(file.url)
     return int(match[1]) if match else -1
+
+
+def _scores_of(batch: pa.RecordBatch) -> np.ndarray:
+    return batch.column(SCORE).cast(pa.float32()).to_numpy(zero_copy_only=False)
+
+
+def _batches_with(parquet: pq.ParquetFile, rows: Sequence[int]) -> Iterator[tuple[int, pa.RecordBatch]]:
+    """First row and content of the batches of an open file that may hold one of these rows."""
+    first = 0
+    for group in range(parquet.metadata.num_row_groups):
+        last = first + parquet.metadata.row_group(group).num_rows
+        if any(first <= row < last for row in rows):
+            start = first
+            columns = ["id", "max_id", SCORE]
+            for batch in parquet.iter_batches(ROWS_AT_A_TIME, [group], columns, use_threads=False):
+                yield start, batch
+                start += len(batch)
+        first = last
 
 
 def _pair(batch: pa.RecordBatch, row: int, cluster: int) -> Pair:
