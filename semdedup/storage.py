@@ -152,8 +152,8 @@ class Location:
     def files(self) -> list[FileInfo]:
         """All files below this folder, at any depth, in the order of their paths. An absent folder has none."""
         with self.errors("list"):
-            found = self.fs.find(self.url, detail=True)
-        return sorted((self._file_info(entry) for entry in found.values()), key=lambda file: file.url)
+            found = [self._file_info(entry) for entry in self.fs.find(self.url, detail=True).values()]
+        return sorted(found, key=lambda file: file.url)
 
     def glob(self) -> list[FileInfo]:
         """All files that match this path read as a pattern (``*``, ``?``, ``[…]``, ``**``), in order."""
@@ -164,7 +164,9 @@ class Location:
 
     def _file_info(self, entry: Mapping[str, Any]) -> FileInfo:
         if self.is_local:
-            return FileInfo(entry["name"], entry["size"], str(os.stat(entry["name"]).st_mtime_ns))
+            path = entry["name"]  # a link that leads nowhere is listed; whoever opens it tells of it
+            found = os.stat(path) if os.path.exists(path) else os.lstat(path)
+            return FileInfo(path, entry["size"], str(found.st_mtime_ns))
         url = f"{self.url.partition('://')[0]}://{entry['name'].lstrip('/')}"
         stamp = entry.get("ETag") or entry.get("etag") or entry.get("LastModified") or entry.get("mtime")
         return FileInfo(url, entry["size"], str(stamp))

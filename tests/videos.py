@@ -4,7 +4,10 @@ The frames of `numbers` say which they are: their blocks are the bits of their i
 frames it holds, after any encoder, and whether they are upright.
 """
 
+import contextlib
 import itertools
+import os
+import threading
 from collections.abc import Iterable, Iterator, Sequence
 from fractions import Fraction
 from pathlib import Path
@@ -12,6 +15,7 @@ from typing import Any
 
 import av
 import numpy as np
+import psutil
 
 from semdedup.video.plan import PlanOptions
 from semdedup.video.source import Limits
@@ -304,3 +308,90 @@ def clip_path(folder: Path, clip: ClipMade) -> Path:
 def clip_numbers(folder: Path, clips: Iterable[ClipMade]) -> list[list[int]]:
     """The numbers that the frames of each clip show."""
     return [read_numbers(clip_path(folder, clip)) for clip in clips]
+
+
+def cut_off(path: Path, share: float) -> Path:
+    """Keep the first part of a file, as an interrupted download does."""
+    content = path.read_bytes()
+    path.write_bytes(content[: round(share * len(content))])
+    return path
+
+
+def damage(path: Path, number: int) -> Path:
+    """Overwrite one packet of a video with ones; its neighbours stay as they are."""
+    packet = read_packets(path)[number]
+    content = path.read_bytes()
+    assert content.count(packet) == 1
+    path.write_bytes(content.replace(packet, b"\xff" * len(packet)))
+    return path
+
+
+def refer_to(path: Path, target: Path) -> Path:
+    """Empty a MOV or MP4 and make it tell that its samples stand in another file of the same folder.
+
+    The data reference is a Macintosh alias record; see ``mov_read_dref`` in FFmpeg's ``mov.c``.
+    """
+    name = str(target).encode() + b"\0" * (len(str(target)) % 2)
+    steps = b"\0\1\0\1"  # one level up from the alias, one down to the target
+    alias = b"alis" + bytes(4) + bytes(10) + bytes(28) + bytes(12) + bytes(64) + bytes(16) + steps + bytes(16)
+    alias += b"\0\2" + len(name).to_bytes(2, "big") + name + b"\xff\xff\0\0"
+
+    def box(kind: bytes, body: bytes) -> bytes:
+        return (8 + len(body)).to_bytes(4, "big") + kind + body
+
+    def rewritten(content: bytes) -> bytes:
+        out, start = b"", 0
+        while start < len(content):
+            end = start + int.from_bytes(content[start : start + 4], "big")
+            kind, body = content[start + 4 : start + 8], content[start + 8 : end]
+            if kind in (b"moov", b"trak", b"mdia", b"minf", b"dinf"):
+                body = rewritten(body)
+            elif kind == b"dref":
+                body = body[:8] + (4 + len(alias)).to_bytes(4, "big") + alias
+            elif kind == b"mdat":
+                body = bytes(len(body))
+            out, start = out + box(kind, body), end
+        return out
+
+    path.write_bytes(rewritten(path.read_bytes()))
+    return path
+
+
+class Decoders:
+    """Finds the processes below this one that decode a video, which the workers of a local cluster start.
+
+    Example:
+        >>> with Decoders(path, signal.SIGKILL) as hit: run(path)
+        >>> assert hit.pids
+    """
+
+    def __init__(self, path: Path, number: int) -> None:
+        self.path, self.signal = str(path), number
+        self.pids: list[int] = []
+        self._over = threading.Event()
+        self._thread = threading.Thread(target=self._watch)
+
+    def __enter__(self) -> "Decoders":
+        self._thread.start()
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self._over.set()
+        self._thread.join()
+
+    def _watch(self) -> None:
+        """Signal the first process that has the video open twice: for its pictures and for its sound."""
+        while not self._over.wait(0.001):
+            for process in psutil.Process().children(recursive=True):
+                if self._opened(process.pid) >= 2:
+                    os.kill(process.pid, self.signal)
+                    self.pids.append(process.pid)
+                    return
+
+    def _opened(self, pid: int) -> int:
+        opened = 0
+        with contextlib.suppress(OSError):
+            for entry in os.scandir(f"/proc/{pid}/fd"):
+                with contextlib.suppress(OSError):
+                    opened += os.readlink(entry.path) == self.path
+        return opened

@@ -180,9 +180,8 @@ class Ledger:
         orders = (scratch / ORDERS).read_json()
         self.manifest.announce(step, sorted({*orders["files"], *orders["obsolete"]}))
         (scratch / FINAL).move_into(self.root)
-        for name in orders["obsolete"]:
-            (self.root / name).remove()
-        self._remove([path for clip in orders["obsolete_clips"] for path in _files_of_clip(clip)])
+        clips = [path for clip in orders["obsolete_clips"] for path in _files_of_clip(clip)]
+        self._remove([*orders["obsolete"], *clips])
         self._read()
         self.manifest.commit(step, orders["files"], self._facts())
         scratch.remove_tree()

@@ -45,7 +45,7 @@ def find_cuts(path: str, timeline: Timeline, limits: Limits) -> Alive[list[float
     pulse = Pulse()
     with Video(path, limits) as video:
         decoder = Decoder(video, timeline)
-        for packet in video.container.demux(video.stream):
+        for packet in video.packets():
             for picture in decoder.pictures(packet):
                 code = FrameTimecode(len(seconds), NOMINAL_FPS)
                 seconds.append(float(picture.tick * timeline.time_base))

@@ -6,7 +6,7 @@ import errno
 import os
 import time
 from array import array
-from collections.abc import Generator
+from collections.abc import Generator, Iterator
 from dataclasses import dataclass
 from fractions import Fraction
 from typing import Any, TypeVar
@@ -202,6 +202,16 @@ class Video:
             declared_duration_s=max(0.0, round(duration_s, 6)),
         )
 
+    def packets(self) -> Iterator[Any]:
+        """The packets of the video, without a last one that the end of the file cuts short: its frame is damaged."""
+        held = None
+        for packet in self.container.demux(self.stream):
+            if held is not None and packet.size:
+                yield held
+            held = packet if packet.is_corrupt else None
+            if held is None:
+                yield packet
+
     def timeline(self) -> Alive[Timeline]:
         """Read all packets, decode none.
 
@@ -219,7 +229,7 @@ class Video:
         end = -(2**62)
         fault, pulse = "", Pulse()
         try:
-            for packet in self.container.demux(stream):
+            for packet in self.packets():
                 if packet.size == 0:
                     continue
                 if packet.has_sidedata("encryption_info"):

@@ -184,7 +184,7 @@ def _cut(job: SplitJob, plan: PlannedVideo) -> Generator[ClipMade | None, None, 
     with Video(job.path, job.limits) as video, closing(AudioTrack(job.path, job.limits, _copies(job))) as audio:
         cutter, pulse = _Cutter(job, plan, video, audio), Pulse()
         try:
-            for packet in video.container.demux(video.stream):
+            for packet in video.packets():
                 yield from cutter.take(packet)
                 if pulse.due():
                     yield None

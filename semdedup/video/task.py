@@ -26,6 +26,7 @@ from semdedup.storage import Location
 from semdedup.tables import LOW_INFORMATION, embedding_column, write_arrow
 from semdedup.video.embedders import Embedder, EmbedderSpec, load_embedder, low_information
 from semdedup.video.encoders import usable_encoders
+from semdedup.video.inputs import printable
 from semdedup.video.isolation import ChildDied, ChildTimeout, borrowed_child
 from semdedup.video.plan import PlanOptions
 from semdedup.video.records import (
@@ -95,7 +96,7 @@ class Settings:
         return SplitJob(
             path=path,
             relative_path=video.relative_path,
-            url=video.url,
+            url=printable(video.url),
             folder=folder,
             plan=self.plan,
             encoder=self.encoder,
@@ -259,7 +260,7 @@ def _put_in_place(settings: Settings, work: _Work, folder: Path) -> dict[str, An
     clips = [{**clip, "preview": settings.previews and settings.upload_clips} for clip in work.clips]
     note: dict[str, Any] = {
         "video": video.relative_path,
-        "url": video.url,
+        "url": printable(video.url),
         "n_bytes": video.n_bytes,
         "stamp": video.stamp,
         "status": outcome.status,
@@ -303,7 +304,7 @@ def _rows(settings: Settings, note: dict[str, Any], work: _Work) -> pa.Table:
     """The embeddings of a video with what serves to rank them, in the order of the clips."""
     clips = [clip for clip in work.clips if clip["id"] in work.vectors]
     if settings.plan is None:
-        clips = [{**clip, **_origin(settings, note, clip)} for clip in clips]
+        clips = [{**clip, **_origin(settings, work.video, clip)} for clip in clips]
     columns: dict[str, Any] = {
         name: [clip.get(name, note["video"] if name == "video" else None) for clip in clips]
         for name in ROWS.names
@@ -313,9 +314,9 @@ def _rows(settings: Settings, note: dict[str, Any], work: _Work) -> pa.Table:
     return pa.table({name: columns[name] for name in ROWS.names}, schema=ROWS)
 
 
-def _origin(settings: Settings, note: dict[str, Any], clip: dict[str, Any]) -> dict[str, Any]:
+def _origin(settings: Settings, file: VideoFile, clip: dict[str, Any]) -> dict[str, Any]:
     """Where a clip that exists was cut from, if its metadata stand beside it as `split` writes them."""
-    folder = settings.inputs.at(note["url"]).parent
+    folder = settings.inputs.at(file.url).parent
     if folder.name != CLIPS:
         return {}
     meta = folder.parent / METAS / ANNOTATION_VERSION / f"{clip['id']}.json"
@@ -323,5 +324,5 @@ def _origin(settings: Settings, note: dict[str, Any], clip: dict[str, Any]) -> d
         return {}
     told = meta.read_json()
     start_s, end_s = told.get("duration_span", (clip["start_s"], clip["end_s"]))
-    video = told.get("video") or told.get("source_video") or note["video"]
+    video = told.get("video") or told.get("source_video") or file.relative_path
     return {"video": video, "start_s": start_s, "end_s": end_s, "bitrate": told.get("bitrate_source", clip["bitrate"])}
