@@ -8,6 +8,7 @@ from semdedup import __version__
 from semdedup.cli.dedup import dedup, extract
 from semdedup.cli.demo import demo
 from semdedup.cli.doctor import doctor
+from semdedup.cli.report import report
 from semdedup.cli.video import embed, split
 
 
@@ -22,5 +23,5 @@ def main() -> None:
     """
 
 
-for command in (split, embed, dedup, extract, doctor, demo):
+for command in (split, embed, dedup, extract, report, doctor, demo):
     main.add_command(command)

@@ -241,7 +241,7 @@ class Scores:
                     row = pc.index(batch.column("id"), wanted).as_py()
                     if row >= 0:
                         pair = _pair(batch, row, _cluster_of(file))
-                        known = self._metadata(pair)
+                        known = self.metadata([pair])
                         verdict = (
                             None
                             if eps is None
@@ -250,18 +250,27 @@ class Scores:
                         return Explanation(pair, verdict, known.get(pair.id, {}), known.get(pair.max_id, {}))
         raise InputError(f"no row {row_id!r} in the scores of {self.source}")
 
-    def _metadata(self, pair: Pair) -> dict[Any, dict[str, Any]]:
-        if self.clusters is None:
-            return {}
-        folder = self.clusters / f"centroid={pair.cluster}"
+    def metadata(self, pairs: Sequence[Pair]) -> dict[Any, dict[str, Any]]:
+        """What the clusters tell of the rows of these pairs, by id; nothing where the clusters are not there.
+
+        Time: a reading of the metadata of the clusters that they lie in.
+        """
+        wanted: dict[int, set[Any]] = {}
+        for pair in pairs:
+            wanted.setdefault(pair.cluster, set()).update((pair.id, pair.max_id))
         found: dict[Any, dict[str, Any]] = {}
-        for file in folder.files():
-            with open_parquet(folder.at(file.url)) as parquet:
-                names = [name for name in parquet.schema_arrow.names if name != "embedding"]
-                wanted = pa.array([pair.id, pair.max_id], parquet.schema_arrow.field("id").type)
-                for batch in parquet.iter_batches(ROWS_AT_A_TIME, columns=names, use_threads=False):
-                    rows = batch.filter(pc.is_in(batch.column("id"), wanted)).to_pylist()
-                    found |= {row.pop("id"): row for row in rows}
+        if self.clusters is None:
+            return found
+        for cluster, ids in wanted.items():
+            folder = self.clusters / f"centroid={cluster}"
+            for file in folder.files():
+                with open_parquet(folder.at(file.url)) as parquet:
+                    names = [name for name in parquet.schema_arrow.names if name != "embedding"]
+                    kind = parquet.schema_arrow.field("id").type
+                    among = pa.array(list(ids), kind)
+                    for batch in parquet.iter_batches(ROWS_AT_A_TIME, columns=names, use_threads=False):
+                        rows = batch.filter(pc.is_in(batch.column("id"), among)).to_pylist()
+                        found |= {row.pop("id"): row for row in rows}
         return found
 
 

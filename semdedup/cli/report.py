@@ -1,0 +1,58 @@
+"""`semdedup report`."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import click
+
+from semdedup.cli.flags import Command, output_flags, storage_flags, storage_of, told_errors
+from semdedup.report.write import plot_curve, write_report
+
+
+@click.command(cls=Command)
+@click.argument("results")
+@click.option("--clips", help="Output folder of split, or a folder of MP4 files: for pictures.")
+@click.option("--output-path", help="The page to write; RESULTS/report.html by default.")
+@click.option("--eps", type=float, help="Threshold to begin with; that of the results by default, else 0.1.")
+@click.option("--plot", "plot_path", help="Write only the curve, to a .png or .svg file.")
+@click.option("--overwrite", is_flag=True, help="Replace a file that is no report of semdedup.")
+@click.option("--dry-run", is_flag=True, help="Say what would be written, and write nothing.")
+@storage_flags
+@output_flags
+def report(
+    results: str,
+    clips: str | None,
+    output_path: str | None,
+    eps: float | None,
+    plot_path: str | None,
+    overwrite: bool,
+    dry_run: bool,
+    verbose: bool,
+    quiet: bool,
+    **flags: Any,
+) -> None:
+    """Show a result as one page of HTML: the curve, the pairs at the threshold, groups of duplicates.
+
+    \b
+    Example:
+      semdedup report clips/dedup --clips clips
+      semdedup report clips/dedup --plot curve.png
+    """
+    with told_errors(verbose):
+        storage = storage_of(flags)
+        if dry_run:
+            click.echo(f"would write {plot_path or output_path or results.rstrip('/') + '/report.html'}")
+        elif plot_path is not None:
+            click.echo(f"plot: {plot_curve(results, plot_path, eps=eps, storage_options=storage)}")
+        else:
+            page = write_report(
+                results,
+                clips=clips,
+                output_path=output_path,
+                eps=eps,
+                storage_options=storage,
+                overwrite=overwrite,
+                verbose=not quiet,
+            )
+            click.echo(f"report: {page}")

@@ -1,0 +1,1 @@
+"""A result to look at: one page of HTML, or the plot of its curve."""

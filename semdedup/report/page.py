@@ -1,0 +1,183 @@
+"""The page: what was surveyed, rendered into one file of HTML that needs nothing else and asks nobody for anything."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from importlib.resources import files
+from typing import Any
+
+import jinja2
+import numpy as np
+
+from semdedup import __version__
+from semdedup.dedup.scores import Pair
+from semdedup.report.strips import ClipShown
+from semdedup.report.survey import DROPPED_SHOWN, Survey
+
+MOST_BARS = 120
+
+
+@dataclass(frozen=True)
+class Background:
+    """What is told beside the scores.
+
+    Attributes:
+        place: the folder of the result.
+        quarantine: (what, reason, count) of rows and videos set aside.
+        steps: parameters, facts, versions and seconds of each step, as the manifest has them.
+        notes: more sentences on what the page leaves out.
+    """
+
+    place: str
+    quarantine: Sequence[tuple[str, str, int]] = ()
+    steps: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    notes: Sequence[str] = ()
+
+
+@dataclass(frozen=True)
+class Bar:
+    """A bar of a chart: heights are parts of the chart's height."""
+
+    height: float
+    part: float
+    label: str
+
+
+def render(survey: Survey, clips: Mapping[Any, ClipShown], background: Background) -> str:
+    """The page as text. Memory: the page."""
+    environment = jinja2.Environment(
+        autoescape=True, trim_blocks=True, lstrip_blocks=True, undefined=jinja2.StrictUndefined
+    )
+    style, script = _text("page.css"), _text("page.js")
+
+    def card(row_id: Any) -> dict[str, Any]:
+        return _card(clips.get(row_id, ClipShown(str(row_id))))
+
+    def pair(found: Pair) -> dict[str, Any]:
+        return {
+            "score": _exact(found.score),
+            "cluster": found.cluster,
+            "dropped": card(found.id),
+            "other": card(found.max_id),
+        }
+
+    groups = [
+        {
+            "kept": card(group.kept),
+            "cluster": group.cluster,
+            "dropped": [pair(found) for found in group.dropped[:DROPPED_SHOWN]],
+            "more": max(0, len(group.dropped) - DROPPED_SHOWN),
+        }
+        for group in survey.groups
+    ]
+    return environment.from_string(_text("page.html")).render(
+        style=style,
+        style_hash=_hash(style),
+        script=script,
+        script_hash=_hash(script),
+        survey=survey,
+        background=background,
+        version=__version__,
+        data={"eps": survey.eps, "rows": survey.n_rows, "curve": survey.curve, "place": background.place},
+        borderline=[pair(found) for found in survey.borderline],
+        similar=[
+            {"id": str(p.id), "other": str(p.max_id), "score": _exact(p.score), "cluster": p.cluster}
+            for p in survey.similar
+        ],
+        groups=groups,
+        histogram=_histogram(survey.histogram),
+        clusters=_clusters(survey.cluster_rows, survey.cluster_duplicates),
+        pictures=any(clip.strip for clip in clips.values()),
+        steps=[_step(name, record) for name, record in background.steps.items()],
+        versions=_versions(background.steps),
+    )
+
+
+def _text(name: str) -> str:
+    return files(__package__).joinpath(name).read_text(encoding="utf-8")
+
+
+def _hash(text: str) -> str:
+    """What a content security policy calls an inline style or script by."""
+    return "sha256-" + base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()
+
+
+def _exact(score: float) -> float:
+    """A float32 score as the float64 of the same value: what the script compares with."""
+    return float(np.float32(score))
+
+
+def _card(clip: ClipShown) -> dict[str, Any]:
+    known = clip.metadata or {}
+    facts = []
+    span = known.get("duration_span") or (known.get("start_s"), known.get("end_s"))
+    if len(span) == 2 and all(isinstance(x, (int, float)) for x in span):
+        facts.append(f"{span[0]:.2f}–{span[1]:.2f} s")
+    if isinstance(known.get("width"), int) and isinstance(known.get("height"), int):
+        facts.append(f"{known['width']}×{known['height']}")
+    if isinstance(known.get("framerate"), (int, float)):
+        facts.append(f"{known['framerate']:g} fps")
+    source = known.get("video") or known.get("source_video") or ""
+    return {
+        "id": clip.id,
+        "strip": clip.strip,
+        "missing": clip.missing,
+        "facts": " · ".join(facts),
+        "source": str(source),
+    }
+
+
+def _histogram(counts: np.ndarray) -> list[Bar]:
+    """Bars on a scale of logarithms: near-duplicates are few, and it is them that one looks for."""
+    top = math.log1p(int(counts.max(initial=0))) or 1.0
+    width = 1 / max(1, len(counts))
+    return [
+        Bar(math.log1p(int(count)) / top, 0.0, f"score {i * width:.2f} to {(i + 1) * width:.2f}: {int(count):,} rows")
+        for i, count in enumerate(counts)
+    ]
+
+
+def _clusters(rows: np.ndarray, duplicates: np.ndarray) -> list[Bar]:
+    """Bars of the clusters, largest first; where there are many, each is the mean of some neighbours."""
+    order = np.argsort(-rows, kind="stable")
+    bars = []
+    top = max(1, int(rows.max(initial=0)))
+    for some in np.array_split(order, min(MOST_BARS, len(order))) if len(order) else ():
+        size, dropped = float(rows[some].mean()), float(duplicates[some].mean())
+        what = f"{len(some):,} clusters of {size:,.0f} rows" if len(some) > 1 else f"{size:,.0f} rows"
+        bars.append(Bar(size / top, dropped / top, f"{what}, {dropped:,.0f} duplicates"))
+    return bars
+
+
+def _step(name: str, record: Mapping[str, Any]) -> dict[str, Any]:
+    facts = {key: value for key, value in record.get("facts", {}).items() if not isinstance(value, (dict, list))}
+    parameters = {key: value for key, value in record.get("parameters", {}).items() if value is not None}
+    return {
+        "name": name,
+        "status": record.get("status", ""),
+        "seconds": record.get("seconds"),
+        "parameters": [(key, _told(value)) for key, value in sorted(parameters.items())],
+        "facts": [(key, _told(value)) for key, value in sorted(facts.items())],
+    }
+
+
+def _versions(steps: Mapping[str, Mapping[str, Any]]) -> list[tuple[str, str]]:
+    found: dict[str, set[str]] = {}
+    for record in steps.values():
+        for name, version in record.get("versions", {}).items():
+            found.setdefault(name, set()).add(str(version))
+    return [(name, ", ".join(sorted(versions))) for name, versions in sorted(found.items())]
+
+
+def _told(value: Any) -> str:
+    if isinstance(value, dict):
+        return ", ".join(f"{key}: {_told(each)}" for key, each in value.items())
+    if isinstance(value, (list, tuple)):
+        return ", ".join(_told(each) for each in value) or "none"
+    if isinstance(value, float):
+        return f"{value:.6g}"
+    return f"{value:,}" if isinstance(value, int) and not isinstance(value, bool) else str(value)

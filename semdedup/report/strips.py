@@ -1,0 +1,149 @@
+"""Frame strips: some frames of a clip side by side, as one small picture."""
+
+from __future__ import annotations
+
+import base64
+import contextlib
+import io
+import tempfile
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from semdedup.errors import StorageError
+from semdedup.progress import Reporter
+from semdedup.storage import Location
+from semdedup.video.isolation import ChildDied, ChildTimeout, borrowed_child, end_children
+from semdedup.video.source import Limits
+from semdedup.video.split import ClipMade, Sampling, SplitJob, split_video
+from semdedup.video.tree import ANNOTATION_VERSION, CLIPS, METAS
+
+FRAMES, HEIGHT, WIDEST, QUALITY = 5, 90, 320, 70
+SECONDS_A_CLIP = 60.0
+CHILDREN = 2
+MOST_BYTES = 6 << 20
+"""Of all pictures of a page, as they are embedded: what keeps it below 10 MB."""
+
+
+@dataclass(frozen=True)
+class ClipShown:
+    """What is shown of a clip.
+
+    Attributes:
+        id: as text.
+        strip: a ``data:`` URI; empty where there is no picture.
+        missing: why there is none.
+        metadata: what is known of the clip.
+        url: of its file; empty where there is none.
+    """
+
+    id: str
+    strip: str = ""
+    missing: str = ""
+    metadata: Mapping[str, Any] | None = None
+    url: str = ""
+
+
+def show_clips(ids: Sequence[Any], clips: Location | None, reporter: Reporter) -> dict[Any, ClipShown]:
+    """Look up the clips of these ids in the output of `split`, or a folder of MP4 files; pictures until `MOST_BYTES`.
+
+    Clips are decoded in processes of their own, some at a time.
+    """
+    unique = list(dict.fromkeys(ids))
+    if clips is None:
+        return {row_id: ClipShown(str(row_id)) for row_id in unique}
+    folder = clips / CLIPS if (clips / CLIPS).is_dir() else clips
+    metas = clips / METAS / ANNOTATION_VERSION
+    shown: dict[Any, ClipShown] = {}
+    n_bytes = 0
+    try:
+        with reporter.step("frame strips", len(unique), "clips") as advance, ThreadPoolExecutor(CHILDREN) as pool:
+            for row_id, clip in zip(unique, pool.map(lambda i: _show(str(i), folder, metas), unique), strict=True):
+                if n_bytes + len(clip.strip) > MOST_BYTES:
+                    clip = ClipShown(clip.id, "", "left out, to keep the page small", clip.metadata, clip.url)
+                n_bytes += len(clip.strip)
+                shown[row_id] = clip
+                advance(1)
+    finally:
+        end_children()
+    return shown
+
+
+def _show(name: str, folder: Location, metas: Location) -> ClipShown:
+    meta: Any = None
+    if _is_file_name(name):
+        with contextlib.suppress(StorageError, ValueError):
+            place = metas / f"{name}.json"
+            meta = place.read_json() if place.exists() else None
+    known = meta if isinstance(meta, dict) else None
+    if not _is_file_name(name) or not (folder / f"{name}.mp4").exists():
+        return ClipShown(name, missing="no such clip in the folder", metadata=known)
+    clip = folder / f"{name}.mp4"
+    try:
+        with _on_this_machine(clip) as path:
+            frames = _sample(path)
+    except StorageError as error:
+        return ClipShown(name, missing=str(error), metadata=known)
+    except (ChildDied, ChildTimeout) as error:
+        return ClipShown(name, missing=f"cannot be decoded: {error}", metadata=known, url=clip.url)
+    if isinstance(frames, str):
+        return ClipShown(name, missing=frames, metadata=known, url=clip.url)
+    return ClipShown(name, strip_of(frames), "", known, clip.url)
+
+
+def _is_file_name(name: str) -> bool:
+    """Whether an id can be the name of a file below a folder, and of no other one."""
+    return bool(name) and "/" not in name and "\0" not in name and len(name.encode()) <= 250
+
+
+@contextlib.contextmanager
+def _on_this_machine(clip: Location) -> Iterator[str]:
+    if clip.is_local:
+        yield clip.url
+        return
+    with tempfile.TemporaryDirectory(prefix="semdedup-") as folder:
+        path = Path(folder, "clip.mp4")
+        clip.fetch(path)
+        yield str(path)
+
+
+def _sample(path: str) -> np.ndarray | str:
+    """Frames of a clip, (t, h, w, 3) uint8, or why there are none."""
+    job = SplitJob(
+        path=path,
+        relative_path="clip.mp4",
+        url=path,
+        folder=None,
+        plan=None,
+        encoder="",
+        id_scheme="semdedup",
+        sampling=Sampling(FRAMES, None, HEIGHT),
+        previews=False,
+        limits=Limits(timeout_s=SECONDS_A_CLIP),
+    )
+    why = "it has no frames"
+    frames: np.ndarray | None = None
+    with borrowed_child() as child:
+        for found in child.call(split_video, job, SECONDS_A_CLIP):
+            if isinstance(found, ClipMade):
+                frames = found.frames
+            elif found.reason:
+                why = f"cannot be decoded: {found.reason}: {found.detail}"
+    return why if frames is None else frames
+
+
+def strip_of(frames: np.ndarray) -> str:
+    """Frames, (t, h, w, 3) uint8, side by side as a JPEG in a ``data:`` URI."""
+    pictures = [Image.fromarray(frame) for frame in frames]
+    width = max(1, min(WIDEST, round(pictures[0].width * HEIGHT / pictures[0].height)))
+    strip = Image.new("RGB", (width * len(pictures), HEIGHT))
+    for i, picture in enumerate(pictures):
+        strip.paste(picture.resize((width, HEIGHT), Image.Resampling.BILINEAR), (i * width, 0))
+    content = io.BytesIO()
+    strip.save(content, "JPEG", quality=QUALITY, optimize=True)
+    return "data:image/jpeg;base64," + base64.b64encode(content.getvalue()).decode()

@@ -1,0 +1,119 @@
+"""What the page tells of a result: counts over all of it, and a sample of its pairs and groups."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from semdedup.dedup.identification import check_eps
+from semdedup.dedup.scores import Group, Pair, Scores
+from semdedup.dedup.tallies import CountAt, FileSizes, Histogram, Nearest
+
+THRESHOLDS = tuple(
+    round(float(eps), 6)
+    for eps in [*np.arange(0, 0.1, 0.0005), *np.arange(0.1, 0.6, 0.002), *np.arange(0.6, 1.0, 0.005), 0.999]
+)
+"""The eps that the page has counts for: finer where models work. About 540."""
+
+N_BINS = 100
+N_BORDERLINE, N_SIMILAR, N_GROUPS, DROPPED_SHOWN = 12, 50, 20, 4
+CLUSTERS_SAMPLED, MOST_DUPLICATES = 8, 200_000
+"""Groups come from so many clusters, none of which has more duplicates than that, so that memory is bounded."""
+
+
+@dataclass(frozen=True)
+class Survey:
+    """Counts and samples of a table of scores.
+
+    Attributes:
+        eps: the threshold that the samples are for.
+        n_rows: rows of the table.
+        curve: (eps, duplicates) with `eps` rising.
+        histogram: rows by score, (100,) int64.
+        cluster_rows: rows of each cluster, (k,) int64.
+        cluster_duplicates: duplicates of each cluster at `eps`.
+        borderline: pairs nearest to the threshold.
+        similar: pairs of the highest scores.
+        groups: some groups of duplicates.
+        notes: sentences that tell what was sampled.
+    """
+
+    eps: float
+    n_rows: int
+    curve: tuple[tuple[float, int], ...]
+    histogram: np.ndarray
+    cluster_rows: np.ndarray
+    cluster_duplicates: np.ndarray
+    borderline: tuple[Pair, ...]
+    similar: tuple[Pair, ...]
+    groups: tuple[Group, ...]
+    notes: tuple[str, ...]
+
+    @property
+    def duplicates(self) -> int:
+        """Duplicates at `eps`."""
+        return dict(self.curve)[self.eps]
+
+
+def survey(scores: Scores, eps: float) -> Survey:
+    """Look at a table of scores: all scores once, and the ids of the sample.
+
+    Time: a reading of the scores, and the ids of a few row groups and clusters. Memory: `ROWS_AT_A_TIME` rows, and the
+    duplicates of one cluster, at most `MOST_DUPLICATES`.
+    """
+    thresholds = sorted({*THRESHOLDS, check_eps(eps)})
+    counts, histogram = CountAt(thresholds), Histogram(N_BINS)
+    sizes = FileSizes(len(scores.files), eps)
+    borderline, similar = Nearest(N_BORDERLINE, 1 - eps), Nearest(N_SIMILAR, 1.0)
+    scores.tally(counts, histogram, sizes, borderline, similar)
+    with_duplicates = np.flatnonzero(sizes.duplicates > 0)
+    usable = [int(i) for i in with_duplicates if sizes.duplicates[i] <= MOST_DUPLICATES]
+    chosen = _spread(sorted(usable, key=lambda i: -sizes.duplicates[i]), CLUSTERS_SAMPLED)
+    by_cluster = [sorted(scores.groups(eps, [scores.files[i]]), key=lambda g: -len(g.dropped)) for i in chosen]
+    groups = tuple(itertools.islice(_in_turn(by_cluster), N_GROUPS))
+    nearest, highest = scores.pairs(borderline.places), scores.pairs(similar.places)
+    limit = np.float32(1 - eps)
+    n_duplicates = dict(zip(thresholds, counts.duplicates, strict=True))[eps]
+    above = tuple(pair for pair in highest if np.float32(pair.score) >= limit)
+    notes = [f"{_many(len(nearest), 'pair')} nearest to the threshold"]
+    if n_duplicates:
+        notes.append(f"{_many(len(above), 'pair')} of the highest scores, of {_many(n_duplicates, 'duplicate')}")
+        notes.append(
+            f"{_many(len(groups), 'group')}, the largest of {_many(len(chosen), 'cluster')}, of "
+            f"{_many(len(with_duplicates), 'cluster')} with duplicates"
+        )
+    if len(usable) < len(with_duplicates):
+        left = len(with_duplicates) - len(usable)
+        notes.append(f"no groups of {left:,} clusters with more than {MOST_DUPLICATES:,} duplicates each")
+    return Survey(
+        eps=eps,
+        n_rows=counts.n_rows,
+        curve=tuple(zip(thresholds, counts.duplicates, strict=True)),
+        histogram=histogram.counts,
+        cluster_rows=sizes.rows,
+        cluster_duplicates=sizes.duplicates,
+        borderline=tuple(nearest),
+        similar=above,
+        groups=groups,
+        notes=tuple(notes),
+    )
+
+
+def _spread(items: Sequence[int], n: int) -> list[int]:
+    """At most n of the items, from the first to the last at equal distances."""
+    if len(items) <= n:
+        return list(items)
+    return [items[round(i)] for i in np.linspace(0, len(items) - 1, n)]
+
+
+def _in_turn(lists: Sequence[Sequence[Group]]) -> Iterator[Group]:
+    """The first of each list, then the second of each, and so on."""
+    for row in itertools.zip_longest(*lists):
+        yield from (group for group in row if group is not None)
+
+
+def _many(n: int, what: str) -> str:
+    return f"{n:,} {what}" if n == 1 else f"{n:,} {what}s"

@@ -1,0 +1,140 @@
+"""From the folder of a result to a page, or a plot."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+from semdedup.dedup.result import DedupResult, load
+from semdedup.dedup.scores import Pair
+from semdedup.errors import InputError, OutputConflictError
+from semdedup.manifest import Manifest
+from semdedup.progress import Reporter
+from semdedup.report.page import Background, render
+from semdedup.report.plot import plot_format, write_plot
+from semdedup.report.strips import ClipShown, show_clips
+from semdedup.report.survey import DROPPED_SHOWN, THRESHOLDS, Survey, survey
+from semdedup.storage import Location
+from semdedup.video.tree import SUMMARY
+
+DEFAULT_EPS = 0.1
+PAGE = "report.html"
+OURS = b'<meta name="generator" content="semdedup'
+
+
+def write_report(
+    results: str,
+    *,
+    clips: str | None = None,
+    output_path: str | None = None,
+    eps: float | None = None,
+    storage_options: Mapping[str, Any] | None = None,
+    overwrite: bool = False,
+    verbose: bool = True,
+) -> str:
+    """Write one page of HTML that shows a result: counts over all of it, and a sample of its pairs and groups.
+
+    The page needs no network and stays below 10 MB whatever the size of the result.
+
+    Args:
+        results: folder of a dedup, of either layout, or of tables of scores; local or remote.
+        clips: the output folder of `split`, or a folder of MP4 files, for pictures; None: no pictures.
+        output_path: the file to write; ``{results}/report.html`` by default.
+        eps: the threshold to begin with; that of the result by default, or 0.1.
+        storage_options: for fsspec.
+        overwrite: replace a file that is no report of ours.
+        verbose: show progress.
+
+    Returns:
+        Where the page is.
+
+    Raises:
+        InputError: no scores, or no clips, at the paths.
+        OutputConflictError: the file exists and is none of ours.
+    """
+    reporter = Reporter(verbose)
+    result = load(results, storage_options=storage_options)
+    target = Location.of(output_path or f"{results.rstrip('/')}/{PAGE}", storage_options)
+    _check_target(target, overwrite)
+    folder = None if clips is None else Location.of(clips, storage_options)
+    if folder is not None and not folder.is_dir():
+        raise InputError(f"no such folder: {folder}; give the output of split, or a folder of MP4 files")
+    assert result.scores is not None
+    with reporter.step("scores", None, "tables") as advance:
+        found = survey(result.scores, _eps_of(result, eps))
+        advance(len(result.scores.files))
+    shown = _look_up(result, found, folder, reporter)
+    background = Background(
+        place=str(Location.of(results)),
+        quarantine=_quarantine(result, folder),
+        steps=_steps(Location.of(results, storage_options)),
+        notes=[] if folder else ["no frames of the clips: name their folder with --clips to see them"],
+    )
+    target.write_bytes(render(found, shown, background).encode())
+    return str(target)
+
+
+def plot_curve(
+    results: str, path: str, *, eps: float | None = None, storage_options: Mapping[str, Any] | None = None
+) -> str:
+    """Write the curve of what remains against eps as a PNG or SVG file; returns where it is.
+
+    The curve goes to eps 0.2, or further where the threshold of the result, or the one given, lies beyond 0.15.
+    """
+    plot_format(path)
+    result = load(results, storage_options=storage_options)
+    chosen = result.eps if eps is None else eps
+    most = next(most for most in (0.2, 0.5, 1.0) if chosen is None or chosen <= 0.75 * most or most == 1.0)
+    target = Location.of(path, storage_options)
+    write_plot(target, result.remaining([x for x in THRESHOLDS if x <= most]), chosen)
+    return str(target)
+
+
+def _eps_of(result: DedupResult, eps: float | None) -> float:
+    if eps is not None:
+        return float(eps)
+    return DEFAULT_EPS if result.eps is None else result.eps
+
+
+def _check_target(target: Location, overwrite: bool) -> None:
+    if overwrite or not target.exists():
+        return
+    if target.is_dir() or OURS not in target.read_bytes(0, 4096):
+        raise OutputConflictError(
+            f"{target} exists and is no report of semdedup; choose another --output-path, or give --overwrite"
+        )
+
+
+def _look_up(result: DedupResult, found: Survey, folder: Location | None, reporter: Reporter) -> dict[Any, ClipShown]:
+    """What is shown of every clip of the sample: borderline pairs first, which are the first to get pictures."""
+    assert result.scores is not None
+    pairs: list[Pair] = [*found.borderline, *(p for group in found.groups for p in group.dropped[:DROPPED_SHOWN])]
+    ids: list[Any] = [row_id for pair in found.borderline for row_id in (pair.max_id, pair.id)]
+    for group in found.groups:
+        ids += [group.kept, *(pair.id for pair in group.dropped[:DROPPED_SHOWN])]
+    shown = show_clips(ids, folder, reporter)
+    kept = [Pair(group.kept, group.kept, 0.0, group.cluster) for group in found.groups]
+    known = result.scores.metadata([*pairs, *kept])
+    return {
+        row_id: clip if clip.metadata is not None else replace(clip, metadata=known.get(row_id))
+        for row_id, clip in shown.items()
+    }
+
+
+def _quarantine(result: DedupResult, folder: Location | None) -> Sequence[tuple[str, str, int]]:
+    rows = [("rows", reason, count) for reason, count in sorted(result.quarantined.items())]
+    if result.skipped_files:
+        rows.append(("files", "could not be read", len(result.skipped_files)))
+    if folder is not None and (folder / SUMMARY).exists():
+        told = (folder / SUMMARY).read_json().get("quarantined_by_reason", {})
+        rows += [("videos", str(reason), int(count)) for reason, count in sorted(told.items())]
+    return rows
+
+
+def _steps(root: Location) -> dict[str, Mapping[str, Any]]:
+    """What the manifest has on record, in the order of the work."""
+    manifest = Manifest(root)
+    steps = {**manifest.cache.get("steps", {}), **manifest.steps}
+    order = ("kmeans", "pairwise", "identify")
+    return {name: steps[name] for name in sorted(steps, key=lambda n: (order.index(n) if n in order else -1, n))}
