@@ -9,6 +9,7 @@ from semdedup.cli.dedup import dedup, extract
 from semdedup.cli.demo import demo
 from semdedup.cli.doctor import doctor
 from semdedup.cli.report import report
+from semdedup.cli.shard import shard
 from semdedup.cli.video import embed, split
 
 
@@ -23,5 +24,5 @@ def main() -> None:
     """
 
 
-for command in (split, embed, dedup, extract, report, doctor, demo):
+for command in (split, embed, dedup, extract, report, shard, doctor, demo):
     main.add_command(command)

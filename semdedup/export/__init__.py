@@ -1,0 +1,1 @@
+"""The export of clips: WebDataset shards of those that remain."""

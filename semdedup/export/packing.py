@@ -1,0 +1,70 @@
+"""Which samples go into which shard: arithmetic on sizes, and nothing else."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+
+@dataclass(frozen=True)
+class Rows:
+    """Rows [start, stop) of the samples of one partition; those of the shard's bin are meant."""
+
+    partition: int
+    start: int
+    stop: int
+
+
+def pack(sizes: np.ndarray, most_samples: int, most_bytes: int) -> list[tuple[int, int]]:
+    """Cut samples into shards, greedily and in order: [start, stop) of each.
+
+    A shard is full when the next sample would take it over `most_samples` or `most_bytes`; a sample that is larger than
+    that has a shard of its own. Time: O(n) once, and O(log n) a shard.
+
+    Args:
+        sizes: bytes of each sample, (n,) int64.
+
+    >>> pack(np.array([3, 3, 3, 9, 1]), most_samples=2, most_bytes=8)
+    [(0, 2), (2, 3), (3, 4), (4, 5)]
+    """
+    ends = np.cumsum(sizes, dtype=np.int64)
+    shards, start = [], 0
+    while start < len(sizes):
+        before = int(ends[start - 1]) if start else 0
+        stop = int(np.searchsorted(ends, before + most_bytes, side="right"))
+        stop = min(max(stop, start + 1), start + most_samples)
+        shards.append((start, stop))
+        start = stop
+    return shards
+
+
+def rows_of_shards(
+    sizes: Sequence[np.ndarray], bins: Sequence[np.ndarray], chosen: int, most_samples: int, most_bytes: int
+) -> Iterator[tuple[tuple[Rows, ...], int, int]]:
+    """Pack the samples of one bin, which lie in partitions one after the other.
+
+    Args:
+        sizes: bytes of each sample, for each partition.
+        bins: bin of each sample, for each partition.
+        chosen: the bin.
+        most_samples: as for `pack`.
+        most_bytes: as for `pack`.
+
+    Yields:
+        (the rows of a shard, its samples, its bytes).
+    """
+    rows = [np.flatnonzero(found == chosen) for found in bins]
+    firsts = np.cumsum([0, *map(len, rows)])
+    packed = np.concatenate([found[chosen_rows] for found, chosen_rows in zip(sizes, rows, strict=True)])
+    for start, stop in pack(packed, most_samples, most_bytes):
+        parts = []
+        first_partition = int(np.searchsorted(firsts, start, side="right")) - 1
+        for partition in range(first_partition, len(rows)):
+            low, high = max(start - firsts[partition], 0), min(stop - firsts[partition], len(rows[partition]))
+            if firsts[partition] >= stop:
+                break
+            if low < high:
+                parts.append(Rows(partition, int(rows[partition][low]), int(rows[partition][high - 1]) + 1))
+        yield tuple(parts), stop - start, int(packed[start:stop].sum())

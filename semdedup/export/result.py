@@ -1,0 +1,77 @@
+"""What an export gives back."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from semdedup.display import Shown
+
+
+@dataclass(frozen=True, repr=False)
+class ShardResult(Shown):
+    """Counts over the dataset.
+
+    Attributes:
+        facts: ``clips`` of the input; ``kept``; ``dropped`` by reason; ``shards``; ``bytes`` of the clips kept;
+            ``tar_bytes``; ``without_score`` (kept all the same), ``without_metadata``, ``without_embedding``;
+            ``unmatched`` scores, whose id is no clip's; ``left_out``, videos that are no MP4 files; ``eps``, and where
+            it is from.
+        paths: what stands where.
+        seconds: time of each step, and ``total``.
+        resumed: whether an earlier run had written the same already, and nothing was done.
+    """
+
+    facts: Mapping[str, Any]
+    paths: Mapping[str, str]
+    seconds: Mapping[str, float]
+    resumed: bool = False
+
+    @property
+    def clips(self) -> int:
+        """Clips of the input."""
+        return int(self.facts["clips"])
+
+    @property
+    def kept(self) -> int:
+        """Samples in the shards."""
+        return int(self.facts["kept"])
+
+    @property
+    def dropped(self) -> Mapping[str, int]:
+        """Clips that are not in the shards, by reason."""
+        return dict(self.facts["dropped"])
+
+    @property
+    def duplicates(self) -> int:
+        """Clips that were dropped as near-duplicates."""
+        return self.dropped.get("duplicate", 0)
+
+    @property
+    def shards(self) -> int:
+        """How many shards there are."""
+        return int(self.facts["shards"])
+
+    def rows(self) -> list[tuple[str, str]]:
+        """Name and value of everything that there is to tell."""
+        facts = self.facts
+        eps = [("eps", f"{facts['eps']:g} ({facts['eps_from']})")] if facts["eps"] is not None else []
+        others = [
+            ("without score, kept", "without_score"),
+            ("without metadata", "without_metadata"),
+            ("without embedding", "without_embedding"),
+            ("scores of no clip", "unmatched"),
+            ("other videos, left out", "left_out"),
+        ]
+        return [
+            *eps,
+            ("clips", f"{self.clips:,}"),
+            ("  in the shards", f"{self.kept:,}"),
+            *((f"  dropped, {reason}", f"{count:,}") for reason, count in self.dropped.items()),
+            *((words, f"{facts[name]:,}") for words, name in others if facts[name]),
+            ("shards", f"{self.shards:,}"),
+            ("bytes", f"{facts['tar_bytes']:,}"),
+            *((f"{step} seconds", f"{seconds:.1f}") for step, seconds in self.seconds.items()),
+            *self.paths.items(),
+        ]
