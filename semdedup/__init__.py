@@ -3,6 +3,7 @@
 from importlib.metadata import version
 
 from semdedup.compute import ClusterOptions
+from semdedup.dedup.extract import Extraction, extract
 from semdedup.dedup.pipeline import Pipeline, StageResult
 from semdedup.dedup.ranking import RankingStrategy
 from semdedup.dedup.read import read_clusters, read_duplicates, read_embeddings, read_scores
@@ -22,6 +23,7 @@ from semdedup.errors import (
     SemdedupError,
     StorageError,
 )
+from semdedup.report.write import plot_curve, write_report
 from semdedup.video.plan import PlanOptions, Span
 from semdedup.video.result import SplitResult
 from semdedup.video.source import Limits
@@ -47,6 +49,7 @@ __all__ = [
     "DedupResult",
     "DuplicateIdError",
     "Explanation",
+    "Extraction",
     "Group",
     "IdentifyDuplicatesStage",
     "InputError",
@@ -68,6 +71,7 @@ __all__ = [
     "StorageError",
     "VideoEmbedWorkflow",
     "VideoSplitWorkflow",
+    "extract",
     "get_output_path_ce1_embd_parquet",
     "get_output_path_clips",
     "get_output_path_dct3d_embd_parquet",
@@ -79,8 +83,10 @@ __all__ = [
     "get_output_path_processed_videos",
     "load",
     "max_similarity",
+    "plot_curve",
     "read_clusters",
     "read_duplicates",
     "read_embeddings",
     "read_scores",
+    "write_report",
 ]

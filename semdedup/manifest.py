@@ -193,6 +193,10 @@ class Manifest:
         record = {**self.steps[step], "status": "committed", "files": sorted(files), "facts": dict(facts)}
         self._write({**self.steps, step: {**record, "versions": versions()}})
 
+    def note_seconds(self, step: str, seconds: float) -> None:
+        """Put on record how long the run took that completed a step. One that was resumed took longer in all."""
+        self._write({**self.steps, step: {**self.steps[step], "seconds": round(seconds, 3)}})
+
     def complete(
         self, step: str, moves: Sequence[tuple[Location, str]], files: Sequence[str], facts: Mapping[str, Any]
     ) -> None:

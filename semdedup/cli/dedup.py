@@ -20,11 +20,12 @@ from semdedup.cli.flags import (
     storage_of,
     told_errors,
 )
+from semdedup.dedup.extract import choose_eps, extraction_stage
+from semdedup.dedup.extract import extract as write_extraction
 from semdedup.dedup.inputs import find_files, recommended_eps
 from semdedup.dedup.layout import COMMAND_LINE
 from semdedup.dedup.pipeline import Pipeline
 from semdedup.dedup.ranking import WHICH_TO_KEEP
-from semdedup.dedup.stages import IdentifyDuplicatesStage
 from semdedup.dedup.workflow import SemanticDeduplicationWorkflow
 from semdedup.errors import ParameterError
 from semdedup.storage import Location
@@ -132,7 +133,8 @@ def _thresholds(flags: dict[str, Any], storage: dict[str, Any]) -> tuple[Sequenc
 
 @click.command(cls=Command)
 @click.argument("results")
-@click.option("--eps", type=float, required=True, help="Drop rows whose score is at least 1 - eps.")
+@click.option("--eps", type=float, help="Drop rows whose score is at least 1 - eps.")
+@click.option("--target-fraction", type=float, help="Instead of --eps: the part of the rows that is to remain.")
 @click.option("--output-path", help="Folder to write to; RESULTS/eps_{eps} by default.")
 @click.option("--overwrite", is_flag=True, help="First delete what semdedup wrote to the output path before.")
 @click.option("--dry-run", is_flag=True, help="Say what would be done, and write nothing.")
@@ -140,31 +142,29 @@ def _thresholds(flags: dict[str, Any], storage: dict[str, Any]) -> tuple[Sequenc
 @storage_flags
 @output_flags
 def extract(
-    results: str, eps: float, output_path: str | None, dry_run: bool, verbose: bool, quiet: bool, **flags: Any
+    results: str,
+    eps: float | None,
+    target_fraction: float | None,
+    output_path: str | None,
+    overwrite: bool,
+    dry_run: bool,
+    verbose: bool,
+    quiet: bool,
+    **flags: Any,
 ) -> None:
-    """Write the ids to drop for another eps, from scores that exist; nothing is computed again.
+    """Write the ids to drop and to keep for another eps, from scores that exist; nothing is compared again.
 
     \b
     Example:
       semdedup extract clips/dedup --eps 0.05
+      semdedup extract clips/dedup --target-fraction 0.8
     """
     with told_errors(verbose):
-        cluster, kwargs = cluster_of(flags), {"storage_options": storage_of(flags)}
-        stage = IdentifyDuplicatesStage(
-            eps=eps,
-            count_at=[eps],
-            input_path=results,
-            output_path=output_path or f"{results.rstrip('/')}/eps_{eps:.6g}",
-            read_kwargs=kwargs,
-            write_kwargs=kwargs,
-            clear_output=flags["overwrite"],
-            verbose=not quiet,
-            folder=COMMAND_LINE.duplicates,
-        )
+        cluster, storage = cluster_of(flags), storage_of(flags)
+        chosen = choose_eps(results, eps, target_fraction, storage)
+        options: dict[str, Any] = {"storage_options": storage, "clear_output": overwrite, "verbose": not quiet}
         if dry_run:
+            stage = extraction_stage(results, chosen, output_path, **options)
             click.echo("\n".join(Pipeline("extract").add_stage(stage).describe()))
-            return
-        found = stage.run(cluster=cluster)
-        rows, duplicates = found.facts["rows"], found.facts["duplicates"]
-        click.echo(f"eps {eps:g}: {duplicates:,} of {rows:,} rows are duplicates, {rows - duplicates:,} are kept")
-        click.echo(f"ids to drop: {found.path}")
+        else:
+            show(write_extraction(results, chosen, output_path, cluster=cluster, **options))

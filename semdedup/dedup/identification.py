@@ -2,40 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
-import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from semdedup.compute import Session
 from semdedup.dedup.clustering import FILES_CHECKED_FIRST
 from semdedup.dedup.layout import IDENTIFY, Destination, join, summary_name
-from semdedup.errors import BadFileError, ParameterError
+from semdedup.dedup.tallies import CountAt
+from semdedup.dedup.threshold import ROWS_AT_A_TIME, SCORE, duplicate_mask
+from semdedup.errors import BadFileError
 from semdedup.journal import run_journaled
 from semdedup.manifest import Manifest
 from semdedup.storage import FileInfo, Location, without_storage_options
-from semdedup.tables import open_parquet, read_table, write_table
+from semdedup.tables import open_parquet, write_table
 
 BYTES_PER_GROUP = 64 << 20
 FILES_PER_GROUP = 1000
-
-
-def check_eps(eps: float) -> float:
-    """Return eps, or raise a `ParameterError` unless 0 ≤ eps < 1."""
-    if isinstance(eps, bool) or not isinstance(eps, (int, float, np.number)) or not 0 <= float(eps) < 1:
-        raise ParameterError(
-            f"eps must lie in [0, 1), a row is dropped where its score is at least 1 - eps; got {eps!r}"
-        )
-    return float(eps)
-
-
-def duplicate_mask(scores: np.ndarray, eps: float) -> np.ndarray:
-    """Which rows are duplicates, (n,): a score of at least 1 - eps, compared in float32."""
-    return scores >= np.float32(1 - check_eps(eps))
 
 
 def check_first_files(files: Sequence[FileInfo], source: Location) -> None:
@@ -46,42 +33,77 @@ def check_first_files(files: Sequence[FileInfo], source: Location) -> None:
 
 
 def _check_columns(names: Sequence[str], url: str) -> None:
-    for name in ("id", "cosine_sim_score"):
+    for name in ("id", SCORE):
         if name not in names:
             raise BadFileError(f"the file {url} is no table of scores: it has no column {name!r}; it has {list(names)}")
 
 
 @dataclass(frozen=True)
 class Identification:
-    """What every task of the threshold needs to know: where scores are, where ids go, the thresholds to count at."""
+    """What every task of the threshold needs to know: where scores are, where ids go, the thresholds to count at.
+
+    The ids of rows that are kept are written only where there is a place for them.
+    """
 
     scores: Location
-    target: Location
+    dropped: Location
+    kept: Location | None
     eps: float
     count_at: tuple[float, ...]
     write_kwargs: Mapping[str, Any]
 
 
-def identify_in_files(task: Identification, item: tuple[int, tuple[str, ...]]) -> dict[str, Any]:
-    """Write the ids to drop of some tables of scores, sorted, as one file. Memory: the scores of these files.
+@dataclass(frozen=True)
+class RowGroups:
+    """Some row groups of a table of scores; `stop` None: to the last."""
+
+    url: str
+    start: int = 0
+    stop: int | None = None
+
+
+def identify_in_files(task: Identification, item: tuple[int, tuple[RowGroups, ...]]) -> dict[str, Any]:
+    """Write the ids to drop of some tables of scores, sorted, as one file; those to keep, if asked for, as another.
+
+    Memory: the ids that are written, twice.
 
     Returns:
-        ``rows``, ``duplicates``, ``removed_at`` (a count for each threshold), ``files`` and the type of the ids.
+        ``rows``, ``duplicates``, ``removed_at`` (a count for each threshold), ``dropped`` and ``kept`` (files).
     """
-    position, urls = item
-    tables = [read_table(task.scores.at(url), ["id", "cosine_sim_score"]) for url in urls]
-    for url, found in zip(urls, tables, strict=True):
-        _check_columns(found.column_names, url)
-    table = pa.concat_tables(tables)
-    scores = table.column("cosine_sim_score").cast(pa.float32()).to_numpy()
-    ids = table.column("id").filter(pa.array(duplicate_mask(scores, task.eps)))
-    files = []
-    if len(ids) or position == 0:  # one file at least, for readers that need a schema
-        name = f"part-{position}.parquet"
-        write_table(task.target / name, pa.table({"id": ids.take(pc.sort_indices(ids))}), task.write_kwargs)
-        files.append(name)
-    removed = {repr(eps): int(duplicate_mask(scores, eps).sum()) for eps in task.count_at}
-    return {"rows": len(table), "duplicates": len(ids), "removed_at": removed, "files": files}
+    position, parts = item
+    counts = CountAt([task.eps, *task.count_at])
+    dropped: list[pa.Array] = []
+    kept: list[pa.Array] = []
+    for part in parts:
+        with open_parquet(task.scores.at(part.url)) as parquet:
+            _check_columns(parquet.schema_arrow.names, part.url)
+            stop = parquet.metadata.num_row_groups if part.stop is None else part.stop
+            groups = list(range(part.start, stop))
+            for batch in parquet.iter_batches(ROWS_AT_A_TIME, groups, ["id", SCORE], use_threads=False):
+                scores = batch.column(SCORE).cast(pa.float32()).to_numpy(zero_copy_only=False)
+                counts.take(0, 0, scores)
+                mask = duplicate_mask(scores, task.eps)
+                dropped.append(batch.column("id").filter(pa.array(mask)))
+                if task.kept is not None:
+                    kept.append(batch.column("id").filter(pa.array(~mask)))
+    duplicates, *removed = counts.duplicates
+    return {
+        "rows": counts.n_rows,
+        "duplicates": duplicates,
+        "removed_at": dict(zip(map(repr, task.count_at), removed, strict=True)),
+        "dropped": _write_ids(task.dropped, position, dropped, task.write_kwargs),
+        "kept": [] if task.kept is None else _write_ids(task.kept, position, kept, task.write_kwargs),
+    }
+
+
+def _write_ids(target: Location, position: int, found: Sequence[pa.Array], kwargs: Mapping[str, Any]) -> list[str]:
+    """Write ids, sorted; nothing where there are none, but for the first file: readers need a schema."""
+    if position and not any(map(len, found)):
+        return []
+    ids = pa.chunked_array(found) if found else pa.chunked_array([], pa.string())
+    name = f"part-{position}.parquet"
+    write_table(target / name, pa.table({"id": ids.take(pc.sort_indices(ids))}), kwargs)
+    return [name]
 
 
 def identify_duplicates(
@@ -90,23 +112,34 @@ def identify_duplicates(
     source: Location,
     eps: float,
     count_at: Sequence[float],
-    summaries: str,
+    folders: tuple[str, str],
     destination: Destination,
 ) -> dict[str, Any]:
     """Write the ids of all rows whose score reaches 1 - eps, resuming where an earlier run stopped.
 
-    For each eps of `count_at` a summary of one line, ``dedup_summary_{eps}.csv``, goes to the folder `summaries`.
+    For each eps of `count_at` a summary of one line, ``dedup_summary_{eps}.csv``, is written.
+
+    Args:
+        session: where to compute.
+        score_files: the tables.
+        source: their storage.
+        eps: the threshold.
+        count_at: more of them, to count at.
+        folders: of the summaries, and of the ids to keep (empty: these are not written), below the destination's root.
+        destination: where the ids to drop go.
 
     Returns:
         Facts: rows, duplicates, and rows removed at each eps of `count_at`.
     """
     manifest = Manifest(destination.root)
     scratch = manifest.scratch(IDENTIFY)
-    journal, target, beside = (scratch / name for name in ("groups", "output", "beside"))
-    task = Identification(source, target, eps, tuple(count_at), without_storage_options(destination.write_kwargs))
-    items = list(enumerate(_groups(score_files)))
-    identify = partial(identify_in_files, task)
+    summaries, kept_folder = folders
+    journal, target, beside, kept = (scratch / name for name in ("groups", "output", "beside", "kept"))
+    kwargs = without_storage_options(destination.write_kwargs)
+    task = Identification(source, target, kept if kept_folder else None, eps, tuple(count_at), kwargs)
     with manifest.refusing(IDENTIFY):
+        items = list(enumerate(_groups(score_files, source)))
+        identify = partial(identify_in_files, task)
         found = [result for _, result in run_journaled(session, "threshold", identify, items, journal, unit="groups")]
     facts: dict[str, Any] = {
         "rows": sum(result["rows"] for result in found),
@@ -114,22 +147,37 @@ def identify_duplicates(
         "removed_at": {repr(at): sum(result["removed_at"][repr(at)] for result in found) for at in count_at},
     }
     tables = {at: join(summaries, summary_name(at)) for at in count_at}
-    files = [join(destination.folder, name) for result in found for name in result["files"]] + list(tables.values())
+    files = [join(destination.folder, name) for result in found for name in result["dropped"]]
+    files += [join(kept_folder, name) for result in found for name in result["kept"]]
     for at, name in tables.items():
         removed = facts["removed_at"][repr(at)]
         line = f"eps,kept,removed,total\n{at!r},{facts['rows'] - removed},{removed},{facts['rows']}\n"
         (beside / name).write_bytes(line.encode())
-    manifest.complete(IDENTIFY, [(target, destination.folder), (beside, "")], files, facts)
+    moves = [(target, destination.folder), (beside, ""), *([(kept, kept_folder)] if kept_folder else [])]
+    manifest.complete(IDENTIFY, moves, files + list(tables.values()), facts)
     return facts
 
 
-def _groups(files: Sequence[FileInfo]) -> list[tuple[str, ...]]:
-    groups: list[list[str]] = []
+def _groups(files: Sequence[FileInfo], source: Location) -> list[tuple[RowGroups, ...]]:
+    """Row groups of about `BYTES_PER_GROUP` together: many small files, or a part of a large one."""
+    groups: list[list[RowGroups]] = []
     held = 0
     for file in files:
-        if not groups or held + file.n_bytes > BYTES_PER_GROUP or len(groups[-1]) == FILES_PER_GROUP:
-            groups.append([])
-            held = 0
-        groups[-1].append(file.url)
-        held += file.n_bytes
+        for part, n_bytes in _parts(file, source):
+            if not groups or held + n_bytes > BYTES_PER_GROUP or len(groups[-1]) == FILES_PER_GROUP:
+                groups.append([])
+                held = 0
+            groups[-1].append(part)
+            held += n_bytes
     return [tuple(group) for group in groups]
+
+
+def _parts(file: FileInfo, source: Location) -> Iterator[tuple[RowGroups, int]]:
+    """A file, or its row groups where it is large, with the bytes of each."""
+    if file.n_bytes <= BYTES_PER_GROUP:
+        yield RowGroups(file.url), file.n_bytes
+        return
+    with open_parquet(source.at(file.url)) as parquet:
+        n_groups = parquet.metadata.num_row_groups
+    for group in range(n_groups):
+        yield RowGroups(file.url, group, group + 1), file.n_bytes // n_groups

@@ -83,17 +83,21 @@ class Stage(ABC):
         Raises:
             OutputConflictError: naming some of the files.
         """
-        destination = self.destination()
-        folder = below(destination.root, destination.folder)
-        ours = manifest.files
-        names = (file.url[len(folder.url) + 1 :] for file in folder.files())
-        foreign = [n for n in names if is_data(n) and self.is_result(n) and join(destination.folder, n) not in ours]
-        if foreign:
-            raise OutputConflictError(
-                f"{folder} holds {len(foreign)} files that look like results of the step '{self.step}', but that "
-                f"semdedup has no record of: {', '.join(foreign[:3])}. They are not deleted; move them away, or choose "
-                "another output path."
-            )
+        root, ours = self.destination().root, manifest.files
+        for name in self.folders():
+            folder = below(root, name)
+            names = (file.url[len(folder.url) + 1 :] for file in folder.files())
+            foreign = [n for n in names if is_data(n) and self.is_result(n) and join(name, n) not in ours]
+            if foreign:
+                raise OutputConflictError(
+                    f"{folder} holds {len(foreign)} files that look like results of the step '{self.step}', but that "
+                    f"semdedup has no record of: {', '.join(foreign[:3])}. They are not deleted; move them away, or "
+                    "choose another output path."
+                )
+
+    def folders(self) -> Sequence[str]:
+        """Folders of its tables, below the root of its destination."""
+        return [self.destination().folder]
 
     def run(
         self, client: distributed.Client | str | None = None, *, cluster: ClusterOptions | None = None
@@ -121,7 +125,9 @@ class Stage(ABC):
         started = time.monotonic()
         session.reporter.seconds.clear()
         facts = self.work(session, files, sources[0])
-        return StageResult(self.step, path, facts, time.monotonic() - started, dict(session.reporter.seconds))
+        seconds = time.monotonic() - started
+        Manifest(destination.root).note_seconds(self.step, seconds)
+        return StageResult(self.step, path, facts, seconds, dict(session.reporter.seconds))
 
 
 class Pipeline:

@@ -11,16 +11,13 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from semdedup.dedup.identification import check_eps, duplicate_mask
 from semdedup.dedup.layout import SCORES_FILE, find_table
 from semdedup.dedup.stages import find_scores
 from semdedup.dedup.tallies import CountAt, Histogram, Nearest, Tally
+from semdedup.dedup.threshold import ROWS_AT_A_TIME, SCORE, check_eps, duplicate_mask
 from semdedup.errors import InputError, ParameterError
 from semdedup.storage import FileInfo, Location
 from semdedup.tables import open_parquet
-
-ROWS_AT_A_TIME = 1 << 18
-SCORE = "cosine_sim_score"
 
 
 @dataclass(frozen=True)

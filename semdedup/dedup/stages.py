@@ -11,7 +11,7 @@ from semdedup.dedup import clustering, comparison, identification
 from semdedup.dedup.clustering import cluster_embeddings
 from semdedup.dedup.comparison import score_clusters
 from semdedup.dedup.fit import KMeansOptions
-from semdedup.dedup.identification import check_eps, identify_duplicates
+from semdedup.dedup.identification import identify_duplicates
 from semdedup.dedup.inputs import InputOptions, find_files
 from semdedup.dedup.layout import (
     CLUSTER_FOLDER,
@@ -26,6 +26,7 @@ from semdedup.dedup.layout import (
 )
 from semdedup.dedup.pipeline import Stage
 from semdedup.dedup.ranking import RankingStrategy
+from semdedup.dedup.threshold import check_eps
 from semdedup.errors import InputError, ParameterError
 from semdedup.storage import FileInfo, Location, Paths, locations_of
 
@@ -223,7 +224,8 @@ class IdentifyDuplicatesStage(Stage):
     """Write the ids whose score reaches 1 - eps, sorted within each file.
 
     Reads the tables ``cluster_{k}.parquet`` of `PairwiseStage`, its own or another program's. For each eps of
-    `count_at` the counts of kept and removed rows go to ``dedup_summary_{eps}.csv`` in the folder `summaries`.
+    `count_at` the counts of kept and removed rows go to ``dedup_summary_{eps}.csv`` in the folder `summaries`. The ids
+    of the other rows go to the folder `kept`, if one is named.
 
     Example:
         >>> IdentifyDuplicatesStage(input_path="out/pairwise", output_path="out/duplicates", eps=0.01).run()
@@ -234,6 +236,7 @@ class IdentifyDuplicatesStage(Stage):
     output_path: str | None = None
     count_at: Sequence[float] = ()
     summaries: str = ""
+    kept: str = ""
     read_kwargs: Mapping[str, Any] | None = field(default=None, repr=False)  # they may hold credentials
     write_kwargs: Mapping[str, Any] | None = field(default=None, repr=False)
     clear_output: bool = False
@@ -255,14 +258,18 @@ class IdentifyDuplicatesStage(Stage):
 
     def parameters(self) -> dict[str, Any]:
         """What its result depends on beside its input."""
-        return {"eps": self.eps, "count_at": list(self.count_at)}
+        return {"eps": self.eps, "count_at": list(self.count_at), **({"kept": self.kept} if self.kept else {})}
 
     def find_input(self, sources: Sequence[Location]) -> list[FileInfo]:
         """The tables of scores."""
         return find_scores(sources[0])
 
+    def folders(self) -> Sequence[str]:
+        """Folders of the ids to drop, and of those to keep."""
+        return [self.folder, self.kept] if self.kept else [self.folder]
+
     def is_result(self, name: str) -> bool:
-        """Whether a file of this name holds ids to drop."""
+        """Whether a file of this name holds ids."""
         return name.endswith(".parquet") and "/" not in name and not SCORES_FILE.search(name)
 
     def check_schema(self, files: Sequence[FileInfo], source: Location) -> None:
@@ -271,7 +278,8 @@ class IdentifyDuplicatesStage(Stage):
 
     def work(self, session: Session, files: Sequence[FileInfo], source: Location) -> dict[str, Any]:
         """Apply the threshold."""
-        return identify_duplicates(session, files, source, self.eps, self.count_at, self.summaries, self.destination())
+        folders = (self.summaries, self.kept)
+        return identify_duplicates(session, files, source, self.eps, self.count_at, folders, self.destination())
 
 
 def find_scores(root: Location) -> list[FileInfo]:

@@ -8,7 +8,7 @@ from typing import Protocol
 
 import numpy as np
 
-from semdedup.dedup.identification import check_eps, duplicate_mask
+from semdedup.dedup.threshold import check_eps, duplicate_mask
 
 
 class Tally(Protocol):

@@ -9,7 +9,6 @@ from typing import Any
 import distributed
 
 from semdedup.compute import ClusterOptions
-from semdedup.dedup.identification import check_eps
 from semdedup.dedup.inputs import OUR_COLUMNS
 from semdedup.dedup.layout import (
     CENTROIDS,
@@ -27,6 +26,7 @@ from semdedup.dedup.ranking import RankingStrategy
 from semdedup.dedup.result import DedupResult
 from semdedup.dedup.scores import Scores
 from semdedup.dedup.stages import IdentifyDuplicatesStage, KMeansStage, PairwiseStage, ranking_of
+from semdedup.dedup.threshold import check_eps
 from semdedup.errors import IntegrityError
 from semdedup.manifest import FILE_NAME, Manifest
 from semdedup.storage import Location, Paths, storage_options_of

@@ -7,13 +7,13 @@ import hashlib
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from importlib.metadata import version
 from importlib.resources import files
 from typing import Any
 
 import jinja2
 import numpy as np
 
-from semdedup import __version__
 from semdedup.dedup.scores import Pair
 from semdedup.report.strips import ClipShown
 from semdedup.report.survey import DROPPED_SHOWN, Survey
@@ -81,7 +81,7 @@ def render(survey: Survey, clips: Mapping[Any, ClipShown], background: Backgroun
         script_hash=_hash(script),
         survey=survey,
         background=background,
-        version=__version__,
+        version=version("semdedup"),
         data={"eps": survey.eps, "rows": survey.n_rows, "curve": survey.curve, "place": background.place},
         borderline=[pair(found) for found in survey.borderline],
         similar=[
@@ -168,9 +168,9 @@ def _step(name: str, record: Mapping[str, Any]) -> dict[str, Any]:
 def _versions(steps: Mapping[str, Mapping[str, Any]]) -> list[tuple[str, str]]:
     found: dict[str, set[str]] = {}
     for record in steps.values():
-        for name, version in record.get("versions", {}).items():
-            found.setdefault(name, set()).add(str(version))
-    return [(name, ", ".join(sorted(versions))) for name, versions in sorted(found.items())]
+        for name, found_version in record.get("versions", {}).items():
+            found.setdefault(name, set()).add(str(found_version))
+    return [(name, ", ".join(sorted(several))) for name, several in sorted(found.items())]
 
 
 def _told(value: Any) -> str:
