@@ -1,0 +1,330 @@
+"""The page, in a real browser; the plot; what is told of a result of any size."""
+
+import json
+import re
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import distributed
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from PIL import Image
+
+import semdedup
+from semdedup import InputError, OutputConflictError, ParameterError
+from semdedup.dedup.scores import Scores
+from semdedup.report import survey as survey_module
+from semdedup.report.survey import THRESHOLDS, survey
+from semdedup.storage import Location
+from tests.helpers import workflow
+from tests.splits import make_folder, make_texture, splitter
+from tests.videos import read_frames
+
+playwright = pytest.importorskip("playwright.sync_api", reason="the page is looked at with Playwright")
+CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+
+HOSTILE = "<script>document.title='hacked'</script>"
+
+
+def scores_of(folder: Path, tables: list[list[tuple[str, str, float]]]) -> Path:
+    """Tables of scores of another program: (id, max_id, score) of the rows of each cluster."""
+    folder.mkdir(parents=True)
+    for cluster, rows in enumerate(tables):
+        ids, others, scores = zip(*rows, strict=True)
+        table = pa.table({"id": ids, "max_id": others, "cosine_sim_score": pa.array(scores, pa.float32())})
+        pq.write_table(table, folder / f"cluster_{cluster}.parquet", row_group_size=3)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def made(client: distributed.Client, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Clips of four videos, one of which is a copy, and their dedup; one video is broken."""
+    root = tmp_path_factory.mktemp("made")
+    make_folder(root / "videos", ["a.mp4", "b.mp4", "c.mp4"])
+    make_texture(root / "videos" / "copy of a.mp4", sum(b"a.mp4"), options={"crf": "30"})
+    (root / "videos" / "broken.mp4").write_bytes(b"broken")
+    splitter(root / "videos", root / "clips").run(client)
+    options: dict[str, Any] = {"eps": 0.5, "n_clusters": 1, "metadata_fields": ["video", "start_s", "end_s"]}
+    workflow(root / "clips" / "dct3d_embd_parquet", root / "dedup", **options).run(client)
+    return root
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Any]:
+    if CHROMIUM is None:
+        pytest.skip("no Chromium on this machine")
+    with playwright.sync_playwright() as started:
+        options = ["--no-sandbox", "--disable-gpu", "--disable-background-networking", "--disable-component-update"]
+        chromium = started.chromium.launch(executable_path=CHROMIUM, args=options)
+        yield chromium
+        chromium.close()
+
+
+class Seen:
+    """A page that is open, and everything that it said or asked for."""
+
+    def __init__(self, browser: Any, path: str, width: int = 1280) -> None:
+        self.page = browser.new_page(viewport={"width": width, "height": 900})
+        self.said: list[str] = []
+        self.asked: list[str] = []
+        self.page.on("console", lambda message: self.said.append(message.text))
+        self.page.on("pageerror", lambda error: self.said.append(str(error)))
+        self.page.on("dialog", lambda dialog: self.said.append(dialog.message))
+        self.page.on("request", lambda request: self.asked.append(request.url))
+        self.page.goto(Path(path).as_uri())
+
+    def text(self, selector: str) -> str:
+        return str(self.page.inner_text(selector))
+
+    def quiet(self) -> bool:
+        return self.said == [] and [url for url in self.asked if not url.startswith("data:")] == [self.page.url]
+
+
+@pytest.mark.parametrize("width", [1280, 390])
+def test_the_page_shows_the_result_and_asks_for_nothing(made: Path, browser: Any, width: int, tmp_path: Path) -> None:
+    path = semdedup.write_report(
+        str(made / "dedup"), clips=str(made / "clips"), output_path=str(tmp_path / "r.html"), verbose=False
+    )
+    seen = Seen(browser, path, width)
+    assert seen.quiet()
+    assert seen.page.evaluate("document.documentElement.scrollWidth") <= width, "nothing sticks out"
+    assert seen.text("h1") == "2 of 8 clips are near-duplicates"
+    assert (seen.text("#n-rows"), seen.text("#n-kept"), seen.text("#n-dropped")) == ("8", "6", "2")
+    groups = seen.page.query_selector_all("article.group")
+    assert len(groups) == 2
+    for group in groups:
+        sources = [each.inner_text() for each in group.query_selector_all(".source")]
+        assert sorted(sources) == ["a.mp4", "copy of a.mp4"]
+        kept, dropped = (group.query_selector(f".{side} img").bounding_box() for side in ("keptside", "droppedside"))
+        assert (kept["x"] < dropped["x"]) == (width > 760)
+    pictures = seen.page.evaluate("[...document.images].map(i => [i.naturalWidth, i.naturalHeight])")
+    assert len(pictures) >= 6
+    assert all(height == 90 and wide == 5 * 120 for wide, height in pictures)
+    assert "videos" in seen.text("#quarantine")
+    assert "unreadable" in seen.text("#quarantine")
+    for words in ("kmeans", "pairwise", "identify", "pyarrow"):
+        assert words in seen.text("#run")
+    assert re.search(r"committed · \d+\.\d s", seen.text("#run"))
+
+
+def test_the_slider_tells_the_counts_of_the_rule(made: Path, browser: Any, tmp_path: Path) -> None:
+    path = semdedup.write_report(str(made / "dedup"), output_path=str(tmp_path / "r.html"), verbose=False)
+    seen = Seen(browser, path)
+    result = semdedup.load(str(made / "dedup"))
+    curve = seen.page.evaluate("data.curve")
+    for position in range(0, len(curve), 29):
+        eps, n = curve[position]
+        seen.page.locator("#eps").evaluate("(e, v) => { e.value = v; e.dispatchEvent(new Event('input')); }", position)
+        assert n == result.rethreshold(eps).duplicates
+        assert seen.text("#n-dropped") == str(n)
+        assert seen.text("#n-kept") == str(8 - n)
+        for element in seen.page.query_selector_all("[data-score]"):
+            goes = np.float32(element.get_attribute("data-score")) >= np.float32(1 - eps)
+            assert element.query_selector(".verdict").inner_text() == ("dropped" if goes else "kept")
+    seen.page.locator("#reset").click()
+    assert seen.text("#n-dropped") == "2"
+    seen.page.locator("#eps").focus()
+    seen.page.keyboard.press("End")
+    assert "0.999" in seen.text("#eps-value")
+    assert "semdedup extract" in seen.text("#command")
+    box = seen.page.locator("#curve").bounding_box()
+    seen.page.mouse.click(box["x"] + 60, box["y"] + 50)
+    assert float(seen.text("#eps-value")) < 0.1
+    assert seen.quiet()
+
+
+@pytest.mark.parametrize("width", [1280, 390])
+def test_hostile_ids_show_as_text(browser: Any, tmp_path: Path, width: int) -> None:
+    ids = [HOSTILE, "</script><script>alert(1)</script>", "'\"><img src=x onerror=alert(1)>", "{{ 7 * 7 }}", "a\nb"]
+    ids += ["../../etc/passwd", "x" * 3000, "/etc/passwd", "\u202egpj.exe", "\x00nul"]
+    rows = [(ids[0], ids[0], 0.0)] + [(row_id, ids[0], 0.95) for row_id in ids[1:]]
+    folder = scores_of(tmp_path / "</style><b>", [rows])
+    path = semdedup.write_report(str(folder), clips=str(tmp_path), output_path=str(tmp_path / "r.html"), verbose=False)
+    seen = Seen(browser, path, width)
+    assert seen.quiet()
+    assert "hacked" not in seen.page.title()
+    assert seen.page.evaluate("document.querySelectorAll('script').length") == 2
+    assert seen.page.evaluate("document.querySelectorAll('img').length") == 0
+    assert seen.text(".keptside .id") == HOSTILE
+    shown = {element.text_content() for element in seen.page.query_selector_all("td.id")}
+    assert {"{{ 7 * 7 }}", "a\nb", "../../etc/passwd", "'\"><img src=x onerror=alert(1)>"} <= shown
+    assert seen.page.evaluate("document.documentElement.scrollWidth") <= width
+
+
+def test_the_policy_forbids_what_the_page_does_not_need(made: Path, tmp_path: Path) -> None:
+    path = semdedup.write_report(str(made / "dedup"), output_path=str(tmp_path / "r.html"), verbose=False)
+    page = Path(path).read_text()
+    policy = re.search(r'http-equiv="Content-Security-Policy" content="([^"]*)"', page)
+    assert policy is not None
+    assert policy[1].startswith("default-src 'none'; img-src data:;")
+    assert "unsafe" not in policy[1]
+    assert "http:" not in policy[1]
+    assert not re.search(r"(src|href)=\"(?!#|data:)", page)
+
+
+def test_the_same_result_gives_the_same_page(made: Path, tmp_path: Path) -> None:
+    pages = [
+        Path(
+            semdedup.write_report(
+                str(made / "dedup"), clips=str(made / "clips"), output_path=str(tmp_path / name), verbose=False
+            )
+        ).read_bytes()
+        for name in ("1.html", "2.html")
+    ]
+    assert pages[0] == pages[1]
+
+
+def test_a_page_of_ours_is_replaced_and_nothing_else_is(made: Path, tmp_path: Path) -> None:
+    target = tmp_path / "r.html"
+    for _ in range(2):
+        semdedup.write_report(str(made / "dedup"), output_path=str(target), verbose=False)
+    target.write_text("theirs")
+    with pytest.raises(OutputConflictError, match=r"r\.html exists and is no report"):
+        semdedup.write_report(str(made / "dedup"), output_path=str(target), verbose=False)
+    assert target.read_text() == "theirs"
+    semdedup.write_report(str(made / "dedup"), output_path=str(target), overwrite=True, verbose=False)
+    assert "semdedup" in target.read_text()
+
+
+@pytest.mark.parametrize("tables", [[[("a", "a", 0.0)]], [[("a", "a", 0.0)], [("b", "b", 0.0)]]])
+def test_a_result_without_pairs_has_a_page_too(
+    tables: list[list[tuple[str, str, float]]], browser: Any, tmp_path: Path
+) -> None:
+    folder = scores_of(tmp_path / "scores", tables)
+    seen = Seen(browser, semdedup.write_report(str(folder), verbose=False))
+    assert seen.quiet()
+    assert seen.text("h1").startswith("0 of ")
+    assert "No two clips were compared" in seen.text("#borderline")
+
+
+def test_clips_that_cannot_be_shown_say_why(made: Path, browser: Any, tmp_path: Path) -> None:
+    clips = tmp_path / "clips"
+    shutil.copytree(made / "clips" / "clips", clips)
+    names = sorted(clips.iterdir())
+    names[0].unlink()
+    names[1].write_bytes(b"no video")
+    for name in names[2:]:
+        assert read_frames(name)
+    path = semdedup.write_report(
+        str(made / "dedup"), clips=str(clips), output_path=str(tmp_path / "r.html"), eps=0.999, verbose=False
+    )
+    seen = Seen(browser, path)
+    said = {element.inner_text() for element in seen.page.query_selector_all(".nopicture")}
+    assert any("no such clip" in each for each in said)
+    assert any("cannot be decoded: unreadable" in each for each in said)
+    assert seen.page.evaluate("document.images.length") > 0
+    assert seen.quiet()
+
+
+def test_paths_without_scores_or_clips_are_refused(made: Path, tmp_path: Path) -> None:
+    with pytest.raises(InputError):
+        semdedup.write_report(str(tmp_path), verbose=False)
+    with pytest.raises(InputError, match="no such folder"):
+        semdedup.write_report(str(made / "dedup"), clips=str(tmp_path / "none"), verbose=False)
+    with pytest.raises(ParameterError, match="eps must lie in"):
+        semdedup.write_report(str(made / "dedup"), eps=1.5, output_path=str(tmp_path / "r.html"), verbose=False)
+    assert not (tmp_path / "r.html").exists()
+    assert not (made / "dedup" / "report.html").exists()
+
+
+@pytest.fixture(scope="module")
+def large(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, pd.DataFrame]:
+    """Scores of 30 clusters of 2,000 rows."""
+    folder = tmp_path_factory.mktemp("large") / "scores"
+    folder.mkdir()
+    rng = np.random.default_rng(0)
+    tables = []
+    for cluster in range(30):
+        scores = np.sort(rng.beta(3, 2, 2000)).astype(np.float32)
+        scores[0] = 0
+        ids = np.array([f"{cluster}-{i}" for i in range(2000)])
+        others = ids[np.maximum(0, (rng.random(2000) * np.arange(2000)).astype(int))]
+        tables.append(pd.DataFrame({"id": ids, "max_id": others, "cosine_sim_score": scores}))
+        pq.write_table(pa.Table.from_pandas(tables[-1]), folder / f"cluster_{cluster}.parquet", row_group_size=512)
+    return folder, pd.concat(tables, ignore_index=True)
+
+
+def test_what_is_told_is_so_of_all_rows(large: tuple[Path, pd.DataFrame]) -> None:
+    folder, rows = large
+    found = survey(Scores.of(Location.of(folder)), 0.1)
+    scores = rows["cosine_sim_score"].to_numpy()
+    assert found.n_rows == len(rows)
+    assert [eps for eps, _ in found.curve] == sorted({*THRESHOLDS, 0.1})
+    for eps, n in found.curve[::40]:
+        assert n == (scores >= np.float32(1 - eps)).sum()
+    assert found.histogram.sum() == len(rows)
+    assert found.cluster_rows.tolist() == [2000] * 30
+    assert found.cluster_duplicates.sum() == found.duplicates == (scores >= np.float32(0.9)).sum()
+    known = rows.set_index("id")
+    limit = np.float32(0.9)
+    for pair in (*found.borderline, *found.similar, *(pair for group in found.groups for pair in group.dropped)):
+        assert (known.loc[pair.id, "max_id"], known.loc[pair.id, "cosine_sim_score"]) == (pair.max_id, pair.score)
+    distances = np.sort(np.abs(scores - limit))[: len(found.borderline)]
+    assert [abs(np.float32(pair.score) - limit) for pair in found.borderline] == distances.tolist()
+    assert [pair.score for pair in found.similar] == np.sort(scores)[::-1][: len(found.similar)].tolist()
+    assert len(found.groups) == 20
+    assert len({group.cluster for group in found.groups}) == 8
+
+
+def test_clusters_with_too_many_duplicates_give_no_groups_and_that_is_told(
+    large: tuple[Path, pd.DataFrame], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(survey_module, "MOST_DUPLICATES", 10)
+    found = survey(Scores.of(Location.of(large[0])), 0.1)
+    assert found.groups == ()
+    assert any("no groups of 30 clusters" in note for note in found.notes)
+    assert found.similar
+
+
+def test_a_large_page_stays_small_and_says_what_was_sampled(
+    large: tuple[Path, pd.DataFrame], browser: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    path = semdedup.write_report(str(large[0]), output_path=str(tmp_path / "r.html"), verbose=False)
+    assert Path(path).stat().st_size < 1 << 20
+    seen = Seen(browser, path)
+    assert seen.quiet()
+    assert "20 groups, the largest of 8 clusters, of 30 clusters with duplicates" in seen.text("footer")
+    assert "all 60,000 rows" in seen.text("footer")
+
+
+def test_pictures_stop_at_a_budget_and_that_is_told(
+    made: Path, browser: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr("semdedup.report.strips.MOST_BYTES", 20_000)
+    path = semdedup.write_report(
+        str(made / "dedup"), clips=str(made / "clips"), output_path=str(tmp_path / "r.html"), verbose=False
+    )
+    seen = Seen(browser, path)
+    pictures = sum(len(src) for src in set(seen.page.evaluate("[...document.images].map(i => i.src)")))
+    assert 0 < pictures <= 20_000
+    assert "left out, to keep the page small" in seen.text("main")
+
+
+@pytest.mark.parametrize("ending", ["png", "svg"])
+def test_the_curve_alone_is_a_picture(made: Path, ending: str, tmp_path: Path) -> None:
+    paths = [tmp_path / f"{i}.{ending}" for i in range(2)]
+    for path in paths:
+        assert semdedup.plot_curve(str(made / "dedup"), str(path)) == str(path)
+    assert paths[0].read_bytes() == paths[1].read_bytes()
+    if ending == "png":
+        with Image.open(paths[0]) as picture:
+            pixels = np.asarray(picture.convert("RGB")).reshape(-1, 3)
+        assert len(np.unique(pixels, axis=0)) > 50
+    else:
+        assert "deduplication threshold" in paths[0].read_text()
+    with pytest.raises(ParameterError, match=r"\.png or \.svg"):
+        semdedup.plot_curve(str(made / "dedup"), str(tmp_path / "x.jpg"))
+
+
+def test_the_data_of_the_page_is_the_curve(large: tuple[Path, pd.DataFrame], tmp_path: Path) -> None:
+    path = semdedup.write_report(str(large[0]), output_path=str(tmp_path / "r.html"), eps=0.0123, verbose=False)
+    found = re.search(r'id="data">(.*?)</script>', Path(path).read_text())
+    assert found is not None
+    data = json.loads(found[1])
+    assert data["rows"] == 60_000
+    assert [0.0123, int((large[1]["cosine_sim_score"] >= np.float32(1 - 0.0123)).sum())] in data["curve"]
