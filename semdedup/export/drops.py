@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
-from semdedup.dedup.identification import check_eps
 from semdedup.dedup.inputs import is_data
 from semdedup.dedup.layout import COMMAND_LINE, IDENTIFY, SCORES_FILE, WORKFLOW, find_table
+from semdedup.dedup.threshold import check_eps
 from semdedup.errors import InputError, ParameterError
 from semdedup.manifest import Manifest
 from semdedup.storage import FileInfo, Location

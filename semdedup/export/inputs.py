@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import pyarrow as pa
@@ -52,7 +52,7 @@ def find_inputs(path: Location, output: Location, version: str, with_embeddings:
     What lies below the output is left out.
 
     Raises:
-        InputError: no such folder; no clips; no metadata of this version, though there is of others.
+        InputError: no such folder; no clips; two of one name; no metadata of this version, though there is of others.
         ParameterError: embeddings are asked for, and there are none, or several.
     """
     root = path.parent if path.name == CLIPS and (path.parent / METAS).is_dir() else path
@@ -69,6 +69,7 @@ def find_inputs(path: Location, output: Location, version: str, with_embeddings:
             f"no clips in {folder}: it holds {len(files):,} files, none of which is an {MP4} file"
             + f"; {videos:,} are other videos" * bool(videos)
         )
+    _check_unique(clips)
     metas_folder = root / METAS / version
     metas = [file for file in metas_folder.files() if file.url.endswith(".json")]
     if not metas and (version != ANNOTATION_VERSION or (root / METAS).is_dir()):
@@ -115,20 +116,12 @@ def clip_table(inputs: Inputs) -> pa.Table:
     """A row for each clip: ``id``, ``path`` (relative, as the storage spells it), ``bytes``, and whether it has a meta.
 
     The id is the name of the file without its ending.
-
-    Raises:
-        InputError: two clips would have the same id.
     """
     known = {os.path.basename(meta.url).removesuffix(".json") for meta in inputs.metas}
     start = len(inputs.root.url.rstrip("/")) + 1
     paths = [clip.url[start:] for clip in inputs.clips]
     stems = [stem_of(path) for path in paths]
     ids = [printable(stem) for stem in stems]
-    for one, other in _equal(ids):
-        raise InputError(
-            f"two clips would have the same id, the name of the file: {paths[one]} and {paths[other]} in "
-            f"{inputs.root}; rename one"
-        )
     return pa.table(
         {
             "id": pa.array(ids, pa.large_string()),
@@ -144,8 +137,11 @@ def stem_of(path: str) -> str:
     return path.rsplit("/", 1)[-1][: -len(MP4)]
 
 
-def _equal(ids: Sequence[str]) -> Iterator[tuple[int, int]]:
-    first: dict[str, int] = {}
-    for position, clip_id in enumerate(ids):
-        if first.setdefault(clip_id, position) != position:
-            yield first[clip_id], position
+def _check_unique(clips: Sequence[FileInfo]) -> None:
+    first: dict[str, str] = {}
+    for clip in clips:
+        other = first.setdefault(printable(stem_of(clip.url)), clip.url)
+        if other != clip.url:
+            raise InputError(
+                f"two clips would have the same id, the name of the file: {other} and {clip.url}; rename one"
+            )

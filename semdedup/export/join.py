@@ -25,8 +25,8 @@ import pyarrow.compute as pc
 
 from semdedup.dedup.embeddings import embedding_element_type
 from semdedup.dedup.fit import save_array
-from semdedup.dedup.identification import duplicate_mask
 from semdedup.dedup.ids import id_type
+from semdedup.dedup.threshold import duplicate_mask
 from semdedup.errors import BadFileError, DuplicateIdError
 from semdedup.export.bins import bin_of
 from semdedup.export.inputs import stem_of

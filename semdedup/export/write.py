@@ -29,6 +29,9 @@ VIDEO, METAS = "video", "metas"
 
 JSON, NPY = ".json", ".npy"
 
+ROWS_PER_GROUP = 1 << 16
+"""Rows of a row group of the index, and of the table of dropped clips."""
+
 
 @dataclass(frozen=True)
 class Shard:
@@ -153,10 +156,16 @@ def _samples(scratch: Location, shard: Shard) -> Iterator[dict[str, Any]]:
 
 
 def joined(files: Iterable[tuple[Location, int]], schema: pa.Schema) -> Iterator[pa.Table]:
-    """Tables of one chunk each, given by file and length, one after the other; at least one, for its schema."""
-    yield schema.empty_table()
+    """The rows of tables of one chunk each, given by file and length, in groups that do not depend on these."""
+    held: list[pa.RecordBatch] = []
     for batch in ahead(_whole_chunk, (file for file in files if file[1]), REQUESTS_AHEAD):
-        yield pa.Table.from_batches([batch]).cast(schema)
+        held.append(batch)
+        while sum(map(len, held)) >= ROWS_PER_GROUP:
+            rows = pa.Table.from_batches(held, schema)
+            yield rows.slice(0, ROWS_PER_GROUP)
+            held = rows.slice(ROWS_PER_GROUP).to_batches()
+    if held:
+        yield pa.Table.from_batches(held, schema)
 
 
 def _whole_chunk(file: tuple[Location, int]) -> pa.RecordBatch:
