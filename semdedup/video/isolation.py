@@ -127,7 +127,8 @@ class Child:
     def _death(self) -> str:
         code = self._process.wait()
         if code < 0:
-            return f"the decoding process was ended by {signal.Signals(-code).name}"
+            known = {number.value: number.name for number in signal.Signals}
+            return f"the decoding process was ended by {known.get(-code, f'signal {-code}')}"
         self._errors.seek(0)
         said = self._errors.read().decode(errors="replace").strip().splitlines()
         return f"the decoding process ended with status {code}" + (f": {said[-1][:300]}" if said else "")
@@ -170,11 +171,12 @@ def serve() -> None:
     """What the process does: run what it is told to, until its parent is gone."""
     replies = os.fdopen(os.dup(1), "wb")
     os.dup2(2, 1)  # what a library prints must not get between the messages
-    calls: queue.SimpleQueue[tuple[Callable[[Any], Iterator[Any]], Any]] = queue.SimpleQueue()
+    calls: queue.SimpleQueue[bytes] = queue.SimpleQueue()
     threading.Thread(target=_listen, args=(calls,), daemon=True).start()
     while True:
-        function, argument = calls.get()
+        call = calls.get()
         try:
+            function, argument = pickle.loads(call)  # here: what it imports may fail
             for item in function(argument):
                 _write(replies, ("item", item))
             _write(replies, ("end", None))
@@ -184,11 +186,11 @@ def serve() -> None:
             _write(replies, ("error", traceback.format_exc()))
 
 
-def _listen(calls: queue.SimpleQueue[Any]) -> None:
+def _listen(calls: queue.SimpleQueue[bytes]) -> None:
     """Take calls. The pipe ends when the parent does, however it ends; work in progress is then for nobody."""
     pipe = os.fdopen(os.dup(0), "rb")
     while True:
         header = pipe.read(HEADER.size)
         if len(header) < HEADER.size:
             os._exit(0)
-        calls.put(pickle.loads(pipe.read(HEADER.unpack(header)[0])))
+        calls.put(pipe.read(HEADER.unpack(header)[0]))

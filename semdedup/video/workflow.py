@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
@@ -86,7 +87,10 @@ class _VideoWorkflow:
             reporter.say(f"{len(files):,} {self.unit}: all complete already, nothing to do")
             return self._result(0, 0.0, 0, {"total": time.monotonic() - started})
         ends = [self.sources[0].at(file.url) for file in (files[0], files[-1])]
-        with open_session(client, cluster or ClusterOptions(), reporter, ends, [self.ledger.root]) as session:
+        with (
+            open_session(client, cluster or ClusterOptions(), reporter, ends, [self.ledger.root]) as session,
+            _ending_children(session),
+        ):
             return self._run(session, cluster or ClusterOptions(), files, started)
 
     def find(self) -> list[VideoFile]:
@@ -104,7 +108,11 @@ class _VideoWorkflow:
         if not todo:
             return
         reporter = Reporter(self.verbose)
-        with open_session(client, cluster or ClusterOptions(), reporter, [self.sources[0].at(files[0].url)]) as session:
+        first = self.sources[0].at(files[0].url)
+        with (
+            open_session(client, cluster or ClusterOptions(), reporter, [first]) as session,
+            _ending_children(session),
+        ):
             settings = self._settings(session, cluster)
             batches = [[video] for video in todo]
             plans = dict(session.run("plan", partial(plan_videos, settings), batches, unit=self.unit))
@@ -170,12 +178,8 @@ class _VideoWorkflow:
         rest = [video for video in todo if video.relative_path not in notes]
         batches = [rest[i : i + self.per_task] for i in range(0, len(rest), self.per_task)]
         work = partial(process_videos, replace(settings, scratch=scratch))
-        try:
-            for _, found in session.run(ledger.kind.step, work, batches, unit=self.unit_of_tasks):
-                notes |= {note["video"]: note for note in found}
-        finally:
-            if session.client.status == "running":
-                session.client.run(end_children)
+        for _, found in session.run(ledger.kind.step, work, batches, unit=self.unit_of_tasks):
+            notes |= {note["video"]: note for note in found}
         if len(notes) != len(todo):
             raise IntegrityError(f"{len(todo)} videos went in, {len(notes)} came out")
         name, eps = ("", None) if self.embedder is None else (self.embedder.name, self.embedder.recommended_eps)
@@ -410,6 +414,16 @@ class VideoEmbedWorkflow(_VideoWorkflow):
     def paths(self) -> dict[str, str]:
         """What is told of where things stand."""
         return self._embeddings_path()
+
+
+@contextlib.contextmanager
+def _ending_children(session: Session) -> Iterator[None]:
+    """At the end of the block no worker has a process that decodes: the workers may be somebody's who goes on."""
+    try:
+        yield
+    finally:
+        if session.client.status == "running":
+            session.client.run(end_children)
 
 
 def _told(embedder: EmbedderSpec | None) -> dict[str, Any]:
