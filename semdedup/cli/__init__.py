@@ -9,14 +9,23 @@ from semdedup.cli.dedup import dedup, extract
 from semdedup.cli.demo import demo
 from semdedup.cli.doctor import doctor
 from semdedup.cli.report import report
+from semdedup.cli.run import run
 from semdedup.cli.shard import shard
 from semdedup.cli.video import embed, split
 
 
-@click.group("semdedup", context_settings={"help_option_names": ["-h", "--help"]})
+class Program(click.Group):
+    """The program; its commands are listed in the order of the work."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        """Names in the order in which they were added."""
+        return list(self.commands)
+
+
+@click.group("semdedup", cls=Program, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(__version__, prog_name="semdedup")
 def main() -> None:
-    """Remove near-duplicates from video training sets, on Dask, with or without GPUs.
+    """Turn videos into a training set without near-duplicates, on Dask, with or without GPUs.
 
     \b
     Try it:
@@ -24,5 +33,5 @@ def main() -> None:
     """
 
 
-for command in (split, embed, dedup, extract, report, shard, doctor, demo):
+for command in (run, split, embed, dedup, report, extract, shard, doctor, demo):
     main.add_command(command)

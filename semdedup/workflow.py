@@ -1,0 +1,267 @@
+"""The whole way in one call: videos to a training set without near-duplicates."""
+
+from __future__ import annotations
+
+import inspect
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import distributed
+
+from semdedup.compute import ClusterOptions, client_for
+from semdedup.dedup.inputs import find_files, recommended_eps
+from semdedup.dedup.result import DedupResult
+from semdedup.dedup.workflow import SemanticDeduplicationWorkflow
+from semdedup.display import Shown
+from semdedup.errors import InputError, OutputConflictError, ParameterError
+from semdedup.export.result import ShardResult
+from semdedup.export.workflow import ShardWorkflow
+from semdedup.progress import Reporter
+from semdedup.report.write import PAGE, write_report
+from semdedup.storage import Location, Paths
+from semdedup.video.records import ROWS
+from semdedup.video.result import SplitResult
+from semdedup.video.workflow import VideoSplitWorkflow
+
+CLIPS, DEDUP, DATASET = "clips", "dedup", "dataset"
+"""Folders of the steps, below the output path; beside them stands the page, ``report.html``."""
+
+DEFAULT_EPS = 0.1
+METADATA = tuple(name for name in ROWS.names if name not in ("id", "embedding", "low_information"))
+"""Columns of the clips that the dedup carries along, for those who ask why."""
+
+WORKFLOWS: Mapping[str, type] = {
+    "split": VideoSplitWorkflow,
+    "dedup": SemanticDeduplicationWorkflow,
+    "shard": ShardWorkflow,
+}
+OURS = {
+    *("input_path", "video_dir", "output_path", "output_clip_path", "input_clip_path", "output_dataset_path"),
+    *("input_semantic_dedup_path", "semantic_dedup_epsilon", "eps", "count_at"),
+    *("read_kwargs", "write_kwargs", "cache_kwargs", "cache_path", "clear_output", "verbose"),
+}
+"""Parameters of the three that the whole way sets by itself."""
+
+
+@dataclass(frozen=True, repr=False)
+class RunResult(Shown):
+    """What the whole way gives back.
+
+    Attributes:
+        split: of the videos.
+        dedup: of the comparison; its methods answer questions about the scores.
+        shard: of the dataset.
+        report: path of the page.
+        seconds: time of each part, and ``total``.
+    """
+
+    split: SplitResult
+    dedup: DedupResult
+    shard: ShardResult
+    report: str
+    seconds: Mapping[str, float]
+
+    @property
+    def clean(self) -> bool:
+        """Whether nothing is in quarantine."""
+        return not (self.split.quarantined or self.dedup.n_quarantined or self.dedup.skipped_files)
+
+    def rows(self) -> list[tuple[str, str]]:
+        """Name and value of everything that there is to tell."""
+        n_bad = sum(self.split.quarantined.values())
+        return [
+            ("videos", f"{len(self.split.videos):,}"),
+            *([("  in quarantine", f"{n_bad:,}")] if n_bad else []),
+            *((f"    {reason}", f"{count:,}") for reason, count in self.split.quarantined.items()),
+            ("clips", f"{self.shard.clips:,}"),
+            (f"  near-duplicates at eps {self.dedup.eps:g}", f"{self.shard.duplicates:,}"),
+            ("  in the dataset", f"{self.shard.kept:,}"),
+            ("shards", f"{self.shard.shards:,}"),
+            *((f"{part} seconds", f"{seconds:.1f}") for part, seconds in self.seconds.items()),
+            ("clip files", str(self.split.paths.get("clip files", ""))),
+            ("scores", str(self.dedup.paths.get("scores", ""))),
+            ("dataset", str(self.shard.paths["dataset"])),
+            ("report", self.report),
+        ]
+
+
+class VideoDeduplicationWorkflow:
+    """Split videos, embed and compare their clips, report, and write those that remain as shards.
+
+    Each part goes on where an earlier run stopped, and is left alone where it is complete.
+
+    Args:
+        input_path: a folder of videos (searched at any depth), a file, a pattern, or a list.
+        output_path: folder for ``clips/``, ``dedup/``, ``dataset/`` and ``report.html``.
+        eps: clips with a score of at least 1 - eps are dropped; None: what the embedder recommends, else 0.1.
+        split: more parameters of `VideoSplitWorkflow`, by name.
+        dedup: more parameters of `SemanticDeduplicationWorkflow`.
+        shard: more parameters of `ShardWorkflow`.
+        storage_options: for fsspec.
+        clear_output: make the dedup and the dataset anew, after videos or parameters have changed; clips are made anew
+            only where their own parameters have.
+        verbose: show progress.
+
+    Raises:
+        ParameterError: a part has no such parameter, or a parameter has a value that it cannot have.
+
+    Example:
+        >>> result = VideoDeduplicationWorkflow("videos/", "out/", split={"fixed_stride_split_duration": 5}).run()
+        >>> result.dedup.borderline(10)
+    """
+
+    def __init__(
+        self,
+        input_path: Paths,
+        output_path: str,
+        *,
+        eps: float | None = None,
+        split: Mapping[str, Any] | None = None,
+        dedup: Mapping[str, Any] | None = None,
+        shard: Mapping[str, Any] | None = None,
+        storage_options: Mapping[str, Any] | None = None,
+        clear_output: bool = False,
+        verbose: bool = True,
+    ) -> None:
+        self.root = Location.of(output_path, storage_options)
+        self.input_path, self.eps = input_path, eps
+        self.more = {"split": dict(split or {}), "dedup": dict(dedup or {}), "shard": dict(shard or {})}
+        for part, given in self.more.items():
+            _check_names(part, given)
+        if not self.more["split"].get("upload_clips", True) or not self.more["split"].get("generate_embeddings", True):
+            raise ParameterError("upload_clips and generate_embeddings are needed on the whole way")
+        self.storage_options = dict(storage_options or {})
+        self.clear_output, self.verbose = clear_output, verbose
+        self.split = self._split(clear_output=False)  # parameters of every part are checked before any work
+        self._dedup(0.0 if eps is None else eps)
+        self._shard(None)
+
+    def run(
+        self, client: distributed.Client | str | None = None, *, cluster: ClusterOptions | None = None
+    ) -> RunResult:
+        """Go the whole way, on one cluster.
+
+        Args:
+            client: a `distributed.Client`, a scheduler address, or None: the current default client if there is one,
+                else a cluster of its own for the time of the run. A client that is given is never closed.
+            cluster: how to start that cluster.
+
+        Raises:
+            SemdedupError: see `semdedup.errors`.
+        """
+        started = time.monotonic()
+        reporter = Reporter(self.verbose)
+        self.split.find()  # an input that is not there is told before a cluster is started
+        with client_for(client, cluster or ClusterOptions()) as found:
+            reporter.say("1 of 4: split")
+            split = self._run_split(found, cluster)
+            if not split.embedded:
+                raise InputError(
+                    f"none of the {len(split.videos):,} videos gave a clip with an embedding: "
+                    + ("; ".join(split.faults()) or "all are too short")
+                )
+            eps, why = self._eps(split)
+            reporter.say(f"2 of 4: dedup at eps {eps:g} ({why})")
+            dedup = self._dedup(eps).run(found, cluster=cluster)
+            reporter.say("3 of 4: report")
+            report_started = time.monotonic()
+            report = self._report(eps)
+            report_seconds = time.monotonic() - report_started
+            reporter.say("4 of 4: shard")
+            shard = self._shard(eps).run(found, cluster=cluster)
+        seconds = {
+            "split": split.seconds["total"],
+            "dedup": dedup.seconds["total"],
+            "report": report_seconds,
+            "shard": shard.seconds["total"],
+            "total": time.monotonic() - started,
+        }
+        return RunResult(split, dedup, shard, report, seconds)
+
+    def plan(self, *, cluster: ClusterOptions | None = None) -> Iterator[str]:
+        """What `run` would do, in lines of text; nothing is written. The later parts depend on the clips."""
+        yield from self.split.plan(cluster=cluster)
+        rest = ", ".join(str(self.root / name) for name in (DEDUP, PAGE, DATASET))
+        yield f"then would compare the clips and write {rest}"
+
+    @property
+    def _kwargs(self) -> dict[str, Any]:
+        return {"storage_options": self.storage_options}
+
+    def _split(self, clear_output: bool) -> VideoSplitWorkflow:
+        return VideoSplitWorkflow(
+            self.input_path,
+            (self.root / CLIPS).url,
+            read_kwargs=self._kwargs,
+            write_kwargs=self._kwargs,
+            clear_output=clear_output,
+            verbose=self.verbose,
+            **self.more["split"],
+        )
+
+    def _run_split(self, client: distributed.Client, cluster: ClusterOptions | None) -> SplitResult:
+        try:
+            return self.split.run(client, cluster=cluster)
+        except OutputConflictError:
+            if not self.clear_output:
+                raise
+            return self._split(clear_output=True).run(client, cluster=cluster)
+
+    def _eps(self, split: SplitResult) -> tuple[float, str]:
+        if self.eps is not None:
+            return self.eps, "given"
+        folder = Location.of(split.paths["embeddings"], self.storage_options)
+        files = find_files([folder], "parquet")
+        found = recommended_eps([folder.at(file.url) for file in files], False)
+        return (DEFAULT_EPS, "the default") if found is None else (found, "recommended by the embedder")
+
+    def _dedup(self, eps: float) -> SemanticDeduplicationWorkflow:
+        embeddings = (self.root / CLIPS / self.split.ledger.kind.folder).url
+        given = {"metadata_fields": METADATA, **self.more["dedup"]}
+        return SemanticDeduplicationWorkflow(
+            embeddings,
+            (self.root / DEDUP).url,
+            eps=eps,
+            read_kwargs=self._kwargs,
+            write_kwargs=self._kwargs,
+            clear_output=self.clear_output,
+            verbose=self.verbose,
+            **given,
+        )
+
+    def _report(self, eps: float) -> str:
+        return write_report(
+            (self.root / DEDUP).url,
+            clips=(self.root / CLIPS).url,
+            output_path=(self.root / PAGE).url,
+            eps=eps,
+            storage_options=self.storage_options,
+            verbose=self.verbose,
+        )
+
+    def _shard(self, eps: float | None) -> ShardWorkflow:
+        return ShardWorkflow(
+            (self.root / CLIPS).url,
+            (self.root / DATASET).url,
+            input_semantic_dedup_path=(self.root / DEDUP).url,
+            semantic_dedup_epsilon=eps,
+            read_kwargs=self._kwargs,
+            write_kwargs=self._kwargs,
+            clear_output=self.clear_output,
+            verbose=self.verbose,
+            **self.more["shard"],
+        )
+
+
+def _check_names(part: str, given: Mapping[str, Any]) -> None:
+    known = known_parameters(part)
+    for name in given:
+        if name not in known:
+            raise ParameterError(f"{part} has no parameter {name!r} here; it has {', '.join(known)}")
+
+
+def known_parameters(part: str) -> Sequence[str]:
+    """Names of the parameters that may be given for a part."""
+    return [name for name in inspect.signature(WORKFLOWS[part]).parameters if name not in OURS]
