@@ -337,16 +337,17 @@ def test_equal_names_are_refused(tmp_path: Path) -> None:
         (lambda root: write_vectors(make_clips(root, ["a"]) / "x_embd_parquet", ["a"]), {"with_embeddings": True},
          ParameterError, "several embedders: dct3d_embd_parquet, x_embd_parquet. Name one"),
         (lambda root: make_clips(root, ["a"]), {"semantic_dedup_epsilon": 0.1}, ParameterError, "but no scores"),
-        (lambda root: make_clips(root, ["a"]), {"input_semantic_dedup_path": "clips"}, InputError,
+        (lambda root: make_clips(root, ["a"]), {"input_semantic_dedup_path": "in/clips"}, InputError,
          "neither scores nor ids to drop"),
+        (lambda root: make_clips(root, ["a"]), {"input_semantic_dedup_path": ""}, ParameterError, "not empty"),
     ],
 )  # fmt: skip
 def test_what_cannot_be_is_refused_before_anything_is_written(
     tmp_path: Path, make: Callable[[Path], Any], options: dict, error: type[Exception], message: str
 ) -> None:
     make(tmp_path / "in")
-    if "input_semantic_dedup_path" in options:
-        options = {"input_semantic_dedup_path": tmp_path / "in" / "clips"}
+    if options.get("input_semantic_dedup_path"):
+        options = {"input_semantic_dedup_path": tmp_path / options["input_semantic_dedup_path"]}
     with pytest.raises(error, match=message):
         sharder(tmp_path / "in", tmp_path / "out", **options).run(NOWHERE)
     assert not (tmp_path / "out").exists()

@@ -184,6 +184,13 @@ def test_the_header_of_a_member_of_any_size(n_bytes: int) -> None:
         assert read.next().size == n_bytes  # type: ignore[union-attr]
 
 
+@given(st.text("abcxyz0189_-.", min_size=1, max_size=110), st.integers(0, 1 << 34))
+def test_headers_are_those_of_the_standard_library(name: str, n_bytes: int) -> None:
+    info = tarfile.TarInfo(name)
+    info.size = n_bytes
+    assert header(name, n_bytes) == info.tobuf(tarfile.PAX_FORMAT)
+
+
 def test_a_member_of_another_size_than_told_is_an_error() -> None:
     with pytest.raises(ValueError, match=r"a.mp4 should have 3 bytes, but had 2"):
         TarWriter(io.BytesIO()).add("a.mp4", 3, [b"ab"])

@@ -9,15 +9,37 @@ from typing import BinaryIO
 
 BLOCK = tarfile.BLOCKSIZE
 END = bytes(2 * BLOCK)
+SIZE, CHECKSUM = slice(124, 136), slice(148, 156)
+"""Where these stand in a header."""
+
+LONGEST_PLAIN = 99
 LARGEST_PLAIN = 8 << 30
 """Bytes from which on a member has a header of three blocks, for its size has no room in one."""
 
 
 def header(name: str, n_bytes: int) -> bytes:
-    """The header of a member: mode 0644, no owner, no time; ustar, with a pax record where the size needs one."""
+    """The header of a member: mode 0644, no owner, no time; ustar, with a pax record where the size needs one.
+
+    What the standard library makes for it, in an eighth of the time where a plain header will do: for small clips, it
+    would take more than half of all time.
+    """
+    if len(name) > LONGEST_PLAIN or n_bytes >= LARGEST_PLAIN:
+        return _slow_header(name, n_bytes)
+    block = bytearray(_BLANK)
+    block[: len(name)] = name.encode("ascii")
+    block[SIZE] = b"%011o\0" % n_bytes
+    block[CHECKSUM] = b"        "
+    block[CHECKSUM] = b"%06o\0 " % sum(block)
+    return bytes(block)
+
+
+def _slow_header(name: str, n_bytes: int) -> bytes:
     info = tarfile.TarInfo(name)
     info.size, info.mode = n_bytes, 0o644
     return info.tobuf(tarfile.PAX_FORMAT, "ascii", "strict")
+
+
+_BLANK = _slow_header("", 0)
 
 
 def member_bytes(n_bytes: int) -> int:

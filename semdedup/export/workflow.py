@@ -125,9 +125,9 @@ class ShardWorkflow:
             )
         self.input = Location.of(input_clip_path, storage_options_of(read_kwargs))
         self.output = Location.of(output_dataset_path, storage_options_of(write_kwargs))
-        self.dedup = input_semantic_dedup_path and Location.of(
-            input_semantic_dedup_path, storage_options_of(read_kwargs)
-        )
+        self.dedup: Location | None = None
+        if input_semantic_dedup_path is not None:  # an empty path is an error, and not "nothing to drop"
+            self.dedup = Location.of(input_semantic_dedup_path, storage_options_of(read_kwargs))
         self.eps = semantic_dedup_epsilon
         self.clear_output, self.verbose = clear_output, verbose
 

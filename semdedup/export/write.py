@@ -9,7 +9,6 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
@@ -151,8 +150,7 @@ def _samples(scratch: Location, shard: Shard) -> Iterator[dict[str, Any]]:
             first = number * SAMPLES_AT_A_TIME
             start = max(rows.start - first, 0)
             batch = batch.slice(start, rows.stop - first - start)
-            for sample in batch.filter(pc.equal(batch.column("bin"), shard.bin)).to_pylist():
-                yield {**sample, "score": None if sample["score"] is None else np.float32(sample["score"])}
+            yield from batch.filter(pc.equal(batch.column("bin"), shard.bin)).to_pylist()
 
 
 def joined(files: Iterable[tuple[Location, int]], schema: pa.Schema) -> Iterator[pa.Table]:
