@@ -236,6 +236,10 @@ class Manifest:
         self.location.write_json({"format": FORMAT, "steps": steps, **cache})
         self.steps = json.loads(json.dumps(steps))
 
+    def doom(self, step: str) -> None:
+        """Put on record that a step is being deleted: wherever that is interrupted, it does not pass for complete."""
+        self._write({**self.steps, step: {**self.steps[step], "status": "clearing"}})
+
     def clear(self, steps: Collection[str]) -> None:
         """Delete what these steps wrote, file by file, and their temporary folders; the manifest with its last step.
 

@@ -27,8 +27,8 @@ from semdedup.errors import ParameterError, StorageError
 Paths = str | Sequence[str]
 """A path or several."""
 
-UNFINISHED = re.compile(r"_[0-9a-f]{32}\.tmp")
-"""Names of files that `Location.writing` has not finished."""
+UNFINISHED = re.compile(r"_[0-9a-f]{32}\.tmp|_probe-[0-9a-f]{12}(-w\d+)?")
+"""Names of files that `Location.writing` has not finished, and of those by which a cluster was tried."""
 
 REQUESTS_IN_FLIGHT = 32
 """Requests to an object store that one process keeps in flight when it moves or deletes many objects."""
@@ -292,7 +292,7 @@ class Location:
                 os.rmdir(self.url)
 
     def remove_unfinished(self) -> None:
-        """Delete the temporary files in this folder, not below, that `writing` left where its process was killed."""
+        """Delete the temporary files in this folder, not below, that a process left when it was killed."""
         if self.is_local and os.path.isdir(self.url):
             with self.errors("list"):
                 names = os.listdir(self.url)

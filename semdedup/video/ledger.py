@@ -81,8 +81,13 @@ class Ledger:
 
     @property
     def record(self) -> Mapping[str, Any] | None:
-        """Record of the step in the manifest, begun or committed."""
+        """Record of the step in the manifest: begun, committed, or being deleted by a run that was killed."""
         return self.manifest.steps.get(self.kind.step)
+
+    @property
+    def half_cleared(self) -> bool:
+        """Whether a run was killed while it deleted this step: nothing that is left of it counts."""
+        return self.record is not None and self.record["status"] == "clearing"
 
     def check_foreign(self, clearing: bool = False) -> None:
         """Refuse a folder with clips or embeddings of somebody else, or of another step: they would be taken for ours.
@@ -111,8 +116,9 @@ class Ledger:
     def missing(self, files: Sequence[VideoFile]) -> list[VideoFile]:
         """Videos that are new, or not what they were when they were looked at."""
         found = []
+        videos = {} if self.half_cleared else self.videos
         for file in files:
-            row = self.videos.get(file.relative_path)
+            row = videos.get(file.relative_path)
             if row is None or (row["n_bytes"], row["stamp"]) != (file.n_bytes, file.stamp):
                 known = row is not None
                 found.append(VideoFile(file.relative_path, file.url, file.n_bytes, file.stamp, known))
@@ -122,6 +128,8 @@ class Ledger:
         """Put the run on record; return its scratch folder, which may be that of a run that was killed."""
         step = self.kind.step
         scratch = f"{SCRATCH}/{step.split()[0]}-{uuid.uuid4().hex[:8]}"
+        if self.half_cleared:
+            self.clear()
         if self.record is None:
             self.manifest.remove_strays()
             self.manifest.begin(step, parameters, source, [scratch])
@@ -161,17 +169,19 @@ class Ledger:
             f"{self.kind.folder}/{name}" for name in (*kept, *(name for name, _ in parts))
         ]
         had = (self.record or {}).get("files", [])
+        placed = self._placed(scratch) if self.kind.owns_clips else {}
+        records = {path for video in placed.keys() - self.videos.keys() for path in _records_of_video(video)}
         orders = {
             "files": sorted(files),
-            "obsolete": sorted(set(had) - set(files)),
-            "obsolete_clips": self._obsolete_clips(before, scratch) if self.kind.owns_clips else [],
+            "obsolete": sorted(records.union(had) - set(files)),
+            "obsolete_clips": self._obsolete_clips(before, placed) if self.kind.owns_clips else [],
         }
         (scratch / ORDERS).write_json(orders)
         self.finish()
 
     def finish(self) -> bool:
         """Carry out what a run has ordered, this one or one that was killed. False where there are no orders."""
-        if self.record is None or self.manifest.committed(self.kind.step):
+        if self.record is None or self.manifest.committed(self.kind.step) or self.half_cleared:
             return False
         step = self.kind.step
         scratch = self.manifest.scratch(step)
@@ -192,7 +202,9 @@ class Ledger:
         """Delete what this step wrote and nothing else: by the table of videos, and by the notes of killed runs."""
         if self.record is None:
             return
-        self._remove(self._names())
+        names = self._names()
+        self.manifest.doom(self.kind.step)
+        self._remove(names)
         self.manifest.clear([self.kind.step])
         self.videos = {}
 
@@ -209,8 +221,7 @@ class Ledger:
         videos |= {scratch.at(file.url).read_json()["video"] for file in (scratch / NOTES).files()}
         names = [path for clip in sorted(clips) for path in _files_of_clip(clip)]
         for video in sorted(videos):
-            name = record_name(video)
-            names += [f"{VIDEOS}/{name}.json", f"{CHUNKS}/{name}_0.json"]
+            names += _records_of_video(video)
         return names
 
     def _remove(self, names: Sequence[str]) -> None:
@@ -221,16 +232,20 @@ class Ledger:
             (self.root / folder).remove_if_empty()
 
     def _placed(self, scratch: Location) -> dict[str, list[str]]:
-        """Videos whose clips runs began to put in place, with the ids of these."""
-        begun = [scratch.at(file.url).read_json() for file in (scratch / PLACING).files()]
-        return {placing["video"]: placing["clips"] for placing in begun}
+        """Videos that runs began to put in place, with the ids of their clips in whatever version it was."""
+        placed: dict[str, list[str]] = {}
+        for file in (scratch / PLACING).files():
+            placing = scratch.at(file.url).read_json()
+            placed.setdefault(placing["video"], []).extend(placing["clips"])
+        return placed
 
-    def _obsolete_clips(self, before: Mapping[str, Mapping[str, Any]], scratch: Location) -> list[str]:
+    def _obsolete_clips(
+        self, before: Mapping[str, Mapping[str, Any]], placed: Mapping[str, Sequence[str]]
+    ) -> list[str]:
         """Clips of videos that have changed, or changed between a run that was killed and this one."""
         now = {clip for row in self.videos.values() for clip in row["clips"]}
         then = {clip for row in before.values() for clip in row["clips"]}
-        placed = {clip for clips in self._placed(scratch).values() for clip in clips}
-        return sorted((then | placed) - now)
+        return sorted(then.union(*placed.values()) - now)
 
     def _plan_parts(
         self, notes: Mapping[str, Mapping[str, Any]], scratch: Location
@@ -289,6 +304,11 @@ class Ledger:
 
 def _files_of_clip(clip: str) -> list[str]:
     return [f"{CLIPS}/{clip}.mp4", f"{PREVIEWS}/{clip}.webp", f"{METAS}/{ANNOTATION_VERSION}/{clip}.json"]
+
+
+def _records_of_video(video: str) -> list[str]:
+    name = record_name(video)
+    return [f"{VIDEOS}/{name}.json", f"{CHUNKS}/{name}_0.json"]
 
 
 def _write_part(

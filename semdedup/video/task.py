@@ -275,10 +275,11 @@ def _put_in_place(settings: Settings, work: _Work, folder: Path) -> dict[str, An
         table = _rows(settings, note, work)
         write_arrow(settings.scratch / ROW_FILES / f"{key}.arrow", table.schema, table.to_batches())
     if settings.plan is not None:
-        if clips:
-            (settings.scratch / PLACING / f"{key}.json").write_json(
-                {"video": video.relative_path, "clips": [clip["id"] for clip in clips]}
-            )
+        # Not under the name of the video alone: a run that was killed may have placed clips of another version of it.
+        version = key_of("\0".join([video.relative_path, str(video.n_bytes), video.stamp]))
+        (settings.scratch / PLACING / f"{version}.json").write_json(
+            {"video": video.relative_path, "clips": [clip["id"] for clip in clips]}
+        )
         with ThreadPoolExecutor(UPLOADS) as pool:
             list(pool.map(lambda clip: _put_clip(settings, note, clip, folder, video.known), clips))
         name = record_name(video.relative_path)

@@ -84,6 +84,7 @@ class _VideoWorkflow:
         files = self.find()
         todo = self._todo(files)
         if not todo and not self._unfinished():
+            self.ledger.manifest.remove_strays()
             reporter.say(f"{len(files):,} {self.unit}: all complete already, nothing to do")
             return self._result(0, 0.0, 0, {"total": time.monotonic() - started})
         ends = [self.sources[0].at(file.url) for file in (files[0], files[-1])]
