@@ -363,6 +363,18 @@ def test_a_cut_video_is_truncated_wherever_it_is_cut(name: str, share: float, tm
     assert abs(last.astype(int) - whole[n_frames - 1]).mean() < 12
 
 
+@pytest.mark.parametrize(("name", "codec"), [("v.mkv", "libx264"), ("v.asf", "mpeg4"), ("v.mp4", "libx264")])
+def test_a_start_that_is_not_zero_is_no_loss_and_hides_none(name: str, codec: str, tmp_path: Path) -> None:
+    """Some containers declare the time of the end, and no length."""
+    fast = FAST_START if name == "v.mp4" else None
+    video = make_counted(tmp_path / name, codec=codec, gop=1, start_pts=35, container_options=fast)
+    assert split(video, None)[1].status == "done"
+    if name == "v.asf":  # one that is cut declares nothing any more
+        return
+    clips, outcome = split(cut_off(video, 0.6), None)
+    assert (outcome.reason, 0 < len(clips) < 4) == ("truncated", True)
+
+
 def test_a_short_video_that_is_cut_is_truncated_and_not_too_short(tmp_path: Path) -> None:
     video = make_counted(tmp_path / "v.mkv", 30, gop=1)
     assert split(video, None, min_length_s=1.0, duration_s=3.0)[1].status == "done"

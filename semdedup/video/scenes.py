@@ -5,12 +5,15 @@ Its detectors are fed here. If it opened the file itself, it would open playlist
 
 from __future__ import annotations
 
+import contextlib
 from importlib.util import find_spec
 from typing import Any
 
+from av.error import FFmpegError
+
 from semdedup.errors import ParameterError
 from semdedup.video.frames import Decoder
-from semdedup.video.source import Alive, Limits, Pulse, Timeline, Video
+from semdedup.video.source import Alive, Limits, Pulse, Timeline, Video, VideoFault
 
 WIDTH = 256
 """Frames are looked at in this width: cuts are seen as well as in full size, ten times faster."""
@@ -34,7 +37,7 @@ def find_cuts(path: str, timeline: Timeline, limits: Limits) -> Alive[list[float
     the video. A fault ends the search; the decoding of the clips meets it again and tells of it.
 
     Raises:
-        VideoFault: as decoding does.
+        VideoFault: the file cannot be opened any more.
     """
     from scenedetect import FrameTimecode
     from scenedetect.detectors import AdaptiveDetector
@@ -45,16 +48,17 @@ def find_cuts(path: str, timeline: Timeline, limits: Limits) -> Alive[list[float
     pulse = Pulse()
     with Video(path, limits) as video:
         decoder = Decoder(video, timeline)
-        for packet in video.packets():
-            for picture in decoder.pictures(packet):
-                code = FrameTimecode(len(seconds), NOMINAL_FPS)
-                seconds.append(float(picture.tick * timeline.time_base))
-                width = min(WIDTH, picture.frame.width)
-                height = max(1, round(picture.frame.height * width / picture.frame.width))
-                small = picture.frame.to_ndarray(format="bgr24", width=width, height=height)
-                cuts += detector.process_frame(code, small)
-                if pulse.due():
-                    yield
+        with contextlib.suppress(VideoFault, FFmpegError):
+            for packet in video.packets():
+                for picture in decoder.pictures(packet):
+                    code = FrameTimecode(len(seconds), NOMINAL_FPS)
+                    seconds.append(float(picture.tick * timeline.time_base))
+                    width = min(WIDTH, picture.frame.width)
+                    height = max(1, round(picture.frame.height * width / picture.frame.width))
+                    small = picture.frame.to_ndarray(format="bgr24", width=width, height=height)
+                    cuts += detector.process_frame(code, small)
+                    if pulse.due():
+                        yield
         if seconds:
             cuts += detector.post_process(FrameTimecode(len(seconds) - 1, NOMINAL_FPS))
     return sorted(seconds[cut.frame_num] for cut in cuts)

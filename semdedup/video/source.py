@@ -46,6 +46,9 @@ Alive = Generator[None, None, T]
 """Work that yields now and then as a sign of life, and returns its result."""
 
 SECONDS_BETWEEN_SIGNS = 1.0
+DURATION_FROM_ZERO = ("matroska", "asf")
+"""Containers in which many writers declare the time of the end, also where the first frame is later than zero."""
+
 LEAST_SHARE_OF_FRAMES = 0.95
 """A video of which fewer of the declared frames come out is truncated. A few are lost where a stream starts midway."""
 
@@ -331,5 +334,8 @@ def shortfall(facts: VideoFacts, timeline: Timeline, n_decoded: int, last_decode
 
 
 def _ends_as_declared(facts: VideoFacts, timeline: Timeline) -> bool:
-    missing_s = facts.declared_duration_s - timeline.duration_s
+    end_s = timeline.duration_s
+    if facts.container.startswith(DURATION_FROM_ZERO):
+        end_s += max(0.0, float(timeline.origin * timeline.time_base))
+    missing_s = facts.declared_duration_s - end_s
     return missing_s <= max(0.5, 0.02 * facts.declared_duration_s)
