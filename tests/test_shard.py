@@ -20,7 +20,14 @@ import pyarrow.parquet as pq
 import pytest
 from click.testing import CliRunner
 
-from semdedup import BadFileError, DuplicateIdError, InputError, OutputConflictError, ParameterError
+from semdedup import (
+    BadFileError,
+    DuplicateIdError,
+    IdentifyDuplicatesStage,
+    InputError,
+    OutputConflictError,
+    ParameterError,
+)
 from semdedup.cli import main
 from semdedup.dedup.layout import COMMAND_LINE, WORKFLOW, Layout
 from semdedup.export import join, workflow
@@ -258,6 +265,20 @@ def test_a_list_of_ids_to_drop(clips: Path, client: distributed.Client, tmp_path
     assert ids_in(read_samples(tmp_path / "out")) == IDS[5:]
     assert [row["id"] for row in table(tmp_path / "out" / "dropped.parquet")] == IDS[:5]
     assert (result.facts["without_score"], result.facts["unmatched"]) == (0, 1)
+
+
+def test_what_the_stage_alone_and_the_program_extract(clips: Path, client: distributed.Client, tmp_path: Path) -> None:
+    stage = IdentifyDuplicatesStage(
+        eps=EPS, input_path=str(clips / "dedup"), output_path=str(tmp_path / "alone"), verbose=False
+    )
+    stage.run(client)
+    command = ["extract", str(clips / "dedup"), "--eps", str(EPS), "--output-path", str(tmp_path / "extracted")]
+    done = CliRunner().invoke(main, [*command, "--quiet", "--scheduler", client.scheduler.address])
+    assert done.exit_code == 0, done.output
+    for name in ("alone", "extracted"):
+        out = tmp_path / f"out-{name}"
+        sharder(clips, out, input_semantic_dedup_path=tmp_path / name).run(client)
+        assert ids_in(read_samples(out)) == KEPT
 
 
 def test_all_clips_dropped_is_a_dataset_without_shards(clips: Path, client: distributed.Client, tmp_path: Path) -> None:

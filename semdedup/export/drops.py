@@ -82,7 +82,7 @@ def _ids_to_drop(path: Location) -> list[FileInfo]:
     files = [file for file in folder.files() if file.url.endswith(".parquet")]
     if folder.name == WORKFLOW.duplicates:
         return [file for file in files if is_data(file.url[len(folder.url) :])]
-    listed = set((record or {}).get("files", ()))
+    listed = {name for name in (record or {}).get("files", ()) if "/" not in name}  # below "kept" are ids to keep
     return [file for file in files if file.url[len(folder.url) + 1 :] in listed]
 
 

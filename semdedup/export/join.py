@@ -258,7 +258,7 @@ def sizes_file(scratch: Location, partition: int) -> Location:
 
 
 def dropped_file(scratch: Location, partition: int) -> Location:
-    """The clips of a partition that are dropped, as one chunk."""
+    """The clips of a partition that are dropped, in chunks."""
     return scratch / "dropped" / f"{partition}.arrows"
 
 
@@ -270,7 +270,7 @@ def join_partition(task: Join, item: Partition) -> dict[str, Any]:
     Returns:
         Counts: ``clips``, ``kept``, ``bytes`` (of the clips kept), ``dropped`` by reason, ``unscored``, ``unmatched``
         (scores whose id is no clip's, with ``examples``), ``without_meta``, ``without_embedding``; and ``ends`` of the
-        chunks of samples, ``dropped_bytes`` of the chunk of dropped clips.
+        chunks of samples, ``dropped_ends`` of those of dropped clips.
     """
     clips = read_chunk(task.scratch / "clips.arrows", *item.clips)
     ids = clips.column("id").cast(pa.string())
@@ -323,7 +323,7 @@ def join_partition(task: Join, item: Partition) -> dict[str, Any]:
         "without_meta": counts["without_meta"],
         "without_embedding": counts["without_embedding"],
         "ends": ends,
-        "dropped_bytes": dropped_ends[-1] if dropped_ends else 0,
+        "dropped_ends": dropped_ends,
     }
 
 

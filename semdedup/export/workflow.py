@@ -47,6 +47,7 @@ from semdedup.export.write import (
     Shard,
     Writing,
     bin_folder,
+    chunks_of,
     flat_name,
     index_file,
     index_schema,
@@ -411,16 +412,25 @@ class _Export:
                 name = flat_name(i)
                 tars = (f"{folder}/{VIDEO}/{part_name(i)}", f"{folder}/{METAS}/{part_name(i)}")
                 ends = tuple(tuple(partitions[part.partition]["ends"]) for part in rows)
-                shards.append(Shard(len(shards), tars if binned else (name, name), chosen, rows, ends, n_bytes))
+                tars = tars if binned else (name, name)
+                shards.append(Shard(len(shards), tars, chosen, rows, ends, n_bytes))
         return shards
 
     def _write_tables(
         self, partitions: Sequence[Mapping[str, Any]], written: Mapping[int, Mapping[str, Any]], schema: pa.Schema
     ) -> list[str]:
         """Write the index and the table of dropped clips; return their names."""
-        index = ((index_file(self.scratch, i), written[i]["index_bytes"]) for i in range(len(written)))
+        index = (
+            chunk
+            for i in range(len(written))
+            for chunk in chunks_of(index_file(self.scratch, i), written[i]["index_ends"])
+        )
         write_batches(self.final / card.INDEX, schema, joined(index, schema))
-        dropped = ((dropped_file(self.scratch, i), found["dropped_bytes"]) for i, found in enumerate(partitions))
+        dropped = (
+            chunk
+            for i, found in enumerate(partitions)
+            for chunk in chunks_of(dropped_file(self.scratch, i), found["dropped_ends"])
+        )
         write_batches(self.final / card.DROPPED, DROPPED, joined(dropped, DROPPED))
         return [card.INDEX, card.DROPPED]
 

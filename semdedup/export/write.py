@@ -5,8 +5,9 @@ from __future__ import annotations
 import contextlib
 import itertools
 import os
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any
 
 import pyarrow as pa
@@ -93,7 +94,7 @@ def index_schema(with_embeddings: bool, parallel: bool) -> pa.Schema:
 
 
 def index_file(scratch: Location, number: int) -> Location:
-    """The rows of the index for one shard, as one chunk."""
+    """The rows of the index for one shard, in chunks."""
     return scratch / "index" / f"{number}.arrows"
 
 
@@ -108,37 +109,46 @@ class Writing:
 
 
 def write_shard(task: Writing, shard: Shard) -> dict[str, Any]:
-    """Write a shard.
+    """Write a shard, and its part of the index while it is written.
 
-    Memory: `SAMPLES_AT_A_TIME` samples with their metadata, some pieces of clips, and 200 bytes a sample for the index.
+    Memory: `SAMPLES_AT_A_TIME` samples with their metadata, and some pieces of clips.
 
     Returns:
-        ``samples``; ``tars``: name, SHA-256 and bytes of each; ``index_bytes``.
+        ``samples``; ``tars``: name, SHA-256 and bytes of each; ``index_ends``: of the chunks of the index.
     """
-    rows: list[dict[str, Any]] = []
     with contextlib.ExitStack() as stack:
         tars = {
             name: TarWriter(stack.enter_context(writing_stream(task.target / name, shard.n_bytes)))
             for name in dict.fromkeys(shard.tars)
         }
-        videos, metas = (tars[name] for name in shard.tars)
-        samples, again = itertools.tee(_samples(task.scratch, shard))
-        clips = read_clips(task.root, ((os.fsdecode(sample["path"]), sample["bytes"]) for sample in again))
-        for sample, clip in zip(samples, clips, strict=True):
-            key = sample["key"]
-            row = {name: sample[name] for name in ("id", "key", "score")}
-            row |= {"shard": shard.tars[0], "json_shard": shard.tars[1]}
-            row |= {"mp4_size": sample["bytes"], "mp4_offset": videos.add(key + MP4, sample["bytes"], clip)}
-            for kind, tar in ((JSON, metas), (NPY, videos)):
-                content = sample[kind[1:]]
-                if content is not None:
-                    row[f"{kind[1:]}_size"] = len(content)
-                    row[f"{kind[1:]}_offset"] = tar.add(key + kind, len(content), [content])
-            rows.append(row)
+        rows, counts = _write_samples(task, shard, tars), []
+
+        def batches() -> Iterator[pa.RecordBatch]:
+            while some := list(itertools.islice(rows, SAMPLES_AT_A_TIME)):
+                counts.append(len(some))
+                yield pa.RecordBatch.from_pylist(some, schema=task.schema)
+
+        index_ends = write_chunks(index_file(task.scratch, shard.number), batches())
         told = [{"name": name, "sha256": tar.finish(), "bytes": tar.n_bytes} for name, tar in tars.items()]
-    index = pa.Table.from_pylist(rows, schema=task.schema).combine_chunks()
-    (index_bytes,) = write_chunks(index_file(task.scratch, shard.number), index.to_batches())
-    return {"samples": len(rows), "tars": told, "index_bytes": index_bytes}
+    return {"samples": sum(counts), "tars": told, "index_ends": index_ends}
+
+
+def _write_samples(task: Writing, shard: Shard, tars: Mapping[str, TarWriter]) -> Iterator[dict[str, Any]]:
+    """Write the samples of a shard; yield the row of the index for each."""
+    videos, metas = (tars[name] for name in shard.tars)
+    samples, again = itertools.tee(_samples(task.scratch, shard))
+    clips = read_clips(task.root, ((os.fsdecode(sample["path"]), sample["bytes"]) for sample in again))
+    for sample, clip in zip(samples, clips, strict=True):
+        key = sample["key"]
+        row = {name: sample[name] for name in ("id", "key", "score")}
+        row |= {"shard": shard.tars[0], "json_shard": shard.tars[1]}
+        row |= {"mp4_size": sample["bytes"], "mp4_offset": videos.add(key + MP4, sample["bytes"], clip)}
+        for kind, tar in ((JSON, metas), (NPY, videos)):
+            content = sample[kind[1:]]
+            if content is not None:
+                row[f"{kind[1:]}_size"] = len(content)
+                row[f"{kind[1:]}_offset"] = tar.add(key + kind, len(content), [content])
+        yield row
 
 
 def _samples(scratch: Location, shard: Shard) -> Iterator[dict[str, Any]]:
@@ -153,10 +163,10 @@ def _samples(scratch: Location, shard: Shard) -> Iterator[dict[str, Any]]:
             yield from batch.filter(pc.equal(batch.column("bin"), shard.bin)).to_pylist()
 
 
-def joined(files: Iterable[tuple[Location, int]], schema: pa.Schema) -> Iterator[pa.Table]:
-    """The rows of tables of one chunk each, given by file and length, in groups that do not depend on these."""
+def joined(chunks: Iterable[tuple[Location, int, int]], schema: pa.Schema) -> Iterator[pa.Table]:
+    """The rows of chunks, given by file and range of bytes, in groups that do not depend on how they were cut."""
     held: list[pa.RecordBatch] = []
-    for batch in ahead(_whole_chunk, (file for file in files if file[1]), REQUESTS_AHEAD):
+    for batch in ahead(lambda chunk: read_chunk(*chunk), chunks, REQUESTS_AHEAD):
         held.append(batch)
         while sum(map(len, held)) >= ROWS_PER_GROUP:
             rows = pa.Table.from_batches(held, schema)
@@ -166,8 +176,9 @@ def joined(files: Iterable[tuple[Location, int]], schema: pa.Schema) -> Iterator
         yield pa.Table.from_batches(held, schema)
 
 
-def _whole_chunk(file: tuple[Location, int]) -> pa.RecordBatch:
-    return read_chunk(file[0], 0, file[1])
+def chunks_of(file: Location, ends: Sequence[int]) -> Iterator[tuple[Location, int, int]]:
+    """The chunks of a file that have rows."""
+    return ((file, start, end) for start, end in pairwise([0, *ends]) if start < end)
 
 
 def wdinfo(root: Location, folder: str, names: Sequence[str], samples: Sequence[int]) -> dict[str, Any]:
