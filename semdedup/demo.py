@@ -1,85 +1,189 @@
-"""A small input with known near-duplicates, and the whole way through it on this machine."""
+"""The demo: videos with known near-duplicates, made here, and the whole way through them on this machine.
+
+The scenes are drawn, so that nothing is downloaded: hills that a camera pans over, and balls in front of them. Each is
+written as it is, and again as what happens to videos on their way through the world: encoded once more, rescaled,
+letterboxed.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
+import av
 import numpy as np
-import pyarrow as pa
 import pyarrow.compute as pc
 
 from semdedup.compute import ClusterOptions
-from semdedup.dedup.exact import unit_rows
-from semdedup.dedup.result import DedupResult
-from semdedup.dedup.workflow import SemanticDeduplicationWorkflow
+from semdedup.dedup.ranking import RankingStrategy
+from semdedup.display import Shown
 from semdedup.errors import InputError
+from semdedup.progress import Reporter
 from semdedup.storage import Location
-from semdedup.tables import embedding_column, read_table, write_table
+from semdedup.tables import read_table
+from semdedup.video.encoders import ENCODERS
+from semdedup.workflow import CLIPS, DEDUP, RunResult, VideoDeduplicationWorkflow
 
-N_ROWS, N_COPIES, DIM, N_TOPICS, N_FILES = 20_000, 2_000, 256, 200, 8
-EPS = 0.01
-"""Copies differ from their originals by noise of a tenth of this; different clips of one topic by far more."""
-
+N_SCENES = 6
+SECONDS, RATE = 8, 24
+CLIP_SECONDS = 4
+WIDTH, HEIGHT = 320, 180
+VIDEOS, OUT = "videos", "out"
 NOTE = "_semdedup_demo.json"
 
 
 @dataclass(frozen=True)
-class DemoResult:
+class Copy:
+    """A way in which videos come back: another size, bars above and below, another quality (a larger one is worse)."""
+
+    name: str
+    width: int = WIDTH
+    height: int = HEIGHT
+    bars: int = 0
+    crf: int = 23
+
+
+ORIGINAL = Copy("original", crf=18)
+COPIES = (Copy("reencoded", crf=34), Copy("rescaled", 160, 90), Copy("letterboxed", bars=20))
+
+
+@dataclass(frozen=True, repr=False)
+class DemoResult(Shown):
     """What the demo planted and what was found of it.
 
     Attributes:
-        run: result of the workflow.
-        planted: pairs of a clip and its near-duplicate.
-        found: pairs of which one is among the ids to drop.
-        wrong: ids to drop that belong to no pair.
+        run: result of the whole way.
+        planted: clips of copies.
+        found: how many of as many clips were dropped from the scenes that they belong to.
+        wrong: clips dropped beyond that.
     """
 
-    run: DedupResult
+    run: RunResult
     planted: int
     found: int
     wrong: int
 
+    def rows(self) -> list[tuple[str, str]]:
+        """Name and value of everything that there is to tell."""
+        return [
+            *self.run.rows(),
+            ("planted copies", f"{self.planted:,}"),
+            ("  found", f"{self.found:,}"),
+            ("other clips dropped", f"{self.wrong:,}"),
+        ]
 
-def make_embeddings(seed: int = 0) -> tuple[pa.Table, list[tuple[str, str]]]:
-    """Make embeddings of clips on some topics, with near-duplicates among them.
 
-    Returns:
-        A table of ``id`` and ``embedding``, 20,000 rows of 256, in random order; and the pairs (original, copy).
-    """
+def draw_scene(seed: int) -> Iterator[np.ndarray]:
+    """The frames of a scene, (180, 320, 3) uint8, `SECONDS` of them: hills below a sky, panned over, and balls."""
     rng = np.random.default_rng(seed)
-    n_originals = N_ROWS - N_COPIES
-    topics = rng.standard_normal((N_TOPICS, DIM), dtype=np.float32)
-    originals = unit_rows(topics[rng.integers(N_TOPICS, size=n_originals)] + rng.standard_normal((n_originals, DIM)))
-    copied = rng.choice(n_originals, size=N_COPIES, replace=False)
-    noise = rng.standard_normal((N_COPIES, DIM)) * (0.1 * EPS / DIM) ** 0.5
-    rows = np.concatenate([originals, unit_rows(originals[copied] + noise)])
-    ids = np.array([f"clip-{i:05d}" for i in range(n_originals)] + [f"clip-{i:05d}-copy" for i in copied])
-    order = rng.permutation(N_ROWS)
-    pairs = [(f"clip-{i:05d}", f"clip-{i:05d}-copy") for i in copied]
-    return pa.table({"id": pa.array(ids[order]), "embedding": embedding_column(rows[order])}), pairs
+    y, x = np.mgrid[0:HEIGHT, 0:WIDTH].astype(np.float32)
+    palette = rng.uniform(30, 235, size=(5, 3)).astype(np.float32)
+    angle = rng.uniform(0, 2 * np.pi)
+    slope = (np.cos(angle) * x / WIDTH + np.sin(angle) * y / HEIGHT)[..., None]
+    sky = palette[0] + (palette[1] - palette[0]) * (slope - slope.min()) / np.ptp(slope)
+    hills = [(rng.uniform(0.4, 0.8), rng.uniform(12, 40), rng.uniform(-60, 60), rng.uniform(0, 9)) for _ in range(2)]
+    balls = [
+        (rng.uniform(12, 34), rng.uniform([0, 0], [WIDTH, HEIGHT]), rng.uniform(-90, 90, 2), rng.uniform(30, 235, 3))
+        for _ in range(int(rng.integers(2, 5)))
+    ]
+    for i in range(SECONDS * RATE):
+        t = i / RATE
+        frame = sky.copy()
+        for k, (level, swing, speed, phase) in enumerate(hills):
+            along = (x[0] + speed * t) / 40 + phase
+            top = HEIGHT * (level + 0.12 * k) + swing * (np.sin(along) + 0.5 * np.sin(2.3 * along + k))
+            frame[y > top] = palette[2 + k]
+        for radius, place, velocity, colour in balls:
+            reach = np.array([WIDTH, HEIGHT])
+            centre = reach - np.abs((place + velocity * t) % (2 * reach) - reach)  # it bounces from the edges
+            frame[np.hypot(x - centre[0], y - centre[1]) < radius] = colour
+        yield frame.astype(np.uint8)
+
+
+def write_versions(folder: Path, scene: int) -> list[Path]:
+    """Write a scene and its copies as MP4 files, all from one drawing; return their paths."""
+    versions = (ORIGINAL, *COPIES)
+    paths = [folder / f"scene{scene}_{version.name}.mp4" for version in versions]
+    files = [av.open(str(path), "w") for path in paths]
+    streams = []
+    for version, file in zip(versions, files, strict=True):
+        stream: Any = file.add_stream("libx264", rate=RATE, options={**ENCODERS["libx264"], "crf": str(version.crf)})
+        stream.width, stream.height, stream.pix_fmt = version.width, version.height + 2 * version.bars, "yuv420p"
+        stream.codec_context.thread_count = 1
+        streams.append(stream)
+    for pixels in draw_scene(scene):
+        for version, file, stream in zip(versions, files, streams, strict=True):
+            shown = np.pad(pixels, ((version.bars, version.bars), (0, 0), (0, 0)))
+            frame = av.VideoFrame.from_ndarray(shown, format="rgb24")
+            file.mux(stream.encode(frame.reformat(stream.width, stream.height, "yuv420p")))
+    for file, stream in zip(files, streams, strict=True):
+        file.mux(stream.encode(None))
+        file.close()
+    return paths
+
+
+def make_videos(folder: str | Path, n_scenes: int = N_SCENES, verbose: bool = False) -> list[Path]:
+    """Draw scenes, and write each as ``scene{i}_original.mp4`` and three copies of it; return the paths.
+
+    Args:
+        folder: a local folder, made if need be.
+        n_scenes: how many scenes.
+        verbose: show progress.
+    """
+    Path(folder).mkdir(parents=True, exist_ok=True)
+    paths: list[Path] = []
+    with Reporter(verbose).step("draw and encode", n_scenes, "scenes") as advance:
+        for scene in range(n_scenes):
+            paths += write_versions(Path(folder), scene)
+            advance(1)
+    return paths
 
 
 def run_demo(output_path: str, cluster: ClusterOptions | None = None, verbose: bool = True) -> DemoResult:
-    """Make embeddings in ``{output_path}/embeddings``, dedup them into ``…/results``, and look what was found.
+    """Make videos in ``{output_path}/videos``, go the whole way into ``…/out``, and look what was found.
 
     Raises:
-        InputError: the folder holds something that is not a demo's.
+        InputError: the folder holds something that is not a demo's, or is not local.
     """
     root = Location.of(output_path)
+    if not root.is_local:
+        raise InputError(f"the demo writes to this machine; give a local folder, not {root}")
     if root.files() and not (root / NOTE).exists():
         raise InputError(f"{root} holds files that are not the demo's; give another folder with --output-path")
-    table, pairs = make_embeddings()
-    (root / NOTE).write_json({"rows": len(table), "near-duplicates": len(pairs)})
-    rows_per_file = len(table) // N_FILES
-    for i in range(N_FILES):
-        write_table(root / "embeddings" / f"part-{i}.parquet", table.slice(i * rows_per_file, rows_per_file))
-    options: dict[str, Any] = {"eps": EPS, "clear_output": True, "verbose": verbose}
-    workflow = SemanticDeduplicationWorkflow((root / "embeddings").url, (root / "results").url, **options)
+    note = {"scenes": N_SCENES, "copies of each": len(COPIES)}
+    if not (root / NOTE).exists() or (root / NOTE).read_json() != {**note, "complete": True}:
+        (root / NOTE).write_json(note)
+        make_videos((root / VIDEOS).url, verbose=verbose)
+        (root / NOTE).write_json({**note, "complete": True})
+    workflow = VideoDeduplicationWorkflow(
+        (root / VIDEOS).url,
+        (root / OUT).url,
+        split={"fixed_stride_split_duration": float(CLIP_SECONDS)},
+        dedup={"ranking_strategy": RankingStrategy.metadata_based(["bitrate"], ascending=False)},  # the best one stays
+        clear_output=True,
+        verbose=verbose,
+    )
     run = workflow.run(cluster=cluster)
+    planted = N_SCENES * len(COPIES) * (SECONDS // CLIP_SECONDS)
+    found, wrong = count_found(root / OUT)
+    return DemoResult(run, planted, found, wrong)
+
+
+def count_found(out: Location) -> tuple[int, int]:
+    """How many planted copies were dropped, and how many other clips.
+
+    Of the versions of one span of a scene one must stay, whichever it is: any three that are dropped count as found.
+    """
+    embeddings = out / CLIPS / "dct3d_embd_parquet"
     dropped: set[str] = set()
-    for file in (root / "results" / "duplicates").files():
-        dropped.update(pc.unique(read_table(root.at(file.url)).column("id")).to_pylist())
-    in_pairs = {clip for pair in pairs for clip in pair}
-    found = sum(original in dropped or copy in dropped for original, copy in pairs)
-    return DemoResult(run, len(pairs), found, len(dropped - in_pairs))
+    for file in (out / DEDUP / "duplicates").files():
+        dropped.update(pc.unique(read_table(out.at(file.url)).column("id")).to_pylist())
+    by_span: dict[tuple[str, float], int] = {}
+    for file in embeddings.files():
+        for row in read_table(out.at(file.url), ["id", "video", "start_s"]).to_pylist():
+            key = (row["video"].split("_")[0], row["start_s"])
+            by_span[key] = by_span.get(key, 0) + (row["id"] in dropped)
+    found = sum(min(n, len(COPIES)) for n in by_span.values())
+    return found, sum(by_span.values()) - found

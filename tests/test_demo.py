@@ -2,31 +2,61 @@
 
 from pathlib import Path
 
+import distributed
 import pytest
+from click.testing import CliRunner
 
-from semdedup import ClusterOptions, InputError
-from semdedup.demo import make_embeddings, run_demo
+from semdedup import InputError, cli, demo
+from semdedup.demo import draw_scene, make_videos, run_demo
+from tests.helpers import contents
+from tests.videos import probe
 
 
-def test_the_demo_finds_what_it_planted_and_nothing_else_and_runs_again(tmp_path: Path) -> None:
+def test_the_demo_finds_what_it_planted_and_nothing_else_and_runs_again(
+    client: distributed.Client, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(demo, "N_SCENES", 2)
+    scheduler = ["--scheduler", str(client.scheduler.address)]
     for _ in range(2):
-        result = run_demo(str(tmp_path / "demo"), ClusterOptions(n_workers=2, backend="cpu"), verbose=False)
-        assert result.run.total == 20_000
-        assert result.planted == 2_000
-        assert result.found >= 0.99 * result.planted  # a pair on the border of two clusters is not compared
-        assert result.wrong == 0
+        done = CliRunner().invoke(cli.main, ["demo", "--quiet", "--output-path", str(tmp_path / "demo"), *scheduler])
+        assert done.exit_code == 0, done.output
+        assert "found 12 of 12 planted copies; 0 other clips dropped" in done.output
+        assert f"report: {tmp_path}/demo/out/report.html" in done.output
+        assert f"shards: {tmp_path}/demo/out/dataset" in done.output
+        assert (tmp_path / "demo" / "out" / "report.html").stat().st_size > 50_000
+        assert (tmp_path / "demo" / "out" / "dataset" / "00000.tar").exists()
+        kept = set((tmp_path / "demo" / "videos").iterdir())
+        assert len(kept) == 8
 
 
-def test_the_demo_writes_only_to_a_folder_of_its_own(tmp_path: Path) -> None:
+def test_the_demo_writes_only_to_a_local_folder_of_its_own(tmp_path: Path) -> None:
     (tmp_path / "mine.txt").write_text("mine")
     with pytest.raises(InputError, match="not the demo's"):
         run_demo(str(tmp_path), verbose=False)
+    with pytest.raises(InputError, match="give a local folder"):
+        run_demo("s3://bucket/demo", verbose=False)
+    done = CliRunner().invoke(cli.main, ["demo", "--dry-run", "--output-path", str(tmp_path / "none")])
+    assert done.exit_code == 0
+    assert [path.name for path in tmp_path.iterdir()] == ["mine.txt"]
 
 
-def test_the_embeddings_are_the_same_every_time() -> None:
-    table, pairs = make_embeddings()
-    again, _ = make_embeddings()
-    assert table.equals(again)
-    ids = set(table.column("id").to_pylist())
-    assert len(ids) == table.num_rows == 20_000
-    assert all(original in ids and copy in ids for original, copy in pairs)
+def test_the_videos_are_the_same_every_time_and_what_their_names_say(tmp_path: Path) -> None:
+    first, again = (make_videos(tmp_path / name, 1) for name in ("first", "again"))
+    assert contents(tmp_path / "first") == contents(tmp_path / "again")
+    assert [path.name for path in first] == [path.name for path in again]
+    sizes = {path.stem.split("_")[1]: (probe(path)["width"], probe(path)["height"]) for path in first}
+    wide, high = demo.WIDTH, demo.HEIGHT
+    assert sizes == {
+        "original": (wide, high),
+        "reencoded": (wide, high),
+        "rescaled": (wide // 2, high // 2),
+        "letterboxed": (wide, high + 40),
+    }
+    n_bytes = {path.stem.split("_")[1]: path.stat().st_size for path in first}
+    assert n_bytes["reencoded"] < n_bytes["original"] / 2
+
+
+def test_scenes_differ_and_move() -> None:
+    frames = [[frame for _, frame in zip(range(30), draw_scene(seed), strict=False)] for seed in (0, 1)]
+    assert (frames[0][0] != frames[1][0]).mean() > 0.5
+    assert (frames[0][0] != frames[0][29]).mean() > 0.02

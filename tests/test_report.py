@@ -104,7 +104,7 @@ def test_the_page_shows_the_result_and_asks_for_nothing(made: Path, browser: Any
         assert (kept["x"] < dropped["x"]) == (width > 760)
     pictures = seen.page.evaluate("[...document.images].map(i => [i.naturalWidth, i.naturalHeight])")
     assert len(pictures) >= 6
-    assert all(height == 90 and wide == 5 * 120 for wide, height in pictures)
+    assert all(height == 90 and wide == 5 * 120 + 4 * 2 for wide, height in pictures)
     assert "videos" in seen.text("#quarantine")
     assert "unreadable" in seen.text("#quarantine")
     for words in ("kmeans", "pairwise", "identify", "pyarrow"):

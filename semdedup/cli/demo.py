@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import click
 
 from semdedup.cli.flags import Command, cluster_flags, cluster_of, output_flags, show, told_errors
-from semdedup.demo import run_demo
+from semdedup.demo import OUT, VIDEOS, run_demo
 
 
 @click.command(cls=Command)
@@ -15,8 +13,8 @@ from semdedup.demo import run_demo
 @click.option("--dry-run", is_flag=True, help="Say what would be done, and write nothing.")
 @cluster_flags
 @output_flags
-def demo(output_path: str, dry_run: bool, verbose: bool, quiet: bool, **flags: Any) -> None:
-    """Make 20,000 embeddings with known near-duplicates, dedup them here, and tell what was found.
+def demo(output_path: str, dry_run: bool, verbose: bool, quiet: bool, **flags: object) -> None:
+    """Make videos with known near-duplicates, go the whole way with them here, and tell what was found.
 
     \b
     Example:
@@ -24,10 +22,12 @@ def demo(output_path: str, dry_run: bool, verbose: bool, quiet: bool, **flags: A
     """
     with told_errors(verbose):
         if dry_run:
-            click.echo(f"would write embeddings to {output_path}/embeddings and dedup them into {output_path}/results")
+            click.echo(
+                f"would write videos to {output_path}/{VIDEOS}, and all that is made of them to {output_path}/{OUT}"
+            )
             return
         result = run_demo(output_path, cluster_of(flags), verbose=not quiet)
-        show(result.run)
-        click.echo(
-            f"found {result.found:,} of {result.planted:,} planted near-duplicates; {result.wrong:,} other rows dropped"
-        )
+        show(result)
+        click.echo(f"found {result.found:,} of {result.planted:,} planted copies; {result.wrong:,} other clips dropped")
+        click.echo(f"shards: {result.run.shard.paths['dataset']}")
+        click.echo(f"report: {result.run.report}")

@@ -23,7 +23,8 @@ from semdedup.video.source import Limits
 from semdedup.video.split import ClipMade, Sampling, SplitJob, split_video
 from semdedup.video.tree import ANNOTATION_VERSION, CLIPS, METAS
 
-FRAMES, HEIGHT, WIDEST, QUALITY = 5, 90, 320, 70
+FRAMES, HEIGHT, WIDEST, GAP, QUALITY = 5, 90, 320, 2, 70
+GREY = (128, 134, 142)
 SECONDS_A_CLIP = 60.0
 CHILDREN = 2
 MOST_BYTES = 6 << 20
@@ -141,9 +142,9 @@ def strip_of(frames: np.ndarray) -> str:
     """Frames, (t, h, w, 3) uint8, side by side as a JPEG in a ``data:`` URI."""
     pictures = [Image.fromarray(frame) for frame in frames]
     width = max(1, min(WIDEST, round(pictures[0].width * HEIGHT / pictures[0].height)))
-    strip = Image.new("RGB", (width * len(pictures), HEIGHT))
+    strip = Image.new("RGB", ((width + GAP) * len(pictures) - GAP, HEIGHT), GREY)
     for i, picture in enumerate(pictures):
-        strip.paste(picture.resize((width, HEIGHT), Image.Resampling.BILINEAR), (i * width, 0))
+        strip.paste(picture.resize((width, HEIGHT), Image.Resampling.BILINEAR), (i * (width + GAP), 0))
     content = io.BytesIO()
     strip.save(content, "JPEG", quality=QUALITY, optimize=True)
     return "data:image/jpeg;base64," + base64.b64encode(content.getvalue()).decode()
