@@ -42,7 +42,7 @@ def pack(sizes: np.ndarray, most_samples: int, most_bytes: int) -> list[tuple[in
 
 def rows_of_shards(
     sizes: Sequence[np.ndarray], bins: Sequence[np.ndarray], chosen: int, most_samples: int, most_bytes: int
-) -> Iterator[tuple[tuple[Rows, ...], int, int]]:
+) -> Iterator[tuple[tuple[Rows, ...], int]]:
     """Pack the samples of one bin, which lie in partitions one after the other.
 
     Args:
@@ -53,7 +53,7 @@ def rows_of_shards(
         most_bytes: as for `pack`.
 
     Yields:
-        (the rows of a shard, its samples, its bytes).
+        (the rows of a shard, its bytes).
     """
     rows = [np.flatnonzero(found == chosen) for found in bins]
     firsts = np.cumsum([0, *map(len, rows)])
@@ -67,4 +67,4 @@ def rows_of_shards(
                 break
             if low < high:
                 parts.append(Rows(partition, int(rows[partition][low]), int(rows[partition][high - 1]) + 1))
-        yield tuple(parts), stop - start, int(packed[start:stop].sum())
+        yield tuple(parts), int(packed[start:stop].sum())

@@ -6,8 +6,10 @@ import re
 import time
 import uuid
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
 from functools import partial
+from itertools import pairwise
 from typing import Any
 
 import distributed
@@ -25,6 +27,7 @@ from semdedup.export.join import (
     DROPPED,
     EMBEDDING_BYTES,
     SCORE_BYTES,
+    Groups,
     Join,
     Partition,
     Scatter,
@@ -243,6 +246,31 @@ class ShardWorkflow:
         return ShardResult(facts, {**paths, "manifest": str(self.output / FILE_NAME)}, seconds, resumed)
 
 
+@dataclass(frozen=True)
+class _Plan:
+    """How the work is cut into tasks.
+
+    Attributes:
+        bounds: where the partitions begin.
+        clip_ends: where they end in the file of clips, in bytes.
+        scores: row groups that one task scatters, for each.
+        embeddings: the same.
+    """
+
+    bounds: list[Boundary]
+    clip_ends: list[int]
+    scores: list[tuple[Groups, ...]]
+    embeddings: list[tuple[Groups, ...]]
+
+    @classmethod
+    def from_json(cls, value: Mapping[str, Any]) -> _Plan:
+        """The reverse of `dataclasses.asdict`."""
+        scores, embeddings = (
+            [tuple(Groups(**groups) for groups in task) for task in value[name]] for name in ("scores", "embeddings")
+        )
+        return cls([tuple(bound) for bound in value["bounds"]], value["clip_ends"], scores, embeddings)
+
+
 class _Export:
     """One run on a session: each step leaves its results in the scratch folder, where a later run finds them."""
 
@@ -263,27 +291,16 @@ class _Export:
     def run(self) -> dict[str, Any]:
         """Join, cut, write, commit; return the facts."""
         with self.manifest.refusing(STEP):
-            joined_partitions = self._join(*self._plan())
-        facts = self._facts(joined_partitions)
-        shards = self._shards(joined_partitions)
-        writing = Writing(
-            self.inputs.root,
-            self.scratch,
-            self.final,
-            index_schema(self.inputs.embeddings_folder is not None, self.options.layout == COSMOS),
-        )
-        items, journal = shards, self.scratch / "shards"
-        written = dict(
-            run_journaled(self.session, "write shards", partial(write_shard, writing), items, journal, unit="shards")
-        )
-        if sum(result["samples"] for result in written.values()) != facts["kept"]:
-            raise IntegrityError(
-                f"{facts['kept']} clips were kept, but {sum(r['samples'] for r in written.values())} written"
-            )
-        facts["shards"] = len(shards)
-        tars = [{"samples": written[i]["samples"], **tar} for i in range(len(shards)) for tar in written[i]["tars"]]
-        facts["tar_bytes"] = sum(tar["bytes"] for tar in tars)
-        names = [tar["name"] for tar in tars] + self._write_tables(joined_partitions, written, writing.schema)
+            partitions = self._join(self._plan())
+        shards = self._shards(partitions)
+        schema = index_schema(self.inputs.embeddings_folder is not None, self.options.layout == COSMOS)
+        work = partial(write_shard, Writing(self.inputs.root, self.scratch, self.final, schema))
+        journal = self.scratch / "shards"
+        found = dict(run_journaled(self.session, "write shards", work, shards, journal, unit="shards"))
+        written = [found[number] for number in range(len(shards))]
+        tars = [{"samples": result["samples"], **tar} for result in written for tar in result["tars"]]
+        facts = self._facts(partitions, written)
+        names = [tar["name"] for tar in tars] + self._write_tables(partitions, written, schema)
         if self.options.layout == COSMOS:
             names += self._write_wdinfo(shards, written)
         (self.final / card.MANIFEST).write_bytes(card.manifest(self.parameters, facts, tars))
@@ -292,70 +309,80 @@ class _Export:
         self.manifest.complete(STEP, [(self.final, "")], names, facts)
         return facts
 
-    def _plan(self) -> tuple[list[Boundary], list[int]]:
-        """Sort the clips and cut them into partitions, once; return where these begin, and end in the file of clips."""
-        plan = self.scratch / "plan.json"
-        if not plan.exists():
+    def _plan(self) -> _Plan:
+        """Sort the clips, and cut them and the tables into tasks: once, so that a resumed run cuts alike."""
+        place = self.scratch / "plan.json"
+        if not place.exists():
             most = EMBEDDED_CLIPS_PER_PARTITION if self.inputs.embeddings_folder else CLIPS_PER_PARTITION
             table = in_order(clip_table(self.inputs), self.options.shuffle_seed)
-            ends = write_chunks(self.scratch / "clips.arrows", cut(table, most))
-            plan.write_json({"bounds": boundaries(table, most), "ends": ends})
-        found = plan.read_json()
-        return [tuple(bound) for bound in found["bounds"]], found["ends"]
+            drops = self.drops
+            plan = _Plan(
+                bounds=boundaries(table, most),
+                clip_ends=write_chunks(self.scratch / "clips.arrows", cut(table, most)),
+                scores=cut_files(drops.files, drops.source, SCORE_BYTES) if drops else [],
+                embeddings=cut_files(self.inputs.embeddings, self.inputs.root, EMBEDDING_BYTES),
+            )
+            place.write_json(asdict(plan))
+        return _Plan.from_json(place.read_json())
 
-    def _join(self, bounds: list[Boundary], clip_ends: Sequence[int]) -> list[dict[str, Any]]:
+    def _join(self, plan: _Plan) -> list[dict[str, Any]]:
         """What became of the clips of each partition."""
+        drops, seed, bounds = self.drops, self.options.shuffle_seed, tuple(plan.bounds)
         scores, embeddings = self.scratch / "scores", self.scratch / "embeddings"
-        score_ends = self._scatter_scores(bounds, scores)
-        embedding_ends = self._scatter_embeddings(bounds, embeddings)
+        score_ends: dict[int, list[int]] = {}
+        if drops is not None:
+            scatter = Scatter(drops.source, scores, bounds, seed, drops.eps if drops.scored else None)
+            score_ends = self._scatter("scores", partial(scatter_scores, scatter), plan.scores)
+        others = Scatter(self.inputs.root, embeddings, bounds, seed)
+        embedding_ends = self._scatter("embeddings", partial(scatter_embeddings, others), plan.embeddings)
         items = [
             Partition(
-                number,
-                (clip_ends[number - 1] if number else 0, clip_ends[number]),
-                pieces_of(scores, score_ends, number),
-                pieces_of(embeddings, embedding_ends, number),
+                number, clips, pieces_of(scores, score_ends, number), pieces_of(embeddings, embedding_ends, number)
             )
-            for number in range(len(bounds))
+            for number, clips in enumerate(pairwise([0, *plan.clip_ends]))
         ]
         join = Join(
             self.inputs.root,
             self.inputs.metas_folder,
             self.scratch,
-            self.drops is not None and self.drops.scored,
+            drops is not None and drops.scored,
             self.options.layout == COSMOS,
             self.inputs.embeddings_folder is not None,
         )
         journal = self.scratch / "join"
         found = dict(run_journaled(self.session, "join", partial(join_partition, join), items, journal, unit="parts"))
-        partitions = [found[number] for number in range(len(bounds))]
+        partitions = [found[number] for number in range(len(items))]
         self._check_matches(partitions)
         return partitions
 
-    def _scatter_scores(self, bounds: list[Boundary], target: Location) -> dict[int, list[int]]:
+    def _scatter(self, what: str, work: Callable[[Any], dict[str, Any]], tasks: Sequence[Any]) -> dict[int, list[int]]:
+        """Cut tables into partitions; for each task, where these end in its file."""
+        items, journal = list(enumerate(tasks)), self.scratch / f"read_{what}"
+        found = run_journaled(self.session, f"read {what}", work, items, journal, unit="tasks")
+        return {position: result["ends"] for position, result in found}
+
+    def _check_matches(self, partitions: Sequence[Mapping[str, Any]]) -> None:
+        """Tell of scores that belong to no clip; refuse scores without rows, and those of which none does."""
         if self.drops is None:
-            return {}
-        eps = self.drops.eps if self.drops.scored else None
-        task = Scatter(self.drops.source, target, tuple(bounds), self.options.shuffle_seed, eps)
-        items = list(enumerate(cut_files(self.drops.files, self.drops.source, SCORE_BYTES)))
-        journal = self.scratch / "scatter"
-        found = dict(
-            run_journaled(self.session, "read scores", partial(scatter_scores, task), items, journal, unit="tasks")
-        )
-        if self.drops.scored and not sum(result["rows"] for result in found.values()):
+            return
+        rows = sum(result["rows"] for _, result in read_journal(self.scratch / "read_scores"))
+        what = "scores" if self.drops.scored else "ids to drop"
+        if self.drops.scored and not rows:
             raise InputError(f"no rows in the {len(self.drops.files)} tables of scores in {self.drops.source}")
-        return {position: result["ends"] for position, result in found.items()}
+        strays = sum(found["unmatched"] for found in partitions)
+        if not strays:
+            return
+        examples = ", ".join([repr(name) for found in partitions for name in found["examples"]][:3])
+        if strays == rows:
+            raise InputError(
+                f"none of the {rows:,} {what} in {self.drops.source} belongs to a clip in {self.inputs.root}: ids "
+                f"there are {examples}. Ids of clips are the names of their files, without ending; give the result of "
+                "the dedup of these clips."
+            )
+        self.session.reporter.say(f"{strays:,} of {rows:,} {what} belong to no clip: {examples}")
 
-    def _scatter_embeddings(self, bounds: list[Boundary], target: Location) -> dict[int, list[int]]:
-        if self.inputs.embeddings_folder is None:
-            return {}
-        task = Scatter(self.inputs.root, target, tuple(bounds), self.options.shuffle_seed)
-        items = list(enumerate(cut_files(self.inputs.embeddings, self.inputs.root, EMBEDDING_BYTES)))
-        work, journal = partial(scatter_embeddings, task), self.scratch / "scatter_embeddings"
-        found = dict(run_journaled(self.session, "read embeddings", work, items, journal, unit="tasks"))
-        return {position: result["ends"] for position, result in found.items()}
-
-    def _facts(self, partitions: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-        """Sum up the partitions, check the balance, and tell what is odd."""
+    def _facts(self, partitions: Sequence[Mapping[str, Any]], written: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+        """Sum up partitions and shards. Raises `IntegrityError` where clips were lost or invented."""
         dropped: Counter[str] = Counter()
         for found in partitions:
             dropped.update(found["dropped"])
@@ -363,11 +390,19 @@ class _Export:
         def total(name: str) -> int:
             return sum(found[name] for found in partitions)
 
-        facts: dict[str, Any] = {
+        samples = sum(result["samples"] for result in written)
+        if not len(self.inputs.clips) == total("clips") == samples + dropped.total() or samples != total("kept"):
+            raise IntegrityError(
+                f"{len(self.inputs.clips)} clips went in, {total('kept')} were kept and {dropped.total()} dropped, but "
+                f"{samples} written"
+            )
+        return {
             "clips": total("clips"),
             "kept": total("kept"),
             "dropped": dict(sorted(dropped.items())),
+            "shards": len(written),
             "bytes": total("bytes"),
+            "tar_bytes": sum(tar["bytes"] for result in written for tar in result["tars"]),
             "without_score": total("unscored"),
             "without_metadata": total("without_meta"),
             "without_embedding": total("without_embedding") if self.inputs.embeddings_folder else 0,
@@ -376,27 +411,6 @@ class _Export:
             "eps": self.drops and self.drops.eps,
             "eps_from": self.drops and self.drops.why,
         }
-        if not facts["clips"] == len(self.inputs.clips) == facts["kept"] + dropped.total():
-            raise IntegrityError(
-                f"{len(self.inputs.clips)} clips went in, but {facts['kept']} are kept and {dropped.total()} dropped"
-            )
-        return facts
-
-    def _check_matches(self, partitions: Sequence[Mapping[str, Any]]) -> None:
-        """Tell of scores that belong to no clip; refuse those of which none does."""
-        strays = sum(found["unmatched"] for found in partitions)
-        if self.drops is None or not strays:
-            return
-        rows = sum(result["rows"] for _, result in read_journal(self.scratch / "scatter"))
-        examples = ", ".join([repr(name) for found in partitions for name in found["examples"]][:3])
-        what = "scores" if self.drops.scored else "ids to drop"
-        if strays == rows:
-            raise InputError(
-                f"none of the {rows:,} {what} in {self.drops.source} belongs to a clip in {self.inputs.root}: ids "
-                f"there are {examples}. Ids of clips are the names of their files, without ending; give the result of "
-                "the dedup of these clips."
-            )
-        self.session.reporter.say(f"{strays:,} of {rows:,} {what} belong to no clip: {examples}")
 
     def _shards(self, partitions: Sequence[Mapping[str, Any]]) -> list[Shard]:
         """Cut the samples into shards, by their sizes alone."""
@@ -407,23 +421,23 @@ class _Export:
         shards: list[Shard] = []
         for chosen in range(len(BINS)) if binned else (0,):
             found = rows_of_shards(sizes, bins, chosen, self.options.samples_per_shard, self.options.most_bytes)
-            for i, (rows, _, n_bytes) in enumerate(found):
+            for i, (rows, n_bytes) in enumerate(found):
                 folder = bin_folder(self.options.annotation_version, chosen)
-                name = flat_name(i)
-                tars = (f"{folder}/{VIDEO}/{part_name(i)}", f"{folder}/{METAS}/{part_name(i)}")
+                video, metas = (
+                    f"{folder}/{kind}/{part_name(i)}" if binned else flat_name(i) for kind in (VIDEO, METAS)
+                )
                 ends = tuple(tuple(partitions[part.partition]["ends"]) for part in rows)
-                tars = tars if binned else (name, name)
-                shards.append(Shard(len(shards), tars, chosen, rows, ends, n_bytes))
+                shards.append(Shard(len(shards), (video, metas), chosen, rows, ends, n_bytes))
         return shards
 
     def _write_tables(
-        self, partitions: Sequence[Mapping[str, Any]], written: Mapping[int, Mapping[str, Any]], schema: pa.Schema
+        self, partitions: Sequence[Mapping[str, Any]], written: Sequence[Mapping[str, Any]], schema: pa.Schema
     ) -> list[str]:
         """Write the index and the table of dropped clips; return their names."""
         index = (
             chunk
-            for i in range(len(written))
-            for chunk in chunks_of(index_file(self.scratch, i), written[i]["index_ends"])
+            for i, result in enumerate(written)
+            for chunk in chunks_of(index_file(self.scratch, i), result["index_ends"])
         )
         write_batches(self.final / card.INDEX, schema, joined(index, schema))
         dropped = (
@@ -434,7 +448,7 @@ class _Export:
         write_batches(self.final / card.DROPPED, DROPPED, joined(dropped, DROPPED))
         return [card.INDEX, card.DROPPED]
 
-    def _write_wdinfo(self, shards: Sequence[Shard], written: Mapping[int, Mapping[str, Any]]) -> list[str]:
+    def _write_wdinfo(self, shards: Sequence[Shard], written: Sequence[Mapping[str, Any]]) -> list[str]:
         """Write what loaders of cosmos-curate's tree begin with; return the names."""
         version, names = self.options.annotation_version, []
         for chosen in sorted({shard.bin for shard in shards}):
