@@ -28,7 +28,8 @@ class Shown(ABC):
 
     def __str__(self) -> str:
         text = StringIO()
-        Console(file=text, width=100, color_system=None, force_jupyter=False).print(self.table(), markup=False)
+        console = Console(file=text, width=100, color_system=None, force_jupyter=False, markup=False, emoji=False)
+        console.print(self.table())
         return text.getvalue().rstrip()
 
     __repr__ = __str__

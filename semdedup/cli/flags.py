@@ -126,4 +126,4 @@ def told_errors(verbose: bool) -> Iterator[None]:
 
 def show(result: Shown) -> None:
     """Print a result as a table."""
-    Console(soft_wrap=False).print(result.table())
+    Console(soft_wrap=False, markup=False, emoji=False).print(result.table())
