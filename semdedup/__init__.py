@@ -1,9 +1,11 @@
-"""Remove near-duplicates from video training sets, on Dask, with or without GPUs."""
+"""Turn videos into a training set without near-duplicates, on Dask, with or without GPUs."""
 
 from importlib.metadata import version
 
 from semdedup.compute import ClusterOptions
+from semdedup.dedup.cross import CrossStage
 from semdedup.dedup.extract import Extraction, extract
+from semdedup.dedup.leaks import LeakResult, find_leaks
 from semdedup.dedup.pipeline import Pipeline, StageResult
 from semdedup.dedup.ranking import RankingStrategy
 from semdedup.dedup.read import read_clusters, read_duplicates, read_embeddings, read_scores
@@ -23,6 +25,8 @@ from semdedup.errors import (
     SemdedupError,
     StorageError,
 )
+from semdedup.export.result import ShardResult
+from semdedup.export.workflow import ShardWorkflow
 from semdedup.report.write import plot_curve, write_report
 from semdedup.video.plan import PlanOptions, Span
 from semdedup.video.result import SplitResult
@@ -39,6 +43,7 @@ from semdedup.video.tree import (
     get_output_path_processed_videos,
 )
 from semdedup.video.workflow import VideoEmbedWorkflow, VideoSplitWorkflow
+from semdedup.workflow import RunResult, VideoDeduplicationWorkflow
 
 __version__ = version("semdedup")
 
@@ -46,6 +51,7 @@ __all__ = [
     "BadFileError",
     "ClusterError",
     "ClusterOptions",
+    "CrossStage",
     "DedupResult",
     "DuplicateIdError",
     "Explanation",
@@ -55,6 +61,7 @@ __all__ = [
     "InputError",
     "IntegrityError",
     "KMeansStage",
+    "LeakResult",
     "Limits",
     "OutputConflictError",
     "Pair",
@@ -63,15 +70,20 @@ __all__ = [
     "Pipeline",
     "PlanOptions",
     "RankingStrategy",
+    "RunResult",
     "SemanticDeduplicationWorkflow",
     "SemdedupError",
+    "ShardResult",
+    "ShardWorkflow",
     "Span",
     "SplitResult",
     "StageResult",
     "StorageError",
+    "VideoDeduplicationWorkflow",
     "VideoEmbedWorkflow",
     "VideoSplitWorkflow",
     "extract",
+    "find_leaks",
     "get_output_path_ce1_embd_parquet",
     "get_output_path_clips",
     "get_output_path_dct3d_embd_parquet",

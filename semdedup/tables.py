@@ -19,6 +19,9 @@ LOW_INFORMATION = "low_information"
 RECOMMENDED_EPS = b"semdedup.recommended_eps"
 """Key in the metadata of a Parquet schema: the eps that goes with its embeddings."""
 
+EMBEDDER = b"semdedup.embedder"
+"""Key in there: the name of the embedder."""
+
 BATCH_BYTES, ROWS_PER_BATCH = 4 << 20, 1 << 12
 """Most bytes of a Parquet file, uncompressed, and most rows that are decoded at a time."""
 

@@ -95,6 +95,11 @@ class Stage(ABC):
                     "choose another output path."
                 )
 
+    def readable(self) -> list[Location]:
+        """Files that every worker must see; tried before the work begins."""
+        found = self.find_input(self.source())
+        return [self.source()[0].at(file.url) for file in (found[0], found[-1])]
+
     def folders(self) -> Sequence[str]:
         """Folders of its tables, below the root of its destination."""
         return [self.destination().folder]
@@ -171,7 +176,7 @@ class Pipeline:
         if self._all_committed():
             session: Any = contextlib.nullcontext(_NoSession(reporter))
         else:
-            session = open_session(client, cluster or ClusterOptions(), reporter, self._readable(first), writes)
+            session = open_session(client, cluster or ClusterOptions(), reporter, first.readable(), writes)
         with session as opened:
             return self.execute(opened)
 
@@ -227,10 +232,6 @@ class Pipeline:
             results.append(stage.execute(session, stage.source() or before))
             before = [below(destination.root, destination.folder)]
         return results
-
-    def _readable(self, first: Stage) -> list[Location]:
-        found = first.find_input(first.source())
-        return [first.source()[0].at(file.url) for file in (found[0], found[-1])]
 
     def _all_committed(self) -> bool:
         return all(

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
 
-from semdedup.dedup.layout import IDENTIFY, KMEANS
-from semdedup.dedup.scores import Explanation, Group, Pair, Scores
+from semdedup.dedup.layout import IDENTIFY, KMEANS, PAIRWISE
+from semdedup.dedup.scores import AGAINST, Explanation, Group, Pair, Scores
 from semdedup.display import Shown
 from semdedup.errors import InputError, ParameterError
 from semdedup.manifest import Manifest
@@ -147,18 +148,19 @@ def load(path: str, *, storage_options: Mapping[str, Any] | None = None) -> Dedu
     root = Location.of(path, storage_options)
     manifest = Manifest(root)
     steps = {**manifest.cache.get("steps", {}), **manifest.steps}
-    scores = Scores.of(root.at(manifest.cache["root"]) if "root" in manifest.cache else root)
-    clustered = steps.get(KMEANS, {}).get("facts", {})
+    clustered, compared = steps.get(KMEANS, {}).get("facts", {}), steps.get(PAIRWISE, {})
+    found = Scores.of(root.at(manifest.cache["root"]) if "root" in manifest.cache else root)
+    scores = replace(found, across=any(name.startswith(AGAINST) for name in compared.get("parameters", ())))
     identified = steps.get(IDENTIFY, {})
     facts = identified.get("facts", {})
     rows = facts["rows"] if facts else scores.n_rows
-    quarantined = dict(clustered.get("quarantined", {}))
+    quarantined = Counter(clustered.get("quarantined", {})) + Counter(compared.get("facts", {}).get("quarantined", {}))
     duplicates = facts.get("duplicates")
     return DedupResult(
         total=clustered.get("rows", rows + sum(quarantined.values())),
         duplicates=duplicates,
         kept=None if duplicates is None else rows - duplicates,
-        quarantined=quarantined,
+        quarantined=dict(quarantined),
         eps=identified.get("parameters", {}).get("eps"),
         seconds={},
         paths={"results": str(root)},

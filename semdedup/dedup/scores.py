@@ -19,10 +19,13 @@ from semdedup.errors import InputError, ParameterError
 from semdedup.storage import FileInfo, Location
 from semdedup.tables import open_parquet
 
+AGAINST = "against"
+"""Parameters of a comparison that begin so tell of the other set, where rows were compared with those of another."""
+
 
 @dataclass(frozen=True)
 class Pair:
-    """A row and the row that its score is about: the most similar better-ranked one of its cluster."""
+    """A row and the row that its score is about: the most similar better-ranked one of its cluster, or of a set A."""
 
     id: Any
     max_id: Any
@@ -63,7 +66,7 @@ class Explanation:
 
     def __str__(self) -> str:
         pair = self.pair
-        if pair.id == pair.max_id:
+        if pair.id == pair.max_id and pair.score == 0:  # the same id may stand in two sets that were compared
             return f"{pair.id} is kept: it ranks best of cluster {pair.cluster}, or is compared with nothing"
         verdict = {True: "is a duplicate of", False: "is kept; most like it is", None: "is most like"}[self.duplicate]
         lines = [f"{pair.id} {verdict} {pair.max_id}: score {pair.score:.6f}, cluster {pair.cluster}"]
@@ -80,11 +83,13 @@ class Scores:
         files: the tables.
         source: their storage.
         clusters: folder of the clusters, or None.
+        across: whether `max_id` is of another set than `id`, of which nothing is dropped; ids may stand in both.
     """
 
     files: tuple[FileInfo, ...]
     source: Location = field(repr=False)
     clusters: Location | None = field(default=None, repr=False)
+    across: bool = False
 
     @classmethod
     def of(cls, root: Location) -> Scores:
@@ -217,7 +222,8 @@ class Scores:
             members: dict[Any, list[Pair]] = {}
             witnesses: dict[Any, Any] = {}
             for pair in pairs.values():
-                members.setdefault(_witness(pair.id, pairs, witnesses), []).append(pair)
+                kept = pair.max_id if self.across else _witness(pair.id, pairs, witnesses)
+                members.setdefault(kept, []).append(pair)
             for kept, dropped in members.items():
                 yield Group(kept, tuple(sorted(dropped, key=lambda pair: (-pair.score, pair.id))), cluster)
 
@@ -301,10 +307,10 @@ def _pair(batch: pa.RecordBatch, row: int, cluster: int) -> Pair:
 
 def _witness(start: Any, pairs: Mapping[Any, Pair], known: dict[Any, Any]) -> Any:
     """The kept row at the end of the way from duplicate to better-ranked duplicate; remembered for all on the way."""
-    way = []
+    way: dict[Any, None] = {}
     current = start
-    while current in pairs and current not in known:
-        way.append(current)
+    while current in pairs and current not in known and current not in way:  # tables of others may go in circles
+        way[current] = None
         current = pairs[current].max_id
     end = known.get(current, current)
     known.update(dict.fromkeys(way, end))

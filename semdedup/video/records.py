@@ -9,7 +9,7 @@ from typing import Any
 
 import pyarrow as pa
 
-from semdedup.tables import LOW_INFORMATION, RECOMMENDED_EPS
+from semdedup.tables import EMBEDDER, LOW_INFORMATION, RECOMMENDED_EPS
 from semdedup.video.tree import CLIPS
 
 DONE, TOO_SHORT, QUARANTINED = "done", "too_short", "quarantined"
@@ -83,7 +83,7 @@ QUARANTINE = pa.schema({"id": pa.string(), "reason": pa.string(), "source": pa.s
 
 def rows_schema(embedder: str, recommended_eps: float | None) -> pa.Schema:
     """The schema of the embeddings, with what the dedup reads in its metadata."""
-    metadata = {b"semdedup.embedder": embedder.encode()}
+    metadata = {EMBEDDER: embedder.encode()}
     if recommended_eps is not None:
         metadata[RECOMMENDED_EPS] = repr(recommended_eps).encode()
     return ROWS.with_metadata(metadata)

@@ -1,0 +1,59 @@
+"""`semdedup leaks`."""
+
+from __future__ import annotations
+
+import sys
+from typing import Any
+
+import click
+
+from semdedup.cli.flags import (
+    EXIT_QUARANTINE,
+    Command,
+    cluster_flags,
+    cluster_of,
+    output_flags,
+    show,
+    storage_flags,
+    storage_of,
+    told_errors,
+)
+from semdedup.dedup.leaks import LeakSearch
+
+PAIRS_SHOWN = 10
+
+
+@click.command(cls=Command)
+@click.argument("a")
+@click.argument("b")
+@click.option("--output-path", required=True, help="Folder for results, local or s3://.")
+@click.option("--eps", type=float, help="A clip leaks where its score is at least 1 - eps.")
+@click.option("--id-field", default="id", show_default=True)
+@click.option("--embedding-field", default="embedding", show_default=True)
+@click.option("--embedding-dim", type=click.IntRange(1), help="Expected length; the commonest by default.")
+@click.option("--overwrite", is_flag=True, help="First delete what semdedup wrote to the output path before.")
+@click.option("--dry-run", is_flag=True, help="Say what would be done, and write nothing.")
+@cluster_flags
+@storage_flags
+@output_flags
+def leaks(a: str, b: str, verbose: bool, quiet: bool, dry_run: bool, **flags: Any) -> None:
+    """Find the clips of B (evaluation) that duplicate clips of A (training).
+
+    A and B are embeddings in Parquet (folder, file or glob), or output folders of `semdedup split`.
+
+    \b
+    Example:
+      semdedup leaks train/dct3d_embd_parquet eval/dct3d_embd_parquet --output-path leaks
+    """
+    with told_errors(verbose):
+        cluster, storage = cluster_of(flags), storage_of(flags)
+        overwrite = flags.pop("overwrite")
+        search = LeakSearch(a, b, storage_options=storage, clear_output=overwrite, verbose=not quiet, **flags)
+        if dry_run:
+            click.echo("\n".join([f"eps {search.eps:g} ({search.eps_from})", *search.describe()]))
+            return
+        result = search.run(cluster=cluster)
+        show(result)
+        for pair in result.pairs(PAIRS_SHOWN):
+            click.echo(f"leak: {pair.id} of B is {pair.max_id} of A, score {pair.score:.6f}")
+        sys.exit(EXIT_QUARANTINE if result.n_quarantined else 0)
