@@ -1,16 +1,21 @@
 """What the tests of `split` and `embed` share: folders of small videos, the workflows, and what stands in an output."""
 
+import itertools
 import json
+import multiprocessing
+import os
 import shutil
+import signal
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
 import pyarrow.parquet as pq
 
-from semdedup import VideoEmbedWorkflow, VideoSplitWorkflow
+from semdedup import VideoEmbedWorkflow, VideoSplitWorkflow, cli
+from semdedup.storage import Location
 from tests.helpers import contents, files_below
 from tests.videos import make_video, read_frames, texture
 
@@ -101,3 +106,60 @@ def assert_nothing_half_written(output: Path) -> None:
 def copy_folder(source: Path, target: Path) -> Path:
     """A copy whose files have the stamps of the originals."""
     return Path(shutil.copytree(source, target, copy_function=shutil.copy2))
+
+
+class Death(NamedTuple):
+    """Where a program ends itself: before or after the nth call of a function."""
+
+    owner: Any
+    name: str
+    call: int
+    when: str = "before"
+
+    def arrange(self) -> None:
+        """Make it so, in this process."""
+        real, calls = getattr(self.owner, self.name), itertools.count(1)
+
+        def dying(*arguments: Any, **options: Any) -> Any:
+            mine = next(calls) == self.call
+            if mine and self.when == "before":
+                os.kill(os.getpid(), signal.SIGKILL)
+            result = real(*arguments, **options)
+            if mine:
+                os.kill(os.getpid(), signal.SIGKILL)
+            return result
+
+        setattr(self.owner, self.name, dying)
+
+
+class DeathWhileMoving(NamedTuple):
+    """It ends itself before the nth file is moved to its place."""
+
+    call: int
+
+    def arrange(self) -> None:
+        """Make it so, in this process."""
+        move_into = Location.move_into
+
+        def moving(*arguments: Any) -> None:
+            Death(os, "replace", self.call).arrange()
+            move_into(*arguments)
+
+        Location.move_into = moving  # type: ignore[method-assign]
+
+
+PROGRAMS = multiprocessing.get_context("forkserver")
+PROGRAMS.set_forkserver_preload(["tests.splits"])
+
+
+def _die(death: Death | DeathWhileMoving, command: list[str]) -> None:
+    death.arrange()
+    cli.main(command)
+
+
+def run_to_death(death: Death | DeathWhileMoving, command: list[str]) -> None:
+    """Run the program, in a process of its own, until it ends itself there."""
+    program = PROGRAMS.Process(target=_die, args=(death, command))
+    program.start()
+    program.join(60)
+    assert program.exitcode == -signal.SIGKILL

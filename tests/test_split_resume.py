@@ -4,35 +4,35 @@ Some are killed from outside, with all their workers, when something appears in 
 SIGKILL at a line that is named, so that every moment of a commit is tried, however short.
 """
 
-import itertools
 import json
-import multiprocessing
 import os
-import signal
 import subprocess
 import sys
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import distributed
 import psutil
 import pytest
 
-from semdedup import OutputConflictError, SplitResult, cli
+from semdedup import OutputConflictError, SplitResult
 from semdedup.manifest import Manifest
 from semdedup.storage import Location
 from semdedup.video.ledger import Ledger
 from semdedup.video.tree import key_of
 from tests.helpers import NOWHERE, WORKER, files_below, kill, processes_of, stamps, start_scheduler, wait_for
 from tests.splits import (
+    Death,
+    DeathWhileMoving,
     assert_nothing_half_written,
     assert_same_result,
     copy_folder,
     make_folder,
     make_texture,
     result_of,
+    run_to_death,
     splitter,
 )
 
@@ -109,64 +109,10 @@ def start(source: Path, out: Path) -> subprocess.Popen:
         )
 
 
-class Death(NamedTuple):
-    """Where a program ends itself: before or after the nth call of a function."""
-
-    owner: Any
-    name: str
-    call: int
-    when: str = "before"
-
-    def arrange(self) -> None:
-        """Make it so, in this process."""
-        real, calls = getattr(self.owner, self.name), itertools.count(1)
-
-        def dying(*arguments: Any, **options: Any) -> Any:
-            mine = next(calls) == self.call
-            if mine and self.when == "before":
-                os.kill(os.getpid(), signal.SIGKILL)
-            result = real(*arguments, **options)
-            if mine:
-                os.kill(os.getpid(), signal.SIGKILL)
-            return result
-
-        setattr(self.owner, self.name, dying)
-
-
-class DeathWhileMoving(NamedTuple):
-    """It ends itself before the nth file is moved to its place."""
-
-    call: int
-
-    def arrange(self) -> None:
-        """Make it so, in this process."""
-        move_into = Location.move_into
-
-        def moving(*arguments: Any) -> None:
-            Death(os, "replace", self.call).arrange()
-            move_into(*arguments)
-
-        Location.move_into = moving  # type: ignore[method-assign]
-
-
-PROGRAMS = multiprocessing.get_context("forkserver")
-PROGRAMS.set_forkserver_preload(["tests.test_split_resume"])
-
-
-def die(death: Any, command: list[str]) -> None:
-    """The program that ends itself."""
-    death.arrange()
-    cli.main(command)
-
-
 def split_to_death(death: Any, source: Path, out: Path, client: distributed.Client, *flags: str) -> None:
     """Run the program on a cluster that is there, until it ends itself."""
     places = ["--video-dir", str(source), "--output-clip-path", str(out)]
-    command = ["split", *places, *FLAGS, "--scheduler", client.scheduler.address, *flags]
-    program = PROGRAMS.Process(target=die, args=(death, command))
-    program.start()
-    program.join(60)
-    assert program.exitcode == -signal.SIGKILL
+    run_to_death(death, ["split", *places, *FLAGS, "--scheduler", client.scheduler.address, *flags])
 
 
 def noted(out: Path) -> dict[str, list[str]]:

@@ -320,13 +320,13 @@ def _write_part(
     old: dict[str, list[str]] = {}
     for row in videos:
         if row["part"]:
-            old.setdefault(row["part"], []).append(row["video"])
+            old.setdefault(row["part"], []).extend(row["clips"])
         else:
             batch = read_arrow_batch(scratch / ROW_FILES / f"{key_of(row['video'])}.arrow", 0)
             tables.append(pa.Table.from_batches([batch]))
-    for earlier, names in old.items():
+    for earlier, clips in old.items():  # by id: a clip that is only embedded has the video that it was cut from there
         table = read_table(root / folder / earlier).select(schema.names).cast(schema.remove_metadata())
-        tables.append(table.filter(pc.is_in(table["video"], pa.array(names))))
+        tables.append(table.filter(pc.is_in(table["id"], pa.array(clips))))
     rows = pa.concat_tables(tables).sort_by([(key, "ascending") for key in ("video", "start_s", "end_s", "id")])
     groups = (rows.slice(start, ROWS_PER_GROUP) for start in range(0, len(rows), ROWS_PER_GROUP))
     write_batches(scratch / FINAL / folder / name, schema, groups)
