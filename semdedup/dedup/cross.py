@@ -111,8 +111,8 @@ def compare_sets(
             n_blocks, n_spans = count_tasks(session.n_slots, a_values, b_values, b_rows, n_bytes)
             plan_file.write_json({"task_bytes": n_bytes, "n_blocks": n_blocks, "n_spans": n_spans})
         plan = plan_file.read_json()
-        blocks = cut_partitions(b_facts, -(-b_values // plan["n_blocks"]), None)
-        spans = cut_partitions(a_facts, -(-a_values // plan["n_spans"]), None)
+        blocks = cut_partitions(b_facts, b_values // plan["n_blocks"] + 1, None)
+        spans = cut_partitions(a_facts, a_values // plan["n_spans"] + 1, None)
         work_a = Workspace(schema, a.source, scratch / "a", {})
         work_b = Workspace(schema, b.source, scratch / "b", {})
         lengths, n_hashes = _scan(session, work_b, blocks)
@@ -183,7 +183,7 @@ def _inspect(session: Session, found: Embeddings, fields: InputOptions) -> list[
     located = [(found.source.at(file.url), file.url) for file in found.files]
     groups = [located[i : i + FILES_PER_INSPECTION] for i in range(0, len(located), FILES_PER_INSPECTION)]
     inspect = partial(inspect_files, fields.embedding_field, False)
-    results = dict(session.run(f"inspect {found.name}", inspect, groups, unit="groups"))
+    results = dict(session.run("inspect files", inspect, groups, unit="groups"))
     facts = [file for position in sorted(results) for file in results[position][0] if file.n_rows]
     if not facts:
         raise InputError(f"no rows in {found.name}: {len(found.files)} files, all without rows")
