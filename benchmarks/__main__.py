@@ -7,9 +7,15 @@ import platform
 from importlib.metadata import version
 from pathlib import Path
 
-from benchmarks import same_answer, shard, split, whole
+from benchmarks import results, same_answer, shard, split, whole
 
-BENCHMARKS = {"split": split.run, "shard": shard.run, "whole": whole.run, "same_answer": same_answer.run}
+BENCHMARKS = {
+    "split": split.run,
+    "results": results.run,
+    "shard": shard.run,
+    "whole": whole.run,
+    "same_answer": same_answer.run,
+}
 
 
 def machine() -> dict[str, object]:

@@ -119,7 +119,7 @@ def extract(
         verbose: show progress.
 
     Time: a reading of the scores and ids; with `target_fraction`, two more of the scores. Memory of a task: the ids of
-    about 64 MiB of files, twice.
+    about 16 MiB of files, twice.
     """
     chosen = choose_eps(results, eps, target_fraction, storage_options)
     stage = extraction_stage(

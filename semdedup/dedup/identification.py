@@ -21,7 +21,7 @@ from semdedup.manifest import Manifest
 from semdedup.storage import FileInfo, Location, without_storage_options
 from semdedup.tables import open_parquet, write_table
 
-BYTES_PER_GROUP = 64 << 20
+BYTES_PER_GROUP = 16 << 20
 FILES_PER_GROUP = 1000
 
 
