@@ -15,7 +15,7 @@ def test_every_command_and_every_flag_named_in_the_readme_exists() -> None:
     for name in cli.main.commands:
         assert f"semdedup {name}" in README
     known = {flag for command in cli.main.commands.values() for param in command.params for flag in param.opts}
-    for line in re.findall(r"semdedup (?:split|embed|dedup|extract|doctor|demo)(?:[^\n]*\\\n)*[^\n]*", README):
+    for line in re.findall(r"semdedup (?:run|split|embed|dedup|report|extract|leaks|shard|doctor|demo)(?:[^\n]*\\\n)*[^\n]*", README):
         assert set(re.findall(r"--[a-z][a-z-]+", line)) <= known, line
 
 
