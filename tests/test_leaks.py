@@ -25,11 +25,14 @@ from hypothesis import strategies as st
 import semdedup
 from semdedup import (
     BadFileError,
+    CrossStage,
     DuplicateIdError,
+    IdentifyDuplicatesStage,
     InputError,
     LeakResult,
     OutputConflictError,
     ParameterError,
+    Pipeline,
     cli,
     find_leaks,
     write_report,
@@ -275,6 +278,25 @@ def _rows(out: Path) -> list[dict[str, Any]]:
     return read_all_scores(out).to_dict("records")
 
 
+def test_a_b_of_which_no_row_can_be_compared_is_all_quarantined(client: distributed.Client, tmp_path: Path) -> None:
+    a, b = _set(tmp_path / "a", EYE), _set(tmp_path / "b", [[0.0, 0, 0]] * 2)
+    result = leaks(a, b, tmp_path / "out", client)
+    assert (result.leaks, result.clean, result.b_rows, result.quarantined) == (0, 0, 2, {"zero": 2})
+    assert result.pairs() == []
+    assert Path(write_report(str(tmp_path / "out"), verbose=False)).exists()
+
+
+def test_the_stage_runs_alone_and_in_a_pipeline(client: distributed.Client, tmp_path: Path) -> None:
+    a, b = _set(tmp_path / "a", EYE), _set(tmp_path / "b", EYE)
+    cross = CrossStage(against=a, input_path=b, output_path=str(tmp_path / "scores"), verbose=False)
+    identify = IdentifyDuplicatesStage(eps=0, output_path=str(tmp_path / "ids"), verbose=False)
+    Pipeline().add_stage(cross).add_stage(identify).run(client)
+    assert (tmp_path / "scores" / "cluster_0.parquet").exists()
+    assert ids_of(tmp_path / "ids" / "part-0.parquet") == ["b0", "b1", "b2"]
+    with pytest.raises(ParameterError, match="name the embeddings of A"):
+        CrossStage(input_path=b, output_path=str(tmp_path / "other")).run(NOWHERE)
+
+
 def test_an_id_twice_in_a_does_no_harm(client: distributed.Client, tmp_path: Path) -> None:
     a = write_embeddings(tmp_path / "a", [7, 7, 1], np.eye(3, dtype=np.float32), 2)
     b = write_embeddings(tmp_path / "b", [7, 1], np.eye(3, dtype=np.float32)[:2])
@@ -488,7 +510,7 @@ def test_the_command_prints_the_table_and_the_first_leaks(run: Any, sets: Sets, 
     assert "leaks at eps 0.01" in done.output
     told = [text for text in done.output.splitlines() if text.startswith("leak:")]
     assert len(told) == 10
-    assert all(" of B is a" in text and text.endswith("score 1.000000") for text in told)
+    assert all("' of B is 'a" in text and text.endswith("score 1.000000") for text in told)
     refused = run(f"{line.replace('0.01', '0.02')} --quiet")
     assert refused.exit_code == 1
     assert "eps" in refused.output

@@ -55,5 +55,5 @@ def leaks(a: str, b: str, verbose: bool, quiet: bool, dry_run: bool, **flags: An
         result = search.run(cluster=cluster)
         show(result)
         for pair in result.pairs(PAIRS_SHOWN):
-            click.echo(f"leak: {pair.id} of B is {pair.max_id} of A, score {pair.score:.6f}")
+            click.echo(f"leak: {pair.id!r} of B is {pair.max_id!r} of A, score {pair.score:.6f}")
         sys.exit(EXIT_QUARANTINE if result.n_quarantined else 0)

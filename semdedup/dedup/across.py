@@ -142,8 +142,8 @@ def lay_out_block(task: Crossing, item: tuple[int, Partition]) -> dict[str, Any]
 def compare_span(task: Crossing, item: tuple[int, int, Partition]) -> dict[str, Any]:
     """Compare a block of B with the rows of one span of A, which are streamed.
 
-    Memory: the block, twice while it is read; three times `chunk_rows` rows, four times where some are of low information; a
-    batch as it is decoded, and the products of `best_match`.
+    Memory: the block, twice while it is read; three times `chunk_rows` rows, four times where some are of low
+    information; a batch as it is decoded; the products of `best_match`; three times the ids of the matches.
 
     Returns:
         ``rows`` of the span, and how many of them were ``left_out``, by reason.

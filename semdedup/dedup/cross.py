@@ -314,9 +314,8 @@ class CrossStage(Stage):
 
     def check_schema(self, files: Sequence[FileInfo], source: Location) -> None:
         """Refuse what the footers of the first files of both sets show to be wrong."""
-        a = self.find_against()
-        a_facts, b_facts = (self._facts_of_first(found) for found in (a, Embeddings(files, source, self._name)))
-        check_sets(a_facts, b_facts, a.name, self._name, self.fields)
+        a, b = self.find_against(), self._embeddings(files, source)
+        check_sets(self._facts_of_first(a), self._facts_of_first(b), a.name, b.name, self.fields)
 
     def _facts_of_first(self, found: Embeddings) -> list[FileFacts]:
         located = [(found.source.at(file.url), file.url) for file in found.files[:FILES_CHECKED_FIRST]]
@@ -324,12 +323,11 @@ class CrossStage(Stage):
 
     def work(self, session: Session, files: Sequence[FileInfo], source: Location) -> dict[str, Any]:
         """Compare the sets."""
-        b = Embeddings(files, source, self._name)
-        return compare_sets(session, self.find_against(), b, self.fields, self.destination())
+        a, b = self.find_against(), self._embeddings(files, source)
+        return compare_sets(session, a, b, self.fields, self.destination())
 
-    @property
-    def _name(self) -> str:
-        return _names(self.source())
+    def _embeddings(self, files: Sequence[FileInfo], source: Location) -> Embeddings:
+        return Embeddings(files, source, _names(self.source() or [source]))
 
 
 def _names(sources: Sequence[Location]) -> str:
