@@ -200,7 +200,7 @@ class Location:
 
     def write_json(self, value: Any) -> None:
         """Write a JSON file whole."""
-        self.write_bytes(json.dumps(value, indent=1, sort_keys=True).encode())
+        self.write_bytes(json_bytes(value))
 
     @contextlib.contextmanager
     def writing(self) -> Iterator[Path]:
@@ -307,6 +307,11 @@ class Location:
             absent.append(place)
             place = place.parent
         return absent
+
+
+def json_bytes(value: Any) -> bytes:
+    """How JSON is written: sorted, so that the same value gives the same bytes."""
+    return json.dumps(value, indent=1, sort_keys=True).encode()
 
 
 def storage_options_of(kwargs: Mapping[str, Any] | None) -> dict[str, Any]:

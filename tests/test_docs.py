@@ -15,7 +15,8 @@ def test_every_command_and_every_flag_named_in_the_readme_exists() -> None:
     for name in cli.main.commands:
         assert f"semdedup {name}" in README
     known = {flag for command in cli.main.commands.values() for param in command.params for flag in param.opts}
-    for line in re.findall(r"semdedup (?:run|split|embed|dedup|report|extract|leaks|shard|doctor|demo)(?:[^\n]*\\\n)*[^\n]*", README):
+    names = "|".join(cli.main.commands)
+    for line in re.findall(rf"semdedup (?:{names})(?:[^\n]*\\\n)*[^\n]*", README):
         assert set(re.findall(r"--[a-z][a-z-]+", line)) <= known, line
 
 

@@ -22,7 +22,7 @@ import numpy as np
 import pyarrow as pa
 
 from semdedup.errors import ParameterError, StorageError
-from semdedup.storage import Location
+from semdedup.storage import Location, json_bytes
 from semdedup.tables import LOW_INFORMATION, embedding_column, write_arrow
 from semdedup.video.embedders import Embedder, EmbedderSpec, load_embedder, low_information
 from semdedup.video.encoders import usable_encoders
@@ -283,8 +283,8 @@ def _put_in_place(settings: Settings, work: _Work, folder: Path) -> dict[str, An
         with ThreadPoolExecutor(UPLOADS) as pool:
             list(pool.map(lambda clip: _put_clip(settings, note, clip, folder, video.known), clips))
         name = record_name(video.relative_path)
-        (settings.output / CHUNKS / f"{name}_0.json").write_json(chunk_record(note))
-        (settings.output / VIDEOS / f"{name}.json").write_json(video_record(note))
+        _put_json(settings.output / CHUNKS / f"{name}_0.json", chunk_record(note), folder)
+        _put_json(settings.output / VIDEOS / f"{name}.json", video_record(note), folder)
     row = video_row(note)
     (settings.scratch / NOTES / f"{key}.json").write_json(row)
     return row
@@ -298,7 +298,15 @@ def _put_clip(settings: Settings, note: dict[str, Any], clip: dict[str, Any], fo
             (settings.output / PREVIEWS / f"{name}.webp").take(folder / f"{name}.webp")
     meta = settings.output / METAS / ANNOTATION_VERSION / f"{name}.json"
     earlier = meta.read_json() if known and meta.exists() else {}
-    meta.write_json(clip_meta(clip, note, earlier))
+    _put_json(meta, clip_meta(clip, note, earlier), folder)
+
+
+def _put_json(place: Location, value: Any, folder: Path) -> None:
+    """Write a file by way of the work folder: what a kill leaves half-written is left there, and goes with it."""
+    made = folder / f"{uuid.uuid4().hex}.json"
+    with place.errors("write"):
+        made.write_bytes(json_bytes(value))
+    place.take(made)
 
 
 def _rows(settings: Settings, note: dict[str, Any], work: _Work) -> pa.Table:

@@ -1,0 +1,199 @@
+"""`semdedup run`: the whole way with one command."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import tarfile
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import distributed
+import pandas as pd
+import pytest
+from click.testing import CliRunner, Result
+
+from semdedup import InputError, OutputConflictError, ParameterError, VideoDeduplicationWorkflow, cli
+from tests.helpers import NOWHERE, contents, files_below, stamps
+from tests.splits import OWN, make_folder, make_texture, read_rows
+
+SPLIT = {**OWN}
+
+
+@pytest.fixture(scope="module", autouse=True)
+def kept_children() -> Iterator[None]:
+    """The processes that decode are kept from one run to the next, which saves the time to start them."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("semdedup.video.workflow.end_children", int)
+        yield
+
+
+@pytest.fixture(scope="module")
+def videos(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Four videos of two clips each, one of which is a copy of another, and one that is broken."""
+    folder = make_folder(tmp_path_factory.mktemp("videos"), ["a.mp4", "b.mp4", "c.mp4"])
+    make_texture(folder / "copy.mp4", sum(b"a.mp4"), options={"crf": "32"})
+    (folder / "broken.mp4").write_bytes(b"broken")
+    return folder
+
+
+def whole(source: Any, output: Any, **parameters: Any) -> VideoDeduplicationWorkflow:
+    return VideoDeduplicationWorkflow(str(source), str(output), **{"split": SPLIT, "verbose": False, **parameters})
+
+
+def command(client: distributed.Client, *arguments: Any) -> Result:
+    scheduler = ["--scheduler", str(client.scheduler.address), "--quiet"]
+    return CliRunner().invoke(cli.main, ["run", *map(str, arguments), *scheduler])
+
+
+def results(out: Path) -> dict[str, bytes]:
+    """Everything that was written, but the manifests: these have times."""
+    return {name: content for name, content in contents(out).items() if not name.endswith("_manifest.json")}
+
+
+@pytest.fixture(scope="module")
+def done(videos: Path, client: distributed.Client, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    out = tmp_path_factory.mktemp("done") / "out"
+    result = whole(videos, out).run(client)
+    assert (result.shard.clips, result.shard.duplicates, result.shard.kept) == (8, 2, 6)
+    assert (result.dedup.total, result.dedup.duplicates) == (8, 2)
+    assert not result.clean
+    assert client.status == "running"
+    text = str(result)
+    for words in ("in quarantine", "unreadable", "near-duplicates at eps 0.505208", "report.html", "total seconds"):
+        assert words in text
+    return out
+
+
+def test_every_clip_is_in_the_dataset_or_a_duplicate(done: Path) -> None:
+    rows = read_rows(done / "clips").set_index("id")
+    with tarfile.open(done / "dataset" / "00000.tar") as tar:
+        kept = {name.split(".")[0] for name in tar.getnames()}
+    dropped = pd.read_parquet(done / "dataset" / "dropped.parquet").set_index("id")
+    assert kept | set(dropped.index) == set(rows.index)
+    assert not kept & set(dropped.index)
+    for row in dropped.itertuples():
+        assert {rows.loc[row.Index, "video"], rows.loc[row.max_id, "video"]} == {"a.mp4", "copy.mp4"}
+        assert rows.loc[row.Index, "start_s"] == rows.loc[row.max_id, "start_s"]
+    assert sorted(path.name for path in done.iterdir()) == ["clips", "dataset", "dedup", "report.html"]
+    assert "2 of 8 clips are near-duplicates" in (done / "report.html").read_text()
+
+
+def test_a_second_run_changes_nothing(videos: Path, done: Path, client: distributed.Client) -> None:
+    before = stamps(done)
+    result = whole(videos, done).run(client)
+    assert result.split.processed == 0
+    assert result.shard.resumed
+    changed = {Path(name).name for name, when in stamps(done).items() if before.get(name) != when}
+    assert changed <= {"report.html"}
+    assert before.keys() == stamps(done).keys()
+
+
+def test_new_videos_make_the_later_parts_anew_when_that_is_asked_for(
+    videos: Path, done: Path, client: distributed.Client, tmp_path: Path
+) -> None:
+    out = tmp_path / "out"
+    source = tmp_path / "in"
+    make_folder(source, ["a.mp4", "b.mp4"])
+    whole(source, out).run(client)
+    clips = stamps(out / "clips" / "clips")
+    make_folder(source, ["new.mp4"])
+    with pytest.raises(OutputConflictError, match="clear_output=True"):
+        whole(source, out).run(client)
+    result = whole(source, out, clear_output=True).run(client)
+    assert result.shard.clips == 6
+    assert clips.items() <= stamps(out / "clips" / "clips").items(), "clips that were there are not made again"
+    whole(source, tmp_path / "fresh").run(client)
+    assert results(out / "dataset").keys() == results(tmp_path / "fresh" / "dataset").keys()
+    assert (out / "dataset" / "00000.tar").read_bytes() == (tmp_path / "fresh" / "dataset" / "00000.tar").read_bytes()
+    shorter = {**SPLIT, "fixed_stride_split_duration": 1}
+    assert whole(source, out, clear_output=True, split=shorter).run(client).shard.clips == 12
+
+
+def test_flags_and_a_file_say_the_same(videos: Path, done: Path, client: distributed.Client, tmp_path: Path) -> None:
+    told = {"video_dir": str(videos), "output_path": str(tmp_path / "out"), "eps": 0.3, "split": SPLIT}
+    told["shard"] = {"samples_per_shard": 2}
+    config = tmp_path / "run.yaml"
+    config.write_text(json.dumps(told))  # JSON is YAML
+    found = command(client, "--config", config, "--eps", 0.4, "--samples-per-shard", 3, "--n-clusters", 1)
+    assert found.exit_code == 3, found.output
+    assert "near-duplicates at eps 0.4" in found.output
+    assert "broken.mp4: unreadable" in found.output
+    assert len(list((tmp_path / "out" / "dataset").glob("*.tar"))) == 2
+    rows = read_rows(tmp_path / "out" / "clips")
+    assert rows["id"].tolist() == read_rows(done / "clips")["id"].tolist()
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("- a", "must hold a mapping"),
+        ("{", "is no YAML"),
+        ("videos: x", "no such name 'videos'"),
+        ("split: 5", "split must be a mapping"),
+        ("video_dir: x\noutput_path: y\nsplit: {duration: 5}", "split has no parameter 'duration' here"),
+        ("video_dir: x\noutput_path: y\ndedup: {eps: 0.5}", "dedup has no parameter 'eps' here"),
+        ("video_dir: x\noutput_path: y\nshard: {layout: round}", "layout"),
+        ("video_dir: x\noutput_path: y\neps: 2", "eps must lie in"),
+        ("video_dir: x\noutput_path: y\nsplit: {upload_clips: false}", "upload_clips"),
+        ("output_path: y", "--video-dir is not given"),
+    ],
+)
+def test_a_file_that_makes_no_sense_is_refused_before_any_work(text: str, words: str, tmp_path: Path) -> None:
+    (tmp_path / "run.yaml").write_text(text)
+    done = CliRunner().invoke(cli.main, ["run", "--config", str(tmp_path / "run.yaml")])
+    assert done.exit_code == 2, done.output
+    assert words in done.output
+    assert [path.name for path in tmp_path.iterdir()] == ["run.yaml"]
+
+
+def test_inputs_without_clips_are_told(client: distributed.Client, tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="no such path"):
+        whole(tmp_path / "none", tmp_path / "out").run(NOWHERE)
+    (tmp_path / "in").mkdir()
+    (tmp_path / "in" / "broken.mp4").write_bytes(b"broken")
+    with pytest.raises(InputError, match=r"none of the 1 videos gave a clip .*broken\.mp4: unreadable"):
+        whole(tmp_path / "in", tmp_path / "out").run(client)
+    with pytest.raises(ParameterError, match="no parameter 'colour'"):
+        whole(tmp_path / "in", tmp_path / "out", shard={"colour": "red"})
+
+
+def test_a_dry_run_writes_nothing(videos: Path, client: distributed.Client, tmp_path: Path) -> None:
+    found = command(client, "--video-dir", videos, "--output-path", tmp_path / "out", "--dry-run")
+    assert found.exit_code == 0, found.output
+    assert "a.mp4: 4.00 s" in found.output
+    assert "dataset" in found.output
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("moment", ["clips/clips", "dedup", "dataset"])
+def test_a_run_that_is_killed_goes_on_and_gives_the_same(
+    moment: str, videos: Path, client: distributed.Client, tmp_path: Path
+) -> None:
+    out = tmp_path / "out"
+    config = tmp_path / "run.yaml"
+    config.write_text(json.dumps({"video_dir": str(videos), "output_path": str(out), "split": SPLIT}))
+    arguments = ["run", "--config", str(config), "--quiet", "--n-workers", "1", "--backend", "cpu"]
+    started = subprocess.Popen(
+        [sys.executable, "-m", "semdedup.cli", *arguments],
+        start_new_session=True,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
+    deadline = time.monotonic() + 60
+    while not (out / moment).exists() and started.poll() is None:
+        assert time.monotonic() < deadline
+        time.sleep(0.002)
+    os.killpg(started.pid, signal.SIGKILL)
+    started.wait()
+    result = whole(videos, out).run(client)
+    assert (result.shard.clips, result.shard.duplicates) == (8, 2)
+    whole(videos, tmp_path / "fresh").run(client)
+    assert files_below(out) == files_below(tmp_path / "fresh")
+    for part in ("clips/clips", "clips/dct3d_embd_parquet", "dedup/pairwise_results", "dataset"):
+        left, right = results(out / part), results(tmp_path / "fresh" / part)
+        same = {name for name in left if left[name] == right[name]}
+        assert left.keys() - same <= {"manifest.json", "README.md"}, "these tell the path of the input"
