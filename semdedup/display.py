@@ -10,6 +10,11 @@ from rich.console import Console
 from rich.table import Table
 
 
+def one_line(text: str) -> str:
+    """Text of strangers, a file name, say, for a terminal: control characters, new lines too, are written out."""
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
+
+
 class Shown(ABC):
     """A result that consists of named values."""
 

@@ -231,7 +231,7 @@ def test_a_worker_that_dies_while_it_puts_clips_in_place_changes_nothing(
 
         def put(*arguments: Any) -> None:
             begun.append(arguments)
-            if len(begun) == 5:
+            if len(begun) >= 2:
                 os.kill(os.getpid(), signal.SIGKILL)
             real(*arguments)
 

@@ -453,6 +453,18 @@ def test_a_video_that_is_a_clip_already_is_taken_whole(tmp_path: Path) -> None:
     assert spans(clips) == [(0, 1.2)]
 
 
+@pytest.mark.parametrize("start_pts", [0, 900])
+def test_a_recording_behind_another_in_one_file_is_shown_after_it(start_pts: int, tmp_path: Path) -> None:
+    first = make_video(tmp_path / "1.ts", 100, start_pts=start_pts)
+    second = make_video(tmp_path / "2.ts", 50, options={"bf": "2"})
+    (tmp_path / "both.ts").write_bytes(first.read_bytes() + second.read_bytes())
+    clips, outcome = split(tmp_path / "both.ts", tmp_path / "clips", duration_s=2.0, min_length_s=0.5)
+    assert outcome.status == "done"
+    assert spans(clips) == [(0, 2), (2, 4), (4, 6)]
+    found = [read_numbers(clip_path(tmp_path / "clips", clip)) for clip in clips]
+    assert found == [*ranges(0, 50, 100), list(range(50))]
+
+
 def test_a_change_of_size_in_the_middle_is_scaled_to_the_first(tmp_path: Path) -> None:
     """MPEG-TS may change its parameters on the way: a recording of two programmes."""
     parts = [

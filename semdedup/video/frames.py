@@ -11,9 +11,7 @@ import numpy as np
 from av.error import FFmpegError
 from av.video.reformatter import Interpolation
 
-from semdedup.video.source import Timeline, Video, VideoFault, error_text
-
-SECONDS_BACK_IS_A_JUMP = 1.0
+from semdedup.video.source import SECONDS_BACK_IS_A_JUMP, Timeline, Video, VideoFault, error_text
 
 
 @dataclass(frozen=True)
@@ -70,7 +68,7 @@ class Decoder:
         """Time of the next frame: always later than the one before it, whatever the file tells."""
         tick = self.last_tick + self._step if pts is None else pts - self.timeline.origin + self._shift
         if tick <= self.last_tick:
-            if (self.last_tick - tick) * self.timeline.time_base > SECONDS_BACK_IS_A_JUMP:  # two recordings in one file
+            if (self.last_tick - tick) * self.timeline.time_base > SECONDS_BACK_IS_A_JUMP:
                 self._shift += self.last_tick + self._step - tick
                 tick = self.last_tick + self._step
             else:

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from semdedup.display import Shown
+from semdedup.display import Shown, one_line
 from semdedup.video.records import DONE, QUARANTINED, TOO_SHORT, quarantined
 
 MOST_TOLD = 10
@@ -77,6 +77,6 @@ class SplitResult(Shown):
     def faults(self) -> list[str]:
         """What is wrong with the videos in quarantine: a line for each of the first, and how many more there are."""
         bad = [video for video in self.videos if video["status"] == QUARANTINED]
-        lines = [f"{video['video']}: {video['reason']}: {video['detail']}" for video in bad[:MOST_TOLD]]
+        lines = [one_line(f"{video['video']}: {video['reason']}: {video['detail']}") for video in bad[:MOST_TOLD]]
         more = len(bad) - MOST_TOLD
         return [*lines, f"and {more:,} more, in the quarantine"] if more > 0 else lines

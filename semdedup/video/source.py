@@ -53,6 +53,10 @@ LEAST_SHARE_OF_FRAMES = 0.95
 """A video of which fewer of the declared frames come out is truncated. A few are lost where a stream starts midway."""
 
 
+SECONDS_BACK_IS_A_JUMP = 1.0
+"""Where the clock of a file goes back by more, another recording begins, which is shown after the one before it."""
+
+
 class Pulse:
     """Tells when the next sign of life is due."""
 
@@ -228,8 +232,8 @@ class Video:
         rate = stream.average_rate or stream.guessed_rate or Fraction(25)
         step = max(1, round(1 / (rate * base)))
         shown, keys = array("q"), array("q")
-        n_bytes = n_packets = 0
-        end = -(2**62)
+        n_bytes = n_packets = shift = 0
+        end, decoded = -(2**62), None
         fault, pulse = "", Pulse()
         try:
             for packet in self.packets():
@@ -238,7 +242,12 @@ class Video:
                 if packet.has_sidedata("encryption_info"):
                     raise VideoFault("encrypted", f"{self.facts().codec} packets are encrypted")
                 when = packet.pts if packet.pts is not None else packet.dts
-                when = when if when is not None else n_packets * step
+                when = (when if when is not None else n_packets * step) + shift
+                if packet.dts is not None:
+                    if decoded is not None and (decoded - packet.dts) * base > SECONDS_BACK_IS_A_JUMP:
+                        shift += end - when  # two recordings in one file; the decoder goes on in the same way
+                        when = end
+                    decoded = packet.dts
                 n_packets += 1
                 n_bytes += packet.size
                 if packet.is_keyframe:

@@ -12,6 +12,7 @@ from typing import Any
 import distributed
 
 from semdedup.compute import ClusterOptions, Session, open_session
+from semdedup.display import one_line
 from semdedup.errors import IntegrityError, ParameterError
 from semdedup.manifest import FILE_NAME, fingerprint
 from semdedup.progress import Reporter
@@ -119,7 +120,8 @@ class _VideoWorkflow:
             plans = dict(session.run("plan", partial(plan_videos, settings), batches, unit=self.unit))
         n_clips, seconds = 0, 0.0
         for position in range(len(batches)):
-            for name, found in plans[position]:
+            for path, found in plans[position]:
+                name = one_line(path)
                 if isinstance(found, PlannedVideo):
                     n_clips += len(found.spans)
                     seconds += sum(span.duration_s for span in found.spans)
@@ -131,7 +133,7 @@ class _VideoWorkflow:
                         else f"  {name}: {found.timeline.duration_s:.2f} s, too short"
                     )
                 else:
-                    yield f"  {name}: quarantine: {found.reason}: {found.detail}"
+                    yield f"  {name}: quarantine: {found.reason}: {one_line(found.detail)}"
         yield f"{n_clips:,} clips of {seconds:,.1f} s in all"
 
     def _todo(self, files: Sequence[VideoFile]) -> list[VideoFile]:
