@@ -11,7 +11,7 @@ from typing import Any
 import distributed
 
 from semdedup.compute import ClusterOptions, client_for
-from semdedup.dedup.inputs import find_files, recommended_eps
+from semdedup.dedup.inputs import chosen_eps, find_files
 from semdedup.dedup.result import DedupResult
 from semdedup.dedup.workflow import SemanticDeduplicationWorkflow
 from semdedup.display import Shown
@@ -28,7 +28,6 @@ from semdedup.video.workflow import VideoSplitWorkflow
 CLIPS, DEDUP, DATASET = "clips", "dedup", "dataset"
 """Folders of the steps, below the output path; beside them stands the page, ``report.html``."""
 
-DEFAULT_EPS = 0.1
 METADATA = tuple(name for name in ROWS.names if name not in ("id", "embedding", "low_information"))
 """Columns of the clips that the dedup carries along, for those who ask why."""
 
@@ -210,12 +209,8 @@ class VideoDeduplicationWorkflow:
             return self._split(clear_output=True).run(client, cluster=cluster)
 
     def _eps(self, split: SplitResult) -> tuple[float, str]:
-        if self.eps is not None:
-            return self.eps, "given"
         folder = Location.of(split.paths["embeddings"], self.storage_options)
-        files = find_files([folder], "parquet")
-        found = recommended_eps([folder.at(file.url) for file in files], False)
-        return (DEFAULT_EPS, "the default") if found is None else (found, "recommended by the embedder")
+        return chosen_eps(self.eps, [folder.at(file.url) for file in find_files([folder], "parquet")])
 
     def _dedup(self, eps: float) -> SemanticDeduplicationWorkflow:
         embeddings = (self.root / CLIPS / self.split.ledger.kind.folder).url

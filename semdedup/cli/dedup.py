@@ -22,15 +22,13 @@ from semdedup.cli.flags import (
 )
 from semdedup.dedup.extract import choose_eps, extraction_stage
 from semdedup.dedup.extract import extract as write_extraction
-from semdedup.dedup.inputs import find_files, recommended_eps
+from semdedup.dedup.inputs import chosen_eps, find_files
 from semdedup.dedup.layout import COMMAND_LINE
 from semdedup.dedup.pipeline import Pipeline
 from semdedup.dedup.ranking import WHICH_TO_KEEP
 from semdedup.dedup.workflow import SemanticDeduplicationWorkflow
 from semdedup.errors import ParameterError
 from semdedup.storage import Location
-
-DEFAULT_EPS = 0.1
 
 
 @click.command(cls=Command)
@@ -122,12 +120,8 @@ def _thresholds(flags: dict[str, Any], storage: dict[str, Any]) -> tuple[Sequenc
     else:
         locations = [Location.of(path, storage) for path in flags["input_path"]]
         files = find_files(locations, flags["input_filetype"])
-        extract = None
-        if flags["input_filetype"] == "parquet":
-            extract = recommended_eps([locations[0].at(file.url) for file in files], flags["skip_bad_files"])
-        why = "recommended by the embedder, from the Parquet metadata"
-        if extract is None:
-            extract, why = DEFAULT_EPS, "the default; none was given and the input recommends none"
+        told = files if flags["input_filetype"] == "parquet" else []
+        extract, why = chosen_eps(None, [locations[0].at(file.url) for file in told], flags["skip_bad_files"])
     return list(dict.fromkeys([*given, extract])), extract, why
 
 

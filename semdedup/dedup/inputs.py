@@ -12,6 +12,7 @@ import pyarrow as pa
 from semdedup.dedup.embeddings import embedding_element_type
 from semdedup.dedup.ids import id_type
 from semdedup.dedup.ranking import COSINE_DISTANCE, L2_DISTANCE
+from semdedup.dedup.threshold import DEFAULT_EPS, check_eps
 from semdedup.errors import BadFileError, InputError, ParameterError
 from semdedup.storage import FileInfo, Location
 from semdedup.tables import LOW_INFORMATION, RECOMMENDED_EPS, iter_rows, open_parquet
@@ -185,6 +186,16 @@ def recommended_eps(files: Sequence[Location], skip_bad_files: bool = False) -> 
             if not skip_bad_files:
                 raise
     return None
+
+
+def chosen_eps(eps: float | None, files: Sequence[Location], skip_bad_files: bool = False) -> tuple[float, str]:
+    """The threshold, and who chose it: the user, else the embedder of the files, else nobody."""
+    if eps is not None:
+        return check_eps(eps), "given"
+    found = recommended_eps(files, skip_bad_files)
+    if found is not None:
+        return found, "recommended by the embedder, from the Parquet metadata"
+    return DEFAULT_EPS, "the default; none was given and the input recommends none"
 
 
 @dataclass(frozen=True)

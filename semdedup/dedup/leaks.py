@@ -13,19 +13,17 @@ import numpy as np
 
 from semdedup.compute import ClusterOptions
 from semdedup.dedup.cross import CrossStage, told
-from semdedup.dedup.inputs import recommended_eps
+from semdedup.dedup.inputs import chosen_eps, recommended_eps
 from semdedup.dedup.layout import IDENTIFY, PAIRWISE, QUARANTINE, WORKFLOW, below
 from semdedup.dedup.pipeline import Pipeline
 from semdedup.dedup.scores import Pair, Scores
 from semdedup.dedup.stages import IdentifyDuplicatesStage
 from semdedup.dedup.tallies import Nearest
-from semdedup.dedup.threshold import check_eps, duplicate_mask
+from semdedup.dedup.threshold import duplicate_mask
 from semdedup.display import Shown
 from semdedup.manifest import FILE_NAME
 from semdedup.storage import Location, Paths
 from semdedup.tables import LOW_INFORMATION
-
-DEFAULT_EPS = 0.1
 
 
 @dataclass(frozen=True, repr=False)
@@ -174,16 +172,13 @@ class LeakSearch:
 
 
 def _choose_eps(cross: CrossStage, eps: float | None) -> tuple[float, str]:
-    """The threshold, and where it comes from."""
+    """The threshold, and where it comes from: the files of B, or of A, if it is not given."""
     if eps is not None:
-        return check_eps(eps), "given"
+        return chosen_eps(eps, [])
     source = cross.source()[0]
     a, b = cross.find_against(), cross.find_input(cross.source())
-    for first in (source.at(b[0].url), a.source.at(a.files[0].url)):
-        found = recommended_eps([first])
-        if found is not None:
-            return found, "recommended by the embedder, in the Parquet metadata"
-    return DEFAULT_EPS, "the default; none was given and the embeddings recommend none"
+    first = source.at(b[0].url)
+    return chosen_eps(None, [first if recommended_eps([first]) is not None else a.source.at(a.files[0].url)])
 
 
 def find_leaks(

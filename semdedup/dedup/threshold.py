@@ -6,6 +6,9 @@ import numpy as np
 
 from semdedup.errors import ParameterError
 
+DEFAULT_EPS = 0.1
+"""Where nobody chooses: neither the user nor the embedder."""
+
 SCORE = "cosine_sim_score"
 """Column of the scores."""
 

@@ -8,6 +8,7 @@ from typing import Any
 
 from semdedup.dedup.result import DedupResult, load
 from semdedup.dedup.scores import Pair
+from semdedup.dedup.threshold import DEFAULT_EPS
 from semdedup.errors import InputError, OutputConflictError
 from semdedup.manifest import Manifest
 from semdedup.progress import Reporter
@@ -18,7 +19,6 @@ from semdedup.report.survey import DROPPED_SHOWN, THRESHOLDS, Survey, survey
 from semdedup.storage import Location
 from semdedup.video.tree import SUMMARY
 
-DEFAULT_EPS = 0.1
 PAGE = "report.html"
 OURS = b'<meta name="generator" content="semdedup'
 
