@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -12,10 +13,12 @@ from pathlib import Path
 from typing import Any
 
 import distributed
+import fsspec
 import pandas as pd
 import pytest
 from click.testing import CliRunner, Result
 
+import semdedup
 from semdedup import InputError, OutputConflictError, ParameterError, VideoDeduplicationWorkflow, cli
 from tests.helpers import NOWHERE, contents, files_below, stamps
 from tests.splits import OWN, make_folder, make_texture, read_rows
@@ -197,3 +200,25 @@ def test_a_run_that_is_killed_goes_on_and_gives_the_same(
         left, right = results(out / part), results(tmp_path / "fresh" / part)
         same = {name for name in left if left[name] == right[name]}
         assert left.keys() - same <= {"manifest.json", "README.md"}, "these tell the path of the input"
+
+
+def test_the_whole_way_on_an_object_store(
+    videos: Path, done: Path, client: distributed.Client, s3: tuple[str, dict], tmp_path: Path
+) -> None:
+    bucket, options = s3
+    fs = fsspec.filesystem("s3", **options, use_listings_cache=False)
+    fs.put(f"{videos}/", f"{bucket}/videos/", recursive=True)
+    result = whole(f"{bucket}/videos", f"{bucket}/out", storage_options=options).run(client)
+    assert (result.shard.clips, result.shard.duplicates) == (8, 2)
+    page = fs.cat_file(f"{bucket}/out/report.html").decode()
+    pictures = re.compile(r'data:image/jpeg;base64,[^"]+')
+    assert pictures.findall(page) == pictures.findall((done / "report.html").read_text())
+    loaded = semdedup.load(f"{bucket}/out/dedup", storage_options=options)
+    assert loaded.rethreshold(0.9).duplicates == semdedup.load(str(done / "dedup")).rethreshold(0.9).duplicates
+    assert len(list(loaded.groups())) == 2
+    semdedup.plot_curve(f"{bucket}/out/dedup", f"{bucket}/curve.png", storage_options=options)
+    assert fs.cat_file(f"{bucket}/curve.png").startswith(b"\x89PNG")
+    found = semdedup.extract(f"{bucket}/out/dedup", 0.9, client=client, storage_options=options, verbose=False)
+    assert fs.exists(found.paths["ids to keep"] + "/part-0.parquet")
+    secret = options["secret"].encode()
+    assert not [path for path in fs.find(f"{bucket}/out") if secret in fs.cat_file(path)]
