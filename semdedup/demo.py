@@ -155,7 +155,7 @@ def run_demo(output_path: str, cluster: ClusterOptions | None = None, verbose: b
     note = {"scenes": N_SCENES, "copies of each": len(COPIES)}
     if not (root / NOTE).exists() or (root / NOTE).read_json() != {**note, "complete": True}:
         (root / NOTE).write_json(note)
-        make_videos((root / VIDEOS).url, verbose=verbose)
+        make_videos((root / VIDEOS).url, N_SCENES, verbose)
         (root / NOTE).write_json({**note, "complete": True})
     workflow = VideoDeduplicationWorkflow(
         (root / VIDEOS).url,

@@ -347,7 +347,7 @@ FAULTS = {
     "no such algorithm": (f"{SPLIT} --splitting-algorithm random", 2, "'random' is not one of"),
     "no such embedder": (f"{SPLIT} --embedding-algorithm resnet", 2, "'resnet' is not one of"),
     "no such encoder": (f"{SPLIT} --transcode-encoder x264", 2, "'x264' is not one of"),
-    "a model without its folder": (f"{SPLIT} --embedding-algorithm hf", 2, "--model-dir"),
+    "a model without its folder": (f"{SPLIT} --embedding-algorithm hf", 2, r"--model-dir|semdedup\[models\]"),
     "a limit below nothing": (f"{SPLIT} --limit -1", 2, "--limit"),
     "no input": ("split --output-path out", 2, "--video-dir"),
     "no output": ("split --video-dir videos", 2, "--output-clip-path"),
