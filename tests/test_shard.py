@@ -548,7 +548,7 @@ def test_a_stream_that_breaks_leaves_nothing(tmp_path: Path) -> None:
 # The tree of cosmos-curate
 
 
-def test_the_tree_of_cosmos_curate_and_clips_that_fall_in_no_bin(
+def test_the_tree_of_cosmos_curate_has_a_bin_for_every_clip(
     client: distributed.Client, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     make_clips(tmp_path / "in", IDS, embeddings=False)
@@ -561,15 +561,16 @@ def test_the_tree_of_cosmos_curate_and_clips_that_fall_in_no_bin(
     monkeypatch.setattr(workflow, "CLIPS_PER_PARTITION", 13)
     monkeypatch.setattr("semdedup.export.write.TARS_PER_PART", 2)
     result = sharder(tmp_path / "in", tmp_path / "out", layout="cosmos", samples_per_shard=5).run(client)
-    assert result.dropped == {"no_bin_aspect_ratio": 12, "no_bin_duration": 12, "no_bin_metadata": 13}
-    assert result.kept == 23
-    assert len(table(tmp_path / "out" / "dropped.parquet")) == 37
-    wide = "v0/resolution_1080/aspect_ratio_16_9/duration_5_10"
-    tall = "v0/resolution_720/aspect_ratio_9_16/duration_10_30"
-    assert (tmp_path / "out" / "v0" / "wdinfo_list.csv").read_text().splitlines() == [
-        f"{tmp_path}/out/{wide}/wdinfo.json", f"{tmp_path}/out/{tall}/wdinfo.json",
-    ]  # fmt: skip
-    expected = {wide: IDS[5::5], tall: IDS[1::5]}
+    assert (result.dropped, result.kept) == ({}, len(IDS))
+    expected = {
+        "v0/resolution_1080/aspect_ratio_16_9/duration_5_10": IDS[5::5],
+        "v0/resolution_720/aspect_ratio_9_16/duration_10_30": IDS[1::5],
+        "v0/resolution_lt_720/aspect_ratio_1_1/duration_lt_5": IDS[2::5],
+        "v0/resolution_lt_720/aspect_ratio_16_9/duration_5_10": IDS[3::5],
+        "v0/resolution_unknown/aspect_ratio_unknown/duration_unknown": sorted([IDS[0], *IDS[4::5]]),
+    }
+    listed = (tmp_path / "out" / "v0" / "wdinfo_list.csv").read_text().splitlines()
+    assert listed == [f"{tmp_path}/out/{folder}/wdinfo.json" for folder in expected]
     for folder, ids in expected.items():
         info = json.loads((tmp_path / "out" / folder / "wdinfo.json").read_bytes())
         assert info["data_list"][:3] == ["part_000000/000000.tar", "part_000000/000001.tar", "part_000001/000000.tar"]
@@ -588,7 +589,7 @@ def test_the_tree_of_cosmos_curate_and_clips_that_fall_in_no_bin(
     code = re.findall(r"```python\n(.*?)```", (tmp_path / "out" / "README.md").read_text(), re.DOTALL)[0]
     monkeypatch.chdir(tmp_path / "out")
     exec(code + "    seen.append(about['id'])\n", {"seen": (seen := [])})
-    assert sorted(seen) == sorted([*IDS[5::5], *IDS[1::5]])
+    assert sorted(seen) == sorted(IDS)
 
 
 # The command line

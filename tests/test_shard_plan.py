@@ -197,6 +197,8 @@ def test_a_member_of_another_size_than_told_is_an_error() -> None:
 
 # Bins
 
+UNKNOWN = "resolution_unknown/aspect_ratio_unknown/duration_unknown"
+
 
 @pytest.mark.parametrize(
     ("size", "n_frames", "rate", "expected"),
@@ -207,22 +209,21 @@ def test_a_member_of_another_size_than_told_is_an_error() -> None:
         ((719, 719), 750, 25, "resolution_lt_720/aspect_ratio_1_1/duration_10_30"),
         ((640, 480), 751, 25, "resolution_lt_720/aspect_ratio_4_3/duration_30_inf"),
         ((480, 640), 30_000, 29.97, "resolution_lt_720/aspect_ratio_3_4/duration_30_inf"),
-        ((1920, 1080), 124, 25, "no_bin_duration"),
-        ((1001, 100), 250, 25, "no_bin_aspect_ratio"),
-        ((0, 100), 250, 25, "no_bin_metadata"),
-        (("a", 100), 250, 25, "no_bin_metadata"),
-        ((64, 64), 250, 0, "no_bin_metadata"),
+        ((1920, 1080), 124, 25, "resolution_1080/aspect_ratio_16_9/duration_lt_5"),
+        ((1001, 100), 250, 25, "resolution_lt_720/aspect_ratio_16_9/duration_5_10"),
+        ((0, 100), 250, 25, UNKNOWN),
+        (("a", 100), 250, 25, UNKNOWN),
+        ((64, 64), 250, 0, UNKNOWN),
     ],
 )
 def test_the_bin_of_a_clip(size: tuple, n_frames: int, rate: float, expected: str) -> None:
     meta = {"width": size[0], "height": size[1], "num_frames": n_frames, "framerate": rate}
-    number, reason = bin_of(meta)
-    assert (reason or BINS[number]) == expected
+    assert BINS[bin_of(meta)] == expected
 
 
-def test_a_clip_without_metadata_has_no_bin_and_there_are_45_bins() -> None:
-    assert bin_of({}) == (-1, "no_bin_metadata")
-    assert len(set(BINS)) == 45
+def test_a_clip_without_metadata_has_a_bin_and_there_are_61_bins() -> None:
+    assert BINS[bin_of({})] == UNKNOWN
+    assert len(set(BINS)) == 61
 
 
 # JSON

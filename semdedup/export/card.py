@@ -14,9 +14,6 @@ WDINFO, WDINFO_LIST = "wdinfo.json", "wdinfo_list.csv"
 REASONS = {
     "duplicate": "a near-duplicate of a better-ranked clip",
     "empty_file": "the file has no bytes",
-    "no_bin_metadata": "size, frames or rate are not known, so that it falls in no bin",
-    "no_bin_aspect_ratio": "too wide for any bin",
-    "no_bin_duration": "too short for any bin",
 }
 
 

@@ -248,7 +248,7 @@ class Partition:
 
 
 def samples_file(scratch: Location, partition: int) -> Location:
-    """The samples of one partition, `SAMPLES_AT_A_TIME` a chunk; those that fall in no bin have the bin -1."""
+    """The samples of one partition, `SAMPLES_AT_A_TIME` a chunk."""
     return scratch / "samples" / f"{partition}.arrows"
 
 
@@ -290,7 +290,7 @@ def join_partition(task: Join, item: Partition) -> dict[str, Any]:
         }
     )
     counts: Counter[str] = Counter()
-    sizes, bins, unbinned = [], [], []
+    sizes, bins = [], []
 
     def batches() -> Iterator[pa.RecordBatch]:
         embeddings = item.embeddings.read(EMBEDDINGS)
@@ -298,15 +298,13 @@ def join_partition(task: Join, item: Partition) -> dict[str, Any]:
         for start in range(0, len(candidates), SAMPLES_AT_A_TIME):
             chosen = candidates[start : start + SAMPLES_AT_A_TIME]
             vectors = embeddings["embedding"].take(embedded.take(chosen))
-            batch, why_not = _samples(task, rows.take(chosen), vectors, counts)
+            batch = _samples(task, rows.take(chosen), vectors, counts)
             sizes.append(_sizes(batch))
             bins.append(batch.column("bin").to_numpy())
-            unbinned.extend(why_not)
             yield batch
 
     ends = write_chunks(samples_file(task.scratch, item.number), batches())
     save_array(sizes_file(task.scratch, item.number), np.array([_joined(sizes), _joined(bins)], dtype=np.int64))
-    reasons[candidates] = unbinned
     gone = np.flatnonzero(reasons != "")
     dropped = _dropped(rows.take(gone), reasons[gone])
     dropped_ends = write_chunks(dropped_file(task.scratch, item.number), dropped.to_batches())
@@ -347,28 +345,22 @@ def _joined(arrays: Sequence[np.ndarray]) -> np.ndarray:
     return np.concatenate(arrays) if arrays else np.empty(0, dtype=np.int64)
 
 
-def _samples(
-    task: Join, rows: pa.Table, vectors: pa.ChunkedArray, counts: Counter[str]
-) -> tuple[pa.RecordBatch, list[str]]:
-    """Samples of some clips, and why each falls in no bin ("": it does)."""
+def _samples(task: Join, rows: pa.Table, vectors: pa.ChunkedArray, counts: Counter[str]) -> pa.RecordBatch:
+    """Samples of some clips."""
     paths = [os.fsdecode(path) for path in rows["path"].to_pylist()]
     files = [
         task.metas / f"{stem_of(path)}.json" if known else None
         for path, known in zip(paths, rows["has_meta"].to_pylist(), strict=True)
     ]
     ids, scores, max_ids = (rows[name].to_pylist() for name in ("id", "score", "max_id"))
-    contents, bins, reasons = [], [], []
+    contents, bins = [], []
     for i, text in enumerate(read_small(files, task.root.is_local)):
         meta = {} if text is None else _parsed(text, files[i])
-        bin_, reason = bin_of(meta) if task.binned else (0, "")
-        bins.append(bin_)
-        reasons.append(reason)
-        counts["without_meta"] += text is None and not reason
+        bins.append(bin_of(meta) if task.binned else 0)
+        counts["without_meta"] += text is None
         contents.append(sample_json(meta, ids[i], paths[i], scores[i], max_ids[i]))
     npy = [_npy(vector) if task.with_embeddings else None for vector in vectors]
-    counts["without_embedding"] += sum(
-        1 for content, reason in zip(npy, reasons, strict=True) if content is None and not reason
-    )
+    counts["without_embedding"] += sum(content is None for content in npy)
     table = {
         "id": rows["id"],
         "key": pa.array(map(key_of, ids), pa.string()),
@@ -379,7 +371,7 @@ def _samples(
         "json": pa.array(contents, pa.binary()),
         "npy": pa.array(npy, pa.binary()),
     }
-    return pa.table(table).cast(SAMPLES).combine_chunks().to_batches()[0], reasons
+    return pa.table(table).cast(SAMPLES).combine_chunks().to_batches()[0]
 
 
 def _parsed(text: bytes, file: Location | None) -> dict[str, Any]:
