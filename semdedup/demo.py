@@ -7,7 +7,9 @@ letterboxed.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -134,9 +136,12 @@ def make_videos(folder: str | Path, n_scenes: int = N_SCENES, verbose: bool = Fa
     """
     Path(folder).mkdir(parents=True, exist_ok=True)
     paths: list[Path] = []
-    with Reporter(verbose).step("draw and encode", n_scenes, "scenes") as advance:
-        for scene in range(n_scenes):
-            paths += write_versions(Path(folder), scene)
+    with (
+        Reporter(verbose).step("draw and encode", n_scenes, "scenes") as advance,
+        ThreadPoolExecutor(os.cpu_count()) as pool,
+    ):
+        for written in pool.map(lambda scene: write_versions(Path(folder), scene), range(n_scenes)):
+            paths += written
             advance(1)
     return paths
 

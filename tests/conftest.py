@@ -21,6 +21,8 @@ hypothesis.settings.register_profile(
 )
 hypothesis.settings.load_profile("semdedup")
 
+os.environ["COLUMNS"] = "500"  # tables that are printed keep paths on one line, however long those of the tests are
+
 
 @pytest.fixture(params=["cpu", "gpu"])
 def backend(request: pytest.FixtureRequest) -> str:

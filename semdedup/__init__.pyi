@@ -1,0 +1,102 @@
+"""What `semdedup` offers, and where it lives. `__init__.py` imports it from here, when it is first asked for."""
+
+from .compute import ClusterOptions
+from .dedup.cross import CrossStage
+from .dedup.extract import Extraction, extract
+from .dedup.leaks import LeakResult, find_leaks
+from .dedup.pipeline import Pipeline, StageResult
+from .dedup.ranking import RankingStrategy
+from .dedup.read import read_clusters, read_duplicates, read_embeddings, read_scores
+from .dedup.result import DedupResult, load
+from .dedup.scores import Explanation, Group, Pair
+from .dedup.similarity import max_similarity
+from .dedup.stages import IdentifyDuplicatesStage, KMeansStage, PairwiseStage
+from .dedup.workflow import SemanticDeduplicationWorkflow
+from .errors import (
+    BadFileError,
+    ClusterError,
+    DuplicateIdError,
+    InputError,
+    IntegrityError,
+    OutputConflictError,
+    ParameterError,
+    SemdedupError,
+    StorageError,
+)
+from .export.result import ShardResult
+from .export.workflow import ShardWorkflow
+from .report.write import plot_curve, write_report
+from .video.plan import PlanOptions, Span
+from .video.result import SplitResult
+from .video.source import Limits
+from .video.tree import (
+    get_output_path_ce1_embd_parquet,
+    get_output_path_clips,
+    get_output_path_dct3d_embd_parquet,
+    get_output_path_embd_parquet,
+    get_output_path_iv2_embd_parquet,
+    get_output_path_metas,
+    get_output_path_previews,
+    get_output_path_processed_clip_chunks,
+    get_output_path_processed_videos,
+)
+from .video.workflow import VideoEmbedWorkflow, VideoSplitWorkflow
+from .workflow import RunResult, VideoDeduplicationWorkflow
+
+__version__: str
+
+__all__ = [
+    "BadFileError",
+    "ClusterError",
+    "ClusterOptions",
+    "CrossStage",
+    "DedupResult",
+    "DuplicateIdError",
+    "Explanation",
+    "Extraction",
+    "Group",
+    "IdentifyDuplicatesStage",
+    "InputError",
+    "IntegrityError",
+    "KMeansStage",
+    "LeakResult",
+    "Limits",
+    "OutputConflictError",
+    "Pair",
+    "PairwiseStage",
+    "ParameterError",
+    "Pipeline",
+    "PlanOptions",
+    "RankingStrategy",
+    "RunResult",
+    "SemanticDeduplicationWorkflow",
+    "SemdedupError",
+    "ShardResult",
+    "ShardWorkflow",
+    "Span",
+    "SplitResult",
+    "StageResult",
+    "StorageError",
+    "VideoDeduplicationWorkflow",
+    "VideoEmbedWorkflow",
+    "VideoSplitWorkflow",
+    "extract",
+    "find_leaks",
+    "get_output_path_ce1_embd_parquet",
+    "get_output_path_clips",
+    "get_output_path_dct3d_embd_parquet",
+    "get_output_path_embd_parquet",
+    "get_output_path_iv2_embd_parquet",
+    "get_output_path_metas",
+    "get_output_path_previews",
+    "get_output_path_processed_clip_chunks",
+    "get_output_path_processed_videos",
+    "load",
+    "max_similarity",
+    "plot_curve",
+    "read_clusters",
+    "read_duplicates",
+    "read_embeddings",
+    "read_scores",
+    "write_report",
+]
