@@ -21,7 +21,11 @@ hypothesis.settings.register_profile(
 )
 hypothesis.settings.load_profile("semdedup")
 
-os.environ["COLUMNS"] = "500"  # tables that are printed keep paths on one line, however long those of the tests are
+
+@pytest.fixture(autouse=True)
+def wide_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Tables that are printed keep paths on one line, however long those of the tests are."""
+    monkeypatch.setenv("COLUMNS", "500")
 
 
 @pytest.fixture(params=["cpu", "gpu"])

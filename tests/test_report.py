@@ -221,6 +221,25 @@ def test_clips_that_cannot_be_shown_say_why(made: Path, browser: Any, tmp_path: 
     assert seen.quiet()
 
 
+def test_leaks_are_shown_with_the_clips_of_both_sets(
+    made: Path, browser: Any, client: distributed.Client, tmp_path: Path
+) -> None:
+    make_texture(tmp_path / "eval" / "again.mp4", sum(b"b.mp4"), options={"crf": "30"})
+    splitter(tmp_path / "eval", tmp_path / "other").run(client)
+    semdedup.find_leaks(
+        str(made / "clips"), str(tmp_path / "other"), str(tmp_path / "leaks"), client=client, verbose=False
+    )
+    clips = [str(made / "clips"), str(tmp_path / "other")]
+    seen = Seen(browser, semdedup.write_report(str(tmp_path / "leaks"), clips=clips, verbose=False))
+    assert seen.quiet()
+    assert "clip of the other set" in seen.text("#threshold")
+    for group in seen.page.query_selector_all("article.group"):
+        assert group.query_selector(".keptside .source").inner_text() == "b.mp4"
+        assert group.query_selector(".droppedside .source").inner_text() == "again.mp4"
+        assert len(group.query_selector_all("img")) == 2
+    assert len(seen.page.query_selector_all("article.group")) == 2
+
+
 def test_paths_without_scores_or_clips_are_refused(made: Path, tmp_path: Path) -> None:
     with pytest.raises(InputError):
         semdedup.write_report(str(tmp_path), verbose=False)

@@ -12,7 +12,7 @@ from semdedup.report.write import plot_curve, write_report
 
 @click.command(cls=Command)
 @click.argument("results")
-@click.option("--clips", help="Output folder of split, or a folder of MP4 files: for pictures.")
+@click.option("--clips", multiple=True, help="Output of split, or a folder of MP4 files: for pictures. Repeatable.")
 @click.option("--output-path", help="The page to write; RESULTS/report.html by default.")
 @click.option("--eps", type=float, help="Threshold to begin with; that of the results by default, else 0.1.")
 @click.option("--plot", "plot_path", help="Write only the curve, to a .png or .svg file.")
@@ -22,7 +22,7 @@ from semdedup.report.write import plot_curve, write_report
 @output_flags
 def report(
     results: str,
-    clips: str | None,
+    clips: tuple[str, ...],
     output_path: str | None,
     eps: float | None,
     plot_path: str | None,
@@ -48,7 +48,7 @@ def report(
         else:
             page = write_report(
                 results,
-                clips=clips,
+                clips=list(clips) or None,
                 output_path=output_path,
                 eps=eps,
                 storage_options=storage,

@@ -29,12 +29,14 @@ class Background:
         place: the folder of the result.
         quarantine: (what, reason, count) of rows and videos set aside.
         steps: parameters, facts, versions and seconds of each step, as the manifest has them.
+        across: whether the scores are of one set against another, and not within clusters.
         notes: more sentences on what the page leaves out.
     """
 
     place: str
     quarantine: Sequence[tuple[str, str, int]] = ()
     steps: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    across: bool = False
     notes: Sequence[str] = ()
 
 

@@ -50,21 +50,22 @@ class ClipShown:
     url: str = ""
 
 
-def show_clips(ids: Sequence[Any], clips: Location | None, reporter: Reporter) -> dict[Any, ClipShown]:
-    """Look up the clips of these ids in the output of `split`, or a folder of MP4 files; pictures until `MOST_BYTES`.
+def show_clips(ids: Sequence[Any], folders: Sequence[Location], reporter: Reporter) -> dict[Any, ClipShown]:
+    """Look up the clips of these ids in outputs of `split`, or folders of MP4 files; pictures until `MOST_BYTES`.
 
     Clips are decoded in processes of their own, some at a time.
     """
     unique = list(dict.fromkeys(ids))
-    if clips is None:
+    if not folders:
         return {row_id: ClipShown(str(row_id)) for row_id in unique}
-    folder = clips / CLIPS if (clips / CLIPS).is_dir() else clips
-    metas = clips / METAS / ANNOTATION_VERSION
+    places = [
+        (root / CLIPS if (root / CLIPS).is_dir() else root, root / METAS / ANNOTATION_VERSION) for root in folders
+    ]
     shown: dict[Any, ClipShown] = {}
     n_bytes = 0
     try:
         with reporter.step("frame strips", len(unique), "clips") as advance, ThreadPoolExecutor(CHILDREN) as pool:
-            for row_id, clip in zip(unique, pool.map(lambda i: _show(str(i), folder, metas), unique), strict=True):
+            for row_id, clip in zip(unique, pool.map(lambda i: _look_up(str(i), places), unique), strict=True):
                 if n_bytes + len(clip.strip) > MOST_BYTES:
                     clip = ClipShown(clip.id, "", "left out, to keep the page small", clip.metadata, clip.url)
                 n_bytes += len(clip.strip)
@@ -75,16 +76,20 @@ def show_clips(ids: Sequence[Any], clips: Location | None, reporter: Reporter) -
     return shown
 
 
-def _show(name: str, folder: Location, metas: Location) -> ClipShown:
-    meta: Any = None
-    if _is_file_name(name):
+def _look_up(name: str, places: Sequence[tuple[Location, Location]]) -> ClipShown:
+    """The clip of this name, from the first folder that has it."""
+    known = None
+    for folder, metas in places if _is_file_name(name) else ():
         with contextlib.suppress(StorageError, ValueError):
             place = metas / f"{name}.json"
             meta = place.read_json() if place.exists() else None
-    known = meta if isinstance(meta, dict) else None
-    if not _is_file_name(name) or not (folder / f"{name}.mp4").exists():
-        return ClipShown(name, missing="no such clip in the folder", metadata=known)
-    clip = folder / f"{name}.mp4"
+            known = meta if isinstance(meta, dict) else known
+        if (folder / f"{name}.mp4").exists():
+            return _show(name, folder / f"{name}.mp4", known)
+    return ClipShown(name, missing="no such clip in the folder", metadata=known)
+
+
+def _show(name: str, clip: Location, known: Mapping[str, Any] | None) -> ClipShown:
     try:
         with _on_this_machine(clip) as path:
             frames = _sample(path)

@@ -16,7 +16,7 @@ from semdedup.report.page import Background, render
 from semdedup.report.plot import plot_format, write_plot
 from semdedup.report.strips import ClipShown, show_clips
 from semdedup.report.survey import DROPPED_SHOWN, THRESHOLDS, Survey, survey
-from semdedup.storage import Location
+from semdedup.storage import Location, Paths, locations_of
 from semdedup.video.tree import SUMMARY
 
 PAGE = "report.html"
@@ -26,7 +26,7 @@ OURS = b'<meta name="generator" content="semdedup'
 def write_report(
     results: str,
     *,
-    clips: str | None = None,
+    clips: Paths | None = None,
     output_path: str | None = None,
     eps: float | None = None,
     storage_options: Mapping[str, Any] | None = None,
@@ -39,7 +39,8 @@ def write_report(
 
     Args:
         results: folder of a dedup, of either layout, or of tables of scores; local or remote.
-        clips: the output folder of `split`, or a folder of MP4 files, for pictures; None: no pictures.
+        clips: the output folder of `split`, or a folder of MP4 files, for pictures, or a list of those; None: no
+            pictures.
         output_path: the file to write; ``{results}/report.html`` by default.
         eps: the threshold to begin with; that of the result by default, or 0.1.
         storage_options: for fsspec.
@@ -57,19 +58,21 @@ def write_report(
     result = load(results, storage_options=storage_options)
     target = Location.of(output_path or f"{results.rstrip('/')}/{PAGE}", storage_options)
     _check_target(target, overwrite)
-    folder = None if clips is None else Location.of(clips, storage_options)
-    if folder is not None and not folder.is_dir():
-        raise InputError(f"no such folder: {folder}; give the output of split, or a folder of MP4 files")
+    folders = locations_of(clips, {"storage_options": dict(storage_options or {})})
+    for folder in folders:
+        if not folder.is_dir():
+            raise InputError(f"no such folder: {folder}; give the output of split, or a folder of MP4 files")
     assert result.scores is not None
     with reporter.step("scores", None, "tables") as advance:
         found = survey(result.scores, _eps_of(result, eps))
         advance(len(result.scores.files))
-    shown = _look_up(result, found, folder, reporter)
+    shown = _look_up(result, found, folders, reporter)
     background = Background(
         place=str(Location.of(results)),
-        quarantine=_quarantine(result, folder),
+        quarantine=_quarantine(result, folders),
         steps=_steps(Location.of(results, storage_options)),
-        notes=[] if folder else ["no frames of the clips: name their folder with --clips to see them"],
+        across=result.scores.across,
+        notes=[] if folders else ["no frames of the clips: name their folder with --clips to see them"],
     )
     target.write_bytes(render(found, shown, background).encode())
     return str(target)
@@ -106,14 +109,16 @@ def _check_target(target: Location, overwrite: bool) -> None:
         )
 
 
-def _look_up(result: DedupResult, found: Survey, folder: Location | None, reporter: Reporter) -> dict[Any, ClipShown]:
+def _look_up(
+    result: DedupResult, found: Survey, folders: Sequence[Location], reporter: Reporter
+) -> dict[Any, ClipShown]:
     """What is shown of every clip of the sample: borderline pairs first, which are the first to get pictures."""
     assert result.scores is not None
     pairs: list[Pair] = [*found.borderline, *(p for group in found.groups for p in group.dropped[:DROPPED_SHOWN])]
     ids: list[Any] = [row_id for pair in found.borderline for row_id in (pair.max_id, pair.id)]
     for group in found.groups:
         ids += [group.kept, *(pair.id for pair in group.dropped[:DROPPED_SHOWN])]
-    shown = show_clips(ids, folder, reporter)
+    shown = show_clips(ids, folders, reporter)
     kept = [Pair(group.kept, group.kept, 0.0, group.cluster) for group in found.groups]
     known = result.scores.metadata([*pairs, *kept])
     return {
@@ -122,13 +127,14 @@ def _look_up(result: DedupResult, found: Survey, folder: Location | None, report
     }
 
 
-def _quarantine(result: DedupResult, folder: Location | None) -> Sequence[tuple[str, str, int]]:
+def _quarantine(result: DedupResult, folders: Sequence[Location]) -> Sequence[tuple[str, str, int]]:
     rows = [("rows", reason, count) for reason, count in sorted(result.quarantined.items())]
     if result.skipped_files:
         rows.append(("files", "could not be read", len(result.skipped_files)))
-    if folder is not None and (folder / SUMMARY).exists():
-        told = (folder / SUMMARY).read_json().get("quarantined_by_reason", {})
-        rows += [("videos", str(reason), int(count)) for reason, count in sorted(told.items())]
+    for folder in folders:
+        told = (folder / SUMMARY).read_json() if (folder / SUMMARY).exists() else {}
+        by_reason = told.get("quarantined_by_reason", {})
+        rows += [("videos", str(reason), int(count)) for reason, count in sorted(by_reason.items())]
     return rows
 
 
