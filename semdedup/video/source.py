@@ -52,6 +52,9 @@ DURATION_FROM_ZERO = ("matroska", "asf")
 LEAST_SHARE_OF_FRAMES = 0.95
 """A video of which fewer of the declared frames come out is truncated. A few are lost where a stream starts midway."""
 
+FRAMES_MISSED_AT_THE_END = 3
+"""Where packets are fewer than declared frames, as with two fields to a frame, the last must be as late as declared,
+give or take so many frames."""
 
 SECONDS_BACK_IS_A_JUMP = 1.0
 """Where the clock of a file goes back by more, another recording begins, which is shown after the one before it."""
@@ -333,18 +336,19 @@ def shortfall(facts: VideoFacts, timeline: Timeline, n_decoded: int, last_decode
     if declared and n_decoded < declared // 2:  # an edit list that hides most of a video is more likely damage
         return told
     if declared and timeline.n_frames < LEAST_SHARE_OF_FRAMES * declared and timeline.n_frames < declared - 1:
-        return "" if _ends_as_declared(facts, timeline) else told
+        frames_s = min(0.5, FRAMES_MISSED_AT_THE_END / facts.fps) if facts.fps else 0.5
+        return "" if _ends_as_declared(facts, timeline, frames_s) else told
     gap_s = float((timeline.last - last_decoded) * timeline.time_base)
     if gap_s > max(0.5, 0.02 * timeline.duration_s):
         return f"{told}; frames end {gap_s:.2f} s before the last packet"
-    if not facts.audio_codec and not _ends_as_declared(facts, timeline):
+    if not facts.audio_codec and not _ends_as_declared(facts, timeline, 0.5):
         return f"{told}; {timeline.duration_s:.2f} of {facts.declared_duration_s:.2f} declared seconds"
     return ""
 
 
-def _ends_as_declared(facts: VideoFacts, timeline: Timeline) -> bool:
+def _ends_as_declared(facts: VideoFacts, timeline: Timeline, tolerance_s: float) -> bool:
     end_s = timeline.duration_s
     if facts.container.startswith(DURATION_FROM_ZERO):
         end_s += max(0.0, float(timeline.origin * timeline.time_base))
     missing_s = facts.declared_duration_s - end_s
-    return missing_s <= max(0.5, 0.02 * facts.declared_duration_s)
+    return missing_s <= max(tolerance_s, 0.02 * facts.declared_duration_s)
