@@ -115,6 +115,15 @@ def test_groups_hold_every_duplicate_once_under_a_row_that_is_kept(
             assert way == group.kept
 
 
+@pytest.mark.parametrize("length", [1, 2, 3, 7])
+def test_rows_that_point_at_each_other_in_a_circle_are_still_told_once(tmp_path: Path, length: int) -> None:
+    ids = [f"c{i}" for i in range(length)]
+    others = ids[1:] + ids[:1]
+    ring = pd.DataFrame({"id": [*ids, "t"], "max_id": [*others, "c0"], "cosine_sim_score": [0.95] * (length + 1)})
+    groups = list(write_scores(tmp_path / "scores", [ring]).groups(0.1))
+    assert sorted(pair.id for group in groups for pair in group.dropped) == sorted([*ids, "t"])
+
+
 @pytest.fixture(scope="module")
 def result(client, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, semdedup.DedupResult]:
     folder = tmp_path_factory.mktemp("result")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -211,21 +212,27 @@ class Scores:
         """
         check_eps(eps)
         for file in self.files if files is None else files:
-            cluster = _cluster_of(file)
-            pairs: dict[Any, Pair] = {}
-            for _, batch in Scores((file,), self.source).batches(["id", "max_id", SCORE]):
-                few = batch.filter(pa.array(duplicate_mask(_scores_of(batch), eps)))
-                columns = (few.column(name).to_pylist() for name in ("id", "max_id", SCORE))
-                pairs |= {
-                    row_id: Pair(row_id, max_id, score, cluster) for row_id, max_id, score in zip(*columns, strict=True)
-                }
-            members: dict[Any, list[Pair]] = {}
-            witnesses: dict[Any, Any] = {}
-            for pair in pairs.values():
-                kept = pair.max_id if self.across else _witness(pair.id, pairs, witnesses)
-                members.setdefault(kept, []).append(pair)
-            for kept, dropped in members.items():
-                yield Group(kept, tuple(sorted(dropped, key=lambda pair: (-pair.score, pair.id))), cluster)
+            columns = ["id", "max_id", SCORE]
+            found = [
+                batch.filter(pa.array(duplicate_mask(_scores_of(batch), eps)))
+                for _, batch in Scores((file,), self.source).batches(columns)
+            ]
+            if any(map(len, found)):
+                yield from self._groups_of(pa.Table.from_batches(found), _cluster_of(file))
+
+    def _groups_of(self, duplicates: pa.Table, cluster: int) -> Iterator[Group]:
+        """The duplicates of one cluster, sorted into groups, in the order in which their kept rows first come."""
+        ids, max_ids = (_wide(duplicates.column(name)) for name in ("id", "max_id"))
+        kept = max_ids if self.across else max_ids.take(pa.array(_ends(ids, max_ids)))
+        encoded = kept.dictionary_encode()
+        table = pa.table({"id": ids, "max_id": max_ids, SCORE: duplicates.column(SCORE), "group": encoded.indices})
+        by_group = table.sort_by([("group", "ascending"), (SCORE, "descending"), ("id", "ascending")])
+        edges = np.bincount(encoded.indices.to_numpy(), minlength=len(encoded.dictionary)).cumsum()
+        for number, (start, stop) in enumerate(itertools.pairwise([0, *edges.tolist()])):
+            rows = by_group.slice(start, stop - start)
+            columns = (rows.column(name).to_pylist() for name in ("id", "max_id", SCORE))
+            pairs = (Pair(row_id, max_id, score, cluster) for row_id, max_id, score in zip(*columns, strict=True))
+            yield Group(encoded.dictionary[number].as_py(), tuple(pairs), cluster)
 
     def explain(self, row_id: Any, eps: float | None) -> Explanation:
         """What a row duplicates, and why. Time: a reading of the ids, and of one cluster's metadata.
@@ -305,16 +312,23 @@ def _pair(batch: pa.RecordBatch, row: int, cluster: int) -> Pair:
     return Pair(row_id, max_id, score, cluster)
 
 
-def _witness(start: Any, pairs: Mapping[Any, Pair], known: dict[Any, Any]) -> Any:
-    """The kept row at the end of the way from duplicate to better-ranked duplicate; remembered for all on the way."""
-    way: dict[Any, None] = {}
-    current = start
-    while current in pairs and current not in known and current not in way:  # tables of others may go in circles
-        way[current] = None
-        current = pairs[current].max_id
-    end = known.get(current, current)
-    known.update(dict.fromkeys(way, end))
-    return end
+def _wide(column: pa.ChunkedArray) -> pa.Array:
+    """A column of ids as one array; text with 64-bit offsets, for more than 2 GiB of it."""
+    return (column.cast(pa.large_string()) if pa.types.is_string(column.type) else column).combine_chunks()
+
+
+def _ends(ids: pa.Array, max_ids: pa.Array) -> np.ndarray:
+    """For each duplicate the last one on the way to a row that is kept, (n,) int64: the position of one whose match is
+    no duplicate. Every step looks twice as far. (Tables of others may go in circles: then it is any on the circle.)"""
+    own = np.arange(len(ids))
+    following = pc.fill_null(pc.index_in(max_ids, value_set=ids), -1).to_numpy().astype(np.int64)
+    following = np.where(following < 0, own, following)
+    for _ in range(len(ids).bit_length()):
+        further = following[following]
+        if (further == following).all():
+            break
+        following = further
+    return following
 
 
 def _bin_of_rank(counts: np.ndarray, rank: int) -> tuple[int, int]:
