@@ -193,6 +193,11 @@ class Manifest:
         record = {**self.steps[step], "status": "committed", "files": sorted(files), "facts": dict(facts)}
         self._write({**self.steps, step: {**record, "versions": versions()}})
 
+    @property
+    def every_step(self) -> Mapping[str, Mapping[str, Any]]:
+        """Records of all steps that a result is made of, those below another root too."""
+        return {**self.cache.get("steps", {}), **self.steps}
+
     def note_seconds(self, step: str, seconds: float) -> None:
         """Put on record how long the run took that completed a step. One that was resumed took longer in all."""
         self._write({**self.steps, step: {**self.steps[step], "seconds": round(seconds, 3)}})

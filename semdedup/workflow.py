@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -251,12 +251,7 @@ class VideoDeduplicationWorkflow:
 
 
 def _check_names(part: str, given: Mapping[str, Any]) -> None:
-    known = known_parameters(part)
+    known = [name for name in inspect.signature(WORKFLOWS[part]).parameters if name not in OURS]
     for name in given:
         if name not in known:
             raise ParameterError(f"{part} has no parameter {name!r} here; it has {', '.join(known)}")
-
-
-def known_parameters(part: str) -> Sequence[str]:
-    """Names of the parameters that may be given for a part."""
-    return [name for name in inspect.signature(WORKFLOWS[part]).parameters if name not in OURS]

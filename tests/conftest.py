@@ -28,6 +28,14 @@ def wide_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("COLUMNS", "500")
 
 
+@pytest.fixture(scope="module")
+def kept_children() -> Iterator[None]:
+    """The processes that decode are kept from one run to the next, which saves the time to start them."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("semdedup.video.workflow.end_children", int)
+        yield
+
+
 @pytest.fixture(params=["cpu", "gpu"])
 def backend(request: pytest.FixtureRequest) -> str:
     """Every backend that is present. With SEMDEDUP_REQUIRE_GPU=1 a missing GPU fails instead of skipping."""

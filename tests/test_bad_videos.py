@@ -46,14 +46,6 @@ from tests.videos import (
 pytestmark = pytest.mark.usefixtures("kept_children")
 
 
-@pytest.fixture(scope="module")
-def kept_children() -> Iterator[None]:
-    """The processes that decode are kept from one run to the next, which saves the time to start them."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("semdedup.video.workflow.end_children", int)
-        yield
-
-
 LIMITS = Limits(max_pixels=320 * 240, max_frames=400, timeout_s=4)
 FAST_START = {"movflags": "faststart"}
 CENC = {

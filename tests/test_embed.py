@@ -3,7 +3,6 @@
 import json
 import os
 import shutil
-from collections.abc import Iterator
 from pathlib import Path
 
 import distributed
@@ -33,12 +32,7 @@ from tests.videos import DCT3D, flat, make_video, read_frames, split
 CLIPS = ("a.mp4", "below/b.mkv", "c.webm")
 
 
-@pytest.fixture(scope="module", autouse=True)
-def kept_children() -> Iterator[None]:
-    """The processes that decode are kept from one run to the next, which saves the time to start them."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("semdedup.video.workflow.end_children", int)
-        yield
+pytestmark = pytest.mark.usefixtures("kept_children")
 
 
 @pytest.fixture(scope="module")

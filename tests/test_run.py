@@ -8,7 +8,6 @@ import subprocess
 import sys
 import tarfile
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -26,12 +25,7 @@ from tests.splits import OWN, make_folder, make_texture, read_rows
 SPLIT = {**OWN}
 
 
-@pytest.fixture(scope="module", autouse=True)
-def kept_children() -> Iterator[None]:
-    """The processes that decode are kept from one run to the next, which saves the time to start them."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("semdedup.video.workflow.end_children", int)
-        yield
+pytestmark = pytest.mark.usefixtures("kept_children")
 
 
 @pytest.fixture(scope="module")

@@ -5,7 +5,7 @@ import re
 import shlex
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import distributed
@@ -39,12 +39,7 @@ EMBED = "embed --input-clip-path done"
 Run = Callable[..., Result]
 
 
-@pytest.fixture(scope="module", autouse=True)
-def kept_children() -> Iterator[None]:
-    """The processes that decode are kept from one run to the next, which saves the time to start them."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("semdedup.video.workflow.end_children", int)
-        yield
+pytestmark = pytest.mark.usefixtures("kept_children")
 
 
 @pytest.fixture(scope="module")

@@ -51,12 +51,7 @@ FLAGS = (
 NOTES = "_scratch/split-*/notes"
 
 
-@pytest.fixture(scope="module", autouse=True)
-def kept_children() -> Iterator[None]:
-    """The processes that decode are kept from one run to the next, which saves the time to start them."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("semdedup.video.workflow.end_children", int)
-        yield
+pytestmark = pytest.mark.usefixtures("kept_children")
 
 
 @pytest.fixture(scope="module")

@@ -4,7 +4,6 @@ import io
 import json
 import logging
 import shlex
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -41,12 +40,7 @@ FLAGS = "--fixed-stride-split-duration 2 --fixed-stride-min-clip-length-s 1 --tr
 Bucket = tuple[str, dict]
 
 
-@pytest.fixture(scope="module", autouse=True)
-def kept_children() -> Iterator[None]:
-    """The processes that decode are kept from one run to the next, which saves the time to start them."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("semdedup.video.workflow.end_children", int)
-        yield
+pytestmark = pytest.mark.usefixtures("kept_children")
 
 
 @pytest.fixture(scope="module")

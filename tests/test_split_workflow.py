@@ -4,7 +4,6 @@ import json
 import os
 import shutil
 from collections import Counter
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -36,14 +35,6 @@ from tests.splits import (
 from tests.videos import DCT3D, flat, make_video, probe, read_frames, split
 
 pytestmark = pytest.mark.usefixtures("kept_children")
-
-
-@pytest.fixture(scope="module")
-def kept_children() -> Iterator[None]:
-    """The processes that decode are kept from one run to the next, which saves the time to start them."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("semdedup.video.workflow.end_children", int)
-        yield
 
 
 NAMES = ("a.mp4", "below/b.mp4", "c.mp4")

@@ -14,13 +14,15 @@ from semdedup.cli.flags import (
     ManyValues,
     cluster_flags,
     cluster_of,
+    n_clusters_of,
     output_flags,
     show,
+    show_plan,
     storage_flags,
     storage_of,
     told_errors,
 )
-from semdedup.dedup.extract import choose_eps, extraction_stage
+from semdedup.dedup.extract import eps_to_extract, extraction_stage
 from semdedup.dedup.extract import extract as write_extraction
 from semdedup.dedup.inputs import chosen_eps, find_files
 from semdedup.dedup.layout import COMMAND_LINE
@@ -79,7 +81,7 @@ def dedup(verbose: bool, quiet: bool, dry_run: bool, **flags: Any) -> None:
         kwargs = {"storage_options": storage}
         workflow = SemanticDeduplicationWorkflow(
             input_path=list(flags.pop("input_path")),
-            n_clusters=_n_clusters(flags.pop("n_clusters")),
+            n_clusters=n_clusters_of(flags.pop("n_clusters")),
             metadata_fields=flags.pop("metadata_fields"),
             clear_output=flags.pop("overwrite"),
             eps=extract,
@@ -91,20 +93,13 @@ def dedup(verbose: bool, quiet: bool, dry_run: bool, **flags: Any) -> None:
             **flags,
         )
         if dry_run:
-            click.echo("\n".join(workflow.describe()))
+            show_plan(workflow.describe())
             return
         result = workflow.run(cluster=cluster)
         show(result)
         for reason in result.skipped_files[:10]:
             click.echo(f"skipped: {reason}", err=True)
         sys.exit(EXIT_QUARANTINE if result.n_quarantined or result.skipped_files else 0)
-
-
-def _n_clusters(text: str) -> int | str:
-    try:
-        return int(text)
-    except ValueError:
-        return text  # the library accepts "auto" and says so of anything else
 
 
 def _thresholds(flags: dict[str, Any], storage: dict[str, Any]) -> tuple[Sequence[float], float, str]:
@@ -155,10 +150,10 @@ def extract(
     """
     with told_errors(verbose):
         cluster, storage = cluster_of(flags), storage_of(flags)
-        chosen = choose_eps(results, eps, target_fraction, storage)
+        chosen = eps_to_extract(results, eps, target_fraction, storage)
         options: dict[str, Any] = {"storage_options": storage, "clear_output": overwrite, "verbose": not quiet}
         if dry_run:
             stage = extraction_stage(results, chosen, output_path, **options)
-            click.echo("\n".join(Pipeline("extract").add_stage(stage).describe()))
+            show_plan(Pipeline("extract").add_stage(stage).describe())
         else:
             show(write_extraction(results, chosen, output_path, cluster=cluster, **options))

@@ -5,8 +5,8 @@ from __future__ import annotations
 import contextlib
 import json
 import sys
-from collections.abc import Callable, Iterator
-from typing import Any
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import Any, NoReturn
 
 import click
 from rich.console import Console
@@ -122,6 +122,28 @@ def told_errors(verbose: bool) -> Iterator[None]:
             raise
         click.secho(f"error: {error}", fg="red", err=True)
         sys.exit(EXIT_USAGE if isinstance(error, ParameterError) else EXIT_FAILED)
+
+
+def n_clusters_of(text: str) -> int | str:
+    """What ``--n-clusters`` means: the library accepts a number or "auto", and says so of anything else."""
+    try:
+        return int(text)
+    except ValueError:
+        return text
+
+
+def show_plan(lines: Iterable[str]) -> None:
+    """Print what a run would do, line by line as it is found out."""
+    for line in lines:
+        click.echo(line)
+
+
+def show_and_exit(result: Shown, faults: Sequence[str], clean: bool) -> NoReturn:
+    """Print a result and what is wrong with some of its videos, and end with the status that tells of a quarantine."""
+    show(result)
+    for fault in faults:
+        click.echo(f"quarantine: {fault}", err=True)
+    sys.exit(0 if clean else EXIT_QUARANTINE)
 
 
 def show(result: Shown) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -11,13 +10,14 @@ import click
 import yaml
 
 from semdedup.cli.flags import (
-    EXIT_QUARANTINE,
     Command,
     ManyValues,
     cluster_flags,
     cluster_of,
+    n_clusters_of,
     output_flags,
-    show,
+    show_and_exit,
+    show_plan,
     storage_flags,
     storage_of,
     told_errors,
@@ -101,8 +101,8 @@ def run(
             if value is not None:
                 parts[part][name] = value
         clusters = parts["dedup"].get("n_clusters")
-        if isinstance(clusters, str) and clusters.isdigit():
-            parts["dedup"]["n_clusters"] = int(clusters)
+        if isinstance(clusters, str):
+            parts["dedup"]["n_clusters"] = n_clusters_of(clusters)
         workflow = VideoDeduplicationWorkflow(
             _given(list(input_path) or told.get("video_dir"), "--video-dir", "video_dir"),
             _given(output_path or told.get("output_path"), "--output-path", "output_path"),
@@ -113,14 +113,10 @@ def run(
             **parts,
         )
         if dry_run:
-            for line in workflow.plan(cluster=cluster):
-                click.echo(line)
+            show_plan(workflow.plan(cluster=cluster))
             return
         result = workflow.run(cluster=cluster)
-        show(result)
-        for fault in result.split.faults():
-            click.echo(f"quarantine: {fault}", err=True)
-        sys.exit(0 if result.clean else EXIT_QUARANTINE)
+        show_and_exit(result, result.split.faults(), result.clean)
 
 
 def _given(value: Any, flag: str, key: str) -> Any:

@@ -12,6 +12,7 @@ from semdedup.cli.flags import (
     cluster_of,
     output_flags,
     show,
+    show_plan,
     storage_flags,
     storage_of,
     told_errors,
@@ -72,7 +73,6 @@ def shard(verbose: bool, quiet: bool, dry_run: bool, **flags: Any) -> None:
             **flags,
         )
         if dry_run:
-            for line in workflow.plan(cluster=cluster):
-                click.echo(line)
+            show_plan(workflow.plan(cluster=cluster))
             return
         show(workflow.run(cluster=cluster))

@@ -2,20 +2,19 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Callable
 from typing import Any
 
 import click
 
 from semdedup.cli.flags import (
-    EXIT_QUARANTINE,
     Command,
     ManyValues,
     cluster_flags,
     cluster_of,
     output_flags,
-    show,
+    show_and_exit,
+    show_plan,
     storage_flags,
     storage_of,
     told_errors,
@@ -150,11 +149,7 @@ def _run_videos(
         **flags,
     )
     if dry_run:
-        for line in made.plan(cluster=cluster):
-            click.echo(line)
+        show_plan(made.plan(cluster=cluster))
         return
     result = made.run(cluster=cluster)
-    show(result)
-    for fault in result.faults():
-        click.echo(f"quarantine: {fault}", err=True)
-    sys.exit(EXIT_QUARANTINE if result.quarantined else 0)
+    show_and_exit(result, result.faults(), not result.quarantined)

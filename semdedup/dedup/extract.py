@@ -15,7 +15,6 @@ from semdedup.dedup.result import load
 from semdedup.dedup.stages import IdentifyDuplicatesStage
 from semdedup.display import Shown
 from semdedup.errors import ParameterError
-from semdedup.storage import Location
 
 KEPT = "kept"
 
@@ -52,7 +51,7 @@ class Extraction(Shown):
         ]
 
 
-def choose_eps(
+def eps_to_extract(
     results: str,
     eps: float | None,
     target_fraction: float | None,
@@ -121,12 +120,12 @@ def extract(
     Time: a reading of the scores and ids; with `target_fraction`, two more of the scores. Memory of a task: the ids of
     about 16 MiB of files, twice.
     """
-    chosen = choose_eps(results, eps, target_fraction, storage_options)
+    chosen = eps_to_extract(results, eps, target_fraction, storage_options)
     stage = extraction_stage(
         results, chosen, output_path, storage_options=storage_options, clear_output=clear_output, verbose=verbose
     )
     (found,) = Pipeline("extract").add_stage(stage).run(client, cluster=cluster)
-    root = Location.of(str(stage.output_path))
+    root = stage.destination().root
     paths = {
         "ids to drop": root / WORKFLOW.duplicates,
         "ids to keep": root / KEPT,

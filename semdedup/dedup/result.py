@@ -147,7 +147,7 @@ def load(path: str, *, storage_options: Mapping[str, Any] | None = None) -> Dedu
     """
     root = Location.of(path, storage_options)
     manifest = Manifest(root)
-    steps = {**manifest.cache.get("steps", {}), **manifest.steps}
+    steps = manifest.every_step
     clustered, compared = steps.get(KMEANS, {}).get("facts", {}), steps.get(PAIRWISE, {})
     found = Scores.of(root.at(manifest.cache["root"]) if "root" in manifest.cache else root)
     scores = replace(found, across=any(name.startswith(AGAINST) for name in compared.get("parameters", ())))

@@ -5,11 +5,9 @@ from __future__ import annotations
 import base64
 import contextlib
 import io
-import tempfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -18,6 +16,7 @@ from PIL import Image
 from semdedup.errors import StorageError
 from semdedup.progress import Reporter
 from semdedup.storage import Location
+from semdedup.video.inputs import Unreadable, local_copy
 from semdedup.video.isolation import ChildDied, ChildTimeout, borrowed_child, end_children
 from semdedup.video.source import Limits
 from semdedup.video.split import ClipMade, Sampling, SplitJob, split_video
@@ -91,10 +90,10 @@ def _look_up(name: str, places: Sequence[tuple[Location, Location]]) -> ClipShow
 
 def _show(name: str, clip: Location, known: Mapping[str, Any] | None) -> ClipShown:
     try:
-        with _on_this_machine(clip) as path:
+        with local_copy(clip) as path:
             frames = _sample(path)
-    except StorageError as error:
-        return ClipShown(name, missing=str(error), metadata=known)
+    except (StorageError, Unreadable) as error:
+        return ClipShown(name, missing=f"cannot be read: {error}", metadata=known)
     except (ChildDied, ChildTimeout) as error:
         return ClipShown(name, missing=f"cannot be decoded: {error}", metadata=known, url=clip.url)
     if isinstance(frames, str):
@@ -105,17 +104,6 @@ def _show(name: str, clip: Location, known: Mapping[str, Any] | None) -> ClipSho
 def _is_file_name(name: str) -> bool:
     """Whether an id can be the name of a file below a folder, and of no other one."""
     return bool(name) and "/" not in name and "\0" not in name and len(name.encode()) <= 250
-
-
-@contextlib.contextmanager
-def _on_this_machine(clip: Location) -> Iterator[str]:
-    if clip.is_local:
-        yield clip.url
-        return
-    with tempfile.TemporaryDirectory(prefix="semdedup-") as folder:
-        path = Path(folder, "clip.mp4")
-        clip.fetch(path)
-        yield str(path)
 
 
 def _sample(path: str) -> np.ndarray | str:

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
+from semdedup.dedup.layout import STEPS
 from semdedup.dedup.result import DedupResult, load
 from semdedup.dedup.scores import Pair
 from semdedup.dedup.threshold import DEFAULT_EPS
@@ -140,7 +141,5 @@ def _quarantine(result: DedupResult, folders: Sequence[Location]) -> Sequence[tu
 
 def _steps(root: Location) -> dict[str, Mapping[str, Any]]:
     """What the manifest has on record, in the order of the work."""
-    manifest = Manifest(root)
-    steps = {**manifest.cache.get("steps", {}), **manifest.steps}
-    order = ("kmeans", "pairwise", "identify")
-    return {name: steps[name] for name in sorted(steps, key=lambda n: (order.index(n) if n in order else -1, n))}
+    steps = Manifest(root).every_step
+    return {name: steps[name] for name in sorted(steps, key=lambda n: (STEPS.index(n) if n in STEPS else -1, n))}

@@ -28,21 +28,20 @@ class Sound:
 class AudioTrack:
     """The first audio track of a video, read forward.
 
-    A track that cannot be read or decoded falls silent, and `lost` tells why: its video is good all the same.
+    A track that cannot be read or decoded falls silent: its video is good all the same.
     """
 
     def __init__(self, path: str, limits: Limits, copy_always: bool = False) -> None:
         self.container = open_container(path, limits)
         audio = self.container.streams.audio
         self.stream = audio[0] if audio else None
-        self.lost = ""
         self.copied = True
         self._ahead: Sound | None = None
         self._sounds: Iterator[Sound] = iter(())
         if self.stream is not None:
             context = self.stream.codec_context
             if context is None:
-                self.stream, self.lost = None, "no decoder for the audio"
+                self.stream = None  # there is no decoder for it
                 return
             from_ready = self.container.format.name.split(",")[0] in COPIED_FROM
             self.copied = copy_always or (context.codec.canonical_name in COPIED and from_ready)
@@ -74,5 +73,5 @@ class AudioTrack:
                     for frame in packet.decode():
                         if frame.time is not None:
                             yield Sound(frame.time, frame)
-        except (FFmpegError, ValueError) as error:
-            self.lost = str(error)
+        except (FFmpegError, ValueError):
+            return

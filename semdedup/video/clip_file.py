@@ -61,7 +61,7 @@ class ClipFile:
                 self.abort()
                 if not with_sound:
                     raise VideoFault("decode_error", f"the clip cannot be written: {error}") from error
-                self.audio.lost, with_sound = str(error), False
+                with_sound = False
 
     def _add_sound(self) -> Any:
         source: Any = self.audio.stream
@@ -93,7 +93,6 @@ class ClipFile:
         except (FFmpegError, ValueError) as error:
             if getattr(error, "errno", None) in OUR_FAULT:
                 raise
-            self.audio.lost = str(error)
 
     def _mux_sound(self, sound: Sound, zero_s: float) -> None:
         content: Any = sound.content

@@ -1,12 +1,16 @@
-"""The videos of the input: which files there are, and by which names they go."""
+"""The videos of the input: which files there are, by which names they go, and a path to open each by."""
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
-from collections.abc import Iterable, Sequence
+import stat
+import tempfile
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
 
-from semdedup.errors import InputError
+from semdedup.errors import InputError, StorageError
 from semdedup.storage import FileInfo, Location
 from semdedup.video.records import VideoFile
 from semdedup.video.source import EXTENSIONS
@@ -70,6 +74,38 @@ def _listed(path: Location) -> tuple[str, list[FileInfo]]:
         raise InputError(f"no such path: {path}")
     fixed = path.url[: PATTERN.search(path.url).start()]  # type: ignore[union-attr]
     return fixed.rsplit("/", 1)[0], files
+
+
+class Unreadable(Exception):
+    """A file that is listed and cannot be opened."""
+
+
+@contextlib.contextmanager
+def local_copy(video: Location) -> Iterator[str]:
+    """The path of a video on this machine: its own, or that of a copy for the time of the block.
+
+    Raises:
+        Unreadable: it is no regular file, or may not be read, or is gone.
+    """
+    if video.is_local:
+        try:
+            if not stat.S_ISREG(os.stat(video.url).st_mode):
+                raise Unreadable("not a regular file")
+            with open(video.url, "rb"):
+                pass
+        except OSError as error:
+            raise Unreadable(error.strerror or str(error)) from error
+        yield video.url
+        return
+    with tempfile.TemporaryDirectory(prefix="semdedup-") as folder:
+        path = Path(folder, "video")
+        try:
+            video.fetch(path)
+        except StorageError as error:
+            if isinstance(error.__cause__, (FileNotFoundError, PermissionError)):
+                raise Unreadable(str(error.__cause__)) from error
+            raise
+        yield str(path)
 
 
 def printable(name: str) -> str:

@@ -7,9 +7,7 @@ killed before leaves files that are whole, and that doing it again replaces by t
 from __future__ import annotations
 
 import contextlib
-import os
 import shutil
-import stat
 import tempfile
 import uuid
 from collections.abc import Iterator, Sequence
@@ -21,12 +19,12 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from semdedup.errors import ParameterError, StorageError
+from semdedup.errors import ParameterError
 from semdedup.storage import Location, json_bytes
 from semdedup.tables import LOW_INFORMATION, embedding_column, write_arrow
 from semdedup.video.embedders import Embedder, EmbedderSpec, load_embedder, low_information
 from semdedup.video.encoders import usable_encoders
-from semdedup.video.inputs import printable
+from semdedup.video.inputs import Unreadable, local_copy, printable
 from semdedup.video.isolation import ChildDied, ChildTimeout, borrowed_child
 from semdedup.video.plan import PlanOptions
 from semdedup.video.records import (
@@ -197,7 +195,7 @@ def _run(
     limits = settings.limits
     clip_folder = str(folder) if folder is not None and settings.upload_clips else None
     try:
-        with _local_copy(settings.inputs.at(work.video.url)) as path, borrowed_child() as child:
+        with local_copy(settings.inputs.at(work.video.url)) as path, borrowed_child() as child:
             try:
                 yield from child.call(function, settings.job(work.video, path, clip_folder, embedder), limits.timeout_s)
             except OSError as error:  # of the disk, not of the video
@@ -207,36 +205,8 @@ def _run(
         work.outcome = Outcome(QUARANTINED, "decode_error", str(error), work.outcome.facts)
     except ChildTimeout as error:
         work.outcome = Outcome(QUARANTINED, "timeout", str(error), work.outcome.facts)
-    except _Unreadable as error:
+    except Unreadable as error:
         work.outcome = Outcome(QUARANTINED, "unreadable", str(error))
-
-
-class _Unreadable(Exception):
-    """A file that is listed and cannot be opened."""
-
-
-@contextlib.contextmanager
-def _local_copy(video: Location) -> Iterator[str]:
-    """The path of a video on this machine: its own, or that of a copy for the time of the block."""
-    if video.is_local:
-        try:
-            if not stat.S_ISREG(os.stat(video.url).st_mode):
-                raise _Unreadable("not a regular file")
-            with open(video.url, "rb"):
-                pass
-        except OSError as error:
-            raise _Unreadable(error.strerror or str(error)) from error
-        yield video.url
-        return
-    with tempfile.TemporaryDirectory(prefix="semdedup-") as folder:
-        path = Path(folder, "video")
-        try:
-            video.fetch(path)
-        except StorageError as error:
-            if isinstance(error.__cause__, (FileNotFoundError, PermissionError)):
-                raise _Unreadable(str(error.__cause__)) from error
-            raise
-        yield str(path)
 
 
 def _embed(embedder: Embedder, waiting: list[tuple[_Work, dict[str, Any], np.ndarray]]) -> None:
