@@ -15,6 +15,12 @@ from typing import Any, Literal
 
 import numpy as np
 
+numkong: Any
+try:
+    numkong = importlib.import_module("numkong")
+except ImportError:  # there are no wheels for some platforms; everything works without
+    numkong = None
+
 Array = Any
 """A NumPy or CuPy array. Shapes and dtypes are in the docstrings."""
 

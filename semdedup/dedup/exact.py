@@ -11,7 +11,7 @@ from types import ModuleType
 
 import numpy as np
 
-from semdedup.arrays import Array, array_module, scratch, take_rows
+from semdedup.arrays import Array, array_module, numkong, scratch, take_rows
 
 UNIT_ROUNDOFF = 2.0**-24
 """Largest relative error of one rounding to float32."""
@@ -119,6 +119,36 @@ def exact_dot(left: Array, right: Array, left_rows: Array | None = None, right_r
         xp.multiply(x, y, out=terms, dtype=np.float64)
 
     return _sum_of_terms(products, left, right, left_rows, right_rows)
+
+
+def rounded_dot(left: Array, right: Array, left_rows: Array, right_rows: Array) -> Array:
+    """`exact_dot` rounded to float32, (p,), at a fifth of its cost where NumKong is installed; the bits are the same.
+
+    A float64 sum in any order differs from the true x·y by at most ``gamma_d |x||y|`` (see `product_error`, with the
+    unit roundoff of float64), and so does the sum in the fixed order. Where both ends of twice that interval round to
+    one float32 it is the score; elsewhere, about once in a million, the fixed order decides. Rows of length at most 1,
+    or a little over.
+
+    Reference: NumKong's dot products of float32 multiply and add in float64 (its README, "IEEE Precision").
+    """
+    if array_module(left) is not np or numkong is None or not len(left_rows):
+        return exact_dot(left, right, left_rows, right_rows).astype(np.float32)
+    dim = left.shape[1]
+    n_pairs = len(left_rows)
+    sums = np.empty(n_pairs, dtype=np.float64)
+    step = min(_chunk_rows(np, dim), n_pairs)
+    every_x, every_y = (scratch(np, name, (step, dim), np.float32) for name in ("x", "y"))
+    for start in range(0, n_pairs, step):
+        chunk = slice(start, min(start + step, n_pairs))
+        size = chunk.stop - start
+        x = take_rows(left, left_rows[chunk], every_x[:size])
+        y = take_rows(right, right_rows[chunk], every_y[:size])
+        sums[chunk] = numkong.dot(x, y)
+    margin = 2.02 * product_error(dim) * 2.0**-29
+    rounded = (sums - margin).astype(np.float32)
+    unsure = np.flatnonzero(rounded != (sums + margin).astype(np.float32))
+    rounded[unsure] = exact_dot(left, right, left_rows[unsure], right_rows[unsure])
+    return rounded
 
 
 def exact_square_distance(left: Array, right: Array, right_rows: Array) -> Array:

@@ -5,19 +5,32 @@ Arrays in, arrays out, NumPy or CuPy; no Dask and no storage.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from functools import cache
 from typing import NamedTuple
 
 import numpy as np
 
 from semdedup.arrays import Array, array_module, block_elements, scratch
-from semdedup.dedup.exact import best_per_row, exact_dot, near_best, product_error
+from semdedup.dedup.exact import best_per_row, product_error, rounded_dot
+from semdedup.dedup.products import Factor, precisions_for, products_error
 from semdedup.errors import ParameterError
 
 BATCH = 256
-"""Most queries in one product on the CPU, whatever batch size the user allows."""
+"""Most queries in one product on the CPU, whatever batch size the user allows: of the square on the diagonal half is
+multiplied in vain, and smaller ones lose more in calls."""
+
+RUN = 16
+"""Rows of a product whose maximum is taken first."""
 
 CROWDED = 1 / 16
-"""Share of a product's elements that may be candidates before float64 products thin them out."""
+"""Share of the runs of a product that may be near the maximum before a finer precision thins them out."""
+
+PAIRS_AT_A_TIME = 1 << 14
+"""Proposed pairs that are decided together, at least."""
+
+COLUMNS_LOOKED_AT = 8
+"""Columns that tell almost all rows apart."""
 
 
 class BestMatch(NamedTuple):
@@ -82,52 +95,111 @@ def best_match(
         The best match of each query. Position -1 with score 0 means that no candidate ranks better.
     """
     xp = array_module(queries)
-    n, dim = queries.shape
-    score = xp.zeros(n, dtype=np.float32)
-    position = xp.full(n, -1, dtype=np.int64)
-    eligible = xp.searchsorted(candidate_ranks, query_ranks)  # of a query the candidates [0, eligible) rank better
-    error = product_error(dim)
-    # A square block computes the least beyond the diagonal; a flat one would lose the half that is saved. Blocks of
-    # 256 by 2048 measured best of 16 shapes on the CPU: 8,000 rows take 1.4 times the product alone, with 1024 by
-    # 1024 it is 2.3 times.
-    batch = min(batch_size, max(64, min(BATCH, len(candidates) // 4)))
-    tile = max(1, min(len(candidates), max(batch, block_elements(queries) // 2 // batch)))
-    space = scratch(xp, "products", (min(batch, n) * tile,), np.float32)
-    for start in range(0, n, batch):
-        block = queries[start : start + batch]
-        counts = eligible[start : start + batch]
+    n = len(queries)
+    # of a query the candidates [0, eligible) rank better; 32 bits are compared faster
+    eligible = xp.searchsorted(candidate_ranks, query_ranks).astype(np.int32)
+    result = BestMatch(xp.zeros(n, dtype=np.float32), xp.where(eligible > 0, 0, -1))  # of ties at 0 the best-ranked
+    precisions = _precisions(queries, candidates)
+    left_side, right_side, error = next(precisions)
+    height = max(1, min(batch_size, n if xp is not np or n <= 2 * BATCH else BATCH))
+    width = max(1, block_elements(queries) // 4 // height // RUN) * RUN
+    space = scratch(xp, "products", (width * height,), np.float32)
+    pairs: list[tuple[Array, Array]] = []
+    undecided, first_undecided = 0, 0
+    for start in range(0, n, height):
+        stop = min(start + height, n)
+        counts = eligible[start:stop]
         lowest, highest = int(counts[0]), int(counts[-1])
-        best = xp.full(len(block), -error, dtype=np.float32)  # what is not above zero is no candidate
+        floor = xp.zeros(stop - start, dtype=np.float32)  # no score is less
+        packed = right_side.pack(start, stop)
         found = []
-        for left in range(0, highest, tile):
-            right = min(left + tile, highest)
-            product = space[: len(block) * (right - left)].reshape(len(block), right - left)
-            xp.matmul(block, candidates[left:right].T, out=product)
+        left = 0
+        while left < highest:
+            right = min(left + width, highest)
+            size = right - left
+            product = space[: -(-size // RUN) * RUN * (stop - start)].reshape(-1, stop - start)
+            left_side.multiply(left, right, packed, product[:size])
+            product[size:] = -np.inf
             if right > lowest:
                 edge = max(left, lowest)
-                product[:, edge - left :][xp.arange(edge, right) >= counts[:, None]] = -np.inf
-            xp.maximum(best, product.max(axis=1), out=best)
-            xp.minimum(best, 1, out=best)  # scores end at 1: of rows a little longer than 1 all that reach it tie
-            pairs = near_best(product, best, error)
-            if len(pairs[0]) > product.size * CROWDED + len(block):
-                pairs = _thin_out(block, candidates[left:right], product, best, error)
-            found.append((pairs[0], pairs[1] + left, product[pairs]))
-        if not found:
-            continue
-        rows, columns, products = (xp.concatenate(part) for part in zip(*found, strict=True))
-        keep = products >= (best - np.float32(2.02 * error))[rows]  # against the final maximum of all tiles
-        rows, columns = rows[keep], columns[keep]
-        exact = exact_dot(block, candidates, rows, columns).clip(0, 1).astype(np.float32)
-        block_score, column = best_per_row(rows, columns, exact, len(block))
-        nothing_above_zero = ~(block_score > 0)  # all better-ranked candidates tie at 0: the best-ranked one wins
-        block_score[nothing_above_zero] = 0
-        column[nothing_above_zero] = 0
-        score[start : start + batch] = block_score
-        position[start : start + batch] = xp.where(counts > 0, column, -1)
-    return BestMatch(score, position)
+                beyond = xp.arange(edge, right, dtype=np.int32)[:, None] >= counts
+                xp.copyto(product[edge - left : size], np.float32(-np.inf), where=beyond)
+            near = _near_maximum(product, floor, error)
+            if near is None and (finer := next(precisions, None)) is not None:
+                left_side, right_side, error = finer  # here, and for all that follow
+                packed = right_side.pack(start, stop)
+                continue
+            if near is None:
+                near = _thin_out(candidates[left:right], queries[start:stop], product[:size], floor, error)
+            rows, columns = near
+            found.append((rows + left, columns, product[near] + error))
+            left = right
+        if found:
+            rows, columns, at_most = (xp.concatenate(part) for part in zip(*found, strict=True))
+            keep = at_most >= floor[columns]  # the floor of all tiles
+            pairs.append((columns[keep] + start, rows[keep]))
+            undecided += len(pairs[-1][0])
+        if undecided > PAIRS_AT_A_TIME or stop == n:
+            _decide(queries, candidates, pairs, slice(first_undecided, stop), result)
+            pairs, undecided, first_undecided = [], 0, stop
+    return result
 
 
-def _thin_out(block: Array, candidates: Array, product: Array, best: Array, error: float) -> tuple[Array, Array]:
+def _precisions(queries: Array, candidates: Array) -> Iterator[tuple[Factor, Factor, np.float32]]:
+    """Candidates and queries as factors, and the error of their products: first in the fastest precision that pays.
+
+    The error has a little on top for what float32 arithmetic with it loses, and so that two scores that round to the
+    same float32 are never told apart.
+    """
+    dim = queries.shape[1]
+    for precision in precisions_for(candidates, queries):
+        left = precision(candidates)
+        right = left if queries is candidates else precision(queries)
+        yield left, right, np.float32(1.0001 * products_error(left, right, dim) + 2.0**-23)
+
+
+def _near_maximum(product: Array, floor: Array, error: np.float32) -> tuple[Array, Array] | None:
+    """Where columns of a product hold what may be their maximum, over this tile and those before it.
+
+    Args:
+        product: (m, q) float32, m a multiple of `RUN`.
+        floor: (q,) float32, what the maximum of each column is at least; raised in place. Scores end at 1, so does it:
+            of rows a little longer than 1 all that reach it tie.
+        error: the most by which an element differs from the true one.
+
+    Returns:
+        Rows and columns of the candidates, (p,) int64 each; None where they are too many to be decided one by one.
+    """
+    xp = array_module(product)
+    n_columns = product.shape[1]
+    runs = product.reshape(-1, RUN, n_columns)  # looked at one by one only where their maximum is near
+    maxima = runs.max(axis=1)
+    xp.maximum(floor, xp.minimum(maxima.max(axis=0) - error, 1), out=floor)
+    least = floor - error
+    run, column = xp.divmod(xp.flatnonzero(maxima >= least), n_columns)
+    if len(run) > maxima.size * CROWDED + 4 * n_columns:
+        return None
+    values = runs[run, :, column]
+    found, offset = xp.divmod(xp.flatnonzero(values >= least[column, None]), RUN)
+    return run[found] * RUN + offset, column[found]
+
+
+def _decide(
+    queries: Array, candidates: Array, pairs: list[tuple[Array, Array]], span: slice, result: BestMatch
+) -> None:
+    """Compute the scores of proposed pairs and write the best of each query of `span` into the result."""
+    if not pairs:
+        return
+    xp = array_module(queries)
+    rows, columns = (xp.concatenate(part) for part in zip(*pairs, strict=True))
+    exact = rounded_dot(queries, candidates, rows, columns).clip(0, 1)
+    score, column = best_per_row(rows - span.start, columns, exact, span.stop - span.start)
+    above_zero = score > 0
+    result.score[span][above_zero] = score[above_zero]
+    result.position[span][above_zero] = column[above_zero]
+
+
+def _thin_out(candidates: Array, block: Array, product: Array, floor: Array, error: np.float32) -> tuple[Array, Array]:
     """Candidates of one tile by float64 products, for tiles in which float32 cannot tell many rows apart.
 
     float64 products err too, by d·2**-53. Where both ends of that interval round to one float32 the score is known;
@@ -135,17 +207,18 @@ def _thin_out(block: Array, candidates: Array, product: Array, best: Array, erro
     """
     xp = array_module(block)
     margin = product_error(block.shape[1]) * 2.0**-29
-    precise = block.astype(np.float64) @ candidates.astype(np.float64).T
+    precise = candidates.astype(np.float64) @ block.astype(np.float64).T
     low = (precise - margin).clip(0, 1).astype(np.float32)
     high = (precise + margin).clip(0, 1).astype(np.float32)
-    outside = product < (best - np.float32(2.02 * error))[:, None]
+    outside = product < floor - error
     low[outside] = -1
     high[outside] = -1
-    top = low.max(axis=1)[:, None]
+    top = low.max(axis=0)
     known = low == high
-    first_known = xp.argmax(known & (low == top), axis=1)
+    first_known = xp.argmax(known & (low == top), axis=0)
     wanted = ~known & (high >= top)
-    wanted[xp.arange(len(block)), first_known] |= ~outside[xp.arange(len(block)), first_known]
+    every = xp.arange(len(block))
+    wanted[first_known, every] |= ~outside[first_known, every]
     return xp.divmod(xp.flatnonzero(wanted), wanted.shape[1])
 
 
@@ -160,8 +233,9 @@ def first_occurrences(rows: Array) -> Array:
     everything = xp.arange(n)
     if n < 2:
         return everything
-    few = xp.ascontiguousarray(rows[:, xp.unique(xp.linspace(0, dim - 1, 8).astype(np.int64))])
-    if len(xp.unique(_hash_rows(few))) == n:
+    few = xp.ascontiguousarray(rows[:, :: max(1, dim // COLUMNS_LOOKED_AT)])
+    hashes = xp.sort(_hash_rows(few))
+    if not (hashes[1:] == hashes[:-1]).any():
         return everything
     _, inverse = xp.unique(_hash_rows(rows), return_inverse=True)
     earliest = xp.full(int(inverse.max()) + 1, n, dtype=np.uint64)  # CUDA has no atomic minimum of int64
@@ -181,7 +255,7 @@ def _hash_rows(rows: Array) -> Array:
     """A 64-bit multilinear hash of the bits of each row; sums of whole numbers do not depend on their order."""
     xp = array_module(rows)
     n, dim = rows.shape
-    factors = xp.asarray(np.random.default_rng(0).integers(0, 2**64, size=dim, dtype=np.uint64) | np.uint64(1))
+    factors = xp.asarray(_factors(dim))
     hashes = xp.empty(n, dtype=np.uint64)
     step = max(1, block_elements(rows) // 4 // dim)
     for start in range(0, n, step):
@@ -189,3 +263,8 @@ def _hash_rows(rows: Array) -> Array:
         words *= factors
         hashes[start : start + step] = words.sum(axis=1, dtype=np.uint64)
     return hashes ^ (hashes >> np.uint64(32))
+
+
+@cache
+def _factors(dim: int) -> np.ndarray:
+    return np.random.default_rng(0).integers(0, 2**64, size=dim, dtype=np.uint64) | np.uint64(1)
