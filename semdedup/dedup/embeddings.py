@@ -10,7 +10,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from semdedup.dedup.exact import unit_rows
+from semdedup.dedup.exact import square_lengths, unit_rows
 
 NULL, WRONG_LENGTH, NOT_FINITE, ZERO, NULL_ID = "null", "wrong_length", "not_finite", "zero", "null_id"
 REASONS = ("", NULL, WRONG_LENGTH, NOT_FINITE, ZERO, NULL_ID)
@@ -102,8 +102,12 @@ def check_rows(ids: pa.ChunkedArray, embeddings: pa.ChunkedArray, dim: int) -> C
     step = max(1, (1 << 16) // max(1, dim))
     for start in range(0, len(rows), step):
         block = rows[start : start + step]
-        found[start : start + step][~block.any(axis=1)] = REASONS.index(ZERO)
-        found[start : start + step][~np.isfinite(block).all(axis=1)] = REASONS.index(NOT_FINITE)
+        square = square_lengths(block)
+        suspect = np.flatnonzero(~(np.isfinite(square) & (square > 0)))  # or long or short beyond float64's squares
+        if len(suspect):
+            fault = found[start : start + step]
+            fault[suspect[~block[suspect].any(axis=1)]] = REASONS.index(ZERO)
+            fault[suspect[~np.isfinite(block[suspect]).all(axis=1)]] = REASONS.index(NOT_FINITE)
     faults[positions] = found
     faults[ids.is_null().to_numpy()] = REASONS.index(NULL_ID)
     good = faults[positions] == 0

@@ -162,6 +162,17 @@ def exact_square_distance(left: Array, right: Array, right_rows: Array) -> Array
     return _sum_of_terms(squares, left, right, None, right_rows)
 
 
+def square_lengths(rows: Array) -> Array:
+    """|x|² of each row, (n, d) to (n,) float64, within ``gamma_d`` of float64 and in any order: to ask, not to keep.
+
+    Infinite or NaN where an element is, and for float64 where a square overflows.
+    """
+    xp = array_module(rows)
+    if xp is np and numkong is not None and rows.dtype == np.float32 and rows.size:
+        return np.asarray(numkong.dot(rows, rows))
+    return xp.einsum("ij,ij->i", rows, rows, dtype=np.float64)
+
+
 def unit_rows(rows: Array, out: Array | None = None) -> Array:
     """L2-normalise rows: (n, d) of any float type to (n, d) float32, into `out` where given.
 
@@ -178,10 +189,14 @@ def unit_rows(rows: Array, out: Array | None = None) -> Array:
     squares = scratch(xp, "terms", (min(step, n), dim), np.float64)
     for start in range(0, n, step):
         chunk = rows[start : start + step]
+        if chunk.dtype == np.float32 and bool((xp.abs(square_lengths(chunk) - 1) <= 2.0**-23).all()):
+            result[start : start + step] = chunk  # half of what is allowed below, so that both ways agree
+            continue
         x, terms = values[: len(chunk)], squares[: len(chunk)]
         x[...] = chunk
-        _, exponent = xp.frexp(xp.maximum(x.max(axis=1), -x.min(axis=1)))
-        xp.ldexp(x, -exponent[:, None], out=x)  # exact, and the squares of float64 cannot overflow
+        if chunk.dtype == np.float64:  # squares of narrower types cannot leave the range of float64
+            _, exponent = xp.frexp(xp.maximum(x.max(axis=1), -x.min(axis=1)))
+            xp.ldexp(x, -exponent[:, None], out=x)  # exact
         xp.multiply(x, x, out=terms)
         length = xp.sqrt(_fixed_order_sum(terms))
         power = xp.ldexp(xp.ones(len(x)), xp.rint(xp.log2(length)).astype(np.int32))
