@@ -4,29 +4,52 @@ import argparse
 import json
 import os
 import platform
-from importlib.metadata import version
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
+from typing import Any
 
-from benchmarks import results, same_answer, shard, split, whole
+import numpy as np
+import psutil
+
+from benchmarks import clustering, comparison, data_path, growth, results, same_answer, shard, split, table, whole
 
 BENCHMARKS = {
-    "split": split.run,
-    "results": results.run,
-    "shard": shard.run,
-    "whole": whole.run,
-    "same_answer": same_answer.run,
+    "split": split,
+    "results": results,
+    "shard": shard,
+    "same_answer": same_answer,
+    "comparison": comparison,
+    "clustering": clustering,
+    "data_path": data_path,
+    "whole": whole,
+    "growth": growth,
 }
+IN_THE_TABLE = ("comparison", "clustering", "data_path", "whole", "growth")
+PACKAGES = ("semdedup", "av", "numpy", "scipy", "pyarrow", "dask")
+PEERS = ("faiss-cpu", "semhash", "torch", "scikit-learn")
 
 
-def machine() -> dict[str, object]:
-    """What the figures were measured on."""
-    packages = ("semdedup", "av", "numpy", "pyarrow", "dask")
+def machine() -> dict[str, Any]:
+    """What the figures were measured on; a package that is not installed is None."""
+    about = Path("/proc/cpuinfo").read_text() if Path("/proc/cpuinfo").exists() else ""
+    named = [line.split(":", 1)[1].strip() for line in about.splitlines() if line.startswith("model name")]
+    blas = np.show_config(mode="dicts")["Build Dependencies"]["blas"]
     return {
-        "cpus": os.cpu_count(),
-        "processor": platform.processor() or platform.machine(),
+        "processor": named[0] if named else platform.processor() or platform.machine(),
+        "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
+        "amx": "amx_tile" in about.split(),
+        "memory_gib": round(psutil.virtual_memory().total / 2**30),
         "python": platform.python_version(),
-        **{name: version(name) for name in packages},
+        "blas": f"{blas['name']} {blas['version']}",
+        **{name: _version(name) for name in (*PACKAGES, *PEERS)},
     }
+
+
+def _version(name: str) -> str | None:
+    try:
+        return version(name)
+    except PackageNotFoundError:
+        return None
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -34,15 +57,27 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("names", nargs="*", help=f"which of {', '.join(BENCHMARKS)}; all by default")
     parser.add_argument("--size", choices=["smoke", "quick", "full"], default="quick")
     parser.add_argument("--json", type=Path, help="file to write the figures to")
+    parser.add_argument("--from", type=Path, dest="source", help="file of figures to take instead of measuring")
+    parser.add_argument("--plot", type=Path, help="file to draw the ratios to")
+    parser.add_argument("--readme", type=Path, help="file whose table, between its markers, is written anew")
     options = parser.parse_args(arguments)
     unknown = [name for name in options.names if name not in BENCHMARKS]
     if unknown:
         parser.error(f"no benchmark {', '.join(unknown)}; there are {', '.join(BENCHMARKS)}")
-    facts = machine()
-    print(", ".join(f"{name} {value}" for name, value in facts.items()), flush=True)
-    found = {name: BENCHMARKS[name](options.size) for name in options.names or BENCHMARKS}
+    if options.source:
+        found = json.loads(options.source.read_text())
+    else:
+        found = {"machine": machine(), "size": options.size}
+        print(", ".join(f"{name} {value}" for name, value in found["machine"].items()), flush=True)
+        for name in options.names or BENCHMARKS:
+            found[name] = BENCHMARKS[name].run(options.size)
     if options.json:
-        options.json.write_text(json.dumps({"machine": facts, "size": options.size, **found}, indent=1))
+        options.json.write_text(json.dumps(found, indent=1))
+    rows = [row for name in IN_THE_TABLE if name in found for row in BENCHMARKS[name].rows(found[name])]
+    if options.plot:
+        table.draw(options.plot, found["machine"], found["size"], rows)
+    if options.readme:
+        table.rewrite(options.readme, table.markdown(found["machine"], found["size"], rows))
 
 
 if __name__ == "__main__":

@@ -22,6 +22,13 @@ def make_rows(n_rows: int, dim: int, n_topics: int, seed: int = 0) -> np.ndarray
     return rows
 
 
+def unstructured_rows(n_rows: int, dim: int, seed: int = 0) -> np.ndarray:
+    """(n_rows, dim) float32 of length 1, in directions that are all equally likely."""
+    rows = np.random.default_rng(seed).standard_normal((n_rows, dim), dtype=np.float32)
+    rows /= np.linalg.norm(rows, axis=1, keepdims=True)
+    return rows
+
+
 def write_files(folder: Path, rows: np.ndarray, n_files: int, seed: int = 1) -> None:
     """Write rows, shuffled by the seed, as `n_files` Parquet files of ``id`` and ``embedding`` (list<float>)."""
     folder.mkdir(parents=True)

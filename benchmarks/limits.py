@@ -1,52 +1,67 @@
-"""What the hardware allows: reading the same files with PyArrow alone, and the same matrix products alone."""
+"""What the hardware allows: matrix products alone, and reading and writing the same files with PyArrow alone."""
 
-import time
 from collections.abc import Sequence
+from functools import lru_cache
+from pathlib import Path
 
 import distributed
 import numpy as np
+import pyarrow as pa
 import pyarrow.parquet as pq
+
+from benchmarks.timing import seconds_of
+from benchmarks.workers import addresses
+
+BLOCK = 2048
+
+
+@lru_cache(maxsize=1)
+def _factors(d: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    rng = np.random.default_rng(0)
+    left, right = (rng.standard_normal((BLOCK, d), dtype=np.float32) for _ in range(2))
+    return left, right, np.empty((BLOCK, BLOCK), dtype=np.float32)
+
+
+def sgemm_rate(d: int) -> float:
+    """Floating-point operations a second, now, of products of two matrices of 2048 rows of length d in float32.
+
+    Of two different ones: NumPy multiplies a matrix with its own transpose in half of the operations.
+    """
+    left, right, out = _factors(d)
+    return 2 * BLOCK**2 * d / seconds_of(np.matmul, left, right.T, out, least=0.1)
+
+
+def workers_rate(client: distributed.Client, d: int) -> float:
+    """The same of all workers together, while all of them multiply."""
+    return sum(client.gather([client.submit(sgemm_rate, d, workers=[a], pure=False) for a in addresses(client)]))
 
 
 def read_file(path: str) -> int:
     return pq.read_table(path, columns=["id", "embedding"], use_threads=False).num_rows
 
 
-def multiply(shapes: Sequence[tuple[int, int, int, float]]) -> None:
-    """Products (a, d) @ (d, b), each shape as often as its last number says (the fraction as fewer rows)."""
-    for a, d, b, times in shapes:
-        left = np.random.default_rng(0).standard_normal((a, d), dtype=np.float32)
-        right = np.random.default_rng(1).standard_normal((b, d), dtype=np.float32)
-        out = np.empty((a, b), dtype=np.float32)
-        for _ in range(int(times)):
-            np.matmul(left, right.T, out=out)
-        rest = int((times - int(times)) * a)
-        if rest:
-            np.matmul(left[:rest], right.T, out=out[:rest])
-
-
 def seconds_to_read(client: distributed.Client, paths: Sequence[str]) -> float:
-    started = time.monotonic()
-    client.gather(client.map(read_file, paths, pure=False))
-    return time.monotonic() - started
+    return seconds_of(lambda: client.gather(client.map(read_file, paths, pure=False)))
 
 
-def seconds_to_multiply(client: distributed.Client, n: int, d: int, k: int) -> float:
-    """(n, d) @ (d, k) spread over the workers, in blocks that stay in their caches."""
-    workers = list(client.scheduler_info(n_workers=-1)["workers"])
-    rows = max(64, min(n, (1 << 20) // max(1, k)))
-    task = [(rows, d, k, n / rows / len(workers))]
-    started = time.monotonic()
-    client.gather([client.submit(multiply, task, workers=[worker], pure=False) for worker in workers])
-    return time.monotonic() - started
+def write_file(table: pa.Table, path: Path) -> None:
+    """Write a table as the clusters are written: nothing is tried on embeddings, which do not compress."""
+    flat = [field.name for field in table.schema if not pa.types.is_nested(field.type)]
+    pq.write_table(
+        table,
+        path,
+        compression=dict.fromkeys(flat, "ZSTD"),
+        use_dictionary=[name for name in flat if name != "id"],
+        write_statistics=flat,
+        write_page_checksum=True,
+    )
 
 
-def seconds_to_compare(client: distributed.Client, sizes: Sequence[int], d: int) -> float:
-    """Half of the square of each cluster, n²·d operations, as products of square blocks."""
-    workers = list(client.scheduler_info(n_workers=-1)["workers"])
-    block = 256
-    pairs = sum(n * n / 2 for n in sizes)
-    task = [(block, d, block, pairs / block**2 / len(workers))]
-    started = time.monotonic()
-    client.gather([client.submit(multiply, task, workers=[worker], pure=False) for worker in workers])
-    return time.monotonic() - started
+def compare_operations(sizes: Sequence[int], d: int) -> float:
+    """Of comparing each row of each cluster with those before it: half of the square, n²·d."""
+    return float(sum(n * n for n in sizes)) * d
+
+
+def label_operations(n: int, d: int, k: int) -> float:
+    """Of the products of n rows with k centroids."""
+    return 2.0 * n * d * k

@@ -4,15 +4,15 @@ import itertools
 import subprocess
 import sys
 import tempfile
-import threading
 import time
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import psutil
 import pyarrow as pa
 import pyarrow.parquet as pq
+
+from benchmarks.workers import MemoryWatch
 
 SIZES: dict[str, dict[str, int]] = {
     "smoke": {"rows": 20_000, "clusters": 4},
@@ -50,38 +50,18 @@ def make_scores(folder: Path, rows: int, clusters: int) -> None:
         pq.write_table(table, folder / f"cluster_{cluster}.parquet")
 
 
-class Watch(threading.Thread):
-    """The most memory that a process and its children held together, shared pages counted once, and the largest one."""
-
-    def __init__(self, pid: int) -> None:
-        super().__init__(daemon=True)
-        self.process, self.together, self.largest = psutil.Process(pid), 0.0, 0.0
-
-    def run(self) -> None:
-        while self.process.is_running() and self.process.status() != psutil.STATUS_ZOMBIE:
-            each = []
-            for process in (self.process, *self.process.children(recursive=True)):
-                try:
-                    each.append(process.memory_full_info().pss / 2**20)
-                except (psutil.NoSuchProcess, psutil.AccessDenied):
-                    continue
-            self.together, self.largest = max(self.together, sum(each)), max(self.largest, *each, 0.0)
-            time.sleep(0.1)
-
-
 def timed(*command: str) -> dict[str, float]:
     """Seconds and memory, in MiB, of a command."""
     started = time.monotonic()
     process = subprocess.Popen(
         [sys.executable, "-m", "semdedup.cli", *command], stdout=subprocess.DEVNULL, stderr=subprocess.PIPE
     )
-    watch = Watch(process.pid)
-    watch.start()
-    _, said = process.communicate()
+    with MemoryWatch([process.pid], tree=True, shared_once=True) as watch:
+        _, said = process.communicate()
     seconds = time.monotonic() - started
     if process.returncode:
         raise SystemExit(said.decode())
-    return {"seconds": seconds, "together_mib": watch.together, "largest_mib": watch.largest}
+    return {"seconds": seconds, "together_mib": watch.peaks[0], "largest_mib": watch.largest}
 
 
 def bare_read(folder: Path, columns: str) -> float:

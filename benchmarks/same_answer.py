@@ -1,4 +1,4 @@
-"""One answer, however the work is cut: files, workers and batch sizes vary, scores and ids must not; and its price."""
+"""One answer, however the work is cut: files, workers and batch sizes vary, scores and ids must not."""
 
 import itertools
 import shutil
@@ -7,14 +7,12 @@ import time
 from pathlib import Path
 from typing import Any
 
-import distributed
-import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from benchmarks.data import make_rows, write_files
-from semdedup import SemanticDeduplicationWorkflow, max_similarity
-from semdedup.dedup.exact import unit_rows
+from benchmarks.workers import local_workers
+from semdedup import SemanticDeduplicationWorkflow
 
 SIZES = {
     "smoke": {"n_rows": 3_000, "dim": 24, "n_clusters": 7},
@@ -40,16 +38,7 @@ def compare_answers(size: str, folder: Path) -> dict[str, Any]:
     answers: dict[str, Any] = {}
     first = None
     for n_workers in N_WORKERS:
-        with (
-            distributed.LocalCluster(
-                n_workers=n_workers,
-                threads_per_worker=1,
-                memory_limit="2GiB",
-                host="127.0.0.1",
-                dashboard_address="127.0.0.1:0",
-            ) as cluster,
-            distributed.Client(cluster) as client,
-        ):
+        with local_workers(n_workers, "2GiB") as client:
             for n_files, batch_size in itertools.product(N_FILES, BATCH_SIZES):
                 outputs = folder / f"output-{n_files}-{n_workers}-{batch_size}"
                 workflow = SemanticDeduplicationWorkflow(
@@ -72,42 +61,13 @@ def compare_answers(size: str, folder: Path) -> dict[str, Any]:
     return {**shape, "answers": answers}
 
 
-def products_alone(rows: np.ndarray, block: int = 256) -> np.ndarray:
-    """The same comparison in float32 alone, in blocks of the same height: its answer depends on their shape."""
-    best = np.zeros(len(rows), dtype=np.float32)
-    for start in range(0, len(rows), block):
-        stop = min(start + block, len(rows))
-        product = rows[start:stop] @ rows[:stop].T
-        product[:, start:][np.arange(stop - start) >= np.arange(stop - start)[:, None]] = -1
-        best[start:stop] = product.max(axis=1)
-    return best
-
-
-def price(size: str) -> dict[str, float]:
-    """Time of `max_similarity` over that of its float32 products and maxima alone, for clusters of several sizes."""
-    found = {}
-    for n in {"smoke": (200,), "quick": (1_000, 5_000), "full": (1_000, 5_000, 20_000)}[size]:
-        rows = unit_rows(make_rows(n, 256, n_topics=1))
-        ratios = []
-        for _ in range(3):  # interleaved: the speed of a machine drifts
-            started = time.perf_counter()
-            products_alone(rows)
-            middle = time.perf_counter()
-            max_similarity(rows)
-            ratios.append((time.perf_counter() - middle) / (middle - started))
-        found[str(n)] = min(ratios)
-    return found
-
-
 def run(size: str) -> dict[str, Any]:
     with tempfile.TemporaryDirectory(prefix="semdedup-benchmark-") as folder:
-        found = {**compare_answers(size, Path(folder)), "price": price(size)}
+        found = compare_answers(size, Path(folder))
     print(f"the same answer for {found['n_rows']:,} × {found['dim']}, {found['n_clusters']} clusters:")
     for name, answer_found in found["answers"].items():
         verdict = "identical" if answer_found["same"] else "DIFFERENT"
         print(f"  {name:<44}{verdict}, {answer_found['duplicates']:,} duplicates, {answer_found['seconds']:.1f} s")
-    for n, ratio in found["price"].items():
-        print(f"  price of deciding in float64, cluster of {n} rows: {ratio:.2f} × float32 products and maxima alone")
     if not all(answer_found["same"] for answer_found in found["answers"].values()):
         raise SystemExit("the answer depends on how the work was cut")
     return found

@@ -1,6 +1,5 @@
 """Writing shards beside ``tar cf`` of the same files; and the memory of a worker, whatever the size of a shard."""
 
-import os
 import shutil
 import statistics
 import subprocess
@@ -12,7 +11,7 @@ from typing import Any
 import distributed
 import numpy as np
 
-from benchmarks.split import TreeWatch
+from benchmarks.workers import MemoryWatch, local_workers, pids
 from semdedup.export.workflow import ShardWorkflow
 
 MIB = 1 << 20
@@ -33,12 +32,6 @@ def make_clips(folder: Path, n: int, n_bytes: int) -> Path:
         (folder / "clips" / f"clip-{i:06d}.mp4").write_bytes(i.to_bytes(8, "big") + content[8:])
         (folder / "metas" / "v0" / f"clip-{i:06d}.json").write_text(f'{{"video": "{i}.mp4", "windows": []}}')
     return folder
-
-
-def cluster_of(n_workers: int) -> distributed.LocalCluster:
-    return distributed.LocalCluster(
-        n_workers=n_workers, threads_per_worker=1, host="127.0.0.1", dashboard_address="127.0.0.1:0"
-    )
 
 
 def tar_all(files: list[list[str]], inputs: Path, folder: Path) -> float:
@@ -93,16 +86,10 @@ def measure_memory(folder: Path, shape: dict[str, Any], verbose: bool) -> list[d
         for n_clips in (min(mib, 64), 1):
             place = folder / f"memory-{mib}-{n_clips}"
             inputs = make_clips(place / "in", n_clips, mib * MIB // n_clips)
-            with cluster_of(1) as cluster, distributed.Client(cluster, set_as_default=False) as client:
-                (pid,) = client.run(os.getpid).values()
-                watch = TreeWatch(pid)
-                watch.start()
-                time.sleep(0.2)
-                before = watch.peak
+            with local_workers(1) as client, MemoryWatch(pids(client), tree=True) as watch:
                 ShardWorkflow(str(inputs), str(place / "out"), target_tar_size_mb=2 * mib, verbose=verbose).run(client)
-                watch.stopped.set()
-                watch.join()
-            found.append({"shard_mib": mib, "clips": n_clips, "idle_mib": before, "peak_mib": watch.peak})
+            (before,), (peak,) = watch.start_mib, watch.peaks
+            found.append({"shard_mib": mib, "clips": n_clips, "idle_mib": before, "peak_mib": peak})
             shutil.rmtree(place)
     return found
 
@@ -132,7 +119,7 @@ def run(size: str) -> dict[str, Any]:
     shape, verbose = SIZES[size], size == "full"
     with tempfile.TemporaryDirectory(prefix="semdedup-benchmark-") as text:
         folder = Path(text)
-        with cluster_of(2) as cluster, distributed.Client(cluster, set_as_default=False) as client:
+        with local_workers(2) as client:
             speed = measure_speed(client, folder, shape, verbose)
         shutil.rmtree(folder / "in")
         found = {"speed": speed, "memory": measure_memory(folder, shape, verbose)}

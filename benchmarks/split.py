@@ -4,7 +4,6 @@ import os
 import shutil
 import statistics
 import tempfile
-import threading
 import time
 from fractions import Fraction
 from pathlib import Path
@@ -13,8 +12,8 @@ from typing import Any
 import av
 import distributed
 import numpy as np
-import psutil
 
+from benchmarks.workers import MemoryWatch, local_workers, pids
 from semdedup import VideoSplitWorkflow
 from semdedup.video.clip_file import CONTAINER_OPTIONS
 from semdedup.video.encoders import make_encoder
@@ -88,24 +87,6 @@ def decode_and_encode(path: str) -> None:
         finish()
 
 
-class TreeWatch(threading.Thread):
-    """The highest memory of a process and its children together, in MiB, sampled; shared pages count for each."""
-
-    def __init__(self, pid: int) -> None:
-        super().__init__(daemon=True)
-        self.process, self.peak, self.stopped = psutil.Process(pid), 0.0, threading.Event()
-
-    def run(self) -> None:
-        while not self.stopped.wait(0.05):
-            total = 0
-            for process in (self.process, *self.process.children(recursive=True)):
-                try:
-                    total += process.memory_info().rss
-                except psutil.NoSuchProcess:
-                    continue
-            self.peak = max(self.peak, total / 2**20)
-
-
 def measure_speed(client: distributed.Client, folder: Path, shape: dict[str, Any], verbose: bool) -> dict[str, Any]:
     given = os.environ.get("SEMDEDUP_BENCHMARK_VIDEOS")
     inputs = folder / "videos"
@@ -165,19 +146,9 @@ def measure_memory(folder: Path, shape: dict[str, Any], verbose: bool) -> list[d
         inputs = folder / f"long-{seconds}"
         inputs.mkdir()
         repeat_video(first, inputs / "video.mp4", seconds // (lengths[0] // 2))
-        with (
-            distributed.LocalCluster(
-                n_workers=1, threads_per_worker=1, host="127.0.0.1", dashboard_address="127.0.0.1:0"
-            ) as cluster,
-            distributed.Client(cluster, set_as_default=False) as client,
-        ):
-            (pid,) = client.run(os.getpid).values()
-            watch = TreeWatch(pid)
-            watch.start()
+        with local_workers(1) as client, MemoryWatch(pids(client), tree=True) as watch:
             result = VideoSplitWorkflow(str(inputs), str(folder / f"memory-{seconds}"), verbose=verbose).run(client)
-            watch.stopped.set()
-            watch.join()
-        found.append({"seconds": seconds, "size": size, "clips": result.clips, "peak_mib": watch.peak})
+        found.append({"seconds": seconds, "size": size, "clips": result.clips, "peak_mib": watch.peaks[0]})
     return found
 
 
@@ -210,12 +181,7 @@ def run(size: str) -> dict[str, Any]:
     shape, verbose = SIZES[size], size != "smoke"
     with tempfile.TemporaryDirectory(prefix="semdedup-benchmark-") as text:
         folder = Path(text)
-        with (
-            distributed.LocalCluster(
-                n_workers=2, threads_per_worker=1, host="127.0.0.1", dashboard_address="127.0.0.1:0"
-            ) as cluster,
-            distributed.Client(cluster, set_as_default=False) as client,
-        ):
+        with local_workers(2) as client:
             speed = measure_speed(client, folder, shape, verbose)
         found = {"speed": speed, "memory": measure_memory(folder, shape, verbose)}
     print("\n".join(report(found)), flush=True)

@@ -1,10 +1,8 @@
-"""The whole dedup on two workers with little memory, step by step, beside the limits of the machine."""
+"""The whole dedup on two workers with little memory, step by step, beside the limits of the machine and a script."""
 
-import contextlib
-import os
+import statistics
 import tempfile
-import threading
-from collections.abc import Iterable
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -13,72 +11,78 @@ import psutil
 import pyarrow.parquet as pq
 
 from benchmarks.data import make_rows, write_files
-from benchmarks.limits import seconds_to_compare, seconds_to_multiply, seconds_to_read
+from benchmarks.limits import compare_operations, label_operations, seconds_to_read, workers_rate
+from benchmarks.peers import faiss_script
+from benchmarks.table import Row
+from benchmarks.timing import process
+from benchmarks.workers import MemoryWatch, local_workers, pids
 from semdedup import SemanticDeduplicationWorkflow
 from semdedup.dedup.kmeans import sample_size
 
 SIZES = {
     "smoke": {"n_rows": 6_000, "dim": 32, "n_clusters": 20, "n_files": 4},
     "quick": {"n_rows": 100_000, "dim": 256, "n_clusters": 100, "n_files": 20},
-    "full": {"n_rows": 1_000_000, "dim": 256, "n_clusters": 1000, "n_files": 20},
+    "full": {"n_rows": 1_000_000, "dim": 512, "n_clusters": 1000, "n_files": 20},
 }
+WORKERS, MEMORY, EPS = 2, "3GiB", 0.01
 
 
-class MemoryWatch(threading.Thread):
-    """Samples the resident memory of processes of this machine; `peaks` are their highest values in MiB."""
-
-    def __init__(self, pids: Iterable[int]) -> None:
-        super().__init__(daemon=True)
-        self.processes = [psutil.Process(pid) for pid in pids]
-        self.peaks = [0.0] * len(self.processes)
-        self.stopped = threading.Event()
-
-    def run(self) -> None:
-        with contextlib.suppress(psutil.NoSuchProcess):
-            while not self.stopped.wait(0.02):
-                for i, process in enumerate(self.processes):
-                    self.peaks[i] = max(self.peaks[i], process.memory_info().rss / 2**20)
-
-
-def measure(size: str, folder: Path) -> dict[str, Any]:
-    shape = SIZES[size]
-    n, d, k = shape["n_rows"], shape["dim"], shape["n_clusters"]
-    inputs, outputs = folder / "input", folder / "output"
-    write_files(inputs, make_rows(n, d, n_topics=k), shape["n_files"])
+def run_dedup(
+    client: distributed.Client, inputs: Path, outputs: Path, n_clusters: int | str, verbose: bool
+) -> dict[str, Any]:
+    """Run the workflow; its steps, the limits beside them at the rates of the same minutes, and the workers' memory."""
     paths = sorted(str(path) for path in inputs.iterdir())
-    options = {"n_workers": 2, "threads_per_worker": 1, "memory_limit": "2GiB"}
-    with (
-        distributed.LocalCluster(host="127.0.0.1", dashboard_address="127.0.0.1:0", **options) as cluster,
-        distributed.Client(cluster) as client,
-    ):
-        watch = MemoryWatch(client.run(os.getpid).values())
-        start = [process.memory_info().rss / 2**20 for process in watch.processes]
-        watch.start()
-        workflow = SemanticDeduplicationWorkflow(str(inputs), str(outputs), k, eps=0.01, verbose=size != "smoke")
+    with pq.ParquetFile(paths[0]) as file:
+        d = len(next(file.iter_batches(1))["embedding"][0])
+    seconds_to_read(client, paths)  # files and libraries are in memory from here on
+    read, rate = seconds_to_read(client, paths), workers_rate(client, d)
+    with MemoryWatch(pids(client)) as watch:
+        workflow = SemanticDeduplicationWorkflow(str(inputs), str(outputs), n_clusters, eps=EPS, verbose=verbose)
         result = workflow.run(client)
-        watch.stopped.set()
-        watch.join()
-        if not all(process.is_running() for process in watch.processes):
-            raise SystemExit("a worker died, most likely for want of memory, and was started again")
-        sizes = [pq.read_metadata(path).num_rows for path in (outputs / "pairwise_results").glob("*.parquet")]
-        fitted = sample_size(n, k, None) * result.metadata["iterations"]
-        limits = {
-            "read": seconds_to_read(client, paths),
-            "fit products": seconds_to_multiply(client, fitted, d, k),
-            "assignment products": seconds_to_multiply(client, n, d, k),
-            "comparison products": seconds_to_compare(client, sizes, d),
-        }
+    if not all(map(psutil.Process.is_running, watch.processes)):
+        raise SystemExit("a worker died, most likely for want of memory, and was started again")
+    read, rate = (read + seconds_to_read(client, paths)) / 2, (rate + workers_rate(client, d)) / 2
+    sizes = [pq.read_metadata(path).num_rows for path in (outputs / "pairwise_results").glob("*.parquet")]
+    n, k = result.total, result.metadata["n_clusters"]
+    fitted = sample_size(n, k, None) * result.metadata["iterations"]
     return {
-        **shape,
+        "n_rows": n,
+        "dim": d,
+        "n_clusters": k,
         "duplicates": result.duplicates,
         "iterations": result.metadata["iterations"],
         "total": result.metadata["total_time"],
         "steps": result.metadata["step_seconds"],
-        "limits": limits,
+        "limits": {
+            "read": read,
+            "fit products": label_operations(fitted, d, k) / rate,
+            "assignment products": label_operations(n, d, k) / rate,
+            "comparison products": compare_operations(sizes, d) / rate,
+        },
+        "rate": rate,
         "peak_mib": watch.peaks,
-        "start_mib": start,
+        "start_mib": watch.start_mib,
         "largest_cluster": max(sizes),
     }
+
+
+def run_script(inputs: Path, output: Path, n_clusters: int) -> dict[str, float] | None:
+    """The peer in a process of as many threads as there are workers; None where faiss is not installed."""
+    if find_spec("faiss") is None:
+        return None
+    with process(threads=WORKERS) as call:
+        return call(faiss_script, inputs, output, n_clusters, EPS)
+
+
+def measure(size: str, folder: Path) -> dict[str, Any]:
+    shape = SIZES[size]
+    k, inputs = shape["n_clusters"], folder / "input"
+    write_files(inputs, make_rows(shape["n_rows"], shape["dim"], n_topics=k), shape["n_files"])
+    scripts = [run_script(inputs, folder / "script.parquet", k)]
+    with local_workers(WORKERS, MEMORY) as client:
+        found = run_dedup(client, inputs, folder / "output", k, verbose=size != "smoke")
+    scripts.append(run_script(inputs, folder / "script.parquet", k))
+    return {**shape, **found, "scripts": [script for script in scripts if script]}
 
 
 BESIDE = {
@@ -90,9 +94,11 @@ BESIDE = {
 
 
 def report(found: dict[str, Any]) -> list[str]:
+    """The figures in lines of text."""
     shape = f"{found['n_rows']:,} × {found['dim']} float32, {found['n_files']} files, {found['n_clusters']} clusters"
     lines = [
-        f"dedup of {shape}, two workers of 2 GiB: {found['total']:.1f} s, {found['iterations']} iterations of the fit"
+        f"dedup of {shape}, {WORKERS} workers of {MEMORY}: {found['total']:.1f} s, "
+        f"{found['iterations']} iterations of the fit"
     ]
     lines.append(f"  {'step':<20}{'seconds':>9}   {'beside':<22}{'seconds':>9}{'ratio':>8}")
     for step, seconds in found["steps"].items():
@@ -108,11 +114,34 @@ def report(found: dict[str, Any]) -> list[str]:
     pairs = zip(found["peak_mib"], found["start_mib"], strict=True)
     peaks = ", ".join(f"{peak:.0f} MiB (at the start {start:.0f})" for peak, start in pairs)
     lines.append(f"  peak memory of each worker: {peaks}; largest cluster {found['largest_cluster']:,} rows")
+    if not found["scripts"]:
+        lines.append("  faiss is not installed: no script of faiss beside it")
+    for script in found["scripts"]:
+        lines.append(
+            f"  a script of faiss, {WORKERS} threads: {script['seconds']:.1f} s, {script['peak_mib']:.0f} MiB; "
+            f"the workflow takes {total / script['seconds']:.2f} × its time and "
+            f"{sum(found['peak_mib']) / script['peak_mib']:.2f} × its memory"
+        )
     return lines
 
 
 def run(size: str) -> dict[str, Any]:
+    """Measure and print; return the figures."""
     with tempfile.TemporaryDirectory(prefix="semdedup-benchmark-") as folder:
         found = measure(size, Path(folder))
     print("\n".join(report(found)), flush=True)
     return found
+
+
+def rows(found: dict[str, Any]) -> list[Row]:
+    """Time and memory beside the script of faiss."""
+    if not found["scripts"]:
+        return []
+    seconds, mib = (statistics.mean(script[name] for script in found["scripts"]) for name in ("seconds", "peak_mib"))
+    ours = sum(found["peak_mib"])
+    size = f"{found['n_rows']:,} × {found['dim']}, {found['n_clusters']:,} clusters"
+    beside = f"a script of faiss, {WORKERS} threads"
+    return [
+        Row(f"whole dedup, {WORKERS} workers", size, f"{found['total']:.3g} s", beside, found["total"] / seconds),
+        Row("its memory, both workers", size, f"{ours:,.0f} MiB", beside, ours / mib),
+    ]

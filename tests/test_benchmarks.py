@@ -3,17 +3,56 @@
 import json
 import subprocess
 import sys
+from importlib.util import find_spec
 from pathlib import Path
+
+import matplotlib.image
+import pytest
+
+from benchmarks import peers, table
 
 ROOT = Path(__file__).parent.parent
 
 
 def test_the_benchmarks_run_and_print_ratios(tmp_path: Path) -> None:
-    command = [sys.executable, "-m", "benchmarks", "--size", "smoke", "--json", str(tmp_path / "found.json")]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=240, check=False)
+    figures, plot, readme = tmp_path / "found.json", tmp_path / "plot.png", tmp_path / "README.md"
+    readme.write_text(f"before\n\n{table.BEGIN}\nold\n{table.END}\n\nafter\n")
+    outputs = ["--json", str(figures), "--plot", str(plot), "--readme", str(readme)]
+    command = [sys.executable, "-m", "benchmarks", "--size", "smoke"]
+    done = subprocess.run([*command, *outputs], cwd=ROOT, capture_output=True, text=True, timeout=280, check=False)
     assert done.returncode == 0, done.stderr
     assert "everything that is neither" in done.stdout
     assert "DIFFERENT" not in done.stdout
-    found = json.loads((tmp_path / "found.json").read_text())
+    found = json.loads(figures.read_text())
+    assert found["machine"]["cores"] >= 1
     assert found["whole"]["duplicates"] > 0
     assert all(answer["same"] for answer in found["same_answer"]["answers"].values())
+    for name in (*peers.COMPARISON, *peers.CLUSTERING):
+        package, _ = {**peers.COMPARISON, **peers.CLUSTERING}[name]
+        assert name in done.stdout, f"{name} was neither measured nor said to be missing"
+        measured = {*found["comparison"]["shapes"][0]["found"], *found["clustering"]["cases"][0]["fits"]}
+        assert (name in measured) == (find_spec(package) is not None)
+    assert matplotlib.image.imread(plot).shape[0] > 100
+    text = readme.read_text()
+    assert text.startswith("before\n")
+    assert text.endswith("after\n")
+    assert "old" not in text
+    assert text.count("\n| ") > 8
+    again = tmp_path / "again.md"
+    again.write_text(f"{table.BEGIN}{table.END}")
+    subprocess.run([*command, "--from", str(figures), "--readme", str(again)], cwd=ROOT, check=True, timeout=60)
+    assert again.read_text() in text
+
+
+def test_peers_that_are_not_installed_are_left_out_by_name(capsys: pytest.CaptureFixture[str]) -> None:
+    listed = {"somebody": ("no_such_package_anywhere", print), "NumPy": ("numpy", print)}
+    assert list(peers.those_installed(listed)) == ["NumPy"]
+    assert "somebody" in capsys.readouterr().out
+
+
+def test_a_readme_without_markers_is_refused(tmp_path: Path) -> None:
+    readme = tmp_path / "README.md"
+    readme.write_text("no markers")
+    with pytest.raises(SystemExit, match="markers"):
+        table.rewrite(readme, "table")
+    assert readme.read_text() == "no markers"

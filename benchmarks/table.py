@@ -1,0 +1,83 @@
+"""The table and the plot: what each benchmark found, as rows of one kind."""
+
+import math
+import re
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+BEGIN, END = "<!-- benchmarks: made by `python -m benchmarks --readme` -->", "<!-- end of benchmarks -->"
+
+
+class Row(NamedTuple):
+    """One line of the table, one bar of the plot.
+
+    Attributes:
+        what: what was measured.
+        size: of what.
+        ours: how long it took, or how much, with its unit.
+        beside: what it stands beside: a limit of the machine, or a peer.
+        ratio: ours over that.
+    """
+
+    what: str
+    size: str
+    ours: str
+    beside: str
+    ratio: float
+
+
+def headline(machine: Mapping[str, Any], size: str) -> str:
+    """What the figures were measured on, in one line."""
+    amx = "with AMX" if machine["amx"] else "without AMX"
+    return (
+        f"{machine['cores']} cores of {machine['processor']} ({amx}), {machine['memory_gib']} GiB, NumPy "
+        f"{machine['numpy']} with {machine['blas']}, size `{size}`"
+    )
+
+
+def markdown(machine: Mapping[str, Any], size: str, rows: Sequence[Row]) -> str:
+    """The table, between its markers."""
+    lines = [f"Measured on {headline(machine, size)}:", ""]
+    lines += ["| What | Size | Here | Beside | Ratio |", "|---|---|--:|---|--:|"]
+    lines += [f"| {row.what} | {row.size} | {row.ours} | {row.beside} | {row.ratio:.2f} |" for row in rows]
+    return "\n".join([BEGIN, *lines, END])
+
+
+def rewrite(readme: Path, table: str) -> None:
+    """Put the table in the place of the one that stands between the markers."""
+    text = readme.read_text()
+    pattern = re.compile(f"{re.escape(BEGIN)}.*?{re.escape(END)}", re.S)
+    if len(pattern.findall(text)) != 1:
+        raise SystemExit(f"{readme} must have the markers {BEGIN} and {END} once")
+    readme.write_text(pattern.sub(lambda _: table, text))
+
+
+def draw(path: Path, machine: Mapping[str, Any], size: str, rows: Sequence[Row]) -> None:
+    """A bar for each row, from 1, the limit or the peer, to the ratio: to the left is less."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(11, 1.6 + 0.42 * len(rows)), layout="constrained")
+    axes = figure.add_subplot()
+    lengths = [math.log2(max(row.ratio, 1 / 64)) for row in rows]
+    for i, (row, length) in enumerate(zip(rows, lengths, strict=True)):
+        axes.barh(i, length, color="#2a7f9e" if row.ratio <= 1 else "#c9773a")
+        side = -1 if row.ratio < 1 else 1
+        axes.annotate(
+            f"{row.ratio:.2f}",
+            (length, i),
+            (4 * side, 0),
+            textcoords="offset points",
+            va="center",
+            ha="left" if side > 0 else "right",
+        )
+    axes.set_yticks(range(len(rows)), [f"{row.what}, {row.size}\nbeside {row.beside}" for row in rows], fontsize=8)
+    axes.invert_yaxis()
+    axes.axvline(0, color="black", linewidth=1)
+    widest = max(1, math.ceil(max(map(abs, lengths))))
+    axes.set_xlim(-widest - 0.5, widest + 0.5)
+    ticks = range(-widest, widest + 1)
+    axes.set_xticks(ticks, [f"{2.0**tick:g}" for tick in ticks])
+    axes.set_xlabel("semdedup over what it stands beside; less is better")
+    axes.set_title(headline(machine, size), fontsize=9)
+    figure.savefig(path, dpi=150)
