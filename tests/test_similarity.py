@@ -1,5 +1,6 @@
 """The comparison, against ten lines of NumPy."""
 
+from collections.abc import Iterator
 from itertools import pairwise
 from types import ModuleType
 
@@ -10,9 +11,21 @@ from hypothesis import strategies as st
 
 from semdedup import ParameterError, max_similarity
 from semdedup.arrays import to_host
-from semdedup.dedup import similarity
+from semdedup.dedup import products, similarity
 from semdedup.dedup.exact import unit_rows
 from semdedup.dedup.similarity import best_match, first_occurrences
+
+
+@pytest.fixture(params=["float32", "bfloat16"], scope="module", autouse=True)
+def precision(request: pytest.FixtureRequest) -> Iterator[str]:
+    """What products are computed in first, however small they are; NumKong multiplies bfloat16 on any processor."""
+    if request.param == "bfloat16" and products.numkong is None:
+        pytest.skip("NumKong has no wheel for this platform")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(products, "has_bfloat16_matrices", lambda: request.param == "bfloat16")
+        patch.setattr(products, "SMALLEST_DIM", 1)
+        patch.setattr(products, "SMALLEST_PRODUCT", 0)
+        yield request.param
 
 
 def reference(rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -119,6 +132,24 @@ def test_crowded_tiles_and_only_these_are_thinned_out(
     monkeypatch.setattr(similarity, "_thin_out", lambda *args: thinned.append(1) or thin_out(*args))
     assert_by_the_definition(xp, make(rng, 400, 64, kind))
     assert bool(thinned) == expected
+
+
+def test_products_become_finer_where_too_many_rows_are_near_and_stay_so(
+    rng: np.random.Generator, monkeypatch: pytest.MonkeyPatch, precision: str
+) -> None:
+    used: list[str] = []
+    for kind in (products.HalfPrecision, products.SinglePrecision):
+        multiply = kind.multiply
+        monkeypatch.setattr(
+            kind, "multiply", lambda self, *args, m=multiply: used.append(type(self).__name__) or m(self, *args)
+        )
+    monkeypatch.setattr(similarity, "block_elements", lambda *arrays: 1 << 18)
+    max_similarity(unit_rows(rng.standard_normal((700, 96))))
+    assert set(used) == {"HalfPrecision" if precision == "bfloat16" else "SinglePrecision"}
+    used.clear()
+    max_similarity(unit_rows(1 + 0.05 * rng.standard_normal((700, 96))))
+    expected = ["HalfPrecision"] if precision == "bfloat16" else []
+    assert used == expected + ["SinglePrecision"] * (len(used) - len(expected))
 
 
 def test_no_rows_have_no_scores(xp: ModuleType) -> None:
