@@ -44,8 +44,8 @@ def max_similarity(rows: Array, batch_size: int = 1024) -> tuple[Array, Array]:
     """Compare each row with all better-ranked ones.
 
     The score is x·y in float64, clipped to [0, 1] and rounded to float32; of equal scores the best-ranked row wins.
-    float32 products only propose candidates (see `semdedup.dedup.exact.product_error`), so the result does not depend
-    on `batch_size` or on the backend. Rows that are bit-identical to a better-ranked one are never candidates: that
+    Products in bfloat16 or float32 only propose candidates (see `semdedup.dedup.products.products_error`), so the
+    result does not depend on `batch_size`, on the processor or on the backend. Rows that are bit-identical to a better-ranked one are never candidates: that
     one ties with them and wins, which keeps a cluster of equal rows cheap.
 
     Args:
@@ -58,8 +58,8 @@ def max_similarity(rows: Array, batch_size: int = 1024) -> tuple[Array, Array]:
     Raises:
         ParameterError: for rows that are not a float32 matrix, or a batch size below 1.
 
-    Cost: n²·d floating-point operations, half of the square; memory n·d·4 bytes beside `rows` where some rows are
-    equal, plus at most five products of `semdedup.arrays.block_elements`.
+    Cost: n²·d floating-point operations, half of the square; memory n·d·2 bytes beside `rows` for bfloat16 and n·d·4
+    where some rows are equal, plus at most five products of `semdedup.arrays.block_elements`.
 
     Reference: A. Abbas et al., SemDeDup: Data-efficient learning at web-scale through semantic deduplication, 2023.
 

@@ -92,7 +92,7 @@ def lay_out_tile(task: Comparison, tile: Tile) -> dict[str, Any]:
 def compare_tile(task: Comparison, tiles: Sequence[Tile], number: int) -> dict[str, Any]:
     """Compare the rows of one tile with its better-ranked rows and those of all tiles before it.
 
-    Memory: two tiles, twice each while one is read or thinned out, and the products of `best_match`.
+    Memory: two tiles, twice each while one is read or thinned out, and both as bfloat16; the products of `best_match`.
     """
     xp = backend_module(task.backend)
     tile = tiles[number]
