@@ -25,7 +25,7 @@ BENCHMARKS = {
     "growth": growth,
 }
 IN_THE_TABLE = ("comparison", "clustering", "data_path", "whole", "growth")
-PACKAGES = ("semdedup", "av", "numpy", "scipy", "pyarrow", "dask")
+PACKAGES = ("semdedup", "av", "numpy", "numkong", "scipy", "pyarrow", "dask")
 PEERS = ("faiss-cpu", "semhash", "torch", "scikit-learn")
 
 

@@ -45,7 +45,7 @@ def fit_ours(client: distributed.Client, inputs: Path, output: Path, k: int, d: 
     before = workers_rate(client, d)
     result = KMeansStage(k, input_path=str(inputs), output_path=str(output), verbose=False).run(client)
     after = workers_rate(client, d)
-    return np.load(output / CENTROIDS), result.steps["seed"] + result.steps["fit"], (before + after) / 2
+    return np.load(output / CENTROIDS), result.steps.get("seed", 0.0) + result.steps["fit"], (before + after) / 2
 
 
 def fit_peer(name: str, data: Path, sampled: int, k: int) -> tuple[np.ndarray, float, float]:
@@ -156,7 +156,9 @@ def rows(found: dict[str, Any]) -> list[Row]:
         if peers:
             best = min(peers, key=peers.__getitem__)
             beside = ours["inertia"] / peers[best]
-            lines.append(Row("its inertia", size, f"{ours['inertia']:.4g}", f"the best peer's, {best}", beside))
+            lines.append(
+                Row("its inertia", size, f"{ours['inertia']:.4g}", f"the best peer's, {best}", beside, peer=True)
+            )
         lines.append(
             Row("assignment, one thread", size, f"{assigned['seconds']:.3g} s", "its products", assigned["ratio"])
         )

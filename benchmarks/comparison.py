@@ -75,16 +75,18 @@ def rows(found: dict[str, Any]) -> list[Row]:
     lengths = sorted({shape["dim"] for shape in single})
     largest = [max((s for s in single if s["dim"] == d), key=lambda s: s["rows"]) for d in lengths]
     many = [shape for shape in found["shapes"] if shape["clusters"] > 1][:1]
-    limit = "n²·d operations at the rate of sgemm"
-    lines = [_row(shape, limit, shape["found"][OURS]["ratio"]) for shape in [*largest, *many]]
-    shape = largest[len(largest) // 2]
+    lines = [_row(shape, "n²·d operations at the rate of sgemm", 1.0) for shape in [*largest, *many]]
+    middle = largest[len(largest) // 2]
     for name in ("PyTorch, the loop of NeMo Curator", "faiss IndexFlatIP.search(x, 2)"):
-        if name in shape["found"]:
-            lines.append(_row(shape, name, shape["found"][OURS]["ratio"] / shape["found"][name]["ratio"]))
+        if name in middle["found"]:
+            lines.append(_row(middle, name, middle["found"][name]["ratio"]))
     return lines
 
 
 def _row(shape: dict[str, Any], beside: str, ratio: float) -> Row:
+    """A row beside something that takes `ratio` times the limit."""
+    ours = shape["found"][OURS]
     times = "" if shape["clusters"] == 1 else f"{shape['clusters']} × "
     size = f"{times}{shape['rows']:,} rows × {shape['dim']}"
-    return Row("comparison, one thread", size, f"{shape['found'][OURS]['seconds']:.3g} s", beside, ratio)
+    seconds = f"{ours['seconds']:.3g} s"
+    return Row("comparison, one thread", size, seconds, beside, ours["ratio"] / ratio, peer=beside in COMPARISON)

@@ -36,13 +36,17 @@ def exponent(n_rows: Sequence[int], seconds: Sequence[float]) -> float:
     return float(np.polyfit(np.log(n_rows), np.log(np.maximum(seconds, 1e-3)), 1)[0])
 
 
-def measure_run(inputs: Path, outputs: Path, n_clusters: int | str) -> dict[str, Any]:
-    """One run on workers of its own; the labels made alone tell the products of the assignment from the shuffle."""
+def measure_runs(inputs: Path, outputs: Path, n_clusters: Sequence[int | str]) -> list[dict[str, Any]]:
+    """Runs on fresh workers, whose memory is only that of the first one's work, so that its peak alone tells.
+
+    The labels made alone tell the products of the assignment from the shuffle.
+    """
+    paths, found = sorted(str(path) for path in inputs.iterdir()), []
     with local_workers(WORKERS, MEMORY) as client:
-        found = run_dedup(client, inputs, outputs, n_clusters, verbose=False)
-        paths = sorted(str(path) for path in inputs.iterdir())
-        found["labels"] = labels_alone(client, outputs / CENTROIDS, paths) / WORKERS
-    shutil.rmtree(outputs)
+        for k in n_clusters:
+            found.append(run_dedup(client, inputs, outputs, k, verbose=False))
+            found[-1]["labels"] = labels_alone(client, outputs / CENTROIDS, paths) / WORKERS
+            shutil.rmtree(outputs)
     return found
 
 
@@ -53,10 +57,10 @@ def parts(found: dict[str, Any], speed: float) -> dict[str, float]:
     labels = found["labels"] * speed
     return {
         "read": steps["inspect files"] + steps["scan"] + steps["check ids"],
-        "seed": steps["seed"],
+        "seed": steps.get("seed", 0.0),
         "fit": steps["fit"],
         "fit / products": steps["fit"] / limits["fit products"],
-        "seed and fit / products": (steps["seed"] + steps["fit"]) / limits["fit products"],
+        "seed and fit / products": (steps.get("seed", 0.0) + steps["fit"]) / limits["fit products"],
         "assignment": labels,
         "assignment / products": labels / limits["assignment products"],
         "shuffle": steps["assign"] - labels,
@@ -70,23 +74,23 @@ def parts(found: dict[str, Any], speed: float) -> dict[str, float]:
 
 def measure(shape: dict[str, Any], folder: Path) -> dict[str, Any]:
     """For both ways to choose the number of clusters the medians of the parts, one for each number of rows."""
-    kinds = {"constant": lambda n: n // shape["mean"], "auto": lambda n: "auto"}
-    runs: dict[str, dict[int, list[Any]]] = {kind: {n: [] for n in shape["n_rows"]} for kind in kinds}
+    runs: dict[str, dict[int, list[Any]]] = {kind: {n: [] for n in shape["n_rows"]} for kind in ("constant", "auto")}
     for n in shape["n_rows"]:
         write_files(folder / f"{n}", make_rows(n, shape["dim"], n_topics=n // shape["mean"]), N_FILES)
     for i in range(shape["rounds"]):
         for n in shape["n_rows"][:: 1 if i % 2 == 0 else -1]:
-            for kind, clusters in kinds.items():
-                runs[kind][n].append(measure_run(folder / f"{n}", folder / "output", clusters(n)))
+            found = measure_runs(folder / f"{n}", folder / "output", [n // shape["mean"], "auto"])
+            for sizes, run in zip(runs.values(), found, strict=True):
+                sizes[n].append(run)
     rate = statistics.median(run["rate"] for sizes in runs.values() for found in sizes.values() for run in found)
-    found: dict[str, Any] = {"rate": rate}
+    medians: dict[str, Any] = {"rate": rate}
     for kind, sizes in runs.items():
-        found[kind] = []
+        medians[kind] = []
         for measured in sizes.values():
             each = [parts(run, run["rate"] / rate) for run in measured]
             middle = {part: statistics.median(one[part] for one in each) for part in each[0]}
-            found[kind].append({**{name: measured[0][name] for name in ABOUT}, **middle})
-    return found
+            medians[kind].append({**{name: measured[0][name] for name in ABOUT}, **middle})
+    return medians
 
 
 def run(size: str) -> dict[str, Any]:
@@ -98,7 +102,7 @@ def run(size: str) -> dict[str, Any]:
         kind: {
             part: exponent(shape["n_rows"], [each[part] for each in measured[kind]])
             for part in measured[kind][0]
-            if part not in (*ABOUT, "peak_mib") and "/" not in part
+            if part not in (*ABOUT, "peak_mib") and " / " not in part
         }
         for kind in ("constant", "auto")
     }
@@ -118,7 +122,7 @@ def report(found: dict[str, Any]) -> list[str]:
         lines.append(f"  {'rows':<24}" + "".join(f"{each['n_rows']:>12,}" for each in sizes) + f"{'exponent':>12}")
         lines.append(f"  {'clusters':<24}" + "".join(f"{each['n_clusters']:>12,}" for each in sizes))
         for part in sizes[0]:
-            if part not in ABOUT:
+            if part not in ABOUT and not (kind == "auto" and part == "peak_mib"):
                 power = found["exponents"][kind].get(part)
                 each = "".join(f"{size[part]:>12,.2f}" for size in sizes)
                 lines.append(f"  {part:<24}{each}" + (f"{power:>12.2f}" if power is not None else ""))

@@ -60,7 +60,7 @@ CLUSTERS = (
 ASSUMPTIONS = (
     f"{DIM} elements of float32 a clip, n_clusters='auto', clusters of equal size, {TASK_BYTES >> 20} MiB of "
     "embeddings a task",
-    "read, shuffle and write: processor time a byte as measured here at the largest size, and the transfer on top",
+    "read, shuffle and write: time of a worker a byte as measured here at the largest size, and the transfer on top",
     "fit, assignment and comparison: operations at the rate, times what they took here beside it at the largest size",
     "start of the fit: as measured here, growing with the square of the clusters, in one process of the speed measured",
 )

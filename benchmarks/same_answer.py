@@ -14,12 +14,12 @@ from benchmarks.data import make_rows, write_files
 from benchmarks.workers import local_workers
 from semdedup import SemanticDeduplicationWorkflow
 
-SIZES = {
-    "smoke": {"n_rows": 3_000, "dim": 24, "n_clusters": 7},
-    "quick": {"n_rows": 50_000, "dim": 128, "n_clusters": 60},
-    "full": {"n_rows": 1_000_000, "dim": 256, "n_clusters": 1000},
+SIZES: dict[str, dict[str, Any]] = {
+    "smoke": {"n_rows": 3_000, "dim": 24, "n_clusters": 7, "n_files": (1, 7)},
+    "quick": {"n_rows": 50_000, "dim": 128, "n_clusters": 60, "n_files": (1, 2, 7)},
+    "full": {"n_rows": 1_000_000, "dim": 256, "n_clusters": 1000, "n_files": (1, 2, 7)},
 }
-N_FILES, N_WORKERS, BATCH_SIZES = (1, 2, 7), (1, 2), (64, 4096)
+N_WORKERS, BATCH_SIZES = (1, 2), (64, 4096)
 
 
 def answer(outputs: Path) -> tuple[pa.Table, pa.Table]:
@@ -32,14 +32,14 @@ def answer(outputs: Path) -> tuple[pa.Table, pa.Table]:
 def compare_answers(size: str, folder: Path) -> dict[str, Any]:
     shape = SIZES[size]
     rows = make_rows(shape["n_rows"], shape["dim"], n_topics=shape["n_clusters"])
-    for n_files in N_FILES:
+    for n_files in shape["n_files"]:
         write_files(folder / f"input-{n_files}", rows, n_files, seed=n_files)
     del rows
     answers: dict[str, Any] = {}
     first = None
     for n_workers in N_WORKERS:
         with local_workers(n_workers, "2GiB") as client:
-            for n_files, batch_size in itertools.product(N_FILES, BATCH_SIZES):
+            for n_files, batch_size in itertools.product(shape["n_files"], BATCH_SIZES):
                 outputs = folder / f"output-{n_files}-{n_workers}-{batch_size}"
                 workflow = SemanticDeduplicationWorkflow(
                     str(folder / f"input-{n_files}"),

@@ -18,6 +18,7 @@ class Row(NamedTuple):
         ours: how long it took, or how much, with its unit.
         beside: what it stands beside: a limit of the machine, or a peer.
         ratio: ours over that.
+        peer: whether it stands beside a peer, where less than 1 is wanted, and not beside what cannot be passed.
     """
 
     what: str
@@ -25,6 +26,7 @@ class Row(NamedTuple):
     ours: str
     beside: str
     ratio: float
+    peer: bool = False
 
 
 def headline(machine: Mapping[str, Any], size: str) -> str:
@@ -56,28 +58,24 @@ def rewrite(readme: Path, table: str) -> None:
 def draw(path: Path, machine: Mapping[str, Any], size: str, rows: Sequence[Row]) -> None:
     """A bar for each row, from 1, the limit or the peer, to the ratio: to the left is less."""
     from matplotlib.figure import Figure
+    from matplotlib.patches import Patch
 
+    colours = {True: "#2a7f9e", False: "#c9773a"}
+    lengths = [math.log2(max(row.ratio, 1 / 64)) for row in rows]
     figure = Figure(figsize=(11, 1.6 + 0.42 * len(rows)), layout="constrained")
     axes = figure.add_subplot()
-    lengths = [math.log2(max(row.ratio, 1 / 64)) for row in rows]
+    axes.barh(range(len(rows)), lengths, color=[colours[row.peer] for row in rows])
     for i, (row, length) in enumerate(zip(rows, lengths, strict=True)):
-        axes.barh(i, length, color="#2a7f9e" if row.ratio <= 1 else "#c9773a")
-        side = -1 if row.ratio < 1 else 1
-        axes.annotate(
-            f"{row.ratio:.2f}",
-            (length, i),
-            (4 * side, 0),
-            textcoords="offset points",
-            va="center",
-            ha="left" if side > 0 else "right",
-        )
+        place, side = ((4, 0), "left") if length >= 0 else ((-4, 0), "right")
+        axes.annotate(f"{row.ratio:.2f}", (length, i), place, textcoords="offset points", va="center", ha=side)
     axes.set_yticks(range(len(rows)), [f"{row.what}, {row.size}\nbeside {row.beside}" for row in rows], fontsize=8)
     axes.invert_yaxis()
     axes.axvline(0, color="black", linewidth=1)
-    widest = max(1, math.ceil(max(map(abs, lengths))))
-    axes.set_xlim(-widest - 0.5, widest + 0.5)
-    ticks = range(-widest, widest + 1)
-    axes.set_xticks(ticks, [f"{2.0**tick:g}" for tick in ticks])
+    first, last = math.floor(min(lengths)) - 1, math.ceil(max(lengths)) + 1
+    ticks = range(first, last + 1, -(-(last - first) // 10))
+    axes.set_xlim(first, last)
+    axes.set_xticks(ticks, [f"{2.0**tick:.3g}" for tick in ticks])
     axes.set_xlabel("semdedup over what it stands beside; less is better")
-    axes.set_title(headline(machine, size), fontsize=9)
+    axes.legend([Patch(color=colours[peer]) for peer in colours], ["beside a peer", "beside a limit"])
+    figure.suptitle(headline(machine, size), fontsize=9)
     figure.savefig(path, dpi=150)

@@ -142,6 +142,13 @@ def rows(found: dict[str, Any]) -> list[Row]:
     size = f"{found['n_rows']:,} × {found['dim']}, {found['n_clusters']:,} clusters"
     beside = f"a script of faiss, {WORKERS} threads"
     return [
-        Row(f"whole dedup, {WORKERS} workers", size, f"{found['total']:.3g} s", beside, found["total"] / seconds),
-        Row("its memory, both workers", size, f"{ours:,.0f} MiB", beside, ours / mib),
+        Row(
+            f"whole dedup, {WORKERS} workers",
+            size,
+            f"{found['total']:.3g} s",
+            beside,
+            found["total"] / seconds,
+            peer=True,
+        ),
+        Row("its memory, both workers", size, f"{ours:,.0f} MiB", beside, ours / mib, peer=True),
     ]
