@@ -9,9 +9,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn.cluster import KMeans
 
+from semdedup import arrays
 from semdedup.arrays import to_host
-from semdedup.dedup import kmeans
-from semdedup.dedup.exact import on_grid, unit_rows
+from semdedup.dedup import kmeans, products
+from semdedup.dedup.exact import exact_dot, on_grid, unit_rows
 from semdedup.dedup.kmeans import (
     SUM_GRID_BITS,
     Sums,
@@ -41,6 +42,53 @@ def test_every_row_gets_the_nearest_centroid_for_any_batch_size(
     labels = to_host(assign(xp.asarray(rows), xp.asarray(centroids), batch))
     # exact ties aside, which rounding of the reference decides
     np.testing.assert_allclose(distances[np.arange(n), labels], distances.min(axis=1), rtol=0, atol=1e-14)
+
+
+@pytest.fixture(params=["bfloat16", "float32"])
+def precision(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
+    """What products of NumPy's rows propose in first. Where no matrix unit takes bfloat16, NumKong emulates it."""
+    if request.param == "bfloat16" and arrays.numkong is None:
+        pytest.skip("NumKong is not installed")
+    monkeypatch.setattr(products, "has_bfloat16_matrices", lambda: request.param == "bfloat16")
+    monkeypatch.setattr(kmeans, "FEW_CENTROIDS", 1)
+    monkeypatch.setattr(products, "SMALLEST_DIM", 1)
+    monkeypatch.setattr(products, "SMALLEST_PRODUCT", 1)
+    return request.param
+
+
+@settings(max_examples=60)
+@given(
+    seed=st.integers(0, 2**32),
+    shape=st.tuples(st.integers(1, 70), st.integers(1, 40), st.integers(1, 50)),
+    width=st.sampled_from([1.0, 1e-2, 1e-4, 1e-7, 0.0]),
+    length=st.sampled_from([1.0, 0.3, 0.0]),
+)
+def test_labels_are_those_of_float64_for_every_precision_of_the_products(
+    xp: ModuleType, precision: str, seed: int, shape: tuple[int, int, int], width: float, length: float
+) -> None:
+    (n, d, k), rng = shape, np.random.default_rng(seed)
+    rows = unit_rows(1 + width * rng.standard_normal((n, d)))
+    means = unit_rows(1 + width * rng.standard_normal((k, d))) * (length * rng.random((k, 1))).astype(np.float32)
+    centroids = means[rng.integers(k, size=k)]  # some of them twice
+    nearness = np.array([exact_dot(centroids, row[None].repeat(k, axis=0)) for row in rows])
+    expected = (nearness - exact_dot(centroids, centroids) / 2).argmax(axis=1)
+    assert to_host(assign(xp.asarray(rows), xp.asarray(centroids))).tolist() == expected.tolist()
+
+
+@pytest.mark.parametrize("width", [1.0, 1e-3])
+def test_labels_of_many_rows_are_the_same_in_every_precision(
+    rng: np.random.Generator, monkeypatch: pytest.MonkeyPatch, width: float
+) -> None:
+    if arrays.numkong is None:
+        pytest.skip("NumKong is not installed")
+    centres = rng.standard_normal((1, 64)) + width * rng.standard_normal((200, 64))
+    rows = unit_rows(centres[rng.integers(200, size=3000)] + width / 3 * rng.standard_normal((3000, 64)))
+    labels = []
+    for coarse in (True, False):
+        monkeypatch.setattr(products, "has_bfloat16_matrices", lambda coarse=coarse: coarse)
+        labels.append(assign(rows, rows[:200] * np.float32(0.8)))
+    np.testing.assert_array_equal(*labels)
+    assert len(set(labels[0].tolist())) > 100
 
 
 HALVES = st.lists(st.sampled_from([-0.5, 0.0, 0.5]), min_size=4, max_size=4)

@@ -11,7 +11,17 @@ from typing import NamedTuple
 import numpy as np
 
 from semdedup.arrays import Array, array_module, block_elements, scratch, sparse_module
-from semdedup.dedup.exact import best_per_row, exact_dot, exact_square_distance, near_best, on_grid, product_error
+from semdedup.dedup.exact import (
+    best_per_row,
+    exact_dot,
+    exact_square_distance,
+    near_best,
+    on_grid,
+    quick_dot,
+    quick_error,
+)
+from semdedup.dedup.products import precisions_for, products_error
+from semdedup.dedup.similarity import first_occurrences
 
 MAX_SAMPLE_ROWS = 1 << 22
 """Most rows of a fit's sample: up to here float64 sums of grid values are exact (see `on_grid`)."""
@@ -19,6 +29,12 @@ MAX_SAMPLE_ROWS = 1 << 22
 SAMPLE_ROWS_PER_CENTROID = 128
 SMALLEST_SAMPLE = 50_000
 SUM_GRID_BITS, SEED_GRID_BITS = 30, 11
+
+FEW_CENTROIDS = 64
+"""Of fewer centroids than this a product in float32 costs less than rounding the rows."""
+
+CROWDED = 1 / 64
+"""Share of the products of rows and centroids that may be candidates before a finer precision thins them out."""
 
 
 class Sums(NamedTuple):
@@ -87,7 +103,8 @@ def seeds(sample: Array, n_clusters: int, rng: np.random.Generator) -> np.ndarra
 def assign(rows: Array, centroids: Array, max_samples_per_batch: int | None = None) -> Array:
     """Label each row with its nearest centroid in Euclidean distance; of equally near ones the first.
 
-    float32 products propose; rows whose best two centroids lie within the products' error are decided in float64.
+    Products propose, in the coarsest precision that tells most rows' centroids apart (`semdedup.dedup.products`); rows
+    whose best two centroids lie within their error are decided in float64.
 
     Args:
         rows: (n, d) float32 of length 1.
@@ -99,6 +116,9 @@ def assign(rows: Array, centroids: Array, max_samples_per_batch: int | None = No
     """
     xp = array_module(rows)
     n, dim = rows.shape
+    distinct = first_occurrences(centroids)  # the others would be candidates wherever the first of them is
+    if len(distinct) < len(centroids):
+        return distinct[assign(rows, centroids[distinct], max_samples_per_batch)].astype(np.int32)
     k = len(centroids)
     labels = xp.zeros(n, dtype=np.int32)
     if k == 1:
@@ -106,27 +126,78 @@ def assign(rows: Array, centroids: Array, max_samples_per_batch: int | None = No
     half_squares = exact_dot(centroids, centroids) / 2
     half_squares_32 = half_squares.astype(np.float32)
     longest = float(xp.sqrt(2 * half_squares.max()))
-    # of the product, plus the roundings of the half square and of the subtraction
-    error = product_error(dim) * max(1.0, longest) + 2.0**-23 * max(1.0, longest) ** 2
-    batch = max(1, min(max_samples_per_batch or n or 1, max(64, block_elements(rows) // k)))
+    precisions = iter(precisions_for(rows, centroids)[-1 if k < FEW_CENTROIDS else 0 :])
+    precision = next(precisions)
+    right_side = precision(centroids, longest)
+    packed = right_side.pack(0, k)
+    batch = max(1, min(max_samples_per_batch or n or 1, max(64, block_elements(rows) // max(k, dim))))
     products = scratch(xp, "products", (min(batch, n), k), np.float32)
-    for start in range(0, n, batch):
+    start = 0
+    while start < n:
         block = rows[start : start + batch]
         nearness = products[: len(block)]
-        xp.matmul(block, centroids.T, out=nearness)
+        left_side = precision(block)
+        left_side.multiply(0, len(block), packed, nearness)
         nearness -= half_squares_32
-        label = nearness.argmax(axis=1)
-        best = xp.take_along_axis(nearness, label[:, None], axis=1)[:, 0]
-        pair_rows, pair_columns = near_best(nearness, best, error)
-        if len(pair_rows) > len(block):
-            undecided = xp.bincount(pair_rows, minlength=len(block)) > 1
-            wanted = undecided[pair_rows]
-            pair_rows, pair_columns = pair_rows[wanted], pair_columns[wanted]
-            values = exact_dot(block, centroids, pair_rows, pair_columns) - half_squares[pair_columns]
-            _, column = best_per_row(pair_rows, pair_columns, values, len(block))
-            label = xp.where(undecided, column, label)
+        # of the product, plus the roundings of the half square and of the subtraction
+        error = products_error(left_side, right_side, dim) + 2.0**-23 * (longest + longest**2)
+        label, pair_rows, pair_columns = _nearest(nearness, error)
+        if len(pair_rows) > nearness.size * CROWDED and (finer := next(precisions, None)) is not None:
+            precision = finer  # here, and for all that follow
+            right_side = precision(centroids, longest)
+            packed = right_side.pack(0, k)
+            continue
+        if len(pair_rows):
+            found, column = _decide(block, centroids, half_squares, pair_rows, pair_columns)
+            label[found] = column
         labels[start : start + batch] = label
+        start += batch
     return labels
+
+
+def _nearest(nearness: Array, error: float) -> tuple[Array, Array, Array]:
+    """The column of the largest value of each row, and the candidates of the rows where it is not sure.
+
+    Args:
+        nearness: (b, k) float32, k ≥ 2; overwritten.
+        error: the most by which a value differs from the true one.
+
+    Returns:
+        Label (b,) int64; rows and columns of the candidates, (p,) int64 each, at least two of a row, ordered.
+    """
+    xp = array_module(nearness)
+    every = xp.arange(len(nearness))
+    label = nearness.argmax(axis=1)
+    best = nearness[every, label]
+    nearness[every, label] = -np.inf
+    second = nearness[every, nearness.argmax(axis=1)]  # in NumPy argmax is faster than max
+    unsure = xp.flatnonzero(second >= best - np.float32(2.02 * error))
+    nearness[every, label] = best
+    rows, columns = near_best(nearness[unsure], best[unsure], error)
+    return label, unsure[rows], columns
+
+
+def _decide(block: Array, centroids: Array, half_squares: Array, rows: Array, columns: Array) -> tuple[Array, Array]:
+    """Of the candidates of each row the nearest centroid, in float64; of equally near ones the first.
+
+    Sums in any order tell most of them apart at a third of the cost of `exact_dot`, which decides the rest.
+
+    Returns:
+        Rows (u,) int64, each once, and the columns (u,) int64.
+    """
+    xp = array_module(block)
+    first = xp.ones(len(rows), dtype=bool)
+    first[1:] = rows[1:] != rows[:-1]
+    found, group = rows[first], xp.cumsum(first) - 1
+    values = quick_dot(block, centroids, rows, columns) - half_squares[columns]
+    best, _ = best_per_row(group, columns, values, len(found))
+    longest = float(xp.sqrt(2 * half_squares.max()))
+    close = values >= best[group] - 8 * quick_error(block.shape[1]) * (longest + longest**2)
+    rows, columns, group = rows[close], columns[close], group[close]
+    if len(rows) == len(found):
+        return found, columns
+    values = exact_dot(block, centroids, rows, columns) - half_squares[columns]
+    return found, best_per_row(group, columns, values, len(found))[1]
 
 
 def distances_to_centroids(rows: Array, centroids: Array, labels: Array) -> tuple[Array, Array]:
