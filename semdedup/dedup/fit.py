@@ -16,7 +16,7 @@ from semdedup.compute import Session
 from semdedup.dedup.embeddings import check_rows
 from semdedup.dedup.exact import on_grid, unit_rows
 from semdedup.dedup.kmeans import SUM_GRID_BITS, Sums, auto_n_clusters, converged, lloyd_sums, next_centroids, seeds
-from semdedup.dedup.scan import SAMPLE_SCHEMA, Workspace, sample_file
+from semdedup.dedup.scan import Workspace, sample_file
 from semdedup.errors import ClusterError, InputError, ParameterError
 from semdedup.storage import Location
 from semdedup.tables import read_arrow_batch
@@ -99,7 +99,8 @@ class Fit:
 def load_sample_part(work: Workspace, n_pieces: int, dim: int, part: int) -> np.ndarray:
     """Rows of one part of the sample that can be compared: (m, d) float32 on the grid, in the order of the hash."""
     pieces = [read_arrow_batch(sample_file(work, position), part) for position in range(n_pieces)]
-    table = pa.Table.from_batches(pieces, schema=SAMPLE_SCHEMA)
+    tables = [pa.Table.from_batches([piece]) for piece in pieces]
+    table = pa.concat_tables(tables, promote_options="permissive")  # files may differ in type
     checked = check_rows(table.column("hash"), table.column("embedding"), dim)
     order = np.argsort(table.column("hash").to_numpy()[checked.positions], kind="stable")
     return on_grid(unit_rows(checked.rows)[order], SUM_GRID_BITS)

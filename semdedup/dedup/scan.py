@@ -6,13 +6,14 @@ from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 
 from semdedup.compute import Session
-from semdedup.dedup.embeddings import commonest_length, length_counts
+from semdedup.dedup.embeddings import commonest_length, embedding_element_type, length_counts
 from semdedup.dedup.ids import hash_ids
 from semdedup.dedup.inputs import InputSchema, Partition, Slice
 from semdedup.errors import BadFileError, DuplicateIdError, InputError
@@ -74,11 +75,8 @@ class Sampling:
         return hashes <= np.uint64(self.threshold - 1)
 
 
-SAMPLE_SCHEMA = pa.schema([("hash", pa.uint64()), ("embedding", pa.list_(pa.float64()))])
-
-
 def sample_file(work: Workspace, position: int) -> Location:
-    """The rows of one partition that belong to the sample: one Arrow batch for each part."""
+    """Rows of one partition that belong to the sample, ``hash`` and ``embedding``: one Arrow batch for each part."""
     return work.scratch / "sample" / f"{position}.arrow"
 
 
@@ -109,18 +107,18 @@ def scan_partition(
                 present = ~table.column("id").is_null().to_numpy()
                 hashes.append(found[present])
                 chosen = np.flatnonzero(present & sampling.chosen(found))
-                rows = table.column("embedding").take(pa.array(chosen)).cast(SAMPLE_SCHEMA.field("embedding").type)
-                samples.append(pa.table([pa.array(found[chosen]), rows], schema=SAMPLE_SCHEMA))
+                embeddings = table.column("embedding").take(pa.array(chosen))
+                element = embedding_element_type(embeddings.type) or pa.float32()  # a column of nulls only has no type
+                samples.append(
+                    pa.table({"hash": pa.array(found[chosen]), "embedding": embeddings.cast(pa.list_(element))})
+                )
         except BadFileError as error:
             if not skip_bad_files:
                 raise
             bad.append([piece.source, str(error)])
     every = np.sort(np.concatenate(hashes)) if hashes else np.empty(0, dtype=np.uint64)
     hashes_file(work, position).write_bytes(every.tobytes())
-    sample = pa.concat_tables(samples) if samples else SAMPLE_SCHEMA.empty_table()
-    part = np.searchsorted(sampling.edges(), sample.column("hash").to_numpy(), side="right") - 1
-    batches = (_one_batch(sample.filter(pa.array(part == index))) for index in range(sampling.n_parts))
-    write_arrow(sample_file(work, position), SAMPLE_SCHEMA, batches)
+    _write_sample(sample_file(work, position), samples, sampling)
     return {
         "rows": n_rows,
         "hashes": len(every),
@@ -129,8 +127,18 @@ def scan_partition(
     }
 
 
-def _one_batch(table: pa.Table) -> pa.RecordBatch:
-    batches = table.combine_chunks().to_batches()
+def _write_sample(location: Location, samples: Sequence[pa.Table], sampling: Sampling) -> None:
+    """Write the sampled rows of a partition in the order of their hash, in the widest of their types."""
+    empty = pa.table({"hash": pa.array([], pa.uint64()), "embedding": pa.array([], pa.list_(pa.float16()))})
+    sample = pa.concat_tables([empty, *samples], promote_options="permissive").sort_by("hash").combine_chunks()
+    starts = np.searchsorted(sample.column("hash").to_numpy(), sampling.edges())
+    slices = (sample.slice(start, stop - start) for start, stop in pairwise([*starts, len(sample)]))
+    write_arrow(location, sample.schema, (one_batch(part) for part in slices))
+
+
+def one_batch(table: pa.Table) -> pa.RecordBatch:
+    """A table of at most one chunk as a batch, which may have no rows."""
+    batches = table.to_batches()
     return batches[0] if batches else pa.RecordBatch.from_pylist([], schema=table.schema)
 
 

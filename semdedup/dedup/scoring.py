@@ -73,7 +73,8 @@ def group_memory(n_rows: int, dim: int, batch_size: int) -> int:
 
     Clusters of a group are worked on one after the other, so that the rows of a group bound its work and not its
     memory. A cluster is held normalised, in rank order, once more without repeated rows where some are equal, and as
-    bfloat16; beside it one batch as it is decoded, and five products of at most 4 MiB, or of one batch by 64 candidates.
+    bfloat16; beside it one batch as it is decoded, and five products of at most 4 MiB, or of one batch by 64
+    candidates.
     """
     return (3 * 4 + 2) * n_rows * dim + DECODING_BYTES + 5 * max(4 << 20, 4 * batch_size * 64)
 

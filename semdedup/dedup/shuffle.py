@@ -24,7 +24,7 @@ from semdedup.dedup.fit import load_centroids
 from semdedup.dedup.inputs import InputSchema, Partition
 from semdedup.dedup.kmeans import assign, distances_to_centroids
 from semdedup.dedup.ranking import COSINE_DISTANCE, L2_DISTANCE
-from semdedup.dedup.scan import Workspace
+from semdedup.dedup.scan import Workspace, one_batch
 from semdedup.storage import Location
 from semdedup.tables import DECODING_BYTES, embedding_column, read_arrow_batch, write_arrow, write_table
 
@@ -120,7 +120,7 @@ def assign_partition(work: Workspace, task: Assignment, item: tuple[int, Partiti
             chosen = order[low:high]
             part = other.take(pa.array(chosen)).combine_chunks()
             part = part.add_column(1, "embedding", embedding_column(rows[chosen])).select(schema.names).cast(schema)
-            yield part.to_batches()[0] if len(part) else pa.RecordBatch.from_pylist([], schema=schema)
+            yield one_batch(part)
 
     write_arrow(piece_file(work, position), schema, batches())
     files = []

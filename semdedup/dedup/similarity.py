@@ -45,8 +45,8 @@ def max_similarity(rows: Array, batch_size: int = 1024) -> tuple[Array, Array]:
 
     The score is x·y in float64, clipped to [0, 1] and rounded to float32; of equal scores the best-ranked row wins.
     Products in bfloat16 or float32 only propose candidates (see `semdedup.dedup.products.products_error`), so the
-    result does not depend on `batch_size`, on the processor or on the backend. Rows that are bit-identical to a better-ranked one are never candidates: that
-    one ties with them and wins, which keeps a cluster of equal rows cheap.
+    result does not depend on `batch_size`, on the processor or on the backend. Rows that are bit-identical to a
+    better-ranked one are never candidates: that one ties with them and wins, which keeps a cluster of equal rows cheap.
 
     Args:
         rows: (n, d) float32 of length 1, best-ranked first, NumPy or CuPy.
