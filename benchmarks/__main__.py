@@ -64,6 +64,8 @@ def main(arguments: list[str] | None = None) -> None:
     unknown = [name for name in options.names if name not in BENCHMARKS]
     if unknown:
         parser.error(f"no benchmark {', '.join(unknown)}; there are {', '.join(BENCHMARKS)}")
+    if (options.plot or options.readme) and options.names and not set(options.names) & set(IN_THE_TABLE):
+        parser.error(f"--plot and --readme show {', '.join(IN_THE_TABLE)}; none of them is to run")
     if options.source:
         found = json.loads(options.source.read_text())
     else:

@@ -16,9 +16,9 @@ class Row(NamedTuple):
         what: what was measured.
         size: of what.
         ours: how long it took, or how much, with its unit.
-        beside: what it stands beside: a limit of the machine, or a peer.
+        beside: what it stands beside.
         ratio: ours over that.
-        peer: whether it stands beside a peer, where less than 1 is wanted, and not beside what cannot be passed.
+        peer: whether it stands beside a peer, and not beside what the machine does with the least that is needed.
     """
 
     what: str
@@ -56,7 +56,7 @@ def rewrite(readme: Path, table: str) -> None:
 
 
 def draw(path: Path, machine: Mapping[str, Any], size: str, rows: Sequence[Row]) -> None:
-    """A bar for each row, from 1, the limit or the peer, to the ratio: to the left is less."""
+    """A bar for each row, from 1 to its ratio: to the left is less."""
     from matplotlib.figure import Figure
     from matplotlib.patches import Patch
 
@@ -74,8 +74,8 @@ def draw(path: Path, machine: Mapping[str, Any], size: str, rows: Sequence[Row])
     first, last = math.floor(min(lengths)) - 1, math.ceil(max(lengths)) + 1
     ticks = range(first, last + 1, -(-(last - first) // 10))
     axes.set_xlim(first, last)
-    axes.set_xticks(ticks, [f"{2.0**tick:.3g}" for tick in ticks])
+    axes.set_xticks(ticks, [f"{2.0**tick:.4g}" for tick in ticks])
     axes.set_xlabel("semdedup over what it stands beside; less is better")
-    axes.legend([Patch(color=colours[peer]) for peer in colours], ["beside a peer", "beside a limit"])
+    axes.legend([Patch(color=colours[peer]) for peer in colours], ["beside a peer", "beside the machine"])
     figure.suptitle(headline(machine, size), fontsize=9)
     figure.savefig(path, dpi=150)
