@@ -19,6 +19,7 @@ from semdedup.dedup.exact import (
     on_grid,
     quick_dot,
     quick_error,
+    square_lengths,
 )
 from semdedup.dedup.products import precisions_for, products_error
 from semdedup.dedup.similarity import first_occurrences
@@ -204,16 +205,32 @@ def distances_to_centroids(rows: Array, centroids: Array, labels: Array) -> tupl
     """Distance of each row to the centroid of its label: Euclidean, and cosine to the normalised centroid.
 
     Returns:
-        l2 (n,) and cosine (n,), float32, computed in float64 in a fixed order. Cost: O(n·d).
+        l2 (n,) and cosine (n,), float32, those of float64 sums in a fixed order. Sums in any order give an interval for
+        each; only where its ends do not round to one float32 is the fixed order asked. Cost: O(n·d).
     """
     xp = array_module(rows)
+    n, dim = rows.shape
     square = exact_dot(centroids, centroids)
-    dot = exact_dot(rows, centroids, None, labels)
     length = xp.sqrt(square)
     length[length == 0] = 1  # the mean of opposite rows: every direction is equally far
-    cosine = (1 - dot / length[labels]).clip(0, 2)
-    l2 = xp.sqrt(exact_square_distance(rows, centroids, labels))
-    return l2.astype(np.float32), cosine.astype(np.float32)
+
+    def cosine(dot: Array, labels: Array) -> Array:
+        return (1 - dot / length[labels]).clip(0, 2).astype(np.float32)
+
+    def l2(square_distance: Array) -> Array:
+        return xp.sqrt(square_distance.clip(0)).astype(np.float32)
+
+    dot = quick_dot(rows, centroids, xp.arange(n), labels)
+    square_distance = square_lengths(rows) + square[labels] - 2 * dot
+    reach = max(1.0, float(length.max())) ** 2  # of the terms of both sums, which are four at most
+    margin, margin_of_square = 2.02 * quick_error(dim) * reach, 10 * quick_error(dim + 4) * reach
+    nearest, farthest = cosine(dot + margin, labels), cosine(dot - margin, labels)
+    inner, outer = l2(square_distance - margin_of_square), l2(square_distance + margin_of_square)
+    unsure = xp.flatnonzero((nearest != farthest) | (inner != outer))
+    if len(unsure):
+        nearest[unsure] = cosine(exact_dot(rows, centroids, unsure, labels[unsure]), labels[unsure])
+        inner[unsure] = l2(exact_square_distance(rows[unsure], centroids, labels[unsure]))
+    return inner, nearest
 
 
 def lloyd_sums(part: Array, centroids: Array) -> Sums:
