@@ -83,7 +83,7 @@ def measure_memory(folder: Path, shape: dict[str, Any], verbose: bool) -> list[d
     """The peak of one worker that writes one shard, of many clips and of a single one."""
     found = []
     for mib in shape["memory_mib"]:
-        for n_clips in (min(mib, 64), 1):
+        for n_clips in sorted({min(mib, 64), 1}, reverse=True):
             place = folder / f"memory-{mib}-{n_clips}"
             inputs = make_clips(place / "in", n_clips, mib * MIB // n_clips)
             with local_workers(1) as client, MemoryWatch(pids(client), tree=True) as watch:

@@ -20,7 +20,7 @@ from semdedup.video.encoders import make_encoder
 
 CLIP_S = 10
 SIZES: dict[str, dict[str, Any]] = {
-    "smoke": {"footage_s": 8, "size": (160, 120), "rounds": 1, "memory": ((160, 120), (4, 8))},
+    "smoke": {"footage_s": 8, "size": (160, 120), "rounds": 1, "memory": ((160, 120), (4,))},
     "quick": {"footage_s": 80, "size": (640, 360), "rounds": 2, "memory": ((1280, 720), (20, 60))},
     "full": {"footage_s": 240, "size": (1280, 720), "rounds": 3, "memory": ((1920, 1080), (60, 600))},
 }

@@ -34,14 +34,15 @@ def run_dedup(
     paths = sorted(str(path) for path in inputs.iterdir())
     with pq.ParquetFile(paths[0]) as file:
         d = len(next(file.iter_batches(1))["embedding"][0])
-    seconds_to_read(client, paths)  # files and libraries are in memory from here on
-    read, rate = seconds_to_read(client, paths), workers_rate(client, d)
+    rate = workers_rate(client, d)
     with MemoryWatch(pids(client)) as watch:
         workflow = SemanticDeduplicationWorkflow(str(inputs), str(outputs), n_clusters, eps=EPS, verbose=verbose)
         result = workflow.run(client)
     if not all(map(psutil.Process.is_running, watch.processes)):
         raise SystemExit("a worker died, most likely for want of memory, and was started again")
-    read, rate = (read + seconds_to_read(client, paths)) / 2, (rate + workers_rate(client, d)) / 2
+    rate = (rate + workers_rate(client, d)) / 2
+    # not before the run as well: it would leave memory in the workers, the more the larger the files
+    read = statistics.mean(seconds_to_read(client, paths) for _ in range(2))
     sizes = [pq.read_metadata(path).num_rows for path in (outputs / "pairwise_results").glob("*.parquet")]
     n, k = result.total, result.metadata["n_clusters"]
     fitted = sample_size(n, k, None) * result.metadata["iterations"]

@@ -63,7 +63,7 @@ class MemoryWatch(threading.Thread):
         tree: whether their children count as well.
         shared_once: whether a page that several processes share is divided among them; that takes time to find out.
 
-    `start` is what each had when the watch was made, `peaks` the highest of each, `largest` that of a single process.
+    `start_mib` is what each had when the watch was made, `peaks` the highest of each, `largest` that of one process.
     """
 
     def __init__(self, pids: Iterable[int], tree: bool = False, shared_once: bool = False) -> None:
