@@ -16,6 +16,9 @@ IDS_PER_TASK, CLUSTERS_PER_TASK = 1 << 23, 256
 OTHER_BYTES = 64
 """Of a row in the shuffle: its id, its label, its distances."""
 
+TASKS_A_SECOND = 1_000
+"""Of a scheduler."""
+
 
 @dataclass(frozen=True)
 class Cluster:
@@ -62,6 +65,7 @@ ASSUMPTIONS = (
     "embeddings a task",
     "read, shuffle and write: time of a worker a byte as measured here at the largest size, and the transfer on top",
     "fit, assignment and comparison: operations at the rate, times what they took here beside it at the largest size",
+    f"the fit: no faster than its tasks, many small ones, pass a scheduler of {TASKS_A_SECOND:,} tasks a second",
     "start of the fit: as measured here, growing with the square of the clusters, in one process of the speed measured",
 )
 
@@ -92,7 +96,6 @@ def estimate(growth: Mapping[str, Any]) -> list[dict[str, Any]]:
             seconds["start of the fit"] = (
                 measured["seed"] * (k / measured["n_clusters"]) ** 2 * (DIM / growth["dim"]) * rate
             ) / (cluster.label_rate or rate)
-            seconds["fit"] = fit_operations / label * measured["fit / products"]
             seconds["assignment"] = label_operations(n, DIM, k) / label * measured["assignment / products"]
             operations = compare_operations([n // k], DIM) * k
             seconds["comparison"] = operations / compare * measured["comparison / products"]
@@ -103,6 +106,7 @@ def estimate(growth: Mapping[str, Any]) -> list[dict[str, Any]]:
                 "fit": 2 * sample_parts * measured["iterations"],
                 "comparison": max(partitions, -(-k // CLUSTERS_PER_TASK)),
             }
+            seconds["fit"] = max(fit_operations / label * measured["fit / products"], tasks["fit"] / TASKS_A_SECOND)
             total = sum(seconds.values())
             found.append(
                 {
