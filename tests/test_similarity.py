@@ -152,6 +152,15 @@ def test_products_become_finer_where_too_many_rows_are_near_and_stay_so(
     assert used == expected + ["SinglePrecision"] * (len(used) - len(expected))
 
 
+def test_rows_may_stand_anywhere_in_memory(rng: np.random.Generator) -> None:
+    rows = make(rng, 300, 40, "one topic")
+    moved = np.zeros(rows.nbytes + 1, dtype=np.uint8)[1:].view(np.float32).reshape(rows.shape)  # as received by Dask
+    moved[...] = rows
+    for other in (moved, np.asfortranarray(rows)):
+        np.testing.assert_array_equal(max_similarity(other), max_similarity(rows))
+        np.testing.assert_array_equal(unit_rows(other), unit_rows(rows))
+
+
 def test_no_rows_have_no_scores(xp: ModuleType) -> None:
     score, index = max_similarity(xp.empty((0, 4), dtype=np.float32))
     assert score.shape == index.shape == (0,)
