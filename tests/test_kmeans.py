@@ -198,6 +198,40 @@ def test_the_same_seeds_on_every_backend_and_none_twice(xp: ModuleType, rng: np.
     assert len(set(found.tolist())) == 50
 
 
+@settings(max_examples=30)
+@given(
+    seed=st.integers(0, 2**32),
+    shape=st.tuples(st.integers(1, 60), st.sampled_from([1, 3, 40, 1536, 2500])),
+    width=st.sampled_from([1.0, 1e-4, 0.0]),
+    signs=st.booleans(),
+    elements=st.sampled_from([1, 1 << 9, 1 << 20]),
+)
+def test_the_same_seeds_with_and_without_numkong_and_for_any_size_of_blocks(
+    seed: int, shape: tuple[int, int], width: float, signs: bool, elements: int
+) -> None:
+    rng = np.random.default_rng(seed)
+    noise = rng.standard_normal(shape)
+    sample = unit_rows(np.sign(noise) if signs else 1 + width * noise)  # signs: the longest rows of whole numbers
+    found = seeds(sample, shape[0] // 2 + 1, np.random.default_rng(seed))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(products, "numkong", None)
+        patch.setattr(kmeans, "block_elements", lambda *arrays: elements)
+        again = seeds(sample, shape[0] // 2 + 1, np.random.default_rng(seed))
+    np.testing.assert_array_equal(found, again)
+
+
+@pytest.mark.parametrize("width", [1.0, 1e-5])
+@pytest.mark.parametrize("choices", [1, 8])
+def test_every_group_of_rows_far_from_the_others_is_seeded(
+    xp: ModuleType, rng: np.random.Generator, monkeypatch: pytest.MonkeyPatch, width: float, choices: int
+) -> None:
+    monkeypatch.setattr(kmeans, "CHOICES_A_DRAW", choices)
+    groups = rng.integers(40, size=1000)
+    centres = 1 + width * rng.standard_normal((40, 20))
+    sample = unit_rows(centres[groups] + width * 0.02 * rng.standard_normal((1000, 20)))
+    assert len(set(groups[seeds(xp.asarray(sample), 40, np.random.default_rng(1))].tolist())) == 40
+
+
 @given(st.integers(0, 2**32), st.lists(st.integers(0, 7), min_size=1, max_size=40), st.data())
 def test_rows_that_differ_are_chosen_before_any_row_twice(
     xp: ModuleType, seed: int, which: list[int], data: st.DataObject

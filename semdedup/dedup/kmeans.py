@@ -21,7 +21,7 @@ from semdedup.dedup.exact import (
     quick_error,
     square_lengths,
 )
-from semdedup.dedup.products import precisions_for, products_error
+from semdedup.dedup.products import WholeNumbers, precisions_for, products_error
 from semdedup.dedup.similarity import first_occurrences
 
 MAX_SAMPLE_ROWS = 1 << 22
@@ -29,7 +29,14 @@ MAX_SAMPLE_ROWS = 1 << 22
 
 SAMPLE_ROWS_PER_CENTROID = 128
 SMALLEST_SAMPLE = 50_000
-SUM_GRID_BITS, SEED_GRID_BITS = 30, 11
+SUM_GRID_BITS = 30
+
+TRIALS = 2
+"""Rows that are tried for each seed, in multiples of 2 + log k."""
+
+CHOICES_A_DRAW = 8
+SEED_PRODUCTS = 1 << 20
+"""Products of rows drawn for several choices at a time. The choice depends on it, so it is no `block_elements`."""
 
 FEW_CENTROIDS = 64
 """Of fewer centroids than this a product in float32 costs less than rounding the rows."""
@@ -62,8 +69,10 @@ def sample_size(n_rows: int, n_clusters: int, fit_data_fraction: float | None) -
 def seeds(sample: Array, n_clusters: int, rng: np.random.Generator) -> np.ndarray:
     """Choose rows to start from by greedy k-means++.
 
-    Distances are taken between rows rounded to a grid of 2**-11, where float32 products are exact: the choice is the
-    same on every machine. Where no row differs from the seeds any more, the first rows not yet chosen fill up.
+    Distances are taken between rows rounded to whole numbers (`_whole_numbers`), whose products are exact: the choice
+    is the same on every machine. Rows are drawn many at a time, so that one product serves several seeds; of those
+    drawn before the latest seed, a row is kept with the share of its square distance that the seed has left, which is
+    as good as drawing anew. Where no row differs from the seeds any more, the first rows not yet chosen fill up.
 
     Args:
         sample: (m, d) float32 of length 1, m ≥ n_clusters.
@@ -71,34 +80,94 @@ def seeds(sample: Array, n_clusters: int, rng: np.random.Generator) -> np.ndarra
         rng: source of the draws.
 
     Returns:
-        (k,) int64 positions in the sample. Cost: O(m·d·k·log k) operations, one pass over the sample for each seed.
+        (k,) int64 positions in the sample. Cost: O(m·d·k·log k) operations; memory 2·m·d bytes and `SEED_PRODUCTS`
+        products, or those of the rows of one choice.
 
     Reference: D. Arthur and S. Vassilvitskii, k-means++: the advantages of careful seeding, 2007 (the greedy variant:
-    of 2 + log k draws the one that lowers the potential most).
+    of several draws the one that lowers the potential most; here of twice the 2 + log k that they name).
+    V. Cohen-Addad et al., Fast and accurate k-means++ via rejection sampling, 2020.
     """
     xp = array_module(sample)
-    grid = on_grid(sample, SEED_GRID_BITS)
-    squares = xp.einsum("ij,ij->i", grid, grid)
-    trials = 2 + int(np.log(n_clusters))
+    m = len(sample)
+    rows = WholeNumbers(_whole_numbers(sample))
+    squares = rows.squares()
+    trials = TRIALS * (2 + int(np.log(n_clusters)))
+    # the part of a product that a core's cache holds, and whose sums int32 holds: no term exceeds six squares
+    step = max(1, min(block_elements(sample) // 16 // trials, 2**31 // (6 * int(squares.max()) + 1)))
+    n_drawn = trials * max(1, min(CHOICES_A_DRAW, SEED_PRODUCTS // (trials * m)))
     chosen = np.empty(n_clusters, dtype=np.int64)
-    chosen[0] = int(rng.random() * len(sample))
-    first = int(chosen[0])
-    nearest = squares + squares[first] - 2 * (grid @ grid[first])
-    for i in range(1, n_clusters):
-        cumulated = xp.cumsum(nearest, dtype=np.float64)
-        total = float(cumulated[-1])
-        draws = rng.random(trials)
-        if total <= 0:
-            unused = np.setdiff1d(np.arange(len(sample)), chosen[:i])
-            chosen[i:] = unused[: n_clusters - i]
+    chosen[0] = int(rng.random() * m)
+    nearest = squares + squares[chosen[0]] - rows.doubled_products(xp.asarray(chosen[:1]))[0]
+    n_chosen = 1
+    while n_chosen < n_clusters:
+        cumulated = xp.cumsum(nearest, dtype=np.int64)
+        total = int(cumulated[-1])
+        if total == 0:
+            unused = np.setdiff1d(np.arange(m), chosen[:n_chosen])
+            chosen[n_chosen:] = unused[: n_clusters - n_chosen]
             break
-        drawn = xp.searchsorted(cumulated, xp.asarray(draws * total), side="right").clip(0, len(sample) - 1)
-        distances = squares[drawn][:, None] + squares - 2 * (grid[drawn] @ grid.T)
-        xp.minimum(distances, nearest, out=distances)
-        best = int(distances.sum(axis=1, dtype=np.float64).argmin())
-        chosen[i] = int(drawn[best])
-        nearest = distances[best]
+        draws = xp.asarray(rng.integers(total, size=n_drawn))
+        drawn = xp.searchsorted(cumulated, draws, side="right")
+        share = draws - (cumulated[drawn] - nearest[drawn])  # evenly distributed below the square distance of the row
+        products = rows.doubled_products(drawn)
+        candidates = xp.arange(n_drawn)
+        while n_chosen < n_clusters:
+            candidates = candidates[share[candidates] < nearest[drawn[candidates]]]
+            if len(candidates) < trials:  # never the first time
+                break
+            few, candidates = candidates[:trials], candidates[trials:]
+            best = few[int(_lowered(products, few, nearest - squares, squares[drawn[few]], step).argmax())]
+            nearest = xp.minimum(nearest, squares + squares[drawn[best]] - products[best])
+            chosen[n_chosen] = int(drawn[best])
+            n_chosen += 1
     return chosen
+
+
+def _lowered(products: Array, candidates: Array, limits: Array, squares: Array, step: int) -> Array:
+    """By how much each candidate lowers the sum of the square distances to the nearest seed.
+
+    For one row that is ``nearest − (square + own square − twice the product)`` where that is positive.
+
+    Args:
+        products: (w, m) int32, twice the products of drawn rows and all rows.
+        candidates: (t,) rows of `products`.
+        limits: (m,) int32, square distance to the nearest seed less the square.
+        squares: (t,) int32, of the candidates.
+        step: rows that are looked at at a time, few enough that int32 holds their sums.
+
+    Returns:
+        (t,) int64. Cost: four passes over t·m elements.
+    """
+    xp = array_module(products)
+    m = products.shape[1]
+    total = xp.zeros(len(candidates), dtype=np.int64)
+    for start in range(0, m, step):
+        sums = products[candidates, start : start + step]
+        sums += limits[start : start + step]
+        xp.maximum(sums, squares[:, None], out=sums)
+        total += sums.sum(axis=1, dtype=np.int32)
+    return total - m * squares.astype(np.int64)
+
+
+def _whole_numbers(rows: Array) -> Array:
+    """Rows about their mean, stretched and rounded to whole numbers: (m, d) float32 to (m, d) int8.
+
+    What is common to all rows says nothing of their distances, and is taken off so that few bits tell them apart. No
+    element exceeds 63, nor a square length 2**23, so that twice a row is int8 too and its products are exact in int32
+    and in float32.
+    """
+    xp = array_module(rows)
+    m, dim = rows.shape
+    step = max(1, block_elements(rows) // dim)
+    starts = range(0, m, step)
+    totals = [on_grid(rows[start : start + step], SUM_GRID_BITS).sum(axis=0, dtype=np.float64) for start in starts]
+    mean = (sum(totals) / m).astype(np.float32)
+    largest = float(xp.maximum(rows.max(axis=0) - mean, mean - rows.min(axis=0)).max())
+    factor = np.float32(min(63, int(2**11.5 / dim**0.5)) / largest if largest else 0)
+    whole = xp.empty((m, dim), dtype=np.int8)
+    for start in starts:
+        whole[start : start + step] = xp.rint((rows[start : start + step] - mean) * factor)
+    return whole
 
 
 def assign(rows: Array, centroids: Array, max_samples_per_batch: int | None = None) -> Array:
