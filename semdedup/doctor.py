@@ -11,6 +11,7 @@ import distributed
 
 from semdedup.arrays import GPU_PACKAGES
 from semdedup.compute import MIB, ClusterOptions, client_for
+from semdedup.dedup.products import has_bfloat16_matrices
 from semdedup.errors import SemdedupError
 from semdedup.preflight import (
     PACKAGES_THAT_MUST_AGREE,
@@ -20,6 +21,9 @@ from semdedup.preflight import (
     describe_process,
 )
 from semdedup.storage import Location
+
+OPTIONAL = ("numkong", *GPU_PACKAGES)
+"""What makes things faster, and does not exist for every platform."""
 
 
 @dataclass(frozen=True)
@@ -42,11 +46,12 @@ def examine(
         writes: folders that every worker must write to; what is written for the check is removed again.
     """
     yield Finding("Python", platform.python_version())
-    for name in (*PACKAGES_THAT_MUST_AGREE, "s3fs", *GPU_PACKAGES):
-        yield Finding(name, _version(name), _version(name) != "not installed" or name in GPU_PACKAGES)
+    for name in (*PACKAGES_THAT_MUST_AGREE, "s3fs", *OPTIONAL):
+        yield Finding(name, _version(name), _version(name) != "not installed" or name in OPTIONAL)
     here = describe_process()
     missing = f"; packages missing: {', '.join(here.gpu_packages_missing)}" if here.gpu_packages_missing else ""
     yield Finding("GPUs here", f"{here.n_gpus}{missing}")
+    yield Finding("products here", "bfloat16 (AMX), then float32" if has_bfloat16_matrices() else "float32")
     yield Finding("free memory here", f"{here.memory_free / MIB:,.0f} MiB")
     try:
         with client_for(None, options) as client:

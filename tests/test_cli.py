@@ -188,6 +188,7 @@ def test_doctor_finds_everything_in_order(run, tmp_path: Path) -> None:
     done = run("doctor --input-path emb --output-path out")
     assert done.exit_code == 0, done.output
     assert "agree" in done.stdout
+    assert "float32" in done.stdout, "what products are computed in"
     assert not (tmp_path / "out").exists()
 
 
