@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from semdedup.arrays import Array, array_module, block_elements, scratch, sparse_module
+from semdedup.arrays import Array, array_module, block_elements, scratch, sparse_module, take_rows
 from semdedup.dedup.exact import (
     best_per_row,
     exact_dot,
@@ -92,8 +92,6 @@ def seeds(sample: Array, n_clusters: int, rng: np.random.Generator) -> np.ndarra
     rows = WholeNumbers(_whole_numbers(sample))
     squares = rows.squares()
     trials = TRIALS * (2 + int(np.log(n_clusters)))
-    # the part of a product that a core's cache holds, and whose sums int32 holds: no term exceeds six squares
-    step = max(1, min(block_elements(sample) // 16 // trials, 2**31 // (6 * int(squares.max()) + 1)))
     n_drawn = trials * max(1, min(CHOICES_A_DRAW, SEED_PRODUCTS // (trials * m)))
     chosen = np.empty(n_clusters, dtype=np.int64)
     chosen[0] = int(rng.random() * m)
@@ -116,14 +114,14 @@ def seeds(sample: Array, n_clusters: int, rng: np.random.Generator) -> np.ndarra
             if len(candidates) < trials:  # never the first time
                 break
             few, candidates = candidates[:trials], candidates[trials:]
-            best = few[int(_lowered(products, few, nearest - squares, squares[drawn[few]], step).argmax())]
+            best = few[int(_lowered(products, few, nearest - squares, squares[drawn[few]]).argmax())]
             nearest = xp.minimum(nearest, squares + squares[drawn[best]] - products[best])
             chosen[n_chosen] = int(drawn[best])
             n_chosen += 1
     return chosen
 
 
-def _lowered(products: Array, candidates: Array, limits: Array, squares: Array, step: int) -> Array:
+def _lowered(products: Array, candidates: Array, limits: Array, squares: Array) -> Array:
     """By how much each candidate lowers the sum of the square distances to the nearest seed.
 
     For one row that is ``nearest − (square + own square − twice the product)`` where that is positive.
@@ -133,20 +131,16 @@ def _lowered(products: Array, candidates: Array, limits: Array, squares: Array, 
         candidates: (t,) rows of `products`.
         limits: (m,) int32, square distance to the nearest seed less the square.
         squares: (t,) int32, of the candidates.
-        step: rows that are looked at at a time, few enough that int32 holds their sums.
 
     Returns:
         (t,) int64. Cost: four passes over t·m elements.
     """
     xp = array_module(products)
     m = products.shape[1]
-    total = xp.zeros(len(candidates), dtype=np.int64)
-    for start in range(0, m, step):
-        sums = products[candidates, start : start + step]
-        sums += limits[start : start + step]
-        xp.maximum(sums, squares[:, None], out=sums)
-        total += sums.sum(axis=1, dtype=np.int32)
-    return total - m * squares.astype(np.int64)
+    terms = take_rows(products, candidates, scratch(xp, "terms", (len(candidates), m), np.int32))
+    terms += limits
+    xp.maximum(terms, squares[:, None], out=terms)
+    return terms.sum(axis=1, dtype=np.int64) - m * squares.astype(np.int64)
 
 
 def _whole_numbers(rows: Array) -> Array:
@@ -206,7 +200,7 @@ def assign(rows: Array, centroids: Array, max_samples_per_batch: int | None = No
     while start < n:
         block = rows[start : start + batch]
         nearness = products[: len(block)]
-        left_side = precision(block)
+        left_side = precision(block, passing=True)
         left_side.multiply(0, len(block), packed, nearness)
         nearness -= half_squares_32
         # of the product, plus the roundings of the half square and of the subtraction

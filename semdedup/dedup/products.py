@@ -39,7 +39,7 @@ class SinglePrecision:
 
     deviation = 0.0
 
-    def __init__(self, rows: Array, longest: float = 1.0) -> None:
+    def __init__(self, rows: Array, longest: float = 1.0, *, passing: bool = False) -> None:
         self.rows, self.longest = rows, longest
 
     def pack(self, start: int, stop: int) -> Array:
@@ -52,13 +52,18 @@ class SinglePrecision:
 
 
 class HalfPrecision:
-    """float32 rows (n, d) rounded to bfloat16: 2·n·d bytes. NumPy only; see `precisions_for`."""
+    """float32 rows (n, d) rounded to bfloat16: 2·n·d bytes. NumPy only; see `precisions_for`.
 
-    def __init__(self, rows: np.ndarray, longest: float = 1.0) -> None:
+    Those of a factor that is `passing` lie in scratch memory: the next such factor of the thread takes their place.
+    """
+
+    def __init__(self, rows: np.ndarray, longest: float = 1.0, *, passing: bool = False) -> None:
         self.longest = longest
         rows = np.require(rows, requirements="CA")  # what comes over the network may stand at any address
-        self.rows: Any = numkong.astype(rows, "bfloat16")
         n, dim = rows.shape
+        halves = scratch(np, "halves", rows.shape, np.uint16) if passing else np.empty(rows.shape, np.uint16)
+        self.rows: Any = numkong.from_pointer(halves.ctypes.data, rows.shape, "bfloat16", owner=halves)
+        numkong.astype(rows, "bfloat16", out=self.rows)
         step = max(1, block_elements() // 8 // dim)
         rounded = scratch(np, "rounded", (min(step, n), dim), np.float32)
         square = 0.0
