@@ -183,7 +183,7 @@ def square_lengths(rows: Array) -> Array:
     """
     xp = array_module(rows)
     if xp is np and numkong is not None and rows.dtype == np.float32 and rows.size:
-        rows = np.require(rows, requirements="CA")  # what comes over the network may stand at any address
+        rows = np.require(rows, requirements=["C", "A"])  # what comes over the network may stand at any address
         return np.asarray(numkong.dot(rows, rows))
     return xp.einsum("ij,ij->i", rows, rows, dtype=np.float64)
 
