@@ -21,8 +21,8 @@ from semdedup.errors import ClusterError, InputError, ParameterError
 from semdedup.storage import Location
 from semdedup.tables import read_arrow_batch
 
-SEEDING_ROWS_PER_CENTROID = 8
-"""Rows that k-means++ draws from, times the oversampling factor, for each centroid."""
+SEEDING_ROWS_PER_CENTROID, SMALLEST_SEEDING_SAMPLE = 4, 4096
+"""Rows that k-means++ draws from: for each centroid, times the oversampling factor, and in all at least."""
 
 INITS = {"k-means++": "k-means++", "k-means||": "k-means++", "scalable-k-means++": "k-means++", "random": "random"}
 """What users may write. k-means++ on a sub-sample does here what k-means|| does elsewhere: it spares full passes."""
@@ -39,7 +39,7 @@ class KMeansOptions:
         random_state: seed of the sample, of the seeding and of the random rank.
         init: ``k-means++``, ``random``, or an array (k, d) of centroids.
         n_init: fits with different seeds, of which the one of least inertia is taken.
-        oversampling_factor: k-means++ draws from 8 × this many sampled rows for each centroid.
+        oversampling_factor: k-means++ draws from 4 × this many sampled rows for each centroid, and at least 4,096.
         max_samples_per_batch: most rows in one product of the assignment.
         fit_data_fraction: share of the rows to fit on; 128 rows a centroid and at least 50,000 where not given.
         engine: ``auto``, ``cuml`` (cuML's Dask KMeans) or ``lloyd`` (this module).
@@ -196,7 +196,8 @@ def _start(
     if INITS[options.init] == "random":
         wanted = n_clusters  # the sample is in the order of a hash: its first rows are random ones
     else:
-        wanted = max(n_clusters, int(SEEDING_ROWS_PER_CENTROID * options.oversampling_factor * n_clusters))
+        per_centroid = SEEDING_ROWS_PER_CENTROID * options.oversampling_factor
+        wanted = max(n_clusters, SMALLEST_SEEDING_SAMPLE, int(per_centroid * n_clusters))
     needed = int(np.searchsorted(np.cumsum(sizes), min(wanted, sum(sizes)))) + 1
     if INITS[options.init] == "random":
         return np.concatenate(session.client.gather(list(parts[:needed])))[:n_clusters]
