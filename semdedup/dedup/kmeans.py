@@ -168,7 +168,8 @@ def assign(rows: Array, centroids: Array, max_samples_per_batch: int | None = No
     """Label each row with its nearest centroid in Euclidean distance; of equally near ones the first.
 
     Products propose, in the coarsest precision that tells most rows' centroids apart (`semdedup.dedup.products`); rows
-    whose best two centroids lie within their error are decided in float64.
+    whose best two centroids lie within their error are decided in float64. The products are with centroids about their
+    mean, which adds the same to all of a row, and is the less in error the closer the centroids lie together.
 
     Args:
         rows: (n, d) float32 of length 1.
@@ -188,11 +189,15 @@ def assign(rows: Array, centroids: Array, max_samples_per_batch: int | None = No
     if k == 1:
         return labels
     half_squares = exact_dot(centroids, centroids) / 2
-    half_squares_32 = half_squares.astype(np.float32)
-    longest = float(xp.sqrt(2 * half_squares.max()))
+    # the nearest centroid c has the largest x·c − |c|²/2, and so the largest x·(c − mean) − (|c|² − mean square)/2
+    about = centroids - (centroids.sum(axis=0, dtype=np.float64) / k).astype(np.float32)
+    offsets = (half_squares - half_squares.mean()).astype(np.float32)
+    longest, extent = float(xp.sqrt(exact_dot(about, about).max())), float(xp.sqrt(2 * half_squares.max()))
+    # of c − mean, of the offset, of their difference and of the limit for candidates; then of the float64 that decides
+    rounding = 2.0**-22 * (longest + float(xp.abs(offsets).max())) + 2 * quick_error(dim) * (extent + extent**2)
     precisions = iter(precisions_for(rows, centroids)[-1 if k < FEW_CENTROIDS else 0 :])
     precision = next(precisions)
-    right_side = precision(centroids, longest)
+    right_side = precision(about, longest)
     packed = right_side.pack(0, k)
     batch = max(1, min(max_samples_per_batch or n or 1, max(64, block_elements(rows) // max(k, dim))))
     products = scratch(xp, "products", (min(batch, n), k), np.float32)
@@ -202,13 +207,12 @@ def assign(rows: Array, centroids: Array, max_samples_per_batch: int | None = No
         nearness = products[: len(block)]
         left_side = precision(block, passing=True)
         left_side.multiply(0, len(block), packed, nearness)
-        nearness -= half_squares_32
-        # of the product, plus the roundings of the half square and of the subtraction
-        error = products_error(left_side, right_side, dim) + 2.0**-23 * (longest + longest**2)
+        nearness -= offsets
+        error = products_error(left_side, right_side, dim) + rounding
         label, pair_rows, pair_columns = _nearest(nearness, error)
         if len(pair_rows) > nearness.size * CROWDED and (finer := next(precisions, None)) is not None:
             precision = finer  # here, and for all that follow
-            right_side = precision(centroids, longest)
+            right_side = precision(about, longest)
             packed = right_side.pack(0, k)
             continue
         if len(pair_rows):
