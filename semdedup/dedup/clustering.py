@@ -56,11 +56,20 @@ SHARE_OF_TASK_MEMORY = 8
 """A task is given this share of its memory to hold as float32 embeddings; twice that as float64, copies and the
 process itself take the rest."""
 
+MODEST_PARTITION, MANY_PARTITIONS = 32 * MIB, 1024
+"""Partitions are no larger than that while there are not more than so many: memory then stays the same as the input
+grows. Each range of clusters is gathered from every partition, so that more of them would cost more than memory."""
+
 
 def bytes_per_task(session: Session, total_bytes: int) -> int:
     """Bytes of float32 embeddings that one task is given to hold: bounded by its memory and by a fair share of all."""
     bound = min(LARGEST_TASK, max(SMALLEST_TASK, session.task_memory // SHARE_OF_TASK_MEMORY))
     return max(SMALLEST_TASK, min(bound, -(-total_bytes // (session.n_slots * PARTITIONS_PER_SLOT))))
+
+
+def bytes_per_partition(session: Session, total_bytes: int) -> int:
+    """Bytes of float32 embeddings of one partition, and of the clusters that are gathered at a time."""
+    return min(bytes_per_task(session, total_bytes), max(MODEST_PARTITION, -(-total_bytes // MANY_PARTITIONS)))
 
 
 @dataclass(frozen=True)
@@ -360,7 +369,7 @@ def _make_plan(
     session: Session, facts: Sequence[FileFacts], skipped: Sequence[str], inputs: InputOptions, kmeans: KMeansOptions
 ) -> Plan:
     n_rows, n_values = sum(file.n_rows for file in facts), sum(file.n_values for file in facts)
-    task_bytes = bytes_per_task(session, 4 * n_values)
+    task_bytes = bytes_per_partition(session, 4 * n_values)
     n_clusters = kmeans.k_for(n_rows)
     sample_bytes = 4 * n_values * sample_size(n_rows, n_clusters, kmeans.fit_data_fraction) // n_rows
     return Plan(
