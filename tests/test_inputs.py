@@ -415,6 +415,12 @@ print(json.dumps(outcomes))
 """
 
 
+def test_a_file_is_cut_only_where_it_is_larger_than_a_task_may_be() -> None:
+    facts = [FileFacts(name, name, n_rows, n_rows, b"") for name, n_rows in (("a", 30), ("b", 5), ("c", 5), ("d", 90))]
+    rows = [sum(piece.stop - piece.start for piece in part) for part in cut_partitions(facts, 10, None, 40)]
+    assert rows == [30, 10, 30, 30, 30]
+
+
 @pytest.mark.parametrize("checksums", [False, True], ids=["plain", "page checksums"])
 def test_a_damaged_file_is_read_or_refused_by_name_and_nothing_else(tmp_path: Path, checksums: bool) -> None:
     good = tmp_path / "good.parquet"

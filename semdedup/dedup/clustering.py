@@ -57,8 +57,8 @@ SHARE_OF_TASK_MEMORY = 8
 process itself take the rest."""
 
 MODEST_PARTITION, MANY_PARTITIONS = 32 * MIB, 1024
-"""Partitions are no larger than that while there are not more than so many: memory then stays the same as the input
-grows. Each range of clusters is gathered from every partition, so that more of them would cost more than memory."""
+"""Files share partitions of that size while there are not more than so many: memory hardly grows with the input then.
+Each range of clusters is gathered from every partition, so that more of them would cost more than memory."""
 
 
 def bytes_per_task(session: Session, total_bytes: int) -> int:
@@ -369,12 +369,12 @@ def _make_plan(
     session: Session, facts: Sequence[FileFacts], skipped: Sequence[str], inputs: InputOptions, kmeans: KMeansOptions
 ) -> Plan:
     n_rows, n_values = sum(file.n_rows for file in facts), sum(file.n_values for file in facts)
-    task_bytes = bytes_per_partition(session, 4 * n_values)
+    task_bytes, most_bytes = (share(session, 4 * n_values) for share in (bytes_per_partition, bytes_per_task))
     n_clusters = kmeans.k_for(n_rows)
     sample_bytes = 4 * n_values * sample_size(n_rows, n_clusters, kmeans.fit_data_fraction) // n_rows
     return Plan(
         schema=unify_schemas(facts, inputs),
-        partitions=tuple(cut_partitions(facts, task_bytes // 4, inputs.files_per_partition)),
+        partitions=tuple(cut_partitions(facts, task_bytes // 4, inputs.files_per_partition, most_bytes // 4)),
         n_rows=n_rows,
         task_bytes=task_bytes,
         skipped=tuple(skipped),

@@ -329,10 +329,13 @@ class Slice:
 Partition = tuple[Slice, ...]
 
 
-def cut_partitions(facts: Iterable[FileFacts], target_values: int, files_per_partition: int | None) -> list[Partition]:
+def cut_partitions(
+    facts: Iterable[FileFacts], target_values: int, files_per_partition: int | None, most_values: int = 0
+) -> list[Partition]:
     """Cut files into partitions of about `target_values` embedding elements each; small files share a partition.
 
-    A partition holds more than its target only where one row does. Files without rows are in none.
+    A file of up to `most_values` is not cut: what begins in the middle of a row group is decoded from its beginning.
+    A partition holds more than either only where one row does. Files without rows are in none.
     """
     partitions: list[Partition] = []
     current: list[Slice] = []
@@ -348,7 +351,7 @@ def cut_partitions(facts: Iterable[FileFacts], target_values: int, files_per_par
         if file.n_rows == 0:
             continue
         row_values = max(1.0, file.n_values / file.n_rows)
-        n_pieces = -(-file.n_rows // max(1, int(target_values / row_values)))
+        n_pieces = -(-file.n_rows // max(1, int(max(target_values, most_values) / row_values)))
         rows = -(-file.n_rows // n_pieces)
         if n_pieces > 1:
             close()
