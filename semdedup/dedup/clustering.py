@@ -369,7 +369,7 @@ def _make_plan(
     session: Session, facts: Sequence[FileFacts], skipped: Sequence[str], inputs: InputOptions, kmeans: KMeansOptions
 ) -> Plan:
     n_rows, n_values = sum(file.n_rows for file in facts), sum(file.n_values for file in facts)
-    task_bytes, most_bytes = (share(session, 4 * n_values) for share in (bytes_per_partition, bytes_per_task))
+    task_bytes, most_bytes = bytes_per_partition(session, 4 * n_values), bytes_per_task(session, 4 * n_values)
     n_clusters = kmeans.k_for(n_rows)
     sample_bytes = 4 * n_values * sample_size(n_rows, n_clusters, kmeans.fit_data_fraction) // n_rows
     return Plan(

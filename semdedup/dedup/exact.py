@@ -71,21 +71,20 @@ def pairwise_sum(terms: Array) -> Array:
     return total
 
 
-def _sum_of_terms(
-    fill: Callable[[Array, Array, Array], None],
+def _for_each_pair(
+    sums: Callable[[Array, Array], Array],
     left: Array,
     right: Array,
     left_rows: Array | None,
     right_rows: Array | None,
 ) -> Array:
-    """For each pair of rows the fixed-order sum of the terms that ``fill(x, y, terms)`` makes of them."""
+    """For each pair of rows what ``sums(x, y)`` makes of it, (p,) float64; some pairs at a time."""
     xp = array_module(left)
     dim = left.shape[1]
     n_pairs = len(left) if left_rows is None else len(left_rows)
     result = xp.empty(n_pairs, dtype=np.float64)
     step = _chunk_rows(xp, dim)
     most = min(step, n_pairs)
-    every_term = scratch(xp, "terms", (most, dim), np.float64)
     every_x = scratch(xp, "x", (most, dim), left.dtype)
     every_y = scratch(xp, "y", (most, dim), right.dtype)
     for start in range(0, n_pairs, step):
@@ -93,9 +92,7 @@ def _sum_of_terms(
         size = chunk.stop - start
         x = left[chunk] if left_rows is None else take_rows(left, left_rows[chunk], every_x[:size])
         y = right[chunk] if right_rows is None else take_rows(right, right_rows[chunk], every_y[:size])
-        terms = every_term[:size]
-        fill(x, y, terms)
-        result[chunk] = _fixed_order_sum(terms)
+        result[chunk] = sums(x, y)
     return result
 
 
@@ -115,33 +112,31 @@ def exact_dot(left: Array, right: Array, left_rows: Array | None = None, right_r
     """
     xp = array_module(left)
 
-    def products(x: Array, y: Array, terms: Array) -> None:
+    def sums(x: Array, y: Array) -> Array:
+        terms = scratch(xp, "terms", x.shape, np.float64)
         xp.multiply(x, y, out=terms, dtype=np.float64)
+        return _fixed_order_sum(terms)
 
-    return _sum_of_terms(products, left, right, left_rows, right_rows)
+    return _for_each_pair(sums, left, right, left_rows, right_rows)
 
 
-def quick_dot(left: Array, right: Array, left_rows: Array, right_rows: Array) -> Array:
+def quick_dot(left: Array, right: Array, left_rows: Array | None, right_rows: Array) -> Array:
     """`exact_dot` in any order of additions, (p,) float64, at a third of its cost where NumKong is installed.
 
     It and `exact_dot` both err by at most `quick_error` for rows of length at most 1, or a little over.
+    """
+    if array_module(left) is not np or numkong is None:
+        return exact_dot(left, right, left_rows, right_rows)
+    return _for_each_pair(_numkong_dot, left, right, left_rows, right_rows)
+
+
+def _numkong_dot(x: np.ndarray, y: np.ndarray) -> np.ndarray:
+    """Row by row x·y of float32 rows, (n,) float64.
 
     Reference: NumKong's dot products of float32 multiply and add in float64 (its README, "IEEE Precision").
     """
-    if array_module(left) is not np or numkong is None or not len(left_rows):
-        return exact_dot(left, right, left_rows, right_rows)
-    dim = left.shape[1]
-    n_pairs = len(left_rows)
-    sums = np.empty(n_pairs, dtype=np.float64)
-    step = min(_chunk_rows(np, dim), n_pairs)
-    every_x, every_y = (scratch(np, name, (step, dim), np.float32) for name in ("x", "y"))
-    for start in range(0, n_pairs, step):
-        chunk = slice(start, min(start + step, n_pairs))
-        size = chunk.stop - start
-        x = take_rows(left, left_rows[chunk], every_x[:size])
-        y = take_rows(right, right_rows[chunk], every_y[:size])
-        sums[chunk] = numkong.dot(x, y)
-    return sums
+    in_order = (np.require(rows, requirements=["C", "A"]) for rows in (x, y))  # received rows may stand at any address
+    return np.asarray(numkong.dot(*in_order))
 
 
 def quick_error(d: int) -> float:
@@ -169,11 +164,13 @@ def exact_square_distance(left: Array, right: Array, right_rows: Array) -> Array
     """Row by row |x − y|² in float64, like `exact_dot`: (n, d) and (m, d) float32 and (n,) rows of `right` to (n,)."""
     xp = array_module(left)
 
-    def squares(x: Array, y: Array, terms: Array) -> None:
+    def sums(x: Array, y: Array) -> Array:
+        terms = scratch(xp, "terms", x.shape, np.float64)
         xp.subtract(x, y, out=terms, dtype=np.float64)
         xp.multiply(terms, terms, out=terms)
+        return _fixed_order_sum(terms)
 
-    return _sum_of_terms(squares, left, right, None, right_rows)
+    return _for_each_pair(sums, left, right, None, right_rows)
 
 
 def square_lengths(rows: Array) -> Array:
@@ -183,8 +180,7 @@ def square_lengths(rows: Array) -> Array:
     """
     xp = array_module(rows)
     if xp is np and numkong is not None and rows.dtype == np.float32 and rows.size:
-        rows = np.require(rows, requirements=["C", "A"])  # what comes over the network may stand at any address
-        return np.asarray(numkong.dot(rows, rows))
+        return _numkong_dot(rows, rows)
     return xp.einsum("ij,ij->i", rows, rows, dtype=np.float64)
 
 

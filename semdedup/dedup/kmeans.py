@@ -276,7 +276,7 @@ def distances_to_centroids(rows: Array, centroids: Array, labels: Array) -> tupl
         each; only where its ends do not round to one float32 is the fixed order asked. Cost: O(n·d).
     """
     xp = array_module(rows)
-    n, dim = rows.shape
+    dim = rows.shape[1]
     square = exact_dot(centroids, centroids)
     length = xp.sqrt(square)
     length[length == 0] = 1  # the mean of opposite rows: every direction is equally far
@@ -287,7 +287,7 @@ def distances_to_centroids(rows: Array, centroids: Array, labels: Array) -> tupl
     def l2(square_distance: Array) -> Array:
         return xp.sqrt(square_distance.clip(0)).astype(np.float32)
 
-    dot = quick_dot(rows, centroids, xp.arange(n), labels)
+    dot = quick_dot(rows, centroids, None, labels)
     square_distance = square_lengths(rows) + square[labels] - 2 * dot
     reach = max(1.0, float(length.max())) ** 2  # of the terms of both sums, which are four at most
     margin, margin_of_square = 2.02 * quick_error(dim) * reach, 10 * quick_error(dim + 4) * reach

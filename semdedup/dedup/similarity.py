@@ -12,7 +12,7 @@ from typing import NamedTuple
 import numpy as np
 
 from semdedup.arrays import Array, array_module, block_elements, scratch
-from semdedup.dedup.exact import best_per_row, product_error, rounded_dot
+from semdedup.dedup.exact import best_per_row, quick_error, rounded_dot
 from semdedup.dedup.products import Factor, precisions_for, products_error
 from semdedup.errors import ParameterError
 
@@ -206,7 +206,7 @@ def _thin_out(candidates: Array, block: Array, product: Array, floor: Array, err
     then only the first of the highest known scores is a candidate, beside those whose rounding is not known.
     """
     xp = array_module(block)
-    margin = product_error(block.shape[1]) * 2.0**-29
+    margin = quick_error(block.shape[1])
     precise = candidates.astype(np.float64) @ block.astype(np.float64).T
     low = (precise - margin).clip(0, 1).astype(np.float32)
     high = (precise + margin).clip(0, 1).astype(np.float32)
