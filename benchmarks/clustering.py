@@ -21,9 +21,9 @@ from benchmarks.table import Row
 from benchmarks.timing import interleave, medians, process, seconds_of
 from benchmarks.workers import local_workers
 from semdedup import KMeansStage
-from semdedup.dedup.exact import unit_rows
-from semdedup.dedup.kmeans import assign, sample_size
-from semdedup.dedup.layout import CENTROIDS
+from semdedup.dedup.kernels.exact import unit_rows
+from semdedup.dedup.kernels.kmeans import assign, sample_size
+from semdedup.dedup.names import CENTROIDS
 
 SIZES: dict[str, dict[str, Any]] = {
     "smoke": {"rows": 3_000, "dim": 16, "clusters": (20,), "rounds": 1},

@@ -10,7 +10,7 @@ from benchmarks.peers import COMPARISON, Peer, those_installed
 from benchmarks.table import Row
 from benchmarks.timing import interleave, process
 from semdedup import max_similarity
-from semdedup.dedup.exact import unit_rows
+from semdedup.dedup.kernels.exact import unit_rows
 
 SIZES: dict[str, dict[str, Any]] = {
     "smoke": {"shapes": [(1, 300, 24), (5, 40, 24)], "rounds": 1},

@@ -26,10 +26,10 @@ from benchmarks.limits import read_file, write_file
 from benchmarks.table import Row
 from benchmarks.workers import ProcessorReporter, local_workers, pids, processor_seconds
 from semdedup import KMeansStage, Pipeline
-from semdedup.compute import check_cluster
-from semdedup.dedup.exact import unit_rows
-from semdedup.dedup.kmeans import assign
-from semdedup.dedup.layout import CENTROIDS
+from semdedup.compute.session import check_cluster
+from semdedup.dedup.kernels.exact import unit_rows
+from semdedup.dedup.kernels.kmeans import assign
+from semdedup.dedup.names import CENTROIDS
 
 SIZES: dict[str, dict[str, int]] = {
     "smoke": {"n_rows": 3_000, "dim": 16, "n_clusters": 20, "n_files": 4, "rounds": 1},

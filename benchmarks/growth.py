@@ -20,7 +20,7 @@ from benchmarks.paper import report as paper_report
 from benchmarks.table import Row
 from benchmarks.whole import WORKERS, run_dedup
 from benchmarks.workers import local_workers
-from semdedup.dedup.layout import CENTROIDS
+from semdedup.dedup.names import CENTROIDS
 
 SIZES: dict[str, dict[str, Any]] = {
     "smoke": {"n_rows": (2_000, 4_000), "dim": 16, "mean": 200, "rounds": 1},

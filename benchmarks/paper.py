@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from benchmarks.limits import compare_operations, label_operations
-from semdedup.dedup.kmeans import auto_n_clusters, sample_size
+from semdedup.dedup.kernels.kmeans import auto_n_clusters, sample_size
 
 CLIPS, DIM = (100_000_000, 1_000_000_000), 512
 TASK_BYTES = 256 << 20

@@ -12,7 +12,7 @@ import distributed
 import numpy as np
 
 from benchmarks.workers import MemoryWatch, local_workers, pids
-from semdedup.export.workflow import ShardWorkflow
+from semdedup.shards.workflow import ShardWorkflow
 
 MIB = 1 << 20
 SIZES: dict[str, dict[str, Any]] = {

@@ -16,7 +16,7 @@ import numpy as np
 from benchmarks.workers import MemoryWatch, local_workers, pids
 from semdedup import VideoSplitWorkflow
 from semdedup.video.clip_file import CONTAINER_OPTIONS
-from semdedup.video.encoders import make_encoder
+from semdedup.video.encode import make_encoder
 
 CLIP_S = 10
 SIZES: dict[str, dict[str, Any]] = {

@@ -17,7 +17,7 @@ from benchmarks.table import Row
 from benchmarks.timing import process
 from benchmarks.workers import MemoryWatch, local_workers, pids
 from semdedup import SemanticDeduplicationWorkflow
-from semdedup.dedup.kmeans import sample_size
+from semdedup.dedup.kernels.kmeans import sample_size
 
 SIZES = {
     "smoke": {"n_rows": 6_000, "dim": 32, "n_clusters": 20, "n_files": 4},

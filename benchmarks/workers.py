@@ -8,7 +8,7 @@ from collections.abc import Iterable, Iterator
 import distributed
 import psutil
 
-from semdedup.progress import Advance, Reporter
+from semdedup.compute.progress import Advance, Reporter
 
 
 @contextlib.contextmanager

@@ -1,16 +1,16 @@
 """What `semdedup` offers, and where it lives. `__init__.py` imports it from here, when it is first asked for."""
 
-from .compute import ClusterOptions
-from .dedup.cross import CrossStage
-from .dedup.extract import Extraction, extract
-from .dedup.leaks import LeakResult, find_leaks
+from .compute.session import ClusterOptions
+from .dedup.compare.ranking import RankingStrategy
+from .dedup.kernels.best_match import max_similarity
+from .dedup.leaks.run import CrossStage
+from .dedup.leaks.search import LeakResult, find_leaks
 from .dedup.pipeline import Pipeline, StageResult
-from .dedup.ranking import RankingStrategy
-from .dedup.read import read_clusters, read_duplicates, read_embeddings, read_scores
-from .dedup.result import DedupResult, load
-from .dedup.scores import Explanation, Group, Pair
-from .dedup.similarity import max_similarity
+from .dedup.results.frames import read_clusters, read_duplicates, read_embeddings, read_scores
+from .dedup.results.result import DedupResult, load
+from .dedup.results.scores import Explanation, Group, Pair
 from .dedup.stages import IdentifyDuplicatesStage, KMeansStage, PairwiseStage
+from .dedup.threshold.extract import Extraction, extract
 from .dedup.workflow import SemanticDeduplicationWorkflow
 from .errors import (
     BadFileError,
@@ -23,12 +23,12 @@ from .errors import (
     SemdedupError,
     StorageError,
 )
-from .export.result import ShardResult
-from .export.workflow import ShardWorkflow
 from .report.write import plot_curve, write_report
+from .shards.result import ShardResult
+from .shards.workflow import ShardWorkflow
 from .video.plan import PlanOptions, Span
+from .video.probe import Limits
 from .video.result import SplitResult
-from .video.source import Limits
 from .video.tree import (
     get_output_path_ce1_embd_parquet,
     get_output_path_clips,

@@ -18,14 +18,14 @@ import av
 import numpy as np
 import pyarrow.compute as pc
 
-from semdedup.compute import ClusterOptions
-from semdedup.dedup.ranking import RankingStrategy
+from semdedup.compute.progress import Reporter
+from semdedup.compute.session import ClusterOptions
+from semdedup.dedup.compare.ranking import RankingStrategy
 from semdedup.display import Shown
 from semdedup.errors import InputError
-from semdedup.progress import Reporter
-from semdedup.storage import Location
-from semdedup.tables import read_table
-from semdedup.video.encoders import ENCODERS
+from semdedup.storage.location import Location
+from semdedup.storage.tables import read_table
+from semdedup.video.encode import ENCODERS
 from semdedup.workflow import CLIPS, DEDUP, RunResult, VideoDeduplicationWorkflow
 
 N_SCENES = 6

@@ -10,17 +10,17 @@ from importlib.metadata import PackageNotFoundError, version
 import distributed
 
 from semdedup.arrays import GPU_PACKAGES
-from semdedup.compute import MIB, ClusterOptions, client_for
-from semdedup.dedup.products import has_bfloat16_matrices
-from semdedup.errors import SemdedupError
-from semdedup.preflight import (
+from semdedup.compute.preflight import (
     PACKAGES_THAT_MUST_AGREE,
     check_backend,
     check_paths,
     check_versions,
     describe_process,
 )
-from semdedup.storage import Location
+from semdedup.compute.session import MIB, ClusterOptions, client_for
+from semdedup.dedup.kernels.products import has_bfloat16_matrices
+from semdedup.errors import SemdedupError
+from semdedup.storage.location import Location
 
 OPTIONAL = ("numkong", *GPU_PACKAGES)
 """What makes things faster, and does not exist for every platform."""

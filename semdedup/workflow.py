@@ -10,17 +10,17 @@ from typing import Any
 
 import distributed
 
-from semdedup.compute import ClusterOptions, client_for
-from semdedup.dedup.inputs import chosen_eps, find_files
-from semdedup.dedup.result import DedupResult
+from semdedup.compute.progress import Reporter
+from semdedup.compute.session import ClusterOptions, client_for
+from semdedup.dedup.input.files import chosen_eps, find_files
+from semdedup.dedup.results.result import DedupResult
 from semdedup.dedup.workflow import SemanticDeduplicationWorkflow
 from semdedup.display import Shown
 from semdedup.errors import InputError, OutputConflictError, ParameterError
-from semdedup.export.result import ShardResult
-from semdedup.export.workflow import ShardWorkflow
-from semdedup.progress import Reporter
 from semdedup.report.write import PAGE, write_report
-from semdedup.storage import Location, Paths
+from semdedup.shards.result import ShardResult
+from semdedup.shards.workflow import ShardWorkflow
+from semdedup.storage.location import Location, Paths
 from semdedup.video.records import ROWS
 from semdedup.video.result import SplitResult
 from semdedup.video.workflow import VideoSplitWorkflow

@@ -19,7 +19,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from semdedup import SemanticDeduplicationWorkflow
-from semdedup.storage import Location
+from semdedup.storage.location import Location
 
 LISTS: Mapping[str, Callable[[pa.DataType, int], pa.DataType]] = {
     "list": lambda element, dim: pa.list_(element),
@@ -150,7 +150,7 @@ NOWHERE = "tcp://127.0.0.1:1"
 DRIVER = """
 import json, sys
 from semdedup import ClusterOptions, SemanticDeduplicationWorkflow, SemdedupError
-from semdedup.dedup import clustering
+from semdedup.dedup.cluster import run as clustering
 
 if __name__ == "__main__":
     task_bytes, scheduler, n_workers, parameters = json.loads(sys.argv[1])

@@ -11,9 +11,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import webdataset
 
-from semdedup.dedup.layout import WORKFLOW, Layout
-from semdedup.export.workflow import ShardWorkflow
-from semdedup.tables import embedding_column
+from semdedup.dedup.names import WORKFLOW, Layout
+from semdedup.shards.workflow import ShardWorkflow
+from semdedup.storage.tables import embedding_column
 
 DIM = 4
 

@@ -15,7 +15,7 @@ import pandas as pd
 import pyarrow.parquet as pq
 
 from semdedup import VideoEmbedWorkflow, VideoSplitWorkflow, cli
-from semdedup.storage import Location
+from semdedup.storage.location import Location
 from tests.helpers import contents, files_below
 from tests.videos import make_video, read_frames, texture
 

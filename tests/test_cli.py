@@ -15,7 +15,7 @@ import pytest
 from click.testing import CliRunner, Result
 
 from semdedup import cli
-from semdedup.tables import embedding_column
+from semdedup.storage.tables import embedding_column
 
 ADDED_COLUMNS = {"id", "max_id", "cosine_sim_score"}
 

@@ -20,9 +20,9 @@ import pytest
 
 from semdedup import ClusterError, ClusterOptions, ParameterError
 from semdedup.arrays import gpu_usable
-from semdedup.compute import check_paths, check_versions, connect
-from semdedup.dedup import clustering
-from semdedup.storage import Location
+from semdedup.compute.session import check_paths, check_versions, connect
+from semdedup.dedup.cluster import run as clustering
+from semdedup.storage.location import Location
 from tests.helpers import (
     NOWHERE,
     WORKER,
@@ -186,7 +186,7 @@ def test_without_a_client_a_cluster_is_started_and_ended(here: Path, expected: A
 
 
 def test_nothing_at_the_address_is_a_cluster_error(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("semdedup.compute.SECONDS_TO_WAIT_FOR_SCHEDULER", 1, raising=False)
+    monkeypatch.setattr("semdedup.compute.session.SECONDS_TO_WAIT_FOR_SCHEDULER", 1, raising=False)
     with pytest.raises(ClusterError, match=r"no Dask scheduler answers at tcp://127.0.0.1:1:.*dask scheduler"):
         workflow("in", "out").run(NOWHERE)
     assert not (here / "out").exists()
@@ -194,7 +194,7 @@ def test_nothing_at_the_address_is_a_cluster_error(here: Path, monkeypatch: pyte
 
 @pytest.mark.timeout(25)
 def test_a_scheduler_file_that_is_not_there_is_a_cluster_error(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("semdedup.compute.SECONDS_TO_WAIT_FOR_SCHEDULER", 1, raising=False)
+    monkeypatch.setattr("semdedup.compute.session.SECONDS_TO_WAIT_FOR_SCHEDULER", 1, raising=False)
     with pytest.raises(ClusterError, match=r"no Dask scheduler answers at .*absent\.json"):
         workflow("in", "out").run(cluster=ClusterOptions(scheduler_file=str(here / "absent.json")))
 
@@ -236,7 +236,7 @@ def test_a_gpu_that_is_not_there_is_a_cluster_error(where: str, here: Path, remo
 def test_a_scheduler_without_workers_is_a_cluster_error(
     tmp_path: Path, here: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("semdedup.compute.SECONDS_TO_WAIT_FOR_WORKERS", 0.5)
+    monkeypatch.setattr("semdedup.compute.session.SECONDS_TO_WAIT_FOR_WORKERS", 0.5)
     with processes_of(tmp_path) as start:
         file = start_scheduler(start, tmp_path)
         with pytest.raises(ClusterError, match=r"has no workers.*dask worker"):

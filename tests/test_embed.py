@@ -12,7 +12,7 @@ import pytest
 
 from semdedup import InputError, OutputConflictError, ParameterError, SemanticDeduplicationWorkflow, VideoEmbedWorkflow
 from semdedup.video import ledger
-from semdedup.video.dct3d import RECOMMENDED_EPS, dct3d
+from semdedup.video.steps.embed.dct3d import RECOMMENDED_EPS, dct3d
 from semdedup.video.workflow import CLIPS_PER_TASK
 from tests.helpers import NOWHERE, contents, files_below, stamps
 from tests.splits import (

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from semdedup import ParameterError
-from semdedup.dedup.embeddings import (
+from semdedup.dedup.input.rows import (
     REASONS,
     check_rows,
     commonest_length,
@@ -20,8 +20,8 @@ from semdedup.dedup.embeddings import (
     length_counts,
     with_source,
 )
-from semdedup.dedup.exact import unit_rows
-from semdedup.tables import embedding_column
+from semdedup.dedup.kernels.exact import unit_rows
+from semdedup.storage.tables import embedding_column
 
 LISTS = {
     "list": lambda element: pa.list_(element),

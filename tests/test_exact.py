@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from semdedup.arrays import to_host
-from semdedup.dedup.exact import (
+from semdedup.dedup.kernels.exact import (
     best_per_row,
     exact_dot,
     exact_square_distance,

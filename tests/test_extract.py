@@ -13,7 +13,7 @@ from click.testing import CliRunner
 
 import semdedup
 from semdedup import OutputConflictError, ParameterError, cli
-from semdedup.dedup import identification
+from semdedup.dedup.threshold import run as identification
 from tests.helpers import NOWHERE, contents, stamps
 
 

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from semdedup.dedup.ids import hash_ids, id_type
+from semdedup.dedup.input.ids import hash_ids, id_type
 
 TEXT = pa.array([f"clip/{i}…" for i in range(1000)])
 

@@ -13,8 +13,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from semdedup import BadFileError, InputError, ParameterError, tables
-from semdedup.dedup.inputs import (
+from semdedup import BadFileError, InputError, ParameterError
+from semdedup.dedup.input.files import (
     FileFacts,
     InputOptions,
     InputSchema,
@@ -25,8 +25,9 @@ from semdedup.dedup.inputs import (
     recommended_eps,
     unify_schemas,
 )
-from semdedup.storage import Location
-from semdedup.tables import iter_rows, open_parquet, read_table
+from semdedup.storage import tables
+from semdedup.storage.location import Location
+from semdedup.storage.tables import iter_rows, open_parquet, read_table
 
 EMBEDDINGS = pa.list_(pa.float32())
 
@@ -368,11 +369,11 @@ import collections, json, sys
 import numpy as np, pyarrow as pa
 from pathlib import Path
 from semdedup import BadFileError, ParameterError
-from semdedup.dedup.embeddings import check_rows
-from semdedup.dedup.exact import unit_rows
-from semdedup.dedup.ids import hash_ids
-from semdedup.dedup.inputs import InputOptions, check_file_schema, inspect_files, unify_schemas
-from semdedup.storage import Location
+from semdedup.dedup.input.rows import check_rows
+from semdedup.dedup.kernels.exact import unit_rows
+from semdedup.dedup.input.ids import hash_ids
+from semdedup.dedup.input.files import InputOptions, check_file_schema, inspect_files, unify_schemas
+from semdedup.storage.location import Location
 
 good, target = Path(sys.argv[1]).read_bytes(), Path(sys.argv[2])
 rng = np.random.default_rng(0)

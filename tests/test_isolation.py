@@ -20,8 +20,8 @@ import psutil
 import pytest
 
 from semdedup import SemdedupError
-from semdedup.video import isolation
-from semdedup.video.isolation import Child, ChildDied, ChildTimeout, borrowed_child, end_children
+from semdedup.video import child as isolation
+from semdedup.video.child import Child, ChildDied, ChildTimeout, borrowed_child, end_children
 from tests.helpers import files_below
 from tests.splits import assert_nothing_half_written, make_texture, splitter
 from tests.videos import Decoders, make_video
@@ -380,7 +380,7 @@ def test_at_the_end_no_process_is_left() -> None:
 
 PARENT = """
 import time
-from semdedup.video.isolation import borrowed_child
+from semdedup.video.child import borrowed_child
 from tests.test_isolation import pid, take_a_break
 
 if __name__ == "__main__":

@@ -10,10 +10,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from semdedup import BadFileError
-from semdedup.dedup import jsonl
-from semdedup.dedup.jsonl import convert_block, jsonl_blocks
-from semdedup.storage import FileInfo, Location
-from semdedup.tables import read_table
+from semdedup.dedup.input import jsonl
+from semdedup.dedup.input.jsonl import convert_block, jsonl_blocks
+from semdedup.storage.location import FileInfo, Location
+from semdedup.storage.tables import read_table
 
 COLUMNS = ["id", "embedding", "note"]
 

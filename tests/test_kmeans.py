@@ -11,9 +11,9 @@ from sklearn.cluster import KMeans
 
 from semdedup import arrays
 from semdedup.arrays import to_host
-from semdedup.dedup import kmeans, products
-from semdedup.dedup.exact import exact_dot, on_grid, unit_rows
-from semdedup.dedup.kmeans import (
+from semdedup.dedup.kernels import kmeans, products
+from semdedup.dedup.kernels.exact import exact_dot, on_grid, unit_rows
+from semdedup.dedup.kernels.kmeans import (
     SUM_GRID_BITS,
     Sums,
     assign,

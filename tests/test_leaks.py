@@ -37,13 +37,14 @@ from semdedup import (
     find_leaks,
     write_report,
 )
-from semdedup.dedup import clustering, cross
-from semdedup.dedup.across import Best, Crossing, best_among, better_of, compare_span, lay_out_block, write_block
-from semdedup.dedup.cross import WORK_PER_TASK, count_tasks
-from semdedup.dedup.exact import unit_rows
-from semdedup.dedup.inputs import InputOptions, InputSchema, Slice
-from semdedup.dedup.scan import Workspace
-from semdedup.storage import Location
+from semdedup.dedup.cluster import run as clustering
+from semdedup.dedup.input.files import InputOptions, InputSchema, Slice
+from semdedup.dedup.input.scan import Workspace
+from semdedup.dedup.kernels.exact import unit_rows
+from semdedup.dedup.leaks import run as cross
+from semdedup.dedup.leaks.run import WORK_PER_TASK, count_tasks
+from semdedup.dedup.leaks.tasks import Best, Crossing, best_among, better_of, compare_span, lay_out_block, write_block
+from semdedup.storage.location import Location
 from tests.helpers import (
     NOWHERE,
     assert_nothing_left,
@@ -414,7 +415,8 @@ def test_a_folder_with_a_dedup_is_refused(client: distributed.Client, tmp_path: 
 DRIVER = """
 import json, sys
 from semdedup import find_leaks
-from semdedup.dedup import clustering, cross
+from semdedup.dedup.cluster import run as clustering
+from semdedup.dedup.leaks import run as cross
 
 if __name__ == "__main__":
     a, b, out, scheduler, task_bytes, cross.PARTITIONS_PER_SLOT = json.loads(sys.argv[1])

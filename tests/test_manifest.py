@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 from semdedup import InputError, OutputConflictError, ParameterError
-from semdedup.manifest import FILE_NAME, SCRATCH, Manifest, fingerprint
-from semdedup.storage import FileInfo, Location
+from semdedup.runs.record import FILE_NAME, SCRATCH, Manifest, fingerprint
+from semdedup.storage.location import FileInfo, Location
 from tests.helpers import STORAGES, location_in
 
 FILES = [FileInfo("a", 10, "1"), FileInfo("b", 20, "1")]

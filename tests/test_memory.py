@@ -10,9 +10,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from semdedup.dedup.scoring import group_memory
-from semdedup.dedup.shuffle import partition_memory
-from semdedup.tables import embedding_column
+from semdedup.dedup.cluster.shuffle import partition_memory
+from semdedup.dedup.compare.groups import group_memory
+from semdedup.storage.tables import embedding_column
 
 MIB = 1 << 20
 DIM = 256
@@ -33,11 +33,11 @@ ASSIGN = (
     + """
 import json, sys
 import numpy as np, pyarrow as pa
-from semdedup.dedup.fit import save_array
-from semdedup.dedup.inputs import InputOptions, InputSchema, Slice
-from semdedup.dedup.scan import Workspace
-from semdedup.dedup.shuffle import Assignment, assign_partition
-from semdedup.storage import Location
+from semdedup.dedup.cluster.fit import save_array
+from semdedup.dedup.input.files import InputOptions, InputSchema, Slice
+from semdedup.dedup.input.scan import Workspace
+from semdedup.dedup.cluster.shuffle import Assignment, assign_partition
+from semdedup.storage.location import Location
 
 folder = sys.argv[1]
 start, stop, dim, n_buckets = map(int, sys.argv[2:])
@@ -58,10 +58,10 @@ SCORE = (
     PEAK
     + """
 import json, sys
-from semdedup.dedup.inputs import InputOptions
-from semdedup.dedup.ranking import RankingStrategy
-from semdedup.dedup.scoring import Cluster, Comparison, score_group
-from semdedup.storage import Location
+from semdedup.dedup.input.files import InputOptions
+from semdedup.dedup.compare.ranking import RankingStrategy
+from semdedup.dedup.compare.groups import Cluster, Comparison, score_group
+from semdedup.storage.location import Location
 
 folder, n_rows, dim, n_clusters = sys.argv[1], int(sys.argv[2]), int(sys.argv[3]), int(sys.argv[4])
 root = Location.of(folder)

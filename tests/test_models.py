@@ -21,8 +21,9 @@ transformers = pytest.importorskip("transformers", reason="the extra models is n
 pytest.importorskip("safetensors", reason="the extra models is not installed")
 
 from semdedup.errors import ClusterError, InputError, ParameterError  # noqa: E402
-from semdedup.video import embedders, models  # noqa: E402
-from semdedup.video.embedders import Embedder, EmbedderSpec, load_embedder  # noqa: E402
+from semdedup.video.steps.embed import providers as embedders  # noqa: E402
+from semdedup.video.steps.embed import transformers as models  # noqa: E402
+from semdedup.video.steps.embed.providers import Embedder, EmbedderSpec, load_embedder  # noqa: E402
 
 TINY = {"hidden_size": 32, "intermediate_size": 37, "num_hidden_layers": 2, "num_attention_heads": 4}
 VISION = {**TINY, "image_size": 32, "patch_size": 8}

@@ -6,9 +6,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from semdedup import max_similarity
-from semdedup.dedup import exact, products
-from semdedup.dedup.exact import rounded_dot, unit_rows
-from semdedup.dedup.products import Factor, HalfPrecision, SinglePrecision, precisions_for, products_error
+from semdedup.dedup.kernels import exact, products
+from semdedup.dedup.kernels.exact import rounded_dot, unit_rows
+from semdedup.dedup.kernels.products import Factor, HalfPrecision, SinglePrecision, precisions_for, products_error
 
 needs_numkong = pytest.mark.skipif(products.numkong is None, reason="NumKong has no wheel for this platform")
 PRECISIONS = [SinglePrecision, pytest.param(HalfPrecision, marks=needs_numkong)]

@@ -16,7 +16,7 @@ from PIL import Image
 from scipy.fft import idctn
 
 from semdedup import cli
-from semdedup.video.dct3d import RECOMMENDED_EPS, dct3d
+from semdedup.video.steps.embed.dct3d import RECOMMENDED_EPS, dct3d
 from tests.splits import matrix, read_metas, read_rows
 from tests.videos import DCT3D, flat, make_video, split, texture
 

@@ -17,10 +17,10 @@ from PIL import Image
 
 import semdedup
 from semdedup import InputError, OutputConflictError, ParameterError
-from semdedup.dedup.scores import Scores
+from semdedup.dedup.results.scores import Scores
 from semdedup.report import survey as survey_module
 from semdedup.report.survey import THRESHOLDS, survey
-from semdedup.storage import Location
+from semdedup.storage.location import Location
 from tests.helpers import workflow
 from tests.splits import make_folder, make_texture, splitter
 from tests.videos import read_frames

@@ -18,7 +18,7 @@ import numpy as np
 import pytest
 
 from semdedup import IdentifyDuplicatesStage, OutputConflictError
-from semdedup.dedup import clustering
+from semdedup.dedup.cluster import run as clustering
 from tests.helpers import (
     DRIVER,
     NOWHERE,

@@ -26,7 +26,7 @@ from semdedup import (
     SemdedupError,
     StorageError,
 )
-from semdedup.dedup import clustering
+from semdedup.dedup.cluster import run as clustering
 from tests.helpers import (
     NOWHERE,
     answer_of,

@@ -15,9 +15,9 @@ import pytest
 
 from semdedup import OutputConflictError, ParameterError
 from semdedup.video.clip_ids import VideoIdentity, clip_id
+from semdedup.video.cut import ClipMade, PlannedVideo, plan_video
 from semdedup.video.plan import Span
-from semdedup.video.source import Limits
-from semdedup.video.split import ClipMade, PlannedVideo, plan_video
+from semdedup.video.probe import Limits
 from tests.splits import read_rows, splitter
 from tests.videos import (
     clip_path,

@@ -12,9 +12,9 @@ from hypothesis import strategies as st
 
 import semdedup
 from semdedup import InputError, ParameterError
-from semdedup.dedup import scores as module
-from semdedup.dedup.scores import Scores
-from semdedup.storage import Location
+from semdedup.dedup.results import scores as module
+from semdedup.dedup.results.scores import Scores
+from semdedup.storage.location import Location
 from tests.helpers import near_duplicates, read_all_scores, workflow, write_embeddings
 
 THRESHOLDS = [0.0, 0.01, 0.1, 0.5, 0.999]

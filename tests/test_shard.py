@@ -29,10 +29,10 @@ from semdedup import (
     ParameterError,
 )
 from semdedup.cli import main
-from semdedup.dedup.layout import COMMAND_LINE, WORKFLOW, Layout
-from semdedup.export import join, workflow
-from semdedup.export.streams import writing_stream
-from semdedup.storage import Location
+from semdedup.dedup.names import COMMAND_LINE, WORKFLOW, Layout
+from semdedup.shards import join, workflow
+from semdedup.shards.streams import writing_stream
+from semdedup.storage.location import Location
 from tests.helpers import NOWHERE, contents, files_below, kill, stamps, wait_for
 from tests.shards import (
     content_of,
@@ -211,7 +211,7 @@ def test_chunks_of_samples_change_nothing(clips: Path, tmp_path: Path, monkeypat
         distributed.Client(cluster, set_as_default=False) as alone,
     ):
         for name, most in (("a", 1024), ("b", 4), ("c", 1)):
-            for module in (join, sys.modules["semdedup.export.write"]):
+            for module in (join, sys.modules["semdedup.shards.write"]):
                 monkeypatch.setattr(module, "SAMPLES_AT_A_TIME", most)
             options = {"input_semantic_dedup_path": clips / "dedup", "semantic_dedup_epsilon": 0.5}
             sharder(clips, tmp_path / name, **options).run(alone)
@@ -481,7 +481,7 @@ def test_a_dataset_inside_the_folder_of_clips_is_no_input(client: distributed.Cl
 DRIVER = """
 import json, sys
 from semdedup import ClusterOptions
-from semdedup.export import workflow
+from semdedup.shards import workflow
 
 if __name__ == "__main__":
     parameters, scheduler = json.loads(sys.argv[1])
@@ -559,7 +559,7 @@ def test_the_tree_of_cosmos_curate_has_a_bin_for_every_clip(
         (tmp_path / "in" / "metas" / "v0" / f"{clip_id}.json").write_text(json.dumps(meta))
     (tmp_path / "in" / "metas" / "v0" / f"{IDS[0]}.json").unlink()
     monkeypatch.setattr(workflow, "CLIPS_PER_PARTITION", 13)
-    monkeypatch.setattr("semdedup.export.write.TARS_PER_PART", 2)
+    monkeypatch.setattr("semdedup.shards.write.TARS_PER_PART", 2)
     result = sharder(tmp_path / "in", tmp_path / "out", layout="cosmos", samples_per_shard=5).run(client)
     assert (result.dropped, result.kept) == ({}, len(IDS))
     expected = {

@@ -13,17 +13,17 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from semdedup import InputError, ParameterError
-from semdedup.dedup.layout import COMMAND_LINE, WORKFLOW, Layout
-from semdedup.export.bins import BINS, bin_of
-from semdedup.export.drops import find_drops
-from semdedup.export.join import sample_json
-from semdedup.export.keys import key_of
-from semdedup.export.options import ShardOptions
-from semdedup.export.order import boundaries, cut, in_order, parts
-from semdedup.export.packing import pack, rows_of_shards
-from semdedup.export.tar import TarWriter, header, member_bytes
-from semdedup.export.write import flat_name, part_name
-from semdedup.storage import Location
+from semdedup.dedup.names import COMMAND_LINE, WORKFLOW, Layout
+from semdedup.shards.drops import find_drops
+from semdedup.shards.join import sample_json
+from semdedup.shards.keys import key_of
+from semdedup.shards.layouts.cosmos import BINS, bin_of
+from semdedup.shards.options import ShardOptions
+from semdedup.shards.order import boundaries, cut, in_order, parts
+from semdedup.shards.packing import pack, rows_of_shards
+from semdedup.shards.tar import TarWriter, header, member_bytes
+from semdedup.shards.write import flat_name, part_name
+from semdedup.storage.location import Location
 from tests.shards import write_duplicates, write_scores
 
 HOSTILE = [

@@ -9,9 +9,9 @@ import fsspec
 import pytest
 
 from semdedup import InputError, OutputConflictError, StorageError
-from semdedup.export import streams
-from semdedup.export.streams import read_clips, writing_stream
-from semdedup.storage import Location
+from semdedup.shards import streams
+from semdedup.shards.streams import read_clips, writing_stream
+from semdedup.storage.location import Location
 from tests.helpers import NOWHERE, contents
 from tests.shards import make_clips, score_of, sharder, write_scores
 

@@ -11,11 +11,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from semdedup.dedup.exact import unit_rows
-from semdedup.dedup.fit import save_array
-from semdedup.dedup.inputs import InputOptions, InputSchema, Slice
-from semdedup.dedup.scan import Workspace
-from semdedup.dedup.shuffle import (
+from semdedup.dedup.cluster.fit import save_array
+from semdedup.dedup.cluster.shuffle import (
     Assignment,
     assign_partition,
     bucket_starts,
@@ -24,8 +21,11 @@ from semdedup.dedup.shuffle import (
     piece_file,
     write_clusters,
 )
-from semdedup.storage import Location
-from semdedup.tables import DECODING_BYTES, read_arrow_batch, read_table
+from semdedup.dedup.input.files import InputOptions, InputSchema, Slice
+from semdedup.dedup.input.scan import Workspace
+from semdedup.dedup.kernels.exact import unit_rows
+from semdedup.storage.location import Location
+from semdedup.storage.tables import DECODING_BYTES, read_arrow_batch, read_table
 
 
 @pytest.mark.parametrize(

@@ -11,9 +11,10 @@ from hypothesis import strategies as st
 
 from semdedup import ParameterError, max_similarity
 from semdedup.arrays import to_host
-from semdedup.dedup import products, similarity
-from semdedup.dedup.exact import unit_rows
-from semdedup.dedup.similarity import best_match, first_occurrences
+from semdedup.dedup.kernels import best_match as similarity
+from semdedup.dedup.kernels import products
+from semdedup.dedup.kernels.best_match import best_match, first_occurrences
+from semdedup.dedup.kernels.exact import unit_rows
 
 
 @pytest.fixture(params=["float32", "bfloat16"], scope="module", autouse=True)

@@ -14,8 +14,8 @@ from click.testing import CliRunner, Result
 from PIL import Image
 
 from semdedup import cli
-from semdedup.video.embedders import NAMES as EMBEDDERS
-from semdedup.video.encoders import CHOICES as ENCODERS
+from semdedup.video.encode import CHOICES as ENCODERS
+from semdedup.video.steps.embed.providers import NAMES as EMBEDDERS
 from tests.helpers import contents, files_below, stamps
 from tests.splits import (
     assert_same_result,
@@ -358,7 +358,7 @@ FAULTS = {
 def test_faults_end_in_one_clear_message_on_stderr_and_a_status(
     line: str, status: int, message: str, run: Run, here: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("semdedup.compute.SECONDS_TO_WAIT_FOR_SCHEDULER", 0.5)
+    monkeypatch.setattr("semdedup.compute.session.SECONDS_TO_WAIT_FOR_SCHEDULER", 0.5)
     (here / "empty").mkdir()
     (here / "theirs" / "clips").mkdir(parents=True)
     (here / "theirs" / "clips" / "x.mp4").write_text("theirs")

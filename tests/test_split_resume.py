@@ -18,8 +18,8 @@ import psutil
 import pytest
 
 from semdedup import OutputConflictError, SplitResult
-from semdedup.manifest import Manifest
-from semdedup.storage import Location
+from semdedup.runs.record import Manifest
+from semdedup.storage.location import Location
 from semdedup.video.ledger import Ledger
 from semdedup.video.tree import key_of
 from tests.helpers import NOWHERE, WORKER, files_below, kill, processes_of, stamps, start_scheduler, wait_for
@@ -220,7 +220,7 @@ def test_a_worker_that_dies_while_it_puts_clips_in_place_changes_nothing(
         import os
         import signal
 
-        from semdedup.video import task
+        from semdedup.video import worker as task
 
         real, begun = task._put_clip, []
 

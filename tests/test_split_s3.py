@@ -15,7 +15,7 @@ import pytest
 from click.testing import CliRunner, Result
 
 from semdedup import OutputConflictError, StorageError, cli
-from semdedup.manifest import Manifest
+from semdedup.runs.record import Manifest
 from semdedup.video.clip_ids import VideoIdentity, clip_id
 from semdedup.video.ledger import Ledger
 from semdedup.video.plan import Span

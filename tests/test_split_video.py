@@ -10,11 +10,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from semdedup.video.dct3d import dct3d
-from semdedup.video.encoders import ENCODERS, usable_encoders
-from semdedup.video.isolation import Child
+from semdedup.video.child import Child
+from semdedup.video.cut import ClipMade, Outcome, PlannedVideo, Sampling, plan_video, split_video
+from semdedup.video.encode import ENCODERS, usable_encoders
 from semdedup.video.plan import Span, sample_times
-from semdedup.video.split import ClipMade, Outcome, PlannedVideo, Sampling, plan_video, split_video
+from semdedup.video.steps.embed.dct3d import dct3d
 from tests.helpers import contents, files_below
 from tests.videos import (
     DCT3D,

@@ -149,7 +149,7 @@ def test_ids_are_those_of_path_and_span(done: Path) -> None:
 
 def test_embeddings_are_those_of_the_video_itself(videos: Path, done: Path, tmp_path: Path) -> None:
     """Split in this process, a video at a time, gives the same as on the cluster."""
-    from semdedup.video.dct3d import dct3d
+    from semdedup.video.steps.embed.dct3d import dct3d
 
     rows = read_rows(done).set_index("id")
     for name in NAMES:

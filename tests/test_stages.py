@@ -23,8 +23,8 @@ from semdedup import (
     RankingStrategy,
     StageResult,
 )
-from semdedup.manifest import Manifest, fingerprint
-from semdedup.storage import Location
+from semdedup.runs.record import Manifest, fingerprint
+from semdedup.storage.location import Location
 from tests.helpers import (
     NOWHERE,
     embedding_table,

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from semdedup import ParameterError, StorageError
-from semdedup.storage import Location, locations_of, storage_options_of, without_storage_options
+from semdedup.storage.location import Location, locations_of, storage_options_of, without_storage_options
 from tests.helpers import STORAGES, location_in
 
 STRANGE = ["with space", "a#b", "a?b", "50%20", "a%2Fb", "a+b", "a[1]", "a*b", "{a,b}", "été ✓", "a:b", "a&b=c", "a'b"]

@@ -19,8 +19,8 @@ from sklearn.datasets import make_blobs
 
 import semdedup
 from semdedup import IdentifyDuplicatesStage, RankingStrategy
-from semdedup.dedup import clustering
-from semdedup.dedup.ids import hash_ids
+from semdedup.dedup.cluster import run as clustering
+from semdedup.dedup.input.ids import hash_ids
 from tests.helpers import (
     LISTS,
     assert_same_answer,

@@ -17,9 +17,9 @@ import av
 import numpy as np
 import psutil
 
+from semdedup.video.cut import ClipMade, Outcome, Sampling, SplitJob, split_video
 from semdedup.video.plan import PlanOptions
-from semdedup.video.source import Limits
-from semdedup.video.split import ClipMade, Outcome, Sampling, SplitJob, split_video
+from semdedup.video.probe import Limits
 
 BITS = (3, 4)
 """Rows and columns of the blocks of a numbered frame: 12 bits, the highest first."""

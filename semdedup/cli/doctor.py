@@ -22,7 +22,7 @@ from semdedup.cli.flags import (
     told_errors,
 )
 from semdedup.doctor import examine
-from semdedup.storage import Location
+from semdedup.storage.location import Location
 
 
 @click.command(cls=Command)

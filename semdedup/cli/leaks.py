@@ -18,7 +18,7 @@ from semdedup.cli.flags import (
     storage_of,
     told_errors,
 )
-from semdedup.dedup.leaks import LeakSearch
+from semdedup.dedup.leaks.search import LeakSearch
 
 PAIRS_SHOWN = 10
 

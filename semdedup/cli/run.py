@@ -22,11 +22,11 @@ from semdedup.cli.flags import (
     storage_of,
     told_errors,
 )
-from semdedup.dedup.ranking import WHICH_TO_KEEP
+from semdedup.dedup.compare.ranking import WHICH_TO_KEEP
 from semdedup.errors import ParameterError
-from semdedup.export.options import LAYOUTS
-from semdedup.video.embedders import NAMES
+from semdedup.shards.options import LAYOUTS
 from semdedup.video.plan import ALGORITHMS
+from semdedup.video.steps.embed.providers import NAMES
 from semdedup.workflow import WORKFLOWS, VideoDeduplicationWorkflow
 
 PART_OF_FLAG = {

@@ -17,8 +17,8 @@ from semdedup.cli.flags import (
     storage_of,
     told_errors,
 )
-from semdedup.export.options import LAYOUTS
-from semdedup.export.workflow import ShardWorkflow
+from semdedup.shards.options import LAYOUTS
+from semdedup.shards.workflow import ShardWorkflow
 
 
 @click.command(cls=Command)

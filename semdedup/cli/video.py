@@ -20,10 +20,10 @@ from semdedup.cli.flags import (
     told_errors,
 )
 from semdedup.video.clip_ids import SCHEMES
-from semdedup.video.embedders import NAMES
-from semdedup.video.encoders import CHOICES
+from semdedup.video.encode import CHOICES
 from semdedup.video.plan import ALGORITHMS, CUTS
-from semdedup.video.source import Limits
+from semdedup.video.probe import Limits
+from semdedup.video.steps.embed.providers import NAMES
 from semdedup.video.workflow import VideoEmbedWorkflow, VideoSplitWorkflow
 
 

@@ -13,13 +13,13 @@ from typing import Any
 
 import distributed
 
-from semdedup.compute import ClusterOptions, Session, open_session
-from semdedup.dedup.inputs import is_data
-from semdedup.dedup.layout import STEPS, Destination, below, join
+from semdedup.compute.progress import Reporter
+from semdedup.compute.session import ClusterOptions, Session, open_session
+from semdedup.dedup.input.files import is_data
+from semdedup.dedup.names import STEPS, Destination, below, join
 from semdedup.errors import OutputConflictError, ParameterError
-from semdedup.manifest import SCRATCH, Manifest, fingerprint
-from semdedup.progress import Reporter
-from semdedup.storage import FileInfo, Location
+from semdedup.runs.record import SCRATCH, Manifest, fingerprint
+from semdedup.storage.location import FileInfo, Location
 
 ANOTHER_EPS = "Another eps needs no new run: semdedup extract --eps."
 

@@ -6,14 +6,15 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from semdedup.compute import Session
-from semdedup.dedup import clustering, comparison, identification
-from semdedup.dedup.clustering import cluster_embeddings
-from semdedup.dedup.comparison import score_clusters
-from semdedup.dedup.fit import KMeansOptions
-from semdedup.dedup.identification import identify_duplicates
-from semdedup.dedup.inputs import InputOptions, find_files
-from semdedup.dedup.layout import (
+from semdedup.compute.session import Session
+from semdedup.dedup.cluster import run as clustering
+from semdedup.dedup.cluster.fit import KMeansOptions
+from semdedup.dedup.cluster.run import cluster_embeddings
+from semdedup.dedup.compare import run as comparison
+from semdedup.dedup.compare.ranking import RankingStrategy
+from semdedup.dedup.compare.run import score_clusters
+from semdedup.dedup.input.files import InputOptions, find_files
+from semdedup.dedup.names import (
     CLUSTER_FOLDER,
     IDENTIFY,
     KMEANS,
@@ -25,10 +26,11 @@ from semdedup.dedup.layout import (
     find_table,
 )
 from semdedup.dedup.pipeline import Stage
-from semdedup.dedup.ranking import RankingStrategy
-from semdedup.dedup.threshold import check_eps
+from semdedup.dedup.threshold import run as identification
+from semdedup.dedup.threshold.rule import check_eps
+from semdedup.dedup.threshold.run import identify_duplicates
 from semdedup.errors import InputError, ParameterError
-from semdedup.storage import FileInfo, Location, Paths, locations_of
+from semdedup.storage.location import FileInfo, Location, Paths, locations_of
 
 
 @dataclass
@@ -41,7 +43,7 @@ class KMeansStage(Stage):
         >>> KMeansStage(n_clusters=1000, input_path="emb/", output_path="out/kmeans").run()
 
     Cost: the input is read twice; 2·n·k·d operations for the assignment; memory of a task as in
-    `semdedup.dedup.shuffle.partition_memory`.
+    `semdedup.dedup.cluster.shuffle.partition_memory`.
     """
 
     n_clusters: int | str = "auto"
@@ -151,7 +153,7 @@ class PairwiseStage(Stage):
     Example:
         >>> PairwiseStage(input_path="out/kmeans", output_path="out/pairwise", which_to_keep="hard").run()
 
-    Cost: the sum over clusters of n²·d operations; memory of a task as in `semdedup.dedup.scoring.group_memory`.
+    Cost: the sum over clusters of n²·d operations; memory of a task as in `semdedup.dedup.compare.groups.group_memory`.
     """
 
     id_field: str = "id"

@@ -8,9 +8,10 @@ from typing import Any
 
 import distributed
 
-from semdedup.compute import ClusterOptions
-from semdedup.dedup.inputs import OUR_COLUMNS
-from semdedup.dedup.layout import (
+from semdedup.compute.session import ClusterOptions
+from semdedup.dedup.compare.ranking import RankingStrategy
+from semdedup.dedup.input.files import OUR_COLUMNS
+from semdedup.dedup.names import (
     CENTROIDS,
     IDENTIFY,
     KMEANS,
@@ -22,14 +23,13 @@ from semdedup.dedup.layout import (
     below,
 )
 from semdedup.dedup.pipeline import Pipeline, StageResult
-from semdedup.dedup.ranking import RankingStrategy
-from semdedup.dedup.result import DedupResult
-from semdedup.dedup.scores import Scores
+from semdedup.dedup.results.result import DedupResult
+from semdedup.dedup.results.scores import Scores
 from semdedup.dedup.stages import IdentifyDuplicatesStage, KMeansStage, PairwiseStage, ranking_of
-from semdedup.dedup.threshold import check_eps
+from semdedup.dedup.threshold.rule import check_eps
 from semdedup.errors import IntegrityError
-from semdedup.manifest import FILE_NAME, Manifest
-from semdedup.storage import Location, Paths, storage_options_of
+from semdedup.runs.record import FILE_NAME, Manifest
+from semdedup.storage.location import Location, Paths, storage_options_of
 
 
 class SemanticDeduplicationWorkflow:
@@ -45,7 +45,7 @@ class SemanticDeduplicationWorkflow:
         metadata_fields: columns to carry along to the clusters. Those that `ranking_strategy` needs are added.
         input_filetype: ``parquet`` or ``jsonl``.
         max_iter, tol, random_state, init, n_init, oversampling_factor, max_samples_per_batch, fit_data_fraction,
-        kmeans_engine: of the clustering, see `semdedup.dedup.fit.KMeansOptions`.
+        kmeans_engine: of the clustering, see `semdedup.dedup.cluster.fit.KMeansOptions`.
         distance_metric: ``cosine`` or ``l2``: the distance to the centroid that ranks. `sim_metric` is another name.
         which_to_keep: ``hard`` (farthest from the centroid is kept), ``easy`` or ``soft`` (nearest), ``random``.
         ranking_strategy: another ranking, which wins over `which_to_keep`.

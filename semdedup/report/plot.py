@@ -7,7 +7,7 @@ from pathlib import PurePath
 from typing import Any
 
 from semdedup.errors import ParameterError
-from semdedup.storage import Location
+from semdedup.storage.location import Location
 
 FORMATS = ("png", "svg")
 

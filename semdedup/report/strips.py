@@ -13,13 +13,13 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
+from semdedup.compute.progress import Reporter
 from semdedup.errors import StorageError
-from semdedup.progress import Reporter
-from semdedup.storage import Location
-from semdedup.video.inputs import Unreadable, local_copy
-from semdedup.video.isolation import ChildDied, ChildTimeout, borrowed_child, end_children
-from semdedup.video.source import Limits
-from semdedup.video.split import ClipMade, Sampling, SplitJob, split_video
+from semdedup.storage.location import Location
+from semdedup.video.child import ChildDied, ChildTimeout, borrowed_child, end_children
+from semdedup.video.cut import ClipMade, Sampling, SplitJob, split_video
+from semdedup.video.files import Unreadable, local_copy
+from semdedup.video.probe import Limits
 from semdedup.video.tree import ANNOTATION_VERSION, CLIPS, METAS
 
 FRAMES, HEIGHT, WIDEST, GAP, QUALITY = 5, 90, 320, 2, 70

@@ -8,9 +8,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from semdedup.dedup.scores import Group, Pair, Scores
-from semdedup.dedup.tallies import CountAt, FileSizes, Histogram, Nearest
-from semdedup.dedup.threshold import check_eps
+from semdedup.dedup.results.scores import Group, Pair, Scores
+from semdedup.dedup.results.tallies import CountAt, FileSizes, Histogram, Nearest
+from semdedup.dedup.threshold.rule import check_eps
 
 THRESHOLDS = tuple(
     round(float(eps), 6)

@@ -6,18 +6,18 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
-from semdedup.dedup.layout import STEPS
-from semdedup.dedup.result import DedupResult, load
-from semdedup.dedup.scores import Pair
-from semdedup.dedup.threshold import DEFAULT_EPS
+from semdedup.compute.progress import Reporter
+from semdedup.dedup.names import STEPS
+from semdedup.dedup.results.result import DedupResult, load
+from semdedup.dedup.results.scores import Pair
+from semdedup.dedup.threshold.rule import DEFAULT_EPS
 from semdedup.errors import InputError, OutputConflictError
-from semdedup.manifest import Manifest
-from semdedup.progress import Reporter
 from semdedup.report.page import Background, render
 from semdedup.report.plot import plot_format, write_plot
 from semdedup.report.strips import ClipShown, show_clips
 from semdedup.report.survey import DROPPED_SHOWN, THRESHOLDS, Survey, survey
-from semdedup.storage import Location, Paths, locations_of
+from semdedup.runs.record import Manifest
+from semdedup.storage.location import Location, Paths, locations_of
 from semdedup.video.tree import SUMMARY
 
 PAGE = "report.html"

@@ -8,7 +8,7 @@ from typing import Any
 
 from av.error import FFmpegError
 
-from semdedup.video.source import Limits, open_container
+from semdedup.video.probe import Limits, open_container
 
 COPIED = frozenset({"aac", "mp3", "ac3", "eac3", "opus", "flac", "alac"})
 """Codecs that MP4 holds and players play; others are encoded as AAC."""

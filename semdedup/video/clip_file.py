@@ -13,9 +13,9 @@ from av.error import FFmpegError
 from av.video.frame import PictureType
 
 from semdedup.video.audio import AudioTrack, Sound
-from semdedup.video.encoders import make_encoder
-from semdedup.video.frames import Picture
-from semdedup.video.source import OUR_FAULT, Timeline, VideoFault
+from semdedup.video.decode import Picture
+from semdedup.video.encode import make_encoder
+from semdedup.video.probe import OUR_FAULT, Timeline, VideoFault
 
 CONTAINER_OPTIONS = {"movflags": "+faststart", "fflags": "+bitexact"}
 """The index in front, so that players start at once; and no time stamp and no version of a library in the file."""

@@ -18,15 +18,15 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from semdedup.compute import Session
+from semdedup.compute.session import Session
 from semdedup.errors import IntegrityError, OutputConflictError
-from semdedup.manifest import SCRATCH, Manifest
-from semdedup.storage import REQUESTS_IN_FLIGHT, Location
-from semdedup.tables import read_arrow_batch, read_table, write_batches, write_table
+from semdedup.runs.record import SCRATCH, Manifest
+from semdedup.storage.location import REQUESTS_IN_FLIGHT, Location
+from semdedup.storage.tables import read_arrow_batch, read_table, write_batches, write_table
 from semdedup.video.records import VIDEOS as VIDEOS_SCHEMA
 from semdedup.video.records import VideoFile, quarantine_table, rows_schema, summary
-from semdedup.video.task import NOTES, PLACING, ROW_FILES
 from semdedup.video.tree import ANNOTATION_VERSION, CHUNKS, CLIPS, METAS, PREVIEWS, SUMMARY, VIDEOS, key_of, record_name
+from semdedup.video.worker import NOTES, PLACING, ROW_FILES
 
 PART_BYTES = 128 << 20
 """Embeddings in one Parquet file. A file of less than half is rewritten with what a later run adds."""

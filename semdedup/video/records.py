@@ -9,7 +9,7 @@ from typing import Any
 
 import pyarrow as pa
 
-from semdedup.tables import EMBEDDER, LOW_INFORMATION, RECOMMENDED_EPS
+from semdedup.storage.tables import EMBEDDER, LOW_INFORMATION, RECOMMENDED_EPS
 from semdedup.video.tree import CLIPS
 
 DONE, TOO_SHORT, QUARANTINED = "done", "too_short", "quarantined"

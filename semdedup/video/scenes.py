@@ -12,8 +12,8 @@ from typing import Any
 from av.error import FFmpegError
 
 from semdedup.errors import ParameterError
-from semdedup.video.frames import Decoder
-from semdedup.video.source import Alive, Limits, Pulse, Timeline, Video, VideoFault
+from semdedup.video.decode import Decoder
+from semdedup.video.probe import Alive, Limits, Pulse, Timeline, Video, VideoFault
 
 WIDTH = 256
 """Frames are looked at in this width: cuts are seen as well as in full size, ten times faster."""

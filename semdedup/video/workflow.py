@@ -11,26 +11,26 @@ from typing import Any
 
 import distributed
 
-from semdedup.compute import ClusterOptions, Session, open_session
+from semdedup.compute.progress import Reporter
+from semdedup.compute.session import ClusterOptions, Session, open_session
 from semdedup.display import one_line
 from semdedup.errors import IntegrityError, ParameterError
-from semdedup.manifest import FILE_NAME, fingerprint
-from semdedup.progress import Reporter
-from semdedup.storage import FileInfo, Location, Paths, locations_of, storage_options_of
+from semdedup.runs.record import FILE_NAME, fingerprint
+from semdedup.storage.location import FileInfo, Location, Paths, locations_of, storage_options_of
+from semdedup.video.child import end_children
 from semdedup.video.clip_ids import SCHEMES
-from semdedup.video.embedders import CUSTOM, EmbedderSpec
-from semdedup.video.encoders import choose_encoder, preferred
-from semdedup.video.inputs import find_videos
-from semdedup.video.isolation import end_children
+from semdedup.video.cut import PlannedVideo
+from semdedup.video.encode import choose_encoder, preferred
+from semdedup.video.files import find_videos
 from semdedup.video.ledger import Ledger, embed_kind, split_kind
 from semdedup.video.plan import PlanOptions
+from semdedup.video.probe import Limits
 from semdedup.video.records import VideoFile
 from semdedup.video.result import SplitResult
 from semdedup.video.scenes import check_scenes
-from semdedup.video.source import Limits
-from semdedup.video.split import PlannedVideo
-from semdedup.video.task import Settings, encoders_here, plan_videos, process_videos
+from semdedup.video.steps.embed.providers import CUSTOM, EmbedderSpec
 from semdedup.video.tree import CLIPS, METAS, SUMMARY
+from semdedup.video.worker import Settings, encoders_here, plan_videos, process_videos
 
 CLIPS_PER_TASK = 32
 """Clips that exist and are only embedded go to the workers in so many a task, so that a model gets whole batches."""

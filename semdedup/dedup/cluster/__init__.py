@@ -1,0 +1,1 @@
+"""The clustering: fit, assign, shuffle by cluster."""

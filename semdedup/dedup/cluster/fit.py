@@ -1,0 +1,306 @@
+"""Fitting the centroids on the sample, spread over the workers."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import lru_cache, partial
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from semdedup.arrays import Array, Backend, backend_module, to_host
+from semdedup.compute.session import Session
+from semdedup.dedup.input.rows import check_rows
+from semdedup.dedup.input.scan import Workspace, sample_file
+from semdedup.dedup.kernels.exact import on_grid, unit_rows
+from semdedup.dedup.kernels.kmeans import (
+    SUM_GRID_BITS,
+    Sums,
+    auto_n_clusters,
+    converged,
+    lloyd_sums,
+    next_centroids,
+    seeds,
+)
+from semdedup.errors import ClusterError, InputError, ParameterError
+from semdedup.storage.location import Location
+from semdedup.storage.tables import read_arrow_batch
+
+SEEDING_ROWS_PER_CENTROID, SMALLEST_SEEDING_SAMPLE = 4, 4096
+"""Rows that k-means++ draws from: for each centroid, times the oversampling factor, and in all at least."""
+
+INITS = {"k-means++": "k-means++", "k-means||": "k-means++", "scalable-k-means++": "k-means++", "random": "random"}
+"""What users may write. k-means++ on a sub-sample does here what k-means|| does elsewhere: it spares full passes."""
+
+
+@dataclass(frozen=True)
+class KMeansOptions:
+    """How to cluster.
+
+    Attributes:
+        n_clusters: k, or ``auto``: 1 below 5,000 rows, else √(rows / 2).
+        max_iter: most iterations of Lloyd.
+        tol: the fit ends when an iteration lowers the inertia by no more than this share of it.
+        random_state: seed of the sample, of the seeding and of the random rank.
+        init: ``k-means++``, ``random``, or an array (k, d) of centroids.
+        n_init: fits with different seeds, of which the one of least inertia is taken.
+        oversampling_factor: k-means++ draws from 4 × this many sampled rows for each centroid, and at least 4,096.
+        max_samples_per_batch: most rows in one product of the assignment.
+        fit_data_fraction: share of the rows to fit on; 128 rows a centroid and at least 50,000 where not given.
+        engine: ``auto``, ``cuml`` (cuML's Dask KMeans) or ``lloyd`` (this module).
+    """
+
+    n_clusters: int | str = "auto"
+    max_iter: int = 300
+    tol: float = 1e-4
+    random_state: int = 42
+    init: Any = "k-means++"
+    n_init: int = 1
+    oversampling_factor: float = 2.0
+    max_samples_per_batch: int = 1 << 15
+    fit_data_fraction: float | None = None
+    engine: str = "auto"
+
+    def __post_init__(self) -> None:
+        if isinstance(self.n_clusters, str) and self.n_clusters != "auto":
+            raise ParameterError(f"n_clusters must be a whole number of at least 1, or 'auto'; got {self.n_clusters!r}")
+        for name, least in (("n_clusters", 1), ("max_iter", 1), ("n_init", 1), ("max_samples_per_batch", 1)):
+            value = getattr(self, name)
+            whole = isinstance(value, (int, np.integer)) and not isinstance(value, bool)
+            if not isinstance(value, str) and (not whole or value < least):
+                raise ParameterError(f"{name} must be a whole number of at least {least}; got {value!r}")
+        if not 0 <= self.tol < 1:
+            raise ParameterError(f"tol must lie in [0, 1); got {self.tol!r}")
+        if not self.oversampling_factor > 0:
+            raise ParameterError(f"oversampling_factor must be above 0; got {self.oversampling_factor!r}")
+        if self.fit_data_fraction is not None and not 0 < self.fit_data_fraction <= 1:
+            raise ParameterError(f"fit_data_fraction must lie in (0, 1]; got {self.fit_data_fraction!r}")
+        if isinstance(self.init, str) and self.init not in INITS:
+            raise ParameterError(f"init must be one of {', '.join(INITS)} or an array; got {self.init!r}")
+        if not isinstance(self.init, str):
+            rows = "any" if self.n_clusters == "auto" else self.n_clusters
+            if np.ndim(self.init) != 2 or rows not in ("any", len(self.init)):
+                raise ParameterError(f"init as an array must have shape (n_clusters, d); got {np.shape(self.init)}")
+        if self.engine not in ("auto", "cuml", "lloyd"):
+            raise ParameterError(f"kmeans_engine must be auto, cuml or lloyd; got {self.engine!r}")
+
+    def k_for(self, n_rows: int) -> int:
+        """Number of clusters for an input of `n_rows` rows."""
+        if not isinstance(self.n_clusters, str):
+            return self.n_clusters
+        return auto_n_clusters(n_rows) if isinstance(self.init, str) else len(self.init)
+
+
+@dataclass(frozen=True)
+class Fit:
+    """Fitted centroids (k, d) float32, the rows of the sample nearest to each (k,) int64, inertia and iterations."""
+
+    centroids: np.ndarray
+    counts: np.ndarray
+    inertia: float
+    iterations: int
+
+
+def load_sample_part(work: Workspace, n_pieces: int, dim: int, part: int) -> np.ndarray:
+    """Rows of one part of the sample that can be compared: (m, d) float32 on the grid, in the order of the hash."""
+    pieces = [read_arrow_batch(sample_file(work, position), part) for position in range(n_pieces)]
+    tables = [pa.Table.from_batches([piece]) for piece in pieces]
+    table = pa.concat_tables(tables, promote_options="permissive")  # files may differ in type
+    checked = check_rows(table.column("hash"), table.column("embedding"), dim)
+    order = np.argsort(table.column("hash").to_numpy()[checked.positions], kind="stable")
+    return on_grid(unit_rows(checked.rows)[order], SUM_GRID_BITS)
+
+
+def save_array(location: Location, array: np.ndarray) -> None:
+    """Write a ``.npy`` file, whole or not at all."""
+    buffer = io.BytesIO()
+    np.save(buffer, array, allow_pickle=False)
+    location.write_bytes(buffer.getvalue())
+
+
+def load_array(location: Location) -> np.ndarray:
+    """Read a ``.npy`` file. Pickles inside it are refused."""
+    return np.load(io.BytesIO(location.read_bytes()), allow_pickle=False)
+
+
+@lru_cache(maxsize=1)
+def load_centroids(location: Location, digest: str, backend: Backend) -> Array:
+    """Centroids from their file, once for each worker process; the digest tells one content from the next."""
+    return backend_module(backend).asarray(load_array(location))
+
+
+def _seed(n_clusters: int, n_rows: int, seed: int, backend: Backend, parts: Sequence[np.ndarray]) -> np.ndarray:
+    rows = np.concatenate(parts)[:n_rows]
+    return rows[seeds(backend_module(backend).asarray(rows), n_clusters, np.random.default_rng(seed))]
+
+
+def _sums(centroids: Location, backend: Backend, part: np.ndarray) -> Sums:
+    xp = backend_module(backend)
+    if not len(part):
+        means = load_array(centroids)
+        return Sums(np.zeros(means.shape), np.zeros(len(means), dtype=np.int64))
+    found = lloyd_sums(xp.asarray(part), xp.asarray(load_array(centroids)))
+    return Sums(to_host(found.rows), to_host(found.counts))
+
+
+def _add(left: Sums, right: Sums) -> Sums:
+    return Sums(left.rows + right.rows, left.counts + right.counts)
+
+
+def fit_centroids(
+    session: Session, work: Workspace, n_pieces: int, n_parts: int, dim: int, n_clusters: int, options: KMeansOptions
+) -> Fit:
+    """Fit `n_clusters` centroids, fewer where the sample has fewer rows.
+
+    The parts of the sample stay on the workers as futures that can be made again from their files; centroids travel
+    as a file; sums are added on the workers, two by two.
+
+    Cost: 2·m·k·d operations an iteration for m rows of sample, over all workers; m·d·4 bytes of cluster memory.
+
+    Raises:
+        InputError: no row of the sample can be compared.
+    """
+    client = session.client
+    load = partial(load_sample_part, work, n_pieces, dim)
+    key = f"semdedup-sample-{session.token}"
+    parts = [client.submit(load, part, key=f"{key}-{part}", pure=False) for part in range(n_parts)]
+    sizes = client.gather([client.submit(len, part, pure=False) for part in parts])
+    if not sum(sizes):
+        raise InputError(
+            f"none of the rows sampled to fit on can be compared (an id and {dim} finite elements, not all zero): "
+            "the input holds no usable embeddings"
+        )
+    n_clusters = min(n_clusters, sum(sizes))
+    best: Fit | None = None
+    for attempt in range(options.n_init):
+        start = _start(session, parts, sizes, dim, n_clusters, options, options.random_state + attempt)
+        if _use_cuml(session, options):
+            found = _fit_cuml(session, parts, sizes, start, options)
+        else:
+            found = _fit_lloyd(session, work, parts, start, options)
+        if best is None or found.inertia < best.inertia:
+            best = found
+    assert best is not None
+    return best
+
+
+def _start(
+    session: Session,
+    parts: Sequence[Any],
+    sizes: Sequence[int],
+    dim: int,
+    n_clusters: int,
+    options: KMeansOptions,
+    seed: int,
+) -> np.ndarray:
+    if not isinstance(options.init, str):
+        given = np.asarray(options.init, dtype=np.float32)
+        if given.shape[1] != dim:
+            raise ParameterError(f"init has centroids of length {given.shape[1]}; the embeddings have {dim}")
+        return given[:n_clusters]
+    if INITS[options.init] == "random":
+        wanted = n_clusters  # the sample is in the order of a hash: its first rows are random ones
+    else:
+        per_centroid = SEEDING_ROWS_PER_CENTROID * options.oversampling_factor
+        wanted = max(n_clusters, SMALLEST_SEEDING_SAMPLE, int(per_centroid * n_clusters))
+    needed = int(np.searchsorted(np.cumsum(sizes), min(wanted, sum(sizes)))) + 1
+    if INITS[options.init] == "random":
+        return np.concatenate(session.client.gather(list(parts[:needed])))[:n_clusters]
+    with session.reporter.step("seed", n_clusters, "centroids") as advance:
+        seeding = partial(_seed, n_clusters, wanted, seed, session.backend)
+        rows = session.client.submit(seeding, list(parts[:needed]), pure=False).result()
+        advance(n_clusters)
+    return rows
+
+
+def _fit_lloyd(
+    session: Session, work: Workspace, parts: Sequence[Any], start: np.ndarray, options: KMeansOptions
+) -> Fit:
+    client, centroids, inertia = session.client, start, np.inf
+    with session.reporter.step("fit", None, "iterations") as advance:
+        for iteration in range(1, options.max_iter + 1):
+            location = work.scratch / "fit" / f"centroids-{session.token}-{iteration}.npy"
+            save_array(location, centroids)
+            step = partial(_sums, location, session.backend)
+            sums = [client.submit(step, part, pure=False) for part in parts]
+            while len(sums) > 1:
+                pairs = zip(sums[::2], sums[1::2], strict=False)
+                sums = [client.submit(_add, a, b, pure=False) for a, b in pairs] + sums[len(sums) & ~1 :]
+            total = sums[0].result()
+            location.remove()
+            previous, (centroids, inertia) = inertia, next_centroids(centroids, total)
+            advance(1)
+            if converged(previous, inertia, options.tol):
+                break
+    return Fit(centroids, total.counts, inertia, iteration)
+
+
+def _use_cuml(session: Session, options: KMeansOptions) -> bool:
+    """Whether cuML's Dask KMeans can run: its conditions are a GPU, its packages and a client that can use both."""
+    if options.engine == "lloyd" or (options.engine == "auto" and session.backend == "cpu"):
+        return False
+    missing = session.client.run(_cuml_missing)
+    missing["client"] = _cuml_missing()
+    faults = {where: why for where, why in missing.items() if why}
+    if faults and options.engine == "cuml":
+        listed = "\n".join(f"  {where}: {why}" for where, why in list(faults.items())[:10])
+        raise ClusterError(f"kmeans_engine='cuml' cannot run here:\n{listed}\nTake kmeans_engine='auto' or 'lloyd'.")
+    return not faults
+
+
+def _cuml_missing() -> str:
+    import os
+    from importlib.util import find_spec
+
+    from semdedup.arrays import gpu_usable
+
+    if not gpu_usable():
+        return "no usable GPU"
+    absent = [name for name in ("cuml", "raft_dask") if find_spec(name) is None]
+    if absent:
+        return f"packages missing: {', '.join(absent)}"
+    return "" if os.environ.get("CUDA_VISIBLE_DEVICES") else "CUDA_VISIBLE_DEVICES is not set (dask-cuda sets it)"
+
+
+def _fit_cuml(
+    session: Session, parts: Sequence[Any], sizes: Sequence[int], start: np.ndarray, options: KMeansOptions
+) -> Fit:
+    """Fit with cuML from the same start. Empty parts are left out; the inertia and counts are cuML's."""
+    import dask
+    import dask.array
+
+    shuffle = "dataframe.shuffle.method"  # importing cuml.dask sets it for everybody; undone with the block
+    with dask.config.set({shuffle: dask.config.get(shuffle, None)}):
+        from cuml.dask.cluster import KMeans
+
+    blocks = [
+        dask.array.from_delayed(dask.delayed(_on_gpu)(part), shape=(size, start.shape[1]), dtype=np.float32)
+        for part, size in zip(parts, sizes, strict=True)
+        if size
+    ]
+    model = KMeans(
+        client=session.client,
+        n_clusters=len(start),
+        init=start,
+        n_init=1,
+        max_iter=options.max_iter,
+        tol=options.tol,
+        random_state=options.random_state,
+        max_samples_per_batch=options.max_samples_per_batch,
+        output_type="cupy",
+    )
+    with session.reporter.step("fit (cuML)", None, "fits") as advance:
+        model.fit(dask.array.concatenate(blocks))
+        advance(1)
+    fitted = model.get_combined_model()
+    centroids = to_host(fitted.cluster_centers_).astype(np.float32)
+    labels = to_host(session.client.compute(model.labels_).result())
+    counts = np.bincount(labels, minlength=len(start))  # labels stand in the order of the workers; counts do not care
+    return Fit(centroids, counts, float(model.inertia_), int(fitted.n_iter_))
+
+
+def _on_gpu(part: np.ndarray) -> Array:
+    return backend_module("gpu").asarray(part)

@@ -1,0 +1,1 @@
+"""The comparison within clusters: ranks and scores."""

@@ -1,0 +1,187 @@
+"""Scoring one group of clusters: each cluster is read, ranked and compared, and its table of scores written."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from semdedup.arrays import Array, Backend, array_module, backend_module, to_host
+from semdedup.dedup.compare.ranking import RankingStrategy, rank_order
+from semdedup.dedup.input.files import InputOptions
+from semdedup.dedup.input.ids import id_type
+from semdedup.dedup.input.rows import gather_unit_rows, with_source
+from semdedup.dedup.kernels.best_match import max_similarity
+from semdedup.storage.location import Location
+from semdedup.storage.tables import DECODING_BYTES, LOW_INFORMATION, iter_rows, open_parquet, write_table
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """What every task of the comparison needs to know.
+
+    Attributes:
+        clusters: storage of the cluster files.
+        target: folder for the tables of scores, until they are committed.
+        quarantine: folder for rows that cannot be compared.
+        scratch: folder for the tiles of large clusters.
+        fields: names of the id and embedding columns.
+        strategy: what ranks.
+        dim: d.
+        batch_size: most rows compared at a time.
+        backend: arrays to compute with.
+        write_kwargs: options for writing Parquet.
+    """
+
+    clusters: Location
+    target: Location
+    quarantine: Location
+    scratch: Location
+    fields: InputOptions
+    strategy: RankingStrategy
+    dim: int
+    batch_size: int
+    backend: Backend
+    write_kwargs: Mapping[str, Any]
+
+    @property
+    def light_columns(self) -> list[str]:
+        """Columns to read beside the embeddings."""
+        return list(dict.fromkeys([self.fields.id_field, *self.strategy.columns, LOW_INFORMATION]))
+
+
+@dataclass(frozen=True)
+class Cluster:
+    """One cluster: its number, its files and their rows."""
+
+    label: int
+    urls: tuple[str, ...]
+    rows: tuple[int, ...]
+
+    @property
+    def n_rows(self) -> int:
+        """Rows of all its files."""
+        return sum(self.rows)
+
+
+def group_memory(n_rows: int, dim: int, batch_size: int) -> int:
+    """Most bytes of embeddings and products that `score_group` holds at a time, for a largest cluster of `n_rows`.
+
+    Clusters of a group are worked on one after the other, so that the rows of a group bound its work and not its
+    memory. A cluster is held normalised, in rank order, once more without repeated rows where some are equal, and as
+    bfloat16; beside it one batch as it is decoded, and five products of at most 4 MiB, or of one batch by 64
+    candidates.
+    """
+    return (3 * 4 + 2) * n_rows * dim + DECODING_BYTES + 5 * max(4 << 20, 4 * batch_size * 64)
+
+
+def score_schema(ids: pa.DataType) -> pa.Schema:
+    """Columns of a table of scores."""
+    return pa.schema([("id", ids), ("max_id", ids), ("cosine_sim_score", pa.float32())])
+
+
+def score_group(task: Comparison, group: tuple[Cluster, ...]) -> dict[str, Any]:
+    """Score the clusters of one group; write ``cluster_{k}.parquet`` for each. Memory: see `group_memory`.
+
+    Returns:
+        ``rows``, ``quarantined`` by reason, ``files`` and ``quarantine_files``.
+    """
+    result = Written()
+    for cluster in group:
+        rows = np.empty((cluster.n_rows, task.dim), dtype=np.float32)
+        gathered = gather_unit_rows(read_cluster(task, cluster), task.dim, rows)
+        result.set_aside(task, cluster, gathered.faulty)
+        if not gathered.n_rows:
+            continue
+        order = rank_order(gathered.others, task.strategy)
+        light = gathered.others.take(pa.array(order))
+        rows = rows[order] if gathered.n_rows == len(rows) else rows[: gathered.n_rows][order]
+        ranked = backend_module(task.backend).asarray(rows)
+        scores = score_rows(ranked, low_information_mask(light), task.batch_size)
+        result.scored(task, cluster, _score_table(light.column("id"), *map(to_host, scores)))
+    return result.facts
+
+
+def score_rows(rows: Array, low_information: np.ndarray | None, batch_size: int) -> tuple[Array, Array]:
+    """Score the rows of one cluster: `max_similarity`, but rows of low information match nothing and nobody.
+
+    Args:
+        rows: (n, d) float32 of length 1, best-ranked first.
+        low_information: (n,) truth, or None where every row informs.
+        batch_size: most rows compared at a time.
+
+    Returns:
+        score (n,) float32 and index (n,) int64, of a row without a match 0 and itself.
+    """
+    if low_information is None or not low_information.any():
+        return max_similarity(rows, batch_size)
+    informs = np.flatnonzero(~low_information)
+    score, index = (to_host(part) for part in max_similarity(rows[array_module(rows).asarray(informs)], batch_size))
+    every_score, every_index = np.zeros(len(rows), dtype=np.float32), np.arange(len(rows))
+    every_score[informs], every_index[informs] = score, informs[index]
+    return every_score, every_index
+
+
+def read_cluster(task: Comparison, cluster: Cluster, embeddings_only: bool = False) -> Iterator[pa.Table]:
+    """The rows of a cluster, in tables of bounded size: ``id``, ``embedding`` and what ranks, or embeddings only."""
+    fields = task.fields
+    names = {fields.id_field: "id", fields.embedding_field: "embedding"}
+    for url in cluster.urls:
+        with open_parquet(task.clusters.at(url)) as file:
+            wanted = [fields.embedding_field] if embeddings_only else [*task.light_columns, fields.embedding_field]
+            for table in iter_rows(file, [name for name in wanted if name in file.schema_arrow.names]):
+                table = table.rename_columns([names.get(name, name) for name in table.column_names])
+                if not embeddings_only:
+                    ids = table.column("id")
+                    position = table.column_names.index("id")
+                    table = table.set_column(position, "id", ids.cast(id_type(ids.type) or ids.type))
+                yield table
+
+
+def low_information_mask(light: pa.Table) -> np.ndarray | None:
+    """Which rows are marked as of low information, (n,) truth; None where the column is absent."""
+    if LOW_INFORMATION not in light.column_names:
+        return None
+    return light.column(LOW_INFORMATION).fill_null(False).to_numpy().astype(bool)
+
+
+def _score_table(ids: pa.ChunkedArray, score: np.ndarray, index: np.ndarray) -> pa.Table:
+    return pa.table([ids, ids.take(pa.array(index)), pa.array(score)], schema=score_schema(ids.type))
+
+
+class Written:
+    """What a task wrote, counted as it goes."""
+
+    def __init__(self) -> None:
+        self.rows, self.files, self.quarantine_files = 0, list[str](), list[str]()
+        self.quarantined: Counter[str] = Counter()
+
+    def scored(self, task: Comparison, cluster: Cluster, table: pa.Table) -> None:
+        """Write the scores of a cluster."""
+        name = f"cluster_{cluster.label}.parquet"
+        write_table(task.target / name, table, task.write_kwargs)
+        self.files.append(name)
+        self.rows += len(table)
+
+    def set_aside(self, task: Comparison, cluster: Cluster, faulty: pa.Table) -> None:
+        """Write the rows of a cluster that cannot be compared, if there are any, into the quarantine."""
+        if not len(faulty):
+            return
+        name = f"cluster_{cluster.label}.parquet"
+        write_table(task.quarantine / name, with_source(faulty, cluster.urls[0].rsplit("/", 1)[0]))
+        self.quarantine_files.append(name)
+        self.quarantined.update(faulty.column("reason").to_pylist())
+
+    @property
+    def facts(self) -> dict[str, Any]:
+        """As JSON values."""
+        return {
+            "rows": self.rows,
+            "files": self.files,
+            "quarantined": dict(self.quarantined),
+            "quarantine_files": self.quarantine_files,
+        }

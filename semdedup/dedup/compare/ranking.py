@@ -1,0 +1,135 @@
+"""Rank: the order of the rows within a cluster, best first. The better-ranked of two near-duplicates is kept."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from semdedup.dedup.input.ids import hash_ids
+from semdedup.errors import ParameterError
+
+L2_DISTANCE, COSINE_DISTANCE = "l2_dist_to_cent", "cosine_dist_to_cent"
+DISTANCE_COLUMNS = {"cosine": COSINE_DISTANCE, "l2": L2_DISTANCE}
+WHICH_TO_KEEP = {"hard": "hard", "easy": "easy", "soft": "easy", "random": "random"}
+"""What users may write, and the word for it."""
+
+
+@dataclass(frozen=True)
+class RankingStrategy:
+    """By what the rows of a cluster are ranked.
+
+    Attributes:
+        columns: the columns that decide, in this order; none for a random order.
+        ascending: for each column whether its smallest value is best.
+        id_ascending: direction in which ids break ties.
+        random_seed: seed of the random order; None where columns decide.
+    """
+
+    columns: tuple[str, ...]
+    ascending: tuple[bool, ...]
+    id_ascending: bool = True
+    random_seed: int | None = None
+
+    @classmethod
+    def metadata_based(
+        cls, metadata_cols: str | Sequence[str], ascending: bool | Sequence[bool] = True
+    ) -> RankingStrategy:
+        """Rank by metadata: with ``ascending=True`` the smallest value is best. Nulls come last, ties go by id.
+
+        >>> RankingStrategy.metadata_based(["height", "bitrate"], ascending=False)   # keep the sharpest copy
+
+        Raises:
+            ParameterError: no column, a column twice, or not one direction for each column.
+        """
+        columns = (metadata_cols,) if isinstance(metadata_cols, str) else tuple(metadata_cols)
+        directions = (ascending,) * len(columns) if isinstance(ascending, bool) else tuple(ascending)
+        if not columns or len(set(columns)) < len(columns):
+            raise ParameterError(f"metadata_cols must name at least one column and none twice, got {list(columns)}")
+        if len(directions) != len(columns):
+            raise ParameterError(
+                f"ascending must be one truth value, or one for each of {list(columns)}; got {list(directions)}"
+            )
+        return cls(columns, directions)
+
+    @classmethod
+    def random(cls, random_seed: int = 42) -> RankingStrategy:
+        """Rank by a seeded hash of the id: random, yet the same for any files, partitions and workers."""
+        return cls((), (), random_seed=random_seed)
+
+    @classmethod
+    def by_distance(
+        cls, which_to_keep: str, distance_metric: Literal["cosine", "l2"] | str, random_seed: int = 42
+    ) -> RankingStrategy:
+        """Rank by the distance to the centroid: `hard` farthest first, `easy` nearest first; or `random`."""
+        if which_to_keep not in WHICH_TO_KEEP:
+            raise ParameterError(f"which_to_keep must be one of {', '.join(WHICH_TO_KEEP)}; got {which_to_keep!r}")
+        if distance_metric not in DISTANCE_COLUMNS:
+            raise ParameterError(f"distance_metric must be cosine or l2; got {distance_metric!r}")
+        if which_to_keep == "random":
+            return cls.random(random_seed)
+        nearest_first = WHICH_TO_KEEP[which_to_keep] == "easy"
+        return cls((DISTANCE_COLUMNS[distance_metric],), (nearest_first,), id_ascending=nearest_first)
+
+    def describe(self) -> dict[str, Any]:
+        """The strategy as plain values, for the manifest."""
+        if self.random_seed is not None:
+            return {"random_seed": self.random_seed}
+        return {"columns": list(self.columns), "ascending": list(self.ascending)}
+
+
+def check_rankable(schema: pa.Schema, strategy: RankingStrategy, where: str, complete: bool = True) -> None:
+    """Raise a `ParameterError` unless the schema has the strategy's columns, of types that have an order.
+
+    A schema that is not `complete` may lack some: they stand in other files.
+    """
+    for column in strategy.columns:
+        if column not in schema.names:
+            if not complete:
+                continue
+            raise ParameterError(
+                f"ranking needs the column {column!r}, which {where} does not have; it has {', '.join(schema.names)}. "
+                "Name metadata columns in metadata_fields when the rows are clustered."
+            )
+        found = schema.field(column).type
+        if pa.types.is_nested(found):
+            raise ParameterError(f"ranking needs a column with an order; {column!r} in {where} is {found}")
+
+
+def rank_order(table: pa.Table, strategy: RankingStrategy, id_field: str = "id") -> np.ndarray:
+    """Positions of the rows of a cluster, best rank first.
+
+    Args:
+        table: the ids and what the strategy ranks by, n rows; ids are unique, so that the order is total.
+        strategy: what to rank by. Distances are compared as the float32 that is written.
+
+    Returns:
+        (n,) int64. Cost: O(n log n).
+    """
+    ids = table.column(id_field)
+    if strategy.random_seed is not None:
+        hashes = pa.chunked_array([pa.array(hash_ids(ids, strategy.random_seed))])
+        keys = pa.table({"0": hashes, "id": ids})
+        order = [("0", "ascending"), ("id", "ascending")]
+    else:
+        columns = {str(i): _sortable(table.column(name)) for i, name in enumerate(strategy.columns)}
+        keys = pa.table({**columns, "id": ids})
+        order = [(str(i), "ascending" if up else "descending") for i, up in enumerate(strategy.ascending)]
+        order.append(("id", "ascending" if strategy.id_ascending else "descending"))
+    return pc.sort_indices(keys, sort_keys=order).to_numpy().astype(np.int64)  # nulls come last unless told otherwise
+
+
+SORTED_AS = {pa.float16(): pa.float32(), pa.string_view(): pa.string(), pa.binary_view(): pa.binary()}
+"""Types that Arrow does not sort, and the types that hold the same values in the same order."""
+
+
+def _sortable(column: pa.ChunkedArray) -> pa.ChunkedArray:
+    """The column in a type that Arrow sorts, with null for NaN."""
+    if pa.types.is_dictionary(column.type):
+        column = column.cast(column.type.value_type)
+    column = column.cast(SORTED_AS.get(column.type, column.type))
+    return pc.if_else(pc.is_nan(column), None, column) if pa.types.is_floating(column.type) else column

@@ -1,0 +1,172 @@
+"""The comparison of clusters: from one folder for each cluster to one table of scores for each.
+
+Small clusters are packed into *groups*, one task each. A cluster too large for a task is laid out in rank order as
+*tiles*, and each tile is compared with itself and all better-ranked tiles, one task each.
+"""
+
+from __future__ import annotations
+
+from collections import Counter, defaultdict
+from collections.abc import Sequence
+from dataclasses import replace
+from functools import partial
+from typing import Any
+
+import pyarrow as pa
+
+from semdedup.compute.session import Session
+from semdedup.dedup.cluster.run import FILES_CHECKED_FIRST, FILES_PER_INSPECTION, bytes_per_task
+from semdedup.dedup.compare.groups import Cluster, Comparison, score_group
+from semdedup.dedup.compare.ranking import RankingStrategy, check_rankable
+from semdedup.dedup.compare.tiles import score_large_clusters
+from semdedup.dedup.input.files import FileFacts, InputOptions, check_file_schema, inspect_files
+from semdedup.dedup.input.rows import commonest_length, length_counts
+from semdedup.dedup.names import CLUSTER_FOLDER, PAIRWISE, QUARANTINE, Destination, join
+from semdedup.errors import BadFileError, InputError, IntegrityError
+from semdedup.runs.journal import run_journaled
+from semdedup.runs.record import Manifest
+from semdedup.storage.location import FileInfo, Location, without_storage_options
+from semdedup.storage.tables import read_table
+
+CLUSTERS_PER_GROUP = 256
+
+
+def find_clusters(files: Sequence[FileInfo], facts: Sequence[FileFacts]) -> list[Cluster]:
+    """Sort files by the cluster in their path, ``centroid=K``."""
+    rows = {file.url: file.n_rows for file in facts}
+    urls: dict[int, list[str]] = defaultdict(list)
+    for file in files:
+        match = CLUSTER_FOLDER.search(file.url)
+        if match and rows.get(file.url):
+            urls[int(match[1])].append(file.url)
+    return [Cluster(k, tuple(sorted(urls[k])), tuple(rows[url] for url in sorted(urls[k]))) for k in sorted(urls)]
+
+
+def pack_groups(clusters: Sequence[Cluster], rows_per_task: int) -> tuple[list[tuple[Cluster, ...]], list[Cluster]]:
+    """Pack clusters into groups of about equal work, and set those aside that are larger than a task.
+
+    The work of a group is the sum of squares of its clusters; a group holds at most `CLUSTERS_PER_GROUP` clusters and
+    `rows_per_task` rows. The heaviest groups come first, so that none of them is left for the end.
+    """
+    large = [cluster for cluster in clusters if cluster.n_rows > rows_per_task]
+    groups: list[tuple[Cluster, ...]] = []
+    current: list[Cluster] = []
+    held = 0
+    for cluster in sorted((c for c in clusters if c.n_rows <= rows_per_task), key=lambda c: (-c.n_rows, c.label)):
+        if current and (held + cluster.n_rows > rows_per_task or len(current) == CLUSTERS_PER_GROUP):
+            groups.append(tuple(current))
+            current, held = [], 0
+        current.append(cluster)
+        held += cluster.n_rows
+    return groups + [tuple(current)] * bool(current), large
+
+
+def score_clusters(
+    session: Session,
+    files: Sequence[FileInfo],
+    source: Location,
+    fields: InputOptions,
+    strategy: RankingStrategy,
+    batch_size: int,
+    destination: Destination,
+) -> dict[str, Any]:
+    """Score all clusters in `files` and write a table for each, resuming where an earlier run stopped.
+
+    The manifest of the destination must have the step on record as begun.
+
+    Returns:
+        Facts: rows scored, rows quarantined by reason, clusters.
+    """
+    manifest = Manifest(destination.root)
+    scratch = manifest.scratch(PAIRWISE)
+    with manifest.refusing(PAIRWISE):
+        fields, facts = _inspect(session, files, source, fields, strategy)
+        clusters = find_clusters(files, facts)
+        if not clusters:
+            raise InputError(f"no rows in the clusters of {source}")
+        dim = fields.embedding_dim or _commonest_length(source, clusters, fields)
+    n_values = sum(file.n_values for file in facts)
+    plan_file = scratch / "plan.json"
+    if not plan_file.exists():
+        plan_file.write_json({"task_bytes": bytes_per_task(session, 4 * n_values)})
+    rows_per_task = max(1, plan_file.read_json()["task_bytes"] // (4 * dim))
+    task = Comparison(
+        clusters=source,
+        target=scratch / "output",
+        quarantine=scratch / "quarantine",
+        scratch=scratch,
+        fields=fields,
+        strategy=strategy,
+        dim=dim,
+        batch_size=batch_size,
+        backend=session.backend,
+        write_kwargs=without_storage_options(destination.write_kwargs),
+    )
+    small, large = pack_groups(clusters, rows_per_task)
+    results = [*score_large_clusters(session, task, large, rows_per_task)]
+    scored = run_journaled(session, "compare", partial(score_group, task), small, scratch / "groups", unit="groups")
+    results += [result for _, result in scored]
+    n_scored = sum(result["rows"] for result in results)
+    quarantined = sum((Counter(result["quarantined"]) for result in results), Counter[str]())
+    n_rows = sum(cluster.n_rows for cluster in clusters)
+    if n_scored + sum(quarantined.values()) != n_rows:
+        raise IntegrityError(
+            f"{n_rows} rows stand in the clusters, but {n_scored} were scored and {quarantined} quarantined"
+        )
+    listed = [join(destination.folder, name) for result in results for name in result["files"]]
+    listed += [join(QUARANTINE, name) for result in results for name in result["quarantine_files"]]
+    outcome = {"rows": n_scored, "quarantined": dict(quarantined), "clusters": len(clusters)}
+    moves = [(task.target, destination.folder), (task.quarantine, QUARANTINE)]
+    manifest.complete(PAIRWISE, moves, listed, outcome)
+    return outcome
+
+
+def _inspect(
+    session: Session, files: Sequence[FileInfo], source: Location, fields: InputOptions, strategy: RankingStrategy
+) -> tuple[InputOptions, list[FileFacts]]:
+    """The names of the columns, and the facts of all files, after checking that they can be compared and ranked."""
+    groups = [files[i : i + FILES_PER_INSPECTION] for i in range(0, len(files), FILES_PER_INSPECTION)]
+    items = [[(source.at(file.url), file.url) for file in group] for group in groups]
+    inspect = partial(inspect_files, fields.embedding_field, False)
+    found = dict(session.run("inspect clusters", inspect, items, unit="groups"))
+    facts = [file for position in sorted(found) for file in found[position][0]]
+    return _check_columns(facts, fields, strategy), facts
+
+
+def check_first_files(
+    files: Sequence[FileInfo], source: Location, fields: InputOptions, strategy: RankingStrategy
+) -> None:
+    """Refuse on the client, before a cluster is started, what the footers of the first files show to be wrong."""
+    first = [(source.at(file.url), file.url) for file in files[:FILES_CHECKED_FIRST]]
+    facts, _ = inspect_files(fields.embedding_field, False, first)
+    _check_columns(facts, fields, strategy)
+
+
+def _check_columns(facts: Sequence[FileFacts], fields: InputOptions, strategy: RankingStrategy) -> InputOptions:
+    """The names of the columns, after checking that all files have those that are compared and ranked by."""
+    for file in {file.schema: file for file in facts if file.n_rows}.values():
+        schema = pa.ipc.read_schema(pa.py_buffer(file.schema))
+        fields = _own_names(fields, schema)
+        check_file_schema(schema, file.source, fields)
+        check_rankable(schema, strategy, file.source)
+    return fields
+
+
+def _own_names(fields: InputOptions, schema: pa.Schema) -> InputOptions:
+    """`KMeansStage` calls its columns ``id`` and ``embedding``, whatever they were called in its input."""
+    there = schema.names
+    return replace(
+        fields,
+        id_field="id" if fields.id_field not in there and "id" in there else fields.id_field,
+        embedding_field="embedding"
+        if fields.embedding_field not in there and "embedding" in there
+        else fields.embedding_field,
+    )
+
+
+def _commonest_length(source: Location, clusters: Sequence[Cluster], fields: InputOptions) -> int:
+    column = read_table(source.at(clusters[0].urls[0]), [fields.embedding_field]).column(0)
+    length = commonest_length(length_counts(column))
+    if not length:
+        raise BadFileError(f"the file {clusters[0].urls[0]} has no embeddings; give embedding_dim")
+    return length

@@ -1,0 +1,168 @@
+"""Scoring clusters that are too large for a task: their rows are ranked by the light columns, laid out in rank order as
+*tiles*, and each tile is compared with itself and with all better-ranked tiles.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from semdedup.arrays import backend_module, to_host
+from semdedup.compute.session import Session
+from semdedup.dedup.cluster.fit import load_array, save_array
+from semdedup.dedup.compare.groups import Cluster, Comparison, Written, low_information_mask, read_cluster, score_schema
+from semdedup.dedup.compare.ranking import rank_order
+from semdedup.dedup.input.rows import embedding_rows, gather_unit_rows
+from semdedup.dedup.kernels.best_match import best_match, first_occurrences
+from semdedup.dedup.kernels.exact import unit_rows
+from semdedup.runs.journal import run_journaled
+from semdedup.storage.location import Location
+from semdedup.storage.tables import read_table, write_batches, write_table
+
+
+@dataclass(frozen=True)
+class Tile:
+    """Ranks [start, stop) of one large cluster; the tiles of a cluster before it rank better."""
+
+    cluster: Cluster
+    number: int
+    start: int
+    stop: int
+
+
+def tiles_of(cluster: Cluster, n_ranked: int, rows_per_tile: int) -> list[Tile]:
+    """Cut the ranks 0 … n_ranked - 1 of a cluster into tiles."""
+    starts = range(0, n_ranked, rows_per_tile)
+    return [Tile(cluster, i, start, min(start + rows_per_tile, n_ranked)) for i, start in enumerate(starts)]
+
+
+def _place(task: Comparison, cluster: Cluster) -> Location:
+    return task.scratch / f"cluster_{cluster.label}"
+
+
+def rank_large_cluster(task: Comparison, cluster: Cluster) -> dict[str, Any]:
+    """Rank a large cluster by its light columns, which it holds whole: about 100 bytes a row.
+
+    Writes the ids in rank order, and for each rank the row (in the order of the files) and whether it informs.
+    """
+    result = Written()
+    gathered = gather_unit_rows(read_cluster(task, cluster), task.dim, None)
+    result.set_aside(task, cluster, gathered.faulty)
+    order = rank_order(gathered.others, task.strategy)
+    light = gathered.others.take(pa.array(order))
+    low = low_information_mask(light)
+    place = _place(task, cluster)
+    write_table(place / "ids.parquet", light.select(["id"]))
+    save_array(place / "row_of_rank.npy", gathered.positions[order])
+    save_array(place / "informs.npy", np.ones(len(order), bool) if low is None else ~low)
+    return {**result.facts, "ranked": len(order)}
+
+
+def lay_out_tile(task: Comparison, tile: Tile) -> dict[str, Any]:
+    """Gather the rows of one tile, in rank order and normalised, reading the cluster in batches.
+
+    Memory: the tile, a batch as it is read, 9 bytes for each row of the cluster.
+    """
+    place = _place(task, tile.cluster)
+    wanted = load_array(place / "row_of_rank.npy")[tile.start : tile.stop]
+    by_row = np.argsort(wanted)
+    sorted_rows = wanted[by_row]
+    rows = np.empty((len(wanted), task.dim), dtype=np.float32)
+    position = 0
+    for table in read_cluster(task, tile.cluster, embeddings_only=True):
+        low, high = np.searchsorted(sorted_rows, [position, position + len(table)])
+        if low < high:
+            chosen = table.column("embedding").take(pa.array(sorted_rows[low:high] - position))
+            found, _ = embedding_rows(chosen, task.dim)
+            rows[by_row[low:high]] = unit_rows(found)
+        position += len(table)
+    informs = load_array(place / "informs.npy")[tile.start : tile.stop]
+    candidates = np.flatnonzero(informs)
+    candidates = candidates[first_occurrences(rows[candidates])]
+    save_array(place / f"rows-{tile.number}.npy", rows)
+    save_array(place / f"candidates-{tile.number}.npy", candidates)
+    return {"rows": len(rows)}
+
+
+def compare_tile(task: Comparison, tiles: Sequence[Tile], number: int) -> dict[str, Any]:
+    """Compare the rows of one tile with its better-ranked rows and those of all tiles before it.
+
+    Memory: two tiles, twice each while one is read or thinned out, and both as bfloat16; the products of `best_match`.
+    """
+    xp = backend_module(task.backend)
+    tile = tiles[number]
+    place = _place(task, tile.cluster)
+    informs = load_array(place / "informs.npy")[tile.start : tile.stop]
+    rows = load_array(place / f"rows-{number}.npy")
+    asking = np.flatnonzero(informs)
+    queries, ranks = xp.asarray(rows[asking]), xp.asarray(asking + tile.start)
+    score = np.zeros(len(asking), dtype=np.float32)
+    match = np.full(len(asking), -1, dtype=np.int64)
+    for other in tiles[: number + 1]:  # best ranks first, so that of equal scores the first found wins
+        chosen = load_array(place / f"candidates-{other.number}.npy")
+        block = rows if other.number == number else load_array(place / f"rows-{other.number}.npy")
+        candidate_ranks = chosen + other.start
+        found = best_match(queries, ranks, xp.asarray(block[chosen]), xp.asarray(candidate_ranks), task.batch_size)
+        found_score, position = to_host(found.score), to_host(found.position)
+        better = (position >= 0) & ((found_score > score) | (match < 0))
+        score[better], match[better] = found_score[better], candidate_ranks[position[better]]
+    every_score = np.zeros(len(rows), dtype=np.float32)
+    every_match = np.arange(tile.start, tile.stop)
+    every_score[asking] = score
+    every_match[asking] = np.where(match < 0, asking + tile.start, match)
+    save_array(place / f"score-{number}.npy", every_score)
+    save_array(place / f"match-{number}.npy", every_match)
+    return {"rows": len(rows)}
+
+
+def _compare_tile_item(task: Comparison, item: tuple[tuple[Tile, ...], int]) -> dict[str, Any]:
+    return compare_tile(task, *item)
+
+
+def write_large_cluster(task: Comparison, tiles: Sequence[Tile]) -> dict[str, Any]:
+    """Put the scores of the tiles of one cluster together into its table. Memory: the ids of the cluster and a tile."""
+    place = _place(task, tiles[0].cluster)
+    ids = read_table(place / "ids.parquet").column("id").combine_chunks()
+
+    def tables() -> Iterator[pa.Table]:
+        for tile in tiles:
+            match = load_array(place / f"match-{tile.number}.npy")
+            score = load_array(place / f"score-{tile.number}.npy")
+            own = ids.slice(tile.start, tile.stop - tile.start)
+            yield pa.table([own, ids.take(pa.array(match)), pa.array(score)], schema=score_schema(ids.type))
+
+    name = f"cluster_{tiles[0].cluster.label}.parquet"
+    write_batches(task.target / name, score_schema(ids.type), tables(), task.write_kwargs)
+    return {"rows": len(ids), "files": [name], "quarantined": {}, "quarantine_files": []}
+
+
+def score_large_clusters(
+    session: Session, task: Comparison, large: Sequence[Cluster], rows_per_tile: int
+) -> list[dict[str, Any]]:
+    """Score clusters that are larger than a task; the same results as `score_group` gives for groups.
+
+    Memory of a task: the light columns of a cluster, about 100 bytes a row, while it is ranked; then two tiles.
+    """
+    if not large:
+        return []
+    rank = partial(rank_large_cluster, task)
+    ranked = dict(run_journaled(session, "rank", rank, large, task.scratch / "rank", unit="large clusters"))
+    tiled = [tuple(tiles_of(cluster, ranked[i]["ranked"], rows_per_tile)) for i, cluster in enumerate(large)]
+    tiled = [tiles for tiles in tiled if tiles]
+    every = [tile for tiles in tiled for tile in tiles]
+    lay_out = partial(lay_out_tile, task)
+    for _ in run_journaled(session, "lay out", lay_out, every, task.scratch / "layout", unit="tiles"):
+        pass
+    pairs = [(tiles, number) for tiles in tiled for number in reversed(range(len(tiles)))]  # the longest first
+    compare = partial(_compare_tile_item, task)
+    for _ in run_journaled(session, "compare tiles", compare, pairs, task.scratch / "tiles", unit="tiles"):
+        pass
+    write = partial(write_large_cluster, task)
+    written = run_journaled(session, "write large", write, tiled, task.scratch / "large", unit="clusters")
+    aside = [{**result, "rows": 0, "files": []} for result in ranked.values()]
+    return aside + [result for _, result in written]

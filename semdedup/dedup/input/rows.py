@@ -1,0 +1,165 @@
+"""Embedding columns of Arrow and the (n, d) arrays that they hold: one into the other without an object per row."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from semdedup.dedup.kernels.exact import square_lengths, unit_rows
+
+NULL, WRONG_LENGTH, NOT_FINITE, ZERO, NULL_ID = "null", "wrong_length", "not_finite", "zero", "null_id"
+REASONS = ("", NULL, WRONG_LENGTH, NOT_FINITE, ZERO, NULL_ID)
+"""Why a row is quarantined; the position is the code that `check_rows` gives, 0 means that nothing is wrong."""
+
+
+def embedding_element_type(found: pa.DataType) -> pa.DataType | None:
+    """Type of the elements of an embedding column, None where the column cannot hold embeddings."""
+    is_list = pa.types.is_list(found) or pa.types.is_large_list(found) or pa.types.is_fixed_size_list(found)
+    return found.value_type if is_list and pa.types.is_floating(found.value_type) else None
+
+
+def row_lengths(column: pa.ChunkedArray) -> np.ndarray:
+    """Number of elements of each row, (n,) int64; -1 for a null row."""
+    lengths = pc.fill_null(pc.list_value_length(column), -1)
+    return lengths.to_numpy().astype(np.int64, copy=False)
+
+
+def length_counts(column: pa.ChunkedArray) -> dict[int, int]:
+    """How many rows of the column have which length, null rows left out."""
+    lengths, counts = np.unique(row_lengths(column), return_counts=True)
+    return {int(length): int(count) for length, count in zip(lengths, counts, strict=True) if length >= 0}
+
+
+def commonest_length(counts: Mapping[int, int]) -> int:
+    """The length that most rows have, 0 left out; of equally common ones the largest; 0 where there is none."""
+    return max(filter(None, counts), key=lambda length: (counts[length], length), default=0)
+
+
+def embedding_rows(column: pa.ChunkedArray, dim: int) -> tuple[np.ndarray, np.ndarray]:
+    """The rows of a list column that have `dim` elements, as one array.
+
+    Args:
+        column: list, large_list or fixed_size_list of float16, float32 or float64; null rows and elements allowed.
+        dim: d, the expected length.
+
+    Returns:
+        The rows, (m, d) of the column's type, null elements as NaN, and the positions of these rows in the column,
+        (m,) int64. A column of one chunk in which every row is whole is not copied; anything else is copied once.
+    """
+    blocks, positions, start = [], [], 0
+    for chunk in column.chunks:
+        lengths = row_lengths(pa.chunked_array([chunk]))
+        good = np.flatnonzero(lengths == dim)
+        if pa.types.is_fixed_size_list(chunk.type):
+            size = chunk.type.list_size
+            values = chunk.values.slice(chunk.offset * size, len(chunk) * size)  # .flatten() would drop null rows
+            width = size
+        else:
+            if len(good) < len(chunk):
+                chunk = chunk.filter(pa.array(lengths == dim))
+            values, width = chunk.flatten(), dim
+        rows = values.to_numpy(zero_copy_only=False).reshape(-1, width) if width else np.empty((0, dim))
+        if pa.types.is_fixed_size_list(chunk.type) and len(good) < len(chunk):
+            rows = rows[good] if width == dim else np.empty((0, dim), rows.dtype)
+        if len(good):
+            blocks.append(rows)
+            positions.append(good + start)
+        start += len(lengths)
+    if not blocks:
+        return np.empty((0, dim), dtype=np.float32), np.empty(0, dtype=np.int64)
+    return (blocks[0] if len(blocks) == 1 else np.concatenate(blocks)), np.concatenate(positions)
+
+
+@dataclass(frozen=True)
+class CheckedRows:
+    """The rows of a table sorted into those that can be compared and those that cannot.
+
+    Attributes:
+        rows: (m, d) the embeddings that can be compared, as they came.
+        positions: (m,) int64, where they stand in the table.
+        faults: (n,) uint8, for every row of the table the position of its reason in `REASONS`, 0 for those in `rows`.
+    """
+
+    rows: np.ndarray
+    positions: np.ndarray
+    faults: np.ndarray
+
+
+def check_rows(ids: pa.ChunkedArray, embeddings: pa.ChunkedArray, dim: int) -> CheckedRows:
+    """Find the rows that can be compared: an id, and `dim` finite elements that are not all zero.
+
+    Cost: O(n·d) time; memory of one copy of the embeddings where some row is at fault, of two bits a value otherwise.
+    """
+    rows, positions = embedding_rows(embeddings, dim)
+    faults = np.full(len(embeddings), REASONS.index(WRONG_LENGTH), dtype=np.uint8)
+    faults[embeddings.is_null().to_numpy()] = REASONS.index(NULL)
+    found = np.zeros(len(rows), dtype=np.uint8)
+    step = max(1, (1 << 16) // max(1, dim))
+    for start in range(0, len(rows), step):
+        block = rows[start : start + step]
+        square = square_lengths(block)
+        suspect = np.flatnonzero(~(np.isfinite(square) & (square > 0)))  # or long or short beyond float64's squares
+        if len(suspect):
+            fault = found[start : start + step]
+            fault[suspect[~block[suspect].any(axis=1)]] = REASONS.index(ZERO)
+            fault[suspect[~np.isfinite(block[suspect]).all(axis=1)]] = REASONS.index(NOT_FINITE)
+    faults[positions] = found
+    faults[ids.is_null().to_numpy()] = REASONS.index(NULL_ID)
+    good = faults[positions] == 0
+    if not good.all():
+        rows, positions = rows[good], positions[good]
+    return CheckedRows(rows, positions, faults)
+
+
+class Gathered(NamedTuple):
+    """What `gather_unit_rows` found beside the rows.
+
+    Attributes:
+        n_rows: how many rows can be compared.
+        others: the other columns of these rows.
+        faulty: ``id`` and ``reason`` of the rows that cannot.
+        positions: (n_rows,) int64, where the rows stand in the input.
+    """
+
+    n_rows: int
+    others: pa.Table
+    faulty: pa.Table
+    positions: np.ndarray
+
+
+def gather_unit_rows(tables: Iterable[pa.Table], dim: int, out: np.ndarray | None) -> Gathered:
+    """Check and L2-normalise the rows of tables that come one after the other.
+
+    Args:
+        tables: at least one, with the columns ``id`` and ``embedding``.
+        dim: d, the length that embeddings must have.
+        out: (m, d) float32 for the rows, with space for all of them; None where only the other columns are wanted.
+
+    Memory: one table, and a copy of its embeddings where some of its rows cannot be compared.
+    """
+    n, seen = 0, 0
+    others, faulty, positions = [], [], []
+    for table in tables:
+        checked = check_rows(table.column("id"), table.column("embedding"), dim)
+        if out is not None:
+            unit_rows(checked.rows, out=out[n : n + len(checked.rows)])
+        n += len(checked.rows)
+        other = table.drop_columns("embedding")
+        wrong = np.flatnonzero(checked.faults)
+        reasons = pa.array([REASONS[code] for code in checked.faults[wrong]], pa.string())
+        faulty.append(pa.table({"id": table.column("id").take(pa.array(wrong)), "reason": reasons}))
+        others.append(other.take(pa.array(checked.positions)) if len(wrong) else other)
+        positions.append(checked.positions + seen)
+        seen += len(table)
+    together = pa.concat_tables(others, promote_options="permissive")
+    return Gathered(n, together, pa.concat_tables(faulty), np.concatenate(positions))
+
+
+def with_source(faulty: pa.Table, source: str) -> pa.Table:
+    """The table of the quarantine: ``id``, ``reason``, and the file or folder that the rows come from."""
+    return faulty.append_column("source", pa.array([source] * len(faulty), pa.string()))

@@ -1,0 +1,248 @@
+"""The first look at the rows: their lengths, the fit's sample, and whether an id stands there twice."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from itertools import pairwise
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from semdedup.compute.session import Session
+from semdedup.dedup.input.files import InputSchema, Partition, Slice
+from semdedup.dedup.input.ids import hash_ids
+from semdedup.dedup.input.rows import commonest_length, embedding_element_type, length_counts
+from semdedup.errors import BadFileError, DuplicateIdError, InputError
+from semdedup.storage.location import Location
+from semdedup.storage.tables import write_arrow
+
+HASHES_PER_RANGE = 1 << 23
+"""Hashes of ids that one task looks through for repetitions: 64 MiB."""
+
+EXAMPLES = 5
+WHOLE = 2**64
+
+
+@dataclass(frozen=True)
+class Workspace:
+    """What every task of the clustering needs to know.
+
+    Attributes:
+        schema: columns and types of the input.
+        inputs: storage of the input.
+        scratch: folder for files between steps, readable and writable by all workers.
+        read_kwargs: options for reading Parquet.
+    """
+
+    schema: InputSchema
+    inputs: Location
+    scratch: Location
+    read_kwargs: Mapping[str, Any]
+
+    def read(self, piece: Slice) -> Iterator[pa.Table]:
+        """The rows of a slice, in tables of bounded size; converted JSON Lines stand in the scratch folder."""
+        inside = piece.url.startswith(self.scratch.url + "/")
+        file = (self.scratch if inside else self.inputs).at(piece.url)
+        return self.schema.read(file, piece.start, piece.stop, dict(self.read_kwargs))
+
+
+@dataclass(frozen=True)
+class Sampling:
+    """Which rows are fitted on: those whose hash is below `threshold`, in `n_parts` ranges of the hash.
+
+    The hash depends on the id and the seed alone, so the sample does not depend on files or partitions.
+    """
+
+    seed: int
+    threshold: int
+    n_parts: int
+
+    @classmethod
+    def of(cls, seed: int, n_wanted: int, n_rows: int, n_parts: int) -> Sampling:
+        """Sample about `n_wanted` of `n_rows` rows; all of them where that many are wanted."""
+        return cls(seed, WHOLE if n_wanted >= n_rows else WHOLE * n_wanted // n_rows, n_parts)
+
+    def edges(self) -> np.ndarray:
+        """Lowest hash of each part, (n_parts,) uint64."""
+        return np.array([self.threshold * part // self.n_parts for part in range(self.n_parts)], dtype=np.uint64)
+
+    def chosen(self, hashes: np.ndarray) -> np.ndarray:
+        """Truth for each hash, (n,): whether the row belongs to the sample."""
+        return hashes <= np.uint64(self.threshold - 1)
+
+
+def sample_file(work: Workspace, position: int) -> Location:
+    """Rows of one partition that belong to the sample, ``hash`` and ``embedding``: one Arrow batch for each part."""
+    return work.scratch / "sample" / f"{position}.arrow"
+
+
+def hashes_file(work: Workspace, position: int) -> Location:
+    """The sorted hashes of the ids of one partition, uint64."""
+    return work.scratch / "ids" / f"{position}.u64"
+
+
+def scan_partition(
+    work: Workspace, sampling: Sampling, skip_bad_files: bool, item: tuple[int, Partition]
+) -> dict[str, Any]:
+    """Look at one partition; write its part of the sample and the hashes of its ids.
+
+    Returns:
+        ``rows``, ``lengths`` (rows of each length, by source) and ``bad`` (source and reason of unreadable files).
+
+    Memory: a batch of rows as it is read, the rows of the sample, 16 bytes a row.
+    """
+    position, slices = item
+    lengths: dict[str, Counter[int]] = {}
+    hashes, samples, bad, n_rows = [], [], [], 0
+    for piece in slices:
+        try:
+            for table in work.read(piece):
+                n_rows += len(table)
+                lengths.setdefault(piece.source, Counter()).update(length_counts(table.column("embedding")))
+                found = hash_ids(table.column("id"), sampling.seed)
+                present = ~table.column("id").is_null().to_numpy()
+                hashes.append(found[present])
+                chosen = np.flatnonzero(present & sampling.chosen(found))
+                embeddings = table.column("embedding").take(pa.array(chosen))
+                element = embedding_element_type(embeddings.type) or pa.float32()  # a column of nulls only has no type
+                samples.append(
+                    pa.table({"hash": pa.array(found[chosen]), "embedding": embeddings.cast(pa.list_(element))})
+                )
+        except BadFileError as error:
+            if not skip_bad_files:
+                raise
+            bad.append([piece.source, str(error)])
+    every = np.sort(np.concatenate(hashes)) if hashes else np.empty(0, dtype=np.uint64)
+    hashes_file(work, position).write_bytes(every.tobytes())
+    _write_sample(sample_file(work, position), samples, sampling)
+    return {
+        "rows": n_rows,
+        "hashes": len(every),
+        "lengths": {source: [list(pair) for pair in counts.items()] for source, counts in lengths.items()},
+        "bad": bad,
+    }
+
+
+def _write_sample(location: Location, samples: Sequence[pa.Table], sampling: Sampling) -> None:
+    """Write the sampled rows of a partition in the order of their hash, in the widest of their types."""
+    empty = pa.table({"hash": pa.array([], pa.uint64()), "embedding": pa.array([], pa.list_(pa.float16()))})
+    sample = pa.concat_tables([empty, *samples], promote_options="permissive").sort_by("hash").combine_chunks()
+    starts = np.searchsorted(sample.column("hash").to_numpy(), sampling.edges())
+    slices = (sample.slice(start, stop - start) for start, stop in pairwise([*starts, len(sample)]))
+    write_arrow(location, sample.schema, (one_batch(part) for part in slices))
+
+
+def one_batch(table: pa.Table) -> pa.RecordBatch:
+    """A table of at most one chunk as a batch, which may have no rows."""
+    batches = table.to_batches()
+    return batches[0] if batches else pa.RecordBatch.from_pylist([], schema=table.schema)
+
+
+def expected_length(lengths: Mapping[str, Mapping[int, int]], embedding_dim: int | None) -> int:
+    """The length that embeddings must have: the one asked for, else the commonest.
+
+    Raises:
+        BadFileError: a file has embeddings, but none of that length.
+        InputError: there are no embeddings.
+    """
+    total: Counter[int] = Counter()
+    for counts in lengths.values():
+        total.update(counts)
+    expected = embedding_dim or commonest_length(total)
+    if not expected:
+        raise InputError("the input holds no embeddings: every one of them is null or empty")
+    for source, counts in sorted(lengths.items()):
+        if counts and expected not in counts:
+            why = "embedding_dim" if embedding_dim else "the commonest length of the input"
+            raise BadFileError(
+                f"the file {source} has embeddings of length {commonest_length(counts)} and none of length {expected} "
+                f"({why}). Embeddings of different models cannot be compared; take the file out, or give "
+                "embedding_dim (--embedding-dim)."
+            )
+    return expected
+
+
+def check_ids_unique(
+    session: Session, work: Workspace, partitions: Sequence[Partition], seed: int, counts: Sequence[int]
+) -> None:
+    """Refuse an input in which an id stands more than once.
+
+    Ids that share a hash are found range by range of the hash, then looked up, so that a chance collision of two hashes
+    is no refusal. Memory of a task: 16 bytes for each of about `HASHES_PER_RANGE` ids.
+
+    Raises:
+        DuplicateIdError: with examples and the number of repeated ids.
+    """
+    n_ranges = max(1, -(-sum(counts) // HASHES_PER_RANGE))
+    tasks = [(index, n_ranges) for index in range(n_ranges)]
+    repeated: list[int] = []
+    n_repeated = 0
+    for _, (found, number) in session.run(
+        "check ids", partial(_repeated_hashes, work, list(counts)), tasks, unit="ranges"
+    ):
+        repeated += found
+        n_repeated += number
+    if not repeated:
+        return
+    suspects = np.array(repeated[:1000], dtype=np.uint64)
+    times: Counter[Any] = Counter()
+    places: dict[Any, str] = {}
+    look = partial(_ids_with_hashes, work, seed, suspects)
+    for _, found in session.run("look up ids", look, list(partitions), unit="partitions"):
+        for value, source in found:
+            times[value] += 1
+            places[value] = source if times[value] == 1 else f"{places[value]} and {source}"
+    twice = [value for value, number in times.items() if number > 1]
+    if twice:
+        examples = "\n".join(
+            f"  {value!r}: {times[value]} times, in {places[value]}" for value in sorted(twice)[:EXAMPLES]
+        )
+        raise DuplicateIdError(
+            f"{n_repeated:,} ids stand in the input more than once, so that ids could not tell which row to drop. "
+            f"Examples:\n{examples}\nMake ids unique; if a file is there twice, take one away."
+        )
+
+
+def _repeated_hashes(work: Workspace, counts: Sequence[int], item: tuple[int, int]) -> tuple[list[int], int]:
+    index, n_ranges = item
+    low, high = WHOLE * index // n_ranges, WHOLE * (index + 1) // n_ranges
+    blocks = []
+    for position, count in enumerate(counts):
+        if not count:
+            continue
+        file = hashes_file(work, position)
+        start, stop = _byte_range(file, count, low, high)
+        blocks.append(np.frombuffer(file.read_bytes(start, stop), dtype=np.uint64))
+    hashes = np.sort(np.concatenate(blocks)) if blocks else np.empty(0, dtype=np.uint64)
+    repeated = np.unique(hashes[1:][hashes[1:] == hashes[:-1]])
+    return [int(value) for value in repeated[:1000]], len(repeated)
+
+
+def _byte_range(file: Location, count: int, low: int, high: int) -> tuple[int, int]:
+    """Bytes of the sorted file that hold the hashes in [low, high), by bisection of the file."""
+
+    def first_not_below(value: int) -> int:
+        left, right = 0, count
+        while left < right:
+            middle = (left + right) // 2
+            found = int.from_bytes(file.read_bytes(8 * middle, 8 * middle + 8), "little")
+            left, right = (middle + 1, right) if found < value else (left, middle)
+        return left
+
+    start = 0 if low == 0 else first_not_below(low)
+    stop = count if high == WHOLE else first_not_below(high)
+    return 8 * start, 8 * stop
+
+
+def _ids_with_hashes(work: Workspace, seed: int, hashes: np.ndarray, slices: Partition) -> list[tuple[Any, str]]:
+    found = []
+    for piece in slices:
+        for table in work.read(piece):
+            ids = table.column("id").drop_null()
+            wanted = np.isin(hash_ids(ids, seed), hashes)
+            found += [(value, piece.source) for value in ids.filter(pa.array(wanted)).to_pylist()]
+    return found

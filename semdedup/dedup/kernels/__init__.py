@@ -1,0 +1,1 @@
+"""Arrays in, arrays out: imports NumPy and `semdedup.arrays` alone."""

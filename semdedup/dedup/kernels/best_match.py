@@ -1,0 +1,270 @@
+"""The comparison: each row's largest cosine similarity to a better-ranked row of its cluster.
+
+Arrays in, arrays out, NumPy or CuPy; no Dask and no storage.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from functools import cache
+from typing import NamedTuple
+
+import numpy as np
+
+from semdedup.arrays import Array, array_module, block_elements, scratch
+from semdedup.dedup.kernels.exact import best_per_row, quick_error, rounded_dot
+from semdedup.dedup.kernels.products import Factor, precisions_for, products_error
+from semdedup.errors import ParameterError
+
+BATCH = 256
+"""Most queries in one product on the CPU, whatever batch size the user allows: of the square on the diagonal half is
+multiplied in vain, and smaller ones lose more in calls."""
+
+RUN = 16
+"""Rows of a product whose maximum is taken first."""
+
+CROWDED = 1 / 16
+"""Share of the runs of a product that may be near the maximum before a finer precision thins them out."""
+
+PAIRS_AT_A_TIME = 1 << 14
+"""Proposed pairs that are decided together, at least."""
+
+COLUMNS_LOOKED_AT = 8
+"""Columns that tell almost all rows apart."""
+
+
+class BestMatch(NamedTuple):
+    """For each query its score, (q,) float32 in [0, 1], and the position of its match, (q,) int64, -1 for none."""
+
+    score: Array
+    position: Array
+
+
+def max_similarity(rows: Array, batch_size: int = 1024) -> tuple[Array, Array]:
+    """Compare each row with all better-ranked ones.
+
+    The score is x·y in float64, clipped to [0, 1] and rounded to float32; of equal scores the best-ranked row wins.
+    Products in bfloat16 or float32 only propose candidates (see `kernels.products.products_error`), so the
+    result does not depend on `batch_size`, on the processor or on the backend. Rows that are bit-identical to a
+    better-ranked one are never candidates: that one ties with them and wins, which keeps a cluster of equal rows cheap.
+
+    Args:
+        rows: (n, d) float32 of length 1, best-ranked first, NumPy or CuPy.
+        batch_size: the most rows that are compared at a time; memory, not the answer, depends on it.
+
+    Returns:
+        score (n,) float32 and index (n,) int64: ``index[i] < i`` except that ``index[0] == 0`` with ``score[0] == 0``.
+
+    Raises:
+        ParameterError: for rows that are not a float32 matrix, or a batch size below 1.
+
+    Cost: n²·d floating-point operations, half of the square; memory n·d·2 bytes beside `rows` for bfloat16 and n·d·4
+    where some rows are equal, plus at most five products of `semdedup.arrays.block_elements`.
+
+    Reference: A. Abbas et al., SemDeDup: Data-efficient learning at web-scale through semantic deduplication, 2023.
+
+    Example:
+        >>> max_similarity(np.array([[1, 0], [0, 1], [0, 1]], dtype=np.float32))
+        (array([0., 0., 1.], dtype=float32), array([0, 0, 1]))
+    """
+    if rows.ndim != 2 or rows.dtype != np.float32:
+        raise ParameterError(f"rows must be an (n, d) float32 array, got {rows.dtype} of shape {rows.shape}")
+    if batch_size < 1:
+        raise ParameterError(f"batch_size must be at least 1, got {batch_size}")
+    xp = array_module(rows)
+    ranks = xp.arange(len(rows))
+    first = first_occurrences(rows)
+    candidates = rows if len(first) == len(rows) else rows[first]
+    score, position = best_match(rows, ranks, candidates, first, batch_size)
+    return score, xp.where(position < 0, ranks, first[position])
+
+
+def best_match(
+    queries: Array, query_ranks: Array, candidates: Array, candidate_ranks: Array, batch_size: int = 1024
+) -> BestMatch:
+    """Compare queries with those candidates that rank better: one tile of a comparison, or a whole one.
+
+    Args:
+        queries: (q, d) float32 of length 1.
+        query_ranks: (q,) int64, increasing; 0 is the best rank.
+        candidates: (c, d) float32 of length 1.
+        candidate_ranks: (c,) int64, strictly increasing.
+        batch_size: the most queries in one product.
+
+    Returns:
+        The best match of each query. Position -1 with score 0 means that no candidate ranks better.
+    """
+    xp = array_module(queries)
+    n = len(queries)
+    # of a query the candidates [0, eligible) rank better; 32 bits are compared faster
+    eligible = xp.searchsorted(candidate_ranks, query_ranks).astype(np.int32)
+    result = BestMatch(xp.zeros(n, dtype=np.float32), xp.where(eligible > 0, 0, -1))  # of ties at 0 the best-ranked
+    precisions = _precisions(queries, candidates)
+    left_side, right_side, error = next(precisions)
+    height = max(1, min(batch_size, n if xp is not np or n <= 2 * BATCH else BATCH))
+    width = max(1, block_elements(queries) // 4 // height // RUN) * RUN
+    space = scratch(xp, "products", (width * height,), np.float32)
+    pairs: list[tuple[Array, Array]] = []
+    undecided, first_undecided = 0, 0
+    for start in range(0, n, height):
+        stop = min(start + height, n)
+        counts = eligible[start:stop]
+        lowest, highest = int(counts[0]), int(counts[-1])
+        floor = xp.zeros(stop - start, dtype=np.float32)  # no score is less
+        packed = right_side.pack(start, stop)
+        found = []
+        left = 0
+        while left < highest:
+            right = min(left + width, highest)
+            size = right - left
+            product = space[: -(-size // RUN) * RUN * (stop - start)].reshape(-1, stop - start)
+            left_side.multiply(left, right, packed, product[:size])
+            product[size:] = -np.inf
+            if right > lowest:
+                edge = max(left, lowest)
+                beyond = xp.arange(edge, right, dtype=np.int32)[:, None] >= counts
+                xp.copyto(product[edge - left : size], np.float32(-np.inf), where=beyond)
+            near = _near_maximum(product, floor, error)
+            if near is None and (finer := next(precisions, None)) is not None:
+                left_side, right_side, error = finer  # here, and for all that follow
+                packed = right_side.pack(start, stop)
+                continue
+            if near is None:
+                near = _thin_out(candidates[left:right], queries[start:stop], product[:size], floor, error)
+            rows, columns = near
+            found.append((rows + left, columns, product[near] + error))
+            left = right
+        if found:
+            rows, columns, at_most = (xp.concatenate(part) for part in zip(*found, strict=True))
+            keep = at_most >= floor[columns]  # the floor of all tiles
+            pairs.append((columns[keep] + start, rows[keep]))
+            undecided += len(pairs[-1][0])
+        if undecided > PAIRS_AT_A_TIME or stop == n:
+            _decide(queries, candidates, pairs, slice(first_undecided, stop), result)
+            pairs, undecided, first_undecided = [], 0, stop
+    return result
+
+
+def _precisions(queries: Array, candidates: Array) -> Iterator[tuple[Factor, Factor, np.float32]]:
+    """Candidates and queries as factors, and the error of their products: first in the fastest precision that pays.
+
+    The error has a little on top for what float32 arithmetic with it loses, and so that two scores that round to the
+    same float32 are never told apart.
+    """
+    dim = queries.shape[1]
+    for precision in precisions_for(candidates, queries):
+        left = precision(candidates)
+        right = left if queries is candidates else precision(queries)
+        yield left, right, np.float32(1.0001 * products_error(left, right, dim) + 2.0**-23)
+
+
+def _near_maximum(product: Array, floor: Array, error: np.float32) -> tuple[Array, Array] | None:
+    """Where columns of a product hold what may be their maximum, over this tile and those before it.
+
+    Args:
+        product: (m, q) float32, m a multiple of `RUN`.
+        floor: (q,) float32, what the maximum of each column is at least; raised in place. Scores end at 1, so does it:
+            of rows a little longer than 1 all that reach it tie.
+        error: the most by which an element differs from the true one.
+
+    Returns:
+        Rows and columns of the candidates, (p,) int64 each; None where they are too many to be decided one by one.
+    """
+    xp = array_module(product)
+    n_columns = product.shape[1]
+    runs = product.reshape(-1, RUN, n_columns)  # looked at one by one only where their maximum is near
+    maxima = runs.max(axis=1)
+    xp.maximum(floor, xp.minimum(maxima.max(axis=0) - error, 1), out=floor)
+    least = floor - error
+    run, column = xp.divmod(xp.flatnonzero(maxima >= least), n_columns)
+    if len(run) > maxima.size * CROWDED + 4 * n_columns:
+        return None
+    values = runs[run, :, column]
+    found, offset = xp.divmod(xp.flatnonzero(values >= least[column, None]), RUN)
+    return run[found] * RUN + offset, column[found]
+
+
+def _decide(
+    queries: Array, candidates: Array, pairs: list[tuple[Array, Array]], span: slice, result: BestMatch
+) -> None:
+    """Compute the scores of proposed pairs and write the best of each query of `span` into the result."""
+    if not pairs:
+        return
+    xp = array_module(queries)
+    rows, columns = (xp.concatenate(part) for part in zip(*pairs, strict=True))
+    exact = rounded_dot(queries, candidates, rows, columns).clip(0, 1)
+    score, column = best_per_row(rows - span.start, columns, exact, span.stop - span.start)
+    above_zero = score > 0
+    result.score[span][above_zero] = score[above_zero]
+    result.position[span][above_zero] = column[above_zero]
+
+
+def _thin_out(candidates: Array, block: Array, product: Array, floor: Array, error: np.float32) -> tuple[Array, Array]:
+    """Candidates of one tile by float64 products, for tiles in which float32 cannot tell many rows apart.
+
+    float64 products err too, by d·2**-53. Where both ends of that interval round to one float32 the score is known;
+    then only the first of the highest known scores is a candidate, beside those whose rounding is not known.
+    """
+    xp = array_module(block)
+    margin = quick_error(block.shape[1])
+    precise = candidates.astype(np.float64) @ block.astype(np.float64).T
+    low = (precise - margin).clip(0, 1).astype(np.float32)
+    high = (precise + margin).clip(0, 1).astype(np.float32)
+    outside = product < floor - error
+    low[outside] = -1
+    high[outside] = -1
+    top = low.max(axis=0)
+    known = low == high
+    first_known = xp.argmax(known & (low == top), axis=0)
+    wanted = ~known & (high >= top)
+    every = xp.arange(len(block))
+    wanted[first_known, every] |= ~outside[first_known, every]
+    return xp.divmod(xp.flatnonzero(wanted), wanted.shape[1])
+
+
+def first_occurrences(rows: Array) -> Array:
+    """Positions of the rows that are not bit-identical to an earlier row, (u,) int64, increasing.
+
+    A few columns are looked at first: where they tell all rows apart nothing more is done. Otherwise whole rows are
+    hashed and rows of equal hash compared bit by bit. Cost: O(n·d) at the most.
+    """
+    xp = array_module(rows)
+    n, dim = rows.shape
+    everything = xp.arange(n)
+    if n < 2:
+        return everything
+    few = xp.ascontiguousarray(rows[:, :: max(1, dim // COLUMNS_LOOKED_AT)])
+    hashes = xp.sort(_hash_rows(few))
+    if not (hashes[1:] == hashes[:-1]).any():
+        return everything
+    _, inverse = xp.unique(_hash_rows(rows), return_inverse=True)
+    earliest = xp.full(int(inverse.max()) + 1, n, dtype=np.uint64)  # CUDA has no atomic minimum of int64
+    xp.minimum.at(earliest, inverse, everything.astype(np.uint64))
+    earliest = earliest.astype(np.int64)
+    repeated = xp.flatnonzero(earliest[inverse] != everything)
+    bits = rows.view(np.uint32)
+    step = max(1, block_elements(rows) // dim)
+    distinct = xp.ones(n, dtype=bool)
+    for start in range(0, len(repeated), step):
+        part = repeated[start : start + step]
+        distinct[part] = (bits[part] != bits[earliest[inverse[part]]]).any(axis=1)
+    return xp.flatnonzero(distinct)
+
+
+def _hash_rows(rows: Array) -> Array:
+    """A 64-bit multilinear hash of the bits of each row; sums of whole numbers do not depend on their order."""
+    xp = array_module(rows)
+    n, dim = rows.shape
+    factors = xp.asarray(_factors(dim))
+    hashes = xp.empty(n, dtype=np.uint64)
+    step = max(1, block_elements(rows) // 4 // dim)
+    for start in range(0, n, step):
+        words = xp.ascontiguousarray(rows[start : start + step]).view(np.uint32).astype(np.uint64)
+        words *= factors
+        hashes[start : start + step] = words.sum(axis=1, dtype=np.uint64)
+    return hashes ^ (hashes >> np.uint64(32))
+
+
+@cache
+def _factors(dim: int) -> np.ndarray:
+    return np.random.default_rng(0).integers(0, 2**64, size=dim, dtype=np.uint64) | np.uint64(1)

@@ -1,0 +1,147 @@
+"""Matrix products that propose, each with a proven bound of its error: of float32 rows, or of rows rounded to bfloat16.
+
+A bfloat16 has 8 significant bits. Where the processor multiplies matrices of it (AMX of Intel Xeons since 2023), such
+a product takes a fifth of the time of one in float32. What the bound leaves open, `kernels.exact` decides.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import cache
+from typing import Any, Protocol
+
+import numpy as np
+
+from semdedup.arrays import Array, array_module, block_elements, numkong, scratch
+from semdedup.dedup.kernels.exact import product_error
+
+
+class Factor(Protocol):
+    """The rows of one side of a product, ready to be multiplied.
+
+    Attributes:
+        deviation: the most by which a row, as it is multiplied, differs from the true row, in Euclidean length.
+        longest: length of the longest true row, or a little more.
+    """
+
+    deviation: float
+    longest: float
+
+    def pack(self, start: int, stop: int) -> Any:
+        """Rows [start, stop) as the right side of products."""
+
+    def multiply(self, start: int, stop: int, packed: Any, out: Array) -> None:
+        """``rows[start:stop] @ packed.T`` in float32, into `out` of shape (stop - start, packed rows), contiguous."""
+
+
+class SinglePrecision:
+    """float32 rows (n, d) as they are, NumPy or CuPy."""
+
+    deviation = 0.0
+
+    def __init__(self, rows: Array, longest: float = 1.0, *, passing: bool = False) -> None:
+        self.rows, self.longest = rows, longest
+
+    def pack(self, start: int, stop: int) -> Array:
+        """See `Factor`."""
+        return self.rows[start:stop]
+
+    def multiply(self, start: int, stop: int, packed: Array, out: Array) -> None:
+        """See `Factor`."""
+        array_module(self.rows).matmul(self.rows[start:stop], packed.T, out=out)
+
+
+class HalfPrecision:
+    """float32 rows (n, d) rounded to bfloat16: 2·n·d bytes. NumPy only; see `precisions_for`.
+
+    Those of a factor that is `passing` lie in scratch memory: the next such factor of the thread takes their place.
+    """
+
+    def __init__(self, rows: np.ndarray, longest: float = 1.0, *, passing: bool = False) -> None:
+        self.longest = longest
+        rows = np.require(rows, requirements=["C", "A"])  # what comes over the network may stand at any address
+        n, dim = rows.shape
+        halves = scratch(np, "halves", rows.shape, np.uint16) if passing else np.empty(rows.shape, np.uint16)
+        self.rows: Any = numkong.from_pointer(halves.ctypes.data, rows.shape, "bfloat16", owner=halves)
+        numkong.astype(rows, "bfloat16", out=self.rows)
+        step = max(1, block_elements() // 8 // dim)
+        rounded = scratch(np, "rounded", (min(step, n), dim), np.float32)
+        square = 0.0
+        for start in range(0, n, step):
+            block = rows[start : start + step]
+            difference = rounded[: len(block)]
+            numkong.astype(self.rows[start : start + len(block)], "float32", out=difference)
+            difference -= block  # exact
+            square = max(square, float(np.einsum("ij,ij->i", difference, difference).max()))
+        self.deviation = 1.01 * square**0.5 + dim * 2.0**-63  # 1.01 for float32 sums, the rest for squares that vanish
+
+    def pack(self, start: int, stop: int) -> Any:
+        """See `Factor`."""
+        return numkong.dots_pack(self.rows[start:stop], dtype=numkong.bfloat16)
+
+    def multiply(self, start: int, stop: int, packed: Any, out: np.ndarray) -> None:
+        """See `Factor`."""
+        numkong.dots_packed(self.rows[start:stop], packed, out=numkong.from_dlpack(out))
+
+
+class WholeNumbers:
+    """int8 rows (n, d) of elements up to 63 and square lengths up to 2**23: their doubled products are exact.
+
+    NumKong multiplies them as int8, which is faster still than bfloat16; elsewhere float32 holds them.
+    """
+
+    def __init__(self, rows: Array) -> None:
+        self._native = isinstance(rows, np.ndarray) and numkong is not None
+        self._rows = rows if self._native else rows.astype(np.float32)
+        self._packed = numkong.dots_pack(rows, dtype="int8") if self._native else None
+
+    def squares(self) -> Array:
+        """Square lengths, (n,) int32."""
+        xp = array_module(self._rows)
+        dtype = np.int32 if self._native else np.float32
+        return xp.einsum("ij,ij->i", self._rows, self._rows, dtype=dtype).astype(np.int32)
+
+    def doubled_products(self, positions: Array) -> Array:
+        """Twice the products of some rows with all rows, (p, n) int32, in the scratch array ``products``."""
+        xp = array_module(self._rows)
+        rows = 2 * self._rows[positions]
+        doubled = scratch(xp, "products", (len(rows), len(self._rows)), np.int32)
+        if self._native:
+            numkong.dots_packed(rows, self._packed, out=numkong.from_dlpack(doubled))
+        else:
+            doubled[...] = rows @ self._rows.T
+        return doubled
+
+
+def products_error(left: Factor, right: Factor, dim: int) -> float:
+    """Bound on the difference of a product of two rows from the true x·y, for any two rows of the factors.
+
+    With x' and y' for the rows as they are multiplied, ``x·y − x'·y' = (x − x')·y + x'·(y − y')``, which Cauchy and
+    Schwarz bound by the deviations and lengths; they are measured, not estimated. The product x'·y' itself errs by
+    ``gamma_2d |x'||y'|`` (see `exact.product_error`; 2d, for the units that multiply bfloat16 add
+    pairs first; their products are exact in float32).
+    """
+    left_length, right_length = left.longest + left.deviation, right.longest + right.deviation
+    rounding = left.deviation * right.longest + left_length * right.deviation
+    terms = 2 * dim if left.deviation or right.deviation else dim
+    return 1.001 * rounding + product_error(terms) * left_length * right_length
+
+
+SMALLEST_DIM, SMALLEST_PRODUCT = 32, 1 << 16
+"""Length of rows and elements of a product from which on rounding them first pays."""
+
+
+def precisions_for(left: Array, right: Array) -> list[Callable[..., Factor]]:
+    """In what precisions to multiply the rows of two matrices: the coarsest that pays first, each closer than the last.
+
+    The last is float32 always.
+    """
+    large = left.shape[1] >= SMALLEST_DIM and len(left) * len(right) >= SMALLEST_PRODUCT
+    coarse = large and isinstance(left, np.ndarray) and has_bfloat16_matrices()
+    return [HalfPrecision, SinglePrecision] if coarse else [SinglePrecision]
+
+
+@cache
+def has_bfloat16_matrices() -> bool:
+    """Whether this processor multiplies matrices of bfloat16, asked of NumKong, which does it."""
+    return numkong is not None and bool(numkong.get_capabilities().get("sapphireamx", False))

@@ -1,0 +1,1 @@
+"""Rows of one set that duplicate rows of another."""

@@ -1,0 +1,85 @@
+"""Names of the folders and files of a result, in the two layouts that there are."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from semdedup.errors import InputError, ParameterError
+from semdedup.storage.location import Location, storage_options_of
+
+KMEANS, PAIRWISE, IDENTIFY = STEPS = ("kmeans", "pairwise", "identify")
+"""Names of the steps, each of which is made of what the one before it wrote."""
+
+CENTROIDS = "_kmeans_centroids.npy"
+QUARANTINE = "_quarantine"
+
+
+@dataclass(frozen=True)
+class Layout:
+    """Folders of the three tables, and of the summaries, below a result's root; empty for the root itself."""
+
+    clusters: str
+    scores: str
+    duplicates: str
+    summaries: str = ""
+
+
+WORKFLOW = Layout("kmeans_results", "pairwise_results", "duplicates")
+"""What `SemanticDeduplicationWorkflow` writes."""
+
+COMMAND_LINE = Layout("clustering_results", "extraction/semdedup_pruning_tables", "duplicates", "extraction")
+"""What the command line writes, and the documents that name these folders describe."""
+
+CLUSTER_FOLDER = re.compile(r"(?:^|/)centroid=(\d+)(?:/|$)")
+SCORES_FILE = re.compile(r"(?:^|/)cluster_(\d+)\.parquet$")
+
+
+def join(*parts: str) -> str:
+    """Join parts of a relative path; empty ones vanish."""
+    return "/".join(part for part in parts if part)
+
+
+def below(root: Location, folder: str) -> Location:
+    """The folder below the root, or the root itself for an empty name."""
+    return root / folder if folder else root
+
+
+def summary_name(eps: float) -> str:
+    """Name of the CSV file with the counts for one eps."""
+    return f"dedup_summary_{eps:.6g}.csv"
+
+
+def find_table(root: Location, table: str) -> Location:
+    """The folder of ``clusters``, ``scores`` or ``duplicates`` below a result's root, in whichever layout it has.
+
+    The folder itself may be given as well.
+
+    Raises:
+        InputError: there is no such path.
+    """
+    for layout in (WORKFLOW, COMMAND_LINE):
+        folder = below(root, getattr(layout, table))
+        if folder.is_dir():
+            return folder
+    if root.exists():
+        return root
+    raise InputError(f"no such path: {root}")
+
+
+@dataclass(frozen=True)
+class Destination:
+    """Where a step writes: below `folder` of `root`, whose manifest tells of it, with these options for Parquet."""
+
+    root: Location
+    folder: str
+    write_kwargs: Mapping[str, Any] = field(repr=False)  # they may hold credentials
+
+
+def destination_of(path: str | None, folder: str, kwargs: Mapping[str, Any] | None) -> Destination:
+    """The destination that the ``output_path`` and ``write_kwargs`` of a stage mean."""
+    if path is None:
+        raise ParameterError("output_path is not given: name the folder to write to")
+    return Destination(Location.of(path, storage_options_of(kwargs)), folder, kwargs or {})

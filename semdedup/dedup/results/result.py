@@ -1,0 +1,170 @@
+"""What a run gives back."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import numpy as np
+
+from semdedup.dedup.names import IDENTIFY, KMEANS, PAIRWISE
+from semdedup.dedup.results.scores import AGAINST, Explanation, Group, Pair, Scores
+from semdedup.display import Shown
+from semdedup.errors import InputError, ParameterError
+from semdedup.runs.record import Manifest
+from semdedup.storage.location import Location
+
+
+@dataclass(frozen=True, repr=False)
+class DedupResult(Shown):
+    """Counts, times and places of a run.
+
+    Attributes:
+        total: rows of the input: kept + duplicates + quarantined.
+        duplicates: rows to drop; None where no eps was given.
+        kept: rows to keep; None where no eps was given.
+        quarantined: rows set aside because they cannot be compared, by reason.
+        eps: the threshold, or None.
+        seconds: time of each step.
+        paths: what was written, by table.
+        metadata: ``total_time``, ``kmeans_time``, ``pairwise_time``, ``num_duplicates``, ``step_seconds`` and facts of
+            the clustering.
+        skipped_files: files that could not be read and were left out, with the reason.
+        scores: the table of scores, to ask more of it. It is streamed; a result holds no rows.
+    """
+
+    total: int
+    duplicates: int | None
+    kept: int | None
+    quarantined: Mapping[str, int]
+    eps: float | None
+    seconds: Mapping[str, float]
+    paths: Mapping[str, str]
+    metadata: Mapping[str, Any] = field(default_factory=dict)
+    skipped_files: tuple[str, ...] = ()
+    scores: Scores | None = None
+
+    @property
+    def n_quarantined(self) -> int:
+        """Rows set aside."""
+        return sum(self.quarantined.values())
+
+    def summary(self) -> dict[str, Any]:
+        """Counts as plain values."""
+        return {
+            "total": self.total,
+            "eps": self.eps,
+            "duplicates": self.duplicates,
+            "kept": self.kept,
+            "quarantined": self.n_quarantined,
+            "duplicate_ratio": None if self.duplicates is None else self.duplicates / max(1, self.total),
+        }
+
+    def rethreshold(self, eps: float) -> DedupResult:
+        """The same scores at another eps, larger or smaller. Nothing is computed again, and nothing is written.
+
+        Time: one reading of the scores. To write the ids to drop: ``semdedup extract``.
+        """
+        rows, (duplicates,) = self._scores.count([eps])
+        removed = {**self.metadata.get("removed_at", {}), repr(float(eps)): duplicates}
+        paths = {name: path for name, path in self.paths.items() if name != "ids to drop"}
+        metadata = {**self.metadata, "num_duplicates": duplicates, "removed_at": removed}
+        kept = rows - duplicates
+        return replace(self, eps=float(eps), duplicates=duplicates, kept=kept, paths=paths, metadata=metadata)
+
+    def explain(self, row_id: Any, eps: float | None = None) -> Explanation:
+        """What a row duplicates: the score, the cluster, and the metadata of both clips.
+
+        Raises:
+            InputError: there is no such row among the scores.
+        """
+        return self._scores.explain(row_id, self.eps if eps is None else eps)
+
+    def borderline(self, n: int = 10, eps: float | None = None) -> list[Pair]:
+        """The n pairs whose score is nearest to the threshold: look at these to choose eps."""
+        return self._scores.borderline(n, self._eps(eps))
+
+    def groups(self, eps: float | None = None) -> Iterator[Group]:
+        """The kept rows that have duplicates, each with these, one after the other."""
+        return self._scores.groups(self._eps(eps))
+
+    def remaining(self, thresholds: Sequence[float] | None = None) -> list[tuple[float, float]]:
+        """The curve of what remains: (eps, fraction of the rows kept) for each threshold; 0 to 0.5 by default."""
+        chosen = [round(x, 6) for x in np.linspace(0, 0.5, 101)] if thresholds is None else list(thresholds)
+        rows, duplicates = self._scores.count(chosen)
+        return [(eps, 1 - count / max(1, rows)) for eps, count in zip(chosen, duplicates, strict=True)]
+
+    def suggest_eps(self, target_fraction: float) -> float:
+        """The smallest eps at which at most this fraction of the rows remains."""
+        return self._scores.suggest_eps(target_fraction)
+
+    @property
+    def _scores(self) -> Scores:
+        if self.scores is None:
+            raise InputError("this result knows no scores; load one from its folder: semdedup.load(path)")
+        return self.scores
+
+    def _eps(self, eps: float | None) -> float:
+        chosen = self.eps if eps is None else eps
+        if chosen is None:
+            raise ParameterError("eps is not given, and this result was made without one")
+        return chosen
+
+    def rows(self) -> list[tuple[str, str]]:
+        """Name and value of everything that there is to tell."""
+
+        def share(count: int) -> str:
+            return f"{count:,} ({count / self.total:.1%})" if self.total else f"{count:,}"
+
+        lines = [("rows", f"{self.total:,}")]
+        if self.duplicates is not None and self.kept is not None:
+            lines.append((f"duplicates at eps {self.eps:g}", share(self.duplicates)))
+            lines.append(("kept", share(self.kept)))
+        else:
+            lines.append(("duplicates", "not asked for: no eps, scores only"))
+        lines.append(("quarantined", share(self.n_quarantined) if self.quarantined else "0"))
+        lines += [(f"  {reason}", f"{count:,}") for reason, count in sorted(self.quarantined.items())]
+        if self.skipped_files:
+            lines.append(("files skipped", f"{len(self.skipped_files):,}"))
+        if "clusters" in self.metadata:
+            lines.append(("clusters", f"{self.metadata['clusters']:,}"))
+        lines += [(f"{step} seconds", f"{seconds:.1f}") for step, seconds in self.seconds.items()]
+        lines += [(name, path) for name, path in self.paths.items()]
+        return lines
+
+
+def load(path: str, *, storage_options: Mapping[str, Any] | None = None) -> DedupResult:
+    """The result that stands in a folder, local or remote, of either layout, or of another program.
+
+    Args:
+        path: the folder that a dedup wrote to, or one with tables of scores.
+        storage_options: for fsspec.
+
+    Raises:
+        InputError: there are no scores.
+    """
+    root = Location.of(path, storage_options)
+    manifest = Manifest(root)
+    steps = manifest.every_step
+    clustered, compared = steps.get(KMEANS, {}).get("facts", {}), steps.get(PAIRWISE, {})
+    found = Scores.of(root.at(manifest.cache["root"]) if "root" in manifest.cache else root)
+    scores = replace(found, across=any(name.startswith(AGAINST) for name in compared.get("parameters", ())))
+    identified = steps.get(IDENTIFY, {})
+    facts = identified.get("facts", {})
+    rows = facts["rows"] if facts else scores.n_rows
+    quarantined = Counter(clustered.get("quarantined", {})) + Counter(compared.get("facts", {}).get("quarantined", {}))
+    duplicates = facts.get("duplicates")
+    return DedupResult(
+        total=clustered.get("rows", rows + sum(quarantined.values())),
+        duplicates=duplicates,
+        kept=None if duplicates is None else rows - duplicates,
+        quarantined=dict(quarantined),
+        eps=identified.get("parameters", {}).get("eps"),
+        seconds={},
+        paths={"results": str(root)},
+        metadata={"num_duplicates": duplicates, "removed_at": facts.get("removed_at", {})},
+        skipped_files=tuple(clustered.get("skipped_files", ())),
+        scores=scores,
+    )

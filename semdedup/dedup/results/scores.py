@@ -1,0 +1,352 @@
+"""Questions to a table of scores: it is streamed, file by file, and never held. Any number of rows, local or remote."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from semdedup.dedup.names import SCORES_FILE, find_table
+from semdedup.dedup.results.tallies import CountAt, Histogram, Nearest, Tally
+from semdedup.dedup.stages import find_scores
+from semdedup.dedup.threshold.rule import ROWS_AT_A_TIME, SCORE, check_eps, duplicate_mask
+from semdedup.errors import InputError, ParameterError
+from semdedup.storage.location import FileInfo, Location
+from semdedup.storage.tables import open_parquet
+
+AGAINST = "against"
+"""Parameters of a comparison that begin so tell of the other set, where rows were compared with those of another."""
+
+
+@dataclass(frozen=True)
+class Pair:
+    """A row and the row that its score is about: the most similar better-ranked one of its cluster, or of a set A."""
+
+    id: Any
+    max_id: Any
+    score: float
+    cluster: int
+
+
+@dataclass(frozen=True)
+class Group:
+    """A row that is kept, and the duplicates that go for its sake.
+
+    Attributes:
+        kept: the row that stays, the witness of all others.
+        dropped: a `Pair` for each duplicate; its `max_id` is the kept row, or another duplicate nearer to it.
+        cluster: where they lie.
+    """
+
+    kept: Any
+    dropped: tuple[Pair, ...]
+    cluster: int
+
+
+@dataclass(frozen=True)
+class Explanation:
+    """Why a row is kept or dropped.
+
+    Attributes:
+        pair: the row, the better-ranked row most like it, their score and cluster.
+        duplicate: whether the score reaches 1 - eps; None where there is no eps.
+        metadata: columns of the row's clip beside its embedding, where the clusters are there.
+        max_metadata: the same of the other clip.
+    """
+
+    pair: Pair
+    duplicate: bool | None
+    metadata: Mapping[str, Any]
+    max_metadata: Mapping[str, Any]
+
+    def __str__(self) -> str:
+        pair = self.pair
+        if pair.id == pair.max_id and pair.score == 0:  # the same id may stand in two sets that were compared
+            return f"{pair.id} is kept: it ranks best of cluster {pair.cluster}, or is compared with nothing"
+        verdict = {True: "is a duplicate of", False: "is kept; most like it is", None: "is most like"}[self.duplicate]
+        lines = [f"{pair.id} {verdict} {pair.max_id}: score {pair.score:.6f}, cluster {pair.cluster}"]
+        names = list(dict.fromkeys([*self.metadata, *self.max_metadata]))
+        lines += [f"  {name}: {self.metadata.get(name)} | {self.max_metadata.get(name)}" for name in names]
+        return "\n".join(lines)
+
+
+@dataclass(frozen=True)
+class Scores:
+    """The tables ``cluster_{k}.parquet`` of a result, in either layout.
+
+    Attributes:
+        files: the tables.
+        source: their storage.
+        clusters: folder of the clusters, or None.
+        across: whether `max_id` is of another set than `id`, of which nothing is dropped; ids may stand in both.
+    """
+
+    files: tuple[FileInfo, ...]
+    source: Location = field(repr=False)
+    clusters: Location | None = field(default=None, repr=False)
+    across: bool = False
+
+    @classmethod
+    def of(cls, root: Location) -> Scores:
+        """The scores below a folder. Raises `InputError` where there are none."""
+        files = tuple(find_scores(root))
+        clusters = find_table(root, "clusters")
+        return cls(files, root, clusters if clusters.url != root.url else None)
+
+    @property
+    def n_rows(self) -> int:
+        """Rows of all tables, as their footers tell."""
+        total = 0
+        for file in self.files:
+            with open_parquet(self.source.at(file.url)) as parquet:
+                total += parquet.metadata.num_rows
+        return total
+
+    def batches(self, columns: Sequence[str]) -> Iterator[tuple[int, pa.RecordBatch]]:
+        """(cluster, some rows of it) in order, with no other columns read. Memory: `ROWS_AT_A_TIME` rows."""
+        for file in self.files:
+            cluster = _cluster_of(file)
+            with open_parquet(self.source.at(file.url)) as parquet:
+                for batch in parquet.iter_batches(ROWS_AT_A_TIME, columns=list(columns), use_threads=False):
+                    yield cluster, batch
+
+    def values(self) -> Iterator[np.ndarray]:
+        """The scores alone, float32, in pieces."""
+        for _, batch in self.batches([SCORE]):
+            yield _scores_of(batch)
+
+    def tally(self, *tallies: Tally) -> None:
+        """Read the scores once, and nothing else, and give them to each of the tallies."""
+        for position, file in enumerate(self.files):
+            start = 0
+            with open_parquet(self.source.at(file.url)) as parquet:
+                for batch in parquet.iter_batches(ROWS_AT_A_TIME, columns=[SCORE], use_threads=False):
+                    values = _scores_of(batch)
+                    for each in tallies:
+                        each.take(position, start, values)
+                    start += len(values)
+
+    def pairs(self, places: Sequence[tuple[int, int]]) -> list[Pair]:
+        """The pairs at these places, (file, row) each. Only the row groups that hold them are read."""
+        found: dict[tuple[int, int], Pair] = {}
+        rows_by_file: dict[int, list[int]] = {}
+        for position, row in sorted(places):
+            rows_by_file.setdefault(position, []).append(row)
+        for position, wanted in rows_by_file.items():
+            file = self.files[position]
+            with open_parquet(self.source.at(file.url)) as parquet:
+                for start, batch in _batches_with(parquet, wanted):
+                    for row in wanted:
+                        if start <= row < start + len(batch):
+                            found[position, row] = _pair(batch, row - start, _cluster_of(file))
+        return [found[place] for place in places]
+
+    def count(self, thresholds: Sequence[float]) -> tuple[int, list[int]]:
+        """Rows, and how many of them are duplicates at each eps. Time: one reading of the scores."""
+        counts = CountAt(thresholds)
+        self.tally(counts)
+        return counts.n_rows, counts.duplicates
+
+    def histogram(self, n_bins: int = 100) -> np.ndarray:
+        """Rows with a score in each of `n_bins` equal bins of [0, 1]; the last one holds 1 too."""
+        histogram = Histogram(n_bins)
+        self.tally(histogram)
+        return histogram.counts
+
+    def suggest_eps(self, target_fraction: float) -> float:
+        """The smallest eps at which at most this fraction of the rows remains.
+
+        Exact, and out of core: scores in [0, 1] are ordered as their bits are, so that counting the upper half of the
+        bits, and then the lower half within one bin, finds the score at a rank. Time: two readings of the scores.
+
+        Raises:
+            ParameterError: the fraction is not in (0, 1], or cannot be reached: rows of score 0 remain at every eps.
+        """
+        if not 0 < target_fraction <= 1:
+            raise ParameterError(f"target_fraction, what remains, must lie in (0, 1]; got {target_fraction}")
+        high = np.zeros(1 << 16, dtype=np.int64)
+        for values in self.values():
+            high += np.bincount(values.view(np.uint32) >> 16, minlength=1 << 16)
+        n_rows = int(high.sum())
+        to_drop = n_rows - int(np.floor(target_fraction * n_rows))
+        if to_drop == 0:
+            return 0.0
+        bin_, before = _bin_of_rank(high, to_drop)
+        low = np.zeros(1 << 16, dtype=np.int64)
+        for values in self.values():
+            bits = values.view(np.uint32)
+            low += np.bincount(bits[bits >> 16 == bin_] & 0xFFFF, minlength=1 << 16)
+        rest, _ = _bin_of_rank(low, to_drop - before)
+        score = np.array([(bin_ << 16) | rest], dtype=np.uint32).view(np.float32)[0]
+        if score <= 0:
+            remain = (n_rows - int(_above_zero(high, low, bin_))) / n_rows
+            raise ParameterError(
+                f"target_fraction {target_fraction:g} cannot be reached: at least {remain:.4g} remains at every eps"
+            )
+        return _eps_of(score)
+
+    def borderline(self, n: int, eps: float) -> list[Pair]:
+        """The n pairs whose score is nearest to the threshold, on either side of it, nearest first.
+
+        Time: one reading of the scores, and of the ids in the row groups of these pairs.
+        """
+        nearest = Nearest(n, 1 - check_eps(eps))
+        self.tally(nearest)
+        return self.pairs(nearest.places)
+
+    def groups(self, eps: float, files: Sequence[FileInfo] | None = None) -> Iterator[Group]:
+        """Each kept row that has duplicates, with these. Memory: the ids and scores of one cluster's duplicates.
+
+        A duplicate whose most similar better-ranked row is dropped too goes for the sake of the row that this one goes
+        for, and so on: ranks rise along the way, so that it ends at a row that is kept.
+
+        Args:
+            eps: the threshold.
+            files: the tables to look at, one a cluster; all of them by default.
+        """
+        check_eps(eps)
+        for file in self.files if files is None else files:
+            columns = ["id", "max_id", SCORE]
+            found = [
+                batch.filter(pa.array(duplicate_mask(_scores_of(batch), eps)))
+                for _, batch in Scores((file,), self.source).batches(columns)
+            ]
+            if any(map(len, found)):
+                yield from self._groups_of(pa.Table.from_batches(found), _cluster_of(file))
+
+    def _groups_of(self, duplicates: pa.Table, cluster: int) -> Iterator[Group]:
+        """The duplicates of one cluster, sorted into groups, in the order in which their kept rows first come."""
+        ids, max_ids = (_wide(duplicates.column(name)) for name in ("id", "max_id"))
+        kept = max_ids if self.across else max_ids.take(pa.array(_ends(ids, max_ids)))
+        encoded = kept.dictionary_encode()
+        table = pa.table({"id": ids, "max_id": max_ids, SCORE: duplicates.column(SCORE), "group": encoded.indices})
+        by_group = table.sort_by([("group", "ascending"), (SCORE, "descending"), ("id", "ascending")])
+        edges = np.bincount(encoded.indices.to_numpy(), minlength=len(encoded.dictionary)).cumsum()
+        for number, (start, stop) in enumerate(itertools.pairwise([0, *edges.tolist()])):
+            rows = by_group.slice(start, stop - start)
+            columns = (rows.column(name).to_pylist() for name in ("id", "max_id", SCORE))
+            pairs = (Pair(row_id, max_id, score, cluster) for row_id, max_id, score in zip(*columns, strict=True))
+            yield Group(encoded.dictionary[number].as_py(), tuple(pairs), cluster)
+
+    def explain(self, row_id: Any, eps: float | None) -> Explanation:
+        """What a row duplicates, and why. Time: a reading of the ids, and of one cluster's metadata.
+
+        Raises:
+            InputError: there is no such row.
+        """
+        for file in self.files:
+            with open_parquet(self.source.at(file.url)) as parquet:
+                kind = parquet.schema_arrow.field("id").type
+                try:
+                    wanted = pa.scalar(row_id, kind)
+                except (pa.ArrowInvalid, pa.ArrowTypeError, TypeError) as error:
+                    raise ParameterError(f"ids are {kind}; got {row_id!r}") from error
+                for batch in parquet.iter_batches(ROWS_AT_A_TIME, columns=["id", "max_id", SCORE], use_threads=False):
+                    row = pc.index(batch.column("id"), wanted).as_py()
+                    if row >= 0:
+                        pair = _pair(batch, row, _cluster_of(file))
+                        known = self.metadata([pair])
+                        verdict = (
+                            None
+                            if eps is None
+                            else bool(duplicate_mask(np.array([pair.score], dtype=np.float32), eps)[0])
+                        )
+                        return Explanation(pair, verdict, known.get(pair.id, {}), known.get(pair.max_id, {}))
+        raise InputError(f"no row {row_id!r} in the scores of {self.source}")
+
+    def metadata(self, pairs: Sequence[Pair]) -> dict[Any, dict[str, Any]]:
+        """What the clusters tell of the rows of these pairs, by id; nothing where the clusters are not there.
+
+        Time: a reading of the metadata of the clusters that they lie in.
+        """
+        wanted: dict[int, set[Any]] = {}
+        for pair in pairs:
+            wanted.setdefault(pair.cluster, set()).update((pair.id, pair.max_id))
+        found: dict[Any, dict[str, Any]] = {}
+        if self.clusters is None:
+            return found
+        for cluster, ids in wanted.items():
+            folder = self.clusters / f"centroid={cluster}"
+            for file in folder.files():
+                with open_parquet(folder.at(file.url)) as parquet:
+                    names = [name for name in parquet.schema_arrow.names if name != "embedding"]
+                    kind = parquet.schema_arrow.field("id").type
+                    among = pa.array(list(ids), kind)
+                    for batch in parquet.iter_batches(ROWS_AT_A_TIME, columns=names, use_threads=False):
+                        rows = batch.filter(pc.is_in(batch.column("id"), among)).to_pylist()
+                        found |= {row.pop("id"): row for row in rows}
+        return found
+
+
+def _cluster_of(file: FileInfo) -> int:
+    match = SCORES_FILE.search(file.url)
+    return int(match[1]) if match else -1
+
+
+def _scores_of(batch: pa.RecordBatch) -> np.ndarray:
+    return batch.column(SCORE).cast(pa.float32()).to_numpy(zero_copy_only=False)
+
+
+def _batches_with(parquet: pq.ParquetFile, rows: Sequence[int]) -> Iterator[tuple[int, pa.RecordBatch]]:
+    """First row and content of the batches of an open file that may hold one of these rows."""
+    first = 0
+    for group in range(parquet.metadata.num_row_groups):
+        last = first + parquet.metadata.row_group(group).num_rows
+        if any(first <= row < last for row in rows):
+            start = first
+            columns = ["id", "max_id", SCORE]
+            for batch in parquet.iter_batches(ROWS_AT_A_TIME, [group], columns, use_threads=False):
+                yield start, batch
+                start += len(batch)
+        first = last
+
+
+def _pair(batch: pa.RecordBatch, row: int, cluster: int) -> Pair:
+    row_id, max_id, score = (batch.column(name)[row].as_py() for name in ("id", "max_id", SCORE))
+    return Pair(row_id, max_id, score, cluster)
+
+
+def _wide(column: pa.ChunkedArray) -> pa.Array:
+    """A column of ids as one array; text with 64-bit offsets, for more than 2 GiB of it."""
+    return (column.cast(pa.large_string()) if pa.types.is_string(column.type) else column).combine_chunks()
+
+
+def _ends(ids: pa.Array, max_ids: pa.Array) -> np.ndarray:
+    """For each duplicate the last one on the way to a row that is kept, (n,) int64: the position of one whose match is
+    no duplicate. Every step looks twice as far. (Tables of others may go in circles: then it is any on the circle.)"""
+    own = np.arange(len(ids))
+    following = pc.fill_null(pc.index_in(max_ids, value_set=ids), -1).to_numpy().astype(np.int64)
+    following = np.where(following < 0, own, following)
+    for _ in range(len(ids).bit_length()):
+        further = following[following]
+        if (further == following).all():
+            break
+        following = further
+    return following
+
+
+def _bin_of_rank(counts: np.ndarray, rank: int) -> tuple[int, int]:
+    """The bin that holds the value of this rank from the top (1 is the largest), and how many values lie above it."""
+    from_top = counts[::-1].cumsum()
+    position = int(np.searchsorted(from_top, rank))
+    above = int(from_top[position - 1]) if position else 0
+    return len(counts) - 1 - position, above
+
+
+def _above_zero(high: np.ndarray, low: np.ndarray, bin_: int) -> int:
+    """Scores above 0: all but those whose bits are all 0."""
+    return int(high.sum() - (low[0] if bin_ == 0 else 0))
+
+
+def _eps_of(score: np.float32) -> float:
+    """The smallest eps at which a score is a duplicate: float32(1 - eps) must not exceed it."""
+    eps = 1.0 - float(score)
+    while np.float32(1 - eps) > score:
+        eps = float(np.nextafter(eps, 2.0))
+    return max(eps, 0.0)

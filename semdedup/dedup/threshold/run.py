@@ -1,0 +1,183 @@
+"""The threshold: from tables of scores to the ids to drop."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from semdedup.compute.session import Session
+from semdedup.dedup.cluster.run import FILES_CHECKED_FIRST
+from semdedup.dedup.names import IDENTIFY, Destination, join, summary_name
+from semdedup.dedup.results.tallies import CountAt
+from semdedup.dedup.threshold.rule import ROWS_AT_A_TIME, SCORE, duplicate_mask
+from semdedup.errors import BadFileError
+from semdedup.runs.journal import run_journaled
+from semdedup.runs.record import Manifest
+from semdedup.storage.location import FileInfo, Location, without_storage_options
+from semdedup.storage.tables import open_parquet, write_table
+
+BYTES_PER_GROUP = 16 << 20
+FILES_PER_GROUP = 1000
+
+
+def check_first_files(files: Sequence[FileInfo], source: Location) -> None:
+    """Refuse on the client, before a cluster is started, what the footers of the first files show to be wrong."""
+    for file in files[:FILES_CHECKED_FIRST]:
+        with open_parquet(source.at(file.url)) as parquet:
+            _check_columns(parquet.schema_arrow.names, file.url)
+
+
+def _check_columns(names: Sequence[str], url: str) -> None:
+    for name in ("id", SCORE):
+        if name not in names:
+            raise BadFileError(f"the file {url} is no table of scores: it has no column {name!r}; it has {list(names)}")
+
+
+@dataclass(frozen=True)
+class Identification:
+    """What every task of the threshold needs to know: where scores are, where ids go, the thresholds to count at.
+
+    The ids of rows that are kept are written only where there is a place for them.
+    """
+
+    scores: Location
+    dropped: Location
+    kept: Location | None
+    eps: float
+    count_at: tuple[float, ...]
+    write_kwargs: Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class RowGroups:
+    """Some row groups of a table of scores; `stop` None: to the last."""
+
+    url: str
+    start: int = 0
+    stop: int | None = None
+
+
+def identify_in_files(task: Identification, item: tuple[int, tuple[RowGroups, ...]]) -> dict[str, Any]:
+    """Write the ids to drop of some tables of scores, sorted, as one file; those to keep, if asked for, as another.
+
+    Memory: the ids that are written, twice.
+
+    Returns:
+        ``rows``, ``duplicates``, ``removed_at`` (a count for each threshold), ``dropped`` and ``kept`` (files).
+    """
+    position, parts = item
+    counts = CountAt([task.eps, *task.count_at])
+    dropped: list[pa.Array] = []
+    kept: list[pa.Array] = []
+    for part in parts:
+        with open_parquet(task.scores.at(part.url)) as parquet:
+            _check_columns(parquet.schema_arrow.names, part.url)
+            stop = parquet.metadata.num_row_groups if part.stop is None else part.stop
+            groups = list(range(part.start, stop))
+            for batch in parquet.iter_batches(ROWS_AT_A_TIME, groups, ["id", SCORE], use_threads=False):
+                scores = batch.column(SCORE).cast(pa.float32()).to_numpy(zero_copy_only=False)
+                counts.take(0, 0, scores)
+                mask = duplicate_mask(scores, task.eps)
+                dropped.append(batch.column("id").filter(pa.array(mask)))
+                if task.kept is not None:
+                    kept.append(batch.column("id").filter(pa.array(~mask)))
+    duplicates, *removed = counts.duplicates
+    return {
+        "rows": counts.n_rows,
+        "duplicates": duplicates,
+        "removed_at": dict(zip(map(repr, task.count_at), removed, strict=True)),
+        "dropped": _write_ids(task.dropped, position, dropped, task.write_kwargs),
+        "kept": [] if task.kept is None else _write_ids(task.kept, position, kept, task.write_kwargs),
+    }
+
+
+def _write_ids(target: Location, position: int, found: Sequence[pa.Array], kwargs: Mapping[str, Any]) -> list[str]:
+    """Write ids, sorted; nothing where there are none, but for the first file: readers need a schema."""
+    if position and not any(map(len, found)):
+        return []
+    ids = pa.chunked_array(found) if found else pa.chunked_array([], pa.string())
+    name = f"part-{position}.parquet"
+    write_table(target / name, pa.table({"id": ids.take(pc.sort_indices(ids))}), kwargs)
+    return [name]
+
+
+def identify_duplicates(
+    session: Session,
+    score_files: Sequence[FileInfo],
+    source: Location,
+    eps: float,
+    count_at: Sequence[float],
+    folders: tuple[str, str],
+    destination: Destination,
+) -> dict[str, Any]:
+    """Write the ids of all rows whose score reaches 1 - eps, resuming where an earlier run stopped.
+
+    For each eps of `count_at` a summary of one line, ``dedup_summary_{eps}.csv``, is written.
+
+    Args:
+        session: where to compute.
+        score_files: the tables.
+        source: their storage.
+        eps: the threshold.
+        count_at: more of them, to count at.
+        folders: of the summaries, and of the ids to keep (empty: these are not written), below the destination's root.
+        destination: where the ids to drop go.
+
+    Returns:
+        Facts: rows, duplicates, and rows removed at each eps of `count_at`.
+    """
+    manifest = Manifest(destination.root)
+    scratch = manifest.scratch(IDENTIFY)
+    summaries, kept_folder = folders
+    journal, target, beside, kept = (scratch / name for name in ("groups", "output", "beside", "kept"))
+    kwargs = without_storage_options(destination.write_kwargs)
+    task = Identification(source, target, kept if kept_folder else None, eps, tuple(count_at), kwargs)
+    with manifest.refusing(IDENTIFY):
+        items = list(enumerate(_groups(score_files, source)))
+        identify = partial(identify_in_files, task)
+        found = [result for _, result in run_journaled(session, "threshold", identify, items, journal, unit="groups")]
+    facts: dict[str, Any] = {
+        "rows": sum(result["rows"] for result in found),
+        "duplicates": sum(result["duplicates"] for result in found),
+        "removed_at": {repr(at): sum(result["removed_at"][repr(at)] for result in found) for at in count_at},
+    }
+    tables = {at: join(summaries, summary_name(at)) for at in count_at}
+    files = [join(destination.folder, name) for result in found for name in result["dropped"]]
+    files += [join(kept_folder, name) for result in found for name in result["kept"]]
+    for at, name in tables.items():
+        removed = facts["removed_at"][repr(at)]
+        line = f"eps,kept,removed,total\n{at!r},{facts['rows'] - removed},{removed},{facts['rows']}\n"
+        (beside / name).write_bytes(line.encode())
+    moves = [(target, destination.folder), (beside, ""), *([(kept, kept_folder)] if kept_folder else [])]
+    manifest.complete(IDENTIFY, moves, files + list(tables.values()), facts)
+    return facts
+
+
+def _groups(files: Sequence[FileInfo], source: Location) -> list[tuple[RowGroups, ...]]:
+    """Row groups of about `BYTES_PER_GROUP` together: many small files, or a part of a large one."""
+    groups: list[list[RowGroups]] = []
+    held = 0
+    for file in files:
+        for part, n_bytes in _parts(file, source):
+            if not groups or held + n_bytes > BYTES_PER_GROUP or len(groups[-1]) == FILES_PER_GROUP:
+                groups.append([])
+                held = 0
+            groups[-1].append(part)
+            held += n_bytes
+    return [tuple(group) for group in groups]
+
+
+def _parts(file: FileInfo, source: Location) -> Iterator[tuple[RowGroups, int]]:
+    """A file, or its row groups where it is large, with the bytes of each."""
+    if file.n_bytes <= BYTES_PER_GROUP:
+        yield RowGroups(file.url), file.n_bytes
+        return
+    with open_parquet(source.at(file.url)) as parquet:
+        n_groups = parquet.metadata.num_row_groups
+    for group in range(n_groups):
+        yield RowGroups(file.url, group, group + 1), file.n_bytes // n_groups

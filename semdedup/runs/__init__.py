@@ -1,0 +1,1 @@
+"""A run of a step: its record, its journal, its commit."""

@@ -1,0 +1,117 @@
+"""What tells of a dataset: ``manifest.json`` for programs, ``README.md`` for people. Neither holds a time."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from semdedup.shards.options import COSMOS
+
+MANIFEST, README, INDEX, DROPPED = "manifest.json", "README.md", "index.parquet", "dropped.parquet"
+WDINFO, WDINFO_LIST = "wdinfo.json", "wdinfo_list.csv"
+
+REASONS = {
+    "duplicate": "a near-duplicate of a better-ranked clip",
+    "empty_file": "the file has no bytes",
+}
+
+
+def manifest(parameters: Mapping[str, Any], facts: Mapping[str, Any], shards: Sequence[Mapping[str, Any]]) -> bytes:
+    """``manifest.json``: the shards with their SHA-256, counts, and what the dataset was made from."""
+    content = {
+        "format": 1,
+        "made_by": "semdedup shard",
+        "source": parameters["input_clip_path"],
+        "parameters": parameters,
+        "counts": {name: value for name, value in facts.items() if name not in ("eps", "eps_from")},
+        "eps": facts["eps"],
+        "shards": list(shards),
+    }
+    return json.dumps(content, indent=1, sort_keys=True).encode() + b"\n"
+
+
+def readme(parameters: Mapping[str, Any], facts: Mapping[str, Any]) -> bytes:
+    """``README.md``: the card of the dataset, with code that loads it."""
+    dropped = "".join(
+        f"| dropped, {reason}: {REASONS[reason]} | {count:,} |\n" for reason, count in facts["dropped"].items()
+    )
+    told = [
+        ("without a score: kept", "without_score"),
+        ("without metadata", "without_metadata"),
+        ("without an embedding", "without_embedding"),
+        ("videos that are no MP4 files: left out", "left_out"),
+    ]
+    counts = "".join(f"| {words} | {facts[name]:,} |\n" for words, name in told if facts[name])
+    loading = COSMOS_LOADING if parameters["layout"] == COSMOS else FLAT_LOADING
+    npy = "\n- `{key}.npy`: its embedding, float32" if parameters["with_embeddings"] else ""
+    return f"""---
+tags:
+- webdataset
+- video
+---
+
+# Video clips
+
+{facts["kept"]:,} clips, {facts["bytes"]:,} bytes, in {facts["shards"]:,} shards, written by `semdedup shard`.
+
+| | |
+|---|---|
+| clips in the input | {facts["clips"]:,} |
+| in the shards | {facts["kept"]:,} |
+{dropped}{counts}
+- Source: {_code(parameters["input_clip_path"])}
+- Near-duplicates: {_threshold(parameters, facts)}
+- Order: {"by id" if parameters["shuffle_seed"] is None else f"shuffled, with the seed {parameters['shuffle_seed']}"}
+
+## Samples
+
+- `{{key}}.mp4`: the clip
+- `{{key}}.json`: `id`, `source`, `video`, `start_s`, `end_s`, `score`, `max_id`, and what else is known of it{npy}
+
+The key is the id, or made from it where an id is no safe name for a file; the id itself stands in the JSON.
+`{MANIFEST}` lists the shards with their SHA-256. `{INDEX}` has a row for each sample, with the place of each member in
+its shard, so that one clip can be read without the others. `{DROPPED}` has a row for each clip that is not here, with
+the reason.
+
+## Loading
+
+```python
+{loading}```
+""".encode()
+
+
+def _threshold(parameters: Mapping[str, Any], facts: Mapping[str, Any]) -> str:
+    path = parameters["input_semantic_dedup_path"]
+    if path is None:
+        return "none were removed"
+    if facts["eps"] is None:
+        return f"the ids to drop of {_code(path)}"
+    return f"a clip is dropped where its score is at least 1 - eps, eps {facts['eps']!r}, by {_code(path)}"
+
+
+def _code(text: str) -> str:
+    """Text as code in Markdown, whatever it holds, on one line."""
+    text = json.dumps(text)[1:-1]
+    fence = "`" * (1 + max(map(len, "".join(c if c == "`" else " " for c in text).split()), default=0))
+    return f"{fence} {text} {fence}" if "`" in text else f"`{text}`"
+
+
+FLAT_LOADING = """import json
+import webdataset as wds
+
+shards = [shard["name"] for shard in json.load(open("manifest.json"))["shards"]]
+dataset = wds.WebDataset(shards, shardshuffle=False).decode()
+for sample in dataset:
+    video, about = sample["mp4"], sample["json"]  # bytes of the clip, and a dict
+"""
+
+COSMOS_LOADING = """import json
+import webdataset as wds
+
+shards = [shard["name"] for shard in json.load(open("manifest.json"))["shards"]]
+videos = wds.WebDataset([name for name in shards if "/video/" in name], shardshuffle=False)
+metas = wds.WebDataset([name for name in shards if "/metas/" in name], shardshuffle=False).decode()
+for sample, known in zip(videos, metas, strict=True):
+    video, about = sample["mp4"], known["json"]  # bytes of the clip, and a dict
+"""

@@ -1,0 +1,103 @@
+"""Which clips are dropped: by scores and a threshold, or by a list of ids that somebody has extracted."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+
+from semdedup.dedup.input.files import is_data
+from semdedup.dedup.names import COMMAND_LINE, IDENTIFY, SCORES_FILE, WORKFLOW, find_table
+from semdedup.dedup.threshold.rule import check_eps
+from semdedup.errors import InputError, ParameterError
+from semdedup.runs.record import Manifest
+from semdedup.storage.location import FileInfo, Location
+
+NEEDED = (
+    "a result of semdedup dedup (its root, its folder of scores or of duplicates), or the root of another program's "
+    "that has extraction/semdedup_pruning_tables/cluster_0.parquet, …"
+)
+
+
+@dataclass(frozen=True)
+class Drops:
+    """Tables of scores, or of ids to drop.
+
+    Attributes:
+        scored: whether they are scores.
+        eps: the threshold; of ids to drop the one that they were extracted at, None where it is not on record.
+        why: where the threshold comes from, in words.
+        files: the tables.
+        source: their storage.
+    """
+
+    scored: bool
+    eps: float | None
+    why: str
+    files: tuple[FileInfo, ...]
+    source: Location = field(repr=False)
+
+
+def find_drops(path: Location, eps: float | None) -> Drops:
+    """Find scores below a path, in either layout; else ids to drop. Nothing is ever taken for "nothing to drop".
+
+    Raises:
+        InputError: the path holds neither.
+        ParameterError: there are scores, but no threshold, neither given nor on record; or a threshold is given that
+            the ids to drop were not extracted at.
+    """
+    eps = None if eps is None else check_eps(eps)
+    extracted = _extracted_eps(path)
+    folder = find_table(path, "scores")
+    scores = tuple(file for file in folder.files() if SCORES_FILE.search(file.url))
+    if scores:
+        if eps is not None:
+            return Drops(True, eps, "given", scores, path)
+        if extracted is None:
+            raise ParameterError(
+                f"{path} holds scores, and no eps is on record there. Give semantic_dedup_epsilon "
+                "(--semantic-dedup-epsilon): clips with a score of at least 1 - eps are dropped."
+            )
+        return Drops(True, extracted, "that of the ids extracted there", scores, path)
+    ids = tuple(_ids_to_drop(path))
+    if not ids:
+        raise InputError(f"neither scores nor ids to drop in {path}. Give {NEEDED}")
+    if eps is not None and eps != extracted:
+        told = "at an eps that is not on record" if extracted is None else f"at eps {extracted:g}"
+        raise ParameterError(
+            f"{path} holds no scores, but ids to drop, extracted {told}: they cannot be had for eps {eps:g}. Give the "
+            "folder that holds the scores, or leave semantic_dedup_epsilon out."
+        )
+    return Drops(False, extracted, "that of the ids extracted there", ids, path)
+
+
+def _ids_to_drop(path: Location) -> list[FileInfo]:
+    """Files of ids to drop: below ``duplicates``, or in a folder on record as such.
+
+    A folder that just holds Parquet is not taken: elsewhere, such files (``unique_ids``) list what is to be kept.
+    """
+    folder = find_table(path, "duplicates")
+    record = Manifest(path).committed(IDENTIFY)
+    if folder.name != WORKFLOW.duplicates and record is None:
+        return []
+    files = [file for file in folder.files() if file.url.endswith(".parquet")]
+    if folder.name == WORKFLOW.duplicates:
+        return [file for file in files if is_data(file.url[len(folder.url) :])]
+    listed = {name for name in (record or {}).get("files", ()) if "/" not in name}  # below "kept" are ids to keep
+    return [file for file in files if file.url[len(folder.url) + 1 :] in listed]
+
+
+def _extracted_eps(path: Location) -> float | None:
+    """The eps that the ids to drop were extracted at, by the manifest of the result that a path belongs to."""
+    for root in _roots(path):
+        record = Manifest(root).committed(IDENTIFY)
+        if record is not None:
+            return float(record["parameters"]["eps"])
+    return None
+
+
+def _roots(path: Location) -> Iterator[Location]:
+    yield path
+    for layout in (WORKFLOW, COMMAND_LINE):
+        for folder in (layout.scores, layout.duplicates, layout.summaries):
+            if folder and path.url.endswith(f"/{folder}"):
+                yield path.at(path.url.removesuffix(f"/{folder}"))

@@ -1,0 +1,147 @@
+"""The clips of the input, with what is known of them: the output of `split`, or any folder of MP4 files."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import pyarrow as pa
+
+from semdedup.errors import InputError, ParameterError
+from semdedup.storage.location import FileInfo, Location
+from semdedup.video.files import printable
+from semdedup.video.probe import EXTENSIONS
+from semdedup.video.tree import ANNOTATION_VERSION, CLIPS, METAS
+
+MP4 = ".mp4"
+EMBEDDINGS = "_embd_parquet"
+
+
+@dataclass(frozen=True)
+class Inputs:
+    """What is exported.
+
+    Attributes:
+        root: the folder that paths of clips are told relative to.
+        clips: the MP4 files.
+        metas: what is known of clips, ``{id}.json`` each.
+        embeddings: tables with ``id`` and ``embedding``.
+        left_out: videos that are no MP4 files, or hidden: they are not exported.
+        metas_folder: where `metas` are.
+        embeddings_folder: name of the folder of `embeddings`, or None.
+    """
+
+    root: Location
+    clips: Sequence[FileInfo]
+    metas: Sequence[FileInfo]
+    embeddings: Sequence[FileInfo]
+    left_out: int
+    metas_folder: Location
+    embeddings_folder: str | None
+
+    @property
+    def n_bytes(self) -> int:
+        """Bytes of all clips."""
+        return sum(clip.n_bytes for clip in self.clips)
+
+
+def find_inputs(path: Location, output: Location, version: str, with_embeddings: bool | str) -> Inputs:
+    """List the input. Of the output of `split`, the folder ``clips`` may be given as well.
+
+    What lies below the output is left out.
+
+    Raises:
+        InputError: no such folder; no clips; two of one name; no metadata of this version, though there is of others.
+        ParameterError: embeddings are asked for, and there are none, or several.
+    """
+    root = path.parent if path.name == CLIPS and (path.parent / METAS).is_dir() else path
+    folder = root / CLIPS if (root / CLIPS).is_dir() else root
+    if not folder.is_dir():
+        raise InputError(
+            f"{path} is a file; give the folder that holds it" if path.exists() else f"no such path: {path}"
+        )
+    files = [file for file in folder.files() if not file.url.startswith(output.url.rstrip("/") + "/")]
+    clips = [file for file in files if _is_shown(file.url) and file.url.lower().endswith(MP4)]
+    videos = sum(file.url.lower().endswith(EXTENSIONS) for file in files)
+    if not clips:
+        raise InputError(
+            f"no clips in {folder}: it holds {len(files):,} files, none of which is an {MP4} file"
+            + f"; {videos:,} are other videos" * bool(videos)
+        )
+    _check_unique(clips)
+    metas_folder = root / METAS / version
+    metas = [file for file in metas_folder.files() if file.url.endswith(".json")]
+    if not metas and (version != ANNOTATION_VERSION or (root / METAS).is_dir()):
+        others = sorted({file.url[len((root / METAS).url) + 1 :].split("/")[0] for file in (root / METAS).files()})
+        if others or version != ANNOTATION_VERSION:
+            raise InputError(
+                f"no metadata in {metas_folder}; versions there are: {', '.join(others) or 'none'}. Give one of them "
+                "as annotation_version (--annotation-version)."
+            )
+    embeddings_folder, embeddings = _find_embeddings(root, with_embeddings)
+    return Inputs(root, clips, metas, embeddings, videos - len(clips), metas_folder, embeddings_folder)
+
+
+def _is_shown(url: str) -> bool:
+    """Whether a file is not hidden: macOS leaves hidden files beside every video, and rsync while it works."""
+    return not url.rsplit("/", 1)[-1].startswith(".")
+
+
+def _find_embeddings(root: Location, wanted: bool | str) -> tuple[str | None, list[FileInfo]]:
+    if not wanted:
+        return None, []
+    names = [wanted] if isinstance(wanted, str) else _embeddings_folders(root)
+    if len(names) > 1:
+        raise ParameterError(
+            f"with_embeddings: {root} holds embeddings of several embedders: {', '.join(names)}. Name one."
+        )
+    files = [file for name in names for file in (root / name).files() if file.url.endswith(".parquet")]
+    if not files:
+        raise ParameterError(
+            f"with_embeddings: no embeddings in {root}: there is no "
+            + (f"Parquet file in {wanted}" if isinstance(wanted, str) else f"folder *{EMBEDDINGS} with Parquet files")
+        )
+    return names[0], files
+
+
+def _embeddings_folders(root: Location) -> list[str]:
+    with root.errors("list"):
+        listed = root.fs.ls(root.url, detail=False)
+    names = (entry.rstrip("/").rsplit("/", 1)[-1] for entry in listed)
+    return sorted(name for name in names if name.endswith(EMBEDDINGS))
+
+
+def clip_table(inputs: Inputs) -> pa.Table:
+    """A row for each clip: ``id``, ``path`` (relative, as the storage spells it), ``bytes``, and whether it has a meta.
+
+    The id is the name of the file without its ending.
+    """
+    known = {os.path.basename(meta.url).removesuffix(".json") for meta in inputs.metas}
+    start = len(inputs.root.url.rstrip("/")) + 1
+    paths = [clip.url[start:] for clip in inputs.clips]
+    stems = [stem_of(path) for path in paths]
+    ids = [printable(stem) for stem in stems]
+    return pa.table(
+        {
+            "id": pa.array(ids, pa.large_string()),
+            "path": pa.array(map(os.fsencode, paths), pa.large_binary()),
+            "bytes": pa.array([clip.n_bytes for clip in inputs.clips], pa.int64()),
+            "has_meta": pa.array([stem in known for stem in stems], pa.bool_()),
+        }
+    )
+
+
+def stem_of(path: str) -> str:
+    """The name of a clip without its folder and ending."""
+    return path.rsplit("/", 1)[-1][: -len(MP4)]
+
+
+def _check_unique(clips: Sequence[FileInfo]) -> None:
+    first: dict[str, str] = {}
+    for clip in clips:
+        other = first.setdefault(printable(stem_of(clip.url)), clip.url)
+        if other != clip.url:
+            raise InputError(
+                f"two clips would have the same id, the name of the file: {other} and {clip.url}; rename one"
+            )

@@ -1,0 +1,157 @@
+"""Bytes in and out in pieces, so that memory is bounded whatever the size of a clip, a shard or a table."""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from pathlib import Path
+from typing import Any, BinaryIO, TypeVar
+
+import pyarrow as pa
+
+from semdedup.errors import InputError
+from semdedup.storage.location import Location
+
+LOCAL_PIECE, REMOTE_PIECE = 1 << 20, 8 << 20
+"""Bytes of a clip that are read at a time."""
+
+PIECES_AHEAD = 8
+"""Pieces of remote clips that are being read while others are written: a request takes longer than its bytes."""
+
+REQUESTS_AHEAD = 32
+"""Small remote files that are being read at a time."""
+
+PART_BYTES, MOST_PARTS = 16 << 20, 9_000
+"""An object is uploaded in parts of so many bytes, of which S3 allows 10,000."""
+
+Item = TypeVar("Item")
+Result = TypeVar("Result")
+
+
+def ahead(function: Callable[[Item], Result], items: Iterable[Item], n: int) -> Iterator[Result]:
+    """``map(function, items)`` with `n` calls in flight, in threads. Memory: `n` results."""
+    waiting: deque[Future[Result]] = deque()
+    with ThreadPoolExecutor(n) as pool:
+        try:
+            for item in items:
+                waiting.append(pool.submit(function, item))
+                if len(waiting) >= n:
+                    yield waiting.popleft().result()
+            while waiting:
+                yield waiting.popleft().result()
+        finally:
+            for future in waiting:
+                future.cancel()
+
+
+def read_small(files: Iterable[Location | None], is_local: bool) -> Iterator[bytes | None]:
+    """Contents of small files in order; None stays None. Remote ones are read many at a time."""
+
+    def read(file: Location | None) -> bytes | None:
+        return None if file is None else file.read_bytes()
+
+    return map(read, files) if is_local else ahead(read, files, REQUESTS_AHEAD)
+
+
+def read_clips(root: Location, clips: Iterable[tuple[str, int]]) -> Iterator[Iterator[bytes]]:
+    """Contents of clips, given by path and size, each in pieces. One has to be taken before the next.
+
+    Memory: one piece; of remote clips `PIECES_AHEAD` + 1 pieces.
+
+    Raises:
+        InputError: a clip is not as long as it was when it was listed.
+    """
+    if root.is_local:
+        return (_local_pieces(root / path, n_bytes) for path, n_bytes in clips)
+    return _remote_clips(root, clips)
+
+
+def _local_pieces(clip: Location, n_bytes: int) -> Iterator[bytes]:
+    left = n_bytes
+    with clip.errors("read"), open(clip.url, "rb", buffering=0) as file:
+        while piece := file.read(LOCAL_PIECE):
+            left -= len(piece)
+            if left < 0:
+                break
+            yield piece
+    if left:
+        raise _changed(clip)
+
+
+def _remote_clips(root: Location, clips: Iterable[tuple[str, int]]) -> Iterator[Iterator[bytes]]:
+    counted, requested = itertools.tee(clips)
+    requests = (
+        (root / path, start, n_bytes) for path, n_bytes in requested for start in range(0, n_bytes, REMOTE_PIECE)
+    )
+    pieces = ahead(_remote_piece, requests, PIECES_AHEAD)
+    try:
+        for _, n_bytes in counted:
+            yield itertools.islice(pieces, -(-n_bytes // REMOTE_PIECE))
+    finally:
+        pieces.close()  # type: ignore[attr-defined]
+
+
+def _remote_piece(request: tuple[Location, int, int]) -> bytes:
+    clip, start, n_bytes = request
+    stop = min(start + REMOTE_PIECE, n_bytes)
+    piece = clip.read_bytes(start, stop + (stop == n_bytes))  # one byte more shows that the clip has grown
+    if len(piece) != stop - start:
+        raise _changed(clip)
+    return piece
+
+
+def _changed(clip: Location) -> InputError:
+    return InputError(
+        f"the clip {clip} is not as long as it was when it was listed: it changed during the run. Run again with "
+        "clear_output=True (--overwrite) when it stays as it is."
+    )
+
+
+@contextlib.contextmanager
+def writing_stream(location: Location, n_bytes: int) -> Iterator[BinaryIO]:
+    """Give an open file of about `n_bytes` to write to; it becomes `location` when the block ends well, else nothing.
+
+    An object is uploaded while it is written, and needs no room on a local disk. Memory: `PART_BYTES` twice. (Uploads
+    of a process that was killed stay with the store until its rule for incomplete uploads ends them.)
+    """
+    if location.is_local:
+        with location.writing() as path, open(path, "wb", buffering=LOCAL_PIECE) as local:
+            yield local
+        return
+    with location.errors("write"):
+        file: Any = location.fs.open(location.url, "wb", block_size=max(PART_BYTES, -(-n_bytes // MOST_PARTS)))
+        try:
+            yield file
+        except BaseException:
+            file.discard()
+            file.closed = True  # or it would be committed when it is collected
+            raise
+        file.close()
+
+
+def write_chunks(location: Location, batches: Iterable[pa.RecordBatch]) -> list[int]:
+    """Write batches one after the other into one file, each as an Arrow stream of its own that a range of bytes holds.
+
+    (Of an Arrow file, an object store would be asked for the footer each time, and for what lies behind the batch.)
+
+    Returns:
+        Where each batch ends; a batch without rows takes no bytes.
+    """
+    ends = []
+    with location.writing() as path, Path(path).open("wb") as file:
+        for batch in batches:
+            if len(batch):
+                with pa.ipc.new_stream(file, batch.schema) as writer:
+                    writer.write_batch(batch)
+            ends.append(file.tell())
+            del batch  # before the next one is made
+    return ends
+
+
+def read_chunk(location: Location, start: int, end: int) -> pa.RecordBatch:
+    """Read one batch that `write_chunks` wrote, by its range of bytes."""
+    with pa.ipc.open_stream(pa.py_buffer(location.read_bytes(start, end))) as reader:
+        return reader.read_next_batch()

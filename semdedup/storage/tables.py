@@ -1,0 +1,156 @@
+"""Parquet and Arrow files: reading ranges of rows, writing whole files."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from semdedup.errors import BadFileError, ParameterError, SemdedupError
+from semdedup.storage.location import Location
+
+LOW_INFORMATION = "low_information"
+"""Column that marks the clips that show nothing: black, or flat."""
+
+RECOMMENDED_EPS = b"semdedup.recommended_eps"
+"""Key in the metadata of a Parquet schema: the eps that goes with its embeddings."""
+
+EMBEDDER = b"semdedup.embedder"
+"""Key in there: the name of the embedder."""
+
+BATCH_BYTES, ROWS_PER_BATCH = 4 << 20, 1 << 12
+"""Most bytes of a Parquet file, uncompressed, and most rows that are decoded at a time."""
+
+DECODING_BYTES = 8 * BATCH_BYTES
+"""Memory that this takes: measured five times the batch, for lists, and 7 MiB. Larger batches were not faster."""
+
+CORRUPT = (OSError, ValueError, pa.ArrowException)
+"""What PyArrow raises for files that are damaged or were made to harm; UnicodeDecodeError is a ValueError."""
+
+
+@contextlib.contextmanager
+def open_parquet(location: Location, read_kwargs: Mapping[str, Any] | None = None) -> Iterator[pq.ParquetFile]:
+    """Open a Parquet file; whatever goes wrong with it inside the block becomes a `BadFileError` that names it.
+
+    Local files are decoded page by page, so that memory is bounded by the rows asked for and not by the row group.
+    """
+    kwargs: dict[str, Any] = {"page_checksum_verification": True, **(read_kwargs or {})}
+    if location.is_local:
+        kwargs = {"buffer_size": 1 << 20, "pre_buffer": False, **kwargs}
+    else:
+        kwargs = {"pre_buffer": True, **kwargs}
+    try:
+        with contextlib.ExitStack() as stack:
+            source = location.url if location.is_local else stack.enter_context(location.open())
+            yield stack.enter_context(pq.ParquetFile(source, **kwargs))
+    except CORRUPT as error:
+        if isinstance(error, SemdedupError):  # a ParameterError is a ValueError
+            raise
+        raise BadFileError(f"the file {location} cannot be read as Parquet: {_first_line(error)}") from error
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error) or type(error).__name__).splitlines()[0][:300]
+
+
+def iter_rows(
+    file: pq.ParquetFile, columns: Sequence[str], start: int = 0, stop: int | None = None
+) -> Iterator[pa.Table]:
+    """Rows [start, stop) of an open file, in tables of at most `ROWS_PER_BATCH` rows. Memory: `DECODING_BYTES`."""
+    stop = file.metadata.num_rows if stop is None else stop
+    groups: list[int] = []
+    first = position = 0
+    for group in range(file.metadata.num_row_groups):
+        last = first + file.metadata.row_group(group).num_rows
+        if first < stop and last > start:
+            position = position if groups else first
+            groups.append(group)
+        first = last
+    n_bytes = sum(file.metadata.row_group(group).total_byte_size for group in groups)
+    n_rows = sum(file.metadata.row_group(group).num_rows for group in groups)
+    most = max(1, min(ROWS_PER_BATCH, BATCH_BYTES * n_rows // max(1, n_bytes)))
+    for batch in file.iter_batches(batch_size=most, row_groups=groups, columns=list(columns), use_threads=False):
+        low, high = max(start - position, 0), min(stop - position, len(batch))
+        if low < high:
+            yield pa.Table.from_batches([batch.slice(low, high - low)])
+        position += len(batch)
+        if position >= stop:
+            return
+    if start < stop:  # a damaged footer
+        raise ValueError(f"rows up to {stop:,} were to be read, but there are {position:,}")
+
+
+def read_table(location: Location, columns: Sequence[str] | None = None) -> pa.Table:
+    """Read a whole Parquet file, or some of its columns; columns that it does not have are left out."""
+    with open_parquet(location) as file:
+        names = file.schema_arrow.names
+        wanted = names if columns is None else [name for name in columns if name in names]
+        return file.read(columns=wanted, use_threads=False)
+
+
+def write_table(location: Location, table: pa.Table, write_kwargs: Mapping[str, Any] | None = None) -> None:
+    """Write one Parquet file, whole or not at all.
+
+    Embeddings do not compress and get neither dictionary nor statistics; everything else is compressed with Zstandard.
+    Options of `pyarrow.parquet.write_table` given by the user win. No pandas metadata is written: readers that do not
+    know an Arrow type named there would fail.
+    """
+    with location.writing() as path:
+        pq.write_table(table.replace_schema_metadata(None), path, **_parquet_options(table.schema, write_kwargs))
+
+
+def write_batches(
+    location: Location, schema: pa.Schema, tables: Iterable[pa.Table], write_kwargs: Mapping[str, Any] | None = None
+) -> None:
+    """Write one Parquet file from tables that come one after the other; only one of them is in memory at a time."""
+    with location.writing() as path, pq.ParquetWriter(path, schema, **_parquet_options(schema, write_kwargs)) as writer:
+        for table in tables:
+            writer.write_table(table.cast(schema))
+            del table  # before the next one is made
+
+
+def _parquet_options(schema: pa.Schema, write_kwargs: Mapping[str, Any] | None) -> dict[str, Any]:
+    flat = [field.name for field in schema if not pa.types.is_nested(field.type)]
+    defaults = {
+        "compression": dict.fromkeys(flat, "ZSTD"),
+        "use_dictionary": [name for name in flat if name not in ("id", "max_id")],
+        "write_statistics": flat,
+        "write_page_checksum": True,
+    }
+    return {**defaults, **(write_kwargs or {})}
+
+
+def write_arrow(location: Location, schema: pa.Schema, batches: Iterable[pa.RecordBatch]) -> None:
+    """Write an Arrow IPC file of these batches, whole or not at all; one batch is in memory at a time."""
+    with location.writing() as path, pa.OSFile(str(path), "wb") as sink, pa.ipc.new_file(sink, schema) as writer:
+        for batch in batches:
+            writer.write_batch(batch)
+            del batch  # before the next one is made
+
+
+def read_arrow_batch(location: Location, index: int) -> pa.RecordBatch:
+    """Read one batch of an Arrow IPC file by position, and nothing else of the file but its footer.
+
+    The file is read, not mapped: Dask counts mapped pages as memory of the worker.
+    """
+    with contextlib.ExitStack() as stack:
+        opened = pa.OSFile(location.url, "rb") if location.is_local else location.open()
+        source = stack.enter_context(opened)
+        return pa.ipc.open_file(source).get_batch(index)
+
+
+def embedding_column(rows: np.ndarray) -> pa.ListArray:
+    """A ``list<float>`` column of the rows of an (n, d) float32 array, without a copy.
+
+    Raises:
+        ParameterError: for more than 2**31 - 1 elements, which one Arrow list array cannot hold.
+    """
+    n, dim = rows.shape
+    if n * dim >= 2**31:
+        raise ParameterError(f"{n} rows of {dim} elements do not fit into one Arrow list array; write them in parts")
+    offsets = pa.array(np.arange(0, (n + 1) * dim, dim, dtype=np.int32) if dim else np.zeros(n + 1, np.int32))
+    return pa.ListArray.from_arrays(offsets, pa.array(np.ascontiguousarray(rows).reshape(-1)))
