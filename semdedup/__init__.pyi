@@ -1,7 +1,9 @@
 """What `semdedup` offers, and where it lives. `__init__.py` imports it from here, when it is first asked for."""
 
 from .compute.session import ClusterOptions
+from .dedup.cluster.stage import KMeansStage
 from .dedup.compare.ranking import RankingStrategy
+from .dedup.compare.stage import PairwiseStage
 from .dedup.kernels.best_match import max_similarity
 from .dedup.leaks.run import CrossStage
 from .dedup.leaks.search import LeakResult, find_leaks
@@ -9,8 +11,8 @@ from .dedup.pipeline import Pipeline, StageResult
 from .dedup.results.frames import read_clusters, read_duplicates, read_embeddings, read_scores
 from .dedup.results.result import DedupResult, load
 from .dedup.results.scores import Explanation, Group, Pair
-from .dedup.stages import IdentifyDuplicatesStage, KMeansStage, PairwiseStage
 from .dedup.threshold.extract import Extraction, extract
+from .dedup.threshold.stage import IdentifyDuplicatesStage
 from .dedup.workflow import SemanticDeduplicationWorkflow
 from .errors import (
     BadFileError,

@@ -9,7 +9,9 @@ from typing import Any
 import distributed
 
 from semdedup.compute.session import ClusterOptions
+from semdedup.dedup.cluster.stage import KMeansStage
 from semdedup.dedup.compare.ranking import RankingStrategy
+from semdedup.dedup.compare.stage import PairwiseStage, ranking_of
 from semdedup.dedup.input.files import OUR_COLUMNS
 from semdedup.dedup.names import (
     CENTROIDS,
@@ -25,8 +27,8 @@ from semdedup.dedup.names import (
 from semdedup.dedup.pipeline import Pipeline, StageResult
 from semdedup.dedup.results.result import DedupResult
 from semdedup.dedup.results.scores import Scores
-from semdedup.dedup.stages import IdentifyDuplicatesStage, KMeansStage, PairwiseStage, ranking_of
 from semdedup.dedup.threshold.rule import check_eps
+from semdedup.dedup.threshold.stage import IdentifyDuplicatesStage
 from semdedup.errors import IntegrityError
 from semdedup.runs.record import FILE_NAME, Manifest
 from semdedup.storage.location import Location, Paths, storage_options_of

@@ -18,8 +18,8 @@ from semdedup.dedup.names import IDENTIFY, PAIRWISE, QUARANTINE, WORKFLOW, below
 from semdedup.dedup.pipeline import Pipeline
 from semdedup.dedup.results.scores import Pair, Scores
 from semdedup.dedup.results.tallies import Nearest
-from semdedup.dedup.stages import IdentifyDuplicatesStage
 from semdedup.dedup.threshold.rule import duplicate_mask
+from semdedup.dedup.threshold.stage import IdentifyDuplicatesStage
 from semdedup.display import Shown
 from semdedup.runs.record import FILE_NAME
 from semdedup.storage.location import Location, Paths

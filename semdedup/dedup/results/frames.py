@@ -11,7 +11,7 @@ import pyarrow as pa
 from semdedup.arrays import Backend
 from semdedup.dedup.input.files import EXTENSIONS, find_files
 from semdedup.dedup.names import CLUSTER_FOLDER, find_table
-from semdedup.dedup.stages import find_scores
+from semdedup.dedup.results.find import find_scores
 from semdedup.errors import ParameterError
 from semdedup.storage.location import FileInfo, Location, Paths, locations_of
 from semdedup.storage.tables import open_parquet, read_table

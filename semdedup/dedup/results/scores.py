@@ -13,8 +13,8 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from semdedup.dedup.names import SCORES_FILE, find_table
+from semdedup.dedup.results.find import find_scores
 from semdedup.dedup.results.tallies import CountAt, Histogram, Nearest, Tally
-from semdedup.dedup.stages import find_scores
 from semdedup.dedup.threshold.rule import ROWS_AT_A_TIME, SCORE, check_eps, duplicate_mask
 from semdedup.errors import InputError, ParameterError
 from semdedup.storage.location import FileInfo, Location

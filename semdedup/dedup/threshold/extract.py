@@ -12,7 +12,7 @@ from semdedup.compute.session import ClusterOptions
 from semdedup.dedup.names import WORKFLOW, summary_name
 from semdedup.dedup.pipeline import Pipeline
 from semdedup.dedup.results.result import load
-from semdedup.dedup.stages import IdentifyDuplicatesStage
+from semdedup.dedup.threshold.stage import IdentifyDuplicatesStage
 from semdedup.display import Shown
 from semdedup.errors import ParameterError
 
