@@ -22,7 +22,12 @@ class DuplicateIdError(InputError):
 
 
 class StorageError(SemdedupError):
-    """A path cannot be read or written: permissions, credentials, a full disk, a bucket that is not there."""
+    """A path cannot be read or written: permissions, credentials, a full disk, a bucket that is not there.
+
+    `passing` tells whether the same operation may succeed later: it was tried several times already.
+    """
+
+    passing = False
 
 
 class OutputConflictError(SemdedupError):

@@ -1,52 +1,99 @@
-"""Tasks that are not done again: each leaves its result as a small JSON file, which a later run finds."""
+"""What the tasks of a run have done: each leaves its result and the files that it wrote as a small JSON file.
+
+Entries have keys of their own, so that a plan may grow. An entry counts only while the files that it names are there in
+their size: after a power cut a journal may have outlived them.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+import json
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
 from typing import Any
 
-from semdedup.compute.session import Session
+from semdedup.errors import OutputConflictError
+from semdedup.storage.faults import with_retries
 from semdedup.storage.location import Location
+from semdedup.storage.written import Written, collecting
+
+ENDING = ".json"
 
 
-def run_journaled(
-    session: Session,
-    name: str,
-    function: Callable[[Any], dict[str, Any]],
-    items: Sequence[Any],
-    folder: Location,
-    *,
-    unit: str,
-) -> Iterator[tuple[int, dict[str, Any]]]:
-    """Call ``function(item)`` on the workers for the items that no earlier run has done.
+@dataclass(frozen=True)
+class Entry:
+    """What one task has done.
 
-    A result counts once its JSON file stands in `folder`; a function writes its own files before it returns, so that
-    a task killed in the middle is simply done again. Being done twice must do no harm.
-
-    Yields:
-        (position, result) for every item, those of earlier runs first.
+    Attributes:
+        key: of its job.
+        result: what its function gave back, as JSON values.
+        written: files that it finished below the root, by their relative names.
     """
-    earlier = dict(read_journal(folder))
-    yield from sorted(earlier.items())
-    missing = [position for position in range(len(items)) if position not in earlier]
-    if earlier:
-        session.reporter.say(f"{name}: {len(earlier)} of {len(items)} {unit} were done by an earlier run")
-    if missing:
-        jobs = [(function, items[position], folder / f"{position}.json") for position in missing]
-        for index, result in session.run(name, _do_and_note, jobs, unit=unit):
-            yield missing[index], result
+
+    key: str
+    result: Any
+    written: Mapping[str, Written]
 
 
-def read_journal(folder: Location) -> Iterator[tuple[int, dict[str, Any]]]:
-    """Results that stand in a folder: (position, result)."""
-    for file in folder.files():
-        entry = folder.at(file.url)
-        if entry.name.endswith(".json"):
-            yield int(entry.name.removesuffix(".json")), entry.read_json()
+@dataclass(frozen=True)
+class Job:
+    """A call that leaves an entry in a journal. Being done twice must do no harm."""
+
+    function: Callable[[Any], Any]
+    item: Any
+    root: Location
+    place: Location
+
+    def __call__(self) -> tuple[Any, dict[str, Written]]:
+        """Call the function on a worker, again where a fault of storage may pass, and note what it did."""
+        return with_retries(self._once)
+
+    def _once(self) -> tuple[Any, dict[str, Written]]:
+        with collecting(self.root.url) as written:
+            result = self.function(self.item)
+        self.place.write_json({"result": result, "written": written})
+        return result, written
 
 
-def _do_and_note(job: tuple[Callable[[Any], dict[str, Any]], Any, Location]) -> dict[str, Any]:
-    function, item, note = job
-    result = function(item)
-    note.write_json(result)
-    return result
+def run_job(job: Job) -> tuple[Any, dict[str, Written]]:
+    """Call a job; a function of this module, for it travels to the workers."""
+    return job()
+
+
+def read_journal(root: Location, folder: Location) -> Iterator[Entry]:
+    """The entries in a folder that count, one after the other.
+
+    Cost: a listing of the folders that they name files in; entries are read side by side and not kept.
+    """
+    sizes = _Sizes(root)
+    files = [file for file in folder.files() if file.url.endswith(ENDING) and file.n_bytes]
+    for file, content in folder.read_all(files):
+        entry = _entry(file.url[len(folder.url) + 1 : -len(ENDING)], content)
+        if entry is not None and all(sizes.of(name) == written.n_bytes for name, written in entry.written.items()):
+            yield entry
+
+
+def _entry(key: str, content: bytes) -> Entry | None:
+    try:
+        value = json.loads(content)
+        return Entry(key, value["result"], {name: Written(*each) for name, each in value["written"].items()})
+    except (ValueError, KeyError, TypeError, AttributeError):
+        return None  # cut off by a power cut, or of an earlier version: it is done again
+
+
+class _Sizes:
+    """Sizes of the files below a root, each folder listed once, when first asked for."""
+
+    def __init__(self, root: Location) -> None:
+        self._root = root
+        self._found: dict[str, dict[str, int]] = {}
+
+    def of(self, name: str) -> int | None:
+        try:
+            place = self._root.below(name)
+        except OutputConflictError:
+            return None
+        folder, _, last = name.rpartition("/")
+        if folder not in self._found:
+            parent = place.parent
+            self._found[folder] = parent.sizes() if parent.is_dir() else {}
+        return self._found[folder].get(last)

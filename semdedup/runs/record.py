@@ -1,38 +1,35 @@
-"""The manifest: what was written, by which step, from what; and the rules of commit, resume and refusal.
+"""The record of a folder, ``_manifest.json``: what was written, by which step, from what.
 
 A step is *begun* (its parameters and input are on record, its files under temporary names) and then *committed* (its
-files are in place and listed). The same parameters and input go on with a step that was begun, and find one that was
-committed; others are refused. A step that is being deleted is on record as *clearing*.
+files are in place, listed with size and checksum). A step that is being deleted is *clearing*. The same parameters and
+input go on with a step that was begun, and find one that was committed; others are refused.
 """
 
 from __future__ import annotations
 
-import contextlib
-import hashlib
 import json
 import platform
+import posixpath
 import re
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping
 from functools import cache
 from importlib.metadata import version
 from typing import Any
 
-from semdedup.errors import InputError, OutputConflictError, ParameterError
+import xxhash
+
+from semdedup.errors import OutputConflictError
+from semdedup.runs.owner import check_owner
 from semdedup.storage.location import FileInfo, Location
+from semdedup.storage.written import Written, checksum_of
 
 FILE_NAME = "_manifest.json"
 SCRATCH = "_scratch"
 SCRATCH_NAME = re.compile(r"[a-z]+-[0-9a-f]{8}")
-"""Name of the folder in there that one run of one step works in."""
+"""Name of the folder in there that one run of one step works in: the step, and the token of the run."""
 
-FORMAT = 1
-
-
-def fingerprint(files: Iterable[FileInfo]) -> dict[str, Any]:
-    """What identifies an input: how many files and bytes, and a digest of their paths, sizes and stamps."""
-    listed = sorted((file.url, file.n_bytes, file.stamp) for file in files)
-    digest = hashlib.sha256(json.dumps(listed).encode()).hexdigest()
-    return {"files": len(listed), "bytes": sum(n for _, n, _ in listed), "digest": digest}
+FORMAT = 2
+STATUSES = ("begun", "committed", "clearing")
 
 
 @cache
@@ -42,43 +39,70 @@ def versions() -> dict[str, str]:
     return {"python": platform.python_version(), **{name: version(name) for name in packages}}
 
 
-class Manifest:
+class Record:
     """The ``_manifest.json`` of one folder.
 
-    >>> manifest = Manifest(Location.of("out"))
-    >>> manifest.committed("pairwise")                   # its record, or None
+    Args:
+        root: the folder.
+        token: of the run that owns the folder; each change of the file is made only while it does. None: the folder is
+            changed by nobody else (a test), or only read.
+
+    Raises:
+        OutputConflictError: the file is damaged, of a later version, or names files outside of the folder.
+
+    >>> record = Record(Location.of("out"))
+    >>> record.committed("pairwise")                     # what is known of the step, or None
     """
 
-    def __init__(self, root: Location) -> None:
-        self.root = root
+    def __init__(self, root: Location, token: str | None = None) -> None:
+        self.root, self.token = root, token
         self.location = root / FILE_NAME
         self.steps: dict[str, dict[str, Any]] = {}
         self.cache: dict[str, Any] = {}
+        self.old: dict[str, dict[str, Any]] = {}
         if self.location.exists():
-            try:
-                content = self.location.read_json()
-                found = content.get("format")
-            except (ValueError, AttributeError) as error:
-                raise OutputConflictError(
-                    f"{self.location} is no manifest of semdedup; move it away, or choose another output path"
-                ) from error
-            if found != FORMAT:
-                raise OutputConflictError(
-                    f"{self.location} has format {found!r}; this version of semdedup reads {FORMAT}"
-                )
-            self.steps, self.cache = content["steps"], content.get("cache", {})
+            self._read()
+
+    def _read(self) -> None:
+        try:
+            content = json.loads(self.location.read_bytes())
+            found = content["format"]
+            if found == 1:
+                self.old = {name: _validated_old(self.root, step) for name, step in content["steps"].items()}
+            elif found == FORMAT:
+                self.steps = {name: _validated(self.root, step) for name, step in content["steps"].items()}
+                self.cache = _validated_cache(self.root, content.get("cache", {}))
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
+            raise OutputConflictError(
+                f"{self.location} is damaged, or is no record of semdedup ({type(error).__name__}: {error}). Nothing was "
+                f"changed. Choose another output path, or move the folder {self.root} away as a whole."
+            ) from error
+        if found not in (1, FORMAT):
+            raise OutputConflictError(
+                f"{self.location} has format {found!r}; this version of semdedup reads {FORMAT}. Choose another output "
+                "path, or update semdedup."
+            )
 
     def committed(self, step: str) -> dict[str, Any] | None:
-        """Record of a step that is complete, else None."""
-        record = self.steps.get(step)
-        return record if record and record["status"] == "committed" else None
+        """What is known of a step that is complete, else None."""
+        found = self.steps.get(step)
+        return found if found and found["status"] == "committed" else None
 
     @property
     def files(self) -> set[str]:
         """Every file on record, relative to the root."""
-        return {name for record in self.steps.values() for name in record.get("files", ())} | set(
-            self.cache.get("copies", ())
-        )
+        steps = [*self.steps.values(), *self.old.values()]
+        return {name for step in steps for name in step.get("files", ())} | set(self.cache.get("copies", ()))
+
+    def changed(self, step: str, verify: bool = False) -> list[str]:
+        """What is wrong with the files of a committed step, a line each: missing, or of another size.
+
+        Args:
+            step: its name.
+            verify: read them, and compare checksums too.
+        """
+        files: Mapping[str, Written] = (self.committed(step) or {}).get("files", {})
+        return changed_files(self.root, files, verify)
 
     def check(
         self, step: str, parameters: Mapping[str, Any], source: Mapping[str, Any] | None = None, hint: str = ""
@@ -88,17 +112,23 @@ class Manifest:
         Raises:
             OutputConflictError: with every difference.
         """
-        record = self.steps.get(step)
-        if record is None:
+        if step in self.old:
+            raise OutputConflictError(
+                f"{self.root} holds results that semdedup 0.1 made, without sizes and checksums. They can be read "
+                "(report, extract, shard); a run does not go on with them: clear_output=True (--overwrite) makes them "
+                "anew, or choose another output path."
+            )
+        found = self.steps.get(step)
+        if found is None:
             return
-        before, now = dict(record["parameters"]), json.loads(json.dumps(parameters))
+        before, now = dict(found["parameters"]), json.loads(json.dumps(parameters))
         differences = [
             f"  {name}: {before.get(name)!r} there, {now.get(name)!r} now"
             for name in sorted(before.keys() | now.keys())
             if before.get(name) != now.get(name)
         ]
-        if source is not None and record["input"] != source:
-            then = record["input"]
+        if source is not None and found["input"] != source:
+            then = found["input"]
             differences.append(
                 f"  input: {then['files']} files of {then['bytes']:,} bytes there, {source['files']} files of "
                 f"{source['bytes']:,} bytes now" + ", changed since" * (then["files"] == source["files"])
@@ -111,171 +141,250 @@ class Manifest:
                 "(--overwrite)." + (f" {hint}" if hint else "")
             )
 
-    def begin(
-        self, step: str, parameters: Mapping[str, Any], source: Mapping[str, Any], temporary: Sequence[str]
-    ) -> None:
-        """Put a step on record before its first file is written; `temporary` are the folders that it works in.
+    def update(self, step: str, **changes: Any) -> None:
+        """Change what is known of a step, or put it on record; None takes an entry away."""
+        entry = {**self.steps.get(step, {}), **changes}
+        self.write({**self.steps, step: {name: value for name, value in entry.items() if value is not None}})
 
-        They must have names of their own each time: tasks of a run that was killed may outlive it, and what they still
-        write must not get into a later run. On a step that was begun already, this changes nothing. What is left of one
-        that a run was deleting when it was killed goes first.
-        """
-        if step in self.steps and self.steps[step]["status"] == "clearing":
-            self.clear([step])
-        if step not in self.steps:
-            record = {
-                "status": "begun",
-                "parameters": dict(parameters),
-                "input": dict(source),
-                "temporary": list(temporary),
-                "made_folders": len(self.root.absent_folders()),
-            }
-            self._write({**self.steps, step: record})
-
-    def reopen(
-        self, step: str, parameters: Mapping[str, Any], source: Mapping[str, Any], temporary: Sequence[str]
-    ) -> None:
-        """Put a step that is complete back to begun, because more is to come; its files and facts stay on record.
+    def write(self, steps: Mapping[str, Mapping[str, Any]]) -> None:
+        """Replace the file, forced to disk; the file goes with the last step.
 
         Raises:
-            ValueError: the step is not complete.
+            OutputConflictError: another run owns the folder now.
         """
-        if not self.committed(step):
-            raise ValueError(f"the step {step!r} of {self.root} is not complete")
-        begun = {"status": "begun", "parameters": dict(parameters), "input": dict(source), "temporary": list(temporary)}
-        self._write({**self.steps, step: {**self.steps[step], **begun}})
+        if self.token is not None:
+            check_owner(self.root, self.token)
+        content = {"format": FORMAT, "steps": steps, **({"cache": self.cache} if self.cache else {})}
+        if steps or self.cache:
+            self.location.write_json(content)
+            self.location.force()
+        else:
+            self.location.remove()
+        self.steps = {name: _with_written(dict(step)) for name, step in json.loads(json.dumps(steps)).items()}
 
-    def scratch(self, step: str) -> Location:
-        """The folder that a step works in until it is committed."""
-        return self.root / self.steps[step]["temporary"][0]
+    @property
+    def every_step(self) -> Mapping[str, Mapping[str, Any]]:
+        """All steps that a result is made of, those below another root too."""
+        return {**self.cache.get("steps", {}), **self.steps}
+
+    def include(self, other: Record, copies: Collection[str]) -> None:
+        """Put on record the steps whose results lie below another root, and the files of theirs that are copied here.
+
+        Copies that were on record before and are not any more are deleted.
+        """
+        steps = {name: _without_files(step) for name, step in other.steps.items() if name not in self.steps}
+        told = {"root": relative_path(other.root, self.root), "steps": steps, "copies": sorted(copies)}
+        if told != self.cache:
+            for name in set(self.cache.get("copies", ())) - set(copies):
+                self.root.below(name).remove()
+            self.cache = told
+            self.write(self.steps)
+
+    @property
+    def cache_root(self) -> Location | None:
+        """The other root that `include` was given."""
+        return None if "root" not in self.cache else resolve_path(self.cache["root"], self.root)
+
+    def clear(self, steps: Collection[str], written: Mapping[str, re.Pattern[str]]) -> None:
+        """Delete what these steps wrote, file by file, and their scratch folders; the record with its last step.
+
+        Nothing else is touched: no other step, no file that the step cannot have written, and a folder only where it is
+        empty afterwards. What is known of steps below another root, and the copies of their files, go with the first
+        of these steps.
+
+        Args:
+            steps: their names.
+            written: for each step, what the names of its files look like.
+
+        Raises:
+            OutputConflictError: the record names a file that its step does not write. Nothing was deleted.
+        """
+        known = {**self.old, **self.steps}
+        cleared = {name: step for name, step in known.items() if name in steps}
+        kept = {name: step for name, step in self.steps.items() if name not in steps}
+        elsewhere = self.cache.get("steps", {})
+        with_cache = bool(self.cache) and (not elsewhere or any(name in steps for name in elsewhere))
+        if not cleared and not with_cache:
+            return
+        if self.old and self.old.keys() - set(steps):
+            raise OutputConflictError(
+                f"{self.root} holds several steps that semdedup 0.1 made; make all of them anew together, with the "
+                "command that made them and --overwrite, or choose another output path."
+            )
+        files = {file for step in cleared.values() for file in step.get("files", ())}
+        _check_names(self.root, cleared, written)
+        self.old = {}
+        # From here to the end a run may be killed: none of these steps must pass for complete.
+        self.write({**kept, **{name: {**step, "status": "clearing"} for name, step in cleared.items()}})
+        for step in cleared.values():
+            for name in step.get("temporary", ()):
+                self.root.below(name).remove_tree()
+        (self.root / SCRATCH).remove_if_empty()
+        if with_cache:
+            files |= set(self.cache["copies"])
+            self.cache = {}
+        delete_files(self.root, files)
+        self.write(kept)
 
     def remove_strays(self) -> None:
-        """Delete what killed runs left: scratch folders that are off the record, and a manifest half written."""
+        """Delete what killed runs left: scratch folders that are off the record, and files half written."""
         self.root.remove_unfinished()
-        begun = [record for record in self.steps.values() if record["status"] == "begun"]
-        wanted = {folder for record in begun for folder in record["temporary"]}
+        wanted = {name for step in self.steps.values() for name in (step.get("temporary") or ())}
         scratch = self.root / SCRATCH
-        there = {file.url[len(scratch.url) + 1 :].split("/")[0] for file in scratch.files()}
-        for name in there:
+        names = scratch.folder_names() if scratch.is_dir() else []
+        for name in names:
             if SCRATCH_NAME.fullmatch(name) and f"{SCRATCH}/{name}" not in wanted:
                 (scratch / name).remove_tree()
         scratch.remove_if_empty()
 
-    @contextlib.contextmanager
-    def refusing(self, step: str) -> Iterator[None]:
-        """While a step still checks its input: a refusal takes back everything, as if the step had not begun.
 
-        The corrected command then finds nothing in its way. A step that was reopened stays begun, with its files.
-        """
-        try:
-            yield
-        except (InputError, ParameterError):
-            record = self.steps.get(step)
-            if record is not None and record["status"] == "begun" and "facts" not in record:
-                for name in record["temporary"]:
-                    (self.root / name).remove_tree()
-                (self.root / SCRATCH).remove_if_empty()
-                self._write({name: other for name, other in self.steps.items() if name != step})
-                if not self.steps and not self.cache:
-                    self.location.remove()
-                    folder = self.root
-                    for _ in range(record.get("made_folders", 0)):
-                        folder.remove_if_empty()
-                        folder = folder.parent
-            raise
+def _with_written(step: dict[str, Any]) -> dict[str, Any]:
+    """An entry as it is read from JSON, with `Written` for each file."""
+    if "files" in step:
+        step["files"] = {name: Written(*value) for name, value in step["files"].items()}
+    return step
 
-    def announce(self, step: str, files: Sequence[str]) -> None:
-        """Put on record which files are about to be put in place: `clear` finds them wherever a run is killed."""
-        self._write({**self.steps, step: {**self.steps[step], "files": sorted(files)}})
 
-    def commit(self, step: str, files: Sequence[str], facts: Mapping[str, Any]) -> None:
-        """Put on record that a step is complete: its files, relative to the root, and its facts."""
-        record = {**self.steps[step], "status": "committed", "files": sorted(files), "facts": dict(facts)}
-        self._write({**self.steps, step: {**record, "versions": versions()}})
+def _without_files(step: Mapping[str, Any]) -> dict[str, Any]:
+    """What is told of a step elsewhere: everything but the list of its files, which is there."""
+    return {name: value for name, value in step.items() if name not in ("files", "temporary")}
 
-    @property
-    def every_step(self) -> Mapping[str, Mapping[str, Any]]:
-        """Records of all steps that a result is made of, those below another root too."""
-        return {**self.cache.get("steps", {}), **self.steps}
 
-    def note_seconds(self, step: str, seconds: float) -> None:
-        """Put on record how long the run took that completed a step. One that was resumed took longer in all."""
-        self._write({**self.steps, step: {**self.steps[step], "seconds": round(seconds, 3)}})
+def _validated(root: Location, step: Any) -> dict[str, Any]:
+    """An entry of a record, after checking everything that is acted on later."""
+    if step["status"] not in STATUSES:
+        raise ValueError(f"status {step['status']!r}")
+    for name, kind in {"parameters": dict, "input": dict, "temporary": list, "made_folders": int}.items():
+        if name in step and not isinstance(step[name], kind):
+            raise TypeError(f"{name} is {step[name]!r}")
+    for name in step.get("temporary", ()):
+        folder, _, rest = str(root.below(name).url[len(root.url.rstrip("/")) + 1 :]).partition("/")
+        if folder != SCRATCH or not SCRATCH_NAME.fullmatch(rest):
+            raise ValueError(f"{name!r} is no scratch folder")
+    for name, value in step.get("files", {}).items():
+        root.below(name)
+        if not isinstance(value[0], int) or not isinstance(value[1], str):
+            raise TypeError(f"{name}: {value!r}")
+    return _with_written({"parameters": {}, "input": {"files": 0, "bytes": 0, "digest": ""}, **step})
 
-    def complete(
-        self, step: str, moves: Sequence[tuple[Location, str]], files: Sequence[str], facts: Mapping[str, Any]
-    ) -> None:
-        """Put the finished files of a step in place and commit it; its scratch folder goes.
 
-        Called again after it was interrupted, it moves what is left.
+def _validated_old(root: Location, step: Any) -> dict[str, Any]:
+    """An entry of format 1: files without size, any number of scratch folders."""
+    return {
+        "status": step["status"],
+        "parameters": dict(step["parameters"]),
+        "facts": dict(step.get("facts", {})),
+        "temporary": [name for name in step.get("temporary", ()) if root.below(name)],
+        "files": {name: Written(-1, "") for name in step.get("files", ()) if root.below(name)},
+    }
 
-        Args:
-            step: name of the step, which was begun.
-            moves: where files were made, and the folder below the root that they go to, empty for the root itself.
-            files: all that the step wrote, relative to the root.
-            facts: what is to be known of the step.
-        """
-        scratch = self.scratch(step)
-        self.announce(step, files)
-        for made, folder in moves:
-            made.move_into(self.root / folder if folder else self.root)
-        self.commit(step, files, facts)
-        scratch.remove_tree()
-        scratch.parent.remove_if_empty()
 
-    def include(self, cache: Manifest, copies: Sequence[str]) -> None:
-        """Tell of the steps whose results lie below another root, and of the files of theirs that are copied here.
+def _validated_cache(root: Location, cache: Any) -> dict[str, Any]:
+    for name in cache.get("copies", ()):
+        root.below(name)
+    return dict(cache)
 
-        Copies that were told of before and are not any more are deleted.
-        """
-        steps = {name: record for name, record in cache.steps.items() if name not in self.steps}
-        told = {"root": str(cache.root), "steps": steps, "copies": sorted(copies)}
-        if told != self.cache:
-            for name in set(self.cache.get("copies", ())) - set(copies):
-                (self.root / name).remove()
-            self.cache = told
-            self._write(self.steps)
 
-    def _write(self, steps: dict[str, dict[str, Any]]) -> None:
-        cache = {"cache": self.cache} if self.cache else {}
-        self.location.write_json({"format": FORMAT, "steps": steps, **cache})
-        self.steps = json.loads(json.dumps(steps))
+def _check_names(
+    root: Location, steps: Mapping[str, Mapping[str, Any]], written: Mapping[str, re.Pattern[str]]
+) -> None:
+    for step, entry in steps.items():
+        foreign = [name for name in entry.get("files", ()) if step not in written or not written[step].fullmatch(name)]
+        if foreign:
+            raise OutputConflictError(
+                f"the record in {root} says that the step '{step}' wrote {', '.join(map(repr, foreign[:3]))}, which it "
+                "cannot have. Nothing was deleted. Choose another output path, or move the folder away as a whole."
+            )
 
-    def doom(self, step: str) -> None:
-        """Put on record that a step is being deleted: wherever that is interrupted, it does not pass for complete."""
-        self._write({**self.steps, step: {**self.steps[step], "status": "clearing"}})
 
-    def clear(self, steps: Collection[str]) -> None:
-        """Delete what these steps wrote, file by file, and their temporary folders; the manifest with its last step.
+def delete_files(root: Location, names: Iterable[str]) -> None:
+    """Delete files of a folder by their relative names, and the folders that are empty afterwards."""
+    found = sorted(set(names))
+    root.remove_files([root.below(name) for name in found])
+    folders = {"/".join(name.split("/")[:depth]) for name in found for depth in range(1, name.count("/") + 1)}
+    for folder in sorted(folders, key=len, reverse=True):
+        (root / folder).remove_if_empty()
 
-        Nothing else is touched: no other step, and a folder only where it is empty afterwards. What is told of steps
-        below another root, and the copies of their files, go with the first of these steps.
-        """
-        cleared = {name: record for name, record in self.steps.items() if name in steps}
-        kept = {name: record for name, record in self.steps.items() if name not in steps}
-        told = self.cache.get("steps", {})
-        with_cache = bool(self.cache) and (not told or any(name in steps for name in told))
-        if not cleared and not with_cache:
-            return
-        # From here to the end a run may be killed: none of these steps must pass for complete.
-        self._write({**kept, **{name: {**record, "status": "clearing"} for name, record in cleared.items()}})
-        for record in cleared.values():
-            for folder in record["temporary"]:
-                (self.root / folder).remove_tree()
-        (self.root / SCRATCH).remove_if_empty()
-        files = {name for record in cleared.values() for name in record.get("files", ())}
-        if with_cache:
-            files |= set(self.cache["copies"])
-            self.cache = {}
-        folders = set()
-        for file in files:
-            (self.root / file).remove()
-            parts = file.split("/")
-            folders |= {"/".join(parts[:depth]) for depth in range(1, len(parts))}
-        for folder in sorted(folders, key=len, reverse=True):
-            (self.root / folder).remove_if_empty()
-        if kept or self.cache:
-            self._write(kept)
-        else:
-            self.location.remove()
-            self.steps = {}
+
+def changed_files(root: Location, files: Mapping[str, Written], verify: bool = False) -> list[str]:
+    """Files of a record that are missing, or of another size; with `verify` also those of another checksum."""
+    there: dict[str, int] = {}
+    prefix = len(root.url.rstrip("/")) + 1
+    if any("/" not in name for name in files) and root.is_dir():
+        there |= root.sizes()
+    for top in sorted({name.split("/")[0] for name in files if "/" in name}):
+        there |= {file.url[prefix:]: file.n_bytes for file in (root / top).files()}
+    faults = []
+    for name, written in sorted(files.items()):
+        if name not in there:
+            faults.append(f"{name} is missing")
+        elif there[name] != written.n_bytes:
+            faults.append(f"{name} has {there[name]:,} bytes instead of {written.n_bytes:,}")
+        elif verify:
+            with (root / name).open() as file:
+                if checksum_of(file) != written.checksum:
+                    faults.append(f"{name} has another content than was written")
+    return faults
+
+
+def commit_of(files: Mapping[str, Written]) -> str:
+    """What identifies the files of a step, wherever they are."""
+    digest = xxhash.xxh3_128()
+    for name, (n_bytes, checksum) in sorted(files.items()):
+        digest.update(f"{name}\0{n_bytes}\0{checksum}\n".encode())
+    return digest.hexdigest()
+
+
+def relative_path(place: Location, root: Location) -> str:
+    """The path of a place seen from a folder, true where both are moved together; in another store its URL."""
+    here, there = _store_and_path(root), _store_and_path(place)
+    return posixpath.relpath(there[1], here[1]) if here[0] == there[0] else place.url
+
+
+def resolve_path(path: str, root: Location) -> Location:
+    """The reverse of `relative_path`."""
+    if "://" in path:
+        return root.at(path)
+    store, base = _store_and_path(root)
+    return root.at(store + posixpath.normpath(posixpath.join(base, path)))
+
+
+def _store_and_path(place: Location) -> tuple[str, str]:
+    """``s3://bucket`` and the path in it; nothing and the path for local ones."""
+    if place.is_local:
+        return "", place.url
+    protocol, _, rest = place.url.partition("://")
+    bucket, slash, path = rest.partition("/")
+    return f"{protocol}://{bucket}", slash + path
+
+
+def fingerprint(files: Iterable[FileInfo], known: Mapping[str, Written] | None = None) -> dict[str, Any]:
+    """What identifies an input: how many files and bytes, and a digest over every file.
+
+    A file that a record of ours names is known by its checksum, wherever it is and whenever it was copied; any other by
+    its size and stamp. Names are relative to the folder that holds all of them.
+
+    Args:
+        files: as listed.
+        known: what records say of them, by URL.
+    """
+    known = known or {}
+    listed = sorted(files, key=lambda file: file.url)
+    start = len(_common_folder(listed))
+    digest = xxhash.xxh3_128()
+    n_bytes = 0
+    for file in listed:
+        written = known.get(file.url)
+        stamp = written.checksum if written is not None and written.n_bytes == file.n_bytes else file.stamp
+        digest.update(f"{file.url[start:]}\0{file.n_bytes}\0{stamp}\n".encode(errors="surrogateescape"))
+        n_bytes += file.n_bytes
+    return {"files": len(listed), "bytes": n_bytes, "digest": digest.hexdigest()}
+
+
+def _common_folder(listed: list[FileInfo]) -> str:
+    """The folder that holds all files of a sorted list, with its last slash."""
+    if not listed:
+        return ""
+    first, last = listed[0].url, listed[-1].url
+    same = next((i for i, (a, b) in enumerate(zip(first, last, strict=False)) if a != b), min(len(first), len(last)))
+    return first[: first.rfind("/", 0, same) + 1]

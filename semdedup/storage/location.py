@@ -7,13 +7,14 @@ stay out of logs, errors, task keys and tracebacks.
 from __future__ import annotations
 
 import contextlib
+import errno
 import json
 import os
 import re
 import shutil
 import tempfile
 import uuid
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -22,7 +23,9 @@ from typing import Any, BinaryIO
 
 import fsspec
 
-from semdedup.errors import ParameterError, StorageError
+from semdedup.errors import OutputConflictError, ParameterError, StorageError
+from semdedup.storage.faults import is_passing, is_storage_fault, repeated
+from semdedup.storage.written import force_to_disk, note_bytes, note_file
 
 Paths = str | Sequence[str]
 """A path or several."""
@@ -120,41 +123,76 @@ class Location:
 
     @contextlib.contextmanager
     def errors(self, action: str) -> Iterator[None]:
-        """Turn what storage raises into a `StorageError` that names the path and the action, never the options."""
+        """Turn what storage raises into a `StorageError` that names the path and the action, never the options.
+
+        The one door to storage: every operation of a `Location` is inside such a block.
+        """
         try:
             yield
         except StorageError:
             raise
-        except OSError as error:
-            hint = " Free some space and run the same command again: it goes on where it stopped." * (error.errno == 28)
-            reason = error.strerror or str(error) or type(error).__name__
-            raise StorageError(f"cannot {action} {self.url}: {reason}.{hint}") from error
-        except Exception as error:  # botocore's errors have no base that can be named without importing it
-            if type(error).__module__.split(".")[0] not in {"botocore", "aiobotocore", "aiohttp"}:
+        except Exception as error:
+            if not is_storage_fault(error) and not isinstance(error, OSError):
                 raise
-            raise StorageError(f"cannot {action} {self.url}: {type(error).__name__}: {error}") from error
+            raise self.fault(action, error) from error
 
+    def fault(self, action: str, error: Exception) -> StorageError:
+        """The `StorageError` that an operation on this path ends with."""
+        if isinstance(error, OSError):
+            reason = error.strerror or str(error) or type(error).__name__
+            full = error.errno in (errno.ENOSPC, errno.EDQUOT)
+            hint = " Free some space and run the same command again: it goes on where it stopped." * full
+            found = StorageError(f"cannot {action} {self.url}: {reason}.{hint}")
+        else:
+            found = StorageError(f"cannot {action} {self.url}: {type(error).__name__}: {error}")
+        found.passing = is_passing(error)
+        return found
+
+    def below(self, name: Any) -> Location:
+        """The place of a name that is taken from a record or a journal, which must lie in this folder.
+
+        Raises:
+            OutputConflictError: the name is absolute, empty, or leads out of the folder.
+        """
+        parts = name.split("/") if isinstance(name, str) else [""]
+        if any(part in ("", ".", "..") or "\0" in part or part.endswith(":") for part in parts):
+            raise OutputConflictError(
+                f"a record in {self.url} names {name!r}, which leads out of that folder. Nothing was changed. The "
+                "record is damaged or was made to harm: choose another output path, or move this folder away."
+            )
+        return self / name
+
+    @repeated
     def exists(self) -> bool:
         """Whether a file or a folder is there."""
         with self.errors("look up"):
             return bool(self.fs.exists(self.url))
 
+    @repeated
     def is_dir(self) -> bool:
         """Whether it is a folder."""
         with self.errors("look up"):
             return bool(self.fs.isdir(self.url))
 
+    @repeated
     def info(self) -> FileInfo:
         """Size and stamp of one file."""
         with self.errors("look up"):
             return self._file_info(self.fs.info(self.url))
 
+    @repeated
     def files(self) -> list[FileInfo]:
-        """All files below this folder, at any depth, in the order of their paths. An absent folder has none."""
+        """All files below this folder, at any depth, in the order of their paths. An absent folder has none.
+
+        Raises:
+            StorageError: a folder in there cannot be listed.
+        """
         with self.errors("list"):
-            found = [self._file_info(entry) for entry in self.fs.find(self.url, detail=True).values()]
+            strict = {"on_error": _unless_gone} if self.is_local else {}
+            found = [self._file_info(entry) for entry in self.fs.find(self.url, detail=True, **strict).values()]
         return sorted(found, key=lambda file: file.url)
 
+    @repeated
     def glob(self) -> list[FileInfo]:
         """All files that match this path read as a pattern (``*``, ``?``, ``[…]``, ``**``), in order."""
         with self.errors("list"):
@@ -162,9 +200,22 @@ class Location:
         files = [self._file_info(entry) for entry in found.values() if entry["type"] == "file"]
         return sorted(files, key=lambda file: file.url)
 
+    @repeated
+    def sizes(self) -> dict[str, int]:
+        """Bytes of the files right in this folder, by name."""
+        with self.errors("list"):
+            entries = self.fs.ls(self.url, detail=True)
+        return {entry["name"].rstrip("/").rsplit("/", 1)[-1]: entry["size"] for entry in entries}
+
+    @repeated
+    def folder_names(self) -> list[str]:
+        """Names of the files and folders right in this folder."""
+        with self.errors("list"):
+            return sorted(entry.rstrip("/").rsplit("/", 1)[-1] for entry in self.fs.ls(self.url, detail=False))
+
     def _file_info(self, entry: Mapping[str, Any]) -> FileInfo:
         if self.is_local:
-            path = entry["name"]  # a link that leads nowhere is listed; whoever opens it tells of it
+            path = entry["name"]  # a link that leads nowhere is listed; opening it fails with its name
             found = os.stat(path) if os.path.exists(path) else os.lstat(path)
             return FileInfo(path, entry["size"], str(found.st_mtime_ns))
         url = f"{self.url.partition('://')[0]}://{entry['name'].lstrip('/')}"
@@ -175,11 +226,13 @@ class Location:
         """Another path in the same storage."""
         return Location(url, self.options)
 
+    @repeated
     def open(self) -> BinaryIO:
-        """Open a file for reading. Remote files are read by ranges, without read-ahead of what nobody asked for."""
+        """Open a file for reading."""
         with self.errors("read"):
             return self.fs.open(self.url, "rb", **({} if self.is_local else {"cache_type": "readahead"}))
 
+    @repeated
     def read_bytes(self, start: int | None = None, end: int | None = None) -> bytes:
         """Content of a file, or its bytes ``[start, end)``."""
         with self.errors("read"):
@@ -189,14 +242,16 @@ class Location:
         """Content of a JSON file."""
         return json.loads(self.read_bytes())
 
+    @repeated
     def write_bytes(self, content: bytes) -> None:
         """Write a file whole: a reader sees the old content, or the new, or nothing."""
-        if not self.is_local:
+        if self.is_local:
+            with self.writing() as path:
+                path.write_bytes(content)
+        else:
             with self.errors("write"):
                 self.fs.pipe_file(self.url, content)
-            return
-        with self.writing() as path:
-            path.write_bytes(content)
+            note_bytes(self.url, content)
 
     def write_json(self, value: Any) -> None:
         """Write a JSON file whole."""
@@ -210,23 +265,29 @@ class Location:
         commit what was written so far.) Local files are renamed into place; others are uploaded as one object.
         """
         if self.is_local:
-            target = Path(self.url)
             with self.errors("write"):
-                target.parent.mkdir(parents=True, exist_ok=True)
-                temporary = target.parent / f"_{uuid.uuid4().hex}.tmp"
-                try:
+                os.makedirs(os.path.dirname(self.url), exist_ok=True)
+            temporary = Path(os.path.dirname(self.url), f"_{uuid.uuid4().hex}.tmp")
+            try:
+                with self.errors("write"):
                     yield temporary
-                    os.replace(temporary, target)
-                finally:
-                    temporary.unlink(missing_ok=True)
+                self.take(temporary)
+            finally:
+                temporary.unlink(missing_ok=True)
             return
-        with self.errors("write"), tempfile.TemporaryDirectory(prefix="semdedup-") as folder:
+        with tempfile.TemporaryDirectory(prefix="semdedup-") as folder:
             path = Path(folder, "file")
-            yield path
-            self.fs.put_file(str(path), self.url)
+            with self.errors("write"):
+                yield path
+            self.take(path)
 
     def take(self, path: Path) -> None:
         """Make a finished local file this file. Where this is local too, both must be on one file system."""
+        note_file(self.url, path, durable=self.is_local)
+        self._take(path)
+
+    @repeated
+    def _take(self, path: Path) -> None:
         with self.errors("write"):
             if self.is_local:
                 os.makedirs(os.path.dirname(self.url), exist_ok=True)
@@ -234,56 +295,93 @@ class Location:
             else:
                 self.fs.put_file(str(path), self.url)
 
+    @repeated
     def fetch(self, path: Path) -> None:
         """Copy this file to a local path, a piece at a time."""
         with self.errors("read"):
             self.fs.get_file(self.url, str(path))
 
-    def move_into(self, target: Location) -> None:
-        """Move everything below this folder to the same place below `target`.
+    def move_into(self, target: Location, check: Callable[[], None] = lambda: None) -> None:
+        """Move everything below this folder to the same place below `target`; `check` is called before each move.
 
-        A local folder is renamed in one step where `target` does not exist or is empty; otherwise its files are moved
-        one by one. Called again after an interruption, it moves what is left. Temporary files that `writing` left where
-        its process was killed are deleted.
+        A local folder is renamed in one step where it is absent from `target` or empty there; other files are moved one
+        by one. Called again after an interruption, it moves what is left. Temporary files that `writing` left where its
+        process was killed are deleted.
         """
-        if self.is_local:
-            for file in self.files():
-                if UNFINISHED.fullmatch(self.at(file.url).name):
-                    self.at(file.url).remove()
-        if self.is_local and target.is_local and os.path.isdir(self.url):
-            with self.errors("move"):
-                os.makedirs(os.path.dirname(target.url), exist_ok=True)
-                with contextlib.suppress(OSError):  # not empty: go on file by file
-                    os.rename(self.url, target.url)
-                    return
-        prefix = len(self.url) + 1
+        if self.is_local and target.is_local:
+            if os.path.isdir(self.url):
+                self._rename_into(target, check)
+            return
 
         def move(file: FileInfo) -> None:
-            destination = target / file.url[prefix:]
-            with destination.errors("move to"):
-                if self.is_local:
-                    os.makedirs(os.path.dirname(destination.url), exist_ok=True)
-                    os.replace(file.url, destination.url)
-                else:  # not fs.mv, which reads a path with * ? [ in it as a pattern
-                    self.fs.cp_file(file.url, destination.url)
-                    self.fs.rm_file(file.url)
+            check()
+            target.at(f"{target.url}{file.url[len(self.url) :]}")._move_from(self.at(file.url))
 
         with ThreadPoolExecutor(REQUESTS_IN_FLIGHT) as pool:
             list(pool.map(move, self.files()))
-        self.remove_tree()
 
+    @repeated
+    def _move_from(self, source: Location) -> None:
+        with self.errors("move to"):  # not fs.mv, which reads a path with * ? [ in it as a pattern
+            self.fs.cp_file(source.url, self.url)
+            self.fs.rm_file(source.url)
+
+    @repeated
+    def _rename_into(self, target: Location, check: Callable[[], None]) -> None:
+        for folder, _, names in os.walk(self.url):
+            for name in filter(UNFINISHED.fullmatch, names):
+                os.unlink(os.path.join(folder, name))
+        check()
+        with target.errors("move to"):
+            os.makedirs(os.path.dirname(target.url), exist_ok=True)
+            with contextlib.suppress(OSError):  # not empty: go on with what is in it
+                os.rename(self.url, target.url)
+                return
+            with os.scandir(self.url) as entries:
+                found = sorted((entry.name, entry.is_dir(follow_symlinks=False)) for entry in entries)
+            for name, is_folder in found:
+                if is_folder:
+                    (self / name)._rename_into(target / name, check)
+                else:
+                    check()
+                    os.replace(f"{self.url}/{name}", f"{target.url}/{name}")
+            self.remove_if_empty()
+
+    @repeated
     def remove(self) -> None:
         """Delete one file; one that is not there is fine."""
         with self.errors("delete"), contextlib.suppress(FileNotFoundError):
             self.fs.rm_file(self.url)
 
+    def remove_files(self, places: Sequence[Location]) -> None:
+        """Delete many files, side by side."""
+        with ThreadPoolExecutor(REQUESTS_IN_FLIGHT) as pool:
+            list(pool.map(Location.remove, places))
+
+    def read_all(self, files: Sequence[FileInfo]) -> Iterator[tuple[FileInfo, bytes]]:
+        """Contents of many small files, read side by side and given in order; some of them are in memory at a time."""
+        with ThreadPoolExecutor(REQUESTS_IN_FLIGHT) as pool:
+            for start in range(0, len(files), 8 * REQUESTS_IN_FLIGHT):
+                part = files[start : start + 8 * REQUESTS_IN_FLIGHT]
+                yield from zip(part, pool.map(lambda file: self.at(file.url).read_bytes(), part), strict=True)
+
+    def force(self) -> int:
+        """Wait until a local file and its name, or the names in a local folder, are on the disk; the bytes of it."""
+        if not self.is_local:
+            return 0
+        with self.errors("force to disk"):
+            n_bytes = force_to_disk(self.url)
+            force_to_disk(os.path.dirname(self.url))
+        return n_bytes
+
+    @repeated
     def remove_tree(self) -> None:
         """Delete this folder and everything in it. Only for folders that semdedup itself made."""
         if self.is_local:
-            shutil.rmtree(self.url, ignore_errors=True)
+            with self.errors("delete"), contextlib.suppress(FileNotFoundError):
+                shutil.rmtree(self.url)
             return
-        with ThreadPoolExecutor(REQUESTS_IN_FLIGHT) as pool:  # fs.rm would read * ? [ in the path as a pattern
-            list(pool.map(lambda file: self.at(file.url).remove(), self.files()))
+        self.remove_files([self.at(file.url) for file in self.files()])  # fs.rm would read * ? [ as a pattern
 
     def remove_if_empty(self) -> None:
         """Delete this folder if it holds nothing. Object stores have no such thing as an empty folder."""
@@ -299,6 +397,13 @@ class Location:
             for name in filter(UNFINISHED.fullmatch, names):
                 (self / name).remove()
 
+    def around(self, n: int) -> list[Location]:
+        """This folder and those around it, n in all, from the inside out."""
+        places = [self]
+        while len(places) < n:
+            places.append(places[-1].parent)
+        return places[:n]
+
     def absent_folders(self) -> list[Location]:
         """This folder and those around it that do not exist, from the inside out. Object stores have no folders."""
         absent: list[Location] = []
@@ -307,6 +412,12 @@ class Location:
             absent.append(place)
             place = place.parent
         return absent
+
+
+def _unless_gone(error: OSError) -> None:
+    """A folder that is not there has no files; any other fault of listing counts."""
+    if not isinstance(error, FileNotFoundError):
+        raise error
 
 
 def json_bytes(value: Any) -> bytes:

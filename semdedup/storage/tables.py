@@ -11,6 +11,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from semdedup.errors import BadFileError, ParameterError, SemdedupError
+from semdedup.storage.faults import is_storage_fault
 from semdedup.storage.location import Location
 
 LOW_INFORMATION = "low_information"
@@ -34,7 +35,9 @@ CORRUPT = (OSError, ValueError, pa.ArrowException)
 
 @contextlib.contextmanager
 def open_parquet(location: Location, read_kwargs: Mapping[str, Any] | None = None) -> Iterator[pq.ParquetFile]:
-    """Open a Parquet file; whatever goes wrong with it inside the block becomes a `BadFileError` that names it.
+    """Open a Parquet file; what is wrong with its content becomes a `BadFileError` inside the block.
+
+    A fault of the disk, the network or the store says nothing about the content: it becomes a `StorageError`.
 
     Local files are decoded page by page, so that memory is bounded by the rows asked for and not by the row group.
     """
@@ -47,8 +50,12 @@ def open_parquet(location: Location, read_kwargs: Mapping[str, Any] | None = Non
         with contextlib.ExitStack() as stack:
             source = location.url if location.is_local else stack.enter_context(location.open())
             yield stack.enter_context(pq.ParquetFile(source, **kwargs))
-    except CORRUPT as error:
-        if isinstance(error, SemdedupError):  # a ParameterError is a ValueError
+    except SemdedupError:  # a ParameterError is a ValueError
+        raise
+    except Exception as error:
+        if is_storage_fault(error):
+            raise location.fault("read", error) from error
+        if not isinstance(error, CORRUPT):
             raise
         raise BadFileError(f"the file {location} cannot be read as Parquet: {_first_line(error)}") from error
 
@@ -137,7 +144,7 @@ def read_arrow_batch(location: Location, index: int) -> pa.RecordBatch:
 
     The file is read, not mapped: Dask counts mapped pages as memory of the worker.
     """
-    with contextlib.ExitStack() as stack:
+    with location.errors("read"), contextlib.ExitStack() as stack:
         opened = pa.OSFile(location.url, "rb") if location.is_local else location.open()
         source = stack.enter_context(opened)
         return pa.ipc.open_file(source).get_batch(index)

@@ -1,0 +1,260 @@
+"""A run of one step, from its beginning to its commit: the frame of all work that can be killed and goes on."""
+
+from __future__ import annotations
+
+import contextlib
+import re
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any
+
+import distributed
+
+from semdedup.compute.session import Session
+from semdedup.errors import InputError, IntegrityError, ParameterError
+from semdedup.runs.commit import FINAL, Orders, carry_out, force_files
+from semdedup.runs.journal import Entry, Job, read_journal, run_job
+from semdedup.runs.owner import Ownership, host_name
+from semdedup.runs.record import SCRATCH, Record
+from semdedup.storage.location import Location
+from semdedup.storage.written import Written, collecting
+
+
+class Run:
+    """One run of a step in a folder, from `begin`.
+
+    Attributes:
+        root: the folder.
+        scratch: where it works; a run that was killed left its own, which goes on under this one's name.
+        final: in there, the files that will be below the root, each in its place. Whatever is written there, by tasks
+            or by the client, is put on record with size and checksum when the run is committed.
+        reporter: where progress goes.
+    """
+
+    def __init__(self, record: Record, step: str, ownership: Ownership, session: Session) -> None:
+        self.record, self.step, self.session = record, step, session
+        self.root = record.root
+        self._ownership = ownership
+        self.scratch = record.root.below(record.steps[step]["temporary"][0])
+        self.final = self.scratch / FINAL
+        self._prefix = f"{record.steps[step]['temporary'][0]}/{FINAL}/"
+        self._files: dict[str, Written] = {}
+        self.reporter = session.reporter
+
+    @property
+    def token(self) -> str:
+        """The token of the run, by which workers ask whether it still owns the folder."""
+        return self._ownership.token
+
+    def each(
+        self,
+        name: str,
+        function: Callable[[Any], Any],
+        jobs: Mapping[str, Any] | Sequence[Any],
+        *,
+        unit: str = "tasks",
+        label: Callable[[Any], str] | None = None,
+    ) -> Iterator[Entry]:
+        """Call ``function(item)`` on the workers for the jobs that no earlier run has done.
+
+        A job counts once its entry is in the journal; a function writes its own files before it returns, so that a task
+        that is killed in the middle is simply done again. Being done twice must do no harm.
+
+        Args:
+            name: of this part of the step, shown with its progress.
+            function: gives JSON values.
+            jobs: items by key, or a sequence, whose keys are the positions.
+            unit: what a job is called in messages.
+            label: what an item is called where a worker dies of it.
+
+        Yields:
+            an entry for every job, those of earlier runs first.
+        """
+        items = jobs if isinstance(jobs, Mapping) else {str(i): item for i, item in enumerate(jobs)}
+        folder = self.scratch / name.replace(" ", "-")
+        done = set()
+        for entry in read_journal(self.root, folder):
+            if entry.key in items:
+                done.add(entry.key)
+                self._note(entry.written)
+                yield entry
+        if done:
+            self.reporter.say(f"{name}: {len(done)} of {len(items)} {unit} were done by an earlier run")
+        missing = [key for key in items if key not in done]
+        if not missing:
+            return
+        calls = [Job(function, items[key], self.root, folder / f"{key}.json") for key in missing]
+        tell = None if label is None else (lambda job: label(job.item))
+        for position, (result, written) in self.session.run(name, run_job, calls, unit=unit, label=tell):
+            self._note(written)
+            yield Entry(missing[position], result, written)
+
+    @contextlib.contextmanager
+    def noting(self) -> Iterator[None]:
+        """While the client itself writes files of the run: they are noted as those of its tasks are."""
+        with collecting(self.root.url) as written:
+            yield
+        self._note(written)
+
+    def _note(self, written: Mapping[str, Written]) -> None:
+        start = len(self._prefix)
+        self._files.update({name[start:]: each for name, each in written.items() if name.startswith(self._prefix)})
+
+    def forget(self, name: str) -> None:
+        """Delete the journal of a part, because what it was done by has changed."""
+        (self.scratch / name.replace(" ", "-")).remove_tree()
+
+    @contextlib.contextmanager
+    def refusing(self) -> Iterator[None]:
+        """While a step still checks its input: a refusal takes back everything, as if the step had not begun.
+
+        The corrected command then finds nothing in its way. What was complete before keeps its files.
+        """
+        try:
+            yield
+        except (InputError, ParameterError):
+            entry = self.record.steps.get(self.step)
+            if entry is not None and entry["status"] == "begun" and "facts" not in entry:
+                self.scratch.remove_tree()
+                (self.root / SCRATCH).remove_if_empty()
+                self._ownership.made = self.root.around(entry.get("made_folders", 0))
+                self.record.write({name: other for name, other in self.record.steps.items() if name != self.step})
+            raise
+
+    def commit(
+        self,
+        facts: Mapping[str, Any],
+        *,
+        kept: Mapping[str, Written] | None = None,
+        obsolete: Sequence[str] = (),
+        in_place: Sequence[str] = (),
+        look_again: Callable[[], Mapping[str, Any]] | None = None,
+    ) -> None:
+        """Put the finished files in place and the step on record as complete; the scratch folder goes.
+
+        Args:
+            facts: what is to be known of the step, as JSON values.
+            kept: files of an earlier commit that stay.
+            obsolete: names of files of an earlier commit that go.
+            in_place: names of files that tasks have put below the root already; they are forced to disk with the rest.
+            look_again: identifies the input once more.
+
+        Raises:
+            InputError: the input is not what it was when the step began.
+        """
+        if look_again is not None:
+            self._check_input(look_again)
+        files = self._files
+        self._check_final(files)
+        self._ownership.check()
+        forced = self._force([self.final / name for name in files] + [self.root / name for name in in_place])
+        orders = Orders({**(kept or {}), **files}, sorted(obsolete), facts, forced)
+        orders.write(self.scratch)
+        carry_out(self.record, self.step, orders, self._ownership.check)
+        self.reporter.forced(*forced)
+
+    def _check_input(self, look_again: Callable[[], Mapping[str, Any]]) -> None:
+        before, now = self.record.steps[self.step]["input"], dict(look_again())
+        if before != now:
+            raise InputError(
+                f"the input changed while the step '{self.step}' was reading it: {before['files']:,} files of "
+                f"{before['bytes']:,} bytes at the beginning, {now['files']:,} files of {now['bytes']:,} bytes now"
+                + ", changed since"
+                * (before["files"] == now["files"])
+                + f". Nothing was put in place in {self.root}. Wait until the input is complete and run again with "
+                "clear_output=True (--overwrite)."
+            )
+
+    def _check_final(self, files: Mapping[str, Written]) -> None:
+        """Compare what tasks say that they wrote with what is there; what nobody wrote in full is deleted."""
+        start = len(self.final.url) + 1
+        there = {file.url[start:]: file.n_bytes for file in self.final.files()}
+        wrong = [name for name, written in files.items() if there.get(name) != written.n_bytes]
+        if wrong:
+            raise IntegrityError(
+                f"{self.root}: {len(wrong)} files that the step '{self.step}' wrote are not there or not whole: "
+                f"{', '.join(sorted(wrong)[:3])}. Is the folder seen alike by every worker? Run the same command again."
+            )
+        self.root.remove_files([self.final / name for name in there.keys() - files.keys()])
+
+    def _force(self, places: Sequence[Location]) -> tuple[int, float]:
+        """Wait until files are on the disk of every host that may have written them; bytes and seconds."""
+        if not self.root.is_local:
+            return 0, 0.0
+        paths = [place.url for place in places]
+        with self.reporter.step("force to disk", None, "files"):
+            forced = force_files(paths)
+            client: distributed.Client = self.session.client
+            hosts = {name: address for address, name in client.run(host_name).items() if name != host_name()}
+            if hosts:
+                client.run(force_files, paths, workers=list(hosts.values()))
+        return forced
+
+
+def begin(
+    record: Record,
+    step: str,
+    parameters: Mapping[str, Any],
+    source: Mapping[str, Any],
+    ownership: Ownership,
+    session: Session,
+    written: Mapping[str, re.Pattern[str]],
+) -> Run | None:
+    """Put a run of a step on record before its first file is written.
+
+    What a killed run had ordered is carried out first; what one was deleting is deleted. A step that is complete is
+    opened again, because more is to come: its files and facts stay on record.
+
+    Returns:
+        The run; None where carrying out a killed run's orders has made the step complete.
+    """
+    if record.steps.get(step, {}).get("status") == "clearing":
+        record.clear([step], written)
+    if finish(record, step, ownership):
+        return None
+    name = f"{SCRATCH}/{step.split()[0]}-{ownership.token}"
+    entry = record.steps.get(step)
+    if entry is None:
+        record.update(
+            step,
+            status="begun",
+            parameters=dict(parameters),
+            input=dict(source),
+            temporary=[name],
+            made_folders=len(ownership.made) or None,
+        )
+    elif entry["status"] == "committed":
+        record.update(step, status="begun", parameters=dict(parameters), input=dict(source), temporary=[name])
+    else:
+        _go_on(record, step, name)
+    return Run(record, step, ownership, session)
+
+
+def _go_on(record: Record, step: str, name: str) -> None:
+    """Take over the scratch folder of a run that was killed.
+
+    A local folder gets this run's name, so that what tasks of the other run still write does not get into it. In an
+    object store that would copy everything; names there stay, and such tasks write the same as this run's.
+    """
+    before = record.steps[step]["temporary"]
+    if not record.root.is_local:
+        return
+    record.update(step, temporary=[name, *(other for other in before if other != name)])
+    for other in before:
+        place = record.root.below(other)
+        if other != name and place.is_dir() and not (record.root / name).is_dir():
+            place.move_into(record.root / name)
+    record.update(step, temporary=[name])
+
+
+def finish(record: Record, step: str, ownership: Ownership) -> bool:
+    """Carry out what a killed run has ordered. False where there are no orders."""
+    entry = record.steps.get(step)
+    if entry is None or entry["status"] != "begun":
+        return False
+    for name in entry["temporary"]:
+        orders = Orders.read(record.root.below(name))
+        if orders is not None:
+            record.update(step, temporary=[name])
+            carry_out(record, step, orders, ownership.check)
+            return True
+    return False

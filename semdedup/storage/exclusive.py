@@ -1,0 +1,127 @@
+"""Files that exist once: created only if absent, renewed only by their creator, taken away only as they were seen."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import hashlib
+import os
+import time
+import uuid
+from pathlib import Path
+from typing import Any
+
+from semdedup.storage.location import Location
+
+SECONDS_TO_TAKE_AWAY = 60.0
+"""A mark of somebody who is taking a file away, and was killed at it, counts for no longer."""
+
+
+class Claim:
+    """A file that this process created."""
+
+    def __init__(self, place: Location, descriptor: int | None, etag: str | None) -> None:
+        self._place, self._descriptor, self._etag = place, descriptor, etag
+
+    def renew(self, content: bytes) -> bool:
+        """Replace the content by one of the same length; False where the file is not the one that was created.
+
+        A local file is written through the descriptor that it was created with, so that a file of somebody else under
+        the same name is never touched. An object is replaced only if its tag is still the one that was written.
+        """
+        if self._descriptor is not None:
+            with self._place.errors("write"):
+                if os.fstat(self._descriptor).st_nlink == 0:
+                    return False
+                os.pwrite(self._descriptor, content, 0)
+            return True
+        try:
+            self._etag = _put(self._place, content, IfMatch=self._etag) if self._etag else _put(self._place, content)
+        except FileExistsError:
+            return False
+        return True
+
+    def close(self) -> None:
+        """Let go of the file; it stays."""
+        if self._descriptor is not None:
+            with contextlib.suppress(OSError):
+                os.close(self._descriptor)
+            self._descriptor = None
+
+
+def claim(place: Location, content: bytes) -> Claim | None:
+    """Create a file with this content, forced to disk, only if it is absent; None where it is there."""
+    if not place.is_local:
+        try:
+            return Claim(place, None, _put(place, content, mode="create"))
+        except FileExistsError:
+            return None
+    with place.errors("write"):
+        os.makedirs(os.path.dirname(place.url), exist_ok=True)
+        temporary = Path(os.path.dirname(place.url), f"_{uuid.uuid4().hex}.tmp")
+        descriptor = os.open(temporary, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o644)
+        try:
+            os.pwrite(descriptor, content, 0)
+            os.fsync(descriptor)
+            os.link(temporary, place.url)
+        except FileExistsError:
+            os.close(descriptor)
+            return None
+        except OSError as error:
+            os.close(descriptor)
+            if error.errno not in (errno.EPERM, errno.ENOTSUP, errno.ENOSYS, errno.EMLINK):
+                raise
+            return _create_without_links(place, content)
+        finally:
+            temporary.unlink(missing_ok=True)
+    return Claim(place, descriptor, None)
+
+
+def _create_without_links(place: Location, content: bytes) -> Claim | None:
+    """For file systems without hard links: a reader may see the file empty for a moment."""
+    try:
+        descriptor = os.open(place.url, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o644)
+    except FileExistsError:
+        return None
+    os.pwrite(descriptor, content, 0)
+    os.fsync(descriptor)
+    return Claim(place, descriptor, None)
+
+
+def remove_claim(place: Location, content: bytes) -> bool:
+    """Take away a file of somebody who is dead, if it still has the content that was seen; False where it has not.
+
+    Of several that try this at once one succeeds: a second file, created only if absent, keeps the others away.
+    """
+    mark = place.parent / f"_{hashlib.sha256(content).hexdigest()[:32]}.tmp"
+    mine = claim(mark, b"")
+    if mine is None:
+        if mark.is_local and time.time() - os.stat(mark.url).st_mtime > SECONDS_TO_TAKE_AWAY:
+            mark.remove()
+        time.sleep(0.2)
+        return False
+    try:
+        if not place.exists() or place.read_bytes() != content:
+            return False
+        place.remove()
+        return True
+    finally:
+        mine.close()
+        mark.remove()
+
+
+def _put(place: Location, content: bytes, **options: Any) -> str | None:
+    """Write an object under a condition, `FileExistsError` where it is not met; its tag, where the store gives one."""
+    try:
+        with place.errors("write"):
+            if options.get("mode") == "create" and "s3" not in place.url.partition("://")[0]:
+                if place.fs.exists(place.url):  # the condition is known to work on S3 alone
+                    raise FileExistsError(errno.EEXIST, "it exists", place.url)
+                options = {}
+            answer = place.fs.pipe_file(place.url, content, **options)
+    except Exception as error:
+        cause = error.__cause__
+        if isinstance(cause, FileExistsError) or getattr(cause, "errno", None) == errno.EINVAL:
+            raise FileExistsError(place.url) from error
+        raise
+    return answer.get("ETag") if isinstance(answer, dict) else None

@@ -1,0 +1,109 @@
+"""Faults of a disk, a network or a store: which of them pass, and how what met one is tried again.
+
+Such a fault says nothing about the content of a file. Where it may pass, the operation is repeated with growing pauses;
+where it lasts, a `StorageError` ends the run, which keeps what it has done.
+"""
+
+from __future__ import annotations
+
+import errno
+import functools
+import time
+from collections.abc import Callable, Iterator
+from typing import Any, ParamSpec, TypeVar
+
+from semdedup.errors import StorageError
+
+PAUSES_S = (0.1, 0.4, 1.6, 6.4)
+"""Seconds before the second attempt, the third, and so on. The object stores' own clients retry below this."""
+
+PASSING_ERRNOS = frozenset(
+    getattr(errno, name)
+    for name in (
+        *("EIO", "EREMOTEIO", "ESTALE", "ETIMEDOUT", "EAGAIN", "EINTR", "EBUSY", "EMFILE", "ENFILE", "ENOTEMPTY"),
+        *("ECONNRESET", "ECONNREFUSED", "ECONNABORTED", "ENOTCONN", "EPIPE", "ESHUTDOWN"),
+        *("ENETDOWN", "ENETUNREACH", "ENETRESET", "EHOSTDOWN", "EHOSTUNREACH"),
+    )
+    if hasattr(errno, name)
+)
+
+PASSING_CODES = frozenset(
+    {
+        *("ExpiredToken", "ExpiredTokenException", "RequestExpired", "TokenRefreshRequired", "RequestTimeTooSkewed"),
+        *("SlowDown", "Throttling", "ThrottlingException", "RequestLimitExceeded", "TooManyRequests", "429"),
+        *("InternalError", "ServiceUnavailable", "RequestTimeout", "500", "502", "503", "504"),
+    }
+)
+"""Codes of an object store's answer: credentials that are renewed outside, throttling, a server in trouble."""
+
+REMOTE_MODULES = ("botocore", "aiobotocore", "aiohttp", "s3fs", "fsspec", "gcsfs", "adlfs", "urllib3", "requests")
+"""Packages whose errors are those of a store, whatever class they derive from."""
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+
+def chain(error: BaseException | None) -> Iterator[BaseException]:
+    """An error and what caused it, from the outside in."""
+    seen: set[int] = set()
+    while error is not None and id(error) not in seen:
+        seen.add(id(error))
+        yield error
+        error = error.__cause__ or error.__context__
+
+
+def is_storage_fault(error: BaseException) -> bool:
+    """Whether an error comes from the disk, the network or the store rather than from what a file contains.
+
+    PyArrow gives the error number of a failed system call and none for damaged content.
+    """
+    if isinstance(error, StorageError | ConnectionError | TimeoutError):
+        return True
+    if isinstance(error, OSError) and error.errno is not None:
+        return True
+    return type(error).__module__.split(".")[0] in REMOTE_MODULES
+
+
+def is_passing(error: BaseException) -> bool:
+    """Whether the same operation may succeed in a moment, or with credentials that are renewed meanwhile."""
+    for cause in chain(error):
+        if isinstance(cause, StorageError):
+            return cause.passing
+        if _code(cause) in PASSING_CODES or isinstance(cause, ConnectionError | TimeoutError):
+            return True
+        if isinstance(cause, OSError) and cause.errno in PASSING_ERRNOS:
+            return True
+        if type(cause).__module__.startswith(("aiohttp", "botocore.exceptions")) and _code(cause) is None:
+            return type(cause).__name__ not in ("NoCredentialsError", "ProfileNotFound", "ParamValidationError")
+    return False
+
+
+def _code(error: BaseException) -> str | None:
+    response: Any = getattr(error, "response", None)
+    code = response.get("Error", {}).get("Code") if isinstance(response, dict) else None
+    return None if code is None else str(code)
+
+
+def with_retries(operation: Callable[[], T]) -> T:
+    """Call an operation; where a fault that may pass is met, pause and call it again.
+
+    Being done twice must do no harm. Takes at most the sum of `PAUSES_S` longer than the operation itself.
+    """
+    for pause_s in PAUSES_S:
+        try:
+            return operation()
+        except StorageError as error:
+            if not is_passing(error):
+                raise
+        time.sleep(pause_s)
+    return operation()
+
+
+def repeated(function: Callable[P, T]) -> Callable[P, T]:
+    """Give a function the retries of `with_retries`."""
+
+    @functools.wraps(function)
+    def repeat(*args: P.args, **kwargs: P.kwargs) -> T:
+        return with_retries(lambda: function(*args, **kwargs))
+
+    return repeat

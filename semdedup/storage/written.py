@@ -1,0 +1,107 @@
+"""What a block of code wrote: name, size and checksum of every file, for the record that will name it.
+
+Whoever writes a file through a `Location` need not know of this: while a block is inside `collecting`, each finished
+file is noted, by its name relative to a folder.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import contextvars
+import ctypes
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import xxhash
+
+CHECKSUM_BYTES = 1 << 20
+START_WRITING = 2
+"""``SYNC_FILE_RANGE_WRITE`` of Linux: begin to write the pages of a file to disk, and do not wait."""
+
+
+class Written(NamedTuple):
+    """Size and checksum (XXH3, 128 bits, as hexadecimal text) of a finished file."""
+
+    n_bytes: int
+    checksum: str
+
+
+@dataclass
+class Collector:
+    """Files that were finished below a folder, by their names relative to it."""
+
+    prefix: str
+    files: dict[str, Written] = field(default_factory=dict)
+
+
+_collector: contextvars.ContextVar[Collector | None] = contextvars.ContextVar("semdedup_collector", default=None)
+
+
+@contextlib.contextmanager
+def collecting(folder: str) -> Iterator[dict[str, Written]]:
+    """Note every file that this block finishes below a folder, whose URL is given.
+
+    Threads that the block starts take part where they run in a copy of its context.
+    """
+    collector = Collector(folder.rstrip("/") + "/")
+    token = _collector.set(collector)
+    try:
+        yield collector.files
+    finally:
+        _collector.reset(token)
+
+
+def note_bytes(url: str, content: bytes) -> None:
+    """Note a file that was written from memory."""
+    collector = _collector.get()
+    if collector is not None and url.startswith(collector.prefix):
+        name = url[len(collector.prefix) :]
+        collector.files[name] = Written(len(content), xxhash.xxh3_128_hexdigest(content))
+
+
+def note_file(url: str, path: Path, durable: bool) -> None:
+    """Note a finished local file that is about to stand at `url`; where it stays on this disk, begin to write it out.
+
+    Cost: a reading of the file, from memory mostly (14 GB/s measured).
+    """
+    collector = _collector.get()
+    if collector is None or not url.startswith(collector.prefix):
+        return
+    with open(path, "rb") as file:
+        collector.files[url[len(collector.prefix) :]] = Written(*_checksum(file))
+        if durable:
+            start_writing_out(file.fileno())
+
+
+def checksum_of(file: Any) -> str:
+    """The checksum of what is left to read of an open file."""
+    return _checksum(file)[1]
+
+
+def _checksum(file: Any) -> tuple[int, str]:
+    digest, n_bytes, buffer = xxhash.xxh3_128(), 0, bytearray(CHECKSUM_BYTES)
+    view = memoryview(buffer)
+    while n := file.readinto(buffer):
+        digest.update(view[:n])
+        n_bytes += n
+    return n_bytes, digest.hexdigest()
+
+
+def start_writing_out(descriptor: int) -> None:
+    """Tell the system to begin to write a file to disk, so that forcing it later finds little left; Linux only."""
+    function = getattr(ctypes.CDLL(None), "sync_file_range", None) if os.name == "posix" else None
+    if function is not None:
+        function(ctypes.c_int(descriptor), ctypes.c_int64(0), ctypes.c_int64(0), ctypes.c_uint(START_WRITING))
+
+
+def force_to_disk(path: str) -> int:
+    """Wait until a file, or the names in a folder, are on the disk; the bytes of the file."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+        return os.fstat(descriptor).st_size
+    finally:
+        os.close(descriptor)
