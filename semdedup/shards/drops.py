@@ -1,4 +1,4 @@
-"""Which clips are dropped: by scores and a threshold, or by a list of ids that somebody has extracted."""
+"""Which clips are dropped: by scores and a threshold, or by a list of ids to drop."""
 
 from __future__ import annotations
 

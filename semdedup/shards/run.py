@@ -119,12 +119,12 @@ class ShardRun:
 
     def _write_extra_files(self, shards: Sequence[Shard], written: Sequence[Mapping[str, Any]]) -> list[str]:
         """Write the files that the layout adds; return their names."""
-        known = [
+        done = [
             WrittenShard(shard.bin, shard.tars, result["samples"])
             for shard, result in zip(shards, written, strict=True)
         ]
         names = []
-        for name, content in self.layout.extra_files(self.manifest.root, self.options.annotation_version, known):
+        for name, content in self.layout.extra_files(self.manifest.root, self.options.annotation_version, done):
             (self.final / name).write_bytes(content)
             names.append(name)
         return names

@@ -27,7 +27,7 @@ def parse_meta(text: bytes, file: Location | None) -> dict[str, Any]:
 
 
 def sample_json(meta: Mapping[str, Any], clip_id: str, path: str, score: float | None, max_id: str | None) -> bytes:
-    """What the JSON of a sample holds: all that is known of the clip, and always the same few names.
+    """The JSON of a sample: the metadata of the clip, and always these names.
 
     ``id``, ``source`` (path of the clip in the input), ``video`` and ``start_s``, ``end_s`` (which span of which video
     it is), ``score`` and ``max_id`` (how much it is like which better-ranked clip); null where they are not known. What

@@ -105,9 +105,9 @@ def _number_type(found: pa.DataType) -> pa.DataType | None:
 
 def _scatter(task: Scatter, item: tuple[int, Any], tables: Sequence[pa.Table]) -> dict[str, Any]:
     table = pa.concat_tables(tables)
-    known = in_order(table.filter(pc.is_valid(table["id"])), task.seed)
-    ends = write_chunks(_piece(task.target, item[0]), parts(known, task.bounds))
-    return {"rows": len(known), "ends": ends}
+    rows = in_order(table.filter(pc.is_valid(table["id"])), task.seed)
+    ends = write_chunks(_piece(task.target, item[0]), parts(rows, task.bounds))
+    return {"rows": len(rows), "ends": ends}
 
 
 def _piece(folder: Location, position: int) -> Location:

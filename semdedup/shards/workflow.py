@@ -170,7 +170,7 @@ class ShardWorkflow:
         return parameters, fingerprint(files)
 
     def _checked_manifest(self, parameters: Mapping[str, Any], identity: Mapping[str, Any]) -> Manifest:
-        """The manifest of the output; refuses a folder of other shards, ours or somebody else's."""
+        """The manifest of the output; refuses a folder that holds other shards, recorded or not."""
         manifest = Manifest(self.output)
         if not self.clear_output:
             manifest.check(STEP, parameters, identity)

@@ -1,7 +1,7 @@
 """The tree of cosmos-curate: samples binned by resolution, aspect ratio and duration, metadata in tars of their own.
 
 Its own bins leave out clips of less than 5 seconds, those wider than ten times their height, and those whose size or
-length is not known, without a word. Here these have bins too: nothing is lost by the choice of a layout.
+length is not known, without a message. Here these have bins too: no layout loses clips.
 """
 
 from __future__ import annotations
