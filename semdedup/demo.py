@@ -1,8 +1,7 @@
-"""The demo: videos with known near-duplicates, made here, and the whole way through them on this machine.
+"""The demo: videos with known near-duplicates are made and deduplicated on this machine.
 
 The scenes are drawn, so that nothing is downloaded: hills that a camera pans over, and balls in front of them. Each is
-written as it is, and again as what happens to videos on their way through the world: encoded once more, rescaled,
-letterboxed.
+written as it is, and again as copies are found in collections of videos: encoded once more, rescaled, letterboxed.
 """
 
 from __future__ import annotations
@@ -38,7 +37,7 @@ NOTE = "_semdedup_demo.json"
 
 @dataclass(frozen=True)
 class Copy:
-    """A way in which videos come back: another size, bars above and below, another quality (a larger one is worse)."""
+    """What sets a copy apart: its size, bars above and below, its quality (a larger ``crf`` is worse)."""
 
     name: str
     width: int = WIDTH
@@ -53,11 +52,11 @@ COPIES = (Copy("reencoded", crf=34), Copy("rescaled", 160, 90), Copy("letterboxe
 
 @dataclass(frozen=True, repr=False)
 class DemoResult(Shown):
-    """What the demo planted and what was found of it.
+    """How many planted near-duplicates were found.
 
     Attributes:
-        run: result of the whole way.
-        planted: clips of copies.
+        run: result of `VideoDeduplicationWorkflow`.
+        planted: clips of copies, all of which are near-duplicates.
         found: how many of as many clips were dropped from the scenes that they belong to.
         wrong: clips dropped beyond that.
     """
@@ -68,7 +67,7 @@ class DemoResult(Shown):
     wrong: int
 
     def rows(self) -> list[tuple[str, str]]:
-        """Name and value of everything that there is to tell."""
+        """Name and value of each line of the table."""
         return [
             *self.run.rows(),
             ("planted copies", f"{self.planted:,}"),
@@ -117,8 +116,8 @@ def write_versions(folder: Path, scene: int) -> list[Path]:
         streams.append(stream)
     for pixels in draw_scene(scene):
         for version, file, stream in zip(versions, files, streams, strict=True):
-            shown = np.pad(pixels, ((version.bars, version.bars), (0, 0), (0, 0)))
-            frame = av.VideoFrame.from_ndarray(shown, format="rgb24")
+            padded = np.pad(pixels, ((version.bars, version.bars), (0, 0), (0, 0)))
+            frame = av.VideoFrame.from_ndarray(padded, format="rgb24")
             file.mux(stream.encode(frame.reformat(stream.width, stream.height, "yuv420p")))
     for file, stream in zip(files, streams, strict=True):
         file.mux(stream.encode(None))
@@ -147,7 +146,7 @@ def make_videos(folder: str | Path, n_scenes: int = N_SCENES, verbose: bool = Fa
 
 
 def run_demo(output_path: str, cluster: ClusterOptions | None = None, verbose: bool = True) -> DemoResult:
-    """Make videos in ``{output_path}/videos``, go the whole way into ``…/out``, and look what was found.
+    """Make videos in ``{output_path}/videos``, deduplicate them into ``…/out``, and count what was found.
 
     Raises:
         InputError: the folder holds something that is not a demo's, or is not local.
@@ -155,10 +154,11 @@ def run_demo(output_path: str, cluster: ClusterOptions | None = None, verbose: b
     root = Location.of(output_path)
     if not root.is_local:
         raise InputError(f"the demo writes to this machine; give a local folder, not {root}")
-    if root.files() and not (root / NOTE).exists():
+    marked = (root / NOTE).exists()
+    if root.files() and not marked:
         raise InputError(f"{root} holds files that are not the demo's; give another folder with --output-path")
     note = {"scenes": N_SCENES, "copies of each": len(COPIES)}
-    if not (root / NOTE).exists() or (root / NOTE).read_json() != {**note, "complete": True}:
+    if not marked or (root / NOTE).read_json() != {**note, "complete": True}:
         (root / NOTE).write_json(note)
         make_videos((root / VIDEOS).url, N_SCENES, verbose)
         (root / NOTE).write_json({**note, "complete": True})

@@ -11,7 +11,7 @@ from rich.table import Table
 
 
 def one_line(text: str) -> str:
-    """Text of strangers, a file name, say, for a terminal: control characters, new lines too, are written out."""
+    """Untrusted text, such as a file name, for a terminal: control characters and newlines are escaped."""
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
 
 
@@ -20,7 +20,7 @@ class Shown(ABC):
 
     @abstractmethod
     def rows(self) -> list[tuple[str, str]]:
-        """Name and value of everything that there is to tell."""
+        """Name and value of each line of the table."""
 
     def table(self) -> Table:
         """The result as a table for a terminal."""

@@ -8,9 +8,9 @@ import re
 import subprocess
 import sys
 import tarfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import av
 import distributed
@@ -30,7 +30,9 @@ from semdedup import (
 )
 from semdedup.cli import main
 from semdedup.dedup.names import COMMAND_LINE, WORKFLOW, Layout
-from semdedup.shards import join, workflow
+from semdedup.shards import join, plan, run
+from semdedup.shards.layouts import LAYOUTS, ShardLayout
+from semdedup.shards.layouts.base import WrittenShard
 from semdedup.shards.streams import writing_stream
 from semdedup.storage.location import Location
 from tests.helpers import NOWHERE, contents, files_below, kill, stamps, wait_for
@@ -186,9 +188,9 @@ def test_the_bytes_do_not_depend_on_workers_and_partitions(
         return contents(tmp_path / name)
 
     whole = run("whole")
-    monkeypatch.setattr(workflow, "EMBEDDED_CLIPS_PER_PARTITION", 7)
-    monkeypatch.setattr(workflow, "SCORE_BYTES", 1)
-    monkeypatch.setattr(workflow, "EMBEDDING_BYTES", 1)
+    monkeypatch.setattr(plan, "EMBEDDED_CLIPS_PER_PARTITION", 7)
+    monkeypatch.setattr(plan, "SCORE_BYTES", 1)
+    monkeypatch.setattr(plan, "EMBEDDING_BYTES", 1)
     assert run("many partitions, two workers") == whole
     with (
         distributed.LocalCluster(
@@ -419,7 +421,7 @@ def test_metadata_that_cannot_be_read_is_named(
 
 
 def test_a_folder_of_other_shards_is_refused_and_left_alone(clips: Path, tmp_path: Path) -> None:
-    for name in ("00000.tar", "deep/part.tar.gz", "README.md", "manifest.json"):
+    for name in ("00000.tar", "deep/part.tar.gz", "README.md", "manifest.json", "v0/wdinfo_list.csv", "a/wdinfo.json"):
         out = tmp_path / name.replace("/", "-")
         (out / name).parent.mkdir(parents=True)
         (out / name).write_text("mine")
@@ -481,11 +483,11 @@ def test_a_dataset_inside_the_folder_of_clips_is_no_input(client: distributed.Cl
 DRIVER = """
 import json, sys
 from semdedup import ClusterOptions
-from semdedup.shards import workflow
+from semdedup.shards import plan, workflow
 
 if __name__ == "__main__":
     parameters, scheduler = json.loads(sys.argv[1])
-    workflow.CLIPS_PER_PARTITION, workflow.SCORE_BYTES = 20, 1
+    plan.CLIPS_PER_PARTITION, plan.SCORE_BYTES = 20, 1
     workflow.ShardWorkflow(**parameters).run(cluster=ClusterOptions(scheduler=scheduler))
 """
 
@@ -519,13 +521,13 @@ def test_a_clip_that_changes_during_the_run_is_an_error(
     client: distributed.Client, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     make_clips(tmp_path / "in", IDS[:3], embeddings=False)
-    shards_of = workflow._Export._shards
+    shards_of = run.ShardRun._cut
 
     def shrink_first(self: Any, partitions: Any) -> Any:
         (tmp_path / "in" / "clips" / f"{IDS[1]}.mp4").write_bytes(b"short")
         return shards_of(self, partitions)
 
-    monkeypatch.setattr(workflow._Export, "_shards", shrink_first)
+    monkeypatch.setattr(run.ShardRun, "_cut", shrink_first)
     with pytest.raises(InputError, match=rf"{IDS[1]}.mp4 is not as long as it was when it was listed"):
         sharder(tmp_path / "in", tmp_path / "out").run(client)
     assert [name for name in files_below(tmp_path / "out") if name.endswith((".tar", ".tmp"))] == []
@@ -558,8 +560,8 @@ def test_the_tree_of_cosmos_curate_has_a_bin_for_every_clip(
         meta = {"width": width, "height": height, "num_frames": n_frames, "framerate": 25.0, "windows": []}
         (tmp_path / "in" / "metas" / "v0" / f"{clip_id}.json").write_text(json.dumps(meta))
     (tmp_path / "in" / "metas" / "v0" / f"{IDS[0]}.json").unlink()
-    monkeypatch.setattr(workflow, "CLIPS_PER_PARTITION", 13)
-    monkeypatch.setattr("semdedup.shards.write.TARS_PER_PART", 2)
+    monkeypatch.setattr(plan, "CLIPS_PER_PARTITION", 13)
+    monkeypatch.setattr("semdedup.shards.layouts.cosmos.TARS_PER_PART", 2)
     result = sharder(tmp_path / "in", tmp_path / "out", layout="cosmos", samples_per_shard=5).run(client)
     assert (result.dropped, result.kept) == ({}, len(IDS))
     expected = {
@@ -590,6 +592,60 @@ def test_the_tree_of_cosmos_curate_has_a_bin_for_every_clip(
     monkeypatch.chdir(tmp_path / "out")
     exec(code + "    seen.append(about['id'])\n", {"seen": (seen := [])})
     assert sorted(seen) == sorted(IDS)
+
+
+# A layout of somebody else
+
+
+class FirstLetterLayout(ShardLayout):
+    """A bin for clips of videos "c" and one for the others; a tar of videos, one of the rest; and a list of tars."""
+
+    name = "first_letter"
+    tar_columns: ClassVar = {"mp4": "shard", "json": "rest_shard", "npy": "rest_shard"}
+    n_bins = 2
+    extra_names = ("list.txt",)
+    loading = "shards = open('list.txt').read().split()\n"
+
+    def bin_of(self, meta: Mapping[str, Any]) -> int:
+        return int(meta.get("video") != "c.mp4")
+
+    def tar_names(self, version: str, bin_: int, number: int) -> dict[str, str]:
+        return {"shard": f"{'co'[bin_]}/{number}.tar", "rest_shard": f"{'co'[bin_]}/{number}.rest.tar"}
+
+    def extra_files(self, root: Location, version: str, shards: Sequence[WrittenShard]) -> Iterator[tuple[str, bytes]]:
+        yield "list.txt", "\n".join(f"{shard.tars['shard']} {shard.samples}" for shard in shards).encode()
+
+
+def test_a_layout_is_one_class_and_one_entry_in_the_table(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(LAYOUTS, FirstLetterLayout.name, FirstLetterLayout())
+    make_clips(tmp_path / "in", ["ca", "cb", "da", "cc"])
+    out = tmp_path / "out"
+    with (
+        distributed.LocalCluster(
+            n_workers=1, processes=False, threads_per_worker=1, dashboard_address="127.0.0.1:0"
+        ) as cluster,
+        distributed.Client(cluster, set_as_default=False) as alone,
+    ):
+        options = {"layout": "first_letter", "with_embeddings": True, "samples_per_shard": 2}
+        sharder(tmp_path / "in", out, **options).run(alone)
+    assert (out / "list.txt").read_text().splitlines() == ["c/0.tar 2", "c/1.tar 1", "o/0.tar 1"]
+    index = pq.read_table(out / "index.parquet")
+    assert index.column_names[2:4] == ["shard", "rest_shard"]
+    assert index["id"].to_pylist() == ["ca", "cb", "cc", "da"]
+    for row in index.to_pylist():
+        content = {"mp4": content_of(row["id"])}
+        for member, column in FirstLetterLayout.tar_columns.items():
+            start, size = row[f"{member}_offset"], row[f"{member}_size"]
+            content.setdefault(member, (out / row[column]).read_bytes()[start : start + size])
+        assert (out / row["shard"]).read_bytes()[row["mp4_offset"] :].startswith(content["mp4"])
+        assert json.loads(content["json"])["id"] == row["id"]
+        np.testing.assert_array_equal(np.load(io.BytesIO(content["npy"])), embedding_of(row["id"]))
+    assert FirstLetterLayout.loading in (out / "README.md").read_text()
+    (out / "_manifest.json").unlink()
+    for path in [*out.rglob("*.tar"), *out.glob("*.parquet"), out / "README.md", out / "manifest.json"]:
+        path.unlink()
+    with pytest.raises(OutputConflictError, match=r"no record of: list\.txt\."):
+        sharder(tmp_path / "in", out, **options).run(NOWHERE)
 
 
 # The command line

@@ -15,14 +15,14 @@ from hypothesis import strategies as st
 from semdedup import InputError, ParameterError
 from semdedup.dedup.names import COMMAND_LINE, WORKFLOW, Layout
 from semdedup.shards.drops import find_drops
-from semdedup.shards.join import sample_json
-from semdedup.shards.keys import key_of
+from semdedup.shards.keys import sample_key
+from semdedup.shards.layouts import LAYOUTS
 from semdedup.shards.layouts.cosmos import BINS, bin_of
 from semdedup.shards.options import ShardOptions
-from semdedup.shards.order import boundaries, cut, in_order, parts
 from semdedup.shards.packing import pack, rows_of_shards
+from semdedup.shards.plan import boundaries, cut, in_order, parts
+from semdedup.shards.sample import sample_json
 from semdedup.shards.tar import TarWriter, header, member_bytes
-from semdedup.shards.write import flat_name, part_name
 from semdedup.storage.location import Location
 from tests.shards import write_duplicates, write_scores
 
@@ -36,7 +36,7 @@ HOSTILE = [
 
 @pytest.mark.parametrize("clip_id", ["clip-0001", "a", "0", "5f2b-4c_d", "a" * 64])
 def test_a_plain_id_is_its_own_key(clip_id: str) -> None:
-    assert key_of(clip_id) == clip_id
+    assert sample_key(clip_id) == clip_id
 
 
 def assert_safe(key: str) -> None:
@@ -48,7 +48,7 @@ def assert_safe(key: str) -> None:
 
 
 def test_hostile_ids_have_safe_keys_that_differ() -> None:
-    keys = [key_of(clip_id) for clip_id in HOSTILE]
+    keys = [sample_key(clip_id) for clip_id in HOSTILE]
     for key in keys:
         assert_safe(key)
     assert len({key.casefold() for key in keys}) == len(HOSTILE)
@@ -56,7 +56,7 @@ def test_hostile_ids_have_safe_keys_that_differ() -> None:
 
 @given(st.lists(st.text(st.characters(codec="utf-8"), max_size=90), unique=True, max_size=20))
 def test_keys_are_safe_and_differ_where_ids_do(ids: list[str]) -> None:
-    keys = [key_of(clip_id) for clip_id in ids]
+    keys = [sample_key(clip_id) for clip_id in ids]
     for key in keys:
         assert_safe(key)
     assert len({key.casefold() for key in keys}) == len(ids)
@@ -64,9 +64,9 @@ def test_keys_are_safe_and_differ_where_ids_do(ids: list[str]) -> None:
 
 @given(st.text(st.characters(codec="utf-8"), max_size=20))
 def test_no_id_can_be_chosen_to_take_the_key_of_another(clip_id: str) -> None:
-    key = key_of(clip_id)
+    key = sample_key(clip_id)
     if key != clip_id:
-        assert key_of(key) != key
+        assert sample_key(key) != key
 
 
 # Packing
@@ -112,10 +112,12 @@ def test_packing_does_not_depend_on_partitions(samples: list[tuple[int, int]], m
 
 
 def test_names_of_shards() -> None:
-    assert [flat_name(0), flat_name(99_999), flat_name(100_000)] == ["00000.tar", "99999.tar", "100000.tar"]
-    assert [part_name(0), part_name(99), part_name(100)] == [
-        "part_000000/000000.tar", "part_000000/000099.tar", "part_000001/000000.tar",
-    ]  # fmt: skip
+    flat = [LAYOUTS["flat"].tar_names("v0", 0, number) for number in (0, 99_999, 100_000)]
+    assert flat == [{"shard": "00000.tar"}, {"shard": "99999.tar"}, {"shard": "100000.tar"}]
+    cosmos = [LAYOUTS["cosmos"].tar_names("v1", 60, number) for number in (0, 99, 100)]
+    names = ["part_000000/000000.tar", "part_000000/000099.tar", "part_000001/000000.tar"]
+    assert [tars["shard"] for tars in cosmos] == [f"v1/{UNKNOWN}/video/{name}" for name in names]
+    assert [tars["json_shard"] for tars in cosmos] == [f"v1/{UNKNOWN}/metas/{name}" for name in names]
 
 
 # Order

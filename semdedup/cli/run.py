@@ -24,7 +24,7 @@ from semdedup.cli.flags import (
 )
 from semdedup.dedup.compare.ranking import WHICH_TO_KEEP
 from semdedup.errors import ParameterError
-from semdedup.shards.options import LAYOUTS
+from semdedup.shards.layouts import LAYOUTS
 from semdedup.video.plan import ALGORITHMS
 from semdedup.video.steps.embed.providers import NAMES
 from semdedup.workflow import WORKFLOWS, VideoDeduplicationWorkflow
@@ -56,7 +56,7 @@ PART_OF_FLAG = {
 @click.option("--limit", type=click.IntRange(0), help="Most videos that this run processes.")
 @click.option("--n-clusters", help="Number of clusters; auto by default.")
 @click.option("--which-to-keep", type=click.Choice(list(WHICH_TO_KEEP)), help="hard by default.")
-@click.option("--layout", type=click.Choice(LAYOUTS), help="Of the dataset; flat by default.")
+@click.option("--layout", type=click.Choice(list(LAYOUTS)), help="Of the dataset; flat by default.")
 @click.option("--samples-per-shard", type=click.IntRange(1), help="10000 by default.")
 @click.option("--target-tar-size-mb", type=float, help="Most MiB of a shard; 500 by default.")
 @click.option(

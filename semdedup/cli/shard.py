@@ -17,7 +17,7 @@ from semdedup.cli.flags import (
     storage_of,
     told_errors,
 )
-from semdedup.shards.options import LAYOUTS
+from semdedup.shards.layouts import LAYOUTS
 from semdedup.shards.workflow import ShardWorkflow
 
 
@@ -33,7 +33,7 @@ from semdedup.shards.workflow import ShardWorkflow
 )
 @click.option(
     "--layout",
-    type=click.Choice(LAYOUTS),
+    type=click.Choice(list(LAYOUTS)),
     default="flat",
     show_default=True,
     help="00000.tar, …; or the binned tree of cosmos-curate.",

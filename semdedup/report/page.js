@@ -7,7 +7,7 @@ const chart = byId("curve");
 const start = curve.findIndex(([eps]) => eps === data.eps);
 const count = new Intl.NumberFormat("en-US");
 const percent = (part) => (data.rows ? (100 * part) / data.rows : 0).toFixed(1);
-const shown = (eps) => String(Number(eps.toPrecision(6)));
+const formatEps = (eps) => String(Number(eps.toPrecision(6)));
 
 // The range of the plot: the smallest that leaves room to the right of the threshold.
 const ranges = [0.05, 0.2, 0.5, 1];
@@ -39,7 +39,7 @@ function plot() {
   const ticks = width < 480 ? 4 : 5;
   for (let i = 0; i <= ticks; i++) {
     const eps = (range * i) / ticks;
-    draw("text", { x: x(eps), y: height - 6, "text-anchor": i === ticks ? "end" : i ? "middle" : "start" }, shown(eps));
+    draw("text", { x: x(eps), y: height - 6, "text-anchor": i === ticks ? "end" : i ? "middle" : "start" }, formatEps(eps));
   }
   const inside = curve.filter(([eps]) => eps <= range);
   const beyond = curve.find(([eps]) => eps > range);
@@ -61,7 +61,7 @@ function plot() {
 function update() {
   const [eps, dropped] = curve[slider.value];
   const limit = Math.fround(1 - eps); // scores are compared in float32
-  byId("eps-value").textContent = shown(eps);
+  byId("eps-value").textContent = formatEps(eps);
   byId("score-value").textContent = (1 - eps).toFixed(4);
   byId("n-kept").textContent = count.format(data.rows - dropped);
   byId("n-dropped").textContent = count.format(dropped);
@@ -69,15 +69,15 @@ function update() {
   byId("p-dropped").textContent = percent(dropped);
   byId("command").textContent = `semdedup extract ${quoted(data.place)} --eps ${eps}`;
   byId("reset").disabled = Number(slider.value) === start;
-  slider.setAttribute("aria-valuetext", `${shown(eps)}: ${count.format(dropped)} near-duplicates`);
+  slider.setAttribute("aria-valuetext", `${formatEps(eps)}: ${count.format(dropped)} near-duplicates`);
   const at = x(Math.min(eps, range));
   for (const end of ["x1", "x2"]) marker.setAttribute(end, at);
   dot.setAttribute("cx", at);
   dot.setAttribute("cy", y(data.rows ? 1 - dropped / data.rows : 1));
   for (const element of document.querySelectorAll("[data-score]")) {
-    const goes = Number(element.dataset.score) >= limit;
-    element.classList.toggle("stays", !goes);
-    element.querySelector(".verdict").textContent = goes ? "dropped" : "kept";
+    const isDropped = Number(element.dataset.score) >= limit;
+    element.classList.toggle("stays", !isDropped);
+    element.querySelector(".verdict").textContent = isDropped ? "dropped" : "kept";
   }
   for (const bar of document.querySelectorAll("[data-low]")) {
     bar.classList.toggle("reached", Number(bar.dataset.low) >= 1 - eps - 1e-9);

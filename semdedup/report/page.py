@@ -1,4 +1,4 @@
-"""The page: what was surveyed, rendered into one file of HTML that needs nothing else and asks nobody for anything."""
+"""The page: a survey rendered into one HTML file that needs no other file and no network."""
 
 from __future__ import annotations
 
@@ -15,15 +15,15 @@ import jinja2
 import numpy as np
 
 from semdedup.dedup.results.scores import Pair
-from semdedup.report.strips import ClipShown
-from semdedup.report.survey import DROPPED_SHOWN, Survey
+from semdedup.report.strips import ClipStrip
+from semdedup.report.survey import DROPPED_PER_GROUP, Survey
 
 MOST_BARS = 120
 
 
 @dataclass(frozen=True)
 class Background:
-    """What is told beside the scores.
+    """What the page shows besides the scores.
 
     Attributes:
         place: the folder of the result.
@@ -49,7 +49,7 @@ class Bar:
     label: str
 
 
-def render(survey: Survey, clips: Mapping[Any, ClipShown], background: Background) -> str:
+def render(survey: Survey, clips: Mapping[Any, ClipStrip], background: Background) -> str:
     """The page as text. Memory: the page."""
     environment = jinja2.Environment(
         autoescape=True, trim_blocks=True, lstrip_blocks=True, undefined=jinja2.StrictUndefined
@@ -57,7 +57,7 @@ def render(survey: Survey, clips: Mapping[Any, ClipShown], background: Backgroun
     style, script = _text("page.css"), _text("page.js")
 
     def card(row_id: Any) -> dict[str, Any]:
-        return _card(clips.get(row_id, ClipShown(str(row_id))))
+        return _card(clips.get(row_id, ClipStrip(str(row_id))))
 
     def pair(found: Pair) -> dict[str, Any]:
         return {
@@ -71,8 +71,8 @@ def render(survey: Survey, clips: Mapping[Any, ClipShown], background: Backgroun
         {
             "kept": card(group.kept),
             "cluster": group.cluster,
-            "dropped": [pair(found) for found in group.dropped[:DROPPED_SHOWN]],
-            "more": max(0, len(group.dropped) - DROPPED_SHOWN),
+            "dropped": [pair(found) for found in group.dropped[:DROPPED_PER_GROUP]],
+            "more": max(0, len(group.dropped) - DROPPED_PER_GROUP),
         }
         for group in survey.groups
     ]
@@ -113,7 +113,7 @@ def _exact(score: float) -> float:
     return float(np.float32(score))
 
 
-def _card(clip: ClipShown) -> dict[str, Any]:
+def _card(clip: ClipStrip) -> dict[str, Any]:
     known = clip.metadata or {}
     facts = []
     span = known.get("duration_span") or (known.get("start_s"), known.get("end_s"))
@@ -134,7 +134,7 @@ def _card(clip: ClipShown) -> dict[str, Any]:
 
 
 def _histogram(counts: np.ndarray) -> list[Bar]:
-    """Bars on a scale of logarithms: near-duplicates are few, and it is them that one looks for."""
+    """Bars on a scale of logarithms: near-duplicates are few, and they are what one looks for."""
     top = math.log1p(int(counts.max(initial=0))) or 1.0
     width = 1 / max(1, len(counts))
     return [
@@ -162,8 +162,8 @@ def _step(name: str, record: Mapping[str, Any]) -> dict[str, Any]:
         "name": name,
         "status": record.get("status", ""),
         "seconds": record.get("seconds"),
-        "parameters": [(key, _told(value)) for key, value in sorted(parameters.items())],
-        "facts": [(key, _told(value)) for key, value in sorted(facts.items())],
+        "parameters": [(key, format_value(value)) for key, value in sorted(parameters.items())],
+        "facts": [(key, format_value(value)) for key, value in sorted(facts.items())],
     }
 
 
@@ -175,11 +175,12 @@ def _versions(steps: Mapping[str, Mapping[str, Any]]) -> list[tuple[str, str]]:
     return [(name, ", ".join(sorted(several))) for name, several in sorted(found.items())]
 
 
-def _told(value: Any) -> str:
+def format_value(value: Any) -> str:
+    """A JSON value as text for people."""
     if isinstance(value, dict):
-        return ", ".join(f"{key}: {_told(each)}" for key, each in value.items())
+        return ", ".join(f"{key}: {format_value(each)}" for key, each in value.items())
     if isinstance(value, (list, tuple)):
-        return ", ".join(_told(each) for each in value) or "none"
+        return ", ".join(format_value(each) for each in value) or "none"
     if isinstance(value, float):
         return f"{value:.6g}"
     return f"{value:,}" if isinstance(value, int) and not isinstance(value, bool) else str(value)

@@ -31,14 +31,14 @@ MOST_BYTES = 6 << 20
 
 
 @dataclass(frozen=True)
-class ClipShown:
-    """What is shown of a clip.
+class ClipStrip:
+    """The frame strip of a clip, and its metadata.
 
     Attributes:
         id: as text.
         strip: a ``data:`` URI; empty where there is no picture.
         missing: why there is none.
-        metadata: what is known of the clip.
+        metadata: of the clip, None where there is none.
         url: of its file; empty where there is none.
     """
 
@@ -49,56 +49,56 @@ class ClipShown:
     url: str = ""
 
 
-def show_clips(ids: Sequence[Any], folders: Sequence[Location], reporter: Reporter) -> dict[Any, ClipShown]:
+def load_strips(ids: Sequence[Any], folders: Sequence[Location], reporter: Reporter) -> dict[Any, ClipStrip]:
     """Look up the clips of these ids in outputs of `split`, or folders of MP4 files; pictures until `MOST_BYTES`.
 
     Clips are decoded in processes of their own, some at a time.
     """
     unique = list(dict.fromkeys(ids))
     if not folders:
-        return {row_id: ClipShown(str(row_id)) for row_id in unique}
+        return {row_id: ClipStrip(str(row_id)) for row_id in unique}
     places = [
         (root / CLIPS if (root / CLIPS).is_dir() else root, root / METAS / ANNOTATION_VERSION) for root in folders
     ]
-    shown: dict[Any, ClipShown] = {}
+    strips: dict[Any, ClipStrip] = {}
     n_bytes = 0
     try:
         with reporter.step("frame strips", len(unique), "clips") as advance, ThreadPoolExecutor(CHILDREN) as pool:
             for row_id, clip in zip(unique, pool.map(lambda i: _look_up(str(i), places), unique), strict=True):
                 if n_bytes + len(clip.strip) > MOST_BYTES:
-                    clip = ClipShown(clip.id, "", "left out, to keep the page small", clip.metadata, clip.url)
+                    clip = ClipStrip(clip.id, "", "left out, to keep the page small", clip.metadata, clip.url)
                 n_bytes += len(clip.strip)
-                shown[row_id] = clip
+                strips[row_id] = clip
                 advance(1)
     finally:
         end_children()
-    return shown
+    return strips
 
 
-def _look_up(name: str, places: Sequence[tuple[Location, Location]]) -> ClipShown:
+def _look_up(name: str, places: Sequence[tuple[Location, Location]]) -> ClipStrip:
     """The clip of this name, from the first folder that has it."""
-    known = None
+    metadata: Mapping[str, Any] | None = None
     for folder, metas in places if _is_file_name(name) else ():
         with contextlib.suppress(StorageError, ValueError):
             place = metas / f"{name}.json"
             meta = place.read_json() if place.exists() else None
-            known = meta if isinstance(meta, dict) else known
+            metadata = meta if isinstance(meta, dict) else metadata
         if (folder / f"{name}.mp4").exists():
-            return _show(name, folder / f"{name}.mp4", known)
-    return ClipShown(name, missing="no such clip in the folder", metadata=known)
+            return _decode(name, folder / f"{name}.mp4", metadata)
+    return ClipStrip(name, missing="no such clip in the folder", metadata=metadata)
 
 
-def _show(name: str, clip: Location, known: Mapping[str, Any] | None) -> ClipShown:
+def _decode(name: str, clip: Location, metadata: Mapping[str, Any] | None) -> ClipStrip:
     try:
         with local_copy(clip) as path:
             frames = _sample(path)
     except (StorageError, Unreadable) as error:
-        return ClipShown(name, missing=f"cannot be read: {error}", metadata=known)
+        return ClipStrip(name, missing=f"cannot be read: {error}", metadata=metadata)
     except (ChildDied, ChildTimeout) as error:
-        return ClipShown(name, missing=f"cannot be decoded: {error}", metadata=known, url=clip.url)
+        return ClipStrip(name, missing=f"cannot be decoded: {error}", metadata=metadata, url=clip.url)
     if isinstance(frames, str):
-        return ClipShown(name, missing=frames, metadata=known, url=clip.url)
-    return ClipShown(name, strip_of(frames), "", known, clip.url)
+        return ClipStrip(name, missing=frames, metadata=metadata, url=clip.url)
+    return ClipStrip(name, strip_of(frames), "", metadata, clip.url)
 
 
 def _is_file_name(name: str) -> bool:

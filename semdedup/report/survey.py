@@ -1,4 +1,4 @@
-"""What the page tells of a result: counts over all of it, and a sample of its pairs and groups."""
+"""What the page shows of a result: counts over all of it, and a sample of its pairs and groups."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ THRESHOLDS = tuple(
 """The eps that the page has counts for: finer where models work. About 540."""
 
 N_BINS = 100
-N_BORDERLINE, N_SIMILAR, N_GROUPS, DROPPED_SHOWN = 12, 50, 20, 4
+N_BORDERLINE, N_SIMILAR, N_GROUPS, DROPPED_PER_GROUP = 12, 50, 20, 4
 CLUSTERS_SAMPLED, MOST_DUPLICATES = 8, 200_000
 """Groups come from so many clusters, none of which has more duplicates than that, so that memory is bounded."""
 
@@ -38,7 +38,7 @@ class Survey:
         borderline: pairs nearest to the threshold.
         similar: pairs of the highest scores.
         groups: some groups of duplicates.
-        notes: sentences that tell what was sampled.
+        notes: sentences that say what was sampled.
     """
 
     eps: float

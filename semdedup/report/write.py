@@ -14,14 +14,14 @@ from semdedup.dedup.threshold.rule import DEFAULT_EPS
 from semdedup.errors import InputError, OutputConflictError
 from semdedup.report.page import Background, render
 from semdedup.report.plot import plot_format, write_plot
-from semdedup.report.strips import ClipShown, show_clips
-from semdedup.report.survey import DROPPED_SHOWN, THRESHOLDS, Survey, survey
+from semdedup.report.strips import ClipStrip, load_strips
+from semdedup.report.survey import DROPPED_PER_GROUP, THRESHOLDS, Survey, survey
 from semdedup.runs.record import Manifest
 from semdedup.storage.location import Location, Paths, locations_of
 from semdedup.video.tree import SUMMARY
 
 PAGE = "report.html"
-OURS = b'<meta name="generator" content="semdedup'
+GENERATOR = b'<meta name="generator" content="semdedup'
 
 
 def write_report(
@@ -45,7 +45,7 @@ def write_report(
         output_path: the file to write; ``{results}/report.html`` by default.
         eps: the threshold to begin with; that of the result by default, or 0.1.
         storage_options: for fsspec.
-        overwrite: replace a file that is no report of ours.
+        overwrite: replace a file that is not a report of semdedup.
         verbose: show progress.
 
     Returns:
@@ -53,7 +53,7 @@ def write_report(
 
     Raises:
         InputError: no scores, or no clips, at the paths.
-        OutputConflictError: the file exists and is none of ours.
+        OutputConflictError: the file exists and is not a report of semdedup.
     """
     reporter = Reporter(verbose)
     result = load(results, storage_options=storage_options)
@@ -67,7 +67,7 @@ def write_report(
     with reporter.step("scores", None, "tables") as advance:
         found = survey(result.scores, _eps_of(result, eps))
         advance(len(result.scores.files))
-    shown = _look_up(result, found, folders, reporter)
+    strips = _strips(result, found, folders, reporter)
     background = Background(
         place=str(Location.of(results)),
         quarantine=_quarantine(result, folders),
@@ -75,7 +75,7 @@ def write_report(
         across=result.scores.across,
         notes=[] if folders else ["no frames of the clips: name their folder with --clips to see them"],
     )
-    target.write_bytes(render(found, shown, background).encode())
+    target.write_bytes(render(found, strips, background).encode())
     return str(target)
 
 
@@ -84,7 +84,7 @@ def plot_curve(
 ) -> str:
     """Write the curve of what remains against eps as a PNG or SVG file; returns where it is.
 
-    The curve goes to eps 0.2, or further where the threshold of the result, or the one given, lies beyond 0.15.
+    The curve ends at eps 0.2, or further where the threshold of the result, or the one given, is above 0.15.
     """
     plot_format(path)
     result = load(results, storage_options=storage_options)
@@ -104,27 +104,27 @@ def _eps_of(result: DedupResult, eps: float | None) -> float:
 def _check_target(target: Location, overwrite: bool) -> None:
     if overwrite or not target.exists():
         return
-    if target.is_dir() or OURS not in target.read_bytes(0, 4096):
+    if target.is_dir() or GENERATOR not in target.read_bytes(0, 4096):
         raise OutputConflictError(
             f"{target} exists and is no report of semdedup; choose another --output-path, or give --overwrite"
         )
 
 
-def _look_up(
+def _strips(
     result: DedupResult, found: Survey, folders: Sequence[Location], reporter: Reporter
-) -> dict[Any, ClipShown]:
-    """What is shown of every clip of the sample: borderline pairs first, which are the first to get pictures."""
+) -> dict[Any, ClipStrip]:
+    """The strip of every clip of the sample. Pairs near the threshold come first, for the pictures have a budget."""
     assert result.scores is not None
-    pairs: list[Pair] = [*found.borderline, *(p for group in found.groups for p in group.dropped[:DROPPED_SHOWN])]
+    pairs: list[Pair] = [*found.borderline, *(p for group in found.groups for p in group.dropped[:DROPPED_PER_GROUP])]
     ids: list[Any] = [row_id for pair in found.borderline for row_id in (pair.max_id, pair.id)]
     for group in found.groups:
-        ids += [group.kept, *(pair.id for pair in group.dropped[:DROPPED_SHOWN])]
-    shown = show_clips(ids, folders, reporter)
+        ids += [group.kept, *(pair.id for pair in group.dropped[:DROPPED_PER_GROUP])]
+    strips = load_strips(ids, folders, reporter)
     kept = [Pair(group.kept, group.kept, 0.0, group.cluster) for group in found.groups]
-    known = result.scores.metadata([*pairs, *kept])
+    metadata = result.scores.metadata([*pairs, *kept])
     return {
-        row_id: clip if clip.metadata is not None else replace(clip, metadata=known.get(row_id))
-        for row_id, clip in shown.items()
+        row_id: clip if clip.metadata is not None else replace(clip, metadata=metadata.get(row_id))
+        for row_id, clip in strips.items()
     }
 
 
@@ -133,8 +133,8 @@ def _quarantine(result: DedupResult, folders: Sequence[Location]) -> Sequence[tu
     if result.skipped_files:
         rows.append(("files", "could not be read", len(result.skipped_files)))
     for folder in folders:
-        told = (folder / SUMMARY).read_json() if (folder / SUMMARY).exists() else {}
-        by_reason = told.get("quarantined_by_reason", {})
+        summary = (folder / SUMMARY).read_json() if (folder / SUMMARY).exists() else {}
+        by_reason = summary.get("quarantined_by_reason", {})
         rows += [("videos", str(reason), int(count)) for reason, count in sorted(by_reason.items())]
     return rows
 

@@ -1,1 +1,1 @@
-"""The export of clips: WebDataset shards of those that remain."""
+"""`semdedup shard`: the clips that remain, as WebDataset shards."""

@@ -1,4 +1,4 @@
-"""What tells of a dataset: ``manifest.json`` for programs, ``README.md`` for people. Neither holds a time."""
+"""The description of a dataset: ``manifest.json`` for programs, ``README.md`` for people. Neither holds a time."""
 
 from __future__ import annotations
 
@@ -6,18 +6,17 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from semdedup.shards.options import COSMOS
+from semdedup.shards.drops import DROP_REASONS
 
-MANIFEST, README, INDEX, DROPPED = "manifest.json", "README.md", "index.parquet", "dropped.parquet"
-WDINFO, WDINFO_LIST = "wdinfo.json", "wdinfo_list.csv"
+DATASET_MANIFEST = "manifest.json"
+"""Public, of the dataset; the record of the run that wrote it is another file, `semdedup.runs.record.FILE_NAME`."""
 
-REASONS = {
-    "duplicate": "a near-duplicate of a better-ranked clip",
-    "empty_file": "the file has no bytes",
-}
+README, INDEX, DROPPED = "README.md", "index.parquet", "dropped.parquet"
 
 
-def manifest(parameters: Mapping[str, Any], facts: Mapping[str, Any], shards: Sequence[Mapping[str, Any]]) -> bytes:
+def dataset_manifest(
+    parameters: Mapping[str, Any], facts: Mapping[str, Any], shards: Sequence[Mapping[str, Any]]
+) -> bytes:
     """``manifest.json``: the shards with their SHA-256, counts, and what the dataset was made from."""
     content = {
         "format": 1,
@@ -31,19 +30,18 @@ def manifest(parameters: Mapping[str, Any], facts: Mapping[str, Any], shards: Se
     return json.dumps(content, indent=1, sort_keys=True).encode() + b"\n"
 
 
-def readme(parameters: Mapping[str, Any], facts: Mapping[str, Any]) -> bytes:
-    """``README.md``: the card of the dataset, with code that loads it."""
+def readme(parameters: Mapping[str, Any], facts: Mapping[str, Any], loading: str) -> bytes:
+    """``README.md``: the card of the dataset, with Python code that loads it."""
     dropped = "".join(
-        f"| dropped, {reason}: {REASONS[reason]} | {count:,} |\n" for reason, count in facts["dropped"].items()
+        f"| dropped, {reason}: {DROP_REASONS[reason]} | {count:,} |\n" for reason, count in facts["dropped"].items()
     )
-    told = [
+    reported = [
         ("without a score: kept", "without_score"),
         ("without metadata", "without_metadata"),
         ("without an embedding", "without_embedding"),
         ("videos that are no MP4 files: left out", "left_out"),
     ]
-    counts = "".join(f"| {words} | {facts[name]:,} |\n" for words, name in told if facts[name])
-    loading = COSMOS_LOADING if parameters["layout"] == COSMOS else FLAT_LOADING
+    counts = "".join(f"| {words} | {facts[name]:,} |\n" for words, name in reported if facts[name])
     npy = "\n- `{key}.npy`: its embedding, float32" if parameters["with_embeddings"] else ""
     return f"""---
 tags:
@@ -70,7 +68,8 @@ tags:
 - `{{key}}.json`: `id`, `source`, `video`, `start_s`, `end_s`, `score`, `max_id`, and what else is known of it{npy}
 
 The key is the id, or made from it where an id is no safe name for a file; the id itself stands in the JSON.
-`{MANIFEST}` lists the shards with their SHA-256. `{INDEX}` has a row for each sample, with the place of each member in
+`{DATASET_MANIFEST}` lists the shards with their SHA-256. \
+`{INDEX}` has a row for each sample, with the place of each member in
 its shard, so that one clip can be read without the others. `{DROPPED}` has a row for each clip that is not here, with
 the reason.
 
@@ -95,23 +94,3 @@ def _code(text: str) -> str:
     text = json.dumps(text)[1:-1]
     fence = "`" * (1 + max(map(len, "".join(c if c == "`" else " " for c in text).split()), default=0))
     return f"{fence} {text} {fence}" if "`" in text else f"`{text}`"
-
-
-FLAT_LOADING = """import json
-import webdataset as wds
-
-shards = [shard["name"] for shard in json.load(open("manifest.json"))["shards"]]
-dataset = wds.WebDataset(shards, shardshuffle=False).decode()
-for sample in dataset:
-    video, about = sample["mp4"], sample["json"]  # bytes of the clip, and a dict
-"""
-
-COSMOS_LOADING = """import json
-import webdataset as wds
-
-shards = [shard["name"] for shard in json.load(open("manifest.json"))["shards"]]
-videos = wds.WebDataset([name for name in shards if "/video/" in name], shardshuffle=False)
-metas = wds.WebDataset([name for name in shards if "/metas/" in name], shardshuffle=False).decode()
-for sample, known in zip(videos, metas, strict=True):
-    video, about = sample["mp4"], known["json"]  # bytes of the clip, and a dict
-"""

@@ -1,4 +1,4 @@
-"""Which clips are dropped: by scores and a threshold, or by a list of ids that somebody has extracted."""
+"""Which clips are dropped: by scores and a threshold, or by a list of ids to drop."""
 
 from __future__ import annotations
 
@@ -11,6 +11,13 @@ from semdedup.dedup.threshold.rule import check_eps
 from semdedup.errors import InputError, ParameterError
 from semdedup.runs.record import Manifest
 from semdedup.storage.location import FileInfo, Location
+
+DUPLICATE, EMPTY_FILE = "duplicate", "empty_file"
+DROP_REASONS = {
+    DUPLICATE: "a near-duplicate of a better-ranked clip",
+    EMPTY_FILE: "the file has no bytes",
+}
+"""Why a clip can be left out of the shards, with the words of the dataset's card."""
 
 NEEDED = (
     "a result of semdedup dedup (its root, its folder of scores or of duplicates), or the root of another program's "
@@ -62,9 +69,9 @@ def find_drops(path: Location, eps: float | None) -> Drops:
     if not ids:
         raise InputError(f"neither scores nor ids to drop in {path}. Give {NEEDED}")
     if eps is not None and eps != extracted:
-        told = "at an eps that is not on record" if extracted is None else f"at eps {extracted:g}"
+        when = "at an eps that is not on record" if extracted is None else f"at eps {extracted:g}"
         raise ParameterError(
-            f"{path} holds no scores, but ids to drop, extracted {told}: they cannot be had for eps {eps:g}. Give the "
+            f"{path} holds no scores, but ids to drop, extracted {when}: they cannot be had for eps {eps:g}. Give the "
             "folder that holds the scores, or leave semantic_dedup_epsilon out."
         )
     return Drops(False, extracted, "that of the ids extracted there", ids, path)

@@ -1,4 +1,4 @@
-"""The clips of the input, with what is known of them: the output of `split`, or any folder of MP4 files."""
+"""The clips of the input, with their metadata: the output of `split`, or any folder of MP4 files."""
 
 from __future__ import annotations
 
@@ -15,19 +15,19 @@ from semdedup.video.probe import EXTENSIONS
 from semdedup.video.tree import ANNOTATION_VERSION, CLIPS, METAS
 
 MP4 = ".mp4"
-EMBEDDINGS = "_embd_parquet"
+EMBEDDINGS_SUFFIX = "_embd_parquet"
 
 
 @dataclass(frozen=True)
 class Inputs:
-    """What is exported.
+    """The files that a dataset is made from.
 
     Attributes:
-        root: the folder that paths of clips are told relative to.
+        root: the folder that paths of clips are relative to.
         clips: the MP4 files.
-        metas: what is known of clips, ``{id}.json`` each.
+        metas: metadata of clips, ``{id}.json`` each.
         embeddings: tables with ``id`` and ``embedding``.
-        left_out: videos that are no MP4 files, or hidden: they are not exported.
+        left_out: videos that are no MP4 files, or hidden: they are not in the dataset.
         metas_folder: where `metas` are.
         embeddings_folder: name of the folder of `embeddings`, or None.
     """
@@ -49,7 +49,7 @@ class Inputs:
 def find_inputs(path: Location, output: Location, version: str, with_embeddings: bool | str) -> Inputs:
     """List the input. Of the output of `split`, the folder ``clips`` may be given as well.
 
-    What lies below the output is left out.
+    Files below the output are left out.
 
     Raises:
         InputError: no such folder; no clips; two of one name; no metadata of this version, though there is of others.
@@ -62,7 +62,7 @@ def find_inputs(path: Location, output: Location, version: str, with_embeddings:
             f"{path} is a file; give the folder that holds it" if path.exists() else f"no such path: {path}"
         )
     files = [file for file in folder.files() if not file.url.startswith(output.url.rstrip("/") + "/")]
-    clips = [file for file in files if _is_shown(file.url) and file.url.lower().endswith(MP4)]
+    clips = [file for file in files if _is_visible(file.url) and file.url.lower().endswith(MP4)]
     videos = sum(file.url.lower().endswith(EXTENSIONS) for file in files)
     if not clips:
         raise InputError(
@@ -83,7 +83,7 @@ def find_inputs(path: Location, output: Location, version: str, with_embeddings:
     return Inputs(root, clips, metas, embeddings, videos - len(clips), metas_folder, embeddings_folder)
 
 
-def _is_shown(url: str) -> bool:
+def _is_visible(url: str) -> bool:
     """Whether a file is not hidden: macOS leaves hidden files beside every video, and rsync while it works."""
     return not url.rsplit("/", 1)[-1].startswith(".")
 
@@ -100,7 +100,11 @@ def _find_embeddings(root: Location, wanted: bool | str) -> tuple[str | None, li
     if not files:
         raise ParameterError(
             f"with_embeddings: no embeddings in {root}: there is no "
-            + (f"Parquet file in {wanted}" if isinstance(wanted, str) else f"folder *{EMBEDDINGS} with Parquet files")
+            + (
+                f"Parquet file in {wanted}"
+                if isinstance(wanted, str)
+                else f"folder *{EMBEDDINGS_SUFFIX} with Parquet files"
+            )
         )
     return names[0], files
 
@@ -109,7 +113,7 @@ def _embeddings_folders(root: Location) -> list[str]:
     with root.errors("list"):
         listed = root.fs.ls(root.url, detail=False)
     names = (entry.rstrip("/").rsplit("/", 1)[-1] for entry in listed)
-    return sorted(name for name in names if name.endswith(EMBEDDINGS))
+    return sorted(name for name in names if name.endswith(EMBEDDINGS_SUFFIX))
 
 
 def clip_table(inputs: Inputs) -> pa.Table:

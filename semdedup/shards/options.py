@@ -6,9 +6,9 @@ import re
 from dataclasses import dataclass
 
 from semdedup.errors import ParameterError
+from semdedup.shards.layouts import LAYOUTS
 from semdedup.video.tree import ANNOTATION_VERSION
 
-FLAT, COSMOS = LAYOUTS = ("flat", "cosmos")
 MIB = 1 << 20
 
 
@@ -28,14 +28,14 @@ class ShardOptions:
     """
 
     annotation_version: str = ANNOTATION_VERSION
-    layout: str = FLAT
+    layout: str = "flat"
     samples_per_shard: int = 10_000
     target_tar_size_mb: float = 500
     with_embeddings: bool | str = False
     shuffle_seed: int | None = None
 
     def __post_init__(self) -> None:
-        if self.layout not in LAYOUTS:
+        if self.layout not in tuple(LAYOUTS):  # a list, say, cannot be looked up
             raise ParameterError(f"layout must be one of {', '.join(LAYOUTS)}; got {self.layout!r}")
         if not isinstance(self.annotation_version, str) or not re.fullmatch(
             r"[A-Za-z0-9_-][A-Za-z0-9._-]*", self.annotation_version
@@ -48,8 +48,11 @@ class ShardOptions:
             raise ParameterError(f"target_tar_size_mb must be a number above 0; got {size!r}")
         if self.shuffle_seed is not None and not _is_whole(self.shuffle_seed):
             raise ParameterError(f"shuffle_seed must be a whole number, or None; got {self.shuffle_seed!r}")
-        if self.layout == COSMOS and self.with_embeddings:
-            raise ParameterError("with_embeddings: the layout cosmos has no place for embeddings; take the layout flat")
+        if self.with_embeddings and "npy" not in LAYOUTS[self.layout].tar_columns:
+            others = " or ".join(name for name, layout in LAYOUTS.items() if "npy" in layout.tar_columns)
+            raise ParameterError(
+                f"with_embeddings: the layout {self.layout} has no place for embeddings; take the layout {others}"
+            )
 
     @property
     def most_bytes(self) -> int:

@@ -7,6 +7,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from semdedup.shards.layouts import ShardLayout
+
 
 @dataclass(frozen=True)
 class Rows:
@@ -43,7 +45,7 @@ def pack(sizes: np.ndarray, most_samples: int, most_bytes: int) -> list[tuple[in
 def rows_of_shards(
     sizes: Sequence[np.ndarray], bins: Sequence[np.ndarray], chosen: int, most_samples: int, most_bytes: int
 ) -> Iterator[tuple[tuple[Rows, ...], int]]:
-    """Pack the samples of one bin, which lie in partitions one after the other.
+    """Pack the samples of one bin, over all partitions in order.
 
     Args:
         sizes: bytes of each sample, for each partition.
@@ -68,3 +70,51 @@ def rows_of_shards(
             if low < high:
                 parts.append(Rows(partition, int(rows[partition][low]), int(rows[partition][high - 1]) + 1))
         yield tuple(parts), int(packed[start:stop].sum())
+
+
+@dataclass(frozen=True)
+class Shard:
+    """What one task writes.
+
+    Attributes:
+        number: position among all shards.
+        tars: names of its tars, by column of the index; see `ShardLayout.tar_columns`.
+        bin: of its samples.
+        rows: where these are.
+        ends: for each of `rows`, where the chunks of the samples of that partition end.
+        n_bytes: bytes of its samples, about.
+    """
+
+    number: int
+    tars: dict[str, str]
+    bin: int
+    rows: tuple[Rows, ...]
+    ends: tuple[tuple[int, ...], ...]
+    n_bytes: int
+
+
+def pack_shards(
+    layout: ShardLayout,
+    version: str,
+    sizes: Sequence[np.ndarray],
+    ends: Sequence[Sequence[int]],
+    most_samples: int,
+    most_bytes: int,
+) -> list[Shard]:
+    """Cut the samples of all bins into shards.
+
+    Args:
+        layout: names the tars.
+        version: ``annotation_version``, for these names.
+        sizes: for each partition, bytes and bin of each sample, (2, n) int64.
+        ends: for each partition, where the chunks of its samples end.
+        most_samples: as for `pack`.
+        most_bytes: as for `pack`.
+    """
+    shards: list[Shard] = []
+    lengths, bins = [array[0] for array in sizes], [array[1] for array in sizes]
+    for bin_ in range(layout.n_bins):
+        for i, (rows, n_bytes) in enumerate(rows_of_shards(lengths, bins, bin_, most_samples, most_bytes)):
+            places = tuple(tuple(ends[part.partition]) for part in rows)
+            shards.append(Shard(len(shards), layout.tar_names(version, bin_, i), bin_, rows, places, n_bytes))
+    return shards

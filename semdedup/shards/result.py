@@ -1,4 +1,4 @@
-"""What an export gives back."""
+"""The result of `ShardWorkflow`."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ class ShardResult(Shown):
             ``tar_bytes``; ``without_score`` (kept all the same), ``without_metadata``, ``without_embedding``;
             ``unmatched`` scores, whose id is no clip's; ``left_out``, videos that are no MP4 files; ``eps``, and where
             it is from.
-        paths: what stands where.
+        paths: of the dataset and its files, by name.
         seconds: time of each step, and ``total``.
         resumed: whether an earlier run had written the same already, and nothing was done.
     """
@@ -54,7 +54,7 @@ class ShardResult(Shown):
         return int(self.facts["shards"])
 
     def rows(self) -> list[tuple[str, str]]:
-        """Name and value of everything that there is to tell."""
+        """Name and value of each line of the table."""
         facts = self.facts
         eps = [("eps", f"{facts['eps']:g} ({facts['eps_from']})")] if facts["eps"] is not None else []
         others = [

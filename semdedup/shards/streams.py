@@ -112,7 +112,7 @@ def _changed(clip: Location) -> InputError:
 
 @contextlib.contextmanager
 def writing_stream(location: Location, n_bytes: int) -> Iterator[BinaryIO]:
-    """Give an open file of about `n_bytes` to write to; it becomes `location` when the block ends well, else nothing.
+    """Give an open file of about `n_bytes` to write to; it becomes `location` unless the block raises.
 
     An object is uploaded while it is written, and needs no room on a local disk. Memory: `PART_BYTES` twice. (Uploads
     of a process that was killed stay with the store until its rule for incomplete uploads ends them.)
@@ -135,7 +135,7 @@ def writing_stream(location: Location, n_bytes: int) -> Iterator[BinaryIO]:
 def write_chunks(location: Location, batches: Iterable[pa.RecordBatch]) -> list[int]:
     """Write batches one after the other into one file, each as an Arrow stream of its own that a range of bytes holds.
 
-    (Of an Arrow file, an object store would be asked for the footer each time, and for what lies behind the batch.)
+    (Of an Arrow file, an object store would be asked for the footer each time, and for what follows the batch.)
 
     Returns:
         Where each batch ends; a batch without rows takes no bytes.

@@ -10,11 +10,11 @@ from typing import BinaryIO
 BLOCK = tarfile.BLOCKSIZE
 END = bytes(2 * BLOCK)
 SIZE, CHECKSUM = slice(124, 136), slice(148, 156)
-"""Where these stand in a header."""
+"""Bytes of these fields in a header."""
 
 LONGEST_PLAIN = 99
 LARGEST_PLAIN = 8 << 30
-"""Bytes from which on a member has a header of three blocks, for its size has no room in one."""
+"""Bytes from which on a member has a header of three blocks, because its size does not fit into one."""
 
 
 def header(name: str, n_bytes: int) -> bytes:

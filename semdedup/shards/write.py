@@ -5,88 +5,32 @@ from __future__ import annotations
 import contextlib
 import itertools
 import os
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from itertools import pairwise
 from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from semdedup.shards.inputs import MP4
 from semdedup.shards.join import SAMPLES_AT_A_TIME, samples_file
-from semdedup.shards.layouts.cosmos import BINS
-from semdedup.shards.packing import Rows
-from semdedup.shards.streams import REQUESTS_AHEAD, ahead, read_chunk, read_clips, write_chunks, writing_stream
+from semdedup.shards.layouts import ShardLayout
+from semdedup.shards.packing import Shard
+from semdedup.shards.streams import read_chunk, read_clips, write_chunks, writing_stream
 from semdedup.shards.tar import TarWriter
 from semdedup.storage.location import Location
 
-TARS_PER_PART = 100
-"""Tars of one folder ``part_000000`` of cosmos-curate's tree."""
-
-VIDEO, METAS = "video", "metas"
-"""Folders of the parallel tars of that tree."""
-
-JSON, NPY = ".json", ".npy"
-
-ROWS_PER_GROUP = 1 << 16
-"""Rows of a row group of the index, and of the table of dropped clips."""
+MEMBERS = ("mp4", "json", "npy")
+"""Members of a sample, by the endings of their names."""
 
 
-@dataclass(frozen=True)
-class Shard:
-    """What one task writes.
-
-    Attributes:
-        number: position among all shards.
-        tars: name of the tar that videos go into, and of that for their metadata; they may be one.
-        bin: of its samples.
-        rows: where these stand.
-        ends: for each of `rows`, where the chunks of the samples of that partition end.
-        n_bytes: bytes of its samples, about.
-    """
-
-    number: int
-    tars: tuple[str, str]
-    bin: int
-    rows: tuple[Rows, ...]
-    ends: tuple[tuple[int, ...], ...]
-    n_bytes: int
-
-
-def flat_name(number: int) -> str:
-    """Name of a shard in the flat layout.
-
-    >>> flat_name(12)
-    '00012.tar'
-    """
-    return f"{number:05d}.tar"
-
-
-def bin_folder(version: str, bin_: int) -> str:
-    """The folder of a bin of cosmos-curate's tree."""
-    return f"{version}/{BINS[bin_]}"
-
-
-def part_name(number: int) -> str:
-    """Name of a tar below ``video`` and ``metas`` of a bin.
-
-    >>> part_name(101)
-    'part_000001/000001.tar'
-    """
-    part, tar = divmod(number, TARS_PER_PART)
-    return f"part_{part:06d}/{tar:06d}.tar"
-
-
-def index_schema(with_embeddings: bool, parallel: bool) -> pa.Schema:
+def index_schema(layout: ShardLayout, with_embeddings: bool) -> pa.Schema:
     """Columns of the index: offsets are of the content of a member in its tar, sizes in bytes."""
-    members = ["mp4", "json", *(["npy"] if with_embeddings else [])]
+    members = [member for member in MEMBERS if member != "npy" or with_embeddings]
     return pa.schema(
         [
             ("id", pa.string()),
             ("key", pa.string()),
-            ("shard", pa.string()),
-            *([("json_shard", pa.string())] if parallel else []),
+            *((column, pa.string()) for column in dict.fromkeys(layout.tar_columns.values())),
             *((f"{member}_{what}", pa.int64()) for member in members for what in ("offset", "size")),
             ("score", pa.float32()),
         ]
@@ -100,11 +44,20 @@ def index_file(scratch: Location, number: int) -> Location:
 
 @dataclass(frozen=True)
 class Writing:
-    """What every task that writes a shard needs to know: where clips, scratch files and shards are."""
+    """What every task that writes a shard needs to know.
+
+    Attributes:
+        root: folder that the paths of clips are relative to.
+        scratch: folder with the samples, and for the parts of the index.
+        target: folder of the dataset.
+        layout: of the dataset.
+        schema: of its index.
+    """
 
     root: Location
     scratch: Location
     target: Location
+    layout: ShardLayout
     schema: pa.Schema
 
 
@@ -119,7 +72,7 @@ def write_shard(task: Writing, shard: Shard) -> dict[str, Any]:
     with contextlib.ExitStack() as stack:
         tars = {
             name: TarWriter(stack.enter_context(writing_stream(task.target / name, shard.n_bytes)))
-            for name in dict.fromkeys(shard.tars)
+            for name in dict.fromkeys(shard.tars.values())
         }
         rows, counts = _write_samples(task, shard, tars), []
 
@@ -129,25 +82,22 @@ def write_shard(task: Writing, shard: Shard) -> dict[str, Any]:
                 yield pa.RecordBatch.from_pylist(some, schema=task.schema)
 
         index_ends = write_chunks(index_file(task.scratch, shard.number), batches())
-        told = [{"name": name, "sha256": tar.finish(), "bytes": tar.n_bytes} for name, tar in tars.items()]
-    return {"samples": sum(counts), "tars": told, "index_ends": index_ends}
+        finished = [{"name": name, "sha256": tar.finish(), "bytes": tar.n_bytes} for name, tar in tars.items()]
+    return {"samples": sum(counts), "tars": finished, "index_ends": index_ends}
 
 
 def _write_samples(task: Writing, shard: Shard, tars: Mapping[str, TarWriter]) -> Iterator[dict[str, Any]]:
     """Write the samples of a shard; yield the row of the index for each."""
-    videos, metas = (tars[name] for name in shard.tars)
     samples, again = itertools.tee(_samples(task.scratch, shard))
     clips = read_clips(task.root, ((os.fsdecode(sample["path"]), sample["bytes"]) for sample in again))
+    tar_of = {member: tars[shard.tars[column]] for member, column in task.layout.tar_columns.items()}
     for sample, clip in zip(samples, clips, strict=True):
-        key = sample["key"]
-        row = {name: sample[name] for name in ("id", "key", "score")}
-        row |= {"shard": shard.tars[0], "json_shard": shard.tars[1]}
-        row |= {"mp4_size": sample["bytes"], "mp4_offset": videos.add(key + MP4, sample["bytes"], clip)}
-        for kind, tar in ((JSON, metas), (NPY, videos)):
-            content = sample[kind[1:]]
-            if content is not None:
-                row[f"{kind[1:]}_size"] = len(content)
-                row[f"{kind[1:]}_offset"] = tar.add(key + kind, len(content), [content])
+        row = {**{name: sample[name] for name in ("id", "key", "score")}, **shard.tars}
+        contents: dict[str, tuple[int, Iterable[bytes]]] = {"mp4": (sample["bytes"], clip)}
+        contents |= {name: (len(sample[name]), [sample[name]]) for name in ("json", "npy") if sample[name] is not None}
+        for member, (n_bytes, pieces) in contents.items():
+            row[f"{member}_size"] = n_bytes
+            row[f"{member}_offset"] = tar_of[member].add(f"{sample['key']}.{member}", n_bytes, pieces)
         yield row
 
 
@@ -161,34 +111,3 @@ def _samples(scratch: Location, shard: Shard) -> Iterator[dict[str, Any]]:
             start = max(rows.start - first, 0)
             batch = batch.slice(start, rows.stop - first - start)
             yield from batch.filter(pc.equal(batch.column("bin"), shard.bin)).to_pylist()
-
-
-def joined(chunks: Iterable[tuple[Location, int, int]], schema: pa.Schema) -> Iterator[pa.Table]:
-    """The rows of chunks, given by file and range of bytes, in groups that do not depend on how they were cut."""
-    held: list[pa.RecordBatch] = []
-    for batch in ahead(lambda chunk: read_chunk(*chunk), chunks, REQUESTS_AHEAD):
-        held.append(batch)
-        while sum(map(len, held)) >= ROWS_PER_GROUP:
-            rows = pa.Table.from_batches(held, schema)
-            yield rows.slice(0, ROWS_PER_GROUP)
-            held = rows.slice(ROWS_PER_GROUP).to_batches()
-    if held:
-        yield pa.Table.from_batches(held, schema)
-
-
-def chunks_of(file: Location, ends: Sequence[int]) -> Iterator[tuple[Location, int, int]]:
-    """The chunks of a file that have rows."""
-    return ((file, start, end) for start, end in pairwise([0, *ends]) if start < end)
-
-
-def wdinfo(root: Location, folder: str, names: Sequence[str], samples: Sequence[int]) -> dict[str, Any]:
-    """What ``wdinfo.json`` of a bin holds: its tars, as loaders of cosmos-curate's tree look for them."""
-    where = (root / folder).url
-    return {
-        "data_keys": [VIDEO, METAS],
-        "chunk_size": TARS_PER_PART,
-        "data_list": list(names),
-        "data_list_key_count": list(samples),
-        "root": where if root.is_local else where.partition("://")[2].partition("/")[2],
-        "total_key_count": sum(samples),
-    }

@@ -1,14 +1,28 @@
-"""The bins of cosmos-curate's dataset tree: by resolution, aspect ratio and duration.
+"""The tree of cosmos-curate: samples binned by resolution, aspect ratio and duration, metadata in tars of their own.
 
 Its own bins leave out clips of less than 5 seconds, those wider than ten times their height, and those whose size or
-length is not known, without a word. Here these have bins too: nothing is lost by the choice of a layout.
+length is not known, without a message. Here these have bins too: no layout loses clips.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from semdedup.shards.layouts.base import ShardLayout, WrittenShard
+from semdedup.storage.location import json_bytes
+
+if TYPE_CHECKING:
+    from semdedup.storage.location import Location
+
+TARS_PER_PART = 100
+"""Tars of one folder ``part_000000``."""
+
+VIDEO_TARS, METAS_TARS = "video", "metas"
+"""Folders of a bin with the tars of clips, and the parallel ones of their metadata."""
+
+WDINFO, WDINFO_LIST = "wdinfo.json", "wdinfo_list.csv"
 
 RESOLUTIONS = (("1080", 1080), ("720", 720), ("lt_720", 0))
 """Name, and the least of height and width."""
@@ -47,3 +61,57 @@ def bin_of(meta: Mapping[str, Any]) -> int:
     short = seconds < DURATIONS[0][2]
     duration = 0 if short else next(i for i, (_, low, high) in enumerate(DURATIONS) if i and low <= seconds <= high)
     return (resolution * len(ASPECT_RATIOS) + ratio) * len(DURATIONS) + duration
+
+
+class CosmosLayout(ShardLayout):
+    """``{version}/{bin}/video/part_000000/000000.tar``, …, and beside ``video`` the same under ``metas``."""
+
+    name = "cosmos"
+    tar_columns: ClassVar = {"mp4": "shard", "json": "json_shard"}
+    n_bins = len(BINS)
+    extra_names = (WDINFO, WDINFO_LIST)
+    loading = """import json
+import webdataset as wds
+
+shards = [shard["name"] for shard in json.load(open("manifest.json"))["shards"]]
+videos = wds.WebDataset([name for name in shards if "/video/" in name], shardshuffle=False)
+metas = wds.WebDataset([name for name in shards if "/metas/" in name], shardshuffle=False).decode()
+for sample, known in zip(videos, metas, strict=True):
+    video, about = sample["mp4"], known["json"]  # bytes of the clip, and a dict
+"""
+
+    def tar_names(self, version: str, bin_: int, number: int) -> dict[str, str]:
+        """A tar of clips and one of their metadata.
+
+        >>> CosmosLayout().tar_names("v0", 0, 101)["shard"]
+        'v0/resolution_1080/aspect_ratio_9_16/duration_lt_5/video/part_000001/000001.tar'
+        """
+        part, tar = divmod(number, TARS_PER_PART)
+        folder, name = f"{version}/{BINS[bin_]}", f"part_{part:06d}/{tar:06d}.tar"
+        return {"shard": f"{folder}/{VIDEO_TARS}/{name}", "json_shard": f"{folder}/{METAS_TARS}/{name}"}
+
+    def bin_of(self, meta: Mapping[str, Any]) -> int:
+        """See the function `bin_of`."""
+        return bin_of(meta)
+
+    def extra_files(self, root: Location, version: str, shards: Sequence[WrittenShard]) -> Iterator[tuple[str, bytes]]:
+        """``wdinfo.json`` of each bin, and ``wdinfo_list.csv`` with the paths of those: what loaders begin with."""
+        infos = []
+        for bin_ in sorted({shard.bin for shard in shards}):
+            folder = f"{version}/{BINS[bin_]}"
+            infos.append(f"{folder}/{WDINFO}")
+            yield infos[-1], json_bytes(wdinfo(root, folder, [shard for shard in shards if shard.bin == bin_]))
+        yield f"{version}/{WDINFO_LIST}", "".join(f"{root / name}\n" for name in infos).encode()
+
+
+def wdinfo(root: Location, folder: str, shards: Sequence[WrittenShard]) -> dict[str, Any]:
+    """Content of ``wdinfo.json`` of the bin in this folder, in the form that loaders of cosmos-curate's tree read."""
+    place = (root / folder).url
+    return {
+        "data_keys": [VIDEO_TARS, METAS_TARS],
+        "chunk_size": TARS_PER_PART,
+        "data_list": [shard.tars["shard"].removeprefix(f"{folder}/{VIDEO_TARS}/") for shard in shards],
+        "data_list_key_count": [shard.samples for shard in shards],
+        "root": place if root.is_local else place.partition("://")[2].partition("/")[2],
+        "total_key_count": sum(shard.samples for shard in shards),
+    }

@@ -1,0 +1,155 @@
+"""How the work is cut into tasks: the order of samples, partitions of the sorted clips, row groups of other tables."""
+
+from __future__ import annotations
+
+import bisect
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from itertools import pairwise
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from semdedup.dedup.input.ids import hash_ids
+from semdedup.shards.drops import Drops
+from semdedup.shards.inputs import Inputs, clip_table
+from semdedup.shards.streams import write_chunks
+from semdedup.storage.location import FileInfo, Location
+from semdedup.storage.tables import open_parquet
+
+CLIPS_PER_PARTITION = 1 << 15
+EMBEDDED_CLIPS_PER_PARTITION = 1 << 13
+"""Most clips that one task joins; fewer where their embeddings come along."""
+
+SCORE_BYTES, EMBEDDING_BYTES = 16 << 20, 64 << 20
+"""Bytes of Parquet files that one task scatters, unless one row group has more."""
+
+FILES_PER_TASK = 1000
+
+HASH = "hash"
+Boundary = tuple[Any, ...]
+"""The first id of a partition, with its hash before it where there is a seed."""
+
+
+def in_order(table: pa.Table, seed: int | None) -> pa.Table:
+    """The rows of a table with a column ``id`` in the order of samples; with a seed it gets the column ``hash``.
+
+    Time: O(n log n); memory: a second copy of the table.
+    """
+    if seed is not None:
+        table = table.append_column(HASH, pa.array(hash_ids(table["id"], seed)))
+    return table.take(pc.sort_indices(table, sort_keys=[(name, "ascending") for name in _keys(table)]))
+
+
+def _keys(table: pa.Table) -> list[str]:
+    return [HASH, "id"] if HASH in table.column_names else ["id"]
+
+
+def boundaries(table: pa.Table, per_partition: int) -> list[Boundary]:
+    """Where each partition of at most so many rows of a table in order begins. The first begins before everything."""
+    return [_key(table, row) for row in range(0, len(table), per_partition)]
+
+
+def _key(table: pa.Table, row: int) -> Boundary:
+    return tuple(table[name][row].as_py() for name in _keys(table))
+
+
+def parts(table: pa.Table, bounds: Sequence[Boundary]) -> Iterator[pa.RecordBatch]:
+    """The rows of a table in order that belong to each partition: a batch each, perhaps empty.
+
+    Time: O(partitions · log n).
+    """
+    inner = [bisect.bisect_left(range(len(table)), bound, key=lambda row: _key(table, row)) for bound in bounds[1:]]
+    names = [name for name in table.column_names if name != HASH]
+    table = table.select(names).combine_chunks()
+    for start, stop in pairwise([0, *inner, len(table)]):
+        rows = table.slice(start, stop - start).to_batches()
+        yield rows[0] if rows else pa.RecordBatch.from_pylist([], schema=table.schema)
+
+
+def cut(table: pa.Table, per_partition: int) -> Iterator[pa.RecordBatch]:
+    """A table in order in batches of so many rows, in memory of their own."""
+    table = table.drop_columns([HASH]) if HASH in table.column_names else table
+    for start in range(0, len(table), per_partition):
+        yield table.take(np.arange(start, min(start + per_partition, len(table)))).combine_chunks().to_batches()[0]
+
+
+@dataclass(frozen=True)
+class RowGroups:
+    """Row groups [first, last) of a Parquet file; all of them for a `last` of 0."""
+
+    url: str
+    first: int = 0
+    last: int = 0
+
+
+def cut_files(files: Sequence[FileInfo], source: Location, most_bytes: int) -> list[tuple[RowGroups, ...]]:
+    """Cut Parquet files into tasks of about `most_bytes`. Of files larger than that, the footers are read."""
+    tasks: list[list[RowGroups]] = []
+    held = most_bytes
+    for file in files:
+        for groups, n_bytes in _cut_file(file, source, most_bytes):
+            if held + n_bytes > most_bytes or len(tasks[-1]) == FILES_PER_TASK:
+                tasks.append([])
+                held = 0
+            tasks[-1].append(groups)
+            held += n_bytes
+    return [tuple(task) for task in tasks]
+
+
+def _cut_file(file: FileInfo, source: Location, most_bytes: int) -> Iterator[tuple[RowGroups, int]]:
+    if file.n_bytes <= most_bytes:
+        yield RowGroups(file.url), file.n_bytes
+        return
+    with open_parquet(source.at(file.url)) as parquet:
+        sizes = [parquet.metadata.row_group(i).total_byte_size for i in range(parquet.metadata.num_row_groups)]
+    for i, n_bytes in enumerate(sizes):
+        yield RowGroups(file.url, i, i + 1), min(n_bytes, most_bytes)
+
+
+@dataclass(frozen=True)
+class Plan:
+    """How the work is cut into tasks.
+
+    Attributes:
+        bounds: where the partitions begin.
+        clip_ends: where they end in the file of clips, in bytes.
+        scores: for each task, the row groups of scores, or of ids to drop, that it scatters.
+        embeddings: the same for embeddings.
+    """
+
+    bounds: list[Boundary]
+    clip_ends: list[int]
+    scores: list[tuple[RowGroups, ...]]
+    embeddings: list[tuple[RowGroups, ...]]
+
+    @classmethod
+    def from_json(cls, value: Mapping[str, Any]) -> Plan:
+        """The reverse of `dataclasses.asdict`."""
+        scores, embeddings = (
+            [tuple(RowGroups(**groups) for groups in task) for task in value[name]] for name in ("scores", "embeddings")
+        )
+        return cls([tuple(bound) for bound in value["bounds"]], value["clip_ends"], scores, embeddings)
+
+
+def clips_file(scratch: Location) -> Location:
+    """The sorted table of clips, a chunk for each partition."""
+    return scratch / "clips.arrows"
+
+
+def plan_once(scratch: Location, inputs: Inputs, drops: Drops | None, seed: int | None) -> Plan:
+    """Sort the clips, and cut them and the tables into tasks. A resumed run reads the plan, so that it cuts alike."""
+    place = scratch / "plan.json"
+    if not place.exists():
+        per_partition = EMBEDDED_CLIPS_PER_PARTITION if inputs.embeddings_folder else CLIPS_PER_PARTITION
+        table = in_order(clip_table(inputs), seed)
+        plan = Plan(
+            bounds=boundaries(table, per_partition),
+            clip_ends=write_chunks(clips_file(scratch), cut(table, per_partition)),
+            scores=cut_files(drops.files, drops.source, SCORE_BYTES) if drops else [],
+            embeddings=cut_files(inputs.embeddings, inputs.root, EMBEDDING_BYTES),
+        )
+        place.write_json(asdict(plan))
+    return Plan.from_json(place.read_json())

@@ -1,0 +1,193 @@
+"""One run of `shard` on a session: scatter, join, cut, write, commit."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+from itertools import pairwise
+from typing import Any
+
+from semdedup.compute.session import Session
+from semdedup.dedup.cluster.fit import load_array
+from semdedup.errors import InputError, IntegrityError
+from semdedup.runs.journal import read_journal, run_journaled
+from semdedup.runs.record import Manifest
+from semdedup.shards import card
+from semdedup.shards.drops import Drops
+from semdedup.shards.inputs import Inputs
+from semdedup.shards.join import Join, Partition, join_partition, sizes_file
+from semdedup.shards.layouts import LAYOUTS
+from semdedup.shards.layouts.base import WrittenShard
+from semdedup.shards.options import ShardOptions
+from semdedup.shards.packing import Shard, pack_shards
+from semdedup.shards.plan import Plan, plan_once
+from semdedup.shards.scatter import Scatter, pieces_of, scatter_embeddings, scatter_scores
+from semdedup.shards.streams import REQUESTS_AHEAD, ahead
+from semdedup.shards.tables import write_dropped, write_index
+from semdedup.shards.write import Writing, index_schema, write_shard
+
+STEP = "shard"
+
+
+class ShardRun:
+    """One run on a session: each step leaves its results in the scratch folder, where a later run finds them."""
+
+    def __init__(
+        self,
+        session: Session,
+        manifest: Manifest,
+        inputs: Inputs,
+        drops: Drops | None,
+        options: ShardOptions,
+        parameters: Mapping[str, Any],
+    ) -> None:
+        self.session, self.manifest, self.inputs, self.drops = session, manifest, inputs, drops
+        self.options, self.parameters = options, parameters
+        self.layout = LAYOUTS[options.layout]
+        self.scratch = manifest.scratch(STEP)
+        self.final = self.scratch / "output"
+
+    def run(self) -> dict[str, Any]:
+        """Join, cut, write, commit; return the facts."""
+        with self.manifest.refusing(STEP):
+            partitions = self._join(plan_once(self.scratch, self.inputs, self.drops, self.options.shuffle_seed))
+        shards = self._cut(partitions)
+        schema = index_schema(self.layout, self.inputs.embeddings_folder is not None)
+        work = partial(write_shard, Writing(self.inputs.root, self.scratch, self.final, self.layout, schema))
+        written = self._each("write shards", "shards", work, shards, "shards")
+        facts = count_facts(self.inputs, self.drops, partitions, written)
+        tars = [{"samples": result["samples"], **tar} for result in written for tar in result["tars"]]
+        write_index(self.final / card.INDEX, self.scratch, written, schema)
+        write_dropped(self.final / card.DROPPED, self.scratch, partitions)
+        (self.final / card.DATASET_MANIFEST).write_bytes(card.dataset_manifest(self.parameters, facts, tars))
+        (self.final / card.README).write_bytes(card.readme(self.parameters, facts, self.layout.loading))
+        names = [tar["name"] for tar in tars] + [card.INDEX, card.DROPPED, card.DATASET_MANIFEST, card.README]
+        names += self._write_extra_files(shards, written)
+        self.manifest.complete(STEP, [(self.final, "")], names, facts)
+        return facts
+
+    def _each(self, what: str, journal: str, work: Callable[[Any], Any], tasks: Sequence[Any], unit: str) -> list[Any]:
+        """The results of tasks, in order; those that an earlier run has in this journal are not done again."""
+        found = dict(run_journaled(self.session, what, work, tasks, self.scratch / journal, unit=unit))
+        return [found[number] for number in range(len(tasks))]
+
+    def _join(self, plan: Plan) -> list[dict[str, Any]]:
+        """The results of `join_partition`, for each partition."""
+        drops, seed, bounds = self.drops, self.options.shuffle_seed, tuple(plan.bounds)
+        scores, embeddings = self.scratch / "scores", self.scratch / "embeddings"
+        score_ends: dict[int, list[int]] = {}
+        if drops is not None:
+            scatter = Scatter(drops.source, scores, bounds, seed, drops.eps if drops.scored else None)
+            score_ends = self._scatter("scores", partial(scatter_scores, scatter), plan.scores)
+        others = Scatter(self.inputs.root, embeddings, bounds, seed)
+        embedding_ends = self._scatter("embeddings", partial(scatter_embeddings, others), plan.embeddings)
+        items = [
+            Partition(
+                number, clips, pieces_of(scores, score_ends, number), pieces_of(embeddings, embedding_ends, number)
+            )
+            for number, clips in enumerate(pairwise([0, *plan.clip_ends]))
+        ]
+        join = Join(
+            root=self.inputs.root,
+            metas=self.inputs.metas_folder,
+            scratch=self.scratch,
+            scored=drops is not None and drops.scored,
+            layout=self.layout,
+            with_embeddings=self.inputs.embeddings_folder is not None,
+        )
+        partitions = self._each("join", "join", partial(join_partition, join), items, "parts")
+        if drops is not None:
+            rows = sum(result["rows"] for _, result in read_journal(self.scratch / "read_scores"))
+            if warning := check_matches(self.inputs, drops, rows, partitions):
+                self.session.reporter.say(warning)
+        return partitions
+
+    def _scatter(self, what: str, work: Callable[[Any], dict[str, Any]], tasks: Sequence[Any]) -> dict[int, list[int]]:
+        """Cut tables into partitions; for each task, where these end in its file."""
+        results = self._each(f"read {what}", f"read_{what}", work, list(enumerate(tasks)), "tasks")
+        return {position: result["ends"] for position, result in enumerate(results)}
+
+    def _cut(self, partitions: Sequence[Mapping[str, Any]]) -> list[Shard]:
+        """Cut the samples into shards, by their sizes alone."""
+        files = [sizes_file(self.scratch, number) for number in range(len(partitions))]
+        sizes, ends = list(ahead(load_array, files, REQUESTS_AHEAD)), [found["ends"] for found in partitions]
+        options = self.options
+        return pack_shards(
+            self.layout, options.annotation_version, sizes, ends, options.samples_per_shard, options.most_bytes
+        )
+
+    def _write_extra_files(self, shards: Sequence[Shard], written: Sequence[Mapping[str, Any]]) -> list[str]:
+        """Write the files that the layout adds; return their names."""
+        done = [
+            WrittenShard(shard.bin, shard.tars, result["samples"])
+            for shard, result in zip(shards, written, strict=True)
+        ]
+        names = []
+        for name, content in self.layout.extra_files(self.manifest.root, self.options.annotation_version, done):
+            (self.final / name).write_bytes(content)
+            names.append(name)
+        return names
+
+
+def check_matches(inputs: Inputs, drops: Drops, rows: int, partitions: Sequence[Mapping[str, Any]]) -> str | None:
+    """A warning where some of the `rows` scores or ids to drop belong to no clip.
+
+    Raises:
+        InputError: there are tables of scores, but no rows; or none of the rows belongs to a clip.
+    """
+    what = "scores" if drops.scored else "ids to drop"
+    if drops.scored and not rows:
+        raise InputError(f"no rows in the {len(drops.files)} tables of scores in {drops.source}")
+    unmatched = sum(found["unmatched"] for found in partitions)
+    if not unmatched:
+        return None
+    examples = ", ".join([repr(name) for found in partitions for name in found["examples"]][:3])
+    if unmatched == rows:
+        raise InputError(
+            f"none of the {rows:,} {what} in {drops.source} belongs to a clip in {inputs.root}: ids "
+            f"there are {examples}. Ids of clips are the names of their files, without ending; give the result of "
+            "the dedup of these clips."
+        )
+    return f"{unmatched:,} of {rows:,} {what} belong to no clip: {examples}"
+
+
+def count_facts(
+    inputs: Inputs,
+    drops: Drops | None,
+    partitions: Sequence[Mapping[str, Any]],
+    written: Sequence[Mapping[str, Any]],
+) -> dict[str, Any]:
+    """The facts of a `ShardResult`, from the results of `join_partition` and `write_shard`.
+
+    Raises:
+        IntegrityError: clips were lost or added on the way.
+    """
+    dropped: Counter[str] = Counter()
+    for found in partitions:
+        dropped.update(found["dropped"])
+
+    def total(name: str) -> int:
+        return sum(found[name] for found in partitions)
+
+    samples = sum(result["samples"] for result in written)
+    if not len(inputs.clips) == total("clips") == samples + dropped.total() or samples != total("kept"):
+        raise IntegrityError(
+            f"{len(inputs.clips)} clips went in, {total('kept')} were kept and {dropped.total()} dropped, but "
+            f"{samples} written"
+        )
+    return {
+        "clips": total("clips"),
+        "kept": total("kept"),
+        "dropped": dict(sorted(dropped.items())),
+        "shards": len(written),
+        "bytes": total("bytes"),
+        "tar_bytes": sum(tar["bytes"] for result in written for tar in result["tars"]),
+        "without_score": total("unscored"),
+        "without_metadata": total("without_meta"),
+        "without_embedding": total("without_embedding") if inputs.embeddings_folder else 0,
+        "unmatched": total("unmatched"),
+        "left_out": inputs.left_out,
+        "eps": drops and drops.eps,
+        "eps_from": drops and drops.why,
+    }

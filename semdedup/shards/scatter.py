@@ -1,0 +1,137 @@
+"""Rows of scores and embeddings go to the partition of clips that their id falls in, through files.
+
+A task reads some row groups, sorts the rows and cuts them at the boundaries of the partitions; what it writes is one
+file with a piece for each partition.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from semdedup.dedup.input.ids import id_type
+from semdedup.dedup.input.rows import embedding_element_type
+from semdedup.dedup.threshold.rule import duplicate_mask
+from semdedup.errors import BadFileError
+from semdedup.shards.plan import Boundary, RowGroups, in_order, parts
+from semdedup.shards.streams import ahead, read_chunk, write_chunks
+from semdedup.storage.location import Location
+from semdedup.storage.tables import open_parquet
+
+SCORES_SCHEMA = pa.schema(
+    {"id": pa.string(), "score": pa.float32(), "max_id": pa.string(), "duplicate": pa.bool_()},
+)
+EMBEDDINGS_SCHEMA = pa.schema({"id": pa.string(), "embedding": pa.list_(pa.float32())})
+
+
+@dataclass(frozen=True)
+class Scatter:
+    """What every task that scatters rows to partitions needs to know.
+
+    Attributes:
+        source: storage of the tables.
+        target: folder for the files that it writes, one a task.
+        bounds: where the partitions begin.
+        seed: of the order of samples.
+        eps: the threshold for scores; None for tables of ids to drop.
+    """
+
+    source: Location
+    target: Location
+    bounds: tuple[Boundary, ...]
+    seed: int | None
+    eps: float | None = None
+
+
+def scatter_scores(task: Scatter, item: tuple[int, tuple[RowGroups, ...]]) -> dict[str, Any]:
+    """Write the rows of some tables of scores, or of ids to drop, cut into partitions.
+
+    Returns:
+        ``rows`` that have an id, and ``ends``: where each partition ends in the file.
+    """
+    columns = ("id",) if task.eps is None else ("id", "cosine_sim_score", "max_id")
+    return _scatter(task, item, [_scores(task, found) for found in _read(task.source, item[1], columns)])
+
+
+def _scores(task: Scatter, found: pa.Table) -> pa.Table:
+    n = len(found)
+    if task.eps is None:
+        score, max_id = pa.nulls(n, pa.float32()), pa.nulls(n, pa.string())
+        duplicate = pa.array(np.ones(n, dtype=bool))
+    else:
+        score, max_id = found["cosine_sim_score"].cast(pa.float32()), found["max_id"].cast(pa.string())
+        duplicate = pa.array(duplicate_mask(score.to_numpy(), task.eps))
+    return pa.table({"id": found["id"].cast(pa.string()), "score": score, "max_id": max_id, "duplicate": duplicate})
+
+
+def scatter_embeddings(task: Scatter, item: tuple[int, tuple[RowGroups, ...]]) -> dict[str, Any]:
+    """Write the rows of some tables of embeddings, cut into partitions. Rows without one are left out.
+
+    Returns:
+        ``rows``, and ``ends``: where each partition ends in the file.
+    """
+    tables = []
+    for found in _read(task.source, item[1], ("id", "embedding")):
+        ids, rows = found["id"].cast(pa.string()), found["embedding"].cast(EMBEDDINGS_SCHEMA.field("embedding").type)
+        tables.append(pa.table({"id": ids, "embedding": rows}).filter(pc.is_valid(rows)))
+    return _scatter(task, item, tables)
+
+
+def _read(source: Location, groups: Sequence[RowGroups], columns: Sequence[str]) -> Iterator[pa.Table]:
+    """Tables with these columns; ids may be text or whole numbers, which are compared as text."""
+    for part in groups:
+        with open_parquet(source.at(part.url)) as parquet:
+            schema = parquet.schema_arrow
+            missing = [name for name in columns if name not in schema.names]
+            if missing:
+                raise BadFileError(f"the file {part.url} has no column {missing[0]!r}; it has {schema.names}")
+            for name in columns:
+                kind = schema.field(name).type
+                fits = {"embedding": embedding_element_type, "cosine_sim_score": _number_type}.get(name, id_type)(kind)
+                if fits is None:
+                    raise BadFileError(f"the column {name!r} of {part.url} is {kind}, which cannot be used")
+            wanted = range(part.first, part.last or parquet.metadata.num_row_groups)
+            yield parquet.read_row_groups(list(wanted), columns=list(columns), use_threads=False)
+
+
+def _number_type(found: pa.DataType) -> pa.DataType | None:
+    return found if pa.types.is_floating(found) else None
+
+
+def _scatter(task: Scatter, item: tuple[int, Any], tables: Sequence[pa.Table]) -> dict[str, Any]:
+    table = pa.concat_tables(tables)
+    rows = in_order(table.filter(pc.is_valid(table["id"])), task.seed)
+    ends = write_chunks(_piece(task.target, item[0]), parts(rows, task.bounds))
+    return {"rows": len(rows), "ends": ends}
+
+
+def _piece(folder: Location, position: int) -> Location:
+    return folder / f"{position}.arrows"
+
+
+@dataclass(frozen=True)
+class Pieces:
+    """Where the rows of one partition are: ranges of bytes of files that tasks have scattered."""
+
+    folder: Location
+    ranges: tuple[tuple[int, int, int], ...]
+
+    def read(self, schema: pa.Schema) -> pa.Table:
+        """The rows, in no particular order. Memory: the rows."""
+        batches = ahead(self._read, self.ranges, 1 if self.folder.is_local else len(self.ranges[:8]) or 1)
+        return pa.Table.from_batches(list(batches), schema).combine_chunks()
+
+    def _read(self, piece: tuple[int, int, int]) -> pa.RecordBatch:
+        position, start, end = piece
+        return read_chunk(_piece(self.folder, position), start, end)
+
+
+def pieces_of(folder: Location, ends: Mapping[int, Sequence[int]], partition: int) -> Pieces:
+    """The pieces of one partition, from the ``ends`` that scattering tasks returned, by their positions."""
+    ranges = ((i, ends[i][partition - 1] if partition else 0, ends[i][partition]) for i in sorted(ends))
+    return Pieces(folder, tuple(found for found in ranges if found[1] < found[2]))
