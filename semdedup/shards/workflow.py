@@ -15,8 +15,9 @@ from typing import Any
 import distributed
 import pyarrow as pa
 
+from semdedup.compute.cluster import ClusterOptions
 from semdedup.compute.progress import Reporter
-from semdedup.compute.session import ClusterOptions, Session, open_session
+from semdedup.compute.session import Session, open_session
 from semdedup.dedup.cluster.fit import load_array
 from semdedup.dedup.results.scores import Scores
 from semdedup.errors import InputError, IntegrityError, OutputConflictError, ParameterError
