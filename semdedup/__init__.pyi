@@ -1,6 +1,6 @@
 """What `semdedup` offers, and where it lives. `__init__.py` imports it from here, when it is first asked for."""
 
-from .compute.session import ClusterOptions
+from .compute.cluster import ClusterOptions
 from .dedup.cluster.stage import KMeansStage
 from .dedup.compare.ranking import RankingStrategy
 from .dedup.compare.stage import PairwiseStage

@@ -17,8 +17,8 @@ import av
 import numpy as np
 import pyarrow.compute as pc
 
+from semdedup.compute.cluster import ClusterOptions
 from semdedup.compute.progress import Reporter
-from semdedup.compute.session import ClusterOptions
 from semdedup.dedup.compare.ranking import RankingStrategy
 from semdedup.display import Shown
 from semdedup.errors import InputError

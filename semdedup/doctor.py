@@ -10,6 +10,7 @@ from importlib.metadata import PackageNotFoundError, version
 import distributed
 
 from semdedup.arrays import GPU_PACKAGES
+from semdedup.compute.cluster import ClusterOptions, client_for
 from semdedup.compute.preflight import (
     PACKAGES_THAT_MUST_AGREE,
     check_backend,
@@ -17,7 +18,7 @@ from semdedup.compute.preflight import (
     check_versions,
     describe_process,
 )
-from semdedup.compute.session import MIB, ClusterOptions, client_for
+from semdedup.compute.session import MIB
 from semdedup.dedup.kernels.products import has_bfloat16_matrices
 from semdedup.errors import SemdedupError
 from semdedup.storage.location import Location

@@ -10,8 +10,8 @@ from typing import Any
 
 import distributed
 
+from semdedup.compute.cluster import ClusterOptions, client_for
 from semdedup.compute.progress import Reporter
-from semdedup.compute.session import ClusterOptions, client_for
 from semdedup.dedup.input.files import chosen_eps, find_files
 from semdedup.dedup.results.result import DedupResult
 from semdedup.dedup.workflow import SemanticDeduplicationWorkflow

@@ -20,7 +20,8 @@ import pytest
 
 from semdedup import ClusterError, ClusterOptions, ParameterError
 from semdedup.arrays import gpu_usable
-from semdedup.compute.session import check_paths, check_versions, connect
+from semdedup.compute.cluster import connect
+from semdedup.compute.preflight import check_paths, check_versions
 from semdedup.dedup.cluster import run as clustering
 from semdedup.storage.location import Location
 from tests.helpers import (
@@ -186,7 +187,7 @@ def test_without_a_client_a_cluster_is_started_and_ended(here: Path, expected: A
 
 
 def test_nothing_at_the_address_is_a_cluster_error(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("semdedup.compute.session.SECONDS_TO_WAIT_FOR_SCHEDULER", 1, raising=False)
+    monkeypatch.setattr("semdedup.compute.cluster.SECONDS_TO_WAIT_FOR_SCHEDULER", 1, raising=False)
     with pytest.raises(ClusterError, match=r"no Dask scheduler answers at tcp://127.0.0.1:1:.*dask scheduler"):
         workflow("in", "out").run(NOWHERE)
     assert not (here / "out").exists()
@@ -194,7 +195,7 @@ def test_nothing_at_the_address_is_a_cluster_error(here: Path, monkeypatch: pyte
 
 @pytest.mark.timeout(25)
 def test_a_scheduler_file_that_is_not_there_is_a_cluster_error(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("semdedup.compute.session.SECONDS_TO_WAIT_FOR_SCHEDULER", 1, raising=False)
+    monkeypatch.setattr("semdedup.compute.cluster.SECONDS_TO_WAIT_FOR_SCHEDULER", 1, raising=False)
     with pytest.raises(ClusterError, match=r"no Dask scheduler answers at .*absent\.json"):
         workflow("in", "out").run(cluster=ClusterOptions(scheduler_file=str(here / "absent.json")))
 

@@ -358,7 +358,7 @@ FAULTS = {
 def test_faults_end_in_one_clear_message_on_stderr_and_a_status(
     line: str, status: int, message: str, run: Run, here: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("semdedup.compute.session.SECONDS_TO_WAIT_FOR_SCHEDULER", 0.5)
+    monkeypatch.setattr("semdedup.compute.cluster.SECONDS_TO_WAIT_FOR_SCHEDULER", 0.5)
     (here / "empty").mkdir()
     (here / "theirs" / "clips").mkdir(parents=True)
     (here / "theirs" / "clips" / "x.mp4").write_text("theirs")

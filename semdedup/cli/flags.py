@@ -11,7 +11,7 @@ from typing import Any, NoReturn
 import click
 from rich.console import Console
 
-from semdedup.compute.session import ClusterOptions
+from semdedup.compute.cluster import ClusterOptions
 from semdedup.display import Shown
 from semdedup.errors import ParameterError, SemdedupError
 

@@ -4,19 +4,27 @@ from __future__ import annotations
 
 import contextlib
 import socket
+import time
 import uuid
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import distributed
 import psutil
 
 from semdedup.arrays import Backend, gpu_count, gpu_usable, missing_gpu_packages
+from semdedup.compute.workers import worker_addresses
 from semdedup.errors import ClusterError, SemdedupError, StorageError
 from semdedup.storage.location import Location
 
 PACKAGES_THAT_MUST_AGREE = ("dask", "distributed", "semdedup", "pandas", "pyarrow", "numpy")
+SECONDS_TO_ANSWER = 300.0
+"""A worker may first end a task of somebody else."""
+SECONDS_BETWEEN_LOOKS = 1.0
+N_THREADS = 16
 
 
 @dataclass(frozen=True)
@@ -124,10 +132,11 @@ def _see_paths(reads: Sequence[Location], tokens: Mapping[Location, str], worker
 def check_paths(client: distributed.Client, reads: Sequence[Location], writes: Sequence[Location]) -> None:
     """Check that every worker reads the inputs and that what it writes is seen by the client, and the reverse.
 
-    The probes written for this are removed again, and folders made for them where they stay empty.
+    Workers that leave meanwhile are left out, those that join are asked too. The probes written for this are removed
+    again, and folders made for them where they stay empty.
 
     Raises:
-        ClusterError: naming the worker and the path.
+        ClusterError: naming the worker and the path; or a worker does not answer, or all have left.
     """
     run = uuid.uuid4().hex[:12]
     tokens = {place / f"_probe-{run}": run for place in {place.url: place for place in writes}.values()}
@@ -137,23 +146,25 @@ def check_paths(client: distributed.Client, reads: Sequence[Location], writes: S
         for token, content in tokens.items():
             token.write_bytes(content.encode())
             written.append(token)
-        names = {address: f"w{i}" for i, address in enumerate(sorted(client.scheduler_info(n_workers=-1)["workers"]))}
-        faults: list[str] = []
-        answers = [
-            (
-                address,
-                client.submit(_see_paths, reads, tokens, name, workers=[address], key=f"semdedup-see-{run}-{name}"),
-            )
-            for address, name in names.items()
+        answers = _ask_workers(
+            client,
+            partial(_see_paths, reads, tokens),
+            f"semdedup-see-{run}",
+            lambda name: written.extend(token.at(f"{token.url}-{name}") for token in tokens),
+        )
+        faults = [f"  worker {address} {fault}" for address, (_, found) in answers.items() for fault in found]
+        probes = [
+            (address, token, token.at(f"{token.url}-{name}"))
+            for address, (name, _) in answers.items()
+            for token in tokens
         ]
-        for address, future in answers:
-            faults += [f"  worker {address} {fault}" for fault in future.result()]
-        for address, name in names.items():
-            for token in tokens:
-                answer = token.at(f"{token.url}-{name}")
-                written.append(answer)
-                if not faults and not answer.exists():
-                    faults.append(f"  the client does not see what worker {address} writes in {token.parent}")
+        if not faults:
+            seen = _at_once(lambda probe: probe[2].exists(), probes)
+            faults = [
+                f"  the client does not see what worker {address} writes in {token.parent}"
+                for (address, token, _), there in zip(probes, seen, strict=True)
+                if not there
+            ]
         if faults:
             raise ClusterError(
                 "every worker must read the input and write the output:\n"
@@ -161,8 +172,70 @@ def check_paths(client: distributed.Client, reads: Sequence[Location], writes: S
                 + "\nUse a path that all machines share, or s3://."
             )
     finally:
-        for place in written:
-            with contextlib.suppress(SemdedupError):
-                place.remove()
+        _at_once(_remove, written)
         for url in sorted(made, key=len, reverse=True):
             made[url].remove_if_empty()
+
+
+def _remove(place: Location) -> None:
+    with contextlib.suppress(SemdedupError):
+        place.remove()
+
+
+def _ask_workers(
+    client: distributed.Client, function: Callable[[str], Any], key: str, names: Callable[[str], None]
+) -> dict[str, tuple[str, Any]]:
+    """Call ``function(name)`` in a task on every worker at once, under a name that `names` is given beforehand.
+
+    Workers that join are asked too; those that leave are left out, for their answer would never come.
+
+    Returns:
+        (name, result) by address, of the workers that are there.
+
+    Raises:
+        ClusterError: a worker does not answer within `SECONDS_TO_ANSWER`, or all have left.
+    """
+    asked: dict[str, str] = {}
+    futures: dict[distributed.Future, str] = {}
+    answers: dict[str, tuple[str, Any]] = {}
+    completed = distributed.as_completed(loop=client.loop, with_results=True, raise_errors=False)
+    deadline = time.monotonic() + SECONDS_TO_ANSWER
+    while True:
+        present = worker_addresses(client)
+        for address in present:
+            if address not in asked:
+                asked[address] = f"w{len(asked)}"
+                names(asked[address])
+                future = client.submit(function, asked[address], workers=[address], key=f"{key}-{asked[address]}")
+                futures[future] = address
+                completed.add(future)
+        missing = [address for address in present if address not in answers]
+        if present and not missing:
+            return {address: answers[address] for address in present}
+        if time.monotonic() > deadline:
+            raise ClusterError(_no_answer(asked, present, missing))
+        look_again = time.monotonic() + SECONDS_BETWEEN_LOOKS
+        while any(address not in answers for address in missing) and time.monotonic() < look_again:
+            for future, result in completed.next_batch(block=False):
+                if future.status != "finished":
+                    future.result()  # raises what happened
+                answers[futures[future]] = asked[futures[future]], result
+            time.sleep(0.005)
+
+
+def _no_answer(asked: Iterable[str], present: Sequence[str], missing: Sequence[str]) -> str:
+    if not present:
+        left = "\n".join(f"  worker {address} left while it was checked" for address in list(asked)[:20])
+        return f"the cluster has no workers any more:\n{left}\nStart some and run the same command again."
+    silent = "\n".join(f"  worker {address}" for address in missing[:20])
+    return (
+        f"{len(missing)} of {len(present)} workers did not say within {SECONDS_TO_ANSWER:g} s whether they see the "
+        f"paths:\n{silent}\nThey run other tasks, or their storage does not answer. Wait, or end them, and run "
+        "the same command again."
+    )
+
+
+def _at_once(function: Callable[[Any], Any], values: Sequence[Any]) -> list[Any]:
+    """Call a function that waits for storage with many values at the same time."""
+    with ThreadPoolExecutor(N_THREADS) as pool:
+        return list(pool.map(function, values))

@@ -13,8 +13,9 @@ from typing import Any
 
 import distributed
 
+from semdedup.compute.cluster import ClusterOptions
 from semdedup.compute.progress import Reporter
-from semdedup.compute.session import ClusterOptions, Session, open_session
+from semdedup.compute.session import Session, open_session
 from semdedup.dedup.input.files import is_data
 from semdedup.dedup.names import STEPS, Destination, below, join
 from semdedup.errors import OutputConflictError, ParameterError

@@ -10,8 +10,9 @@ from typing import Any
 
 import distributed
 
+from semdedup.compute.cluster import ClusterOptions
 from semdedup.compute.progress import Reporter
-from semdedup.compute.session import ClusterOptions, open_session
+from semdedup.compute.session import open_session
 from semdedup.dedup.results.scores import Scores
 from semdedup.errors import OutputConflictError, ParameterError
 from semdedup.runs.record import FILE_NAME, SCRATCH, Manifest, fingerprint

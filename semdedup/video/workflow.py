@@ -11,8 +11,9 @@ from typing import Any
 
 import distributed
 
+from semdedup.compute.cluster import ClusterOptions
 from semdedup.compute.progress import Reporter
-from semdedup.compute.session import ClusterOptions, Session, open_session
+from semdedup.compute.session import Session, open_session
 from semdedup.display import one_line
 from semdedup.errors import IntegrityError, ParameterError
 from semdedup.runs.record import FILE_NAME, fingerprint

@@ -11,7 +11,7 @@ from typing import Any
 import distributed
 import numpy as np
 
-from semdedup.compute.session import ClusterOptions
+from semdedup.compute.cluster import ClusterOptions
 from semdedup.dedup.input.files import chosen_eps, recommended_eps
 from semdedup.dedup.leaks.run import CrossStage, told
 from semdedup.dedup.names import IDENTIFY, PAIRWISE, QUARANTINE, WORKFLOW, below

@@ -1,0 +1,198 @@
+"""The Dask cluster that does the work: the one that the user names, or one started for the run."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import multiprocessing
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import dask
+import dask.utils
+import distributed
+
+from semdedup.arrays import gpu_count, gpu_usable, missing_gpu_packages
+from semdedup.errors import ClusterError, ParameterError
+
+SECONDS_TO_WAIT_FOR_SCHEDULER = 15
+SECONDS_TO_SILENCE_WORKERS = 2
+
+
+@dataclass(frozen=True)
+class ClusterOptions:
+    """Which cluster to work on, or how to start one.
+
+    Attributes:
+        scheduler: address of a running scheduler, ``tcp://host:8786``.
+        scheduler_file: path of the JSON file that a running scheduler wrote.
+        n_workers: workers of a cluster started here; one a core, or one a GPU, where not given.
+        threads_per_worker: threads of each worker started here.
+        memory_limit: memory of each worker started here, as Dask understands it: ``2GiB``, ``auto``.
+        backend: ``auto`` takes GPUs where every worker has one.
+    """
+
+    scheduler: str | None = None
+    scheduler_file: str | None = None
+    n_workers: int | None = None
+    threads_per_worker: int = 1
+    memory_limit: str = "auto"
+    backend: str = "auto"
+
+    def __post_init__(self) -> None:
+        if self.backend not in ("auto", "cpu", "gpu"):
+            raise ParameterError(f"backend must be auto, cpu or gpu; got {self.backend!r}")
+        if self.scheduler and self.scheduler_file:
+            raise ParameterError("give a scheduler address or a scheduler file, not both")
+        for name, value in (("n_workers", self.n_workers), ("threads_per_worker", self.threads_per_worker)):
+            if value is not None and value < 1:
+                raise ParameterError(f"{name} must be at least 1, got {value}")
+        try:
+            dask.utils.parse_bytes(0 if self.memory_limit in ("auto", None) else self.memory_limit)
+        except (ValueError, TypeError) as error:
+            raise ParameterError(f"memory_limit must be like 2GiB, or auto; got {self.memory_limit!r}") from error
+
+
+@contextlib.contextmanager
+def connect(options: ClusterOptions) -> Iterator[distributed.Client]:
+    """Connect to the cluster that the options name, or start one for the time of the block.
+
+    Raises:
+        ClusterError: nothing answers at the address, or a GPU is asked for and there is none.
+    """
+    if options.scheduler or options.scheduler_file:
+        with _connect_to_scheduler(options.scheduler, options.scheduler_file) as client:
+            yield client
+        return
+    if options.backend == "gpu" and not gpu_usable():
+        raise ClusterError(
+            f"backend gpu: this machine shows {gpu_count()} GPUs; packages missing: "
+            f"{', '.join(missing_gpu_packages()) or 'none'}. Install semdedup[cu12] or semdedup[cu13] on a machine "
+            "with an NVIDIA GPU and its driver, or take --backend cpu."
+        )
+    if getattr(multiprocessing.process.current_process(), "_inheriting", False):
+        raise ClusterError(
+            "workers cannot be started while this script is being imported by one of them. Put the call behind\n"
+            '    if __name__ == "__main__":\n'
+            "or pass a Client."
+        )
+    on_gpu = options.backend != "cpu" and gpu_usable() and not missing_gpu_packages()
+    try:
+        cluster = _start_gpu_cluster(options) if on_gpu else _start_cpu_cluster(options)
+    except (ValueError, RuntimeError, OSError) as error:
+        raise ClusterError(
+            f"no local cluster could be started: {str(error).rstrip('.')}. In a script the call must stand behind "
+            '`if __name__ == "__main__":`; otherwise pass a Client or a scheduler address.'
+        ) from error
+    levels = contextlib.ExitStack()
+    with levels, cluster, distributed.Client(cluster, set_as_default=False) as client:
+        try:
+            yield client
+        finally:
+            _silence(client, levels)
+
+
+def _silence(client: distributed.Client, levels: contextlib.ExitStack) -> None:
+    """Before a cluster of our own closes: its processes log no more of connections that end, here until `levels` does.
+
+    Dask warns of every worker that takes a while to end and of every connection that closes under it.
+    """
+    if client.status == "running":
+        with contextlib.suppress(OSError):
+            client.run(_log_nothing, on_error="ignore", callback_timeout=SECONDS_TO_SILENCE_WORKERS)
+    for logger, level in _log_nothing():
+        levels.callback(logger.setLevel, level)
+
+
+def _log_nothing() -> list[tuple[logging.Logger, int]]:
+    """Stop what Dask logs in this process; return its loggers with the levels that they had."""
+    names = [n for n in logging.root.manager.loggerDict if n.split(".")[0] in ("distributed", "tornado", "asyncio")]
+    before = [(logger, logger.level) for logger in map(logging.getLogger, names)]
+    for logger, _ in before:
+        logger.setLevel(logging.CRITICAL + 1)
+    return before
+
+
+def _start_cpu_cluster(options: ClusterOptions) -> Any:
+    n_workers = options.n_workers or max(1, dask.system.CPU_COUNT // options.threads_per_worker)
+    return distributed.LocalCluster(
+        n_workers=n_workers,
+        threads_per_worker=options.threads_per_worker,
+        memory_limit=options.memory_limit,
+        host="127.0.0.1",
+        dashboard_address="127.0.0.1:0",
+    )
+
+
+def _start_gpu_cluster(options: ClusterOptions) -> Any:
+    if (options.n_workers or 1) > gpu_count():
+        raise ClusterError(
+            f"{options.n_workers} workers were asked for, and this machine shows {gpu_count()} GPUs: one a worker. "
+            "Ask for fewer workers (--n-workers), or take --backend cpu."
+        )
+    import dask_cuda
+
+    return dask_cuda.LocalCUDACluster(
+        n_workers=options.n_workers,
+        threads_per_worker=options.threads_per_worker,
+        memory_limit=options.memory_limit,
+        rmm_pool_size=0.8,
+        rmm_allocator_external_lib_list=["cupy"],
+        host="127.0.0.1",
+        dashboard_address="127.0.0.1:0",
+    )
+
+
+def _connect_to_scheduler(address: str | None, scheduler_file: str | None) -> distributed.Client:
+    where = address or scheduler_file
+    if scheduler_file is not None and not Path(scheduler_file).exists():
+        raise ClusterError(
+            f"no Dask scheduler answers at {scheduler_file}: there is no such file. "
+            "`dask scheduler --scheduler-file FILE` writes one."
+        )
+    try:
+        return distributed.Client(
+            address, scheduler_file=scheduler_file, timeout=SECONDS_TO_WAIT_FOR_SCHEDULER, set_as_default=False
+        )
+    except (OSError, TimeoutError, ValueError) as error:
+        raise ClusterError(
+            f"no Dask scheduler answers at {where}: {error}. Start one with `dask scheduler` and give its address."
+        ) from error
+
+
+def _default_client() -> distributed.Client | None:
+    try:
+        client = distributed.default_client()
+    except ValueError:  # there is none
+        return None
+    return client if client.status == "running" and not client.asynchronous else None
+
+
+@contextlib.contextmanager
+def client_for(client: distributed.Client | str | None, options: ClusterOptions) -> Iterator[distributed.Client]:
+    """The client to work with: the one given, one for the address given, the current default one, or a cluster's own.
+
+    Only what is started here is closed here.
+    """
+    if isinstance(client, str):
+        options = ClusterOptions(scheduler=client, backend=options.backend)
+    elif client is not None:
+        if not isinstance(client, distributed.Client):
+            raise ParameterError(
+                f"client must be a distributed.Client, a scheduler address or None; got {type(client).__name__}"
+            )
+        if client.asynchronous:
+            raise ParameterError("client is asynchronous; give one made with asynchronous=False")
+        if client.status != "running":
+            raise ClusterError(f"the client is {client.status}; give one that is connected")
+        yield client
+        return
+    elif not (options.scheduler or options.scheduler_file):
+        default = _default_client()
+        if default is not None:
+            yield default
+            return
+    with connect(options) as own:
+        yield own

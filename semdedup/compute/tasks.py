@@ -1,0 +1,69 @@
+"""What stands around a task on a worker: it is counted while it runs, so that a run that fails can wait for its end."""
+
+from __future__ import annotations
+
+import contextlib
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import distributed
+
+_lock = threading.Lock()
+_running: Counter[str] = Counter()
+"""How many tasks of each run this process is at."""
+_ended: set[str] = set()
+"""Runs that failed. A task of theirs that arrives late does nothing: its driver may have deleted what it writes to."""
+
+
+@dataclass(frozen=True)
+class Task:
+    """A function as the workers call it. The one place on a worker where the function of a task is called.
+
+    Attributes:
+        run: what the tasks of one `Session.run` have in common.
+        function: called with one item.
+    """
+
+    run: str
+    function: Callable[[Any], Any]
+
+    def __call__(self, item: Any) -> Any:
+        """Call the function, unless the run has failed meanwhile."""
+        with _lock:
+            if self.run in _ended:
+                return None
+            _running[self.run] += 1
+        try:
+            return self.function(item)
+        finally:
+            with _lock:
+                _running[self.run] -= 1
+                if not _running[self.run]:
+                    del _running[self.run]
+
+
+def end_run(run: str) -> int:
+    """On a worker: begin no more tasks of this run. Return how many are still running."""
+    with _lock:
+        _ended.add(run)
+        return _running[run]
+
+
+def wait_for_running(client: distributed.Client, run: str, seconds: float, say: Callable[[str], None]) -> None:
+    """Return when no worker is at a task of this run any more, at the latest after so many seconds.
+
+    Tasks that wait on a worker are not begun. Workers that are gone do not count.
+    """
+    deadline, pause = time.monotonic() + seconds, 0.02
+    while client.status == "running" and (left := deadline - time.monotonic()) > 0:
+        with contextlib.suppress(OSError):  # no answer in time, or the scheduler is gone: the status says so
+            if not sum(client.run(end_run, run, on_error="ignore", callback_timeout=left).values()):
+                return
+        if pause < 1 <= pause * 2:
+            say("waiting for tasks that are still running")
+        time.sleep(min(pause, 1))
+        pause *= 2

@@ -1,0 +1,329 @@
+"""Tasks on a cluster whose workers join, leave and die: every task is done, or the run ends with what happened."""
+
+import contextlib
+import os
+import signal
+import threading
+import time
+from collections.abc import Iterator
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import distributed
+import pytest
+
+from semdedup import ClusterError, ClusterOptions, InputError
+from semdedup.compute import exits, preflight, session, workers
+from semdedup.compute.cluster import connect
+from semdedup.compute.preflight import check_paths
+from semdedup.compute.progress import Reporter
+from semdedup.compute.session import Session, check_cluster, short_repr
+from semdedup.storage.location import Location
+
+pytestmark = pytest.mark.timeout(120)
+
+
+@contextlib.contextmanager
+def cluster_of(
+    n_workers: int, threads: int = 1, memory_limit: str = "1GiB"
+) -> Iterator[tuple[distributed.LocalCluster, distributed.Client]]:
+    """A real cluster of its own for a test that harms it."""
+    with (
+        distributed.LocalCluster(
+            n_workers=n_workers,
+            threads_per_worker=threads,
+            memory_limit=memory_limit,
+            host="127.0.0.1",
+            dashboard_address="127.0.0.1:0",
+        ) as cluster,
+        distributed.Client(cluster, set_as_default=False) as client,
+    ):
+        yield cluster, client
+
+
+def session_on(client: distributed.Client) -> Session:
+    return check_cluster(client, "cpu", Reporter(verbose=False))
+
+
+def pid_after(seconds: float, item: Any) -> int:
+    time.sleep(seconds)
+    return os.getpid()
+
+
+# Workers that join
+
+
+def test_workers_that_join_later_get_tasks() -> None:
+    with cluster_of(1) as (cluster, client):
+        opened = session_on(client)
+        assert opened.n_slots == 1
+        results = opened.run("wait", partial(pid_after, 0.2), range(60))
+        pids = {next(results)[1]}
+        cluster.scale(3)
+        found = list(results)
+        pids |= {pid for _, pid in found}
+        assert len(found) == 59
+        assert len(pids) == 3
+        assert opened.n_slots == 3
+
+
+def test_more_workers_mean_more_tasks_in_flight(client: distributed.Client, monkeypatch: pytest.MonkeyPatch) -> None:
+    opened = session_on(client)
+    monkeypatch.setattr(opened.workers, "seconds_between", 0.0)
+    monkeypatch.setattr(session, "LEAST_IN_FLIGHT", 0)
+    threads = {"a": 1}
+    monkeypatch.setattr(client, "nthreads", lambda **_: threads)
+    taken = []
+
+    def items() -> Iterator[int]:
+        for i in range(40):
+            taken.append(i)
+            yield i
+
+    class Items(list[int]):
+        def __iter__(self) -> Iterator[int]:
+            return items()
+
+    results = opened.run("wait", partial(pid_after, 0.0), Items(range(40)))
+    next(results)
+    assert len(taken) == 1 + session.TASKS_PER_SLOT
+    threads["b"] = 9
+    next(results)
+    assert len(taken) == 2 + 10 * session.TASKS_PER_SLOT
+    assert len(list(results)) == 38
+
+
+def test_an_adaptive_cluster_grows_with_the_tasks() -> None:
+    with cluster_of(1) as (cluster, client):
+        cluster.adapt(minimum=1, maximum=3, interval="200ms", target_duration="1s")
+        pids = {pid for _, pid in session_on(client).run("wait", partial(pid_after, 0.3), range(60))}
+        assert len(pids) == 3
+
+
+# Workers that leave
+
+
+def test_a_worker_that_left_before_it_was_asked_is_left_out(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    with cluster_of(2) as (_, client):
+        before = workers.worker_addresses(client)
+        client.retire_workers(before[:1])
+        answers = iter([before])
+        monkeypatch.setattr(
+            preflight, "worker_addresses", lambda of: next(answers, None) or workers.worker_addresses(of)
+        )
+        started = time.monotonic()
+        check_paths(client, [Location.of(tmp_path)], [Location.of(tmp_path / "out")])
+        assert time.monotonic() - started < 20
+        assert not list(tmp_path.iterdir())
+
+
+def test_where_all_workers_have_left_the_check_of_paths_names_them(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(preflight, "SECONDS_TO_ANSWER", 1.0)
+    with cluster_of(1) as (cluster, client):
+        before = workers.worker_addresses(client)
+        cluster.scale(0)
+        while workers.worker_addresses(client):
+            time.sleep(0.05)
+        answers = iter([before])
+        monkeypatch.setattr(
+            preflight, "worker_addresses", lambda of: next(answers, None) or workers.worker_addresses(of)
+        )
+        with pytest.raises(ClusterError, match=rf"worker {before[0]} left.*\n.*run the same command again"):
+            check_paths(client, [], [Location.of(tmp_path / "out")])
+        assert not list(tmp_path.iterdir())
+
+
+def test_a_worker_that_does_not_answer_is_named(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(preflight, "SECONDS_TO_ANSWER", 0.5)
+    with cluster_of(1) as (_, client):
+        (address,) = workers.worker_addresses(client)
+        busy = client.submit(time.sleep, 3)
+        with pytest.raises(ClusterError, match=rf"1 of 1 workers did not say.*\n.*{address}"):
+            check_paths(client, [], [Location.of(tmp_path / "out")])
+        busy.result()
+
+
+def test_a_run_ends_where_all_workers_are_gone(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(session, "SECONDS_WITHOUT_WORKERS", 2.0)
+    with cluster_of(1) as (cluster, client):
+        results = session_on(client).run("wait", partial(pid_after, 0.05), range(1000))
+        next(results)
+        cluster.scale(0)
+        with pytest.raises(ClusterError, match=r"step 'wait'.*no workers for 2 s.*same command again"):
+            list(results)
+
+
+def test_a_run_goes_on_when_workers_come_back() -> None:
+    with cluster_of(1) as (cluster, client):
+        results = session_on(client).run("wait", partial(pid_after, 0.05), range(80))
+        next(results)
+        cluster.scale(0)
+        timer = threading.Timer(2, cluster.scale, [1])
+        timer.start()
+        assert len(list(results)) == 79
+        timer.join()
+
+
+def test_workers_that_die_cost_no_result(tmp_path: Path) -> None:
+    with cluster_of(2) as (_, client):
+        found = dict(session_on(client).run("die", partial(die_once, tmp_path), range(20)))
+        assert found == {i: i for i in range(20)}
+
+
+def die_once(folder: Path, item: int) -> int:
+    mark = folder / "died"
+    if item == 7 and not mark.exists():
+        mark.touch()
+        os.kill(os.getpid(), signal.SIGKILL)
+    return item
+
+
+# Tasks that kill
+
+
+def abort_at(name: str, item: str) -> str:
+    if item == name:
+        os.abort()
+    time.sleep(0.01)
+    return item
+
+
+def test_a_task_that_aborts_its_worker_is_named_with_the_signal() -> None:
+    names = [f"clip-{i}.mp4" for i in range(6)]
+    with cluster_of(1) as (_, client):
+        run = session_on(client).run(
+            "decode", partial(abort_at, names[2]), names, label=lambda name: f"the video {name}"
+        )
+        with pytest.raises(ClusterError) as caught:
+            list(run)
+    text = str(caught.value)
+    assert "step 'decode'" in text
+    assert "It was at the video clip-2.mp4." in text
+    assert "signal 6 (SIGABRT)" in text
+    assert "memory" not in text
+    assert "Run the same command again" in text
+
+
+def test_where_a_worker_has_threads_all_that_it_was_at_are_named() -> None:
+    names = [f"clip-{i}.mp4" for i in range(8)]
+    with cluster_of(1, threads=2) as (_, client):
+        run = session_on(client).run("decode", partial(abort_at, names[0]), names)
+        with pytest.raises(ClusterError, match=r"one of these:(\n  'clip-\d.mp4'){2}\n") as caught:
+            list(run)
+    assert "clip-0.mp4" in str(caught.value)
+
+
+def exceed(item: int) -> int:
+    held = []
+    while item == 0:
+        held.append(bytearray(os.urandom(1 << 20)) * 8)
+        time.sleep(0.01)
+    return len(held)
+
+
+def test_a_task_that_exceeds_the_memory_of_its_worker_is_named_with_the_limit() -> None:
+    with cluster_of(1, memory_limit="400MiB") as (_, client), pytest.raises(ClusterError) as caught:
+        list(session_on(client).run("grow", exceed, range(3), label=lambda item: f"cluster {item}"))
+    text = str(caught.value)
+    assert "It was at cluster 0." in text
+    assert "memory limit of 400 MiB" in text
+    assert "--memory-limit" in text
+
+
+@pytest.mark.parametrize(
+    ("line", "words"),
+    [
+        ("Worker process 7 was killed by signal 11", "signal 11 (SIGSEGV)"),
+        ("Worker process 7 exited with status 3", "exit code 3"),
+        ("Worker process 77 exited with status 3", None),
+        ("Worker process 7 was killed by unknown signal", None),
+    ],
+)
+def test_the_log_of_a_nanny_tells_how_a_process_ended(line: str, words: str | None) -> None:
+    found = exits.exit_in_log(7, ["Restarting worker", f"distributed.nanny - INFO - {line}"])
+    assert (words in found) if found and words else found is words
+
+
+def test_an_item_without_a_label_is_shown_short() -> None:
+    assert short_repr("a.mp4") == "'a.mp4'"
+    assert len(short_repr(["name " * 5] * 100)) <= 200
+
+
+# Runs that fail
+
+
+def fail_or_write(folder: Path, item: int) -> int:
+    if item == 2:
+        while len(list(folder.glob("begun-*"))) < 2:
+            time.sleep(0.01)
+        raise InputError("not like this")
+    (folder / f"begun-{item}").touch()
+    time.sleep(1.5)
+    (folder / f"written-{item}").touch()
+    return item
+
+
+def test_after_a_run_that_failed_no_task_writes_any_more(tmp_path: Path) -> None:
+    with cluster_of(3) as (_, client):
+        opened = session_on(client)
+        with pytest.raises(InputError, match="not like this"):
+            list(opened.run("write", partial(fail_or_write, tmp_path), [0, 1, 2, *range(3, 30)]))
+        left = sorted(path.name for path in tmp_path.iterdir())
+        assert {"written-0", "written-1"} <= set(left)
+        time.sleep(2)
+        assert sorted(path.name for path in tmp_path.iterdir()) == left
+        assert list(opened.run("more", short_repr, [1])) == [(0, "1")]
+
+
+def test_a_run_that_is_left_early_waits_for_its_tasks(tmp_path: Path) -> None:
+    with cluster_of(2) as (_, client):
+        for _ in session_on(client).run("write", partial(begin_and_write, tmp_path), range(10)):
+            break
+        left = sorted(path.name for path in tmp_path.iterdir())
+        assert len([name for name in left if name.startswith("begun")]) * 2 == len(left)
+        time.sleep(1)
+        assert sorted(path.name for path in tmp_path.iterdir()) == left
+
+
+def begin_and_write(folder: Path, item: int) -> None:
+    (folder / f"begun-{item}").touch()
+    time.sleep(0.7)
+    (folder / f"written-{item}").touch()
+
+
+def fail_beside(folder: Path, item: int) -> None:
+    if item:
+        while not (folder / "begun").exists():
+            time.sleep(0.01)
+        raise InputError("not like this")
+    (folder / "begun").touch()
+    time.sleep(6)
+
+
+def test_the_wait_for_running_tasks_has_a_limit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(session, "SECONDS_TO_WAIT_FOR_TASKS", 0.5)
+    with cluster_of(2) as (_, client):
+        started = time.monotonic()
+        with pytest.raises(InputError):
+            list(session_on(client).run("wait", partial(fail_beside, tmp_path), range(2)))
+        assert time.monotonic() - started < 5
+
+
+# GPUs, and the end of a cluster of our own
+
+
+def test_more_workers_than_gpus_is_a_cluster_error_with_both_numbers(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, value in (("gpu_usable", True), ("gpu_count", 2), ("missing_gpu_packages", [])):
+        monkeypatch.setattr(f"semdedup.compute.cluster.{name}", lambda value=value: value)
+    with pytest.raises(ClusterError, match=r"4 workers.*2 GPUs"), connect(ClusterOptions(n_workers=4)):
+        pass
+
+
+def test_a_cluster_of_our_own_ends_without_a_word(capfd: pytest.CaptureFixture[str]) -> None:
+    with connect(ClusterOptions(n_workers=2, memory_limit="1GiB", backend="cpu")) as client:
+        client.submit(time.sleep, 6)
+        time.sleep(0.5)
+    assert capfd.readouterr().err == ""
