@@ -20,7 +20,7 @@ import pyarrow.compute as pc
 from semdedup.compute.cluster import ClusterOptions
 from semdedup.compute.progress import Reporter
 from semdedup.dedup.compare.ranking import RankingStrategy
-from semdedup.display import Shown
+from semdedup.display import Displayable
 from semdedup.errors import InputError
 from semdedup.storage.location import Location
 from semdedup.storage.tables import read_table
@@ -51,7 +51,7 @@ COPIES = (Copy("reencoded", crf=34), Copy("rescaled", 160, 90), Copy("letterboxe
 
 
 @dataclass(frozen=True, repr=False)
-class DemoResult(Shown):
+class DemoResult(Displayable):
     """How many planted near-duplicates were found.
 
     Attributes:

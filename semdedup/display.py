@@ -15,7 +15,7 @@ def one_line(text: str) -> str:
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
 
 
-class Shown(ABC):
+class Displayable(ABC):
     """A result that consists of named values."""
 
     @abstractmethod

@@ -15,7 +15,7 @@ from semdedup.compute.progress import Reporter
 from semdedup.dedup.input.files import chosen_eps, find_files
 from semdedup.dedup.results.result import DedupResult
 from semdedup.dedup.workflow import SemanticDeduplicationWorkflow
-from semdedup.display import Shown
+from semdedup.display import Displayable
 from semdedup.errors import InputError, OutputConflictError, ParameterError
 from semdedup.report.write import PAGE, write_report
 from semdedup.shards.result import ShardResult
@@ -45,7 +45,7 @@ OURS = {
 
 
 @dataclass(frozen=True, repr=False)
-class RunResult(Shown):
+class RunResult(Displayable):
     """What the whole way gives back.
 
     Attributes:

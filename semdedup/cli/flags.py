@@ -12,7 +12,7 @@ import click
 from rich.console import Console
 
 from semdedup.compute.cluster import ClusterOptions
-from semdedup.display import Shown
+from semdedup.display import Displayable
 from semdedup.errors import ParameterError, SemdedupError
 
 EXIT_FAILED, EXIT_USAGE, EXIT_QUARANTINE = 1, 2, 3
@@ -138,7 +138,7 @@ def show_plan(lines: Iterable[str]) -> None:
         click.echo(line)
 
 
-def show_and_exit(result: Shown, faults: Sequence[str], clean: bool) -> NoReturn:
+def show_and_exit(result: Displayable, faults: Sequence[str], clean: bool) -> NoReturn:
     """Print a result and what is wrong with some of its videos, and end with the status that tells of a quarantine."""
     show(result)
     for fault in faults:
@@ -146,6 +146,6 @@ def show_and_exit(result: Shown, faults: Sequence[str], clean: bool) -> NoReturn
     sys.exit(0 if clean else EXIT_QUARANTINE)
 
 
-def show(result: Shown) -> None:
+def show(result: Displayable) -> None:
     """Print a result as a table."""
     Console(soft_wrap=False, markup=False, emoji=False).print(result.table())

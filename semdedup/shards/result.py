@@ -6,11 +6,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from semdedup.display import Shown
+from semdedup.display import Displayable
 
 
 @dataclass(frozen=True, repr=False)
-class ShardResult(Shown):
+class ShardResult(Displayable):
     """Counts over the dataset.
 
     Attributes:

@@ -6,14 +6,14 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from semdedup.display import Shown, one_line
+from semdedup.display import Displayable, one_line
 from semdedup.video.records import DONE, QUARANTINED, TOO_SHORT, quarantined
 
 MOST_TOLD = 10
 
 
 @dataclass(frozen=True, repr=False)
-class SplitResult(Shown):
+class SplitResult(Displayable):
     """Counts over everything in the output folder, and what this run added.
 
     Attributes:

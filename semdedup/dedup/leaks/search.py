@@ -20,14 +20,14 @@ from semdedup.dedup.results.scores import Pair, Scores
 from semdedup.dedup.results.tallies import Nearest
 from semdedup.dedup.threshold.rule import duplicate_mask
 from semdedup.dedup.threshold.stage import IdentifyDuplicatesStage
-from semdedup.display import Shown
+from semdedup.display import Displayable
 from semdedup.runs.record import FILE_NAME
 from semdedup.storage.location import Location, Paths
 from semdedup.storage.tables import LOW_INFORMATION
 
 
 @dataclass(frozen=True, repr=False)
-class LeakResult(Shown):
+class LeakResult(Displayable):
     """What `find_leaks` found.
 
     Attributes:

@@ -11,14 +11,14 @@ import numpy as np
 
 from semdedup.dedup.names import IDENTIFY, KMEANS, PAIRWISE
 from semdedup.dedup.results.scores import AGAINST, Explanation, Group, Pair, Scores
-from semdedup.display import Shown
+from semdedup.display import Displayable
 from semdedup.errors import InputError, ParameterError
 from semdedup.runs.record import Manifest
 from semdedup.storage.location import Location
 
 
 @dataclass(frozen=True, repr=False)
-class DedupResult(Shown):
+class DedupResult(Displayable):
     """Counts, times and places of a run.
 
     Attributes:

@@ -13,14 +13,14 @@ from semdedup.dedup.names import WORKFLOW, summary_name
 from semdedup.dedup.pipeline import Pipeline
 from semdedup.dedup.results.result import load
 from semdedup.dedup.threshold.stage import IdentifyDuplicatesStage
-from semdedup.display import Shown
+from semdedup.display import Displayable
 from semdedup.errors import ParameterError
 
 KEPT = "kept"
 
 
 @dataclass(frozen=True, repr=False)
-class Extraction(Shown):
+class Extraction(Displayable):
     """What `extract` wrote.
 
     Attributes:
