@@ -371,9 +371,10 @@ def test_the_gpu_gives_the_answer_of_the_cpu_from_the_same_centroids(
     rows: Any, client: distributed.Client, tmp_path: Path
 ) -> None:
     write_embeddings(tmp_path / "in", *rows, n_files=2)
-    workflow(tmp_path / "in", tmp_path / "cpu").run(client)
+    on_cpu = ClusterOptions(backend="cpu")
+    workflow(tmp_path / "in", tmp_path / "cpu").run(client, cluster=on_cpu)
     start = {"init": np.load(tmp_path / "cpu" / "_kmeans_centroids.npy"), "max_iter": 1, "tol": 0.999}
-    workflow(tmp_path / "in", tmp_path / "cpu again", **start).run(client)
+    workflow(tmp_path / "in", tmp_path / "cpu again", **start).run(client, cluster=on_cpu)
     with connect(ClusterOptions(backend="gpu", n_workers=1)) as on_gpu:
         for engine in ("lloyd", "auto"):
             result = workflow(tmp_path / "in", tmp_path / engine, kmeans_engine=engine, **start).run(

@@ -192,6 +192,35 @@ def test_of_equal_values_the_lowest_column_wins(xp: ModuleType) -> None:
     assert to_host(column).tolist() == [4, np.iinfo(np.int64).max, 1]
 
 
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_zeros_of_both_signs_are_equal(xp: ModuleType, dtype: type) -> None:
+    best, column = best_per_row(xp.asarray([0, 0]), xp.asarray([3, 8]), xp.asarray([-0.0, 0.0], dtype=dtype), 1)
+    assert (to_host(best)[0], to_host(column)[0]) == (0, 3)
+
+
+@given(
+    base=st.sampled_from([-1.0, -1e-300, 0.0, 1e-300, 0.5, 1.0, 1e300]),
+    steps=st.lists(st.tuples(st.integers(0, 3), st.integers(-3, 3)), min_size=1, max_size=30),
+)
+def test_the_best_is_told_apart_to_the_last_bit_of_float64(
+    xp: ModuleType, base: float, steps: list[tuple[int, int]]
+) -> None:
+    values = base + np.array([step for _, step in steps]) * (np.spacing(base) if base else 5e-324)
+    rows, columns = np.array([row for row, _ in steps]), np.arange(len(steps))[::-1].copy()
+    best, column = map(to_host, best_per_row(*map(xp.asarray, (rows, columns, values)), 4))
+    for row in range(4):
+        own = [(-value, c) for r, c, value in zip(rows, columns, values, strict=True) if r == row]
+        value, first = min(own, default=(np.inf, np.iinfo(np.int64).max))
+        assert (best[row], column[row]) == (-value, first)
+
+
+def test_differences_below_float32_decide(xp: ModuleType) -> None:
+    values = xp.asarray([1, 1 + 2.0**-30, 1 - 2.0**-30, -1, -1 - 2.0**-30])
+    best, column = best_per_row(xp.asarray([0, 0, 0, 1, 1]), xp.asarray([0, 1, 2, 4, 3]), values, 2)
+    assert to_host(best).tolist() == [1 + 2.0**-30, -1]
+    assert to_host(column).tolist() == [1, 4]
+
+
 @given(
     st.lists(st.lists(st.floats(-1, 1, width=32), min_size=5, max_size=5), min_size=1, max_size=6),
     st.sampled_from([0.0, 1e-6, 0.1]),

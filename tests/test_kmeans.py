@@ -91,6 +91,18 @@ def test_labels_of_many_rows_are_the_same_in_every_precision(
     assert len(set(labels[0].tolist())) > 100
 
 
+def test_centroids_that_differ_less_than_float32_can_tell_are_told_apart(
+    xp: ModuleType, rng: np.random.Generator
+) -> None:
+    rows = unit_rows(np.column_stack([np.ones(400), 2.0**-15 * rng.standard_normal((400, 4))]))
+    sizes = 2.0**-15 * rng.standard_normal((200, 4))  # of products with them: 2**-30
+    centroids = unit_rows(np.column_stack([np.ones(200), sizes]))
+    nearness = np.array([exact_dot(centroids, row[None].repeat(200, axis=0)) for row in rows])
+    expected = (nearness - exact_dot(centroids, centroids) / 2).argmax(axis=1)
+    assert to_host(assign(xp.asarray(rows), xp.asarray(centroids))).tolist() == expected.tolist()
+    assert len(set(expected.tolist())) > 50
+
+
 HALVES = st.lists(st.sampled_from([-0.5, 0.0, 0.5]), min_size=4, max_size=4)
 
 

@@ -96,12 +96,16 @@ class KMeansOptions:
 
 @dataclass(frozen=True)
 class Fit:
-    """Fitted centroids (k, d) float32, the rows of the sample nearest to each (k,) int64, inertia and iterations."""
+    """Fitted centroids (k, d) float32, the rows of the sample nearest to each (k,) int64, inertia, iterations, engine.
+
+    The engine is the one that ran, ``cuml`` or ``lloyd``.
+    """
 
     centroids: np.ndarray
     counts: np.ndarray
     inertia: float
     iterations: int
+    engine: str
 
 
 def load_sample_part(work: Workspace, n_pieces: int, dim: int, part: int) -> np.ndarray:
@@ -174,10 +178,11 @@ def fit_centroids(
             "the input holds no usable embeddings"
         )
     n_clusters = min(n_clusters, sum(sizes))
+    engine = _chosen_engine(session, options)
     best: Fit | None = None
     for attempt in range(options.n_init):
         start = _start(session, parts, sizes, dim, n_clusters, options, options.random_state + attempt)
-        if _use_cuml(session, options):
+        if engine == "cuml":
             found = _fit_cuml(session, parts, sizes, start, options)
         else:
             found = _fit_lloyd(session, work, parts, start, options)
@@ -235,72 +240,36 @@ def _fit_lloyd(
             advance(1)
             if converged(previous, inertia, options.tol):
                 break
-    return Fit(centroids, total.counts, inertia, iteration)
+    return Fit(centroids, total.counts, inertia, iteration, "lloyd")
 
 
-def _use_cuml(session: Session, options: KMeansOptions) -> bool:
-    """Whether cuML's Dask KMeans can run: its conditions are a GPU, its packages and a client that can use both."""
-    if options.engine == "lloyd" or (options.engine == "auto" and session.backend == "cpu"):
-        return False
-    missing = session.client.run(_cuml_missing)
-    missing["client"] = _cuml_missing()
-    faults = {where: why for where, why in missing.items() if why}
-    if faults and options.engine == "cuml":
-        listed = "\n".join(f"  {where}: {why}" for where, why in list(faults.items())[:10])
-        raise ClusterError(f"kmeans_engine='cuml' cannot run here:\n{listed}\nTake kmeans_engine='auto' or 'lloyd'.")
-    return not faults
+def _chosen_engine(session: Session, options: KMeansOptions) -> str:
+    """``cuml`` or ``lloyd``, and the reason on stderr: ``auto`` takes cuML where GPUs work and every process has it."""
+    if options.engine == "lloyd":
+        engine, reason = "lloyd", "asked for"
+    elif options.engine == "auto" and session.backend == "cpu":
+        engine, reason = "lloyd", "on the CPU"
+    else:
+        from semdedup.dedup.cluster.fit_cuml import cuml_faults
 
-
-def _cuml_missing() -> str:
-    import os
-    from importlib.util import find_spec
-
-    from semdedup.arrays import gpu_usable
-
-    if not gpu_usable():
-        return "no usable GPU"
-    absent = [name for name in ("cuml", "raft_dask") if find_spec(name) is None]
-    if absent:
-        return f"packages missing: {', '.join(absent)}"
-    return "" if os.environ.get("CUDA_VISIBLE_DEVICES") else "CUDA_VISIBLE_DEVICES is not set (dask-cuda sets it)"
+        faults = [f"{where}: {why}" for where, why in cuml_faults(session.client).items()]
+        if faults and options.engine == "cuml":
+            listed = "\n".join(f"  {fault}" for fault in faults[:10])
+            raise ClusterError(
+                f"kmeans_engine='cuml' cannot run here:\n{listed}\nTake kmeans_engine='auto' or 'lloyd'."
+            )
+        engine, reason = ("lloyd", f"no cuML: {faults[0]}") if faults else ("cuml", "every worker has a GPU and cuML")
+    session.reporter.say(f"k-means engine: {engine} ({reason})")
+    return engine
 
 
 def _fit_cuml(
     session: Session, parts: Sequence[Any], sizes: Sequence[int], start: np.ndarray, options: KMeansOptions
 ) -> Fit:
-    """Fit with cuML from the same start. Empty parts are left out; the inertia and counts are cuML's."""
-    import dask
-    import dask.array
+    from semdedup.dedup.cluster.fit_cuml import fit_by_cuml
 
-    shuffle = "dataframe.shuffle.method"  # importing cuml.dask sets it for everybody; undone with the block
-    with dask.config.set({shuffle: dask.config.get(shuffle, None)}):
-        from cuml.dask.cluster import KMeans
-
-    blocks = [
-        dask.array.from_delayed(dask.delayed(_on_gpu)(part), shape=(size, start.shape[1]), dtype=np.float32)
-        for part, size in zip(parts, sizes, strict=True)
-        if size
-    ]
-    model = KMeans(
-        client=session.client,
-        n_clusters=len(start),
-        init=start,
-        n_init=1,
-        max_iter=options.max_iter,
-        tol=options.tol,
-        random_state=options.random_state,
-        max_samples_per_batch=options.max_samples_per_batch,
-        output_type="cupy",
-    )
+    passed = {name: getattr(options, name) for name in ("max_iter", "tol", "random_state", "max_samples_per_batch")}
     with session.reporter.step("fit (cuML)", None, "fits") as advance:
-        model.fit(dask.array.concatenate(blocks))
+        found = fit_by_cuml(session.client, parts, sizes, start, **passed)
         advance(1)
-    fitted = model.get_combined_model()
-    centroids = to_host(fitted.cluster_centers_).astype(np.float32)
-    labels = to_host(session.client.compute(model.labels_).result())
-    counts = np.bincount(labels, minlength=len(start))  # labels stand in the order of the workers; counts do not care
-    return Fit(centroids, counts, float(model.inertia_), int(fitted.n_iter_))
-
-
-def _on_gpu(part: np.ndarray) -> Array:
-    return backend_module("gpu").asarray(part)
+    return Fit(*found, "cuml")

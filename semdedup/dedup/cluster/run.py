@@ -143,7 +143,8 @@ def cluster_embeddings(
         if not fit_file.exists():
             fit = fit_centroids(session, work, len(plan.partitions), plan.n_sample_parts, dim, wanted, kmeans)
             save_array(scratch / "centroids.npy", fit.centroids)
-            fit_file.write_json({"counts": fit.counts.tolist(), "inertia": fit.inertia, "iterations": fit.iterations})
+            facts = {"inertia": fit.inertia, "iterations": fit.iterations, "engine": fit.engine}
+            fit_file.write_json({"counts": fit.counts.tolist(), **facts})
     fitted = fit_file.read_json()
     centroids = load_array(scratch / "centroids.npy")
     if len(centroids) < wanted:
@@ -204,6 +205,7 @@ def cluster_embeddings(
         "clusters": len(cluster_rows),
         "n_clusters": len(centroids),
         "embedding_dim": dim,
+        "engine": fitted["engine"],
         "iterations": fitted["iterations"],
         "inertia": fitted["inertia"],
         "skipped_files": list(plan.skipped),

@@ -246,16 +246,38 @@ def near_best(values: Array, best: Array, error: float) -> tuple[Array, Array]:
     return xp.divmod(xp.flatnonzero(near), values.shape[1])
 
 
+def _ordered_bits(values: Array) -> Array:
+    """Unsigned whole numbers in the order of the values, in scratch memory: uint64 of float64, uint32 of float32.
+
+    The bits of a float that is not negative are in its order already; those of a negative one are in the reverse. None
+    is 0, which is less than minus infinity.
+    """
+    xp = array_module(values)
+    unsigned, signed = (np.uint64, np.int64) if values.dtype == np.float64 else (np.uint32, np.int32)
+    sign = 8 * values.dtype.itemsize - 1
+    bits = xp.add(values, 0, out=scratch(xp, "bits", values.shape, values.dtype)).view(unsigned)  # -0 becomes 0
+    flipped = xp.right_shift(bits.view(signed), sign, out=scratch(xp, "flipped", values.shape, signed)).view(unsigned)
+    flipped |= unsigned(1 << sign)  # the sign alone, or every bit where the value is negative
+    bits ^= flipped
+    return bits
+
+
 def best_per_row(rows: Array, columns: Array, values: Array, n_rows: int) -> tuple[Array, Array]:
     """The largest value of each row among sparse entries, and its column; of equal values the lowest column.
+
+    Values are compared as whole numbers: CuPy's ``maximum.at`` of float64 goes through float32.
 
     Returns:
         value (n_rows,), minus infinity for a row without entries, and column (n_rows,) int64, the largest int64 there.
     """
     xp = array_module(values)
+    bits = _ordered_bits(values)
+    largest = xp.zeros(n_rows, dtype=bits.dtype)
+    xp.maximum.at(largest, rows, bits)
+    winning = xp.flatnonzero(bits == largest[rows])
+    row = rows[winning]
     best = xp.full(n_rows, -np.inf, dtype=values.dtype)
-    xp.maximum.at(best, rows, values)
+    best[row] = values[winning]
     column = xp.full(n_rows, np.iinfo(np.int64).max, dtype=np.uint64)  # CUDA has no atomic minimum of int64
-    winning = values == best[rows]
-    xp.minimum.at(column, rows[winning], columns[winning].astype(np.uint64))
+    xp.minimum.at(column, row, columns[winning].astype(np.uint64))
     return best, column.astype(np.int64)
