@@ -2,12 +2,12 @@
 
 from .compute.session import ClusterOptions
 from .dedup.cluster.stage import KMeansStage
-from .dedup.compare.ranking import RankingStrategy
 from .dedup.compare.stage import PairwiseStage
 from .dedup.kernels.best_match import max_similarity
 from .dedup.leaks.run import CrossStage
 from .dedup.leaks.search import LeakResult, find_leaks
 from .dedup.pipeline import Pipeline, StageResult
+from .dedup.ranking import RankingStrategy
 from .dedup.results.frames import read_clusters, read_duplicates, read_embeddings, read_scores
 from .dedup.results.result import DedupResult, load
 from .dedup.results.scores import Explanation, Group, Pair

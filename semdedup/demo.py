@@ -20,7 +20,7 @@ import pyarrow.compute as pc
 
 from semdedup.compute.progress import Reporter
 from semdedup.compute.session import ClusterOptions
-from semdedup.dedup.compare.ranking import RankingStrategy
+from semdedup.dedup.ranking import RankingStrategy
 from semdedup.display import Shown
 from semdedup.errors import InputError
 from semdedup.storage.location import Location

@@ -38,8 +38,10 @@ from semdedup import (
     write_report,
 )
 from semdedup.dedup.cluster import run as clustering
-from semdedup.dedup.input.files import InputOptions, InputSchema, Slice
+from semdedup.dedup.input.files import InputOptions
+from semdedup.dedup.input.partitions import Slice
 from semdedup.dedup.input.scan import Workspace
+from semdedup.dedup.input.schema import InputSchema
 from semdedup.dedup.kernels.exact import unit_rows
 from semdedup.dedup.leaks import run as cross
 from semdedup.dedup.leaks.run import WORK_PER_TASK, count_tasks

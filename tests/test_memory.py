@@ -34,7 +34,9 @@ ASSIGN = (
 import json, sys
 import numpy as np, pyarrow as pa
 from semdedup.dedup.cluster.fit import save_array
-from semdedup.dedup.input.files import InputOptions, InputSchema, Slice
+from semdedup.dedup.input.files import InputOptions
+from semdedup.dedup.input.schema import InputSchema
+from semdedup.dedup.input.partitions import Slice
 from semdedup.dedup.input.scan import Workspace
 from semdedup.dedup.cluster.shuffle import Assignment, assign_partition
 from semdedup.storage.location import Location
@@ -59,7 +61,7 @@ SCORE = (
     + """
 import json, sys
 from semdedup.dedup.input.files import InputOptions
-from semdedup.dedup.compare.ranking import RankingStrategy
+from semdedup.dedup.ranking import RankingStrategy
 from semdedup.dedup.compare.groups import Cluster, Comparison, score_group
 from semdedup.storage.location import Location
 

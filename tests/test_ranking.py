@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from semdedup import ParameterError, RankingStrategy
-from semdedup.dedup.compare.ranking import check_rankable, rank_order
+from semdedup.dedup.ranking import check_rankable, rank_order
 
 TABLE = pa.table(
     {

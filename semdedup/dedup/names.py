@@ -1,4 +1,4 @@
-"""Names of the folders and files of a result, in the two layouts that there are."""
+"""Names of the folders, files and columns of a result, in the two layouts that there are."""
 
 from __future__ import annotations
 
@@ -15,6 +15,12 @@ KMEANS, PAIRWISE, IDENTIFY = STEPS = ("kmeans", "pairwise", "identify")
 
 CENTROIDS = "_kmeans_centroids.npy"
 QUARANTINE = "_quarantine"
+
+L2_DISTANCE, COSINE_DISTANCE = "l2_dist_to_cent", "cosine_dist_to_cent"
+"""Columns of a cluster: the distances of a row to its centroid."""
+
+OUR_COLUMNS = ("id", "embedding", "centroid", L2_DISTANCE, COSINE_DISTANCE)
+"""Columns of a cluster that semdedup writes itself."""
 
 
 @dataclass(frozen=True)

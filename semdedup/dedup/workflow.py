@@ -10,13 +10,12 @@ import distributed
 
 from semdedup.compute.session import ClusterOptions
 from semdedup.dedup.cluster.stage import KMeansStage
-from semdedup.dedup.compare.ranking import RankingStrategy
 from semdedup.dedup.compare.stage import PairwiseStage, ranking_of
-from semdedup.dedup.input.files import OUR_COLUMNS
 from semdedup.dedup.names import (
     CENTROIDS,
     IDENTIFY,
     KMEANS,
+    OUR_COLUMNS,
     PAIRWISE,
     QUARANTINE,
     STEPS,
@@ -25,6 +24,7 @@ from semdedup.dedup.names import (
     below,
 )
 from semdedup.dedup.pipeline import Pipeline, StageResult
+from semdedup.dedup.ranking import RankingStrategy
 from semdedup.dedup.results.result import DedupResult
 from semdedup.dedup.results.scores import Scores
 from semdedup.dedup.threshold.rule import check_eps

@@ -22,22 +22,15 @@ from semdedup.dedup.cluster.shuffle import (
     cluster_schema,
     write_clusters,
 )
-from semdedup.dedup.compare.ranking import RankingStrategy, check_rankable
-from semdedup.dedup.input.files import (
-    FileFacts,
-    InputOptions,
-    InputSchema,
-    Partition,
-    Slice,
-    check_file_schema,
-    cut_partitions,
-    inspect_files,
-    unify_schemas,
-)
+from semdedup.dedup.input.facts import FileFacts, inspect_files
+from semdedup.dedup.input.files import InputOptions
 from semdedup.dedup.input.jsonl import convert_block, jsonl_blocks, read_block
+from semdedup.dedup.input.partitions import Partition, Slice, cut_partitions
 from semdedup.dedup.input.scan import Sampling, Workspace, check_ids_unique, expected_length, scan_partition
+from semdedup.dedup.input.schema import InputSchema, check_file_schema, unify_schemas
 from semdedup.dedup.kernels.kmeans import sample_size
 from semdedup.dedup.names import CENTROIDS, KMEANS, QUARANTINE, Destination, join
+from semdedup.dedup.ranking import RankingStrategy, check_rankable
 from semdedup.errors import BadFileError, InputError, IntegrityError
 from semdedup.runs.journal import read_journal, run_journaled
 from semdedup.runs.record import Manifest

@@ -10,7 +10,6 @@ from semdedup.compute.session import Session
 from semdedup.dedup.cluster import run as clustering
 from semdedup.dedup.cluster.fit import KMeansOptions
 from semdedup.dedup.cluster.run import cluster_embeddings
-from semdedup.dedup.compare.ranking import RankingStrategy
 from semdedup.dedup.input.files import InputOptions, find_files
 from semdedup.dedup.names import (
     CLUSTER_FOLDER,
@@ -20,6 +19,7 @@ from semdedup.dedup.names import (
     destination_of,
 )
 from semdedup.dedup.pipeline import Stage
+from semdedup.dedup.ranking import RankingStrategy
 from semdedup.storage.location import FileInfo, Location, Paths, locations_of
 
 

@@ -17,11 +17,13 @@ import pyarrow as pa
 from semdedup.compute.session import Session
 from semdedup.dedup.cluster.run import FILES_CHECKED_FIRST, FILES_PER_INSPECTION, bytes_per_task
 from semdedup.dedup.compare.groups import Cluster, Comparison, score_group
-from semdedup.dedup.compare.ranking import RankingStrategy, check_rankable
 from semdedup.dedup.compare.tiles import score_large_clusters
-from semdedup.dedup.input.files import FileFacts, InputOptions, check_file_schema, inspect_files
+from semdedup.dedup.input.facts import FileFacts, inspect_files
+from semdedup.dedup.input.files import InputOptions
 from semdedup.dedup.input.rows import commonest_length, length_counts
+from semdedup.dedup.input.schema import check_file_schema
 from semdedup.dedup.names import CLUSTER_FOLDER, PAIRWISE, QUARANTINE, Destination, join
+from semdedup.dedup.ranking import RankingStrategy, check_rankable
 from semdedup.errors import BadFileError, InputError, IntegrityError
 from semdedup.runs.journal import run_journaled
 from semdedup.runs.record import Manifest

@@ -8,7 +8,6 @@ from typing import Any
 
 from semdedup.compute.session import Session
 from semdedup.dedup.compare import run as comparison
-from semdedup.dedup.compare.ranking import RankingStrategy
 from semdedup.dedup.compare.run import score_clusters
 from semdedup.dedup.input.files import InputOptions, find_files
 from semdedup.dedup.names import (
@@ -20,6 +19,7 @@ from semdedup.dedup.names import (
     find_table,
 )
 from semdedup.dedup.pipeline import Stage
+from semdedup.dedup.ranking import RankingStrategy
 from semdedup.errors import InputError, ParameterError
 from semdedup.storage.location import FileInfo, Location, Paths, locations_of
 

@@ -19,18 +19,11 @@ import pyarrow as pa
 from semdedup.compute.session import Session
 from semdedup.dedup.cluster import run as clustering
 from semdedup.dedup.cluster.run import FILES_CHECKED_FIRST, FILES_PER_INSPECTION, PARTITIONS_PER_SLOT, bytes_per_task
-from semdedup.dedup.input.files import (
-    FileFacts,
-    InputOptions,
-    InputSchema,
-    Partition,
-    check_file_schema,
-    cut_partitions,
-    find_files,
-    inspect_files,
-    unify_schemas,
-)
+from semdedup.dedup.input.facts import FileFacts, inspect_files
+from semdedup.dedup.input.files import InputOptions, find_files
+from semdedup.dedup.input.partitions import Partition, cut_partitions
 from semdedup.dedup.input.scan import Sampling, Workspace, check_ids_unique, expected_length, scan_partition
+from semdedup.dedup.input.schema import InputSchema, check_file_schema, unify_schemas
 from semdedup.dedup.leaks.tasks import Crossing, compare_span, lay_out_block, write_block
 from semdedup.dedup.names import (
     KMEANS,

@@ -12,12 +12,12 @@ import distributed
 import numpy as np
 
 from semdedup.compute.session import ClusterOptions
-from semdedup.dedup.input.files import chosen_eps, recommended_eps
 from semdedup.dedup.leaks.run import CrossStage, told
 from semdedup.dedup.names import IDENTIFY, PAIRWISE, QUARANTINE, WORKFLOW, below
 from semdedup.dedup.pipeline import Pipeline
 from semdedup.dedup.results.scores import Pair, Scores
 from semdedup.dedup.results.tallies import Nearest
+from semdedup.dedup.threshold.recommended import chosen_eps, recommended_eps
 from semdedup.dedup.threshold.rule import duplicate_mask
 from semdedup.dedup.threshold.stage import IdentifyDuplicatesStage
 from semdedup.display import Shown

@@ -19,7 +19,7 @@ import pyarrow.compute as pc
 from semdedup.arrays import Array, Backend, array_module, backend_module, to_host
 from semdedup.dedup.cluster.fit import load_array, save_array
 from semdedup.dedup.compare.groups import low_information_mask, score_schema
-from semdedup.dedup.input.files import Partition
+from semdedup.dedup.input.partitions import Partition
 from semdedup.dedup.input.rows import gather_unit_rows, with_source
 from semdedup.dedup.input.scan import Workspace
 from semdedup.dedup.kernels.best_match import best_match, first_occurrences

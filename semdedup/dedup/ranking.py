@@ -11,9 +11,9 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from semdedup.dedup.input.ids import hash_ids
+from semdedup.dedup.names import COSINE_DISTANCE, L2_DISTANCE
 from semdedup.errors import ParameterError
 
-L2_DISTANCE, COSINE_DISTANCE = "l2_dist_to_cent", "cosine_dist_to_cent"
 DISTANCE_COLUMNS = {"cosine": COSINE_DISTANCE, "l2": L2_DISTANCE}
 WHICH_TO_KEEP = {"hard": "hard", "easy": "easy", "soft": "easy", "random": "random"}
 """What users may write, and the word for it."""
