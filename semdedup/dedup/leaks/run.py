@@ -6,8 +6,6 @@ A block of B is written as a cluster of the usual layout.
 
 from __future__ import annotations
 
-import math
-import sys
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -17,8 +15,7 @@ from typing import Any, NamedTuple
 import pyarrow as pa
 
 from semdedup.compute.session import Session
-from semdedup.dedup.cluster import run as clustering
-from semdedup.dedup.cluster.run import FILES_CHECKED_FIRST, FILES_PER_INSPECTION, PARTITIONS_PER_SLOT, bytes_per_task
+from semdedup.dedup import sizes
 from semdedup.dedup.input.facts import FileFacts, inspect_files
 from semdedup.dedup.input.files import InputOptions, find_files
 from semdedup.dedup.input.partitions import Partition, cut_partitions
@@ -44,13 +41,6 @@ from semdedup.storage.tables import EMBEDDER, LOW_INFORMATION
 
 EMBEDDINGS_FOLDER = "_embd_parquet"
 
-CHUNKS_A_BLOCK = 4
-"""The rows of A that a task holds at a time are this part of the bytes of a block: they are held three times, in the
-order of the files, in the order of the ids, and without repeated rows."""
-
-WORK_PER_TASK = 1 << 46
-"""Most operations of a task: less than half an hour of one core at 50 GFLOP/s is lost where a run is killed."""
-
 ID_HASH_SEED = 0
 NO_SAMPLE = Sampling(ID_HASH_SEED, threshold=1, n_parts=1)  # hashes below 1: no row, but for a chance of n in 2**64
 
@@ -61,23 +51,6 @@ class Embeddings(NamedTuple):
     files: Sequence[FileInfo]
     source: Location
     name: str
-
-
-def count_tasks(n_slots: int, a_values: int, b_values: int, b_rows: int, most_bytes: int) -> tuple[int, int]:
-    """Into how many blocks to cut B and into how many spans to cut A.
-
-    A is read once a block, and B once a span. For T tasks that is least with √(T·b/a) blocks and √(T·a/b) spans, where
-    a and b are the elements of the sets. A block has at most `most_bytes`, a task at most `WORK_PER_TASK` operations.
-    """
-    wanted = n_slots * PARTITIONS_PER_SLOT
-
-    def pieces(values: int, n_bytes: int) -> int:
-        return max(1, -(-4 * values // n_bytes))
-
-    fair = min(round(math.sqrt(wanted * b_values / max(1, a_values))), pieces(b_values, clustering.SMALLEST_TASK))
-    n_blocks = max(fair, pieces(b_values, most_bytes))
-    fair = min(-(-wanted // n_blocks), pieces(a_values, clustering.SMALLEST_TASK))
-    return n_blocks, max(fair, -(-2 * b_rows * a_values // (n_blocks * WORK_PER_TASK)))
 
 
 def compare_sets(
@@ -100,8 +73,10 @@ def compare_sets(
         a_values, b_values = (sum(file.n_values for file in facts) for facts in (a_facts, b_facts))
         b_rows = sum(file.n_rows for file in b_facts)
         if not plan_file.exists():
-            n_bytes = bytes_per_task(session, sys.maxsize)  # as much as fits: a fair share is for `count_tasks` to find
-            n_blocks, n_spans = count_tasks(session.n_slots, a_values, b_values, b_rows, n_bytes)
+            n_bytes = sizes.most_bytes_per_task(
+                session.task_memory
+            )  # as much as fits: a fair share is for `count_tasks` to find
+            n_blocks, n_spans = sizes.count_tasks(session.n_slots, a_values, b_values, b_rows, n_bytes)
             plan_file.write_json({"task_bytes": n_bytes, "n_blocks": n_blocks, "n_spans": n_spans})
         plan = plan_file.read_json()
         blocks = cut_partitions(b_facts, b_values // plan["n_blocks"] + 1, None)
@@ -125,7 +100,7 @@ def compare_sets(
         a=work_a,
         b=work_b,
         dim=dim,
-        chunk_rows=max(1, plan["task_bytes"] // CHUNKS_A_BLOCK // (4 * dim)),
+        chunk_rows=max(1, plan["task_bytes"] // sizes.CHUNKS_A_BLOCK // (4 * dim)),
         scratch=scratch,
         target=scratch / "output",
         quarantine=scratch / "quarantine",
@@ -174,7 +149,7 @@ def compare_sets(
 def _inspect(session: Session, found: Embeddings, fields: InputOptions) -> list[FileFacts]:
     """Facts of all files that have rows, in the order of the files."""
     located = [(found.source.at(file.url), file.url) for file in found.files]
-    groups = [located[i : i + FILES_PER_INSPECTION] for i in range(0, len(located), FILES_PER_INSPECTION)]
+    groups = [located[i : i + sizes.FILES_PER_INSPECTION] for i in range(0, len(located), sizes.FILES_PER_INSPECTION)]
     inspect = partial(inspect_files, fields.embedding_field, False)
     results = dict(session.run("inspect files", inspect, groups, unit="groups"))
     facts = [file for position in sorted(results) for file in results[position][0] if file.n_rows]
@@ -311,7 +286,7 @@ class CrossStage(Stage):
         check_sets(self._facts_of_first(a), self._facts_of_first(b), a.name, b.name, self.fields)
 
     def _facts_of_first(self, found: Embeddings) -> list[FileFacts]:
-        located = [(found.source.at(file.url), file.url) for file in found.files[:FILES_CHECKED_FIRST]]
+        located = [(found.source.at(file.url), file.url) for file in found.files[: sizes.FILES_CHECKED_FIRST]]
         return [file for file in inspect_files(self.embedding_field, False, located)[0] if file.n_rows]
 
     def work(self, session: Session, files: Sequence[FileInfo], source: Location) -> dict[str, Any]:
