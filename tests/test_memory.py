@@ -33,7 +33,7 @@ ASSIGN = (
     + """
 import json, sys
 import numpy as np, pyarrow as pa
-from semdedup.dedup.cluster.fit import save_array
+from semdedup.storage.arrays import save_array
 from semdedup.dedup.input.files import InputOptions
 from semdedup.dedup.input.schema import InputSchema
 from semdedup.dedup.input.partitions import Slice

@@ -717,8 +717,8 @@ def test_a_cluster_is_one_file_unless_it_is_large(
     monkeypatch.setattr(sizes, "LARGEST_TASK", 24 * 70)  # 70 rows: partitions are smaller than clusters
     write_embeddings(tmp_path / "in", *rows, n_files=8)
     workflow(tmp_path / "in", tmp_path / "out", n_clusters=6).run(client)
-    sizes = read_folder(tmp_path / "out" / "kmeans_results").groupby("centroid").size()
-    small = [k for k, n in sizes.items() if n <= 70]
+    found = read_folder(tmp_path / "out" / "kmeans_results").groupby("centroid").size()
+    small = [k for k, n in found.items() if n <= 70]
     assert small
     for k in small:
         assert len(list((tmp_path / "out" / "kmeans_results" / f"centroid={k}").iterdir())) == 1

@@ -19,8 +19,14 @@ QUARANTINE = "_quarantine"
 L2_DISTANCE, COSINE_DISTANCE = "l2_dist_to_cent", "cosine_dist_to_cent"
 """Columns of a cluster: the distances of a row to its centroid."""
 
+SCORE = "cosine_sim_score"
+"""Column of the scores."""
+
 OUR_COLUMNS = ("id", "embedding", "centroid", L2_DISTANCE, COSINE_DISTANCE)
 """Columns of a cluster that semdedup writes itself."""
+
+AGAINST = "against"
+"""Parameters of a comparison that begin so tell of the other set, where rows were compared with those of another."""
 
 
 @dataclass(frozen=True)

@@ -34,6 +34,9 @@ CHUNKS_A_BLOCK = 4
 """The rows of A that a task holds at a time are this part of the bytes of a block: they are held three times, in the
 order of the files, in the order of the ids, and without repeated rows."""
 
+ROWS_AT_A_TIME = 1 << 18
+"""Rows of a table of scores that are held at a time."""
+
 
 def most_bytes_per_task(task_memory: int) -> int:
     """Bytes that fit in a task, whose share of a worker's memory is `task_memory`."""

@@ -23,7 +23,6 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from semdedup.dedup.cluster.fit import save_array
 from semdedup.dedup.input.ids import id_type
 from semdedup.dedup.input.rows import embedding_element_type
 from semdedup.dedup.threshold.rule import duplicate_mask
@@ -34,6 +33,7 @@ from semdedup.shards.layouts.cosmos import bin_of
 from semdedup.shards.order import Boundary, in_order, parts
 from semdedup.shards.streams import ahead, read_chunk, read_small, write_chunks
 from semdedup.shards.tar import member_bytes
+from semdedup.storage.arrays import save_array
 from semdedup.storage.location import FileInfo, Location
 from semdedup.storage.tables import open_parquet
 

@@ -17,7 +17,6 @@ import pyarrow as pa
 
 from semdedup.compute.progress import Reporter
 from semdedup.compute.session import ClusterOptions, Session, open_session
-from semdedup.dedup.cluster.fit import load_array
 from semdedup.dedup.results.scores import Scores
 from semdedup.errors import InputError, IntegrityError, OutputConflictError, ParameterError
 from semdedup.runs.journal import read_journal, run_journaled
@@ -62,6 +61,7 @@ from semdedup.shards.write import (
     wdinfo,
     write_shard,
 )
+from semdedup.storage.arrays import load_array
 from semdedup.storage.location import Location, storage_options_of
 from semdedup.storage.tables import write_batches
 

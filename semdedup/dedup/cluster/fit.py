@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache, partial
@@ -26,6 +25,7 @@ from semdedup.dedup.kernels.kmeans import (
     seeds,
 )
 from semdedup.errors import ClusterError, InputError, ParameterError
+from semdedup.storage.arrays import load_array, save_array
 from semdedup.storage.location import Location
 from semdedup.storage.tables import read_arrow_batch
 
@@ -112,18 +112,6 @@ def load_sample_part(work: Workspace, n_pieces: int, dim: int, part: int) -> np.
     checked = check_rows(table.column("hash"), table.column("embedding"), dim)
     order = np.argsort(table.column("hash").to_numpy()[checked.positions], kind="stable")
     return on_grid(unit_rows(checked.rows)[order], SUM_GRID_BITS)
-
-
-def save_array(location: Location, array: np.ndarray) -> None:
-    """Write a ``.npy`` file, whole or not at all."""
-    buffer = io.BytesIO()
-    np.save(buffer, array, allow_pickle=False)
-    location.write_bytes(buffer.getvalue())
-
-
-def load_array(location: Location) -> np.ndarray:
-    """Read a ``.npy`` file. Pickles inside it are refused."""
-    return np.load(io.BytesIO(location.read_bytes()), allow_pickle=False)
 
 
 @lru_cache(maxsize=1)

@@ -14,7 +14,7 @@ import pyarrow as pa
 
 from semdedup.compute.session import Session
 from semdedup.dedup import sizes
-from semdedup.dedup.cluster.fit import KMeansOptions, fit_centroids, load_array, save_array
+from semdedup.dedup.cluster.fit import KMeansOptions, fit_centroids
 from semdedup.dedup.cluster.shuffle import (
     Assignment,
     assign_partition,
@@ -35,6 +35,7 @@ from semdedup.dedup.ranking import RankingStrategy, check_rankable
 from semdedup.errors import BadFileError, InputError, IntegrityError
 from semdedup.runs.journal import read_journal, run_journaled
 from semdedup.runs.record import Manifest
+from semdedup.storage.arrays import load_array, save_array
 from semdedup.storage.location import FileInfo, Location, without_storage_options
 
 

@@ -13,7 +13,7 @@ import pyarrow as pa
 from semdedup.arrays import Array, Backend, array_module, backend_module, to_host
 from semdedup.dedup.input.files import InputOptions
 from semdedup.dedup.input.ids import id_type
-from semdedup.dedup.input.rows import gather_unit_rows, with_source
+from semdedup.dedup.input.rows import gather_unit_rows, low_information_mask, with_source
 from semdedup.dedup.kernels.best_match import max_similarity
 from semdedup.dedup.ranking import RankingStrategy, rank_order
 from semdedup.storage.location import Location
@@ -140,13 +140,6 @@ def read_cluster(task: Comparison, cluster: Cluster, embeddings_only: bool = Fal
                     position = table.column_names.index("id")
                     table = table.set_column(position, "id", ids.cast(id_type(ids.type) or ids.type))
                 yield table
-
-
-def low_information_mask(light: pa.Table) -> np.ndarray | None:
-    """Which rows are marked as of low information, (n,) truth; None where the column is absent."""
-    if LOW_INFORMATION not in light.column_names:
-        return None
-    return light.column(LOW_INFORMATION).fill_null(False).to_numpy().astype(bool)
 
 
 def _score_table(ids: pa.ChunkedArray, score: np.ndarray, index: np.ndarray) -> pa.Table:

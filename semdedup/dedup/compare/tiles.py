@@ -14,13 +14,14 @@ import pyarrow as pa
 
 from semdedup.arrays import backend_module, to_host
 from semdedup.compute.session import Session
-from semdedup.dedup.cluster.fit import load_array, save_array
-from semdedup.dedup.compare.groups import Cluster, Comparison, Written, low_information_mask, read_cluster, score_schema
-from semdedup.dedup.input.rows import embedding_rows, gather_unit_rows
-from semdedup.dedup.kernels.best_match import best_match, first_occurrences
+from semdedup.dedup.compare.groups import Cluster, Comparison, Written, read_cluster, score_schema
+from semdedup.dedup.input.rows import embedding_rows, gather_unit_rows, low_information_mask
+from semdedup.dedup.kernels.best_match import best_match
+from semdedup.dedup.kernels.distinct import first_occurrences
 from semdedup.dedup.kernels.exact import unit_rows
 from semdedup.dedup.ranking import rank_order
 from semdedup.runs.journal import run_journaled
+from semdedup.storage.arrays import load_array, save_array
 from semdedup.storage.location import Location
 from semdedup.storage.tables import read_table, write_batches, write_table
 

@@ -23,6 +23,7 @@ from semdedup.dedup.input.scan import Sampling, Workspace, check_ids_unique, exp
 from semdedup.dedup.input.schema import InputSchema, check_file_schema, unify_schemas
 from semdedup.dedup.leaks.tasks import Crossing, compare_span, lay_out_block, write_block
 from semdedup.dedup.names import (
+    AGAINST,
     KMEANS,
     PAIRWISE,
     QUARANTINE,
@@ -32,7 +33,6 @@ from semdedup.dedup.names import (
     join,
 )
 from semdedup.dedup.pipeline import Stage
-from semdedup.dedup.results.scores import AGAINST
 from semdedup.errors import InputError, IntegrityError, OutputConflictError, ParameterError
 from semdedup.runs.journal import run_journaled
 from semdedup.runs.record import Manifest, fingerprint
@@ -73,9 +73,7 @@ def compare_sets(
         a_values, b_values = (sum(file.n_values for file in facts) for facts in (a_facts, b_facts))
         b_rows = sum(file.n_rows for file in b_facts)
         if not plan_file.exists():
-            n_bytes = sizes.most_bytes_per_task(
-                session.task_memory
-            )  # as much as fits: a fair share is for `count_tasks` to find
+            n_bytes = sizes.most_bytes_per_task(session.task_memory)  # a fair share is for `count_tasks` to find
             n_blocks, n_spans = sizes.count_tasks(session.n_slots, a_values, b_values, b_rows, n_bytes)
             plan_file.write_json({"task_bytes": n_bytes, "n_blocks": n_blocks, "n_spans": n_spans})
         plan = plan_file.read_json()

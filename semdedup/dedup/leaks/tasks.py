@@ -17,13 +17,14 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from semdedup.arrays import Array, Backend, array_module, backend_module, to_host
-from semdedup.dedup.cluster.fit import load_array, save_array
-from semdedup.dedup.compare.groups import low_information_mask, score_schema
+from semdedup.dedup.compare.groups import score_schema
 from semdedup.dedup.input.partitions import Partition
-from semdedup.dedup.input.rows import gather_unit_rows, with_source
+from semdedup.dedup.input.rows import gather_unit_rows, low_information_mask, with_source
 from semdedup.dedup.input.scan import Workspace
-from semdedup.dedup.kernels.best_match import best_match, first_occurrences
-from semdedup.dedup.threshold.rule import SCORE
+from semdedup.dedup.kernels.best_match import best_match
+from semdedup.dedup.kernels.distinct import first_occurrences
+from semdedup.dedup.names import SCORE
+from semdedup.storage.arrays import load_array, save_array
 from semdedup.storage.location import Location
 from semdedup.storage.tables import LOW_INFORMATION, ROWS_PER_BATCH, read_table, write_table
 

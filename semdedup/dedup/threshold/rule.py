@@ -9,12 +9,6 @@ from semdedup.errors import ParameterError
 DEFAULT_EPS = 0.1
 """Where nobody chooses: neither the user nor the embedder."""
 
-SCORE = "cosine_sim_score"
-"""Column of the scores."""
-
-ROWS_AT_A_TIME = 1 << 18
-"""Rows of a table of scores that are held at a time."""
-
 
 def check_eps(eps: float) -> float:
     """Return eps, or raise a `ParameterError` unless 0 ≤ eps < 1."""
@@ -25,6 +19,29 @@ def check_eps(eps: float) -> float:
     return float(eps)
 
 
+def least_score(eps: float) -> np.float32:
+    """The smallest score that makes a row a duplicate: 1 - eps in float32."""
+    return np.float32(1 - check_eps(eps))
+
+
 def duplicate_mask(scores: np.ndarray, eps: float) -> np.ndarray:
     """Which rows are duplicates, (n,): a score of at least 1 - eps, compared in float32."""
-    return scores >= np.float32(1 - check_eps(eps))
+    return scores >= least_score(eps)
+
+
+def thresholds_reached(scores: np.ndarray, least: np.ndarray) -> np.ndarray:
+    """How many of some increasing least scores each score reaches, (n,) int64: `duplicate_mask` for many eps at once.
+
+    A score that is NaN reaches none.
+    """
+    reached = np.searchsorted(least, scores, side="right")
+    reached[np.isnan(scores)] = 0
+    return reached
+
+
+def least_eps(score: np.float32) -> float:
+    """The smallest eps at which a score makes a row a duplicate: the reverse of `least_score`."""
+    eps = 1.0 - float(score)
+    while np.float32(1 - eps) > score:
+        eps = float(np.nextafter(eps, 2.0))
+    return max(eps, 0.0)

@@ -12,9 +12,10 @@ import pyarrow.compute as pc
 
 from semdedup.compute.session import Session
 from semdedup.dedup import sizes
-from semdedup.dedup.names import IDENTIFY, Destination, join, summary_name
+from semdedup.dedup.names import IDENTIFY, SCORE, Destination, join, summary_name
 from semdedup.dedup.results.tallies import CountAt
-from semdedup.dedup.threshold.rule import ROWS_AT_A_TIME, SCORE, duplicate_mask
+from semdedup.dedup.sizes import ROWS_AT_A_TIME
+from semdedup.dedup.threshold.rule import duplicate_mask
 from semdedup.errors import BadFileError
 from semdedup.runs.journal import run_journaled
 from semdedup.runs.record import Manifest
