@@ -23,10 +23,11 @@ from semdedup.dedup.names import (
     Layout,
     below,
 )
-from semdedup.dedup.pipeline import Pipeline, StageResult
+from semdedup.dedup.pipeline import Pipeline
 from semdedup.dedup.ranking import RankingStrategy
 from semdedup.dedup.results.result import DedupResult
 from semdedup.dedup.results.scores import Scores
+from semdedup.dedup.stage import StageResult
 from semdedup.dedup.threshold.rule import check_eps
 from semdedup.dedup.threshold.stage import IdentifyDuplicatesStage
 from semdedup.errors import IntegrityError

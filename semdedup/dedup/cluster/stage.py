@@ -18,8 +18,8 @@ from semdedup.dedup.names import (
     below,
     destination_of,
 )
-from semdedup.dedup.pipeline import Stage
 from semdedup.dedup.ranking import RankingStrategy
+from semdedup.dedup.stage import Stage
 from semdedup.storage.location import FileInfo, Location, Paths, locations_of
 
 
@@ -111,14 +111,14 @@ class KMeansStage(Stage):
         """Refuse what the footers of the first files show to be wrong."""
         clustering.check_first_files(files, source, self.inputs, self.ranked_by)
 
-    def precede(self, following: Stage | None) -> None:
-        """Know by what the clusters will be ranked, where the next stage of the pipeline compares them."""
-        destination, self.ranked_by = self.destination(), None
-        strategy = getattr(following, "strategy", None)
-        if following is not None and strategy is not None:
+    def before(self, following: Stage | None) -> None:
+        """Know by what the clusters will be ranked, where the next stage of the pipeline reads them."""
+        self.ranked_by = None
+        if following is not None and following.ranking() is not None:
+            destination = self.destination()
             folder = below(destination.root, destination.folder)
             if all(place.url in (folder.url, destination.root.url) for place in following.source()):
-                self.ranked_by = strategy
+                self.ranked_by = following.ranking()
 
     def work(self, session: Session, files: Sequence[FileInfo], source: Location) -> dict[str, Any]:
         """Cluster the embeddings."""

@@ -18,8 +18,8 @@ from semdedup.dedup.names import (
     destination_of,
     find_table,
 )
-from semdedup.dedup.pipeline import Stage
 from semdedup.dedup.ranking import RankingStrategy
+from semdedup.dedup.stage import Stage
 from semdedup.errors import InputError, ParameterError
 from semdedup.storage.location import FileInfo, Location, Paths, locations_of
 
@@ -90,6 +90,10 @@ class PairwiseStage(Stage):
     def is_result(self, name: str) -> bool:
         """Whether a file of this name is a table of scores."""
         return bool(SCORES_FILE.search(name))
+
+    def ranking(self) -> RankingStrategy:
+        """By what it ranks the rows of a cluster."""
+        return self.strategy
 
     def check_schema(self, files: Sequence[FileInfo], source: Location) -> None:
         """Refuse what the footers of the first files show to be wrong."""

@@ -13,8 +13,8 @@ from semdedup.dedup.names import (
     Destination,
     destination_of,
 )
-from semdedup.dedup.pipeline import Stage
 from semdedup.dedup.results.find import find_scores
+from semdedup.dedup.stage import Stage
 from semdedup.dedup.threshold import run as identification
 from semdedup.dedup.threshold.rule import check_eps
 from semdedup.dedup.threshold.run import identify_duplicates

@@ -1,0 +1,120 @@
+"""`CrossStage`: two sets of embeddings in, tables of scores out."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from semdedup.compute.session import Session
+from semdedup.dedup import sizes
+from semdedup.dedup.input.facts import FileFacts, inspect_files
+from semdedup.dedup.input.files import InputOptions
+from semdedup.dedup.leaks.run import compare_sets
+from semdedup.dedup.leaks.sets import Embeddings, check_sets, find_embeddings
+from semdedup.dedup.names import (
+    AGAINST,
+    KMEANS,
+    PAIRWISE,
+    SCORES_FILE,
+    Destination,
+    destination_of,
+)
+from semdedup.dedup.stage import Stage
+from semdedup.errors import OutputConflictError, ParameterError
+from semdedup.runs.record import Manifest, fingerprint
+from semdedup.storage.location import FileInfo, Location, Paths, locations_of
+
+
+@dataclass
+class CrossStage(Stage):
+    """Score each row of a set B against all rows of a set A: tables ``cluster_{k}.parquet``, one a block of B.
+
+    `id` is of B, `max_id` of A. The parameters are those of `find_leaks`; `input_path` is B, `against` is A.
+
+    Example:
+        >>> CrossStage(input_path="eval/", against="train/", output_path="out/scores").run()
+
+    Cost: 2·n_A·n_B·d operations; memory of a task as in `compare_span`.
+    """
+
+    against: Paths | None = None
+    input_path: Paths | None = None
+    output_path: str | None = None
+    id_field: str = "id"
+    embedding_field: str = "embedding"
+    embedding_dim: int | None = None
+    read_kwargs: Mapping[str, Any] | None = field(default=None, repr=False)  # they may hold credentials
+    write_kwargs: Mapping[str, Any] | None = field(default=None, repr=False)
+    clear_output: bool = False
+    verbose: bool = True
+    folder: str = ""
+
+    def __post_init__(self) -> None:
+        self.step = PAIRWISE
+        self.fields = InputOptions(self.id_field, self.embedding_field, self.embedding_dim)
+
+    def source(self) -> Sequence[Location]:
+        """Where B is."""
+        return locations_of(self.input_path, self.read_kwargs)
+
+    def destination(self) -> Destination:
+        """Where it writes."""
+        return destination_of(self.output_path, self.folder, self.write_kwargs)
+
+    def parameters(self) -> dict[str, Any]:
+        """What its result depends on beside B: A, among others."""
+        found = {f"{AGAINST}_{name}": value for name, value in fingerprint(self.find_against().files).items()}
+        return {
+            "id_field": self.id_field,
+            "embedding_field": self.embedding_field,
+            "embedding_dim": self.embedding_dim,
+            **found,
+        }
+
+    def find_input(self, sources: Sequence[Location]) -> list[FileInfo]:
+        """The files of B."""
+        return find_embeddings(sources, [self.destination().root])
+
+    def find_against(self) -> Embeddings:
+        """The files of A."""
+        sources = locations_of(self.against, self.read_kwargs)
+        if not sources:
+            raise ParameterError("the set to compare with is not given: name the embeddings of A")
+        return Embeddings(find_embeddings(sources, [self.destination().root]), sources[0], _names(sources))
+
+    def readable(self) -> list[Location]:
+        """Files of both sets."""
+        a = self.find_against()
+        return [*super().readable(), *(a.source.at(file.url) for file in (a.files[0], a.files[-1]))]
+
+    def is_result(self, name: str) -> bool:
+        """Whether a file of this name is a table of scores."""
+        return bool(SCORES_FILE.search(name))
+
+    def check_destination(self, manifest: Manifest) -> None:
+        """Refuse a folder that holds a dedup: its clusters and these scores would pass for one result."""
+        if KMEANS in manifest.steps:
+            raise OutputConflictError(f"{manifest.root} holds the result of a dedup; choose another output path")
+        super().check_destination(manifest)
+
+    def check_schema(self, files: Sequence[FileInfo], source: Location) -> None:
+        """Refuse what the footers of the first files of both sets show to be wrong."""
+        a, b = self.find_against(), self._embeddings(files, source)
+        check_sets(self._facts_of_first(a), self._facts_of_first(b), a.name, b.name, self.fields)
+
+    def _facts_of_first(self, found: Embeddings) -> list[FileFacts]:
+        located = [(found.source.at(file.url), file.url) for file in found.files[: sizes.FILES_CHECKED_FIRST]]
+        return [file for file in inspect_files(self.embedding_field, False, located)[0] if file.n_rows]
+
+    def work(self, session: Session, files: Sequence[FileInfo], source: Location) -> dict[str, Any]:
+        """Compare the sets."""
+        a, b = self.find_against(), self._embeddings(files, source)
+        return compare_sets(session, a, b, self.fields, self.destination())
+
+    def _embeddings(self, files: Sequence[FileInfo], source: Location) -> Embeddings:
+        return Embeddings(files, source, _names(self.source() or [source]))
+
+
+def _names(sources: Sequence[Location]) -> str:
+    return ", ".join(map(str, sources[:3])) + ", …" * (len(sources) > 3)
