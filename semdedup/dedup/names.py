@@ -49,6 +49,17 @@ CLUSTER_FOLDER = re.compile(r"(?:^|/)centroid=(\d+)(?:/|$)")
 SCORES_FILE = re.compile(r"(?:^|/)cluster_(\d+)\.parquet$")
 
 
+def cluster_file(cluster: int) -> str:
+    """Name of the table that holds the scores of a cluster, or its rows in quarantine."""
+    return f"cluster_{cluster}.parquet"
+
+
+def cluster_of(url: str) -> int:
+    """The cluster that a table of scores is about, by its name; -1 where that tells none."""
+    match = SCORES_FILE.search(url)
+    return int(match[1]) if match else -1
+
+
 def join(*parts: str) -> str:
     """Join parts of a relative path; empty ones vanish."""
     return "/".join(part for part in parts if part)

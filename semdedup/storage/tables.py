@@ -107,9 +107,11 @@ def write_batches(
     location: Location, schema: pa.Schema, tables: Iterable[pa.Table], write_kwargs: Mapping[str, Any] | None = None
 ) -> None:
     """Write one Parquet file from tables that come one after the other; only one of them is in memory at a time."""
-    with location.writing() as path, pq.ParquetWriter(path, schema, **_parquet_options(schema, write_kwargs)) as writer:
+    options = _parquet_options(schema, write_kwargs)
+    rows_per_group = options.pop("row_group_size", None)
+    with location.writing() as path, pq.ParquetWriter(path, schema, **options) as writer:
         for table in tables:
-            writer.write_table(table.cast(schema))
+            writer.write_table(table.cast(schema), rows_per_group)
             del table  # before the next one is made
 
 
