@@ -38,12 +38,12 @@ from semdedup import (
     write_report,
 )
 from semdedup.dedup import sizes
-from semdedup.dedup.input.files import InputOptions
 from semdedup.dedup.input.partitions import Slice
 from semdedup.dedup.input.scan import Workspace
 from semdedup.dedup.input.schema import InputSchema
 from semdedup.dedup.kernels.exact import unit_rows
 from semdedup.dedup.leaks.tasks import Best, Crossing, best_among, better_of, compare_span, lay_out_block, write_block
+from semdedup.dedup.options import InputOptions
 from semdedup.dedup.sizes import WORK_PER_TASK, count_tasks
 from semdedup.storage.location import Location
 from tests.helpers import (

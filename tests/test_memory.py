@@ -34,7 +34,7 @@ ASSIGN = (
 import json, sys
 import numpy as np, pyarrow as pa
 from semdedup.storage.arrays import save_array
-from semdedup.dedup.input.files import InputOptions
+from semdedup.dedup.options import InputOptions
 from semdedup.dedup.input.schema import InputSchema
 from semdedup.dedup.input.partitions import Slice
 from semdedup.dedup.input.scan import Workspace
@@ -60,7 +60,7 @@ SCORE = (
     PEAK
     + """
 import json, sys
-from semdedup.dedup.input.files import InputOptions
+from semdedup.dedup.options import InputOptions
 from semdedup.dedup.ranking import RankingStrategy
 from semdedup.dedup.compare.groups import Cluster, Comparison, score_group
 from semdedup.storage.location import Location

@@ -20,11 +20,11 @@ from semdedup.dedup.cluster.shuffle import (
     piece_file,
     write_clusters,
 )
-from semdedup.dedup.input.files import InputOptions
 from semdedup.dedup.input.partitions import Slice
 from semdedup.dedup.input.scan import Workspace
 from semdedup.dedup.input.schema import InputSchema
 from semdedup.dedup.kernels.exact import unit_rows
+from semdedup.dedup.options import InputOptions
 from semdedup.storage.arrays import save_array
 from semdedup.storage.location import Location
 from semdedup.storage.tables import DECODING_BYTES, read_arrow_batch, read_table

@@ -16,11 +16,12 @@ import distributed
 from semdedup.compute.progress import Reporter
 from semdedup.compute.session import ClusterOptions, Session, open_session
 from semdedup.dedup.input.files import is_data
-from semdedup.dedup.names import STEPS, Destination, below, join
+from semdedup.dedup.names import STEPS, Destination, below, destination_of, join
+from semdedup.dedup.options import IOOptions
 from semdedup.dedup.ranking import RankingStrategy
 from semdedup.errors import OutputConflictError, ParameterError
 from semdedup.runs.record import SCRATCH, Manifest, fingerprint
-from semdedup.storage.location import FileInfo, Location
+from semdedup.storage.location import FileInfo, Location, locations_of
 
 ANOTHER_EPS = "Another eps needs no new run: semdedup extract --eps."
 
@@ -41,19 +42,27 @@ class StageResult:
 
 
 class Stage(ABC):
-    """A stage of the dedup: it stores its parameters and checks them; the work is done by functions."""
+    """A stage of the dedup: it stores its parameters and checks them; the work is done by functions.
+
+    Attributes:
+        step: name of the step that its record has.
+        io: where it reads and writes.
+        folder: where its tables go, below the output path.
+    """
 
     step: str
-    clear_output: bool
-    verbose: bool
 
-    @abstractmethod
+    def __init__(self, given: Mapping[str, Any]) -> None:
+        self.io, self.folder = IOOptions.of(given), given["folder"]
+        self.clear_output, self.verbose = self.io.clear_output, self.io.verbose
+
     def source(self) -> Sequence[Location]:
         """Where it reads."""
+        return locations_of(self.io.input_path, self.io.read_kwargs)
 
-    @abstractmethod
     def destination(self) -> Destination:
         """Where it writes."""
+        return destination_of(self.io.output_path, self.folder, self.io.write_kwargs)
 
     @abstractmethod
     def parameters(self) -> dict[str, Any]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from functools import partial
 from typing import Any, NoReturn
 
@@ -14,7 +14,7 @@ import pyarrow as pa
 
 from semdedup.compute.session import Session
 from semdedup.dedup import sizes
-from semdedup.dedup.cluster.fit import KMeansOptions, fit_centroids
+from semdedup.dedup.cluster.fit import fit_centroids
 from semdedup.dedup.cluster.shuffle import (
     Assignment,
     assign_partition,
@@ -24,13 +24,13 @@ from semdedup.dedup.cluster.shuffle import (
     write_clusters,
 )
 from semdedup.dedup.input.facts import FileFacts, inspect_files
-from semdedup.dedup.input.files import InputOptions
 from semdedup.dedup.input.jsonl import convert_block, jsonl_blocks, read_block
 from semdedup.dedup.input.partitions import Partition, Slice, cut_partitions
 from semdedup.dedup.input.scan import Sampling, Workspace, check_ids_unique, expected_length, scan_partition
 from semdedup.dedup.input.schema import InputSchema, check_file_schema, unify_schemas
 from semdedup.dedup.kernels.kmeans import sample_size
 from semdedup.dedup.names import CENTROIDS, KMEANS, QUARANTINE, Destination, join
+from semdedup.dedup.options import InputOptions, KMeansOptions
 from semdedup.dedup.ranking import RankingStrategy, check_rankable
 from semdedup.errors import BadFileError, InputError, IntegrityError
 from semdedup.runs.journal import read_journal, run_journaled
@@ -63,16 +63,6 @@ class Plan:
         skipped = tuple(value.pop("skipped"))
         schema = InputSchema.from_json(options, value.pop("schema"))
         return cls(schema=schema, partitions=partitions, skipped=skipped, **value)
-
-
-def parameters(inputs: InputOptions, kmeans: KMeansOptions) -> dict[str, Any]:
-    """What the result depends on, as JSON values, for the manifest."""
-    found = {**asdict(inputs), **asdict(kmeans)}
-    for name in ("files_per_partition", "max_samples_per_batch"):  # no answer depends on these
-        del found[name]
-    if not isinstance(kmeans.init, str):
-        found["init"] = hashlib.sha256(np.ascontiguousarray(kmeans.init, dtype=np.float32).tobytes()).hexdigest()
-    return {**found, "metadata_fields": list(inputs.metadata_fields)}
 
 
 def cluster_embeddings(
@@ -229,7 +219,7 @@ def _inspect(
     """Facts of all files that can be read and have rows, in the order of the files, and the faults of the others."""
     readable = [(source.at(file.url), file.url) for file in files]
     skipped: list[str] = []
-    if inputs.filetype == "jsonl":
+    if inputs.input_filetype == "jsonl":
         blocks = jsonl_blocks(files, source, scratch / "jsonl")
         bad_sources = set()
         convert = partial(_convert_or_tell, inputs.skip_bad_files, inputs.columns)
@@ -284,7 +274,7 @@ def check_first_files(
     All files are looked at by the workers later; a small input is judged here already.
     """
     first = files[: sizes.FILES_CHECKED_FIRST]
-    if inputs.filetype == "jsonl":
+    if inputs.input_filetype == "jsonl":
         first = [file for file in first if file.n_bytes <= sizes.JSONL_BYTES_CHECKED_FIRST]
         facts, bad = _read_jsonl(first, source, inputs)
     else:

@@ -12,11 +12,11 @@ import pyarrow as pa
 
 from semdedup.arrays import Array, Backend, array_module, backend_module, to_host
 from semdedup.dedup.compare.table import score_table, write_scores
-from semdedup.dedup.input.files import InputOptions
 from semdedup.dedup.input.ids import id_type
 from semdedup.dedup.input.rows import gather_unit_rows, low_information_mask, with_source
 from semdedup.dedup.kernels.best_match import max_similarity
 from semdedup.dedup.names import cluster_file
+from semdedup.dedup.options import InputOptions
 from semdedup.dedup.ranking import RankingStrategy, rank_order
 from semdedup.storage.location import Location
 from semdedup.storage.tables import DECODING_BYTES, LOW_INFORMATION, iter_rows, open_parquet, write_table

@@ -19,10 +19,10 @@ from semdedup.dedup import sizes
 from semdedup.dedup.compare.groups import Cluster, Comparison, score_group
 from semdedup.dedup.compare.tiles import score_large_clusters
 from semdedup.dedup.input.facts import FileFacts, inspect_files
-from semdedup.dedup.input.files import InputOptions
 from semdedup.dedup.input.rows import commonest_length, length_counts
 from semdedup.dedup.input.schema import check_file_schema
 from semdedup.dedup.names import CLUSTER_FOLDER, PAIRWISE, QUARANTINE, Destination, join
+from semdedup.dedup.options import InputOptions
 from semdedup.dedup.ranking import RankingStrategy, check_rankable
 from semdedup.errors import BadFileError, InputError, IntegrityError
 from semdedup.runs.journal import run_journaled

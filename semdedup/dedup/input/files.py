@@ -3,58 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 
-from semdedup.dedup.names import OUR_COLUMNS
-from semdedup.errors import InputError, ParameterError
+from semdedup.errors import InputError
 from semdedup.storage.location import FileInfo, Location
-from semdedup.storage.tables import LOW_INFORMATION
 
 EXTENSIONS = {"parquet": (".parquet", ".pq"), "jsonl": (".jsonl", ".ndjson")}
 PICKLES = (".pickle", ".pkl")
-
-
-@dataclass(frozen=True)
-class InputOptions:
-    """What to read from the input.
-
-    Attributes:
-        id_field: name of the column of ids.
-        embedding_field: name of the column of embeddings.
-        embedding_dim: expected length of an embedding, d; the commonest length of the input where not given.
-        metadata_fields: columns to carry along.
-        filetype: ``parquet`` or ``jsonl``.
-        files_per_partition: most files in one partition; partitions are bounded in bytes all the same.
-        skip_bad_files: count and list files that cannot be read, instead of stopping.
-    """
-
-    id_field: str = "id"
-    embedding_field: str = "embedding"
-    embedding_dim: int | None = None
-    metadata_fields: tuple[str, ...] = ()
-    filetype: str = "parquet"
-    files_per_partition: int | None = None
-    skip_bad_files: bool = False
-
-    def __post_init__(self) -> None:
-        if self.filetype not in EXTENSIONS:
-            raise ParameterError(f"input_filetype must be parquet or jsonl; got {self.filetype!r}")
-        if self.embedding_dim is not None and self.embedding_dim < 1:
-            raise ParameterError(f"embedding_dim must be at least 1; got {self.embedding_dim}")
-        if self.files_per_partition is not None and self.files_per_partition < 1:
-            raise ParameterError(f"files_per_partition must be at least 1; got {self.files_per_partition}")
-        if self.id_field == self.embedding_field:
-            raise ParameterError(f"id_field and embedding_field are both {self.id_field!r}")
-        taken = [name for name in self.metadata_fields if name in OUR_COLUMNS]
-        if taken:
-            raise ParameterError(
-                f"metadata_fields names {', '.join(taken)}, which semdedup writes itself; rename it in the input"
-            )
-
-    @property
-    def columns(self) -> list[str]:
-        """Columns to read where a file has them."""
-        return list(dict.fromkeys([self.id_field, self.embedding_field, *self.metadata_fields, LOW_INFORMATION]))
 
 
 def find_files(paths: Sequence[Location], filetype: str, outputs: Sequence[Location] = ()) -> list[FileInfo]:

@@ -10,9 +10,9 @@ from typing import Any
 import pyarrow as pa
 
 from semdedup.dedup.input.facts import FileFacts
-from semdedup.dedup.input.files import InputOptions
 from semdedup.dedup.input.ids import id_type
 from semdedup.dedup.input.rows import embedding_element_type
+from semdedup.dedup.options import InputOptions
 from semdedup.errors import BadFileError, ParameterError
 from semdedup.storage.location import Location
 from semdedup.storage.tables import iter_rows, open_parquet

@@ -14,7 +14,6 @@ from typing import Any
 from semdedup.compute.session import Session
 from semdedup.dedup import sizes
 from semdedup.dedup.input.facts import FileFacts, inspect_files
-from semdedup.dedup.input.files import InputOptions
 from semdedup.dedup.input.partitions import Partition, cut_partitions
 from semdedup.dedup.input.scan import Sampling, Workspace, check_ids_unique, expected_length, scan_partition
 from semdedup.dedup.leaks.sets import Embeddings, check_sets
@@ -25,6 +24,7 @@ from semdedup.dedup.names import (
     Destination,
     join,
 )
+from semdedup.dedup.options import InputOptions
 from semdedup.display import format_counts
 from semdedup.errors import InputError, IntegrityError
 from semdedup.runs.journal import run_journaled

@@ -8,8 +8,9 @@ from typing import NamedTuple
 import pyarrow as pa
 
 from semdedup.dedup.input.facts import FileFacts
-from semdedup.dedup.input.files import InputOptions, find_files
+from semdedup.dedup.input.files import find_files
 from semdedup.dedup.input.schema import InputSchema, check_file_schema, unify_schemas
+from semdedup.dedup.options import InputOptions
 from semdedup.errors import InputError
 from semdedup.storage.location import FileInfo, Location
 from semdedup.storage.tables import EMBEDDER

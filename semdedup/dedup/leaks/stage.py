@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
 from typing import Any
 
 from semdedup.compute.session import Session
 from semdedup.dedup import sizes
 from semdedup.dedup.input.facts import FileFacts, inspect_files
-from semdedup.dedup.input.files import InputOptions
 from semdedup.dedup.leaks.run import compare_sets
 from semdedup.dedup.leaks.sets import Embeddings, check_sets, find_embeddings
 from semdedup.dedup.names import (
@@ -17,16 +15,18 @@ from semdedup.dedup.names import (
     KMEANS,
     PAIRWISE,
     SCORES_FILE,
-    Destination,
-    destination_of,
 )
+from semdedup.dedup.options import FieldOptions, InputOptions
 from semdedup.dedup.stage import Stage
 from semdedup.errors import OutputConflictError, ParameterError
+from semdedup.kinds import paths
 from semdedup.runs.record import Manifest, fingerprint
+from semdedup.settings import Setting, settings_of
 from semdedup.storage.location import FileInfo, Location, Paths, locations_of
 
+AGAINST_PATHS = Setting(paths(), None, "The embeddings to compare with.", AGAINST)
 
-@dataclass
+
 class CrossStage(Stage):
     """Score each row of a set B against all rows of a set A: tables ``cluster_{k}.parquet``, one a block of B.
 
@@ -38,39 +38,31 @@ class CrossStage(Stage):
     Cost: 2·n_A·n_B·d operations; memory of a task as in `compare_span`.
     """
 
-    against: Paths | None = None
-    input_path: Paths | None = None
-    output_path: str | None = None
-    id_field: str = "id"
-    embedding_field: str = "embedding"
-    embedding_dim: int | None = None
-    read_kwargs: Mapping[str, Any] | None = field(default=None, repr=False)  # they may hold credentials
-    write_kwargs: Mapping[str, Any] | None = field(default=None, repr=False)
-    clear_output: bool = False
-    verbose: bool = True
-    folder: str = ""
+    step = PAIRWISE
 
-    def __post_init__(self) -> None:
-        self.step = PAIRWISE
-        self.fields = InputOptions(self.id_field, self.embedding_field, self.embedding_dim)
-
-    def source(self) -> Sequence[Location]:
-        """Where B is."""
-        return locations_of(self.input_path, self.read_kwargs)
-
-    def destination(self) -> Destination:
-        """Where it writes."""
-        return destination_of(self.output_path, self.folder, self.write_kwargs)
+    def __init__(
+        self,
+        against: Paths | None = None,
+        input_path: Paths | None = None,
+        output_path: str | None = None,
+        id_field: str = "id",
+        embedding_field: str = "embedding",
+        embedding_dim: int | None = None,
+        read_kwargs: Mapping[str, Any] | None = None,
+        write_kwargs: Mapping[str, Any] | None = None,
+        clear_output: bool = False,
+        verbose: bool = True,
+        folder: str = "",
+    ) -> None:
+        given = locals()
+        super().__init__(given)
+        self.fields, self.against = InputOptions.of(given), AGAINST_PATHS.check(against)
 
     def parameters(self) -> dict[str, Any]:
         """What its result depends on beside B: A, among others."""
         found = {f"{AGAINST}_{name}": value for name, value in fingerprint(self.find_against().files).items()}
-        return {
-            "id_field": self.id_field,
-            "embedding_field": self.embedding_field,
-            "embedding_dim": self.embedding_dim,
-            **found,
-        }
+        fields = {declared.name: getattr(self.fields, declared.name) for declared in settings_of(FieldOptions)}
+        return {**fields, **found}
 
     def find_input(self, sources: Sequence[Location]) -> list[FileInfo]:
         """The files of B."""
@@ -78,7 +70,7 @@ class CrossStage(Stage):
 
     def find_against(self) -> Embeddings:
         """The files of A."""
-        sources = locations_of(self.against, self.read_kwargs)
+        sources = locations_of(self.against, self.io.read_kwargs)
         if not sources:
             raise ParameterError("the set to compare with is not given: name the embeddings of A")
         return Embeddings(find_embeddings(sources, [self.destination().root]), sources[0], _names(sources))
@@ -105,7 +97,7 @@ class CrossStage(Stage):
 
     def _facts_of_first(self, found: Embeddings) -> list[FileFacts]:
         located = [(found.source.at(file.url), file.url) for file in found.files[: sizes.FILES_CHECKED_FIRST]]
-        return [file for file in inspect_files(self.embedding_field, False, located)[0] if file.n_rows]
+        return [file for file in inspect_files(self.fields.embedding_field, False, located)[0] if file.n_rows]
 
     def work(self, session: Session, files: Sequence[FileInfo], source: Location) -> dict[str, Any]:
         """Compare the sets."""

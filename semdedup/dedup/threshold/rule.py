@@ -2,21 +2,23 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 
-from semdedup.errors import ParameterError
+from semdedup.kinds import number
+from semdedup.settings import Setting
 
 DEFAULT_EPS = 0.1
 """Where nobody chooses: neither the user nor the embedder."""
 
 
-def check_eps(eps: float) -> float:
+EPS = Setting(number(0, 1, open_above=True), DEFAULT_EPS, "Drop rows whose score is at least 1 - eps.", "eps")
+
+
+def check_eps(eps: Any) -> float:
     """Return eps, or raise a `ParameterError` unless 0 ≤ eps < 1."""
-    if isinstance(eps, bool) or not isinstance(eps, (int, float, np.number)) or not 0 <= float(eps) < 1:
-        raise ParameterError(
-            f"eps must lie in [0, 1), a row is dropped where its score is at least 1 - eps; got {eps!r}"
-        )
-    return float(eps)
+    return EPS.check(eps)
 
 
 def least_score(eps: float) -> np.float32:
