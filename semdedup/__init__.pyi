@@ -2,15 +2,16 @@
 
 from .compute.cluster import ClusterOptions
 from .dedup.cluster.stage import KMeansStage
-from .dedup.compare.ranking import RankingStrategy
 from .dedup.compare.stage import PairwiseStage
 from .dedup.kernels.best_match import max_similarity
-from .dedup.leaks.run import CrossStage
 from .dedup.leaks.search import LeakResult, find_leaks
-from .dedup.pipeline import Pipeline, StageResult
+from .dedup.leaks.stage import CrossStage
+from .dedup.pipeline import Pipeline
+from .dedup.ranking import RankingStrategy
 from .dedup.results.frames import read_clusters, read_duplicates, read_embeddings, read_scores
 from .dedup.results.result import DedupResult, load
 from .dedup.results.scores import Explanation, Group, Pair
+from .dedup.stage import StageResult
 from .dedup.threshold.extract import Extraction, extract
 from .dedup.threshold.stage import IdentifyDuplicatesStage
 from .dedup.workflow import SemanticDeduplicationWorkflow

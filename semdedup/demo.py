@@ -19,7 +19,7 @@ import pyarrow.compute as pc
 
 from semdedup.compute.cluster import ClusterOptions
 from semdedup.compute.progress import Reporter
-from semdedup.dedup.compare.ranking import RankingStrategy
+from semdedup.dedup.ranking import RankingStrategy
 from semdedup.display import Displayable
 from semdedup.errors import InputError
 from semdedup.storage.location import Location

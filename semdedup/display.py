@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Mapping
 from html import escape
 from io import StringIO
 
@@ -42,3 +43,8 @@ class Displayable(ABC):
     def _repr_html_(self) -> str:
         cells = "".join(f"<tr><th>{escape(name)}</th><td>{escape(value)}</td></tr>" for name, value in self.rows())
         return f'<table class="semdedup"><caption>semdedup</caption>{cells}</table>'
+
+
+def format_counts(counts: Mapping[str, int]) -> str:
+    """Counts by reason, in words."""
+    return ", ".join(f"{count:,} {reason}" for reason, count in sorted(counts.items()))

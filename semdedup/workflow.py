@@ -12,8 +12,9 @@ import distributed
 
 from semdedup.compute.cluster import ClusterOptions, client_for
 from semdedup.compute.progress import Reporter
-from semdedup.dedup.input.files import chosen_eps, find_files
+from semdedup.dedup.input.files import find_files
 from semdedup.dedup.results.result import DedupResult
+from semdedup.dedup.threshold.recommended import chosen_eps
 from semdedup.dedup.workflow import SemanticDeduplicationWorkflow
 from semdedup.display import Displayable
 from semdedup.errors import InputError, OutputConflictError, ParameterError

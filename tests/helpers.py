@@ -150,11 +150,11 @@ NOWHERE = "tcp://127.0.0.1:1"
 DRIVER = """
 import json, sys
 from semdedup import ClusterOptions, SemanticDeduplicationWorkflow, SemdedupError
-from semdedup.dedup.cluster import run as clustering
+from semdedup.dedup import sizes
 
 if __name__ == "__main__":
     task_bytes, scheduler, n_workers, parameters = json.loads(sys.argv[1])
-    clustering.SMALLEST_TASK = clustering.LARGEST_TASK = task_bytes
+    sizes.SMALLEST_TASK = sizes.LARGEST_TASK = task_bytes
     cluster = ClusterOptions(scheduler=scheduler, n_workers=n_workers, memory_limit="1GiB")
     try:
         print(SemanticDeduplicationWorkflow(**parameters).run(cluster=cluster).duplicates)

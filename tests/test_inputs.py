@@ -14,17 +14,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from semdedup import BadFileError, InputError, ParameterError
-from semdedup.dedup.input.files import (
-    FileFacts,
-    InputOptions,
-    InputSchema,
-    check_file_schema,
-    cut_partitions,
-    find_files,
-    inspect_files,
-    recommended_eps,
-    unify_schemas,
-)
+from semdedup.dedup.input.facts import FileFacts, inspect_files
+from semdedup.dedup.input.files import find_files
+from semdedup.dedup.input.partitions import cut_partitions
+from semdedup.dedup.input.schema import InputSchema, check_file_schema, unify_schemas
+from semdedup.dedup.options import InputOptions
+from semdedup.dedup.threshold.recommended import recommended_eps
 from semdedup.storage import tables
 from semdedup.storage.location import Location
 from semdedup.storage.tables import iter_rows, open_parquet, read_table
@@ -372,7 +367,9 @@ from semdedup import BadFileError, ParameterError
 from semdedup.dedup.input.rows import check_rows
 from semdedup.dedup.kernels.exact import unit_rows
 from semdedup.dedup.input.ids import hash_ids
-from semdedup.dedup.input.files import InputOptions, check_file_schema, inspect_files, unify_schemas
+from semdedup.dedup.options import InputOptions
+from semdedup.dedup.input.schema import check_file_schema, unify_schemas
+from semdedup.dedup.input.facts import inspect_files
 from semdedup.storage.location import Location
 
 good, target = Path(sys.argv[1]).read_bytes(), Path(sys.argv[2])

@@ -37,13 +37,14 @@ from semdedup import (
     find_leaks,
     write_report,
 )
-from semdedup.dedup.cluster import run as clustering
-from semdedup.dedup.input.files import InputOptions, InputSchema, Slice
+from semdedup.dedup import sizes
+from semdedup.dedup.input.partitions import Slice
 from semdedup.dedup.input.scan import Workspace
+from semdedup.dedup.input.schema import InputSchema
 from semdedup.dedup.kernels.exact import unit_rows
-from semdedup.dedup.leaks import run as cross
-from semdedup.dedup.leaks.run import WORK_PER_TASK, count_tasks
 from semdedup.dedup.leaks.tasks import Best, Crossing, best_among, better_of, compare_span, lay_out_block, write_block
+from semdedup.dedup.options import InputOptions
+from semdedup.dedup.sizes import WORK_PER_TASK, count_tasks
 from semdedup.storage.location import Location
 from tests.helpers import (
     NOWHERE,
@@ -107,8 +108,8 @@ def sets() -> Sets:
 @pytest.fixture
 def tiny_tasks(monkeypatch: pytest.MonkeyPatch) -> None:
     """Several blocks, many spans and chunks."""
-    monkeypatch.setattr(clustering, "SMALLEST_TASK", TASK_BYTES)
-    monkeypatch.setattr(clustering, "LARGEST_TASK", TASK_BYTES)
+    monkeypatch.setattr(sizes, "SMALLEST_TASK", TASK_BYTES)
+    monkeypatch.setattr(sizes, "LARGEST_TASK", TASK_BYTES)
 
 
 def leaks(a: Any, b: Any, out: Path, client: Any, **options: Any) -> LeakResult:
@@ -165,7 +166,7 @@ def test_nothing_compared_with_nothing() -> None:
     a_rows=st.integers(1, 10**9),
     b_rows=st.integers(1, 10**8),
     dim=st.integers(1, 2000),
-    most=st.integers(clustering.SMALLEST_TASK, clustering.LARGEST_TASK),
+    most=st.integers(sizes.SMALLEST_TASK, sizes.LARGEST_TASK),
 )
 def test_blocks_fit_and_tasks_are_many_enough_and_short_enough(
     n_slots: int, a_rows: int, b_rows: int, dim: int, most: int
@@ -173,8 +174,8 @@ def test_blocks_fit_and_tasks_are_many_enough_and_short_enough(
     n_blocks, n_spans = count_tasks(n_slots, a_rows * dim, b_rows * dim, b_rows, most)
     assert 4 * b_rows * dim / n_blocks <= most
     assert 2 * a_rows * b_rows * dim / (n_blocks * n_spans) <= WORK_PER_TASK
-    enough = n_blocks * n_spans >= clustering.PARTITIONS_PER_SLOT * n_slots
-    assert enough or 4 * a_rows * dim / n_spans <= 2 * clustering.SMALLEST_TASK
+    enough = n_blocks * n_spans >= sizes.PARTITIONS_PER_SLOT * n_slots
+    assert enough or 4 * a_rows * dim / n_spans <= 2 * sizes.SMALLEST_TASK
 
 
 def test_a_small_b_is_one_block_and_a_is_cut() -> None:
@@ -216,8 +217,8 @@ def test_the_answer_does_not_depend_on_files_or_blocks(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     if task_bytes is not None:
-        monkeypatch.setattr(clustering, "SMALLEST_TASK", task_bytes)
-        monkeypatch.setattr(clustering, "LARGEST_TASK", task_bytes)
+        monkeypatch.setattr(sizes, "SMALLEST_TASK", task_bytes)
+        monkeypatch.setattr(sizes, "LARGEST_TASK", task_bytes)
     written = Sets(n_a=60, n_b=45) if task_bytes == 24 else Sets()
     expected = reference_table(written)
     if reverse:
@@ -415,12 +416,11 @@ def test_a_folder_with_a_dedup_is_refused(client: distributed.Client, tmp_path: 
 DRIVER = """
 import json, sys
 from semdedup import find_leaks
-from semdedup.dedup.cluster import run as clustering
-from semdedup.dedup.leaks import run as cross
+from semdedup.dedup import sizes
 
 if __name__ == "__main__":
-    a, b, out, scheduler, task_bytes, cross.PARTITIONS_PER_SLOT = json.loads(sys.argv[1])
-    clustering.SMALLEST_TASK = clustering.LARGEST_TASK = task_bytes
+    a, b, out, scheduler, task_bytes, sizes.PARTITIONS_PER_SLOT = json.loads(sys.argv[1])
+    sizes.SMALLEST_TASK = sizes.LARGEST_TASK = task_bytes
     find_leaks(a, b, out, client=scheduler, verbose=False)
 """
 
@@ -429,7 +429,7 @@ if __name__ == "__main__":
 def test_a_run_that_was_killed_goes_on_and_ends_with_the_same_bytes(
     client: distributed.Client, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(cross, "PARTITIONS_PER_SLOT", 40)  # some eighty tasks, so that there is a middle
+    monkeypatch.setattr(sizes, "PARTITIONS_PER_SLOT", 40)  # some eighty tasks, so that there is a middle
     sets = Sets(n_a=900)
     a, b = sets.write(tmp_path)
     leaks(a, b, tmp_path / "uninterrupted", client)

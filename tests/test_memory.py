@@ -33,8 +33,10 @@ ASSIGN = (
     + """
 import json, sys
 import numpy as np, pyarrow as pa
-from semdedup.dedup.cluster.fit import save_array
-from semdedup.dedup.input.files import InputOptions, InputSchema, Slice
+from semdedup.storage.arrays import save_array
+from semdedup.dedup.options import InputOptions
+from semdedup.dedup.input.schema import InputSchema
+from semdedup.dedup.input.partitions import Slice
 from semdedup.dedup.input.scan import Workspace
 from semdedup.dedup.cluster.shuffle import Assignment, assign_partition
 from semdedup.storage.location import Location
@@ -58,8 +60,8 @@ SCORE = (
     PEAK
     + """
 import json, sys
-from semdedup.dedup.input.files import InputOptions
-from semdedup.dedup.compare.ranking import RankingStrategy
+from semdedup.dedup.options import InputOptions
+from semdedup.dedup.ranking import RankingStrategy
 from semdedup.dedup.compare.groups import Cluster, Comparison, score_group
 from semdedup.storage.location import Location
 

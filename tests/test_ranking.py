@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from semdedup import ParameterError, RankingStrategy
-from semdedup.dedup.compare.ranking import check_rankable, rank_order
+from semdedup.dedup.ranking import check_rankable, rank_order
 
 TABLE = pa.table(
     {
@@ -148,8 +148,8 @@ def test_whole_numbers_break_ties_as_numbers() -> None:
         (lambda: RankingStrategy.metadata_based(["a", "a"]), "none twice"),
         (lambda: RankingStrategy.metadata_based(["a", "b"], [True]), r"one for each of \['a', 'b'\]"),
         (lambda: RankingStrategy.by_distance("hardest", "cosine"), "one of hard, easy, soft, random; got 'hardest'"),
-        (lambda: RankingStrategy.by_distance("hard", "manhattan"), "cosine or l2; got 'manhattan'"),
-        (lambda: RankingStrategy.by_distance("random", "manhattan"), "cosine or l2"),
+        (lambda: RankingStrategy.by_distance("hard", "manhattan"), "cosine, l2; got 'manhattan'"),
+        (lambda: RankingStrategy.by_distance("random", "manhattan"), "cosine, l2"),
         (
             lambda: check_rankable(TABLE.schema, RankingStrategy.metadata_based("absent"), "the file"),
             "'absent', which the file does not have; it has id, .*metadata_fields",

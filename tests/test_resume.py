@@ -18,7 +18,7 @@ import numpy as np
 import pytest
 
 from semdedup import IdentifyDuplicatesStage, OutputConflictError
-from semdedup.dedup.cluster import run as clustering
+from semdedup.dedup import sizes
 from tests.helpers import (
     DRIVER,
     NOWHERE,
@@ -53,8 +53,8 @@ def emb(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture
 def tiny_tasks(monkeypatch: pytest.MonkeyPatch) -> None:
     """Many partitions, buckets and tiles, so that there is a middle to be killed in."""
-    monkeypatch.setattr(clustering, "SMALLEST_TASK", TASK_BYTES)
-    monkeypatch.setattr(clustering, "LARGEST_TASK", TASK_BYTES)
+    monkeypatch.setattr(sizes, "SMALLEST_TASK", TASK_BYTES)
+    monkeypatch.setattr(sizes, "LARGEST_TASK", TASK_BYTES)
 
 
 @pytest.fixture(scope="module")
@@ -62,8 +62,8 @@ def uninterrupted(emb: Path, client: distributed.Client, tmp_path_factory: pytes
     """The output of a run that nothing happened to."""
     out = tmp_path_factory.mktemp("uninterrupted") / "out"
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(clustering, "SMALLEST_TASK", TASK_BYTES)
-        patch.setattr(clustering, "LARGEST_TASK", TASK_BYTES)
+        patch.setattr(sizes, "SMALLEST_TASK", TASK_BYTES)
+        patch.setattr(sizes, "LARGEST_TASK", TASK_BYTES)
         workflow(emb, out, **PARAMETERS).run(client)
     return out
 

@@ -26,7 +26,7 @@ from semdedup import (
     SemdedupError,
     StorageError,
 )
-from semdedup.dedup.cluster import run as clustering
+from semdedup.dedup import sizes
 from tests.helpers import (
     NOWHERE,
     answer_of,
@@ -94,8 +94,8 @@ def test_input_and_output_on_s3_give_the_answer_of_local_ones(
     files: str, s3: Bucket, source: str, expected: Answer, client: distributed.Client, monkeypatch: Any
 ) -> None:
     if files == "many":  # many partitions, tiles and objects to move
-        monkeypatch.setattr(clustering, "SMALLEST_TASK", 500)
-        monkeypatch.setattr(clustering, "LARGEST_TASK", 500)
+        monkeypatch.setattr(sizes, "SMALLEST_TASK", 500)
+        monkeypatch.setattr(sizes, "LARGEST_TASK", 500)
     result = workflow(source, f"{s3[0]}/out", read_kwargs=options(s3), write_kwargs=options(s3)).run(client)
     assert_equal(answer_in(s3, "out/pairwise_results", "out/duplicates"), expected)
     assert result.duplicates == len(expected[1])

@@ -14,6 +14,8 @@ import semdedup
 from semdedup import InputError, ParameterError
 from semdedup.dedup.results import scores as module
 from semdedup.dedup.results.scores import Scores
+from semdedup.dedup.results.tallies import CountAt
+from semdedup.dedup.threshold.rule import duplicate_mask
 from semdedup.storage.location import Location
 from tests.helpers import near_duplicates, read_all_scores, workflow, write_embeddings
 
@@ -68,6 +70,18 @@ def test_counts_histogram_and_borderline_are_those_of_the_whole(
         nearest = np.sort(np.abs(compared - np.float32(0.9)))[:4]
         found = [abs(np.float32(pair.score) - np.float32(0.9)) for pair in scores.borderline(4, 0.1)]
         assert found == nearest.tolist()
+
+
+@given(
+    scores=st.lists(st.one_of(ANY_SCORE, st.just(float("nan")), st.floats(-1, 2, width=32)), max_size=20),
+    thresholds=st.lists(st.sampled_from([0.0, 0.01, 0.1, 0.5, 0.999]), min_size=1, max_size=4),
+)
+def test_counting_decides_as_the_rule_does_whatever_the_scores(scores: list[float], thresholds: list[float]) -> None:
+    values = np.array(scores, dtype=np.float32)
+    counts = CountAt(thresholds)
+    counts.take(0, 0, values)
+    assert counts.duplicates == [int(duplicate_mask(values, eps).sum()) for eps in thresholds]
+    assert counts.n_rows == len(values)
 
 
 @given(values=st.lists(ANY_SCORE, min_size=1, max_size=40), fraction=st.floats(0.01, 1))

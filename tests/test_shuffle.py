@@ -11,7 +11,6 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from semdedup.dedup.cluster.fit import save_array
 from semdedup.dedup.cluster.shuffle import (
     Assignment,
     assign_partition,
@@ -21,9 +20,12 @@ from semdedup.dedup.cluster.shuffle import (
     piece_file,
     write_clusters,
 )
-from semdedup.dedup.input.files import InputOptions, InputSchema, Slice
+from semdedup.dedup.input.partitions import Slice
 from semdedup.dedup.input.scan import Workspace
+from semdedup.dedup.input.schema import InputSchema
 from semdedup.dedup.kernels.exact import unit_rows
+from semdedup.dedup.options import InputOptions
+from semdedup.storage.arrays import save_array
 from semdedup.storage.location import Location
 from semdedup.storage.tables import DECODING_BYTES, read_arrow_batch, read_table
 

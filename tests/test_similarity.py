@@ -12,8 +12,9 @@ from hypothesis import strategies as st
 from semdedup import ParameterError, max_similarity
 from semdedup.arrays import to_host
 from semdedup.dedup.kernels import best_match as similarity
-from semdedup.dedup.kernels import products
-from semdedup.dedup.kernels.best_match import best_match, first_occurrences
+from semdedup.dedup.kernels import distinct, products
+from semdedup.dedup.kernels.best_match import best_match
+from semdedup.dedup.kernels.distinct import first_occurrences
 from semdedup.dedup.kernels.exact import unit_rows
 
 
@@ -111,7 +112,8 @@ def test_the_size_of_a_product_changes_nothing(
     batch_size: int,
     elements: int,
 ) -> None:
-    monkeypatch.setattr(similarity, "block_elements", lambda *arrays: elements)
+    for module in (similarity, distinct):
+        monkeypatch.setattr(module, "block_elements", lambda *arrays: elements)
     assert_by_the_definition(xp, make(rng, 150, 12, kind), batch_size)
 
 
@@ -121,7 +123,8 @@ def test_thinning_out_changes_nothing(
     xp: ModuleType, rng: np.random.Generator, monkeypatch: pytest.MonkeyPatch, kind: str, share: float
 ) -> None:
     monkeypatch.setattr(similarity, "CROWDED", share)
-    monkeypatch.setattr(similarity, "block_elements", lambda *arrays: 1 << 12)
+    for module in (similarity, distinct):
+        monkeypatch.setattr(module, "block_elements", lambda *arrays: 1 << 12)
     assert_by_the_definition(xp, make(rng, 300, 24, kind), 32)
 
 

@@ -22,12 +22,13 @@ from semdedup.cli.flags import (
     storage_of,
     told_errors,
 )
-from semdedup.dedup.compare.ranking import WHICH_TO_KEEP
-from semdedup.dedup.input.files import chosen_eps, find_files
+from semdedup.dedup.input.files import find_files
 from semdedup.dedup.names import COMMAND_LINE
 from semdedup.dedup.pipeline import Pipeline
+from semdedup.dedup.ranking import WHICH_TO_KEEP
 from semdedup.dedup.threshold.extract import eps_to_extract, extraction_stage
 from semdedup.dedup.threshold.extract import extract as write_extraction
+from semdedup.dedup.threshold.recommended import chosen_eps
 from semdedup.dedup.workflow import SemanticDeduplicationWorkflow
 from semdedup.errors import ParameterError
 from semdedup.storage.location import Location

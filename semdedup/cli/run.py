@@ -22,7 +22,7 @@ from semdedup.cli.flags import (
     storage_of,
     told_errors,
 )
-from semdedup.dedup.compare.ranking import WHICH_TO_KEEP
+from semdedup.dedup.ranking import WHICH_TO_KEEP
 from semdedup.errors import ParameterError
 from semdedup.shards.layouts import LAYOUTS
 from semdedup.video.plan import ALGORITHMS

@@ -1,4 +1,4 @@
-"""Names of the folders and files of a result, in the two layouts that there are."""
+"""Names of the folders, files and columns of a result, in the two layouts that there are."""
 
 from __future__ import annotations
 
@@ -15,6 +15,18 @@ KMEANS, PAIRWISE, IDENTIFY = STEPS = ("kmeans", "pairwise", "identify")
 
 CENTROIDS = "_kmeans_centroids.npy"
 QUARANTINE = "_quarantine"
+
+L2_DISTANCE, COSINE_DISTANCE = "l2_dist_to_cent", "cosine_dist_to_cent"
+"""Columns of a cluster: the distances of a row to its centroid."""
+
+SCORE = "cosine_sim_score"
+"""Column of the scores."""
+
+OUR_COLUMNS = ("id", "embedding", "centroid", L2_DISTANCE, COSINE_DISTANCE)
+"""Columns of a cluster that semdedup writes itself."""
+
+AGAINST = "against"
+"""Parameters of a comparison that begin so tell of the other set, where rows were compared with those of another."""
 
 
 @dataclass(frozen=True)
@@ -35,6 +47,17 @@ COMMAND_LINE = Layout("clustering_results", "extraction/semdedup_pruning_tables"
 
 CLUSTER_FOLDER = re.compile(r"(?:^|/)centroid=(\d+)(?:/|$)")
 SCORES_FILE = re.compile(r"(?:^|/)cluster_(\d+)\.parquet$")
+
+
+def cluster_file(cluster: int) -> str:
+    """Name of the table that holds the scores of a cluster, or its rows in quarantine."""
+    return f"cluster_{cluster}.parquet"
+
+
+def cluster_of(url: str) -> int:
+    """The cluster that a table of scores is about, by its name; -1 where that tells none."""
+    match = SCORES_FILE.search(url)
+    return int(match[1]) if match else -1
 
 
 def join(*parts: str) -> str:

@@ -10,13 +10,12 @@ import distributed
 
 from semdedup.compute.cluster import ClusterOptions
 from semdedup.dedup.cluster.stage import KMeansStage
-from semdedup.dedup.compare.ranking import RankingStrategy
-from semdedup.dedup.compare.stage import PairwiseStage, ranking_of
-from semdedup.dedup.input.files import OUR_COLUMNS
+from semdedup.dedup.compare.stage import PairwiseStage
 from semdedup.dedup.names import (
     CENTROIDS,
     IDENTIFY,
     KMEANS,
+    OUR_COLUMNS,
     PAIRWISE,
     QUARANTINE,
     STEPS,
@@ -24,43 +23,33 @@ from semdedup.dedup.names import (
     Layout,
     below,
 )
-from semdedup.dedup.pipeline import Pipeline, StageResult
+from semdedup.dedup.options import (
+    CompareOptions,
+    InputOptions,
+    IOOptions,
+    KMeansOptions,
+    ThresholdOptions,
+)
+from semdedup.dedup.pipeline import Pipeline
+from semdedup.dedup.ranking import RankingStrategy
 from semdedup.dedup.results.result import DedupResult
 from semdedup.dedup.results.scores import Scores
-from semdedup.dedup.threshold.rule import check_eps
+from semdedup.dedup.stage import StageResult
 from semdedup.dedup.threshold.stage import IdentifyDuplicatesStage
-from semdedup.errors import IntegrityError
+from semdedup.errors import IntegrityError, ParameterError
 from semdedup.runs.record import FILE_NAME, Manifest
+from semdedup.settings import documented, taken
 from semdedup.storage.location import Location, Paths, storage_options_of
 
 
+@documented(IOOptions, InputOptions, KMeansOptions, CompareOptions, ThresholdOptions)
 class SemanticDeduplicationWorkflow:
     """Find near-duplicates among embeddings: cluster them, compare within clusters, apply a threshold.
 
+    Columns that `ranking_strategy` needs are added to `metadata_fields`.
+
     Args:
-        input_path: file, folder, glob or list of Parquet (or JSON Lines) with ids and embeddings.
-        output_path: folder for the ids to drop, the quarantine and the manifest.
-        n_clusters: number of clusters; ``auto`` is 1 below 5,000 rows, else √(rows / 2).
-        cache_path: folder for clusters and scores; `output_path` where not given.
-        id_field, embedding_field: names of the columns.
-        embedding_dim: expected length of the embeddings; the commonest where not given.
-        metadata_fields: columns to carry along to the clusters. Those that `ranking_strategy` needs are added.
-        input_filetype: ``parquet`` or ``jsonl``.
-        max_iter, tol, random_state, init, n_init, oversampling_factor, max_samples_per_batch, fit_data_fraction,
-        kmeans_engine: of the clustering, see `semdedup.dedup.cluster.fit.KMeansOptions`.
-        distance_metric: ``cosine`` or ``l2``: the distance to the centroid that ranks. `sim_metric` is another name.
-        which_to_keep: ``hard`` (farthest from the centroid is kept), ``easy`` or ``soft`` (nearest), ``random``.
-        ranking_strategy: another ranking, which wins over `which_to_keep`.
-        pairwise_batch_size: most rows compared at a time.
-        eps: a row is dropped where its score is at least 1 - eps; None writes scores only.
-        read_kwargs, write_kwargs, cache_kwargs: options for Parquet, each with ``storage_options``; `cache_kwargs` is
-            `write_kwargs` where not given.
-        files_per_partition: most files in one partition.
-        skip_bad_files: count and list files that cannot be read, instead of stopping.
-        clear_output: first delete what semdedup wrote to these folders before.
-        verbose: show progress.
         layout: names of the folders.
-        count_at: thresholds to count kept and removed rows at, each written to a ``dedup_summary_{eps}.csv``.
 
     Raises:
         ParameterError: a parameter has a value that it cannot have.
@@ -96,7 +85,7 @@ class SemanticDeduplicationWorkflow:
         distance_metric: str | None = None,
         sim_metric: str | None = None,
         which_to_keep: str = "hard",
-        ranking_strategy: RankingStrategy | None = None,
+        ranking_strategy: RankingStrategy | Mapping[str, Any] | None = None,
         pairwise_batch_size: int = 1024,
         eps: float | None = None,
         read_kwargs: Mapping[str, Any] | None = None,
@@ -109,68 +98,29 @@ class SemanticDeduplicationWorkflow:
         layout: Layout = WORKFLOW,
         count_at: Sequence[float] = (),
     ) -> None:
-        self.output = Location.of(output_path, storage_options_of(write_kwargs))
-        self.cache = self.output
-        if cache_path is not None:
-            self.cache = Location.of(cache_path, storage_options_of(cache_kwargs or write_kwargs))
-        self.eps = None if eps is None else check_eps(eps)
-        self.layout = layout
-        strategy = ranking_of(ranking_strategy, which_to_keep, distance_metric, sim_metric, random_state)
-        cached = write_kwargs if cache_kwargs is None else cache_kwargs
+        given = locals()
+        io, inputs = IOOptions.of(given), InputOptions.of(given)
+        threshold, strategy = ThresholdOptions.of(given), CompareOptions.of(given).strategy
+        if io.output_path is None:
+            raise ParameterError("output_path is not given: name the folder to write to")
+        self.eps, self.layout = threshold.eps, layout
+        cached = io.write_kwargs if io.cache_kwargs is None else io.cache_kwargs
+        self.output = self.cache = Location.of(io.output_path, storage_options_of(io.write_kwargs))
+        if io.cache_path is not None:
+            self.cache = Location.of(io.cache_path, storage_options_of(cached))
         ranked_by = () if ranking_strategy is None else strategy.columns
-        kmeans = KMeansStage(
-            n_clusters=n_clusters,
-            id_field=id_field,
-            embedding_field=embedding_field,
-            input_path=input_path,
-            output_path=self.cache.url,
-            embedding_dim=embedding_dim,
-            metadata_fields=list(dict.fromkeys([*(metadata_fields or ()), *_metadata(ranked_by, id_field)])),
-            input_filetype=input_filetype,
-            max_iter=max_iter,
-            tol=tol,
-            random_state=random_state,
-            init=init,
-            n_init=n_init,
-            oversampling_factor=oversampling_factor,
-            max_samples_per_batch=max_samples_per_batch,
-            fit_data_fraction=fit_data_fraction,
-            kmeans_engine=kmeans_engine,
-            read_kwargs=read_kwargs,
-            write_kwargs=cached,
-            files_per_partition=files_per_partition,
-            skip_bad_files=skip_bad_files,
-            clear_output=clear_output,
-            verbose=verbose,
-            folder=layout.clusters,
-        )
+        given["metadata_fields"] = [*inputs.metadata_fields, *_metadata(ranked_by, id_field)]
+        given |= {"output_path": self.cache.url, "write_kwargs": cached}
+        kmeans = KMeansStage(**taken(KMeansStage, given, folder=layout.clusters))
         kmeans.other_outputs = [self.output]
-        pairwise = PairwiseStage(
-            output_path=self.cache.url,
-            ranking_strategy=strategy,
-            pairwise_batch_size=pairwise_batch_size,
-            input_path=below(self.cache, layout.clusters).url,
-            read_kwargs=cached,
-            write_kwargs=cached,
-            clear_output=clear_output,
-            verbose=verbose,
-            folder=layout.scores,
-        )
+        given |= {"input_path": below(self.cache, layout.clusters).url, "read_kwargs": cached}
+        given["embedding_dim"] = None  # of clusters, whose rows all have it
+        pairwise = PairwiseStage(**taken(PairwiseStage, given, folder=layout.scores))
         self.pipeline = Pipeline("semantic deduplication").add_stage(kmeans).add_stage(pairwise)
         if self.eps is not None:
-            identify = IdentifyDuplicatesStage(
-                eps=self.eps,
-                count_at=count_at,
-                summaries=layout.summaries,
-                input_path=below(self.cache, layout.scores).url,
-                output_path=self.output.url,
-                read_kwargs=cached,
-                write_kwargs=write_kwargs,
-                clear_output=clear_output,
-                verbose=verbose,
-                folder=layout.duplicates,
-            )
-            self.pipeline.add_stage(identify)
+            given |= {"input_path": below(self.cache, layout.scores).url, "output_path": self.output.url}
+            given |= {"write_kwargs": write_kwargs, "folder": layout.duplicates, "summaries": layout.summaries}
+            self.pipeline.add_stage(IdentifyDuplicatesStage(**taken(IdentifyDuplicatesStage, given)))
 
     def run(
         self, client: distributed.Client | str | None = None, *, cluster: ClusterOptions | None = None

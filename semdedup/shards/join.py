@@ -21,7 +21,6 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from semdedup.dedup.cluster.fit import save_array
 from semdedup.errors import DuplicateIdError
 from semdedup.shards.drops import DUPLICATE, EMPTY_FILE
 from semdedup.shards.inputs import stem_of
@@ -32,6 +31,7 @@ from semdedup.shards.sample import npy_bytes, parse_meta, sample_json
 from semdedup.shards.scatter import EMBEDDINGS_SCHEMA, SCORES_SCHEMA, Pieces
 from semdedup.shards.streams import read_chunk, read_small, write_chunks
 from semdedup.shards.tar import member_bytes
+from semdedup.storage.arrays import save_array
 from semdedup.storage.location import Location
 
 SAMPLES_AT_A_TIME = 1024

@@ -9,7 +9,6 @@ from itertools import pairwise
 from typing import Any
 
 from semdedup.compute.session import Session
-from semdedup.dedup.cluster.fit import load_array
 from semdedup.errors import InputError, IntegrityError
 from semdedup.runs.journal import read_journal, run_journaled
 from semdedup.runs.record import Manifest
@@ -26,6 +25,7 @@ from semdedup.shards.scatter import Scatter, pieces_of, scatter_embeddings, scat
 from semdedup.shards.streams import REQUESTS_AHEAD, ahead
 from semdedup.shards.tables import write_dropped, write_index
 from semdedup.shards.write import Writing, index_schema, write_shard
+from semdedup.storage.arrays import load_array
 
 STEP = "shard"
 

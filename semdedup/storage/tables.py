@@ -107,20 +107,23 @@ def write_table(location: Location, table: pa.Table, write_kwargs: Mapping[str, 
     know an Arrow type named there would fail.
     """
     with location.writing() as path:
-        pq.write_table(table.replace_schema_metadata(None), path, **_parquet_options(table.schema, write_kwargs))
+        pq.write_table(table.replace_schema_metadata(None), path, **parquet_options(table.schema, write_kwargs))
 
 
 def write_batches(
     location: Location, schema: pa.Schema, tables: Iterable[pa.Table], write_kwargs: Mapping[str, Any] | None = None
 ) -> None:
     """Write one Parquet file from tables that come one after the other; only one of them is in memory at a time."""
-    with location.writing() as path, pq.ParquetWriter(path, schema, **_parquet_options(schema, write_kwargs)) as writer:
+    options = parquet_options(schema, write_kwargs)
+    rows_per_group = options.pop("row_group_size", None)
+    with location.writing() as path, pq.ParquetWriter(path, schema, **options) as writer:
         for table in tables:
-            writer.write_table(table.cast(schema))
+            writer.write_table(table.cast(schema), rows_per_group)
             del table  # before the next one is made
 
 
-def _parquet_options(schema: pa.Schema, write_kwargs: Mapping[str, Any] | None) -> dict[str, Any]:
+def parquet_options(schema: pa.Schema, write_kwargs: Mapping[str, Any] | None) -> dict[str, Any]:
+    """Options of `pyarrow.parquet.write_table` for a schema: ours, and those of the user, which win."""
     flat = [field.name for field in schema if not pa.types.is_nested(field.type)]
     defaults = {
         "compression": dict.fromkeys(flat, "ZSTD"),

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache, partial
@@ -19,79 +18,19 @@ from semdedup.dedup.kernels.exact import on_grid, unit_rows
 from semdedup.dedup.kernels.kmeans import (
     SUM_GRID_BITS,
     Sums,
-    auto_n_clusters,
     converged,
     lloyd_sums,
     next_centroids,
     seeds,
 )
+from semdedup.dedup.options import INITS, KMeansOptions
 from semdedup.errors import ClusterError, InputError, ParameterError
+from semdedup.storage.arrays import load_array, save_array
 from semdedup.storage.location import Location
 from semdedup.storage.tables import read_arrow_batch
 
 SEEDING_ROWS_PER_CENTROID, SMALLEST_SEEDING_SAMPLE = 4, 4096
 """Rows that k-means++ draws from: for each centroid, times the oversampling factor, and in all at least."""
-
-INITS = {"k-means++": "k-means++", "k-means||": "k-means++", "scalable-k-means++": "k-means++", "random": "random"}
-"""What users may write. k-means++ on a sub-sample does here what k-means|| does elsewhere: it spares full passes."""
-
-
-@dataclass(frozen=True)
-class KMeansOptions:
-    """How to cluster.
-
-    Attributes:
-        n_clusters: k, or ``auto``: 1 below 5,000 rows, else √(rows / 2).
-        max_iter: most iterations of Lloyd.
-        tol: the fit ends when an iteration lowers the inertia by no more than this share of it.
-        random_state: seed of the sample, of the seeding and of the random rank.
-        init: ``k-means++``, ``random``, or an array (k, d) of centroids.
-        n_init: fits with different seeds, of which the one of least inertia is taken.
-        oversampling_factor: k-means++ draws from 4 × this many sampled rows for each centroid, and at least 4,096.
-        max_samples_per_batch: most rows in one product of the assignment.
-        fit_data_fraction: share of the rows to fit on; 128 rows a centroid and at least 50,000 where not given.
-        engine: ``auto``, ``cuml`` (cuML's Dask KMeans) or ``lloyd`` (this module).
-    """
-
-    n_clusters: int | str = "auto"
-    max_iter: int = 300
-    tol: float = 1e-4
-    random_state: int = 42
-    init: Any = "k-means++"
-    n_init: int = 1
-    oversampling_factor: float = 2.0
-    max_samples_per_batch: int = 1 << 15
-    fit_data_fraction: float | None = None
-    engine: str = "auto"
-
-    def __post_init__(self) -> None:
-        if isinstance(self.n_clusters, str) and self.n_clusters != "auto":
-            raise ParameterError(f"n_clusters must be a whole number of at least 1, or 'auto'; got {self.n_clusters!r}")
-        for name, least in (("n_clusters", 1), ("max_iter", 1), ("n_init", 1), ("max_samples_per_batch", 1)):
-            value = getattr(self, name)
-            whole = isinstance(value, (int, np.integer)) and not isinstance(value, bool)
-            if not isinstance(value, str) and (not whole or value < least):
-                raise ParameterError(f"{name} must be a whole number of at least {least}; got {value!r}")
-        if not 0 <= self.tol < 1:
-            raise ParameterError(f"tol must lie in [0, 1); got {self.tol!r}")
-        if not self.oversampling_factor > 0:
-            raise ParameterError(f"oversampling_factor must be above 0; got {self.oversampling_factor!r}")
-        if self.fit_data_fraction is not None and not 0 < self.fit_data_fraction <= 1:
-            raise ParameterError(f"fit_data_fraction must lie in (0, 1]; got {self.fit_data_fraction!r}")
-        if isinstance(self.init, str) and self.init not in INITS:
-            raise ParameterError(f"init must be one of {', '.join(INITS)} or an array; got {self.init!r}")
-        if not isinstance(self.init, str):
-            rows = "any" if self.n_clusters == "auto" else self.n_clusters
-            if np.ndim(self.init) != 2 or rows not in ("any", len(self.init)):
-                raise ParameterError(f"init as an array must have shape (n_clusters, d); got {np.shape(self.init)}")
-        if self.engine not in ("auto", "cuml", "lloyd"):
-            raise ParameterError(f"kmeans_engine must be auto, cuml or lloyd; got {self.engine!r}")
-
-    def k_for(self, n_rows: int) -> int:
-        """Number of clusters for an input of `n_rows` rows."""
-        if not isinstance(self.n_clusters, str):
-            return self.n_clusters
-        return auto_n_clusters(n_rows) if isinstance(self.init, str) else len(self.init)
 
 
 @dataclass(frozen=True)
@@ -116,18 +55,6 @@ def load_sample_part(work: Workspace, n_pieces: int, dim: int, part: int) -> np.
     checked = check_rows(table.column("hash"), table.column("embedding"), dim)
     order = np.argsort(table.column("hash").to_numpy()[checked.positions], kind="stable")
     return on_grid(unit_rows(checked.rows)[order], SUM_GRID_BITS)
-
-
-def save_array(location: Location, array: np.ndarray) -> None:
-    """Write a ``.npy`` file, whole or not at all."""
-    buffer = io.BytesIO()
-    np.save(buffer, array, allow_pickle=False)
-    location.write_bytes(buffer.getvalue())
-
-
-def load_array(location: Location) -> np.ndarray:
-    """Read a ``.npy`` file. Pickles inside it are refused."""
-    return np.load(io.BytesIO(location.read_bytes()), allow_pickle=False)
 
 
 @lru_cache(maxsize=1)
@@ -202,10 +129,9 @@ def _start(
     seed: int,
 ) -> np.ndarray:
     if not isinstance(options.init, str):
-        given = np.asarray(options.init, dtype=np.float32)
-        if given.shape[1] != dim:
-            raise ParameterError(f"init has centroids of length {given.shape[1]}; the embeddings have {dim}")
-        return given[:n_clusters]
+        if options.init.shape[1] != dim:
+            raise ParameterError(f"init has centroids of length {options.init.shape[1]}; the embeddings have {dim}")
+        return options.init[:n_clusters]
     if INITS[options.init] == "random":
         wanted = n_clusters  # the sample is in the order of a hash: its first rows are random ones
     else:
@@ -245,15 +171,15 @@ def _fit_lloyd(
 
 def _chosen_engine(session: Session, options: KMeansOptions) -> str:
     """``cuml`` or ``lloyd``, and the reason on stderr: ``auto`` takes cuML where GPUs work and every process has it."""
-    if options.engine == "lloyd":
+    if options.kmeans_engine == "lloyd":
         engine, reason = "lloyd", "asked for"
-    elif options.engine == "auto" and session.backend == "cpu":
+    elif options.kmeans_engine == "auto" and session.backend == "cpu":
         engine, reason = "lloyd", "on the CPU"
     else:
         from semdedup.dedup.cluster.fit_cuml import cuml_faults
 
         faults = [f"{where}: {why}" for where, why in cuml_faults(session.client).items()]
-        if faults and options.engine == "cuml":
+        if faults and options.kmeans_engine == "cuml":
             listed = "\n".join(f"  {fault}" for fault in faults[:10])
             raise ClusterError(
                 f"kmeans_engine='cuml' cannot run here:\n{listed}\nTake kmeans_engine='auto' or 'lloyd'."

@@ -5,15 +5,16 @@ from __future__ import annotations
 import hashlib
 from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from functools import partial
 from typing import Any, NoReturn
 
 import numpy as np
 import pyarrow as pa
 
-from semdedup.compute.session import MIB, Session
-from semdedup.dedup.cluster.fit import KMeansOptions, fit_centroids, load_array, save_array
+from semdedup.compute.session import Session
+from semdedup.dedup import sizes
+from semdedup.dedup.cluster.fit import fit_centroids
 from semdedup.dedup.cluster.shuffle import (
     Assignment,
     assign_partition,
@@ -22,54 +23,20 @@ from semdedup.dedup.cluster.shuffle import (
     cluster_schema,
     write_clusters,
 )
-from semdedup.dedup.compare.ranking import RankingStrategy, check_rankable
-from semdedup.dedup.input.files import (
-    FileFacts,
-    InputOptions,
-    InputSchema,
-    Partition,
-    Slice,
-    check_file_schema,
-    cut_partitions,
-    inspect_files,
-    unify_schemas,
-)
+from semdedup.dedup.input.facts import FileFacts, inspect_files
 from semdedup.dedup.input.jsonl import convert_block, jsonl_blocks, read_block
+from semdedup.dedup.input.partitions import Partition, Slice, cut_partitions
 from semdedup.dedup.input.scan import Sampling, Workspace, check_ids_unique, expected_length, scan_partition
+from semdedup.dedup.input.schema import InputSchema, check_file_schema, unify_schemas
 from semdedup.dedup.kernels.kmeans import sample_size
 from semdedup.dedup.names import CENTROIDS, KMEANS, QUARANTINE, Destination, join
+from semdedup.dedup.options import InputOptions, KMeansOptions
+from semdedup.dedup.ranking import RankingStrategy, check_rankable
 from semdedup.errors import BadFileError, InputError, IntegrityError
 from semdedup.runs.journal import read_journal, run_journaled
 from semdedup.runs.record import Manifest
+from semdedup.storage.arrays import load_array, save_array
 from semdedup.storage.location import FileInfo, Location, without_storage_options
-
-FILES_PER_INSPECTION = 256
-FILES_CHECKED_FIRST, JSONL_BYTES_CHECKED_FIRST = 8, 1 << 20
-"""Files that the client looks at before a cluster is started. JSON Lines tell their columns only as they are read, so
-files of more bytes than that are left to the workers."""
-
-PARTITIONS_PER_SLOT = 4
-"""Partitions for each thread of the workers, at least: enough that none waits long for the last one."""
-
-SMALLEST_TASK, LARGEST_TASK = 4 * MIB, 256 * MIB
-SHARE_OF_TASK_MEMORY = 8
-"""A task is given this share of its memory to hold as float32 embeddings; twice that as float64, copies and the
-process itself take the rest."""
-
-MODEST_PARTITION, MANY_PARTITIONS = 32 * MIB, 1024
-"""Files share partitions of that size while there are not more than so many: memory hardly grows with the input then.
-Each range of clusters is gathered from every partition, so that more of them would cost more than memory."""
-
-
-def bytes_per_task(session: Session, total_bytes: int) -> int:
-    """Bytes of float32 embeddings that one task is given to hold: bounded by its memory and by a fair share of all."""
-    bound = min(LARGEST_TASK, max(SMALLEST_TASK, session.task_memory // SHARE_OF_TASK_MEMORY))
-    return max(SMALLEST_TASK, min(bound, -(-total_bytes // (session.n_slots * PARTITIONS_PER_SLOT))))
-
-
-def bytes_per_partition(session: Session, total_bytes: int) -> int:
-    """Bytes of float32 embeddings of one partition, and of the clusters that are gathered at a time."""
-    return min(bytes_per_task(session, total_bytes), max(MODEST_PARTITION, -(-total_bytes // MANY_PARTITIONS)))
 
 
 @dataclass(frozen=True)
@@ -96,16 +63,6 @@ class Plan:
         skipped = tuple(value.pop("skipped"))
         schema = InputSchema.from_json(options, value.pop("schema"))
         return cls(schema=schema, partitions=partitions, skipped=skipped, **value)
-
-
-def parameters(inputs: InputOptions, kmeans: KMeansOptions) -> dict[str, Any]:
-    """What the result depends on, as JSON values, for the manifest."""
-    found = {**asdict(inputs), **asdict(kmeans)}
-    for name in ("files_per_partition", "max_samples_per_batch"):  # no answer depends on these
-        del found[name]
-    if not isinstance(kmeans.init, str):
-        found["init"] = hashlib.sha256(np.ascontiguousarray(kmeans.init, dtype=np.float32).tobytes()).hexdigest()
-    return {**found, "metadata_fields": list(inputs.metadata_fields)}
 
 
 def cluster_embeddings(
@@ -152,9 +109,9 @@ def cluster_embeddings(
             f"n_clusters: {wanted} asked for, {len(centroids)} made: there are no more rows to start from"
         )
 
-    rows_per_task = max(1, plan.task_bytes // (4 * dim))
-    sizes = np.asarray(fitted["counts"]) * (n_rows / max(1, sum(fitted["counts"])))
-    starts = bucket_starts(sizes, rows_per_task)
+    rows_per_task = sizes.rows_per_task(plan.task_bytes, dim)
+    estimated = np.asarray(fitted["counts"]) * (n_rows / max(1, sum(fitted["counts"])))
+    starts = bucket_starts(estimated, rows_per_task)
     digest = hashlib.sha256(centroids.tobytes()).hexdigest()
     task = Assignment(
         dim,
@@ -264,7 +221,7 @@ def _inspect(
     """Facts of all files that can be read and have rows, in the order of the files, and the faults of the others."""
     readable = [(source.at(file.url), file.url) for file in files]
     skipped: list[str] = []
-    if inputs.filetype == "jsonl":
+    if inputs.input_filetype == "jsonl":
         blocks = jsonl_blocks(files, source, scratch / "jsonl")
         bad_sources = set()
         convert = partial(_convert_or_tell, inputs.skip_bad_files, inputs.columns)
@@ -275,7 +232,7 @@ def _inspect(
                 bad_sources.add(blocks[position].source.url)
                 skipped.append(result["bad"])
         readable = [(block.target, block.source.url) for block in blocks if block.source.url not in bad_sources]
-    groups = [readable[i : i + FILES_PER_INSPECTION] for i in range(0, len(readable), FILES_PER_INSPECTION)]
+    groups = [readable[i : i + sizes.FILES_PER_INSPECTION] for i in range(0, len(readable), sizes.FILES_PER_INSPECTION)]
     inspect = partial(inspect_files, inputs.embedding_field, inputs.skip_bad_files)
     found: dict[int, list[FileFacts]] = {}
     for position, (facts, bad) in session.run("inspect files", inspect, groups, unit="groups"):
@@ -318,9 +275,9 @@ def check_first_files(
 
     All files are looked at by the workers later; a small input is judged here already.
     """
-    first = files[:FILES_CHECKED_FIRST]
-    if inputs.filetype == "jsonl":
-        first = [file for file in first if file.n_bytes <= JSONL_BYTES_CHECKED_FIRST]
+    first = files[: sizes.FILES_CHECKED_FIRST]
+    if inputs.input_filetype == "jsonl":
+        first = [file for file in first if file.n_bytes <= sizes.JSONL_BYTES_CHECKED_FIRST]
         facts, bad = _read_jsonl(first, source, inputs)
     else:
         located = [(source.at(file.url), file.url) for file in first]
@@ -371,7 +328,9 @@ def _make_plan(
     session: Session, facts: Sequence[FileFacts], skipped: Sequence[str], inputs: InputOptions, kmeans: KMeansOptions
 ) -> Plan:
     n_rows, n_values = sum(file.n_rows for file in facts), sum(file.n_values for file in facts)
-    task_bytes, most_bytes = bytes_per_partition(session, 4 * n_values), bytes_per_task(session, 4 * n_values)
+    slots, memory = session.n_slots, session.task_memory
+    task_bytes = sizes.bytes_per_partition(slots, memory, 4 * n_values)
+    most_bytes = sizes.bytes_per_task(slots, memory, 4 * n_values)
     n_clusters = kmeans.k_for(n_rows)
     sample_bytes = 4 * n_values * sample_size(n_rows, n_clusters, kmeans.fit_data_fraction) // n_rows
     return Plan(

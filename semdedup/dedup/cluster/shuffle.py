@@ -20,11 +20,12 @@ import pyarrow as pa
 
 from semdedup.arrays import Backend, backend_module, to_host
 from semdedup.dedup.cluster.fit import load_centroids
-from semdedup.dedup.compare.ranking import COSINE_DISTANCE, L2_DISTANCE
-from semdedup.dedup.input.files import InputSchema, Partition
+from semdedup.dedup.input.partitions import Partition
 from semdedup.dedup.input.rows import embedding_rows, gather_unit_rows, with_source
 from semdedup.dedup.input.scan import Workspace, one_batch
+from semdedup.dedup.input.schema import InputSchema
 from semdedup.dedup.kernels.kmeans import assign, distances_to_centroids
+from semdedup.dedup.names import COSINE_DISTANCE, L2_DISTANCE
 from semdedup.storage.location import Location
 from semdedup.storage.tables import DECODING_BYTES, embedding_column, read_arrow_batch, write_arrow, write_table
 

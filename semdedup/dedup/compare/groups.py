@@ -11,11 +11,13 @@ import numpy as np
 import pyarrow as pa
 
 from semdedup.arrays import Array, Backend, array_module, backend_module, to_host
-from semdedup.dedup.compare.ranking import RankingStrategy, rank_order
-from semdedup.dedup.input.files import InputOptions
+from semdedup.dedup.compare.table import score_table, write_scores
 from semdedup.dedup.input.ids import id_type
-from semdedup.dedup.input.rows import gather_unit_rows, with_source
+from semdedup.dedup.input.rows import gather_unit_rows, low_information_mask, with_source
 from semdedup.dedup.kernels.best_match import max_similarity
+from semdedup.dedup.names import cluster_file
+from semdedup.dedup.options import InputOptions
+from semdedup.dedup.ranking import RankingStrategy, rank_order
 from semdedup.storage.location import Location
 from semdedup.storage.tables import DECODING_BYTES, LOW_INFORMATION, iter_rows, open_parquet, write_table
 
@@ -79,11 +81,6 @@ def group_memory(n_rows: int, dim: int, batch_size: int) -> int:
     return (3 * 4 + 2) * n_rows * dim + DECODING_BYTES + 5 * max(4 << 20, 4 * batch_size * 64)
 
 
-def score_schema(ids: pa.DataType) -> pa.Schema:
-    """Columns of a table of scores."""
-    return pa.schema([("id", ids), ("max_id", ids), ("cosine_sim_score", pa.float32())])
-
-
 def score_group(task: Comparison, group: tuple[Cluster, ...]) -> dict[str, Any]:
     """Score the clusters of one group; write ``cluster_{k}.parquet`` for each. Memory: see `group_memory`.
 
@@ -102,7 +99,9 @@ def score_group(task: Comparison, group: tuple[Cluster, ...]) -> dict[str, Any]:
         rows = rows[order] if gathered.n_rows == len(rows) else rows[: gathered.n_rows][order]
         ranked = backend_module(task.backend).asarray(rows)
         scores = score_rows(ranked, low_information_mask(light), task.batch_size)
-        result.scored(task, cluster, _score_table(light.column("id"), *map(to_host, scores)))
+        score, match = map(to_host, scores)
+        ids = light.column("id")
+        result.scored(task, cluster, score_table(ids, ids.take(pa.array(match)), score))
     return result.facts
 
 
@@ -142,17 +141,6 @@ def read_cluster(task: Comparison, cluster: Cluster, embeddings_only: bool = Fal
                 yield table
 
 
-def low_information_mask(light: pa.Table) -> np.ndarray | None:
-    """Which rows are marked as of low information, (n,) truth; None where the column is absent."""
-    if LOW_INFORMATION not in light.column_names:
-        return None
-    return light.column(LOW_INFORMATION).fill_null(False).to_numpy().astype(bool)
-
-
-def _score_table(ids: pa.ChunkedArray, score: np.ndarray, index: np.ndarray) -> pa.Table:
-    return pa.table([ids, ids.take(pa.array(index)), pa.array(score)], schema=score_schema(ids.type))
-
-
 class Written:
     """What a task wrote, counted as it goes."""
 
@@ -162,16 +150,15 @@ class Written:
 
     def scored(self, task: Comparison, cluster: Cluster, table: pa.Table) -> None:
         """Write the scores of a cluster."""
-        name = f"cluster_{cluster.label}.parquet"
-        write_table(task.target / name, table, task.write_kwargs)
-        self.files.append(name)
+        kind = table.schema.field("id").type
+        self.files.append(write_scores(task.target, cluster.label, kind, [table], task.write_kwargs))
         self.rows += len(table)
 
     def set_aside(self, task: Comparison, cluster: Cluster, faulty: pa.Table) -> None:
         """Write the rows of a cluster that cannot be compared, if there are any, into the quarantine."""
         if not len(faulty):
             return
-        name = f"cluster_{cluster.label}.parquet"
+        name = cluster_file(cluster.label)
         write_table(task.quarantine / name, with_source(faulty, cluster.urls[0].rsplit("/", 1)[0]))
         self.quarantine_files.append(name)
         self.quarantined.update(faulty.column("reason").to_pylist())

@@ -15,13 +15,15 @@ from typing import Any
 import pyarrow as pa
 
 from semdedup.compute.session import Session
-from semdedup.dedup.cluster.run import FILES_CHECKED_FIRST, FILES_PER_INSPECTION, bytes_per_task
+from semdedup.dedup import sizes
 from semdedup.dedup.compare.groups import Cluster, Comparison, score_group
-from semdedup.dedup.compare.ranking import RankingStrategy, check_rankable
 from semdedup.dedup.compare.tiles import score_large_clusters
-from semdedup.dedup.input.files import FileFacts, InputOptions, check_file_schema, inspect_files
+from semdedup.dedup.input.facts import FileFacts, inspect_files
 from semdedup.dedup.input.rows import commonest_length, length_counts
+from semdedup.dedup.input.schema import check_file_schema
 from semdedup.dedup.names import CLUSTER_FOLDER, PAIRWISE, QUARANTINE, Destination, join
+from semdedup.dedup.options import InputOptions
+from semdedup.dedup.ranking import RankingStrategy, check_rankable
 from semdedup.errors import BadFileError, InputError, IntegrityError
 from semdedup.runs.journal import run_journaled
 from semdedup.runs.record import Manifest
@@ -88,8 +90,8 @@ def score_clusters(
     n_values = sum(file.n_values for file in facts)
     plan_file = scratch / "plan.json"
     if not plan_file.exists():
-        plan_file.write_json({"task_bytes": bytes_per_task(session, 4 * n_values)})
-    rows_per_task = max(1, plan_file.read_json()["task_bytes"] // (4 * dim))
+        plan_file.write_json({"task_bytes": sizes.bytes_per_task(session.n_slots, session.task_memory, 4 * n_values)})
+    rows_per_task = sizes.rows_per_task(plan_file.read_json()["task_bytes"], dim)
     task = Comparison(
         clusters=source,
         target=scratch / "output",
@@ -125,7 +127,7 @@ def _inspect(
     session: Session, files: Sequence[FileInfo], source: Location, fields: InputOptions, strategy: RankingStrategy
 ) -> tuple[InputOptions, list[FileFacts]]:
     """The names of the columns, and the facts of all files, after checking that they can be compared and ranked."""
-    groups = [files[i : i + FILES_PER_INSPECTION] for i in range(0, len(files), FILES_PER_INSPECTION)]
+    groups = [files[i : i + sizes.FILES_PER_INSPECTION] for i in range(0, len(files), sizes.FILES_PER_INSPECTION)]
     items = [[(source.at(file.url), file.url) for file in group] for group in groups]
     inspect = partial(inspect_files, fields.embedding_field, False)
     found = dict(session.run("inspect clusters", inspect, items, unit="groups"))
@@ -137,7 +139,7 @@ def check_first_files(
     files: Sequence[FileInfo], source: Location, fields: InputOptions, strategy: RankingStrategy
 ) -> None:
     """Refuse on the client, before a cluster is started, what the footers of the first files show to be wrong."""
-    first = [(source.at(file.url), file.url) for file in files[:FILES_CHECKED_FIRST]]
+    first = [(source.at(file.url), file.url) for file in files[: sizes.FILES_CHECKED_FIRST]]
     facts, _ = inspect_files(fields.embedding_field, False, first)
     _check_columns(facts, fields, strategy)
 

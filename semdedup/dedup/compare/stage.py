@@ -3,28 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
 from typing import Any
 
 from semdedup.compute.session import Session
 from semdedup.dedup.compare import run as comparison
-from semdedup.dedup.compare.ranking import RankingStrategy
 from semdedup.dedup.compare.run import score_clusters
-from semdedup.dedup.input.files import InputOptions, find_files
-from semdedup.dedup.names import (
-    CLUSTER_FOLDER,
-    PAIRWISE,
-    SCORES_FILE,
-    Destination,
-    destination_of,
-    find_table,
-)
-from semdedup.dedup.pipeline import Stage
-from semdedup.errors import InputError, ParameterError
-from semdedup.storage.location import FileInfo, Location, Paths, locations_of
+from semdedup.dedup.input.files import find_files
+from semdedup.dedup.names import CLUSTER_FOLDER, PAIRWISE, SCORES_FILE, find_table
+from semdedup.dedup.options import CompareOptions, FieldOptions, InputOptions
+from semdedup.dedup.ranking import RankingStrategy
+from semdedup.dedup.stage import Stage
+from semdedup.errors import InputError
+from semdedup.settings import documented, settings_of
+from semdedup.storage.location import FileInfo, Location, Paths
 
 
-@dataclass
+@documented(FieldOptions, CompareOptions)
 class PairwiseStage(Stage):
     """Score clusters: one table ``cluster_{k}.parquet`` of ``id``, ``max_id``, ``cosine_sim_score`` for each.
 
@@ -37,45 +31,37 @@ class PairwiseStage(Stage):
     Cost: the sum over clusters of n²·d operations; memory of a task as in `semdedup.dedup.compare.groups.group_memory`.
     """
 
-    id_field: str = "id"
-    embedding_field: str = "embedding"
-    input_path: Paths | None = None
-    output_path: str | None = None
-    embedding_dim: int | None = None
-    which_to_keep: str = "hard"
-    distance_metric: str | None = None
-    sim_metric: str | None = None
-    ranking_strategy: RankingStrategy | None = None
-    random_state: int = 42
-    pairwise_batch_size: int = 1024
-    read_kwargs: Mapping[str, Any] | None = field(default=None, repr=False)  # they may hold credentials
-    write_kwargs: Mapping[str, Any] | None = field(default=None, repr=False)
-    clear_output: bool = False
-    verbose: bool = True
-    folder: str = ""
+    step = PAIRWISE
 
-    def __post_init__(self) -> None:
-        self.step = PAIRWISE
-        self.strategy = ranking_of(
-            self.ranking_strategy, self.which_to_keep, self.distance_metric, self.sim_metric, self.random_state
-        )
-        if isinstance(self.pairwise_batch_size, bool) or not isinstance(self.pairwise_batch_size, int):
-            raise ParameterError(f"pairwise_batch_size must be a whole number; got {self.pairwise_batch_size!r}")
-        if self.pairwise_batch_size < 1:
-            raise ParameterError(f"pairwise_batch_size must be at least 1; got {self.pairwise_batch_size}")
-        self.fields = InputOptions(self.id_field, self.embedding_field, self.embedding_dim)
-
-    def source(self) -> Sequence[Location]:
-        """Where it reads."""
-        return locations_of(self.input_path, self.read_kwargs)
-
-    def destination(self) -> Destination:
-        """Where it writes."""
-        return destination_of(self.output_path, self.folder, self.write_kwargs)
+    def __init__(
+        self,
+        id_field: str = "id",
+        embedding_field: str = "embedding",
+        input_path: Paths | None = None,
+        output_path: str | None = None,
+        embedding_dim: int | None = None,
+        which_to_keep: str = "hard",
+        distance_metric: str | None = None,
+        sim_metric: str | None = None,
+        ranking_strategy: RankingStrategy | Mapping[str, Any] | None = None,
+        random_state: int = 42,
+        pairwise_batch_size: int = 1024,
+        read_kwargs: Mapping[str, Any] | None = None,
+        write_kwargs: Mapping[str, Any] | None = None,
+        clear_output: bool = False,
+        verbose: bool = True,
+        folder: str = "",
+    ) -> None:
+        given = locals()
+        super().__init__(given)
+        self.fields, self.compare = InputOptions.of(given), CompareOptions.of(given)
+        self.strategy = self.compare.strategy
 
     def parameters(self) -> dict[str, Any]:
         """What its result depends on beside its input."""
-        return {"ranking": self.strategy.describe(), "id_field": self.id_field, "embedding_field": self.embedding_field}
+        names = [declared.name for declared in settings_of(FieldOptions)]
+        fields = {name: getattr(self.fields, name) for name in names}
+        return {"folder": self.folder, **self.compare.recorded(), **fields}
 
     def find_input(self, sources: Sequence[Location]) -> list[FileInfo]:
         """The cluster files."""
@@ -91,6 +77,10 @@ class PairwiseStage(Stage):
         """Whether a file of this name is a table of scores."""
         return bool(SCORES_FILE.search(name))
 
+    def ranking(self) -> RankingStrategy:
+        """By what it ranks the rows of a cluster."""
+        return self.strategy
+
     def check_schema(self, files: Sequence[FileInfo], source: Location) -> None:
         """Refuse what the footers of the first files show to be wrong."""
         comparison.check_first_files(files, source, self.fields, self.strategy)
@@ -98,17 +88,5 @@ class PairwiseStage(Stage):
     def work(self, session: Session, files: Sequence[FileInfo], source: Location) -> dict[str, Any]:
         """Score the clusters."""
         return score_clusters(
-            session, files, source, self.fields, self.strategy, self.pairwise_batch_size, self.destination()
+            session, files, source, self.fields, self.strategy, self.compare.pairwise_batch_size, self.destination()
         )
-
-
-def ranking_of(
-    strategy: RankingStrategy | None, which_to_keep: str, metric: str | None, alias: str | None, random_state: int
-) -> RankingStrategy:
-    """The strategy that the parameters of a stage or of the workflow mean; an explicit one wins."""
-    if metric is not None and alias is not None and metric != alias:
-        raise ParameterError(f"distance_metric is {metric!r} but sim_metric, its alias, is {alias!r}; give one of them")
-    by_distance = RankingStrategy.by_distance(which_to_keep, metric or alias or "cosine", random_state)
-    if strategy is not None and not isinstance(strategy, RankingStrategy):
-        raise ParameterError(f"ranking_strategy must be a RankingStrategy; got {type(strategy).__name__}")
-    return strategy or by_distance

@@ -14,15 +14,17 @@ import pyarrow as pa
 
 from semdedup.arrays import backend_module, to_host
 from semdedup.compute.session import Session
-from semdedup.dedup.cluster.fit import load_array, save_array
-from semdedup.dedup.compare.groups import Cluster, Comparison, Written, low_information_mask, read_cluster, score_schema
-from semdedup.dedup.compare.ranking import rank_order
-from semdedup.dedup.input.rows import embedding_rows, gather_unit_rows
-from semdedup.dedup.kernels.best_match import best_match, first_occurrences
+from semdedup.dedup.compare.groups import Cluster, Comparison, Written, read_cluster
+from semdedup.dedup.compare.table import score_table, write_scores
+from semdedup.dedup.input.rows import embedding_rows, gather_unit_rows, low_information_mask
+from semdedup.dedup.kernels.best_match import best_match
+from semdedup.dedup.kernels.distinct import first_occurrences
 from semdedup.dedup.kernels.exact import unit_rows
+from semdedup.dedup.ranking import rank_order
 from semdedup.runs.journal import run_journaled
+from semdedup.storage.arrays import load_array, save_array
 from semdedup.storage.location import Location
-from semdedup.storage.tables import read_table, write_batches, write_table
+from semdedup.storage.tables import read_table, write_table
 
 
 @dataclass(frozen=True)
@@ -134,10 +136,9 @@ def write_large_cluster(task: Comparison, tiles: Sequence[Tile]) -> dict[str, An
             match = load_array(place / f"match-{tile.number}.npy")
             score = load_array(place / f"score-{tile.number}.npy")
             own = ids.slice(tile.start, tile.stop - tile.start)
-            yield pa.table([own, ids.take(pa.array(match)), pa.array(score)], schema=score_schema(ids.type))
+            yield score_table(own, ids.take(pa.array(match)), score)
 
-    name = f"cluster_{tiles[0].cluster.label}.parquet"
-    write_batches(task.target / name, score_schema(ids.type), tables(), task.write_kwargs)
+    name = write_scores(task.target, tiles[0].cluster.label, ids.type, tables(), task.write_kwargs)
     return {"rows": len(ids), "files": [name], "quarantined": {}, "quarantine_files": []}
 
 

@@ -11,6 +11,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from semdedup.dedup.kernels.exact import square_lengths, unit_rows
+from semdedup.storage.tables import LOW_INFORMATION
 
 NULL, WRONG_LENGTH, NOT_FINITE, ZERO, NULL_ID = "null", "wrong_length", "not_finite", "zero", "null_id"
 REASONS = ("", NULL, WRONG_LENGTH, NOT_FINITE, ZERO, NULL_ID)
@@ -158,6 +159,13 @@ def gather_unit_rows(tables: Iterable[pa.Table], dim: int, out: np.ndarray | Non
         seen += len(table)
     together = pa.concat_tables(others, promote_options="permissive")
     return Gathered(n, together, pa.concat_tables(faulty), np.concatenate(positions))
+
+
+def low_information_mask(light: pa.Table) -> np.ndarray | None:
+    """Which rows are marked as of low information, (n,) truth; None where the column is absent."""
+    if LOW_INFORMATION not in light.column_names:
+        return None
+    return light.column(LOW_INFORMATION).fill_null(False).to_numpy().astype(bool)
 
 
 def with_source(faulty: pa.Table, source: str) -> pa.Table:

@@ -13,9 +13,10 @@ import numpy as np
 import pyarrow as pa
 
 from semdedup.compute.session import Session
-from semdedup.dedup.input.files import InputSchema, Partition, Slice
 from semdedup.dedup.input.ids import hash_ids
+from semdedup.dedup.input.partitions import Partition, Slice
 from semdedup.dedup.input.rows import commonest_length, embedding_element_type, length_counts
+from semdedup.dedup.input.schema import InputSchema
 from semdedup.errors import BadFileError, DuplicateIdError, InputError
 from semdedup.storage.location import Location
 from semdedup.storage.tables import write_arrow

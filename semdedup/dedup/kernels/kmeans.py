@@ -11,7 +11,7 @@ from typing import NamedTuple
 import numpy as np
 
 from semdedup.arrays import Array, array_module, block_elements, scratch, sparse_module, take_rows
-from semdedup.dedup.kernels.best_match import first_occurrences
+from semdedup.dedup.kernels.distinct import first_occurrences
 from semdedup.dedup.kernels.exact import (
     best_per_row,
     exact_dot,

@@ -12,15 +12,15 @@ import distributed
 import numpy as np
 
 from semdedup.compute.cluster import ClusterOptions
-from semdedup.dedup.input.files import chosen_eps, recommended_eps
-from semdedup.dedup.leaks.run import CrossStage, told
+from semdedup.dedup.leaks.stage import CrossStage
 from semdedup.dedup.names import IDENTIFY, PAIRWISE, QUARANTINE, WORKFLOW, below
 from semdedup.dedup.pipeline import Pipeline
 from semdedup.dedup.results.scores import Pair, Scores
 from semdedup.dedup.results.tallies import Nearest
+from semdedup.dedup.threshold.recommended import chosen_eps, recommended_eps
 from semdedup.dedup.threshold.rule import duplicate_mask
 from semdedup.dedup.threshold.stage import IdentifyDuplicatesStage
-from semdedup.display import Displayable
+from semdedup.display import Displayable, format_counts
 from semdedup.runs.record import FILE_NAME
 from semdedup.storage.location import Location, Paths
 from semdedup.storage.tables import LOW_INFORMATION
@@ -91,7 +91,7 @@ class LeakResult(Displayable):
         lines.append(("quarantined", share(self.n_quarantined) if self.quarantined else "0"))
         lines += [(f"  {reason}", f"{count:,}") for reason, count in sorted(self.quarantined.items())]
         if self.left_out:
-            lines.append(("left out of A", told(self.left_out)))
+            lines.append(("left out of A", format_counts(self.left_out)))
         return [*lines, ("eps from", self.eps_from), ("seconds", f"{self.seconds:.1f}"), *self.paths.items()]
 
 

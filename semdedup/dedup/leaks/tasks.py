@@ -17,13 +17,14 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from semdedup.arrays import Array, Backend, array_module, backend_module, to_host
-from semdedup.dedup.cluster.fit import load_array, save_array
-from semdedup.dedup.compare.groups import low_information_mask, score_schema
-from semdedup.dedup.input.files import Partition
-from semdedup.dedup.input.rows import gather_unit_rows, with_source
+from semdedup.dedup.compare.table import score_table, write_scores
+from semdedup.dedup.input.partitions import Partition
+from semdedup.dedup.input.rows import gather_unit_rows, low_information_mask, with_source
 from semdedup.dedup.input.scan import Workspace
-from semdedup.dedup.kernels.best_match import best_match, first_occurrences
-from semdedup.dedup.threshold.rule import SCORE
+from semdedup.dedup.kernels.best_match import best_match
+from semdedup.dedup.kernels.distinct import first_occurrences
+from semdedup.dedup.names import SCORE, cluster_file
+from semdedup.storage.arrays import load_array, save_array
 from semdedup.storage.location import Location
 from semdedup.storage.tables import LOW_INFORMATION, ROWS_PER_BATCH, read_table, write_table
 
@@ -128,7 +129,7 @@ def lay_out_block(task: Crossing, item: tuple[int, Partition]) -> dict[str, Any]
     informs = np.ones(n, dtype=bool) if low is None else ~low
     save_array(task.block(number) / "rows.npy", rows if informs.all() else rows[informs])
     write_table(task.block(number) / "ids.parquet", pa.table({"id": light.column("id"), "informs": informs}))
-    name = f"cluster_{number}.parquet"
+    name = cluster_file(number)
     if len(aside):
         write_table(task.quarantine / name, aside)
     return {
@@ -196,7 +197,6 @@ def write_block(task: Crossing, item: tuple[int, int]) -> dict[str, Any]:
     score, match = np.zeros(len(ids), dtype=np.float32), np.arange(len(ids)) + len(best.ids)
     score[informs], match[informs] = best.score, np.arange(len(best.ids))
     max_ids = pa.chunked_array([best.ids, ids]).take(pa.array(match))
-    name = f"cluster_{number}.parquet"
-    table = pa.table([ids, max_ids, pa.array(score)], schema=score_schema(ids.type))
-    write_table(task.target / name, table, task.write_kwargs)
+    table = score_table(ids, max_ids, score)
+    name = write_scores(task.target, number, ids.type, [table], task.write_kwargs)
     return {"rows": len(table), "files": [name]}

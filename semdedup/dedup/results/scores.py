@@ -12,16 +12,14 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from semdedup.dedup.names import SCORES_FILE, find_table
+from semdedup.dedup.names import SCORE, SCORES_FILE, find_table
 from semdedup.dedup.results.find import find_scores
 from semdedup.dedup.results.tallies import CountAt, Histogram, Nearest, Tally
-from semdedup.dedup.threshold.rule import ROWS_AT_A_TIME, SCORE, check_eps, duplicate_mask
+from semdedup.dedup.sizes import ROWS_AT_A_TIME
+from semdedup.dedup.threshold.rule import check_eps, duplicate_mask, least_eps, least_score
 from semdedup.errors import InputError, ParameterError
 from semdedup.storage.location import FileInfo, Location
 from semdedup.storage.tables import open_parquet
-
-AGAINST = "against"
-"""Parameters of a comparison that begin so tell of the other set, where rows were compared with those of another."""
 
 
 @dataclass(frozen=True)
@@ -189,14 +187,14 @@ class Scores:
             raise ParameterError(
                 f"target_fraction {target_fraction:g} cannot be reached: at least {remain:.4g} remains at every eps"
             )
-        return _eps_of(score)
+        return least_eps(score)
 
     def borderline(self, n: int, eps: float) -> list[Pair]:
         """The n pairs whose score is nearest to the threshold, on either side of it, nearest first.
 
         Time: one reading of the scores, and of the ids in the row groups of these pairs.
         """
-        nearest = Nearest(n, 1 - check_eps(eps))
+        nearest = Nearest(n, least_score(eps))
         self.tally(nearest)
         return self.pairs(nearest.places)
 
@@ -342,11 +340,3 @@ def _bin_of_rank(counts: np.ndarray, rank: int) -> tuple[int, int]:
 def _above_zero(high: np.ndarray, low: np.ndarray, bin_: int) -> int:
     """Scores above 0: all but those whose bits are all 0."""
     return int(high.sum() - (low[0] if bin_ == 0 else 0))
-
-
-def _eps_of(score: np.float32) -> float:
-    """The smallest eps at which a score is a duplicate: float32(1 - eps) must not exceed it."""
-    eps = 1.0 - float(score)
-    while np.float32(1 - eps) > score:
-        eps = float(np.nextafter(eps, 2.0))
-    return max(eps, 0.0)

@@ -8,7 +8,7 @@ from typing import Protocol
 
 import numpy as np
 
-from semdedup.dedup.threshold.rule import check_eps, duplicate_mask
+from semdedup.dedup.threshold.rule import duplicate_mask, least_score, thresholds_reached
 
 
 class Tally(Protocol):
@@ -22,14 +22,14 @@ class CountAt:
     """How many rows there are, and how many of them are duplicates at each eps. Cost: n log of the thresholds."""
 
     def __init__(self, thresholds: Sequence[float]) -> None:
-        limits = np.array([np.float32(1 - check_eps(eps)) for eps in thresholds], dtype=np.float32)
+        limits = np.array([least_score(eps) for eps in thresholds], dtype=np.float32)
         self._order = np.argsort(limits, kind="stable")
         self._limits = limits[self._order]
         self._between = np.zeros(len(limits) + 1, dtype=np.int64)
 
     def take(self, file: int, start: int, scores: np.ndarray) -> None:
         """See `Tally`."""
-        places = np.searchsorted(self._limits, scores, side="right")
+        places = thresholds_reached(scores, self._limits)
         self._between += np.bincount(places, minlength=len(self._between))
 
     @property
@@ -75,7 +75,7 @@ class Nearest:
     """The `n` rows whose score is nearest to a value, nearest first; rows that were compared with nothing are not
     among them. Of equally near ones the first that come."""
 
-    def __init__(self, n: int, value: float) -> None:
+    def __init__(self, n: int, value: float | np.float32) -> None:
         self._n, self._value = n, np.float32(value)
         self._heap: list[tuple[float, int, int]] = []
 

@@ -2,29 +2,48 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 
-from semdedup.errors import ParameterError
+from semdedup.kinds import number
+from semdedup.settings import Setting
 
 DEFAULT_EPS = 0.1
 """Where nobody chooses: neither the user nor the embedder."""
 
-SCORE = "cosine_sim_score"
-"""Column of the scores."""
 
-ROWS_AT_A_TIME = 1 << 18
-"""Rows of a table of scores that are held at a time."""
+EPS = Setting(number(0, 1, open_above=True), DEFAULT_EPS, "Drop rows whose score is at least 1 - eps.", "eps")
 
 
-def check_eps(eps: float) -> float:
+def check_eps(eps: Any) -> float:
     """Return eps, or raise a `ParameterError` unless 0 ≤ eps < 1."""
-    if isinstance(eps, bool) or not isinstance(eps, (int, float, np.number)) or not 0 <= float(eps) < 1:
-        raise ParameterError(
-            f"eps must lie in [0, 1), a row is dropped where its score is at least 1 - eps; got {eps!r}"
-        )
-    return float(eps)
+    return EPS.check(eps)
+
+
+def least_score(eps: float) -> np.float32:
+    """The smallest score that makes a row a duplicate: 1 - eps in float32."""
+    return np.float32(1 - check_eps(eps))
 
 
 def duplicate_mask(scores: np.ndarray, eps: float) -> np.ndarray:
     """Which rows are duplicates, (n,): a score of at least 1 - eps, compared in float32."""
-    return scores >= np.float32(1 - check_eps(eps))
+    return scores >= least_score(eps)
+
+
+def thresholds_reached(scores: np.ndarray, least: np.ndarray) -> np.ndarray:
+    """How many of some increasing least scores each score reaches, (n,) int64: `duplicate_mask` for many eps at once.
+
+    A score that is NaN reaches none.
+    """
+    reached = np.searchsorted(least, scores, side="right")
+    reached[np.isnan(scores)] = 0
+    return reached
+
+
+def least_eps(score: np.float32) -> float:
+    """The smallest eps at which a score makes a row a duplicate: the reverse of `least_score`."""
+    eps = 1.0 - float(score)
+    while np.float32(1 - eps) > score:
+        eps = float(np.nextafter(eps, 2.0))
+    return max(eps, 0.0)

@@ -11,10 +11,11 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from semdedup.compute.session import Session
-from semdedup.dedup.cluster.run import FILES_CHECKED_FIRST
-from semdedup.dedup.names import IDENTIFY, Destination, join, summary_name
+from semdedup.dedup import sizes
+from semdedup.dedup.names import IDENTIFY, SCORE, Destination, join, summary_name
 from semdedup.dedup.results.tallies import CountAt
-from semdedup.dedup.threshold.rule import ROWS_AT_A_TIME, SCORE, duplicate_mask
+from semdedup.dedup.sizes import ROWS_AT_A_TIME
+from semdedup.dedup.threshold.rule import duplicate_mask
 from semdedup.errors import BadFileError
 from semdedup.runs.journal import run_journaled
 from semdedup.runs.record import Manifest
@@ -27,7 +28,7 @@ FILES_PER_GROUP = 1000
 
 def check_first_files(files: Sequence[FileInfo], source: Location) -> None:
     """Refuse on the client, before a cluster is started, what the footers of the first files show to be wrong."""
-    for file in files[:FILES_CHECKED_FIRST]:
+    for file in files[: sizes.FILES_CHECKED_FIRST]:
         with open_parquet(source.at(file.url)) as parquet:
             _check_columns(parquet.schema_arrow.names, file.url)
 

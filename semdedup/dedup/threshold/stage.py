@@ -3,25 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
 from typing import Any
 
 from semdedup.compute.session import Session
-from semdedup.dedup.names import (
-    IDENTIFY,
-    SCORES_FILE,
-    Destination,
-    destination_of,
-)
-from semdedup.dedup.pipeline import Stage
+from semdedup.dedup.names import IDENTIFY, SCORES_FILE
+from semdedup.dedup.options import ThresholdOptions
 from semdedup.dedup.results.find import find_scores
+from semdedup.dedup.stage import Stage
 from semdedup.dedup.threshold import run as identification
-from semdedup.dedup.threshold.rule import check_eps
+from semdedup.dedup.threshold.rule import DEFAULT_EPS, check_eps
 from semdedup.dedup.threshold.run import identify_duplicates
-from semdedup.storage.location import FileInfo, Location, Paths, locations_of
+from semdedup.storage.location import FileInfo, Location, Paths
 
 
-@dataclass
 class IdentifyDuplicatesStage(Stage):
     """Write the ids whose score reaches 1 - eps, sorted within each file.
 
@@ -33,34 +27,35 @@ class IdentifyDuplicatesStage(Stage):
         >>> IdentifyDuplicatesStage(input_path="out/pairwise", output_path="out/duplicates", eps=0.01).run()
     """
 
-    eps: float = 0.1
-    input_path: Paths | None = None
-    output_path: str | None = None
-    count_at: Sequence[float] = ()
-    summaries: str = ""
-    kept: str = ""
-    read_kwargs: Mapping[str, Any] | None = field(default=None, repr=False)  # they may hold credentials
-    write_kwargs: Mapping[str, Any] | None = field(default=None, repr=False)
-    clear_output: bool = False
-    verbose: bool = True
-    folder: str = ""
+    step = IDENTIFY
 
-    def __post_init__(self) -> None:
-        self.step = IDENTIFY
-        self.eps = check_eps(self.eps)
-        self.count_at = tuple(check_eps(eps) for eps in self.count_at)
-
-    def source(self) -> Sequence[Location]:
-        """Where it reads."""
-        return locations_of(self.input_path, self.read_kwargs)
-
-    def destination(self) -> Destination:
-        """Where it writes."""
-        return destination_of(self.output_path, self.folder, self.write_kwargs)
+    def __init__(
+        self,
+        eps: float = DEFAULT_EPS,
+        input_path: Paths | None = None,
+        output_path: str | None = None,
+        count_at: Sequence[float] = (),
+        summaries: str = "",
+        kept: str = "",
+        read_kwargs: Mapping[str, Any] | None = None,
+        write_kwargs: Mapping[str, Any] | None = None,
+        clear_output: bool = False,
+        verbose: bool = True,
+        folder: str = "",
+    ) -> None:
+        given = locals()
+        super().__init__(given)
+        self.eps, self.count_at = check_eps(eps), ThresholdOptions.of(given).count_at
+        self.summaries, self.kept = summaries, kept
 
     def parameters(self) -> dict[str, Any]:
         """What its result depends on beside its input."""
-        return {"eps": self.eps, "count_at": list(self.count_at), **({"kept": self.kept} if self.kept else {})}
+        return {
+            "folder": self.folder,
+            "eps": self.eps,
+            "count_at": list(self.count_at),
+            **({"kept": self.kept} if self.kept else {}),
+        }
 
     def find_input(self, sources: Sequence[Location]) -> list[FileInfo]:
         """The tables of scores."""

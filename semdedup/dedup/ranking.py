@@ -2,21 +2,30 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from semdedup.dedup.input.ids import hash_ids
+from semdedup.dedup.names import COSINE_DISTANCE, L2_DISTANCE
 from semdedup.errors import ParameterError
+from semdedup.kinds import choice, several, text, truth, whole
+from semdedup.settings import Found, Setting, check_names, shown
 
-L2_DISTANCE, COSINE_DISTANCE = "l2_dist_to_cent", "cosine_dist_to_cent"
 DISTANCE_COLUMNS = {"cosine": COSINE_DISTANCE, "l2": L2_DISTANCE}
 WHICH_TO_KEEP = {"hard": "hard", "easy": "easy", "soft": "easy", "random": "random"}
 """What users may write, and the word for it."""
+
+
+METADATA_COLS = Setting(several("be names of columns, a list of text", text()), (), "Columns.", "metadata_cols")
+KEEP = Setting(choice(*WHICH_TO_KEEP), "hard", "Which row of near-duplicates.", "which_to_keep")
+METRIC = Setting(choice(*DISTANCE_COLUMNS), "cosine", "Distance that ranks.", "distance_metric")
+ASCENDING = Setting(several("be true or false, or a list of these", truth()), True, "Smallest is best.", "ascending")
+RANDOM_SEED = Setting(whole(0, 1 << 32), 42, "Seed of the order.", "random_seed")
 
 
 @dataclass(frozen=True)
@@ -46,8 +55,9 @@ class RankingStrategy:
         Raises:
             ParameterError: no column, a column twice, or not one direction for each column.
         """
-        columns = (metadata_cols,) if isinstance(metadata_cols, str) else tuple(metadata_cols)
-        directions = (ascending,) * len(columns) if isinstance(ascending, bool) else tuple(ascending)
+        columns, directions = METADATA_COLS.check(metadata_cols), ASCENDING.check(ascending)
+        if isinstance(ascending, (bool, np.bool_)):
+            directions *= len(columns)
         if not columns or len(set(columns)) < len(columns):
             raise ParameterError(f"metadata_cols must name at least one column and none twice, got {list(columns)}")
         if len(directions) != len(columns):
@@ -59,17 +69,12 @@ class RankingStrategy:
     @classmethod
     def random(cls, random_seed: int = 42) -> RankingStrategy:
         """Rank by a seeded hash of the id: random, yet the same for any files, partitions and workers."""
-        return cls((), (), random_seed=random_seed)
+        return cls((), (), random_seed=RANDOM_SEED.check(random_seed))
 
     @classmethod
-    def by_distance(
-        cls, which_to_keep: str, distance_metric: Literal["cosine", "l2"] | str, random_seed: int = 42
-    ) -> RankingStrategy:
+    def by_distance(cls, which_to_keep: str, distance_metric: str, random_seed: int = 42) -> RankingStrategy:
         """Rank by the distance to the centroid: `hard` farthest first, `easy` nearest first; or `random`."""
-        if which_to_keep not in WHICH_TO_KEEP:
-            raise ParameterError(f"which_to_keep must be one of {', '.join(WHICH_TO_KEEP)}; got {which_to_keep!r}")
-        if distance_metric not in DISTANCE_COLUMNS:
-            raise ParameterError(f"distance_metric must be cosine or l2; got {distance_metric!r}")
+        which_to_keep, distance_metric = KEEP.check(which_to_keep), METRIC.check(distance_metric)
         if which_to_keep == "random":
             return cls.random(random_seed)
         nearest_first = WHICH_TO_KEEP[which_to_keep] == "easy"
@@ -79,7 +84,20 @@ class RankingStrategy:
         """The strategy as plain values, for the manifest."""
         if self.random_seed is not None:
             return {"random_seed": self.random_seed}
-        return {"columns": list(self.columns), "ascending": list(self.ascending)}
+        return {"columns": list(self.columns), "ascending": list(self.ascending), "id_ascending": self.id_ascending}
+
+
+def strategy_of(value: Any) -> RankingStrategy:
+    """The strategy that a value means: itself, or a mapping of the parameters of `metadata_based` or `random`."""
+    if isinstance(value, Mapping):
+        names = ["random_seed"] if "random_seed" in value else ["metadata_cols", "ascending"]
+        check_names("ranking_strategy", value, names)
+        if "random_seed" in value:
+            return RankingStrategy.random(value["random_seed"])
+        return RankingStrategy.metadata_based(value.get("metadata_cols", ()), value.get("ascending", True))
+    if not isinstance(value, RankingStrategy):
+        raise Found(f"{type(value).__name__} {shown(value)}")
+    return value
 
 
 def check_rankable(schema: pa.Schema, strategy: RankingStrategy, where: str, complete: bool = True) -> None:

@@ -1,0 +1,75 @@
+"""The two sets: where their embeddings are, and whether they can be compared."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import pyarrow as pa
+
+from semdedup.dedup.input.facts import FileFacts
+from semdedup.dedup.input.files import find_files
+from semdedup.dedup.input.schema import InputSchema, check_file_schema, unify_schemas
+from semdedup.dedup.options import InputOptions
+from semdedup.errors import InputError
+from semdedup.storage.location import FileInfo, Location
+from semdedup.storage.tables import EMBEDDER
+
+EMBEDDINGS_FOLDER = "_embd_parquet"
+
+
+class Embeddings(NamedTuple):
+    """One of the two sets: its files, their storage, and the name to tell the user."""
+
+    files: Sequence[FileInfo]
+    source: Location
+    name: str
+
+
+def find_embeddings(paths: Sequence[Location], outputs: Sequence[Location] = ()) -> list[FileInfo]:
+    """The Parquet files of embeddings: files, folders, patterns, and outputs of `split`, which hold one such folder.
+
+    Raises:
+        InputError: no such path, no files, or embeddings of several embedders.
+    """
+    return find_files([_embeddings_folder(path) for path in paths], "parquet", outputs)
+
+
+def _embeddings_folder(path: Location) -> Location:
+    """The folder ``*_embd_parquet`` in the output of `split`, or the path itself where it holds none."""
+    if not path.is_dir():
+        return path
+    with path.errors("list"):
+        entries = path.fs.ls(path.url, detail=False)
+    names = sorted(entry.rstrip("/").rsplit("/", 1)[-1] for entry in entries)
+    names = [name for name in names if name.endswith(EMBEDDINGS_FOLDER)]
+    if len(names) > 1:
+        raise InputError(
+            f"{path} holds the embeddings of several embedders: {', '.join(names)}; name one of these folders"
+        )
+    return path / names[0] if names else path
+
+
+def check_sets(
+    a: Sequence[FileFacts], b: Sequence[FileFacts], a_name: str, b_name: str, fields: InputOptions
+) -> InputSchema:
+    """The columns of both sets, after checking that they can be compared.
+
+    Raises:
+        BadFileError: a column is missing or of the wrong type, or ids are text here and numbers there.
+        InputError: the sets were embedded by different embedders.
+    """
+    embedders: dict[str, str] = {}
+    for file in {file.schema: file for file in (*a, *b)}.values():
+        schema = pa.ipc.read_schema(pa.py_buffer(file.schema))
+        check_file_schema(schema, file.source, fields)
+        embedder = (schema.metadata or {}).get(EMBEDDER)
+        if embedder is not None:
+            embedders.setdefault(embedder.decode(errors="replace"), file.source)
+    if len(embedders) > 1:
+        found = "; ".join(f"{source} is of {name!r}" for name, source in embedders.items())
+        raise InputError(
+            f"the embeddings of {a_name} and {b_name} are of different embedders and cannot be compared: {found}. "
+            "Embed one of the sets again: semdedup embed."
+        )
+    return unify_schemas([*a, *b], fields)

@@ -1,0 +1,241 @@
+"""The settings of the dedup, each declared here and nowhere else."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from semdedup.arrays import to_host
+from semdedup.dedup.kernels.kmeans import auto_n_clusters
+from semdedup.dedup.names import OUR_COLUMNS, summary_name
+from semdedup.dedup.ranking import (
+    KEEP,
+    METRIC,
+    RANDOM_SEED,
+    RankingStrategy,
+    strategy_of,
+)
+from semdedup.dedup.threshold.rule import EPS
+from semdedup.errors import ParameterError
+from semdedup.kinds import choice, number, path, paths, several, text, truth, whole
+from semdedup.settings import Found, Kind, Options, setting
+from semdedup.storage.kwargs import NO_PART, READ, WRITE, kwargs_setting
+from semdedup.storage.location import Paths
+from semdedup.storage.tables import LOW_INFORMATION
+
+INITS = {"k-means++": "k-means++", "k-means||": "k-means++", "scalable-k-means++": "k-means++", "random": "random"}
+"""What users may write. k-means++ on a sub-sample does here what k-means|| does elsewhere: it spares full passes."""
+
+CUTS_WORK = "it cuts the work into tasks, of which no answer depends"
+
+
+def _init(value: Any) -> Any:
+    """A word, or centroids (k, d) float32 that are finite and not zero."""
+    if isinstance(value, str):
+        if value not in INITS:
+            raise ValueError
+        return value
+    if np.ndim(value) != 2 or not np.size(value):
+        raise Found(f"an array of shape {np.shape(value)}" if np.shape(value) else type(value).__name__)
+    with np.errstate(over="ignore"):
+        rows = np.ascontiguousarray(to_host(value) if hasattr(value, "get") else value, dtype=np.float32)
+    for words, wrong in (("not finite", ~np.isfinite(rows).all(axis=1)), ("zero", ~rows.any(axis=1))):
+        if wrong.any():
+            raise Found(f"an array of shape {rows.shape} whose row {int(np.argmax(wrong))} is {words}")
+    return rows
+
+
+INIT = Kind(f"be one of {', '.join(INITS)}, or an array (n_clusters, d) of finite rows that are not zero", _init)
+
+
+@dataclass(frozen=True)
+class FieldOptions(Options):
+    """Which columns hold ids and embeddings."""
+
+    id_field: str = setting("id", text(), "Column of the ids.")
+    embedding_field: str = setting("embedding", text(), "Column of the embeddings.")
+    embedding_dim: int | None = setting(None, whole(1), "Expected length; the commonest by default.")
+
+    def check_together(self) -> None:
+        """The two columns differ."""
+        if self.id_field == self.embedding_field:
+            raise ParameterError(f"id_field and embedding_field are both {self.id_field!r}")
+
+
+@dataclass(frozen=True)
+class InputOptions(FieldOptions):
+    """What to read from the input."""
+
+    metadata_fields: tuple[str, ...] = setting(
+        None, several("be names of columns, a list of text", text()), "Columns to carry along to the clusters."
+    )
+    input_filetype: str = setting("parquet", choice("parquet", "jsonl"), "Parquet, or JSON Lines.")
+    files_per_partition: int | None = setting(
+        None, whole(1), "Most files in one partition; bytes bound it all the same.", unrecorded=CUTS_WORK
+    )
+    skip_bad_files: bool = setting(False, truth(), "Count and list files that cannot be read, and go on.")
+
+    def check_together(self) -> None:
+        """Metadata are columns that nothing else is written to."""
+        super().check_together()
+        ours = (self.id_field, self.embedding_field)
+        names = tuple(name for name in dict.fromkeys(self.metadata_fields or ()) if name not in ours)
+        object.__setattr__(self, "metadata_fields", names)
+        taken = [name for name in names if name in OUR_COLUMNS]
+        if taken:
+            raise ParameterError(
+                f"metadata_fields names {', '.join(taken)}, which semdedup writes itself; rename it in the input"
+            )
+
+    @property
+    def columns(self) -> list[str]:
+        """Columns to read where a file has them."""
+        return list(dict.fromkeys([self.id_field, self.embedding_field, *self.metadata_fields, LOW_INFORMATION]))
+
+
+def _random_state() -> Any:
+    return setting(42, RANDOM_SEED.kind, "Seed of the sample, of the seeding and of the random rank.")
+
+
+@dataclass(frozen=True)
+class KMeansOptions(Options):
+    """How to cluster."""
+
+    n_clusters: int | str = setting(
+        "auto", whole(1, word="auto"), "Number of clusters; auto: 1 below 5,000 rows, else √(rows / 2)."
+    )
+    max_iter: int = setting(300, whole(1), "Most iterations of Lloyd.")
+    tol: float = setting(
+        1e-4,
+        number(0, 1, open_above=True),
+        "The fit ends when an iteration lowers the inertia by no more than this share.",
+    )
+    random_state: int = _random_state()
+    init: Any = setting("k-means++", INIT, "How to start: k-means++, random, or an array (k, d) of centroids.")
+    n_init: int = setting(1, whole(1), "Fits with different seeds, of which the one of least inertia is taken.")
+    oversampling_factor: float = setting(
+        2.0,
+        number(0, open_below=True),
+        "k-means++ draws from 4 times this many sampled rows a centroid, and at least 4,096.",
+    )
+    max_samples_per_batch: int = setting(
+        1 << 15, whole(1), "Most rows in one product of the assignment.", unrecorded=CUTS_WORK
+    )
+    fit_data_fraction: float | None = setting(
+        None,
+        number(0, 1, open_below=True),
+        "Share of the rows to fit on; 128 rows a centroid and at least 50,000 by default.",
+    )
+    kmeans_engine: str = setting("auto", choice("auto", "cuml", "lloyd"), "cuML's k-means, or this program's own.")
+
+    def check_together(self) -> None:
+        """Centroids to start from are as many as clusters."""
+        if not isinstance(self.init, str) and self.n_clusters not in ("auto", len(self.init)):
+            raise ParameterError(
+                f"init as an array must have shape (n_clusters, d), {self.n_clusters} rows; got {self.init.shape}"
+            )
+
+    def recorded(self) -> dict[str, Any]:
+        """As for all options; of centroids, a digest."""
+        init = self.init if isinstance(self.init, str) else hashlib.sha256(self.init.tobytes()).hexdigest()
+        return {**super().recorded(), "init": init}
+
+    def k_for(self, n_rows: int) -> int:
+        """Number of clusters for an input of `n_rows` rows."""
+        if not isinstance(self.n_clusters, str):
+            return self.n_clusters
+        return auto_n_clusters(n_rows) if isinstance(self.init, str) else len(self.init)
+
+
+RANKING = Kind(
+    "be a RankingStrategy, or a mapping such as {metadata_cols: [height], ascending: [false]} or {random_seed: 7}",
+    strategy_of,
+    metavar="MAPPING",
+)
+
+
+@dataclass(frozen=True)
+class CompareOptions(Options):
+    """How to rank and compare the rows of a cluster."""
+
+    which_to_keep: str = setting(
+        "hard",
+        KEEP.kind,
+        "hard keeps the row farthest from the centroid, easy or soft the nearest, random any.",
+    )
+    distance_metric: str | None = setting(
+        None,
+        METRIC.kind,
+        "Distance to the centroid that ranks; cosine by default.",
+        aliases=["sim_metric"],
+        flags=["--sim-metric", "--distance-metric"],
+    )
+    ranking_strategy: RankingStrategy | None = setting(None, RANKING, "Another ranking, which wins over which_to_keep.")
+    random_state: int = _random_state()
+    pairwise_batch_size: int = setting(1024, whole(1), "Most rows compared at a time.", unrecorded=CUTS_WORK)
+
+    @property
+    def strategy(self) -> RankingStrategy:
+        """What these settings mean together."""
+        by_distance = RankingStrategy.by_distance(
+            self.which_to_keep, self.distance_metric or "cosine", self.random_state
+        )
+        return self.ranking_strategy or by_distance
+
+    def recorded(self) -> dict[str, Any]:
+        """The ranking, however it was said."""
+        return {"ranking": self.strategy.describe()}
+
+
+@dataclass(frozen=True)
+class ThresholdOptions(Options):
+    """At which eps to drop and to count."""
+
+    eps: float | None = setting(None, EPS.kind, f"{EPS.help} None: scores only.")
+    count_at: tuple[float, ...] = setting(
+        (),
+        several("be numbers in [0, 1)", EPS.kind),
+        "Thresholds to count kept and removed rows at, each written to a summary.",
+        flags=["--eps-thresholds"],
+    )
+
+    def check_together(self) -> None:
+        """Every summary has a name of its own, which is the threshold to six digits."""
+        named: dict[str, float] = {}
+        object.__setattr__(self, "count_at", tuple(dict.fromkeys(self.count_at)))
+        for eps in self.count_at:
+            other = named.setdefault(summary_name(eps), eps)
+            if other != eps or float(f"{eps:.6g}") >= 1:
+                both = f"{other!r} and {eps!r}" if other != eps else repr(eps)
+                raise ParameterError(f"count_at has {both}, whose summary would be {summary_name(eps)}; leave one out")
+
+
+@dataclass(frozen=True)
+class IOOptions(Options):
+    """Where to read and write, and how."""
+
+    input_path: Paths | None = setting(
+        None,
+        paths(),
+        "Folder, file or glob of Parquet (or JSON Lines) with ids and embeddings; or several.",
+        flags=["--input-embeddings-path"],
+        unrecorded="the record knows the input by its files",
+    )
+    output_path: str | None = setting(None, path(), "Folder for results, local or s3://.", unrecorded=NO_PART)
+    cache_path: str | None = setting(
+        None, path(), "Folder for clusters and scores; the output path by default.", unrecorded=NO_PART
+    )
+    read_kwargs: dict[str, Any] | None = kwargs_setting(READ, "Options for reading Parquet, and storage_options.")
+    write_kwargs: dict[str, Any] | None = kwargs_setting(WRITE, "Options for writing Parquet, and storage_options.")
+    cache_kwargs: dict[str, Any] | None = kwargs_setting(WRITE, "The same of the cache; write_kwargs by default.")
+    clear_output: bool = setting(
+        False,
+        truth(),
+        "First delete what semdedup wrote to the output path before.",
+        flags=["--overwrite"],
+        unrecorded=NO_PART,
+    )
+    verbose: bool = setting(True, truth(), "Show progress.", unrecorded=NO_PART)

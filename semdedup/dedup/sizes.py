@@ -1,0 +1,77 @@
+"""How much one task is given: bytes of a task, of a partition, of a tile; files looked at together. Plain arithmetic.
+
+All bytes are those of float32 embeddings.
+"""
+
+from __future__ import annotations
+
+import math
+
+FILES_PER_INSPECTION = 256
+"""Files whose footers one task reads."""
+
+FILES_CHECKED_FIRST, JSONL_BYTES_CHECKED_FIRST = 8, 1 << 20
+"""Files that the client looks at before a cluster is started. JSON Lines tell their columns only as they are read, so
+files of more bytes than that are left to the workers."""
+
+PARTITIONS_PER_SLOT = 4
+"""Partitions for each thread of the workers, at least: enough that none waits long for the last one."""
+
+SMALLEST_TASK, LARGEST_TASK = 4 << 20, 256 << 20
+SHARE_OF_TASK_MEMORY = 8
+"""A task is given this share of its memory to hold as float32 embeddings; twice that as float64, copies and the
+process itself take the rest."""
+
+MODEST_PARTITION, MANY_PARTITIONS = 32 << 20, 1024
+"""Files share partitions of that size while there are not more than so many: memory hardly grows with the input then.
+Each range of clusters is gathered from every partition, so that more of them would cost more than memory."""
+
+WORK_PER_TASK = 1 << 46
+"""Most operations of a task that compares two sets: less than half an hour of one core at 50 GFLOP/s is lost where a
+run is killed."""
+
+CHUNKS_A_BLOCK = 4
+"""The rows of A that a task holds at a time are this part of the bytes of a block: they are held three times, in the
+order of the files, in the order of the ids, and without repeated rows."""
+
+ROWS_AT_A_TIME = 1 << 18
+"""Rows of a table of scores that are held at a time."""
+
+
+def most_bytes_per_task(task_memory: int) -> int:
+    """Bytes that fit in a task, whose share of a worker's memory is `task_memory`."""
+    return min(LARGEST_TASK, max(SMALLEST_TASK, task_memory // SHARE_OF_TASK_MEMORY))
+
+
+def bytes_per_task(n_slots: int, task_memory: int, total_bytes: int) -> int:
+    """Bytes that one task is given to hold: bounded by its memory and by a fair share of all for `n_slots` threads."""
+    fair = -(-total_bytes // (n_slots * PARTITIONS_PER_SLOT))
+    return max(SMALLEST_TASK, min(most_bytes_per_task(task_memory), fair))
+
+
+def bytes_per_partition(n_slots: int, task_memory: int, total_bytes: int) -> int:
+    """Bytes of one partition, and of the clusters that are gathered at a time."""
+    modest = max(MODEST_PARTITION, -(-total_bytes // MANY_PARTITIONS))
+    return min(bytes_per_task(n_slots, task_memory, total_bytes), modest)
+
+
+def rows_per_task(task_bytes: int, dim: int) -> int:
+    """Rows of `dim` elements that a task holds: the size of a tile."""
+    return max(1, task_bytes // (4 * dim))
+
+
+def count_tasks(n_slots: int, a_values: int, b_values: int, b_rows: int, most_bytes: int) -> tuple[int, int]:
+    """Into how many blocks to cut B and into how many spans to cut A, where two sets are compared.
+
+    A is read once a block, and B once a span. For T tasks that is least with √(T·b/a) blocks and √(T·a/b) spans, where
+    a and b are the elements of the sets. A block has at most `most_bytes`, a task at most `WORK_PER_TASK` operations.
+    """
+    wanted = n_slots * PARTITIONS_PER_SLOT
+
+    def pieces(values: int, n_bytes: int) -> int:
+        return max(1, -(-4 * values // n_bytes))
+
+    fair = min(round(math.sqrt(wanted * b_values / max(1, a_values))), pieces(b_values, SMALLEST_TASK))
+    n_blocks = max(fair, pieces(b_values, most_bytes))
+    fair = min(-(-wanted // n_blocks), pieces(a_values, SMALLEST_TASK))
+    return n_blocks, max(fair, -(-2 * b_rows * a_values // (n_blocks * WORK_PER_TASK)))

@@ -1,0 +1,230 @@
+"""What a stage is, and how stages run one after the other: checks on the client first, then one cluster for all."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import time
+import uuid
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import distributed
+
+from semdedup.compute.cluster import ClusterOptions
+from semdedup.compute.progress import Reporter
+from semdedup.compute.session import Session, open_session
+from semdedup.dedup.input.files import is_data
+from semdedup.dedup.names import STEPS, Destination, below, destination_of, join
+from semdedup.dedup.options import IOOptions
+from semdedup.dedup.ranking import RankingStrategy
+from semdedup.errors import OutputConflictError, ParameterError
+from semdedup.runs.record import SCRATCH, Manifest, fingerprint
+from semdedup.storage.location import FileInfo, Location, locations_of
+
+ANOTHER_EPS = "Another eps needs no new run: semdedup extract --eps."
+
+
+@dataclass(frozen=True)
+class StageResult:
+    """What one stage did: its name, where it wrote, its facts (counts), its seconds, and those of the steps within.
+
+    `resumed` tells that an earlier run had committed the same already, and nothing was done.
+    """
+
+    stage: str
+    path: str
+    facts: Mapping[str, Any]
+    seconds: float
+    steps: Mapping[str, float] = field(default_factory=dict)
+    resumed: bool = False
+
+
+class Stage(ABC):
+    """A stage of the dedup: it stores its parameters and checks them; the work is done by functions.
+
+    Attributes:
+        step: name of the step that its record has.
+        io: where it reads and writes.
+        folder: where its tables go, below the output path.
+    """
+
+    step: str
+
+    def __init__(self, given: Mapping[str, Any]) -> None:
+        self.io, self.folder = IOOptions.of(given), given["folder"]
+        self.clear_output, self.verbose = self.io.clear_output, self.io.verbose
+
+    def source(self) -> Sequence[Location]:
+        """Where it reads."""
+        return locations_of(self.io.input_path, self.io.read_kwargs)
+
+    def destination(self) -> Destination:
+        """Where it writes."""
+        return destination_of(self.io.output_path, self.folder, self.io.write_kwargs)
+
+    @abstractmethod
+    def parameters(self) -> dict[str, Any]:
+        """What its result depends on beside its input, as JSON values."""
+
+    @abstractmethod
+    def find_input(self, sources: Sequence[Location]) -> list[FileInfo]:
+        """Its input files. Raises `InputError` where there are none."""
+
+    @abstractmethod
+    def is_result(self, name: str) -> bool:
+        """Whether a reader would take a file of this name, relative to the destination, for a result of this stage."""
+
+    @abstractmethod
+    def work(self, session: Session, files: Sequence[FileInfo], source: Location) -> dict[str, Any]:
+        """Do the work; return its facts."""
+
+    @abstractmethod
+    def check_schema(self, files: Sequence[FileInfo], source: Location) -> None:
+        """Refuse on the client what the footers of the first input files show to be wrong."""
+
+    def ranking(self) -> RankingStrategy | None:
+        """By what it ranks the rows of its input, if it does: the stage before it refuses what cannot be ranked so."""
+        return None
+
+    def before(self, following: Stage | None) -> None:  # noqa: B027
+        """Take note of the stage of the pipeline that comes next, before anything is checked."""
+
+    def check_destination(self, manifest: Manifest) -> None:
+        """Refuse to write where results stand that are not on record: they would be read together with ours.
+
+        Raises:
+            OutputConflictError: naming some of the files.
+        """
+        root, ours = self.destination().root, manifest.files
+        for name in self.folders():
+            folder = below(root, name)
+            names = (file.url[len(folder.url) + 1 :] for file in folder.files())
+            foreign = [n for n in names if is_data(n) and self.is_result(n) and join(name, n) not in ours]
+            if foreign:
+                raise OutputConflictError(
+                    f"{folder} holds {len(foreign)} files that look like results of the step '{self.step}', but that "
+                    f"semdedup has no record of: {', '.join(foreign[:3])}. They are not deleted; move them away, or "
+                    "choose another output path."
+                )
+
+    def readable(self) -> list[Location]:
+        """Files that every worker must see; tried before the work begins."""
+        found = self.find_input(self.source())
+        return [self.source()[0].at(file.url) for file in (found[0], found[-1])]
+
+    def folders(self) -> Sequence[str]:
+        """Folders of its tables, below the root of its destination."""
+        return [self.destination().folder]
+
+    def run(
+        self, client: distributed.Client | str | None = None, *, cluster: ClusterOptions | None = None
+    ) -> StageResult:
+        """Run this stage alone. `client` and `cluster` are as for the workflow."""
+        return run_stages([self], client, cluster=cluster)[0]
+
+    def execute(self, session: Session, sources: Sequence[Location]) -> StageResult:
+        """Run on a session, going on where an earlier run stopped."""
+        destination = self.destination()
+        files = self.find_input(sources)
+        identity = fingerprint(files)
+        manifest = Manifest(destination.root)
+        if self.clear_output:
+            manifest.clear(STEPS[STEPS.index(self.step) :])  # what is made of this step goes with it
+        manifest.check(self.step, self.parameters(), identity, ANOTHER_EPS)
+        path = str(below(destination.root, destination.folder))
+        done = manifest.committed(self.step)
+        manifest.remove_strays()
+        if done:
+            session.reporter.say(f"{self.step}: complete already, nothing to do")
+            return StageResult(self.step, path, done["facts"], 0.0, resumed=True)
+        scratch = f"{SCRATCH}/{self.step}-{uuid.uuid4().hex[:8]}"
+        manifest.begin(self.step, self.parameters(), identity, [scratch])
+        started = time.monotonic()
+        session.reporter.seconds.clear()
+        facts = self.work(session, files, sources[0])
+        seconds = time.monotonic() - started
+        Manifest(destination.root).note_seconds(self.step, seconds)
+        return StageResult(self.step, path, facts, seconds, dict(session.reporter.seconds))
+
+
+def run_stages(
+    stages: Sequence[Stage], client: distributed.Client | str | None, *, cluster: ClusterOptions | None
+) -> list[StageResult]:
+    """Check stages, then run them one after the other; no cluster is started or used where all are complete."""
+    check_stages(stages)
+    reporter = Reporter(any(stage.verbose for stage in stages))
+    writes = [stage.destination().root for stage in stages]
+    if all(_is_complete(stage) for stage in stages):
+        session: Any = contextlib.nullcontext(_NoSession(reporter))
+    else:
+        session = open_session(client, cluster or ClusterOptions(), reporter, stages[0].readable(), writes)
+    with session as opened:
+        return execute_stages(opened, stages)
+
+
+def execute_stages(session: Session, stages: Sequence[Stage]) -> list[StageResult]:
+    """Run stages on a session; one without a source reads what the stage before it wrote."""
+    results: list[StageResult] = []
+    written: Sequence[Location] = ()
+    for stage in stages:
+        destination = stage.destination()
+        results.append(stage.execute(session, stage.source() or written))
+        written = [below(destination.root, destination.folder)]
+    return results
+
+
+def check_stages(stages: Sequence[Stage]) -> None:
+    """Check what can be checked on the client: parameters, the first input, earlier results. Nothing is written."""
+    if not stages[0].source():
+        raise ParameterError(f"{type(stages[0]).__name__} is the first stage and has no input_path")
+    for stage, following in zip(stages, [*stages[1:], None], strict=True):
+        stage.before(following)
+    places = [(stage.step, stage.destination().root.url) for stage in stages]
+    for step, root in places:
+        if places.count((step, root)) > 1:
+            raise ParameterError(f"two stages write the step '{step}' to {root}; give them output paths of their own")
+    written: Sequence[Location] = ()
+    ready = True  # whether the input of the stage stands there already
+    for stage in stages:
+        destination = stage.destination()
+        sources = stage.source() or written
+        files = stage.find_input(sources) if ready else []
+        identity = fingerprint(files) if ready else None
+        manifest = Manifest(destination.root)
+        if not stage.clear_output:
+            manifest.check(stage.step, stage.parameters(), identity, ANOTHER_EPS)
+        if stage.clear_output or stage.step not in manifest.steps:
+            stage.check_destination(manifest)
+            if ready:
+                stage.check_schema(files, sources[0])
+        ready = ready and _is_complete(stage)
+        written = [below(destination.root, destination.folder)]
+
+
+def describe_stages(stages: Sequence[Stage]) -> list[str]:
+    """What running them would do, in lines of text. Everything that can be checked is checked; nothing is written."""
+    check_stages(stages)
+    files = stages[0].find_input(stages[0].source())
+    n_bytes = sum(file.n_bytes for file in files)
+    lines = [f"input: {len(files):,} files, {n_bytes:,} bytes, from {files[0].url} to {files[-1].url}"]
+    for stage in stages:
+        destination = stage.destination()
+        writes = f"would write to {below(destination.root, destination.folder)}"
+        what = "complete already" if _is_complete(stage) else writes
+        lines.append(f"{stage.step}: {what}; {json.dumps(stage.parameters(), sort_keys=True)}")
+    return lines
+
+
+def _is_complete(stage: Stage) -> bool:
+    """Whether an earlier run committed what the stage would write, and it is not to be cleared."""
+    return not stage.clear_output and Manifest(stage.destination().root).committed(stage.step) is not None
+
+
+@dataclass(frozen=True)
+class _NoSession:
+    """Stands in for a session where every stage is complete and no cluster is needed."""
+
+    reporter: Reporter

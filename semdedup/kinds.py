@@ -1,0 +1,158 @@
+"""Kinds of values that settings take: what they accept, how they make it plain, and the words for it."""
+
+from __future__ import annotations
+
+import math
+import numbers
+import os
+import re
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any
+
+import numpy as np
+
+from semdedup.settings import Found, Kind, Options, settings_of
+
+
+def whole(least: int | None = None, below: int | None = None, word: str = "") -> Kind:
+    """A whole number, NumPy's too; or a word."""
+
+    def plain(value: Any) -> int | str:
+        if word and isinstance(value, str) and value == word:
+            return value
+        if isinstance(value, (bool, np.bool_)) or not isinstance(value, (int, np.integer)):
+            raise TypeError
+        if (least is not None and value < least) or (below is not None and value >= below):
+            raise ValueError
+        return int(value)
+
+    def parse(text: str) -> int | str:
+        return int(text) if re.fullmatch(r"[+-]?\d{1,30}", text) else text
+
+    span = f" in [{least}, {below})" if below is not None else "" if least is None else f" of at least {least}"
+    return Kind(
+        f"be a whole number{span}" + f", or {word!r}" * bool(word), plain, parse, "INTEGER" + f"|{word}" * bool(word)
+    )
+
+
+def number(
+    least: float = -math.inf, most: float = math.inf, *, open_below: bool = False, open_above: bool = False
+) -> Kind:
+    """A finite number, kept as a float."""
+
+    def plain(value: Any) -> float:
+        if isinstance(value, (bool, np.bool_)) or not isinstance(value, (numbers.Real, np.number)):
+            raise TypeError
+        found = float(value)
+        low, high = (found > least if open_below else found >= least), (found < most if open_above else found <= most)
+        if not (math.isfinite(found) and low and high):
+            raise ValueError
+        return found
+
+    def parse(text: str) -> float | str:
+        try:
+            return float(text)
+        except ValueError:
+            return text
+
+    if most < math.inf:
+        words = f"lie in {'(' if open_below else '['}{least:g}, {most:g}{')' if open_above else ']'}"
+    else:
+        words = f"be a number {'above' if open_below else 'of at least'} {least:g}"
+    return Kind(words, plain, parse, "FLOAT")
+
+
+def choice(*words: str) -> Kind:
+    """One of some words."""
+
+    def plain(value: Any) -> str:
+        if not isinstance(value, str) or value not in words:
+            raise ValueError
+        return str(value)
+
+    return Kind(f"be one of {', '.join(words)}", plain, metavar="|".join(words))
+
+
+def truth() -> Kind:
+    """True or False. Words are refused: "no" would be taken for true elsewhere."""
+
+    def plain(value: Any) -> bool:
+        if not isinstance(value, (bool, np.bool_)):
+            raise TypeError
+        return bool(value)
+
+    return Kind("be true or false", plain, metavar="")
+
+
+def text(words: str = "be text that is not empty", pattern: str = r"(?s).+") -> Kind:
+    """Text that matches a pattern as a whole."""
+
+    def plain(value: Any) -> str:
+        if not isinstance(value, str) or not re.fullmatch(pattern, value):
+            raise ValueError
+        return str(value)
+
+    return Kind(words, plain)
+
+
+def several(words: str, item: Kind) -> Kind:
+    """A list of values, kept as a tuple; one value alone is a list of one."""
+
+    def plain(value: Any) -> tuple[Any, ...]:
+        if value is None or isinstance(value, (bytes, Mapping)):
+            raise TypeError
+        alone = isinstance(value, (str, numbers.Real, os.PathLike)) or not isinstance(value, Iterable)
+        return tuple(item.plain(each) for each in ([value] if alone else value))
+
+    return Kind(words, plain, item.parse, item.metavar, many=True)
+
+
+def path() -> Kind:
+    """One path. It is looked at by `Location`, which knows protocols."""
+    return Kind("be a path", _plain_path, metavar="PATH")
+
+
+def paths() -> Kind:
+    """One path or several."""
+
+    def plain(value: Any) -> Any:
+        if isinstance(value, (list, tuple)):
+            return [_plain_path(each) for each in value]
+        return _plain_path(value)
+
+    return Kind("be a path or a list of paths", plain, metavar="PATH", many=True)
+
+
+def _plain_path(value: Any) -> Any:
+    found = value if hasattr(value, "storage_options") or hasattr(value, "is_local") else os.fspath(value)
+    if isinstance(found, bytes) or found == "":
+        raise ValueError
+    return found
+
+
+def mapping(words: str, check: Callable[[Mapping[str, Any]], None]) -> Kind:
+    """A mapping for another library, which `check` tries. Values are never shown: they may hold credentials."""
+
+    def plain(value: Any) -> dict[str, Any]:
+        if not isinstance(value, Mapping):
+            raise Found(type(value).__name__)
+        if not all(isinstance(name, str) for name in value):
+            raise Found("a name that is not text")
+        check(value)
+        return dict(value)
+
+    return Kind(words, plain, metavar="MAPPING")
+
+
+def grouped(group: type[Options], whose: str) -> Kind:
+    """An object of a group of settings, or a mapping of them."""
+    names = ", ".join(declared.name for declared in settings_of(group))
+
+    def plain(value: Any) -> Any:
+        if isinstance(value, Mapping):
+            return group.named(value, whose)
+        if not isinstance(value, group):
+            raise TypeError
+        return value
+
+    return Kind(f"be a mapping of {names}, or {group.__name__}", plain, metavar="MAPPING", group=group)

@@ -1,0 +1,197 @@
+"""Settings, each declared once: its name, type, range, default and a sentence of help.
+
+A group of settings is a small frozen dataclass of `Options`, whose fields are declared with `setting`. From the
+declaration come the check with its message, the keyword of workflow and stage with its aliases, the key in YAML, the
+flag of the command line with its help, and what of it a record of a step holds. Every wrong value gets one sentence::
+
+    n_clusters must be a whole number of at least 1, or 'auto'; got 'many'
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from inspect import signature
+from typing import Any, Self, TypeVar
+
+import numpy as np
+
+from semdedup.errors import ParameterError
+
+T = TypeVar("T", bound=type)
+
+
+class Found(ValueError):
+    """What was found in place of a value, in words, where showing the value itself would not do."""
+
+
+@dataclass(frozen=True)
+class Kind:
+    """What values a setting takes.
+
+    Attributes:
+        words: what follows "must" in the message.
+        plain: gives the value as it is kept and recorded; raises ValueError or TypeError for one that cannot be.
+        parse: what the text of a flag means; the text itself where it means nothing, for `plain` to refuse.
+        metavar: what stands for the value in the help of a flag; empty for a flag without a value.
+        many: whether a flag takes several values.
+        group: the options of which a value is made, where a mapping of them is a value.
+    """
+
+    words: str
+    plain: Callable[[Any], Any]
+    parse: Callable[[str], Any] = str
+    metavar: str = "TEXT"
+    many: bool = False
+    group: type[Options] | None = None
+
+
+@dataclass(frozen=True)
+class Setting:
+    """One setting.
+
+    Attributes:
+        kind: what values it takes.
+        default: its value where none is given; None is then a value, too.
+        help: one sentence.
+        name: its keyword in Python and its key in YAML.
+        attribute: the field that holds it.
+        aliases: older keywords of the same.
+        flags: its flags; the name with dashes where none are given.
+        unrecorded: why results of two values are the same, so that the record of a step leaves it out.
+    """
+
+    kind: Kind
+    default: Any
+    help: str
+    name: str = ""
+    attribute: str = ""
+    aliases: tuple[str, ...] = ()
+    flags: tuple[str, ...] = ()
+    unrecorded: str = ""
+
+    def check(self, value: Any) -> Any:
+        """The value made plain. Raises the `ParameterError` that goes with a wrong one."""
+        if value is None and self.default is None:
+            return None
+        try:
+            return self.kind.plain(value)
+        except ParameterError:
+            raise
+        except (ValueError, TypeError, OverflowError) as error:
+            found = str(error) if isinstance(error, Found) else shown(value)
+            words = self.kind.words + (", or None" if self.default is None else "")
+            raise ParameterError(f"{self.name} must {words}; got {found}") from None
+
+    def of(self, given: Mapping[str, Any]) -> Any:
+        """Its value among keywords, by its name or an alias; the default where there is none.
+
+        Raises:
+            ParameterError: two spellings have two values, or the value is wrong.
+        """
+        spelled = {name: given[name] for name in (self.name, *self.aliases) if name in given}
+        values = {name: self.check(value) for name, value in spelled.items() if not _same(value, self.default)}
+        (first, value), *others = values.items() or [(self.name, self.default)]
+        for other, another in others:
+            if not _same(value, another):
+                raise ParameterError(
+                    f"{first} is {shown(value)} but {other}, its alias, is {shown(another)}; give one of them"
+                )
+        return value
+
+
+def setting(
+    default: Any,
+    kind: Kind,
+    help: str,
+    *,
+    name: str = "",
+    aliases: Sequence[str] = (),
+    flags: Sequence[str] = (),
+    unrecorded: str = "",
+) -> Any:
+    """A field of `Options`, see `Setting`."""
+    declared = Setting(kind, default, help, name, "", tuple(aliases), tuple(flags), unrecorded)
+    return dataclasses.field(default=default, metadata={"setting": declared}, repr=kind.metavar != "MAPPING")
+
+
+class Options:
+    """Base of the dataclasses of settings: values are checked and made plain when an object is made."""
+
+    def __post_init__(self) -> None:
+        for declared in settings_of(type(self)):
+            object.__setattr__(self, declared.attribute, declared.check(getattr(self, declared.attribute)))
+        self.check_together()
+
+    def check_together(self) -> None:
+        """Refuse values that do not go with one another."""
+
+    @classmethod
+    def of(cls, given: Mapping[str, Any]) -> Self:
+        """From keywords, among which there may be those of other groups."""
+        return cls(**{declared.attribute: declared.of(given) for declared in settings_of(cls)})
+
+    @classmethod
+    def named(cls, given: Mapping[str, Any], whose: str) -> Self:
+        """From a mapping that a user wrote. Raises a `ParameterError` for a name that is none of them."""
+        check_names(
+            whose, given, [name for declared in settings_of(cls) for name in (declared.name, *declared.aliases)]
+        )
+        return cls.of(given)
+
+    def recorded(self) -> dict[str, Any]:
+        """The settings that the result depends on, by name, as JSON values."""
+        held = {declared.name: getattr(self, declared.attribute) for declared in settings_of(type(self))
+                if not declared.unrecorded}  # fmt: skip
+        return {name: list(value) if isinstance(value, tuple) else value for name, value in held.items()}
+
+
+def settings_of(*groups: type[Options]) -> tuple[Setting, ...]:
+    """The settings that some groups declare, in order."""
+    return tuple(
+        dataclasses.replace(field.metadata["setting"], name=field.metadata["setting"].name or field.name,
+                            attribute=field.name)
+        for group in groups
+        for field in dataclasses.fields(group)  # type: ignore[arg-type]
+    )  # fmt: skip
+
+
+def check_names(whose: str, given: Any, known: Iterable[str]) -> None:
+    """Refuse what is no mapping, or has names that are not known."""
+    known = list(known)
+    if not isinstance(given, Mapping):
+        raise ParameterError(f"{whose} must be a mapping of parameters; got {shown(given)}")
+    for name in given:
+        if name not in known:
+            raise ParameterError(f"{whose} has no parameter {name!r}; it has {', '.join(known)}")
+
+
+def taken(cls: type, given: Mapping[str, Any], **others: Any) -> dict[str, Any]:
+    """The keywords that a class takes, of all that were given; and others."""
+    return {**{name: given[name] for name in signature(cls).parameters if name in given}, **others}
+
+
+def documented(*groups: type[Options]) -> Callable[[T], T]:
+    """Put the help of the settings below the docstring of a class."""
+
+    def decorate(cls: T) -> T:
+        lines = [f"    {declared.name}: {declared.help}" for declared in settings_of(*groups)]
+        cls.__doc__ = "\n".join([(cls.__doc__ or "").rstrip(), "", "Settings:", *lines, ""])
+        return cls
+
+    return decorate
+
+
+def shown(value: Any) -> str:
+    """A value in a message, in at most 80 characters; arrays by their shape."""
+    if isinstance(value, np.generic):
+        value = value.item()
+    if hasattr(value, "shape"):
+        return f"an array of shape {tuple(value.shape)}"
+    text = repr(value)
+    return text if len(text) <= 80 else f"{text[:77]}…"
+
+
+def _same(one: Any, other: Any) -> bool:
+    return one is other or (type(one) is type(other) and not hasattr(one, "shape") and bool(one == other))

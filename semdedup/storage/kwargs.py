@@ -1,0 +1,83 @@
+"""Mappings of options for PyArrow and fsspec: what is wrong in them is found on one small table, before work begins."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Mapping
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from semdedup.kinds import mapping
+from semdedup.settings import Found, Kind, setting
+from semdedup.storage.location import without_storage_options
+from semdedup.storage.tables import parquet_options
+
+SAMPLE = pa.table({"id": ["a"], "embedding": pa.array([[1.0]], pa.list_(pa.float32()))})
+NOT_FOR_USERS = {"source", "where", "table", "filesystem", "schema", "metadata", "common_metadata", "self"}
+
+
+def _check_storage(options: Mapping[str, Any]) -> None:
+    """Refuse ``storage_options`` that are no mapping, or whose names are no text."""
+    found = options.get("storage_options")
+    if found is not None and not isinstance(found, Mapping):
+        raise Found(f"storage_options that are {type(found).__name__}")
+    if not all(isinstance(name, str) for name in found or {}):
+        raise Found("storage_options with a name that is not text")
+
+
+def _check_storage_alone(options: Mapping[str, Any]) -> None:
+    _check_storage(options)
+    others = without_storage_options(options)
+    if others:
+        raise Found(f"the name {next(iter(others))!r}")
+
+
+def _check_read(options: Mapping[str, Any]) -> None:
+    _check_storage(options)
+    others = without_storage_options(options)
+    _check_known(others, pq.ParquetFile.__init__)
+    if not isinstance(others.get("binary_type"), (pa.DataType, type(None))):  # PyArrow would end the process
+        raise Found("a binary_type that is no type of PyArrow")
+    sink = pa.BufferOutputStream()
+    pq.write_table(SAMPLE, sink)
+    try:
+        with pq.ParquetFile(pa.BufferReader(sink.getvalue()), **others) as file:
+            file.read()
+    except Exception as error:  # whatever PyArrow makes of it
+        raise Found(_fault(others, error)) from None
+
+
+def _check_write(options: Mapping[str, Any]) -> None:
+    _check_storage(options)
+    others = without_storage_options(options)
+    _check_known(others, pq.write_table, "data_page_size", "coerce_timestamps", "allow_truncated_timestamps")
+    try:
+        pq.write_table(SAMPLE, pa.BufferOutputStream(), **parquet_options(SAMPLE.schema, others))
+    except Exception as error:
+        raise Found(_fault(others, error)) from None
+
+
+def _check_known(options: Mapping[str, Any], function: Any, *more: str) -> None:
+    known = {*inspect.signature(function).parameters, *more} - NOT_FOR_USERS - {"kwargs"}
+    for name in options:
+        if name not in known:
+            raise Found(f"the name {name!r}")
+
+
+def _fault(options: Mapping[str, Any], error: Exception) -> str:
+    return f"{', '.join(options)}, of which PyArrow says: {(str(error) or type(error).__name__).splitlines()[0][:200]}"
+
+
+READ = mapping("be a mapping of options of pyarrow.parquet.ParquetFile, and storage_options", _check_read)
+WRITE = mapping("be a mapping of options of pyarrow.parquet.write_table, and storage_options", _check_write)
+STORAGE = mapping("be a mapping with storage_options alone", _check_storage_alone)
+FSSPEC = mapping("be a mapping of options for fsspec", lambda options: None)
+
+NO_PART = "how files are reached and laid out is no part of the answer"
+
+
+def kwargs_setting(kind: Kind, help: str) -> Any:
+    """A field for such a mapping: never recorded, for it may hold credentials."""
+    return setting(None, kind, help, unrecorded=NO_PART)
