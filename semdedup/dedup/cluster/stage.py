@@ -7,8 +7,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from semdedup.compute.session import Session
-from semdedup.dedup.cluster import run as clustering
 from semdedup.dedup.cluster.fit import KMeansOptions
+from semdedup.dedup.cluster.plan import check_embedding_files, parameters
 from semdedup.dedup.cluster.run import cluster_embeddings
 from semdedup.dedup.input.files import InputOptions, find_files
 from semdedup.dedup.names import (
@@ -97,7 +97,7 @@ class KMeansStage(Stage):
 
     def parameters(self) -> dict[str, Any]:
         """What its result depends on beside its input."""
-        return clustering.parameters(self.inputs, self.kmeans)
+        return parameters(self.inputs, self.kmeans)
 
     def find_input(self, sources: Sequence[Location]) -> list[FileInfo]:
         """Its input files."""
@@ -109,7 +109,7 @@ class KMeansStage(Stage):
 
     def check_schema(self, files: Sequence[FileInfo], source: Location) -> None:
         """Refuse what the footers of the first files show to be wrong."""
-        clustering.check_first_files(files, source, self.inputs, self.ranked_by)
+        check_embedding_files(files, source, self.inputs, self.ranked_by)
 
     def before(self, following: Stage | None) -> None:
         """Know by what the clusters will be ranked, where the next stage of the pipeline reads them."""

@@ -7,8 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from semdedup.compute.session import Session
-from semdedup.dedup.compare import run as comparison
-from semdedup.dedup.compare.run import score_clusters
+from semdedup.dedup.compare.run import check_cluster_files, score_clusters
 from semdedup.dedup.input.files import InputOptions, find_files
 from semdedup.dedup.names import (
     CLUSTER_FOLDER,
@@ -97,7 +96,7 @@ class PairwiseStage(Stage):
 
     def check_schema(self, files: Sequence[FileInfo], source: Location) -> None:
         """Refuse what the footers of the first files show to be wrong."""
-        comparison.check_first_files(files, source, self.fields, self.strategy)
+        check_cluster_files(files, source, self.fields, self.strategy)
 
     def work(self, session: Session, files: Sequence[FileInfo], source: Location) -> dict[str, Any]:
         """Score the clusters."""
