@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from semdedup.compute.session import Session
-from semdedup.dedup.cluster import run as clustering
+from semdedup.dedup.cluster.plan import check_embedding_files
 from semdedup.dedup.cluster.run import cluster_embeddings
 from semdedup.dedup.input.files import find_files
 from semdedup.dedup.names import CLUSTER_FOLDER, KMEANS, below
@@ -79,7 +79,7 @@ class KMeansStage(Stage):
 
     def check_schema(self, files: Sequence[FileInfo], source: Location) -> None:
         """Refuse what the footers of the first files show to be wrong."""
-        clustering.check_first_files(files, source, self.inputs, self.ranked_by)
+        check_embedding_files(files, source, self.inputs, self.ranked_by)
 
     def before(self, following: Stage | None) -> None:
         """Know by what the clusters will be ranked, where the next stage of the pipeline reads them."""

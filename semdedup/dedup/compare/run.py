@@ -18,7 +18,7 @@ from semdedup.compute.session import Session
 from semdedup.dedup import sizes
 from semdedup.dedup.compare.groups import Cluster, Comparison, score_group
 from semdedup.dedup.compare.tiles import score_large_clusters
-from semdedup.dedup.input.facts import FileFacts, inspect_files
+from semdedup.dedup.input.facts import FileFacts, inspect_all, inspect_first
 from semdedup.dedup.input.rows import commonest_length, length_counts
 from semdedup.dedup.input.schema import check_file_schema
 from semdedup.dedup.names import CLUSTER_FOLDER, PAIRWISE, QUARANTINE, Destination, join
@@ -82,7 +82,7 @@ def score_clusters(
     manifest = Manifest(destination.root)
     scratch = manifest.scratch(PAIRWISE)
     with manifest.refusing(PAIRWISE):
-        fields, facts = _inspect(session, files, source, fields, strategy)
+        fields, facts = _inspect_clusters(session, files, source, fields, strategy)
         clusters = find_clusters(files, facts)
         if not clusters:
             raise InputError(f"no rows in the clusters of {source}")
@@ -123,25 +123,20 @@ def score_clusters(
     return outcome
 
 
-def _inspect(
+def _inspect_clusters(
     session: Session, files: Sequence[FileInfo], source: Location, fields: InputOptions, strategy: RankingStrategy
 ) -> tuple[InputOptions, list[FileFacts]]:
     """The names of the columns, and the facts of all files, after checking that they can be compared and ranked."""
-    groups = [files[i : i + sizes.FILES_PER_INSPECTION] for i in range(0, len(files), sizes.FILES_PER_INSPECTION)]
-    items = [[(source.at(file.url), file.url) for file in group] for group in groups]
-    inspect = partial(inspect_files, fields.embedding_field, False)
-    found = dict(session.run("inspect clusters", inspect, items, unit="groups"))
-    facts = [file for position in sorted(found) for file in found[position][0]]
+    located = [(source.at(file.url), file.url) for file in files]
+    facts, _ = inspect_all(session, located, fields.embedding_field, name="inspect clusters")
     return _check_columns(facts, fields, strategy), facts
 
 
-def check_first_files(
+def check_cluster_files(
     files: Sequence[FileInfo], source: Location, fields: InputOptions, strategy: RankingStrategy
 ) -> None:
     """Refuse on the client, before a cluster is started, what the footers of the first files show to be wrong."""
-    first = [(source.at(file.url), file.url) for file in files[: sizes.FILES_CHECKED_FIRST]]
-    facts, _ = inspect_files(fields.embedding_field, False, first)
-    _check_columns(facts, fields, strategy)
+    _check_columns(inspect_first(files, source, fields.embedding_field), fields, strategy)
 
 
 def _check_columns(facts: Sequence[FileFacts], fields: InputOptions, strategy: RankingStrategy) -> InputOptions:

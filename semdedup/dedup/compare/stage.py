@@ -6,8 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from semdedup.compute.session import Session
-from semdedup.dedup.compare import run as comparison
-from semdedup.dedup.compare.run import score_clusters
+from semdedup.dedup.compare.run import check_cluster_files, score_clusters
 from semdedup.dedup.input.files import find_files
 from semdedup.dedup.names import CLUSTER_FOLDER, PAIRWISE, SCORES_FILE, find_table
 from semdedup.dedup.options import CompareOptions, FieldOptions, InputOptions
@@ -83,7 +82,7 @@ class PairwiseStage(Stage):
 
     def check_schema(self, files: Sequence[FileInfo], source: Location) -> None:
         """Refuse what the footers of the first files show to be wrong."""
-        comparison.check_first_files(files, source, self.fields, self.strategy)
+        check_cluster_files(files, source, self.fields, self.strategy)
 
     def work(self, session: Session, files: Sequence[FileInfo], source: Location) -> dict[str, Any]:
         """Score the clusters."""

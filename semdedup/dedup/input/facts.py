@@ -4,10 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
+from semdedup.compute.session import Session
+from semdedup.dedup import sizes
 from semdedup.errors import BadFileError
-from semdedup.storage.location import Location
+from semdedup.storage.location import FileInfo, Location
 from semdedup.storage.tables import open_parquet
 
 
@@ -49,6 +52,26 @@ def inspect_files(
                 raise
             bad.append(str(error))
     return facts, bad
+
+
+def inspect_all(
+    session: Session,
+    files: Sequence[tuple[Location, str]],
+    embedding_field: str,
+    skip_bad_files: bool = False,
+    name: str = "inspect files",
+) -> tuple[list[FileFacts], list[str]]:
+    """`inspect_files` on the workers, many files at a time; facts are in the order of the files."""
+    groups = [files[i : i + sizes.FILES_PER_INSPECTION] for i in range(0, len(files), sizes.FILES_PER_INSPECTION)]
+    inspect = partial(inspect_files, embedding_field, skip_bad_files)
+    found = sorted(session.run(name, inspect, groups, unit="groups"), key=lambda pair: pair[0])
+    return [file for _, (facts, _) in found for file in facts], [why for _, (_, bad) in found for why in bad]
+
+
+def inspect_first(files: Sequence[FileInfo], source: Location, embedding_field: str) -> list[FileFacts]:
+    """`inspect_files` of the first files, here: what is wrong is refused before there are workers."""
+    first = [(source.at(file.url), file.url) for file in files[: sizes.FILES_CHECKED_FIRST]]
+    return inspect_files(embedding_field, False, first)[0]
 
 
 def _root(metadata: Any, leaf: int) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from itertools import pairwise
@@ -141,6 +141,15 @@ def one_batch(table: pa.Table) -> pa.RecordBatch:
     """A table of at most one chunk as a batch, which may have no rows."""
     batches = table.to_batches()
     return batches[0] if batches else pa.RecordBatch.from_pylist([], schema=table.schema)
+
+
+def lengths_by_source(scanned: Iterable[Mapping[str, Any]]) -> dict[str, Counter[int]]:
+    """How many rows of each file have which length, from the results of `scan_partition`."""
+    lengths: dict[str, Counter[int]] = {}
+    for result in scanned:
+        for source, pairs in result["lengths"].items():
+            lengths.setdefault(source, Counter()).update(dict(map(tuple, pairs)))
+    return lengths
 
 
 def expected_length(lengths: Mapping[str, Mapping[int, int]], embedding_dim: int | None) -> int:

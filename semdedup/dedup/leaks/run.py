@@ -13,9 +13,16 @@ from typing import Any
 
 from semdedup.compute.session import Session
 from semdedup.dedup import sizes
-from semdedup.dedup.input.facts import FileFacts, inspect_files
+from semdedup.dedup.input.facts import FileFacts, inspect_all
 from semdedup.dedup.input.partitions import Partition, cut_partitions
-from semdedup.dedup.input.scan import Sampling, Workspace, check_ids_unique, expected_length, scan_partition
+from semdedup.dedup.input.scan import (
+    Sampling,
+    Workspace,
+    check_ids_unique,
+    expected_length,
+    lengths_by_source,
+    scan_partition,
+)
 from semdedup.dedup.leaks.sets import Embeddings, check_sets
 from semdedup.dedup.leaks.tasks import Crossing, compare_span, lay_out_block, write_block
 from semdedup.dedup.names import (
@@ -51,7 +58,7 @@ def compare_sets(
     scratch = manifest.scratch(PAIRWISE)
     plan_file = scratch / "plan.json"
     with manifest.refusing(PAIRWISE):
-        a_facts, b_facts = _inspect(session, a, fields), _inspect(session, b, fields)
+        a_facts, b_facts = _facts_of(session, a, fields), _facts_of(session, b, fields)
         schema = check_sets(a_facts, b_facts, a.name, b.name, fields)
         a_values, b_values = (sum(file.n_values for file in facts) for facts in (a_facts, b_facts))
         b_rows = sum(file.n_rows for file in b_facts)
@@ -127,13 +134,11 @@ def compare_sets(
     return facts
 
 
-def _inspect(session: Session, found: Embeddings, fields: InputOptions) -> list[FileFacts]:
+def _facts_of(session: Session, found: Embeddings, fields: InputOptions) -> list[FileFacts]:
     """Facts of all files that have rows, in the order of the files."""
     located = [(found.source.at(file.url), file.url) for file in found.files]
-    groups = [located[i : i + sizes.FILES_PER_INSPECTION] for i in range(0, len(located), sizes.FILES_PER_INSPECTION)]
-    inspect = partial(inspect_files, fields.embedding_field, False)
-    results = dict(session.run("inspect files", inspect, groups, unit="groups"))
-    facts = [file for position in sorted(results) for file in results[position][0] if file.n_rows]
+    every, _ = inspect_all(session, located, fields.embedding_field)
+    facts = [file for file in every if file.n_rows]
     if not facts:
         raise InputError(f"no rows in {found.name}: {len(found.files)} files, all without rows")
     return facts
@@ -146,11 +151,7 @@ def _scan(
     scan = partial(scan_partition, work, NO_SAMPLE, False)
     items = list(enumerate(partitions))
     found = dict(run_journaled(session, "scan", scan, items, work.scratch / "scan", unit="partitions"))
-    lengths: dict[str, Counter[int]] = {}
-    for result in found.values():
-        for source, pairs in result["lengths"].items():
-            lengths.setdefault(source, Counter()).update(dict(map(tuple, pairs)))
-    return lengths, [found[position]["hashes"] for position in range(len(items))]
+    return lengths_by_source(found.values()), [found[position]["hashes"] for position in range(len(items))]
 
 
 def _length_of(name: str, lengths: Mapping[str, Mapping[int, int]], embedding_dim: int | None) -> int:

@@ -6,8 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from semdedup.compute.session import Session
-from semdedup.dedup import sizes
-from semdedup.dedup.input.facts import FileFacts, inspect_files
+from semdedup.dedup.input.facts import FileFacts, inspect_first
 from semdedup.dedup.leaks.run import compare_sets
 from semdedup.dedup.leaks.sets import Embeddings, check_sets, find_embeddings
 from semdedup.dedup.names import (
@@ -96,8 +95,8 @@ class CrossStage(Stage):
         check_sets(self._facts_of_first(a), self._facts_of_first(b), a.name, b.name, self.fields)
 
     def _facts_of_first(self, found: Embeddings) -> list[FileFacts]:
-        located = [(found.source.at(file.url), file.url) for file in found.files[: sizes.FILES_CHECKED_FIRST]]
-        return [file for file in inspect_files(self.fields.embedding_field, False, located)[0] if file.n_rows]
+        first = inspect_first(found.files, found.source, self.fields.embedding_field)
+        return [file for file in first if file.n_rows]
 
     def work(self, session: Session, files: Sequence[FileInfo], source: Location) -> dict[str, Any]:
         """Compare the sets."""

@@ -33,7 +33,7 @@ def read_clusters(path: str, *, storage_options: Mapping[str, Any] | None = None
     """The clusters of a result as a Dask DataFrame, with the column ``centroid``; either layout."""
     folder = find_table(Location.of(path, storage_options), "clusters")
     files = [file for file in find_files([folder], "parquet") if CLUSTER_FOLDER.search(file.url)]
-    return _frame(folder, files, backend, _cluster_of)
+    return _frame(folder, files, backend, _centroid_of)
 
 
 def read_scores(path: str, *, storage_options: Mapping[str, Any] | None = None, backend: Backend = "cpu") -> Any:
@@ -48,7 +48,7 @@ def read_duplicates(path: str, *, storage_options: Mapping[str, Any] | None = No
     return _frame(folder, find_files([folder], "parquet"), backend)
 
 
-def _cluster_of(url: str) -> dict[str, int]:
+def _centroid_of(url: str) -> dict[str, int]:
     match = CLUSTER_FOLDER.search(url)
     return {"centroid": int(match[1])} if match else {}
 

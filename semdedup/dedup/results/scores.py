@@ -12,7 +12,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from semdedup.dedup.names import SCORE, SCORES_FILE, find_table
+from semdedup.dedup.names import SCORE, cluster_of, find_table
 from semdedup.dedup.results.find import find_scores
 from semdedup.dedup.results.tallies import CountAt, Histogram, Nearest, Tally
 from semdedup.dedup.sizes import ROWS_AT_A_TIME
@@ -109,7 +109,7 @@ class Scores:
     def batches(self, columns: Sequence[str]) -> Iterator[tuple[int, pa.RecordBatch]]:
         """(cluster, some rows of it) in order, with no other columns read. Memory: `ROWS_AT_A_TIME` rows."""
         for file in self.files:
-            cluster = _cluster_of(file)
+            cluster = cluster_of(file.url)
             with open_parquet(self.source.at(file.url)) as parquet:
                 for batch in parquet.iter_batches(ROWS_AT_A_TIME, columns=list(columns), use_threads=False):
                     yield cluster, batch
@@ -142,7 +142,7 @@ class Scores:
                 for start, batch in _batches_with(parquet, wanted):
                     for row in wanted:
                         if start <= row < start + len(batch):
-                            found[position, row] = _pair(batch, row - start, _cluster_of(file))
+                            found[position, row] = _pair(batch, row - start, cluster_of(file.url))
         return [found[place] for place in places]
 
     def count(self, thresholds: Sequence[float]) -> tuple[int, list[int]]:
@@ -216,7 +216,7 @@ class Scores:
                 for _, batch in Scores((file,), self.source).batches(columns)
             ]
             if any(map(len, found)):
-                yield from self._groups_of(pa.Table.from_batches(found), _cluster_of(file))
+                yield from self._groups_of(pa.Table.from_batches(found), cluster_of(file.url))
 
     def _groups_of(self, duplicates: pa.Table, cluster: int) -> Iterator[Group]:
         """The duplicates of one cluster, sorted into groups, in the order in which their kept rows first come."""
@@ -248,7 +248,7 @@ class Scores:
                 for batch in parquet.iter_batches(ROWS_AT_A_TIME, columns=["id", "max_id", SCORE], use_threads=False):
                     row = pc.index(batch.column("id"), wanted).as_py()
                     if row >= 0:
-                        pair = _pair(batch, row, _cluster_of(file))
+                        pair = _pair(batch, row, cluster_of(file.url))
                         known = self.metadata([pair])
                         verdict = (
                             None
@@ -280,11 +280,6 @@ class Scores:
                         rows = batch.filter(pc.is_in(batch.column("id"), among)).to_pylist()
                         found |= {row.pop("id"): row for row in rows}
         return found
-
-
-def _cluster_of(file: FileInfo) -> int:
-    match = SCORES_FILE.search(file.url)
-    return int(match[1]) if match else -1
 
 
 def _scores_of(batch: pa.RecordBatch) -> np.ndarray:

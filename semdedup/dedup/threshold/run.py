@@ -26,7 +26,7 @@ BYTES_PER_GROUP = 16 << 20
 FILES_PER_GROUP = 1000
 
 
-def check_first_files(files: Sequence[FileInfo], source: Location) -> None:
+def check_score_files(files: Sequence[FileInfo], source: Location) -> None:
     """Refuse on the client, before a cluster is started, what the footers of the first files show to be wrong."""
     for file in files[: sizes.FILES_CHECKED_FIRST]:
         with open_parquet(source.at(file.url)) as parquet:

@@ -10,9 +10,8 @@ from semdedup.dedup.names import IDENTIFY, SCORES_FILE
 from semdedup.dedup.options import ThresholdOptions
 from semdedup.dedup.results.find import find_scores
 from semdedup.dedup.stage import Stage
-from semdedup.dedup.threshold import run as identification
 from semdedup.dedup.threshold.rule import DEFAULT_EPS, check_eps
-from semdedup.dedup.threshold.run import identify_duplicates
+from semdedup.dedup.threshold.run import check_score_files, identify_duplicates
 from semdedup.storage.location import FileInfo, Location, Paths
 
 
@@ -71,7 +70,7 @@ class IdentifyDuplicatesStage(Stage):
 
     def check_schema(self, files: Sequence[FileInfo], source: Location) -> None:
         """Refuse what the footers of the first files show to be wrong."""
-        identification.check_first_files(files, source)
+        check_score_files(files, source)
 
     def work(self, session: Session, files: Sequence[FileInfo], source: Location) -> dict[str, Any]:
         """Apply the threshold."""

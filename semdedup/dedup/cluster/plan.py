@@ -1,0 +1,109 @@
+"""What the clustering decides before the first row is read, and what it refuses."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import pyarrow as pa
+
+from semdedup.dedup import sizes
+from semdedup.dedup.cluster.shuffle import (
+    cluster_schema,
+)
+from semdedup.dedup.input.facts import FileFacts
+from semdedup.dedup.input.partitions import Partition, Slice, cut_partitions
+from semdedup.dedup.input.schema import InputSchema, unify_schemas
+from semdedup.dedup.input.usable import first_usable_files
+from semdedup.dedup.kernels.kmeans import sample_size
+from semdedup.dedup.options import InputOptions, KMeansOptions
+from semdedup.dedup.ranking import RankingStrategy, check_rankable
+from semdedup.errors import InputError
+from semdedup.storage.location import FileInfo, Location
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What is decided before the first row is read; kept in the scratch folder, so that a resumed run decides alike."""
+
+    schema: InputSchema
+    partitions: tuple[Partition, ...]
+    n_rows: int
+    task_bytes: int
+    skipped: tuple[str, ...]
+    n_sample_parts: int
+
+    def to_json(self) -> dict[str, Any]:
+        """As JSON values."""
+        partitions = [[[s.url, s.source, s.start, s.stop] for s in partition] for partition in self.partitions]
+        rest = {name: getattr(self, name) for name in ("n_rows", "task_bytes", "skipped", "n_sample_parts")}
+        return {"schema": self.schema.to_json(), "partitions": partitions, **rest}
+
+    @classmethod
+    def from_json(cls, options: InputOptions, value: dict[str, Any]) -> Plan:
+        """The reverse of `to_json`."""
+        partitions = tuple(tuple(Slice(*piece) for piece in partition) for partition in value.pop("partitions"))
+        skipped = tuple(value.pop("skipped"))
+        schema = InputSchema.from_json(options, value.pop("schema"))
+        return cls(schema=schema, partitions=partitions, skipped=skipped, **value)
+
+    def without(self, bad: Mapping[str, str]) -> Plan:
+        """The plan without these files, by source, each with what is wrong with it.
+
+        Raises:
+            InputError: nothing is left.
+        """
+        kept = [tuple(piece for piece in partition if piece.source not in bad) for partition in self.partitions]
+        partitions = tuple(partition for partition in kept if partition)
+        if not partitions:
+            raise InputError(f"no rows are left: every file was skipped; the first: {next(iter(bad.values()))}")
+        n_rows = sum(piece.stop - piece.start for partition in partitions for piece in partition)
+        return replace(self, partitions=partitions, n_rows=n_rows, skipped=(*self.skipped, *bad.values()))
+
+
+def make_plan(
+    facts: Sequence[FileFacts],
+    skipped: Sequence[str],
+    inputs: InputOptions,
+    kmeans: KMeansOptions,
+    n_slots: int,
+    task_memory: int,
+) -> Plan:
+    """Cut the files into partitions, and decide on the sample, for `n_slots` threads of `task_memory` bytes each."""
+    n_rows, n_values = sum(file.n_rows for file in facts), sum(file.n_values for file in facts)
+    task_bytes = sizes.bytes_per_partition(n_slots, task_memory, 4 * n_values)
+    most_bytes = sizes.bytes_per_task(n_slots, task_memory, 4 * n_values)
+    n_clusters = kmeans.k_for(n_rows)
+    sample_bytes = 4 * n_values * sample_size(n_rows, n_clusters, kmeans.fit_data_fraction) // n_rows
+    return Plan(
+        schema=unify_schemas(facts, inputs),
+        partitions=tuple(cut_partitions(facts, task_bytes // 4, inputs.files_per_partition, most_bytes // 4)),
+        n_rows=n_rows,
+        task_bytes=task_bytes,
+        skipped=tuple(skipped),
+        n_sample_parts=max(n_slots, -(-sample_bytes // task_bytes)),
+    )
+
+
+def check_embedding_files(
+    files: Sequence[FileInfo], source: Location, inputs: InputOptions, ranked_by: RankingStrategy | None = None
+) -> None:
+    """Refuse on the client, before a cluster is started, what the first files show to be wrong.
+
+    All files are looked at by the workers later; a small input is judged here already.
+    """
+    usable, every = first_usable_files(files, source, inputs)
+    if ranked_by is not None:
+        for file in usable:
+            schema = pa.ipc.read_schema(pa.py_buffer(file.schema))
+            carried = pa.schema([field for field in schema if field.name in inputs.metadata_fields])
+            check_rankable(carried, ranked_by, file.source, complete=False)
+    if every:
+        check_ranking(unify_schemas(usable, inputs), ranked_by)
+
+
+def check_ranking(schema: InputSchema, ranked_by: RankingStrategy | None) -> None:
+    """Raise a `ParameterError` unless clusters of this input can be ranked so."""
+    if ranked_by is not None:
+        check_rankable(cluster_schema(schema), ranked_by, "the table of clusters")

@@ -1,0 +1,113 @@
+"""Which files of the input can be used: those that can be read, have rows, and have columns of the right types."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import partial
+from typing import Any, NoReturn
+
+import pyarrow as pa
+
+from semdedup.compute.session import Session
+from semdedup.dedup import sizes
+from semdedup.dedup.input.facts import FileFacts, inspect_all, inspect_files
+from semdedup.dedup.input.jsonl import convert_block, jsonl_blocks, read_block
+from semdedup.dedup.input.schema import check_file_schema
+from semdedup.dedup.options import InputOptions
+from semdedup.errors import BadFileError, InputError
+from semdedup.runs.journal import run_journaled
+from semdedup.storage.location import FileInfo, Location
+
+
+def usable_files(
+    session: Session, files: Sequence[FileInfo], source: Location, scratch: Location, inputs: InputOptions
+) -> tuple[list[FileFacts], list[str]]:
+    """Facts of all files that can be read and have rows, in the order of the files, and the faults of the others."""
+    readable = [(source.at(file.url), file.url) for file in files]
+    skipped: list[str] = []
+    if inputs.input_filetype == "jsonl":
+        blocks = jsonl_blocks(files, source, scratch / "jsonl")
+        bad_sources = set()
+        convert = partial(_convert, inputs.skip_bad_files, inputs.columns)
+        for position, result in run_journaled(
+            session, "read JSON Lines", convert, blocks, scratch / "blocks", unit="blocks"
+        ):
+            if result["bad"]:
+                bad_sources.add(blocks[position].source.url)
+                skipped.append(result["bad"])
+        readable = [(block.target, block.source.url) for block in blocks if block.source.url not in bad_sources]
+    facts, bad = inspect_all(session, readable, inputs.embedding_field, inputs.skip_bad_files)
+    usable, unfit = _with_right_columns(facts, inputs)
+    skipped += bad + unfit
+    if not usable:
+        _refuse_without_rows(files, skipped)
+    return usable, skipped
+
+
+def first_usable_files(
+    files: Sequence[FileInfo], source: Location, inputs: InputOptions
+) -> tuple[list[FileFacts], bool]:
+    """The usable ones among the first files, looked at here before there are workers, and whether these are all.
+
+    Raises:
+        InputError: they are all, and none has rows.
+    """
+    first = files[: sizes.FILES_CHECKED_FIRST]
+    if inputs.input_filetype == "jsonl":
+        first = [file for file in first if file.n_bytes <= sizes.JSONL_BYTES_CHECKED_FIRST]
+        facts, bad = _read_jsonl(first, source, inputs)
+    else:
+        located = [(source.at(file.url), file.url) for file in first]
+        facts, bad = inspect_files(inputs.embedding_field, inputs.skip_bad_files, located)
+    usable, unfit = _with_right_columns(facts, inputs)
+    every = len(first) == len(files)
+    if every and not usable:
+        _refuse_without_rows(files, bad + unfit)
+    return usable, every
+
+
+def _with_right_columns(facts: Sequence[FileFacts], inputs: InputOptions) -> tuple[list[FileFacts], list[str]]:
+    """The files that have rows and the right columns, and the faults of those that have not the right columns."""
+    usable, skipped = [], []
+    for file in facts:
+        if not file.n_rows:
+            continue
+        try:
+            check_file_schema(pa.ipc.read_schema(pa.py_buffer(file.schema)), file.source, inputs)
+        except BadFileError as error:
+            if not inputs.skip_bad_files:
+                raise
+            skipped.append(str(error))
+        else:
+            usable.append(file)
+    return usable, skipped
+
+
+def _refuse_without_rows(files: Sequence[FileInfo], skipped: Sequence[str]) -> NoReturn:
+    paths = sorted({file.url.rsplit("/", 1)[0] for file in files})
+    note = f" ({len(skipped)} files were skipped; the first: {skipped[0]})" if skipped else ""
+    raise InputError(f"no rows in {', '.join(paths[:5])}: {len(files)} files, all without rows{note}")
+
+
+def _read_jsonl(files: Sequence[FileInfo], source: Location, inputs: InputOptions) -> tuple[list[FileFacts], list[str]]:
+    """Facts of small files of JSON Lines, as `inspect_files` gives them of the Parquet files that they become."""
+    facts, bad = [], []
+    for block in jsonl_blocks(files, source, source):
+        try:
+            table = read_block(inputs.columns, block)
+            facts.append(FileFacts("", block.source.url, len(table), 0, table.schema.serialize().to_pybytes()))
+        except BadFileError as error:
+            if not inputs.skip_bad_files:
+                raise
+            bad.append(str(error))
+    return facts, bad
+
+
+def _convert(skip_bad_files: bool, columns: Sequence[str], block: Any) -> dict[str, Any]:
+    try:
+        convert_block(columns, block)
+    except BadFileError as error:
+        if not skip_bad_files:
+            raise
+        return {"bad": str(error)}
+    return {"bad": ""}
