@@ -12,6 +12,8 @@ from typing import Any
 
 import distributed
 
+from semdedup.storage.faults import with_retries
+
 _lock = threading.Lock()
 _running: Counter[str] = Counter()
 """How many tasks of each run this process is at."""
@@ -32,13 +34,13 @@ class Task:
     function: Callable[[Any], Any]
 
     def __call__(self, item: Any) -> Any:
-        """Call the function, unless the run has failed meanwhile."""
+        """Call the function, unless the run has failed meanwhile; again where a fault of storage may pass."""
         with _lock:
             if self.run in _ended:
                 return None
             _running[self.run] += 1
         try:
-            return self.function(item)
+            return with_retries(lambda: self.function(item))
         finally:
             with _lock:
                 _running[self.run] -= 1

@@ -49,6 +49,15 @@ CLUSTER_FOLDER = re.compile(r"(?:^|/)centroid=(\d+)(?:/|$)")
 SCORES_FILE = re.compile(r"(?:^|/)cluster_(\d+)\.parquet$")
 
 
+_TABLES = r"(?:[^/]+/){0,4}"
+WRITTEN = {
+    KMEANS: re.compile(rf"{_TABLES}centroid=\d+/[^/]+\.parquet|{re.escape(CENTROIDS)}|{QUARANTINE}/[^/]+\.parquet"),
+    PAIRWISE: re.compile(rf"{_TABLES}cluster_\d+\.parquet|{QUARANTINE}/[^/]+\.parquet"),
+    IDENTIFY: re.compile(rf"{_TABLES}(?:part-\d+\.parquet|dedup_summary_[^/]+\.csv)"),
+}
+"""What the names of the files of each step look like: a record that names others is not believed."""
+
+
 def cluster_file(cluster: int) -> str:
     """Name of the table that holds the scores of a cluster, or its rows in quarantine."""
     return f"cluster_{cluster}.parquet"

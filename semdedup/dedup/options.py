@@ -239,3 +239,15 @@ class IOOptions(Options):
         unrecorded=NO_PART,
     )
     verbose: bool = setting(True, truth(), "Show progress.", unrecorded=NO_PART)
+    take_over: bool = setting(
+        False,
+        truth(),
+        "Go on in place of a run that seems to be at work in the output path.",
+        unrecorded=NO_PART,
+    )
+    verify: bool = setting(
+        False,
+        truth(),
+        "Read the files of what is complete already, and compare their checksums.",
+        unrecorded=NO_PART,
+    )

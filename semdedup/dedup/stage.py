@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import json
-import time
-import uuid
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -17,11 +15,15 @@ from semdedup.compute.cluster import ClusterOptions
 from semdedup.compute.progress import Reporter
 from semdedup.compute.session import Session, open_session
 from semdedup.dedup.input.files import is_data
-from semdedup.dedup.names import STEPS, Destination, below, destination_of, join
+from semdedup.dedup.names import STEPS, WRITTEN, Destination, below, destination_of, join
 from semdedup.dedup.options import IOOptions
 from semdedup.dedup.ranking import RankingStrategy
 from semdedup.errors import OutputConflictError, ParameterError
-from semdedup.runs.record import SCRATCH, Manifest, fingerprint
+from semdedup.runs.lookup import known_files
+from semdedup.runs.owner import Ownership, owned
+from semdedup.runs.record import Record, fingerprint
+from semdedup.runs.run import Run
+from semdedup.runs.step import Outcome, Step, complete_already, run_step
 from semdedup.storage.location import FileInfo, Location, locations_of
 
 ANOTHER_EPS = "Another eps needs no new run: semdedup extract --eps."
@@ -31,7 +33,8 @@ ANOTHER_EPS = "Another eps needs no new run: semdedup extract --eps."
 class StageResult:
     """What one stage did: its name, where it wrote, its facts (counts), its seconds, and those of the steps within.
 
-    `resumed` tells that an earlier run had committed the same already, and nothing was done.
+    `resumed` tells that an earlier run had committed the same already, and nothing was done. `seconds` are without
+    `forced_seconds`, the time of forcing files to disk.
     """
 
     stage: str
@@ -40,6 +43,7 @@ class StageResult:
     seconds: float
     steps: Mapping[str, float] = field(default_factory=dict)
     resumed: bool = False
+    forced_seconds: float = 0.0
 
 
 class Stage(ABC):
@@ -78,7 +82,7 @@ class Stage(ABC):
         """Whether a reader would take a file of this name, relative to the destination, for a result of this stage."""
 
     @abstractmethod
-    def work(self, session: Session, files: Sequence[FileInfo], source: Location) -> dict[str, Any]:
+    def work(self, run: Run, files: Sequence[FileInfo], source: Location) -> dict[str, Any]:
         """Do the work; return its facts."""
 
     @abstractmethod
@@ -92,13 +96,13 @@ class Stage(ABC):
     def before(self, following: Stage | None) -> None:  # noqa: B027
         """Take note of the stage of the pipeline that comes next, before anything is checked."""
 
-    def check_destination(self, manifest: Manifest) -> None:
-        """Refuse to write where results stand that are not on record: they would be read together with ours.
+    def check_destination(self, record: Record) -> None:
+        """Refuse to write where results lie that are not on record: they would be read together with ours.
 
         Raises:
             OutputConflictError: naming some of the files.
         """
-        root, ours = self.destination().root, manifest.files
+        root, ours = self.destination().root, record.files
         for name in self.folders():
             folder = below(root, name)
             names = (file.url[len(folder.url) + 1 :] for file in folder.files())
@@ -125,29 +129,42 @@ class Stage(ABC):
         """Run this stage alone. `client` and `cluster` are as for the workflow."""
         return run_stages([self], client, cluster=cluster)[0]
 
-    def execute(self, session: Session, sources: Sequence[Location]) -> StageResult:
-        """Run on a session, going on where an earlier run stopped."""
-        destination = self.destination()
+    def identify(self, sources: Sequence[Location]) -> tuple[list[FileInfo], dict[str, Any]]:
+        """Its input files, and what identifies them: files of ours by their checksums, others by size and stamp."""
         files = self.find_input(sources)
-        identity = fingerprint(files)
-        manifest = Manifest(destination.root)
-        if self.clear_output:
-            manifest.clear(STEPS[STEPS.index(self.step) :])  # what is made of this step goes with it
-        manifest.check(self.step, self.parameters(), identity, ANOTHER_EPS)
+        return files, fingerprint(files, known_files(sources))
+
+    def as_step(self, sources: Sequence[Location]) -> Step:
+        """The stage as a step of a run that reads these places."""
+        return Step(
+            name=self.step,
+            root=self.destination().root,
+            parameters=self.parameters(),
+            identify=lambda: self.identify(sources)[1],
+            written=WRITTEN,
+            cleared=STEPS[STEPS.index(self.step) :] if self.clear_output else (),  # with what is made of this step
+            hint=ANOTHER_EPS,
+            verify=self.io.verify,
+        )
+
+    def execute(
+        self, session: Session, sources: Sequence[Location], ownership: Ownership, made_anew: bool = False
+    ) -> StageResult:
+        """Run on a session; see `semdedup.runs.step.run_step`."""
+
+        def work(run: Run) -> dict[str, Any]:
+            return self.work(run, self.find_input(sources), sources[0])
+
+        outcome = run_step(self.as_step(sources), work, session, ownership, made_anew)
+        return self.result(outcome, session.reporter)
+
+    def result(self, outcome: Outcome, reporter: Reporter) -> StageResult:
+        """What the stage gives back."""
+        destination = self.destination()
         path = str(below(destination.root, destination.folder))
-        done = manifest.committed(self.step)
-        manifest.remove_strays()
-        if done:
-            session.reporter.say(f"{self.step}: complete already, nothing to do")
-            return StageResult(self.step, path, done["facts"], 0.0, resumed=True)
-        scratch = f"{SCRATCH}/{self.step}-{uuid.uuid4().hex[:8]}"
-        manifest.begin(self.step, self.parameters(), identity, [scratch])
-        started = time.monotonic()
-        session.reporter.seconds.clear()
-        facts = self.work(session, files, sources[0])
-        seconds = time.monotonic() - started
-        Manifest(destination.root).note_seconds(self.step, seconds)
-        return StageResult(self.step, path, facts, seconds, dict(session.reporter.seconds))
+        steps = {} if outcome.resumed else dict(reporter.seconds)
+        forced = 0.0 if outcome.resumed else reporter.forced_seconds
+        return StageResult(self.step, path, outcome.facts, outcome.seconds, steps, outcome.resumed, forced)
 
 
 def run_stages(
@@ -156,22 +173,34 @@ def run_stages(
     """Check stages, then run them one after the other; no cluster is started or used where all are complete."""
     check_stages(stages)
     reporter = Reporter(any(stage.verbose for stage in stages))
-    writes = [stage.destination().root for stage in stages]
-    if all(_is_complete(stage) for stage in stages):
-        session: Any = contextlib.nullcontext(_NoSession(reporter))
-    else:
-        session = open_session(client, cluster or ClusterOptions(), reporter, stages[0].readable(), writes)
-    with session as opened:
-        return execute_stages(opened, stages)
+    roots = {stage.destination().root.url: stage.destination().root for stage in stages}
+    steps = [stage.as_step(stage.source()) for stage in stages]
+    if all(step.is_complete() for step in steps):
+        return [
+            stage.result(complete_already(step, reporter), reporter) for stage, step in zip(stages, steps, strict=True)
+        ]
+    take_over = any(stage.io.take_over for stage in stages)
+    with contextlib.ExitStack() as stack:
+        for root in roots.values():
+            stack.enter_context(owned(root, take_over=take_over, say=reporter.say))
+        reads = stages[0].readable()
+        session = stack.enter_context(
+            open_session(client, cluster or ClusterOptions(), reporter, reads, list(roots.values()))
+        )
+        return execute_stages(session, stages)
 
 
 def execute_stages(session: Session, stages: Sequence[Stage]) -> list[StageResult]:
     """Run stages on a session; one without a source reads what the stage before it wrote."""
     results: list[StageResult] = []
     written: Sequence[Location] = ()
+    made_anew = False
     for stage in stages:
         destination = stage.destination()
-        results.append(stage.execute(session, stage.source() or written))
+        was_complete = Record(destination.root).committed(stage.step) is not None and not stage.clear_output
+        with owned(destination.root) as ownership:
+            results.append(stage.execute(session, stage.source() or written, ownership, made_anew))
+        made_anew = was_complete and not results[-1].resumed
         written = [below(destination.root, destination.folder)]
     return results
 
@@ -191,16 +220,15 @@ def check_stages(stages: Sequence[Stage]) -> None:
     for stage in stages:
         destination = stage.destination()
         sources = stage.source() or written
-        files = stage.find_input(sources) if ready else []
-        identity = fingerprint(files) if ready else None
-        manifest = Manifest(destination.root)
+        files, identity = stage.identify(sources) if ready else ([], None)
+        record = Record(destination.root)
         if not stage.clear_output:
-            manifest.check(stage.step, stage.parameters(), identity, ANOTHER_EPS)
-        if stage.clear_output or stage.step not in manifest.steps:
-            stage.check_destination(manifest)
+            record.check(stage.step, stage.parameters(), identity, ANOTHER_EPS)
+        if stage.clear_output or stage.step not in record.steps:
+            stage.check_destination(record)
             if ready:
                 stage.check_schema(files, sources[0])
-        ready = ready and _is_complete(stage)
+        ready = ready and stage.as_step(sources).is_complete()
         written = [below(destination.root, destination.folder)]
 
 
@@ -213,18 +241,6 @@ def describe_stages(stages: Sequence[Stage]) -> list[str]:
     for stage in stages:
         destination = stage.destination()
         writes = f"would write to {below(destination.root, destination.folder)}"
-        what = "complete already" if _is_complete(stage) else writes
+        what = "complete already" if stage.as_step(()).is_complete() else writes
         lines.append(f"{stage.step}: {what}; {json.dumps(stage.parameters(), sort_keys=True)}")
     return lines
-
-
-def _is_complete(stage: Stage) -> bool:
-    """Whether an earlier run committed what the stage would write, and it is not to be cleared."""
-    return not stage.clear_output and Manifest(stage.destination().root).committed(stage.step) is not None
-
-
-@dataclass(frozen=True)
-class _NoSession:
-    """Stands in for a session where every stage is complete and no cluster is needed."""
-
-    reporter: Reporter

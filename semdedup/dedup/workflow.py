@@ -20,6 +20,7 @@ from semdedup.dedup.names import (
     QUARANTINE,
     STEPS,
     WORKFLOW,
+    WRITTEN,
     Layout,
     below,
 )
@@ -37,7 +38,9 @@ from semdedup.dedup.results.scores import Scores
 from semdedup.dedup.stage import StageResult
 from semdedup.dedup.threshold.stage import IdentifyDuplicatesStage
 from semdedup.errors import IntegrityError, ParameterError
-from semdedup.runs.record import FILE_NAME, Manifest
+from semdedup.runs.commit import force_names
+from semdedup.runs.owner import owned
+from semdedup.runs.record import FILE_NAME, Record
 from semdedup.settings import documented, taken
 from semdedup.storage.location import Location, Paths, storage_options_of
 
@@ -193,18 +196,20 @@ class SemanticDeduplicationWorkflow:
         )
 
     def _complete_output(self) -> None:
-        """The cache lies elsewhere: the output gets its own copy of the quarantine and of the story of the steps."""
-        manifest, cache = Manifest(self.output), Manifest(self.cache)
-        manifest.remove_strays()
-        if self.eps is None and self.pipeline.stages[0].clear_output:  # no stage writes here that would have cleared it
-            manifest.clear(STEPS)
-        listed = (name for step in STEPS for name in cache.steps.get(step, {}).get("files", ()))
-        copies = [name for name in listed if name.startswith(f"{QUARANTINE}/")]
-        for name in copies:
-            content, target = (self.cache / name).read_bytes(), self.output / name
-            if not target.exists() or target.read_bytes() != content:
-                target.write_bytes(content)
-        manifest.include(cache, copies)
+        """The cache is elsewhere: the output gets its own copy of the quarantine and of the record of the steps."""
+        with owned(self.output, take_over=self.pipeline.stages[0].io.take_over) as ownership:
+            record, cache = Record(self.output, ownership.token), Record(self.cache)
+            record.remove_strays()
+            if self.eps is None and self.pipeline.stages[0].clear_output:  # no stage writes here that would clear it
+                record.clear(STEPS, WRITTEN)
+            listed = (name for step in STEPS for name in cache.steps.get(step, {}).get("files", ()))
+            copies = [name for name in listed if name.startswith(f"{QUARANTINE}/")]
+            for name in copies:
+                content, target = (self.cache / name).read_bytes(), self.output / name
+                if not target.exists() or target.read_bytes() != content:
+                    target.write_bytes(content)
+            force_names(self.output, copies)
+            record.include(cache, copies)
 
 
 def _metadata(columns: Sequence[str], id_field: str) -> list[str]:

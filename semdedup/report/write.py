@@ -16,7 +16,7 @@ from semdedup.report.page import Background, render
 from semdedup.report.plot import plot_format, write_plot
 from semdedup.report.strips import ClipStrip, load_strips
 from semdedup.report.survey import DROPPED_PER_GROUP, THRESHOLDS, Survey, survey
-from semdedup.runs.record import Manifest
+from semdedup.runs.record import Record
 from semdedup.storage.location import Location, Paths, locations_of
 from semdedup.video.tree import SUMMARY
 
@@ -140,6 +140,6 @@ def _quarantine(result: DedupResult, folders: Sequence[Location]) -> Sequence[tu
 
 
 def _steps(root: Location) -> dict[str, Mapping[str, Any]]:
-    """What the manifest has on record, in the order of the work."""
-    steps = Manifest(root).every_step
+    """What is on record, in the order of the work."""
+    steps = Record(root).every_step
     return {name: steps[name] for name in sorted(steps, key=lambda n: (STEPS.index(n) if n in STEPS else -1, n))}

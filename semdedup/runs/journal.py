@@ -12,7 +12,6 @@ from dataclasses import dataclass
 from typing import Any
 
 from semdedup.errors import OutputConflictError
-from semdedup.storage.faults import with_retries
 from semdedup.storage.location import Location
 from semdedup.storage.written import Written, collecting
 
@@ -44,10 +43,7 @@ class Job:
     place: Location
 
     def __call__(self) -> tuple[Any, dict[str, Written]]:
-        """Call the function on a worker, again where a fault of storage may pass, and note what it did."""
-        return with_retries(self._once)
-
-    def _once(self) -> tuple[Any, dict[str, Written]]:
+        """Call the function on a worker, and note what it did."""
         with collecting(self.root.url) as written:
             result = self.function(self.item)
         self.place.write_json({"result": result, "written": written})

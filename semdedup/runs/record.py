@@ -74,8 +74,8 @@ class Record:
                 self.cache = _validated_cache(self.root, content.get("cache", {}))
         except (ValueError, KeyError, TypeError, AttributeError) as error:
             raise OutputConflictError(
-                f"{self.location} is damaged, or is no record of semdedup ({type(error).__name__}: {error}). Nothing was "
-                f"changed. Choose another output path, or move the folder {self.root} away as a whole."
+                f"{self.location} is damaged, or is no record of semdedup ({type(error).__name__}: {error}). Nothing "
+                f"was changed. Choose another output path, or move the folder {self.root} away as a whole."
             ) from error
         if found not in (1, FORMAT):
             raise OutputConflictError(

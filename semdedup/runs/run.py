@@ -9,7 +9,7 @@ from typing import Any
 
 import distributed
 
-from semdedup.compute.session import Session
+from semdedup.compute.session import Session, short_repr
 from semdedup.errors import InputError, IntegrityError, ParameterError
 from semdedup.runs.commit import FINAL, Orders, carry_out, force_files
 from semdedup.runs.journal import Entry, Job, read_journal, run_job
@@ -52,7 +52,7 @@ class Run:
         jobs: Mapping[str, Any] | Sequence[Any],
         *,
         unit: str = "tasks",
-        label: Callable[[Any], str] | None = None,
+        label: Callable[[Any], str] = short_repr,
     ) -> Iterator[Entry]:
         """Call ``function(item)`` on the workers for the jobs that no earlier run has done.
 
@@ -70,7 +70,7 @@ class Run:
             an entry for every job, those of earlier runs first.
         """
         items = jobs if isinstance(jobs, Mapping) else {str(i): item for i, item in enumerate(jobs)}
-        folder = self.scratch / name.replace(" ", "-")
+        folder = self._journal(name)
         done = set()
         for entry in read_journal(self.root, folder):
             if entry.key in items:
@@ -83,8 +83,8 @@ class Run:
         if not missing:
             return
         calls = [Job(function, items[key], self.root, folder / f"{key}.json") for key in missing]
-        tell = None if label is None else (lambda job: label(job.item))
-        for position, (result, written) in self.session.run(name, run_job, calls, unit=unit, label=tell):
+        running = self.session.run(name, run_job, calls, unit=unit, label=lambda job: label(job.item))
+        for position, (result, written) in running:
             self._note(written)
             yield Entry(missing[position], result, written)
 
@@ -101,7 +101,14 @@ class Run:
 
     def forget(self, name: str) -> None:
         """Delete the journal of a part, because what it was done by has changed."""
-        (self.scratch / name.replace(" ", "-")).remove_tree()
+        self._journal(name).remove_tree()
+
+    def entries(self, name: str) -> Iterator[Entry]:
+        """The journal of a part once more, one entry at a time."""
+        return read_journal(self.root, self._journal(name))
+
+    def _journal(self, name: str) -> Location:
+        return self.scratch / "journal" / name.replace(" ", "-")
 
     @contextlib.contextmanager
     def refusing(self) -> Iterator[None]:
@@ -181,13 +188,11 @@ class Run:
         if not self.root.is_local:
             return 0, 0.0
         paths = [place.url for place in places]
-        with self.reporter.step("force to disk", None, "files"):
-            forced = force_files(paths)
-            client: distributed.Client = self.session.client
-            hosts = {name: address for address, name in client.run(host_name).items() if name != host_name()}
-            if hosts:
-                client.run(force_files, paths, workers=list(hosts.values()))
-        return forced
+        client: distributed.Client = self.session.client
+        hosts = {name: address for address, name in client.run(host_name).items() if name != host_name()}
+        if hosts:
+            client.run(force_files, paths, workers=list(hosts.values()))
+        return force_files(paths)
 
 
 def begin(

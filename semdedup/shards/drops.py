@@ -9,7 +9,7 @@ from semdedup.dedup.input.files import is_data
 from semdedup.dedup.names import COMMAND_LINE, IDENTIFY, SCORES_FILE, WORKFLOW, find_table
 from semdedup.dedup.threshold.rule import check_eps
 from semdedup.errors import InputError, ParameterError
-from semdedup.runs.record import Manifest
+from semdedup.runs.record import Record
 from semdedup.storage.location import FileInfo, Location
 
 DUPLICATE, EMPTY_FILE = "duplicate", "empty_file"
@@ -83,7 +83,7 @@ def _ids_to_drop(path: Location) -> list[FileInfo]:
     A folder that just holds Parquet is not taken: elsewhere, such files (``unique_ids``) list what is to be kept.
     """
     folder = find_table(path, "duplicates")
-    record = Manifest(path).committed(IDENTIFY)
+    record = Record(path).committed(IDENTIFY)
     if folder.name != WORKFLOW.duplicates and record is None:
         return []
     files = [file for file in folder.files() if file.url.endswith(".parquet")]
@@ -94,9 +94,9 @@ def _ids_to_drop(path: Location) -> list[FileInfo]:
 
 
 def _extracted_eps(path: Location) -> float | None:
-    """The eps that the ids to drop were extracted at, by the manifest of the result that a path belongs to."""
+    """The eps that the ids to drop were extracted at, by the record of the result that a path belongs to."""
     for root in _roots(path):
-        record = Manifest(root).committed(IDENTIFY)
+        record = Record(root).committed(IDENTIFY)
         if record is not None:
             return float(record["parameters"]["eps"])
     return None

@@ -8,10 +8,8 @@ from functools import partial
 from itertools import pairwise
 from typing import Any
 
-from semdedup.compute.session import Session
 from semdedup.errors import InputError, IntegrityError
-from semdedup.runs.journal import read_journal, run_journaled
-from semdedup.runs.record import Manifest
+from semdedup.runs.run import Run
 from semdedup.shards import card
 from semdedup.shards.drops import Drops
 from semdedup.shards.inputs import Inputs
@@ -35,41 +33,38 @@ class ShardRun:
 
     def __init__(
         self,
-        session: Session,
-        manifest: Manifest,
+        run: Run,
         inputs: Inputs,
         drops: Drops | None,
         options: ShardOptions,
         parameters: Mapping[str, Any],
     ) -> None:
-        self.session, self.manifest, self.inputs, self.drops = session, manifest, inputs, drops
+        self._run, self.inputs, self.drops = run, inputs, drops
         self.options, self.parameters = options, parameters
         self.layout = LAYOUTS[options.layout]
-        self.scratch = manifest.scratch(STEP)
-        self.final = self.scratch / "output"
+        self.scratch, self.final = run.scratch, run.final
 
     def run(self) -> dict[str, Any]:
         """Join, cut, write, commit; return the facts."""
-        with self.manifest.refusing(STEP):
+        with self._run.refusing():
             partitions = self._join(plan_once(self.scratch, self.inputs, self.drops, self.options.shuffle_seed))
         shards = self._cut(partitions)
         schema = index_schema(self.layout, self.inputs.embeddings_folder is not None)
         work = partial(write_shard, Writing(self.inputs.root, self.scratch, self.final, self.layout, schema))
-        written = self._each("write shards", "shards", work, shards, "shards")
+        written = self._each("write shards", work, shards, "shards")
         facts = count_facts(self.inputs, self.drops, partitions, written)
         tars = [{"samples": result["samples"], **tar} for result in written for tar in result["tars"]]
-        write_index(self.final / card.INDEX, self.scratch, written, schema)
-        write_dropped(self.final / card.DROPPED, self.scratch, partitions)
-        (self.final / card.DATASET_MANIFEST).write_bytes(card.dataset_manifest(self.parameters, facts, tars))
-        (self.final / card.README).write_bytes(card.readme(self.parameters, facts, self.layout.loading))
-        names = [tar["name"] for tar in tars] + [card.INDEX, card.DROPPED, card.DATASET_MANIFEST, card.README]
-        names += self._write_extra_files(shards, written)
-        self.manifest.complete(STEP, [(self.final, "")], names, facts)
+        with self._run.noting():
+            write_index(self.final / card.INDEX, self.scratch, written, schema)
+            write_dropped(self.final / card.DROPPED, self.scratch, partitions)
+            (self.final / card.DATASET_MANIFEST).write_bytes(card.dataset_manifest(self.parameters, facts, tars))
+            (self.final / card.README).write_bytes(card.readme(self.parameters, facts, self.layout.loading))
+            self._write_extra_files(shards, written)
         return facts
 
-    def _each(self, what: str, journal: str, work: Callable[[Any], Any], tasks: Sequence[Any], unit: str) -> list[Any]:
-        """The results of tasks, in order; those that an earlier run has in this journal are not done again."""
-        found = dict(run_journaled(self.session, what, work, tasks, self.scratch / journal, unit=unit))
+    def _each(self, name: str, work: Callable[[Any], Any], tasks: Sequence[Any], unit: str) -> list[Any]:
+        """The results of tasks, in order; those that an earlier run has in its journal are not done again."""
+        found = {int(entry.key): entry.result for entry in self._run.each(name, work, tasks, unit=unit)}
         return [found[number] for number in range(len(tasks))]
 
     def _join(self, plan: Plan) -> list[dict[str, Any]]:
@@ -96,16 +91,16 @@ class ShardRun:
             layout=self.layout,
             with_embeddings=self.inputs.embeddings_folder is not None,
         )
-        partitions = self._each("join", "join", partial(join_partition, join), items, "parts")
+        partitions = self._each("join", partial(join_partition, join), items, "parts")
         if drops is not None:
-            rows = sum(result["rows"] for _, result in read_journal(self.scratch / "read_scores"))
+            rows = sum(entry.result["rows"] for entry in self._run.entries("read scores"))
             if warning := check_matches(self.inputs, drops, rows, partitions):
-                self.session.reporter.say(warning)
+                self._run.reporter.say(warning)
         return partitions
 
     def _scatter(self, what: str, work: Callable[[Any], dict[str, Any]], tasks: Sequence[Any]) -> dict[int, list[int]]:
         """Cut tables into partitions; for each task, where these end in its file."""
-        results = self._each(f"read {what}", f"read_{what}", work, list(enumerate(tasks)), "tasks")
+        results = self._each(f"read {what}", work, list(enumerate(tasks)), "tasks")
         return {position: result["ends"] for position, result in enumerate(results)}
 
     def _cut(self, partitions: Sequence[Mapping[str, Any]]) -> list[Shard]:
@@ -117,17 +112,14 @@ class ShardRun:
             self.layout, options.annotation_version, sizes, ends, options.samples_per_shard, options.most_bytes
         )
 
-    def _write_extra_files(self, shards: Sequence[Shard], written: Sequence[Mapping[str, Any]]) -> list[str]:
-        """Write the files that the layout adds; return their names."""
+    def _write_extra_files(self, shards: Sequence[Shard], written: Sequence[Mapping[str, Any]]) -> None:
+        """Write the files that the layout adds."""
         done = [
             WrittenShard(shard.bin, shard.tars, result["samples"])
             for shard, result in zip(shards, written, strict=True)
         ]
-        names = []
-        for name, content in self.layout.extra_files(self.manifest.root, self.options.annotation_version, done):
+        for name, content in self.layout.extra_files(self._run.root, self.options.annotation_version, done):
             (self.final / name).write_bytes(content)
-            names.append(name)
-        return names
 
 
 def check_matches(inputs: Inputs, drops: Drops, rows: int, partitions: Sequence[Mapping[str, Any]]) -> str | None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 import time
-import uuid
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -15,7 +14,11 @@ from semdedup.compute.progress import Reporter
 from semdedup.compute.session import open_session
 from semdedup.dedup.results.scores import Scores
 from semdedup.errors import OutputConflictError, ParameterError
-from semdedup.runs.record import FILE_NAME, SCRATCH, Manifest, fingerprint
+from semdedup.runs.lookup import known_files
+from semdedup.runs.owner import owned
+from semdedup.runs.record import FILE_NAME, SCRATCH, Record, fingerprint
+from semdedup.runs.run import Run
+from semdedup.runs.step import Outcome, Step, complete_already, run_step
 from semdedup.shards import card
 from semdedup.shards.drops import Drops, find_drops
 from semdedup.shards.inputs import Inputs, find_inputs
@@ -24,6 +27,9 @@ from semdedup.shards.options import ShardOptions
 from semdedup.shards.result import ShardResult
 from semdedup.shards.run import STEP, ShardRun
 from semdedup.storage.location import Location, storage_options_of
+
+WRITTEN = re.compile(r"(?:[^/]+/){0,6}(?:[^/]+\.tar|wdinfo[^/]*\.(?:json|csv))|[^/]+\.(?:json|md|parquet|csv)")
+"""What the names of the files of a dataset look like."""
 
 TOP_FILES = (card.DATASET_MANIFEST, card.README, card.INDEX, card.DROPPED)
 
@@ -51,6 +57,8 @@ class ShardWorkflow:
         write_kwargs: ``storage_options`` of the output.
         clear_output: first delete what an earlier run wrote there, and nothing else.
         verbose: show progress.
+        take_over: go on in place of a run that seems to be at work in the output path.
+        verify: read the files of what is complete already, and compare their checksums.
 
     Example:
         >>> ShardWorkflow("clips/", "dataset/", input_semantic_dedup_path="clips/dedup").run()
@@ -73,6 +81,8 @@ class ShardWorkflow:
         write_kwargs: Mapping[str, Any] | None = None,
         clear_output: bool = False,
         verbose: bool = True,
+        take_over: bool = False,
+        verify: bool = False,
     ) -> None:
         self.options = ShardOptions(
             annotation_version, layout, samples_per_shard, target_tar_size_mb, with_embeddings, shuffle_seed
@@ -89,6 +99,7 @@ class ShardWorkflow:
             self.dedup = Location.of(input_semantic_dedup_path, storage_options_of(read_kwargs))
         self.eps = semantic_dedup_epsilon
         self.clear_output, self.verbose = clear_output, verbose
+        self.take_over, self.verify = take_over, verify
 
     def run(
         self, client: distributed.Client | str | None = None, *, cluster: ClusterOptions | None = None
@@ -106,21 +117,21 @@ class ShardWorkflow:
         started = time.monotonic()
         reporter = Reporter(self.verbose)
         inputs, drops = self._find()
-        parameters, identity = self._identity(inputs, drops)
-        manifest = self._checked_manifest(parameters, identity)
-        done = None if self.clear_output else manifest.committed(STEP)
-        if done is not None:
-            manifest.remove_strays()
-            reporter.say("shard: complete already, nothing to do")
-            return self._result(done["facts"], {"total": time.monotonic() - started}, resumed=True)
+        step = self._checked_step(inputs, drops)
+        if step.is_complete():
+            outcome = complete_already(step, reporter)
+            return self._result(outcome, {"total": time.monotonic() - started})
         reads = [self.input.at(clip.url) for clip in (inputs.clips[0], inputs.clips[-1])]
-        with open_session(client, cluster or ClusterOptions(), reporter, reads, [self.output]) as session:
-            if self.clear_output:
-                manifest.clear([STEP])
-            manifest.remove_strays()
-            manifest.begin(STEP, parameters, identity, [f"{SCRATCH}/{STEP}-{uuid.uuid4().hex[:8]}"])
-            facts = ShardRun(session, manifest, inputs, drops, self.options, parameters).run()
-        return self._result(facts, {**reporter.seconds, "total": time.monotonic() - started})
+
+        def work(run: Run) -> dict[str, Any]:
+            return ShardRun(run, inputs, drops, self.options, self._described(inputs, drops)).run()
+
+        with (
+            owned(self.output, take_over=self.take_over, say=reporter.say) as ownership,
+            open_session(client, cluster or ClusterOptions(), reporter, reads, [self.output]) as session,
+        ):
+            outcome = run_step(step, work, session, ownership)
+        return self._result(outcome, {**reporter.seconds, "total": time.monotonic() - started})
 
     def plan(
         self, client: distributed.Client | str | None = None, *, cluster: ClusterOptions | None = None
@@ -130,8 +141,7 @@ class ShardWorkflow:
         No cluster is needed: `client` and `cluster` are taken as `run` takes them, and left alone.
         """
         inputs, drops = self._find()
-        parameters, identity = self._identity(inputs, drops)
-        manifest = self._checked_manifest(parameters, identity)
+        step = self._checked_step(inputs, drops)
         yield f"input: {len(inputs.clips):,} clips, {inputs.n_bytes:,} bytes, {len(inputs.metas):,} with metadata"
         if inputs.left_out:
             yield f"  left out: {inputs.left_out:,} videos that are no MP4 files, or hidden"
@@ -142,9 +152,7 @@ class ShardWorkflow:
             yield f"duplicates: {duplicates:,} of {rows:,} scores reach 1 - eps, eps {drops.eps:g} ({drops.why})"
         else:
             yield f"duplicates: those listed in {len(drops.files):,} files"
-        yield f"would write to {self.output}" + (
-            ": complete already" if manifest.committed(STEP) and not self.clear_output else ""
-        )
+        yield f"would write to {self.output}" + (": complete already" if step.is_complete() else "")
         yield (
             f"  layout {self.options.layout}, at most {self.options.samples_per_shard:,} samples and "
             f"{self.options.target_tar_size_mb:g} MiB a shard"
@@ -154,9 +162,9 @@ class ShardWorkflow:
         inputs = find_inputs(self.input, self.output, self.options.annotation_version, self.options.with_embeddings)
         return inputs, find_drops(self.dedup, self.eps) if self.dedup else None
 
-    def _identity(self, inputs: Inputs, drops: Drops | None) -> tuple[dict[str, Any], dict[str, Any]]:
-        """What the result depends on, as JSON values: parameters, and the files of the input."""
-        parameters = {
+    def _described(self, inputs: Inputs, drops: Drops | None) -> dict[str, Any]:
+        """What the result depends on beside the files of its input, as the dataset says it."""
+        return {
             "input_clip_path": str(inputs.root),
             "input_semantic_dedup_path": str(self.dedup) if self.dedup else None,
             "semantic_dedup_epsilon": drops and drops.eps,
@@ -167,20 +175,36 @@ class ShardWorkflow:
             "with_embeddings": inputs.embeddings_folder,
             "shuffle_seed": self.options.shuffle_seed,
         }
+
+    def _identify(self) -> dict[str, Any]:
+        inputs, drops = self._find()
         files = [*inputs.clips, *inputs.metas, *inputs.embeddings, *(drops.files if drops else ())]
-        return parameters, fingerprint(files)
+        folders = [inputs.root, *([self.dedup] if self.dedup else [])]
+        return fingerprint(files, known_files(folders))
 
-    def _checked_manifest(self, parameters: Mapping[str, Any], identity: Mapping[str, Any]) -> Manifest:
-        """The manifest of the output; refuses a folder that holds other shards, recorded or not."""
-        manifest = Manifest(self.output)
+    def _checked_step(self, inputs: Inputs, drops: Drops | None) -> Step:
+        """The step; refuses a folder that holds other shards, recorded or not."""
+        parameters = self._described(inputs, drops)
+        for name in ("input_clip_path", "input_semantic_dedup_path"):  # known by its files, wherever it is
+            parameters[name] = parameters[name] is not None
+        step = Step(
+            name=STEP,
+            root=self.output,
+            parameters=parameters,
+            identify=self._identify,
+            written={STEP: WRITTEN},
+            cleared=(STEP,) if self.clear_output else (),
+            verify=self.verify,
+        )
+        record = Record(self.output)
         if not self.clear_output:
-            manifest.check(STEP, parameters, identity)
-        if self.clear_output or STEP not in manifest.steps:
-            self._check_foreign(manifest)
-        return manifest
+            record.check(STEP, parameters, self._identify())
+        if self.clear_output or STEP not in record.steps:
+            self._check_foreign(record)
+        return step
 
-    def _check_foreign(self, manifest: Manifest) -> None:
-        ours = manifest.files
+    def _check_foreign(self, record: Record) -> None:
+        ours = record.files
         names = (file.url[len(self.output.url.rstrip("/")) + 1 :] for file in self.output.files())
         foreign = [
             name for name in names if _is_of_a_dataset(name) and name not in ours and not name.startswith(f"{SCRATCH}/")
@@ -191,10 +215,11 @@ class ShardWorkflow:
                 f"{', '.join(foreign[:3])}. They are not deleted; move them away, or choose another output path."
             )
 
-    def _result(self, facts: Mapping[str, Any], seconds: Mapping[str, float], resumed: bool = False) -> ShardResult:
+    def _result(self, outcome: Outcome, seconds: Mapping[str, float]) -> ShardResult:
         paths = {"dataset": str(self.output)}
         paths |= {name.split(".")[0]: str(self.output / name) for name in (card.INDEX, card.DROPPED, card.README)}
-        return ShardResult(facts, {**paths, "manifest": str(self.output / FILE_NAME)}, seconds, resumed)
+        paths["manifest"] = str(self.output / FILE_NAME)
+        return ShardResult(outcome.facts, paths, seconds, outcome.resumed)
 
 
 def _is_of_a_dataset(name: str) -> bool:

@@ -34,16 +34,33 @@ class Plan:
     skipped: tuple[str, ...]
     n_sample_parts: int
 
-    def to_json(self) -> dict[str, Any]:
-        """As JSON values."""
-        partitions = [[[s.url, s.source, s.start, s.stop] for s in partition] for partition in self.partitions]
+    def to_json(self, files: Sequence[FileInfo], scratch: Location) -> dict[str, Any]:
+        """As JSON values. A slice names its file by the position in the input, so that both may be moved.
+
+        Args:
+            files: the input.
+            scratch: the folder that JSON Lines were converted in.
+        """
+        positions = {file.url: position for position, file in enumerate(files)}
+        start = len(scratch.url) + 1
+        partitions = [
+            [[positions[s.source], s.url[start:] if s.url != s.source else "", s.start, s.stop] for s in partition]
+            for partition in self.partitions
+        ]
         rest = {name: getattr(self, name) for name in ("n_rows", "task_bytes", "skipped", "n_sample_parts")}
         return {"schema": self.schema.to_json(), "partitions": partitions, **rest}
 
     @classmethod
-    def from_json(cls, options: InputOptions, value: dict[str, Any]) -> Plan:
+    def from_json(
+        cls, options: InputOptions, value: dict[str, Any], files: Sequence[FileInfo], scratch: Location
+    ) -> Plan:
         """The reverse of `to_json`."""
-        partitions = tuple(tuple(Slice(*piece) for piece in partition) for partition in value.pop("partitions"))
+
+        def slice_of(position: int, converted: str, start: int, stop: int) -> Slice:
+            source = files[position].url
+            return Slice(scratch.below(converted).url if converted else source, source, start, stop)
+
+        partitions = tuple(tuple(slice_of(*piece) for piece in partition) for partition in value.pop("partitions"))
         skipped = tuple(value.pop("skipped"))
         schema = InputSchema.from_json(options, value.pop("schema"))
         return cls(schema=schema, partitions=partitions, skipped=skipped, **value)

@@ -21,6 +21,7 @@ from semdedup.dedup.cluster.shuffle import (
     cluster_ranges,
     write_clusters,
 )
+from semdedup.dedup.input.partitions import partition_label
 from semdedup.dedup.input.scan import (
     Sampling,
     Workspace,
@@ -31,27 +32,25 @@ from semdedup.dedup.input.scan import (
 )
 from semdedup.dedup.input.usable import usable_files
 from semdedup.dedup.kernels.kmeans import sample_size
-from semdedup.dedup.names import CENTROIDS, KMEANS, QUARANTINE, Destination, join
+from semdedup.dedup.names import CENTROIDS, QUARANTINE, Destination, below
 from semdedup.dedup.options import InputOptions, KMeansOptions
 from semdedup.dedup.ranking import RankingStrategy
 from semdedup.errors import IntegrityError
-from semdedup.runs.journal import read_journal, run_journaled
-from semdedup.runs.record import Manifest
+from semdedup.runs.run import Run
 from semdedup.storage.arrays import load_array, save_array
 from semdedup.storage.location import FileInfo, Location, without_storage_options
 
 
 class Assigned(NamedTuple):
-    """What the assignment counted: rows, rows of each cluster, rows in quarantine by reason; and their files."""
+    """What the assignment counted: rows, rows of each cluster, rows in quarantine by reason."""
 
     rows: int
     cluster_rows: Mapping[int, int]
     quarantined: Mapping[str, int]
-    quarantine_files: Sequence[str]
 
 
 def cluster_embeddings(
-    session: Session,
+    run: Run,
     files: Sequence[FileInfo],
     source: Location,
     inputs: InputOptions,
@@ -62,35 +61,33 @@ def cluster_embeddings(
 ) -> dict[str, Any]:
     """Cluster the embeddings in `files` and write a folder for each cluster, resuming where an earlier run stopped.
 
-    The manifest of the destination must have the step on record as begun. What the clusters are going to be
-    `ranked_by` is refused before any work where they will not have it.
+    What the clusters are going to be `ranked_by` is refused before any work where they will not have it.
 
     Returns:
         Facts: rows, quarantined rows by reason, clusters, length, seconds, files skipped.
     """
-    manifest = Manifest(destination.root)
-    scratch = manifest.scratch(KMEANS)
+    scratch = run.scratch
     kwargs = without_storage_options(read_kwargs)
     plan_file = scratch / "plan.json"
     if plan_file.exists():  # this refusal takes back nothing of what an earlier run has done
-        check_ranking(Plan.from_json(inputs, plan_file.read_json()).schema, ranked_by)
-    with manifest.refusing(KMEANS):
-        plan, scanned = _plan_and_scan(session, files, source, plan_file, inputs, kmeans, kwargs, ranked_by)
+        check_ranking(Plan.from_json(inputs, plan_file.read_json(), files, scratch).schema, ranked_by)
+    with run.refusing():
+        plan, scanned = _plan_and_scan(run, files, source, plan_file, inputs, kmeans, kwargs, ranked_by)
         work = Workspace(plan.schema, source, scratch, kwargs)
         n_rows = sum(result["rows"] for result in scanned)
         dim = expected_length(lengths_by_source(scanned), inputs.embedding_dim)
-        check_ids_unique(session, work, plan.partitions, kmeans.random_state, [result["hashes"] for result in scanned])
-        fit = _fit(session, work, plan, dim, kmeans.k_for(n_rows), kmeans)
+        check_ids_unique(
+            run.session, work, plan.partitions, kmeans.random_state, [result["hashes"] for result in scanned]
+        )
+        fit = _fit(run.session, work, plan, dim, kmeans.k_for(n_rows), kmeans)
 
     rows_per_task = sizes.rows_per_task(plan.task_bytes, dim)
     starts = bucket_starts(fit.counts * (n_rows / max(1, int(fit.counts.sum()))), rows_per_task)
-    assigned = _assign(session, work, plan, _assignment(session, work, fit, dim, starts, kmeans), n_rows)
-    cluster_files = _write(session, work, len(plan.partitions), starts, rows_per_task, assigned, destination)
-
-    listed = [CENTROIDS, *(join(destination.folder, name) for name in cluster_files)]
-    listed += [join(QUARANTINE, name) for name in assigned.quarantine_files]
-    save_array(scratch / "beside" / CENTROIDS, fit.centroids)
-    facts = {
+    assigned = _assign(run, work, plan, _assignment(run, work, fit, dim, starts, kmeans), n_rows)
+    _write(run, work, len(plan.partitions), starts, rows_per_task, assigned, destination)
+    with run.noting():
+        save_array(run.final / CENTROIDS, fit.centroids)
+    return {
         "rows": n_rows,
         "quarantined": dict(assigned.quarantined),
         "clusters": len(assigned.cluster_rows),
@@ -98,15 +95,13 @@ def cluster_embeddings(
         "embedding_dim": dim,
         "iterations": fit.iterations,
         "inertia": fit.inertia,
+        "engine": fit.engine,
         "skipped_files": list(plan.skipped),
     }
-    folders = {"output": destination.folder, "quarantine": QUARANTINE, "beside": ""}
-    manifest.complete(KMEANS, [(scratch / made, folder) for made, folder in folders.items()], listed, facts)
-    return facts
 
 
 def _plan_and_scan(
-    session: Session,
+    run: Run,
     files: Sequence[FileInfo],
     source: Location,
     place: Location,
@@ -118,12 +113,12 @@ def _plan_and_scan(
     """Decide on partitions and look at every row; again without the files that turned out to be bad, if need be."""
     scratch = place.parent
     if place.exists():
-        plan = Plan.from_json(inputs, place.read_json())
+        plan = Plan.from_json(inputs, place.read_json(), files, scratch)
     else:
-        facts, skipped = usable_files(session, files, source, scratch, inputs)
-        plan = make_plan(facts, skipped, inputs, kmeans, session.n_slots, session.task_memory)
+        facts, skipped = usable_files(run, files, source, inputs)
+        plan = make_plan(facts, skipped, inputs, kmeans, run.session.n_slots, run.session.task_memory)
         check_ranking(plan.schema, ranked_by)
-        place.write_json(plan.to_json())
+        place.write_json(plan.to_json(files, scratch))
     while True:
         work = Workspace(plan.schema, source, scratch, read_kwargs)
         n_clusters = kmeans.k_for(plan.n_rows)
@@ -131,13 +126,14 @@ def _plan_and_scan(
         sampling = Sampling.of(kmeans.random_state, n_wanted, plan.n_rows, plan.n_sample_parts)
         scan = partial(scan_partition, work, sampling, inputs.skip_bad_files)
         items = list(enumerate(plan.partitions))
-        results = dict(run_journaled(session, "scan", scan, items, scratch / "scan", unit="partitions"))
+        scanned = run.each("scan", scan, items, unit="partitions", label=partition_label)
+        results = {entry.key: entry.result for entry in scanned}
         bad = dict(pair for result in results.values() for pair in result["bad"])
         if not bad:
-            return plan, [results[position] for position in range(len(items))]
+            return plan, [results[str(position)] for position in range(len(items))]
         plan = plan.without(bad)
-        (scratch / "scan").remove_tree()
-        place.write_json(plan.to_json())
+        run.forget("scan")
+        place.write_json(plan.to_json(files, scratch))
 
 
 def _fit(session: Session, work: Workspace, plan: Plan, dim: int, n_clusters: int, kmeans: KMeansOptions) -> Fit:
@@ -146,85 +142,82 @@ def _fit(session: Session, work: Workspace, plan: Plan, dim: int, n_clusters: in
     if not noted.exists():
         fit = fit_centroids(session, work, len(plan.partitions), plan.n_sample_parts, dim, n_clusters, kmeans)
         save_array(centroids_file, fit.centroids)
-        noted.write_json({"counts": fit.counts.tolist(), "inertia": fit.inertia, "iterations": fit.iterations})
+        noted.write_json(
+            {"counts": fit.counts.tolist(), "inertia": fit.inertia, "iterations": fit.iterations, "engine": fit.engine}
+        )
     found = noted.read_json()
     centroids = load_array(centroids_file)
     if len(centroids) < n_clusters:
         session.reporter.say(
             f"n_clusters: {n_clusters} asked for, {len(centroids)} made: there are no more rows to start from"
         )
-    return Fit(centroids, np.asarray(found["counts"]), found["inertia"], found["iterations"])
+    return Fit(centroids, np.asarray(found["counts"]), found["inertia"], found["iterations"], found["engine"])
 
 
 def _assignment(
-    session: Session, work: Workspace, fit: Fit, dim: int, starts: tuple[int, ...], kmeans: KMeansOptions
+    run: Run, work: Workspace, fit: Fit, dim: int, starts: tuple[int, ...], kmeans: KMeansOptions
 ) -> Assignment:
     return Assignment(
         dim=dim,
         centroids=work.scratch / "centroids.npy",
         digest=hashlib.sha256(fit.centroids.tobytes()).hexdigest(),
         bucket_starts=starts,
-        backend=session.backend,
+        backend=run.session.backend,
         max_samples_per_batch=kmeans.max_samples_per_batch,
-        quarantine=work.scratch / "quarantine",
+        quarantine=run.final / QUARANTINE,
     )
 
 
-def _assign(session: Session, work: Workspace, plan: Plan, task: Assignment, n_rows: int) -> Assigned:
+def _assign(run: Run, work: Workspace, plan: Plan, task: Assignment, n_rows: int) -> Assigned:
     """Label the rows of all partitions, `n_rows` of them in all.
 
     Raises:
         IntegrityError: there are more or fewer rows now.
     """
     rows, cluster_rows, quarantined = 0, Counter[int](), Counter[str]()
-    quarantine_files: list[str] = []
     items, assign = list(enumerate(plan.partitions)), partial(assign_partition, work, task)
-    for _, result in run_journaled(session, "assign", assign, items, work.scratch / "assign", unit="partitions"):
+    for entry in run.each("assign", assign, items, unit="partitions", label=partition_label):
+        result = entry.result
         rows += result["assigned"]
         quarantined.update(result["quarantined"])
         cluster_rows.update(dict(zip(*result["clusters"], strict=True)))
-        quarantine_files += result["files"]
     if rows + sum(quarantined.values()) != n_rows:
         raise IntegrityError(
             f"{n_rows} rows were read, but {rows} assigned and {sum(quarantined.values())} quarantined; did the "
             "input change during the run?"
         )
-    return Assigned(rows, cluster_rows, quarantined, quarantine_files)
+    return Assigned(rows, cluster_rows, quarantined)
 
 
 def _write(
-    session: Session,
+    run: Run,
     work: Workspace,
     n_pieces: int,
     starts: Sequence[int],
     rows_per_task: int,
     assigned: Assigned,
     destination: Destination,
-) -> list[str]:
-    """Gather the clusters from the shuffle files and write them; the names of their files.
+) -> None:
+    """Gather the clusters from the shuffle files and write them.
 
     Raises:
         IntegrityError: not all rows that were assigned are there.
     """
     large = {cluster for cluster, rows in assigned.cluster_rows.items() if rows > rows_per_task}
-    piece_rows = _rows_by_piece(work.scratch / "assign", large) if large else {}
+    piece_rows = _rows_by_piece(run, large) if large else {}
     ranges = cluster_ranges(starts, assigned.cluster_rows, piece_rows, n_pieces, rows_per_task)
     kwargs = without_storage_options(destination.write_kwargs)
-    write = partial(write_clusters, work, work.scratch / "output", kwargs)
-    written, files = 0, list[str]()
-    for _, result in run_journaled(session, "write clusters", write, ranges, work.scratch / "write", unit="ranges"):
-        written += result["rows"]
-        files += result["files"]
+    write = partial(write_clusters, work, below(run.final, destination.folder), kwargs)
+    written = sum(entry.result["rows"] for entry in run.each("write clusters", write, ranges, unit="ranges"))
     if written != assigned.rows:
         raise IntegrityError(f"{assigned.rows} rows were assigned to clusters, but {written} written")
-    return files
 
 
-def _rows_by_piece(journal: Location, clusters: Collection[int]) -> dict[int, dict[int, int]]:
+def _rows_by_piece(run: Run, clusters: Collection[int]) -> dict[int, dict[int, int]]:
     """Rows of these clusters in each shuffle file, read again from the journal: few clusters are that large."""
     found: dict[int, dict[int, int]] = {cluster: {} for cluster in clusters}
-    for position, result in read_journal(journal):
-        for cluster, rows in zip(*result["clusters"], strict=True):
+    for entry in run.entries("assign"):
+        for cluster, rows in zip(*entry.result["clusters"], strict=True):
             if cluster in found:
-                found[cluster][position] = rows
+                found[cluster][int(entry.key)] = rows
     return found

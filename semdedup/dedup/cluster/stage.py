@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from semdedup.compute.session import Session
 from semdedup.dedup.cluster.plan import check_embedding_files
 from semdedup.dedup.cluster.run import cluster_embeddings
 from semdedup.dedup.input.files import find_files
@@ -13,6 +12,7 @@ from semdedup.dedup.names import CLUSTER_FOLDER, KMEANS, below
 from semdedup.dedup.options import InputOptions, KMeansOptions
 from semdedup.dedup.ranking import RankingStrategy
 from semdedup.dedup.stage import Stage
+from semdedup.runs.run import Run
 from semdedup.settings import documented
 from semdedup.storage.location import FileInfo, Location, Paths
 
@@ -90,10 +90,10 @@ class KMeansStage(Stage):
             if all(place.url in (folder.url, destination.root.url) for place in following.source()):
                 self.ranked_by = following.ranking()
 
-    def work(self, session: Session, files: Sequence[FileInfo], source: Location) -> dict[str, Any]:
+    def work(self, run: Run, files: Sequence[FileInfo], source: Location) -> dict[str, Any]:
         """Cluster the embeddings."""
         return cluster_embeddings(
-            session,
+            run,
             files,
             source,
             self.inputs,

@@ -21,12 +21,11 @@ from semdedup.dedup.compare.tiles import score_large_clusters
 from semdedup.dedup.input.facts import FileFacts, inspect_all, inspect_first
 from semdedup.dedup.input.rows import commonest_length, length_counts
 from semdedup.dedup.input.schema import check_file_schema
-from semdedup.dedup.names import CLUSTER_FOLDER, PAIRWISE, QUARANTINE, Destination, join
+from semdedup.dedup.names import CLUSTER_FOLDER, QUARANTINE, Destination, below
 from semdedup.dedup.options import InputOptions
 from semdedup.dedup.ranking import RankingStrategy, check_rankable
 from semdedup.errors import BadFileError, InputError, IntegrityError
-from semdedup.runs.journal import run_journaled
-from semdedup.runs.record import Manifest
+from semdedup.runs.run import Run
 from semdedup.storage.location import FileInfo, Location, without_storage_options
 from semdedup.storage.tables import read_table
 
@@ -64,7 +63,7 @@ def pack_groups(clusters: Sequence[Cluster], rows_per_task: int) -> tuple[list[t
 
 
 def score_clusters(
-    session: Session,
+    run: Run,
     files: Sequence[FileInfo],
     source: Location,
     fields: InputOptions,
@@ -74,14 +73,11 @@ def score_clusters(
 ) -> dict[str, Any]:
     """Score all clusters in `files` and write a table for each, resuming where an earlier run stopped.
 
-    The manifest of the destination must have the step on record as begun.
-
     Returns:
         Facts: rows scored, rows quarantined by reason, clusters.
     """
-    manifest = Manifest(destination.root)
-    scratch = manifest.scratch(PAIRWISE)
-    with manifest.refusing(PAIRWISE):
+    session, scratch = run.session, run.scratch
+    with run.refusing():
         fields, facts = _inspect_clusters(session, files, source, fields, strategy)
         clusters = find_clusters(files, facts)
         if not clusters:
@@ -94,8 +90,8 @@ def score_clusters(
     rows_per_task = sizes.rows_per_task(plan_file.read_json()["task_bytes"], dim)
     task = Comparison(
         clusters=source,
-        target=scratch / "output",
-        quarantine=scratch / "quarantine",
+        target=below(run.final, destination.folder),
+        quarantine=run.final / QUARANTINE,
         scratch=scratch,
         fields=fields,
         strategy=strategy,
@@ -105,22 +101,22 @@ def score_clusters(
         write_kwargs=without_storage_options(destination.write_kwargs),
     )
     small, large = pack_groups(clusters, rows_per_task)
-    results = [*score_large_clusters(session, task, large, rows_per_task)]
-    scored = run_journaled(session, "compare", partial(score_group, task), small, scratch / "groups", unit="groups")
-    results += [result for _, result in scored]
+    results = [*score_large_clusters(run, task, large, rows_per_task)]
+    scored = run.each("compare", partial(score_group, task), small, unit="groups", label=_group_label)
+    results += [entry.result for entry in scored]
     n_scored = sum(result["rows"] for result in results)
     quarantined = sum((Counter(result["quarantined"]) for result in results), Counter[str]())
     n_rows = sum(cluster.n_rows for cluster in clusters)
     if n_scored + sum(quarantined.values()) != n_rows:
         raise IntegrityError(
-            f"{n_rows} rows stand in the clusters, but {n_scored} were scored and {quarantined} quarantined"
+            f"{n_rows} rows are in the clusters, but {n_scored} were scored and {quarantined} quarantined"
         )
-    listed = [join(destination.folder, name) for result in results for name in result["files"]]
-    listed += [join(QUARANTINE, name) for result in results for name in result["quarantine_files"]]
-    outcome = {"rows": n_scored, "quarantined": dict(quarantined), "clusters": len(clusters)}
-    moves = [(task.target, destination.folder), (task.quarantine, QUARANTINE)]
-    manifest.complete(PAIRWISE, moves, listed, outcome)
-    return outcome
+    return {"rows": n_scored, "quarantined": dict(quarantined), "clusters": len(clusters)}
+
+
+def _group_label(group: Sequence[Cluster]) -> str:
+    names = [f"centroid={cluster.label}" for cluster in group[:3]]
+    return f"clusters {', '.join(names)}" + f" and {len(group) - 3} more" * (len(group) > 3)
 
 
 def _inspect_clusters(

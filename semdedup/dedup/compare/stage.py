@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from semdedup.compute.session import Session
 from semdedup.dedup.compare.run import check_cluster_files, score_clusters
 from semdedup.dedup.input.files import find_files
 from semdedup.dedup.names import CLUSTER_FOLDER, PAIRWISE, SCORES_FILE, find_table
@@ -13,6 +12,7 @@ from semdedup.dedup.options import CompareOptions, FieldOptions, InputOptions
 from semdedup.dedup.ranking import RankingStrategy
 from semdedup.dedup.stage import Stage
 from semdedup.errors import InputError
+from semdedup.runs.run import Run
 from semdedup.settings import documented, settings_of
 from semdedup.storage.location import FileInfo, Location, Paths
 
@@ -84,8 +84,8 @@ class PairwiseStage(Stage):
         """Refuse what the footers of the first files show to be wrong."""
         check_cluster_files(files, source, self.fields, self.strategy)
 
-    def work(self, session: Session, files: Sequence[FileInfo], source: Location) -> dict[str, Any]:
+    def work(self, run: Run, files: Sequence[FileInfo], source: Location) -> dict[str, Any]:
         """Score the clusters."""
         return score_clusters(
-            session, files, source, self.fields, self.strategy, self.compare.pairwise_batch_size, self.destination()
+            run, files, source, self.fields, self.strategy, self.compare.pairwise_batch_size, self.destination()
         )

@@ -13,7 +13,6 @@ import numpy as np
 import pyarrow as pa
 
 from semdedup.arrays import backend_module, to_host
-from semdedup.compute.session import Session
 from semdedup.dedup.compare.groups import Cluster, Comparison, Written, read_cluster
 from semdedup.dedup.compare.table import score_table, write_scores
 from semdedup.dedup.input.rows import embedding_rows, gather_unit_rows, low_information_mask
@@ -21,7 +20,7 @@ from semdedup.dedup.kernels.best_match import best_match
 from semdedup.dedup.kernels.distinct import first_occurrences
 from semdedup.dedup.kernels.exact import unit_rows
 from semdedup.dedup.ranking import rank_order
-from semdedup.runs.journal import run_journaled
+from semdedup.runs.run import Run
 from semdedup.storage.arrays import load_array, save_array
 from semdedup.storage.location import Location
 from semdedup.storage.tables import read_table, write_table
@@ -41,6 +40,13 @@ def tiles_of(cluster: Cluster, n_ranked: int, rows_per_tile: int) -> list[Tile]:
     """Cut the ranks 0 … n_ranked - 1 of a cluster into tiles."""
     starts = range(0, n_ranked, rows_per_tile)
     return [Tile(cluster, i, start, min(start + rows_per_tile, n_ranked)) for i, start in enumerate(starts)]
+
+
+def _label(item: Any) -> str:
+    """What a task on a large cluster is called where a worker dies of it."""
+    while isinstance(item, tuple):
+        item = item[0]
+    return f"cluster centroid={(item.cluster if isinstance(item, Tile) else item).label}"
 
 
 def _place(task: Comparison, cluster: Cluster) -> Location:
@@ -143,7 +149,7 @@ def write_large_cluster(task: Comparison, tiles: Sequence[Tile]) -> dict[str, An
 
 
 def score_large_clusters(
-    session: Session, task: Comparison, large: Sequence[Cluster], rows_per_tile: int
+    run: Run, task: Comparison, large: Sequence[Cluster], rows_per_tile: int
 ) -> list[dict[str, Any]]:
     """Score clusters that are larger than a task; the same results as `score_group` gives for groups.
 
@@ -152,18 +158,19 @@ def score_large_clusters(
     if not large:
         return []
     rank = partial(rank_large_cluster, task)
-    ranked = dict(run_journaled(session, "rank", rank, large, task.scratch / "rank", unit="large clusters"))
+    ranks = run.each("rank", rank, large, unit="large clusters", label=_label)
+    ranked = {int(entry.key): entry.result for entry in ranks}
     tiled = [tuple(tiles_of(cluster, ranked[i]["ranked"], rows_per_tile)) for i, cluster in enumerate(large)]
     tiled = [tiles for tiles in tiled if tiles]
     every = [tile for tiles in tiled for tile in tiles]
     lay_out = partial(lay_out_tile, task)
-    for _ in run_journaled(session, "lay out", lay_out, every, task.scratch / "layout", unit="tiles"):
+    for _ in run.each("lay out", lay_out, every, unit="tiles", label=_label):
         pass
     pairs = [(tiles, number) for tiles in tiled for number in reversed(range(len(tiles)))]  # the longest first
     compare = partial(_compare_tile_item, task)
-    for _ in run_journaled(session, "compare tiles", compare, pairs, task.scratch / "tiles", unit="tiles"):
+    for _ in run.each("compare tiles", compare, pairs, unit="tiles", label=_label):
         pass
     write = partial(write_large_cluster, task)
-    written = run_journaled(session, "write large", write, tiled, task.scratch / "large", unit="clusters")
+    written = run.each("write large", write, tiled, unit="clusters", label=_label)
     aside = [{**result, "rows": 0, "files": []} for result in ranked.values()]
-    return aside + [result for _, result in written]
+    return aside + [entry.result for entry in written]

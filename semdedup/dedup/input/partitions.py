@@ -21,6 +21,13 @@ class Slice:
 Partition = tuple[Slice, ...]
 
 
+def partition_label(item: tuple[int, Partition]) -> str:
+    """What a partition is called where a worker dies of it: its number and its files."""
+    number, slices = item
+    files = list(dict.fromkeys(piece.source for piece in slices))
+    return f"partition {number}: {', '.join(files[:3])}" + f" and {len(files) - 3} more files" * (len(files) > 3)
+
+
 def cut_partitions(
     facts: Iterable[FileFacts], target_values: int, files_per_partition: int | None, most_values: int = 0
 ) -> list[Partition]:

@@ -8,35 +8,32 @@ from typing import Any, NoReturn
 
 import pyarrow as pa
 
-from semdedup.compute.session import Session
 from semdedup.dedup import sizes
 from semdedup.dedup.input.facts import FileFacts, inspect_all, inspect_files
 from semdedup.dedup.input.jsonl import convert_block, jsonl_blocks, read_block
 from semdedup.dedup.input.schema import check_file_schema
 from semdedup.dedup.options import InputOptions
 from semdedup.errors import BadFileError, InputError
-from semdedup.runs.journal import run_journaled
+from semdedup.runs.run import Run
 from semdedup.storage.location import FileInfo, Location
 
 
 def usable_files(
-    session: Session, files: Sequence[FileInfo], source: Location, scratch: Location, inputs: InputOptions
+    run: Run, files: Sequence[FileInfo], source: Location, inputs: InputOptions
 ) -> tuple[list[FileFacts], list[str]]:
     """Facts of all files that can be read and have rows, in the order of the files, and the faults of the others."""
     readable = [(source.at(file.url), file.url) for file in files]
     skipped: list[str] = []
     if inputs.input_filetype == "jsonl":
-        blocks = jsonl_blocks(files, source, scratch / "jsonl")
+        blocks = jsonl_blocks(files, source, run.scratch / "jsonl")
         bad_sources = set()
         convert = partial(_convert, inputs.skip_bad_files, inputs.columns)
-        for position, result in run_journaled(
-            session, "read JSON Lines", convert, blocks, scratch / "blocks", unit="blocks"
-        ):
-            if result["bad"]:
-                bad_sources.add(blocks[position].source.url)
-                skipped.append(result["bad"])
+        for entry in run.each("read JSON Lines", convert, blocks, unit="blocks", label=lambda block: str(block.source)):
+            if entry.result["bad"]:
+                bad_sources.add(blocks[int(entry.key)].source.url)
+                skipped.append(entry.result["bad"])
         readable = [(block.target, block.source.url) for block in blocks if block.source.url not in bad_sources]
-    facts, bad = inspect_all(session, readable, inputs.embedding_field, inputs.skip_bad_files)
+    facts, bad = inspect_all(run.session, readable, inputs.embedding_field, inputs.skip_bad_files)
     usable, unfit = _with_right_columns(facts, inputs)
     skipped += bad + unfit
     if not usable:

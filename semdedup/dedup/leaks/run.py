@@ -14,7 +14,7 @@ from typing import Any
 from semdedup.compute.session import Session
 from semdedup.dedup import sizes
 from semdedup.dedup.input.facts import FileFacts, inspect_all
-from semdedup.dedup.input.partitions import Partition, cut_partitions
+from semdedup.dedup.input.partitions import Partition, cut_partitions, partition_label
 from semdedup.dedup.input.scan import (
     Sampling,
     Workspace,
@@ -26,16 +26,14 @@ from semdedup.dedup.input.scan import (
 from semdedup.dedup.leaks.sets import Embeddings, check_sets
 from semdedup.dedup.leaks.tasks import Crossing, compare_span, lay_out_block, write_block
 from semdedup.dedup.names import (
-    PAIRWISE,
     QUARANTINE,
     Destination,
-    join,
+    below,
 )
 from semdedup.dedup.options import InputOptions
 from semdedup.display import format_counts
 from semdedup.errors import InputError, IntegrityError
-from semdedup.runs.journal import run_journaled
-from semdedup.runs.record import Manifest
+from semdedup.runs.run import Run
 from semdedup.storage.location import without_storage_options
 from semdedup.storage.tables import LOW_INFORMATION
 
@@ -44,20 +42,19 @@ NO_SAMPLE = Sampling(ID_HASH_SEED, threshold=1, n_parts=1)  # hashes below 1: no
 
 
 def compare_sets(
-    session: Session, a: Embeddings, b: Embeddings, fields: InputOptions, destination: Destination
+    run: Run, a: Embeddings, b: Embeddings, fields: InputOptions, destination: Destination
 ) -> dict[str, Any]:
     """Score each row of B against all rows of A and write the tables, resuming where an earlier run stopped.
 
-    The manifest of the destination must have the step on record as begun. Time: 2·n_A·n_B·d operations, B is read
+    Time: 2·n_A·n_B·d operations, B is read
     twice, A once for each block of B.
 
     Returns:
         Facts: rows scored, rows of B quarantined by reason, rows of A and how many of them were left out.
     """
-    manifest = Manifest(destination.root)
-    scratch = manifest.scratch(PAIRWISE)
+    session, scratch = run.session, run.scratch
     plan_file = scratch / "plan.json"
-    with manifest.refusing(PAIRWISE):
+    with run.refusing():
         a_facts, b_facts = _facts_of(session, a, fields), _facts_of(session, b, fields)
         schema = check_sets(a_facts, b_facts, a.name, b.name, fields)
         a_values, b_values = (sum(file.n_values for file in facts) for facts in (a_facts, b_facts))
@@ -71,13 +68,13 @@ def compare_sets(
         spans = cut_partitions(a_facts, a_values // plan["n_spans"] + 1, None)
         work_a = Workspace(schema, a.source, scratch / "a", {})
         work_b = Workspace(schema, b.source, scratch / "b", {})
-        lengths, n_hashes = _scan(session, work_b, blocks)
+        lengths, n_hashes = _scan(run, work_b, blocks)
         dim = _length_of(b.name, lengths, fields.embedding_dim)
         # A file whose footer tells d elements a row on average is not read for its lengths: should they differ all the
         # same, its rows are counted and left out as they are compared.
         even = {file.source: Counter({dim: file.n_rows}) for file in a_facts if file.n_values == dim * file.n_rows}
         odd = cut_partitions([file for file in a_facts if file.source not in even], plan["task_bytes"] // 4, None)
-        dim_a = _length_of(a.name, {**even, **_scan(session, work_a, odd)[0]}, fields.embedding_dim)
+        dim_a = _length_of(a.name, {**even, **_scan(run, work_a, odd)[0]}, fields.embedding_dim)
         if dim != dim_a:
             raise InputError(
                 f"the embeddings of {a.name} have length {dim_a}, those of {b.name} have length {dim}; embeddings of "
@@ -90,37 +87,35 @@ def compare_sets(
         dim=dim,
         chunk_rows=max(1, plan["task_bytes"] // sizes.CHUNKS_A_BLOCK // (4 * dim)),
         scratch=scratch,
-        target=scratch / "output",
-        quarantine=scratch / "quarantine",
+        target=below(run.final, destination.folder),
+        quarantine=run.final / QUARANTINE,
         backend=session.backend,
         write_kwargs=without_storage_options(destination.write_kwargs),
     )
 
-    def run(name: str, function: Any, items: Sequence[Any], unit: str) -> list[dict[str, Any]]:
-        done = run_journaled(session, name, partial(function, task), items, scratch / name.replace(" ", "-"), unit=unit)
-        return [result for _, result in sorted(done, key=lambda pair: pair[0])]
+    def each(name: str, function: Any, items: Sequence[Any], unit: str) -> list[dict[str, Any]]:
+        done = run.each(name, partial(function, task), items, unit=unit)
+        return [entry.result for entry in sorted(done, key=lambda entry: int(entry.key))]
 
-    laid_out = run("lay out", lay_out_block, list(enumerate(blocks)), "blocks")
+    laid_out = each("lay out", lay_out_block, list(enumerate(blocks)), "blocks")
     tasks = [(block, number, span) for block in range(len(blocks)) for number, span in enumerate(spans)]
-    seen = run("compare", compare_span, tasks, "tasks")[
+    seen = each("compare", compare_span, tasks, "tasks")[
         : len(spans)
     ]  # those of the first block: each has seen all of A
     left_out = sum((Counter(result["left_out"]) for result in seen), Counter[str]())
     a_rows = sum(result["rows"] for result in seen)
     if a_rows == sum(left_out.values()):
-        with manifest.refusing(PAIRWISE):
+        with run.refusing():
             raise InputError(f"no row of {a.name} can be compared: {format_counts(left_out)}")
-    written = run("write", write_block, [(block, len(spans)) for block in range(len(blocks))], "blocks")
+    written = each("write", write_block, [(block, len(spans)) for block in range(len(blocks))], "blocks")
     quarantined = sum((Counter(result["quarantined"]) for result in laid_out), Counter[str]())
     n_scored = sum(result["rows"] for result in written)
     if (a_rows, n_scored + sum(quarantined.values())) != (sum(file.n_rows for file in a_facts), b_rows):
         raise IntegrityError(
-            f"{b_rows} rows of B stand in the files, but {n_scored} were scored and {quarantined} quarantined; "
+            f"{b_rows} rows of B are in the files, but {n_scored} were scored and {quarantined} quarantined; "
             f"{a_rows} rows of A were seen. Did the input change during the run?"
         )
-    listed = [join(destination.folder, name) for result in written for name in result["files"]]
-    listed += [join(QUARANTINE, name) for result in laid_out for name in result["quarantine_files"]]
-    facts = {
+    return {
         "rows": n_scored,
         "quarantined": dict(quarantined),
         "clusters": len(blocks),
@@ -129,9 +124,6 @@ def compare_sets(
         "rows_of_a": a_rows,
         "left_out_of_a": dict(left_out),
     }
-    moves = [(task.target, destination.folder), (task.quarantine, QUARANTINE)]
-    manifest.complete(PAIRWISE, moves, listed, facts)
-    return facts
 
 
 def _facts_of(session: Session, found: Embeddings, fields: InputOptions) -> list[FileFacts]:
@@ -144,14 +136,14 @@ def _facts_of(session: Session, found: Embeddings, fields: InputOptions) -> list
     return facts
 
 
-def _scan(
-    session: Session, work: Workspace, partitions: Sequence[Partition]
-) -> tuple[dict[str, Counter[int]], list[int]]:
+def _scan(run: Run, work: Workspace, partitions: Sequence[Partition]) -> tuple[dict[str, Counter[int]], list[int]]:
     """How many rows of each file have which length, and the number of ids of each partition, hashed for later."""
     scan = partial(scan_partition, work, NO_SAMPLE, False)
     items = list(enumerate(partitions))
-    found = dict(run_journaled(session, "scan", scan, items, work.scratch / "scan", unit="partitions"))
-    return lengths_by_source(found.values()), [found[position]["hashes"] for position in range(len(items))]
+    name = f"scan {work.scratch.name}"
+    entries = run.each(name, scan, items, unit="partitions", label=partition_label)
+    found = {entry.key: entry.result for entry in entries}
+    return lengths_by_source(found.values()), [found[str(position)]["hashes"] for position in range(len(items))]
 
 
 def _length_of(name: str, lengths: Mapping[str, Mapping[int, int]], embedding_dim: int | None) -> int:

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from semdedup.compute.session import Session
 from semdedup.dedup.input.facts import FileFacts, inspect_first
 from semdedup.dedup.leaks.run import compare_sets
 from semdedup.dedup.leaks.sets import Embeddings, check_sets, find_embeddings
@@ -19,7 +18,8 @@ from semdedup.dedup.options import FieldOptions, InputOptions
 from semdedup.dedup.stage import Stage
 from semdedup.errors import OutputConflictError, ParameterError
 from semdedup.kinds import paths
-from semdedup.runs.record import Manifest, fingerprint
+from semdedup.runs.record import Record, fingerprint
+from semdedup.runs.run import Run
 from semdedup.settings import Setting, settings_of
 from semdedup.storage.location import FileInfo, Location, Paths, locations_of
 
@@ -83,11 +83,11 @@ class CrossStage(Stage):
         """Whether a file of this name is a table of scores."""
         return bool(SCORES_FILE.search(name))
 
-    def check_destination(self, manifest: Manifest) -> None:
+    def check_destination(self, record: Record) -> None:
         """Refuse a folder that holds a dedup: its clusters and these scores would pass for one result."""
-        if KMEANS in manifest.steps:
-            raise OutputConflictError(f"{manifest.root} holds the result of a dedup; choose another output path")
-        super().check_destination(manifest)
+        if KMEANS in record.steps:
+            raise OutputConflictError(f"{record.root} holds the result of a dedup; choose another output path")
+        super().check_destination(record)
 
     def check_schema(self, files: Sequence[FileInfo], source: Location) -> None:
         """Refuse what the footers of the first files of both sets show to be wrong."""
@@ -98,10 +98,10 @@ class CrossStage(Stage):
         first = inspect_first(found.files, found.source, self.fields.embedding_field)
         return [file for file in first if file.n_rows]
 
-    def work(self, session: Session, files: Sequence[FileInfo], source: Location) -> dict[str, Any]:
+    def work(self, run: Run, files: Sequence[FileInfo], source: Location) -> dict[str, Any]:
         """Compare the sets."""
         a, b = self.find_against(), self._embeddings(files, source)
-        return compare_sets(session, a, b, self.fields, self.destination())
+        return compare_sets(run, a, b, self.fields, self.destination())
 
     def _embeddings(self, files: Sequence[FileInfo], source: Location) -> Embeddings:
         return Embeddings(files, source, _names(self.source() or [source]))

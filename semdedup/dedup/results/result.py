@@ -13,7 +13,7 @@ from semdedup.dedup.names import AGAINST, IDENTIFY, KMEANS, PAIRWISE
 from semdedup.dedup.results.scores import Explanation, Group, Pair, Scores
 from semdedup.display import Displayable
 from semdedup.errors import InputError, ParameterError
-from semdedup.runs.record import Manifest
+from semdedup.runs.record import Record
 from semdedup.storage.location import Location
 
 
@@ -146,10 +146,10 @@ def load(path: str, *, storage_options: Mapping[str, Any] | None = None) -> Dedu
         InputError: there are no scores.
     """
     root = Location.of(path, storage_options)
-    manifest = Manifest(root)
-    steps = manifest.every_step
+    record = Record(root)
+    steps = record.every_step
     clustered, compared = steps.get(KMEANS, {}).get("facts", {}), steps.get(PAIRWISE, {})
-    found = Scores.of(root.at(manifest.cache["root"]) if "root" in manifest.cache else root)
+    found = Scores.of(record.cache_root or root)
     scores = replace(found, across=any(name.startswith(AGAINST) for name in compared.get("parameters", ())))
     identified = steps.get(IDENTIFY, {})
     facts = identified.get("facts", {})

@@ -10,15 +10,13 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from semdedup.compute.session import Session
 from semdedup.dedup import sizes
-from semdedup.dedup.names import IDENTIFY, SCORE, Destination, join, summary_name
+from semdedup.dedup.names import SCORE, Destination, below, join, summary_name
 from semdedup.dedup.results.tallies import CountAt
 from semdedup.dedup.sizes import ROWS_AT_A_TIME
 from semdedup.dedup.threshold.rule import duplicate_mask
 from semdedup.errors import BadFileError
-from semdedup.runs.journal import run_journaled
-from semdedup.runs.record import Manifest
+from semdedup.runs.run import Run
 from semdedup.storage.location import FileInfo, Location, without_storage_options
 from semdedup.storage.tables import open_parquet, write_table
 
@@ -108,7 +106,7 @@ def _write_ids(target: Location, position: int, found: Sequence[pa.Array], kwarg
 
 
 def identify_duplicates(
-    session: Session,
+    run: Run,
     score_files: Sequence[FileInfo],
     source: Location,
     eps: float,
@@ -121,7 +119,7 @@ def identify_duplicates(
     For each eps of `count_at` a summary of one line, ``dedup_summary_{eps}.csv``, is written.
 
     Args:
-        session: where to compute.
+        run: of the step.
         score_files: the tables.
         source: their storage.
         eps: the threshold.
@@ -132,31 +130,29 @@ def identify_duplicates(
     Returns:
         Facts: rows, duplicates, and rows removed at each eps of `count_at`.
     """
-    manifest = Manifest(destination.root)
-    scratch = manifest.scratch(IDENTIFY)
     summaries, kept_folder = folders
-    journal, target, beside, kept = (scratch / name for name in ("groups", "output", "beside", "kept"))
     kwargs = without_storage_options(destination.write_kwargs)
-    task = Identification(source, target, kept if kept_folder else None, eps, tuple(count_at), kwargs)
-    with manifest.refusing(IDENTIFY):
+    dropped, kept = below(run.final, destination.folder), run.final / kept_folder if kept_folder else None
+    task = Identification(source, dropped, kept, eps, tuple(count_at), kwargs)
+    with run.refusing():
         items = list(enumerate(_groups(score_files, source)))
-        identify = partial(identify_in_files, task)
-        found = [result for _, result in run_journaled(session, "threshold", identify, items, journal, unit="groups")]
+        done = run.each("threshold", partial(identify_in_files, task), items, unit="groups", label=_group_label)
+        found = [entry.result for entry in done]
     facts: dict[str, Any] = {
         "rows": sum(result["rows"] for result in found),
         "duplicates": sum(result["duplicates"] for result in found),
         "removed_at": {repr(at): sum(result["removed_at"][repr(at)] for result in found) for at in count_at},
     }
-    tables = {at: join(summaries, summary_name(at)) for at in count_at}
-    files = [join(destination.folder, name) for result in found for name in result["dropped"]]
-    files += [join(kept_folder, name) for result in found for name in result["kept"]]
-    for at, name in tables.items():
-        removed = facts["removed_at"][repr(at)]
-        line = f"eps,kept,removed,total\n{at!r},{facts['rows'] - removed},{removed},{facts['rows']}\n"
-        (beside / name).write_bytes(line.encode())
-    moves = [(target, destination.folder), (beside, ""), *([(kept, kept_folder)] if kept_folder else [])]
-    manifest.complete(IDENTIFY, moves, files + list(tables.values()), facts)
+    with run.noting():
+        for at in count_at:
+            removed = facts["removed_at"][repr(at)]
+            line = f"eps,kept,removed,total\n{at!r},{facts['rows'] - removed},{removed},{facts['rows']}\n"
+            (run.final / join(summaries, summary_name(at))).write_bytes(line.encode())
     return facts
+
+
+def _group_label(item: tuple[int, Sequence[RowGroups]]) -> str:
+    return f"the tables of scores from {item[1][0].url} on"
 
 
 def _groups(files: Sequence[FileInfo], source: Location) -> list[tuple[RowGroups, ...]]:

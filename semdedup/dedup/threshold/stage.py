@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from semdedup.compute.session import Session
 from semdedup.dedup.names import IDENTIFY, SCORES_FILE
 from semdedup.dedup.options import ThresholdOptions
 from semdedup.dedup.results.find import find_scores
 from semdedup.dedup.stage import Stage
 from semdedup.dedup.threshold.rule import DEFAULT_EPS, check_eps
 from semdedup.dedup.threshold.run import check_score_files, identify_duplicates
+from semdedup.runs.run import Run
 from semdedup.storage.location import FileInfo, Location, Paths
 
 
@@ -72,7 +72,7 @@ class IdentifyDuplicatesStage(Stage):
         """Refuse what the footers of the first files show to be wrong."""
         check_score_files(files, source)
 
-    def work(self, session: Session, files: Sequence[FileInfo], source: Location) -> dict[str, Any]:
+    def work(self, run: Run, files: Sequence[FileInfo], source: Location) -> dict[str, Any]:
         """Apply the threshold."""
         folders = (self.summaries, self.kept)
-        return identify_duplicates(session, files, source, self.eps, self.count_at, folders, self.destination())
+        return identify_duplicates(run, files, source, self.eps, self.count_at, folders, self.destination())

@@ -1,0 +1,117 @@
+"""The frame of every step that is made whole: clear, refuse, go on, do the work, look at the input again, commit."""
+
+from __future__ import annotations
+
+import re
+import time
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from semdedup.compute.progress import Reporter
+from semdedup.compute.session import Session
+from semdedup.runs.owner import Ownership
+from semdedup.runs.record import Record
+from semdedup.runs.run import Run, begin
+from semdedup.storage.location import Location
+
+Identity = Mapping[str, Any]
+"""What identifies an input, from `semdedup.runs.record.fingerprint`."""
+
+
+@dataclass(frozen=True)
+class Step:
+    """A step, as far as a run has to know it.
+
+    Attributes:
+        name: in the record.
+        root: the folder that it writes to.
+        parameters: what its result depends on beside its input, as JSON values.
+        identify: identifies its input as it is now.
+        written: for it and the steps made of it, what the names of their files look like.
+        cleared: what goes first where the output is to be made anew: its name, and those of the steps made of it.
+        hint: what else can be done where a folder holds other results.
+        verify: whether checksums of what is complete are compared, too.
+    """
+
+    name: str
+    root: Location
+    parameters: Mapping[str, Any]
+    identify: Callable[[], Identity]
+    written: Mapping[str, re.Pattern[str]]
+    cleared: Collection[str] = ()
+    hint: str = ""
+    verify: bool = False
+
+    def is_complete(self) -> bool:
+        """Whether an earlier run committed it, its files are all there, and it is not to be cleared."""
+        record = Record(self.root)
+        return (
+            not self.cleared and record.committed(self.name) is not None and not record.changed(self.name, self.verify)
+        )
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a step gave: its facts, its seconds without forcing to disk, and whether an earlier run had done it all."""
+
+    facts: Mapping[str, Any]
+    seconds: float = 0.0
+    resumed: bool = False
+
+
+def complete_already(step: Step, reporter: Reporter) -> Outcome:
+    """The outcome of a step that `Step.is_complete`."""
+    reporter.say(f"{step.name}: complete already, nothing to do")
+    return Outcome(Record(step.root).steps[step.name]["facts"], resumed=True)
+
+
+def run_step(
+    step: Step,
+    work: Callable[[Run], Mapping[str, Any]],
+    session: Session,
+    ownership: Ownership,
+    made_anew: bool = False,
+) -> Outcome:
+    """Run a step on a session, going on where an earlier run stopped.
+
+    Args:
+        step: which.
+        work: does it; returns the facts.
+        session: where to compute.
+        ownership: of its folder.
+        made_anew: whether its input was made again by this run, because files of it were missing.
+
+    Raises:
+        OutputConflictError: the folder holds the step with other parameters or from another input.
+        InputError: the input changed while it was read.
+    """
+    record, reporter = Record(step.root, ownership.token), session.reporter
+    if step.cleared:
+        record.clear(step.cleared, step.written)
+    record.remove_strays()
+    identity = step.identify()
+    _clear_what_changed(record, step, reporter, identity if made_anew else None)
+    record.check(step.name, step.parameters, identity, step.hint)
+    run = None
+    if not record.committed(step.name):
+        run = begin(record, step.name, step.parameters, identity, ownership, session, step.written)
+    if run is None:
+        return complete_already(step, reporter)
+    started = time.monotonic()
+    reporter.start_over()
+    facts = work(run)
+    run.commit(facts, look_again=step.identify)
+    seconds = time.monotonic() - started - reporter.forced_seconds
+    record.update(step.name, seconds=round(seconds, 3))
+    return Outcome(facts, seconds)
+
+
+def _clear_what_changed(record: Record, step: Step, reporter: Reporter, made_anew: Identity | None) -> None:
+    """Delete a step whose files are missing or changed, or whose input was made anew and is not the same."""
+    faults = record.changed(step.name, step.verify)
+    if faults:
+        reporter.say(f"{step.name}: made again, for {len(faults)} of its files changed: {'; '.join(faults[:3])}")
+    entry = record.steps.get(step.name)
+    if faults or (made_anew is not None and entry is not None and entry["input"] != made_anew):
+        record.clear([step.name], step.written)
