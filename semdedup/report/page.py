@@ -14,7 +14,7 @@ from typing import Any
 import jinja2
 import numpy as np
 
-from semdedup.dedup.results.scores import Pair
+from semdedup.dedup.results.pairs import Pair
 from semdedup.report.strips import ClipStrip
 from semdedup.report.survey import DROPPED_PER_GROUP, Survey
 

@@ -8,7 +8,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from semdedup.dedup.results.scores import Group, Pair, Scores
+from semdedup.dedup.results.pairs import Group, Pair
+from semdedup.dedup.results.scores import Scores
 from semdedup.dedup.results.tallies import CountAt, FileSizes, Histogram, Nearest
 from semdedup.dedup.threshold.rule import check_eps
 

@@ -8,8 +8,8 @@ from typing import Any
 
 from semdedup.compute.progress import Reporter
 from semdedup.dedup.names import STEPS
+from semdedup.dedup.results.pairs import Pair
 from semdedup.dedup.results.result import DedupResult, load
-from semdedup.dedup.results.scores import Pair
 from semdedup.dedup.threshold.rule import DEFAULT_EPS
 from semdedup.errors import InputError, OutputConflictError
 from semdedup.report.page import Background, render

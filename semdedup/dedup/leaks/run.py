@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from functools import partial
-from typing import Any
+from typing import Any, NamedTuple
 
 from semdedup.compute.session import Session
 from semdedup.dedup import sizes
@@ -41,6 +41,19 @@ ID_HASH_SEED = 0
 NO_SAMPLE = Sampling(ID_HASH_SEED, threshold=1, n_parts=1)  # hashes below 1: no row, but for a chance of n in 2**64
 
 
+class Prepared(NamedTuple):
+    """What is known of the sets before rows are compared: how to read them, blocks of B, spans of A, sizes."""
+
+    a: Workspace
+    b: Workspace
+    blocks: Sequence[Partition]
+    spans: Sequence[Partition]
+    dim: int
+    task_bytes: int
+    a_rows: int
+    b_rows: int
+
+
 def compare_sets(
     run: Run, a: Embeddings, b: Embeddings, fields: InputOptions, destination: Destination
 ) -> dict[str, Any]:
@@ -52,44 +65,17 @@ def compare_sets(
     Returns:
         Facts: rows scored, rows of B quarantined by reason, rows of A and how many of them were left out.
     """
-    session, scratch = run.session, run.scratch
-    plan_file = scratch / "plan.json"
     with run.refusing():
-        a_facts, b_facts = _facts_of(session, a, fields), _facts_of(session, b, fields)
-        schema = check_sets(a_facts, b_facts, a.name, b.name, fields)
-        a_values, b_values = (sum(file.n_values for file in facts) for facts in (a_facts, b_facts))
-        b_rows = sum(file.n_rows for file in b_facts)
-        if not plan_file.exists():
-            n_bytes = sizes.most_bytes_per_task(session.task_memory)  # a fair share is for `count_tasks` to find
-            n_blocks, n_spans = sizes.count_tasks(session.n_slots, a_values, b_values, b_rows, n_bytes)
-            plan_file.write_json({"task_bytes": n_bytes, "n_blocks": n_blocks, "n_spans": n_spans})
-        plan = plan_file.read_json()
-        blocks = cut_partitions(b_facts, b_values // plan["n_blocks"] + 1, None)
-        spans = cut_partitions(a_facts, a_values // plan["n_spans"] + 1, None)
-        work_a = Workspace(schema, a.source, scratch / "a", {})
-        work_b = Workspace(schema, b.source, scratch / "b", {})
-        lengths, n_hashes = _scan(run, work_b, blocks)
-        dim = _length_of(b.name, lengths, fields.embedding_dim)
-        # A file whose footer tells d elements a row on average is not read for its lengths: should they differ all the
-        # same, its rows are counted and left out as they are compared.
-        even = {file.source: Counter({dim: file.n_rows}) for file in a_facts if file.n_values == dim * file.n_rows}
-        odd = cut_partitions([file for file in a_facts if file.source not in even], plan["task_bytes"] // 4, None)
-        dim_a = _length_of(a.name, {**even, **_scan(run, work_a, odd)[0]}, fields.embedding_dim)
-        if dim != dim_a:
-            raise InputError(
-                f"the embeddings of {a.name} have length {dim_a}, those of {b.name} have length {dim}; embeddings of "
-                "different models cannot be compared: embed one of the sets again"
-            )
-        check_ids_unique(session, work_b, blocks, ID_HASH_SEED, n_hashes)
+        found = _prepare(run, a, b, fields)
     task = Crossing(
-        a=work_a,
-        b=work_b,
-        dim=dim,
-        chunk_rows=max(1, plan["task_bytes"] // sizes.CHUNKS_A_BLOCK // (4 * dim)),
-        scratch=scratch,
+        a=found.a,
+        b=found.b,
+        dim=found.dim,
+        chunk_rows=sizes.rows_per_task(found.task_bytes // sizes.CHUNKS_A_BLOCK, found.dim),
+        scratch=run.scratch,
         target=below(run.final, destination.folder),
         quarantine=run.final / QUARANTINE,
-        backend=session.backend,
+        backend=run.session.backend,
         write_kwargs=without_storage_options(destination.write_kwargs),
     )
 
@@ -97,29 +83,76 @@ def compare_sets(
         done = run.each(name, partial(function, task), items, unit=unit)
         return [entry.result for entry in sorted(done, key=lambda entry: int(entry.key))]
 
+    blocks, spans = found.blocks, found.spans
     laid_out = each("lay out", lay_out_block, list(enumerate(blocks)), "blocks")
     tasks = [(block, number, span) for block in range(len(blocks)) for number, span in enumerate(spans)]
-    seen = each("compare", compare_span, tasks, "tasks")[
-        : len(spans)
-    ]  # those of the first block: each has seen all of A
+    seen = each("compare", compare_span, tasks, "tasks")[: len(spans)]  # the first block's tasks have seen all of A
     left_out = sum((Counter(result["left_out"]) for result in seen), Counter[str]())
     a_rows = sum(result["rows"] for result in seen)
     if a_rows == sum(left_out.values()):
         with run.refusing():
             raise InputError(f"no row of {a.name} can be compared: {format_counts(left_out)}")
     written = each("write", write_block, [(block, len(spans)) for block in range(len(blocks))], "blocks")
+    return _balanced_facts(found, laid_out, written, a_rows, left_out)
+
+
+def _prepare(run: Run, a: Embeddings, b: Embeddings, fields: InputOptions) -> Prepared:
+    """Look at both sets, refuse what cannot be compared, and cut them into blocks and spans."""
+    session, scratch = run.session, run.scratch
+    a_facts, b_facts = _facts_of(session, a, fields), _facts_of(session, b, fields)
+    schema = check_sets(a_facts, b_facts, a.name, b.name, fields)
+    a_values, b_values = (sum(file.n_values for file in facts) for facts in (a_facts, b_facts))
+    a_rows, b_rows = (sum(file.n_rows for file in facts) for facts in (a_facts, b_facts))
+    plan_file = scratch / "plan.json"
+    if not plan_file.exists():
+        n_bytes = sizes.most_bytes_per_task(session.task_memory)  # a fair share is for `count_tasks` to find
+        n_blocks, n_spans = sizes.count_tasks(session.n_slots, a_values, b_values, b_rows, n_bytes)
+        plan_file.write_json({"task_bytes": n_bytes, "n_blocks": n_blocks, "n_spans": n_spans})
+    plan = plan_file.read_json()
+    blocks = cut_partitions(b_facts, b_values // plan["n_blocks"] + 1, None)
+    spans = cut_partitions(a_facts, a_values // plan["n_spans"] + 1, None)
+    work_a = Workspace(schema, a.source, scratch / "a", {})
+    work_b = Workspace(schema, b.source, scratch / "b", {})
+    lengths, n_hashes = _scan(run, work_b, blocks)
+    dim = _length_of(b.name, lengths, fields.embedding_dim)
+    # A file whose footer tells d elements a row on average is not read for its lengths: should they differ all the
+    # same, its rows are counted and left out as they are compared.
+    even = {file.source: Counter({dim: file.n_rows}) for file in a_facts if file.n_values == dim * file.n_rows}
+    odd = cut_partitions([file for file in a_facts if file.source not in even], plan["task_bytes"] // 4, None)
+    dim_a = _length_of(a.name, {**even, **_scan(run, work_a, odd)[0]}, fields.embedding_dim)
+    if dim != dim_a:
+        raise InputError(
+            f"the embeddings of {a.name} have length {dim_a}, those of {b.name} have length {dim}; embeddings of "
+            "different models cannot be compared: embed one of the sets again"
+        )
+    check_ids_unique(session, work_b, blocks, ID_HASH_SEED, n_hashes)
+    return Prepared(work_a, work_b, blocks, spans, dim, plan["task_bytes"], a_rows, b_rows)
+
+
+def _balanced_facts(
+    found: Prepared,
+    laid_out: Sequence[Mapping[str, Any]],
+    written: Sequence[Mapping[str, Any]],
+    a_rows: int,
+    left_out: Mapping[str, int],
+) -> dict[str, Any]:
+    """The facts of the step.
+
+    Raises:
+        IntegrityError: not every row of both sets is among them.
+    """
     quarantined = sum((Counter(result["quarantined"]) for result in laid_out), Counter[str]())
     n_scored = sum(result["rows"] for result in written)
-    if (a_rows, n_scored + sum(quarantined.values())) != (sum(file.n_rows for file in a_facts), b_rows):
+    if (a_rows, n_scored + sum(quarantined.values())) != (found.a_rows, found.b_rows):
         raise IntegrityError(
-            f"{b_rows} rows of B are in the files, but {n_scored} were scored and {quarantined} quarantined; "
+            f"{found.b_rows} rows of B stand in the files, but {n_scored} were scored and {quarantined} quarantined; "
             f"{a_rows} rows of A were seen. Did the input change during the run?"
         )
     return {
         "rows": n_scored,
         "quarantined": dict(quarantined),
-        "clusters": len(blocks),
-        "embedding_dim": dim,
+        "clusters": len(found.blocks),
+        "embedding_dim": found.dim,
         LOW_INFORMATION: sum(result[LOW_INFORMATION] for result in laid_out),
         "rows_of_a": a_rows,
         "left_out_of_a": dict(left_out),
@@ -140,8 +173,7 @@ def _scan(run: Run, work: Workspace, partitions: Sequence[Partition]) -> tuple[d
     """How many rows of each file have which length, and the number of ids of each partition, hashed for later."""
     scan = partial(scan_partition, work, NO_SAMPLE, False)
     items = list(enumerate(partitions))
-    name = f"scan {work.scratch.name}"
-    entries = run.each(name, scan, items, unit="partitions", label=partition_label)
+    entries = run.each(f"scan {work.scratch.name}", scan, items, unit="partitions", label=partition_label)
     found = {entry.key: entry.result for entry in entries}
     return lengths_by_source(found.values()), [found[str(position)]["hashes"] for position in range(len(items))]
 

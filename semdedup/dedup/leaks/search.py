@@ -15,7 +15,8 @@ from semdedup.compute.cluster import ClusterOptions
 from semdedup.dedup.leaks.stage import CrossStage
 from semdedup.dedup.names import IDENTIFY, PAIRWISE, QUARANTINE, WORKFLOW, below
 from semdedup.dedup.pipeline import Pipeline
-from semdedup.dedup.results.scores import Pair, Scores
+from semdedup.dedup.results.pairs import Pair
+from semdedup.dedup.results.scores import Scores
 from semdedup.dedup.results.tallies import Nearest
 from semdedup.dedup.threshold.recommended import chosen_eps, recommended_eps
 from semdedup.dedup.threshold.rule import duplicate_mask

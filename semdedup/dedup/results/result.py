@@ -10,7 +10,8 @@ from typing import Any
 import numpy as np
 
 from semdedup.dedup.names import AGAINST, IDENTIFY, KMEANS, PAIRWISE
-from semdedup.dedup.results.scores import Explanation, Group, Pair, Scores
+from semdedup.dedup.results.pairs import Explanation, Group, Pair
+from semdedup.dedup.results.scores import Scores
 from semdedup.display import Displayable
 from semdedup.errors import InputError, ParameterError
 from semdedup.runs.record import Record

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import itertools
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -14,64 +13,14 @@ import pyarrow.parquet as pq
 
 from semdedup.dedup.names import SCORE, cluster_of, find_table
 from semdedup.dedup.results.find import find_scores
+from semdedup.dedup.results.groups import groups_of
+from semdedup.dedup.results.pairs import Explanation, Group, Pair
 from semdedup.dedup.results.tallies import CountAt, Histogram, Nearest, Tally
 from semdedup.dedup.sizes import ROWS_AT_A_TIME
 from semdedup.dedup.threshold.rule import check_eps, duplicate_mask, least_eps, least_score
 from semdedup.errors import InputError, ParameterError
 from semdedup.storage.location import FileInfo, Location
 from semdedup.storage.tables import open_parquet
-
-
-@dataclass(frozen=True)
-class Pair:
-    """A row and the row that its score is about: the most similar better-ranked one of its cluster, or of a set A."""
-
-    id: Any
-    max_id: Any
-    score: float
-    cluster: int
-
-
-@dataclass(frozen=True)
-class Group:
-    """A row that is kept, and the duplicates that go for its sake.
-
-    Attributes:
-        kept: the row that stays, the witness of all others.
-        dropped: a `Pair` for each duplicate; its `max_id` is the kept row, or another duplicate nearer to it.
-        cluster: where they lie.
-    """
-
-    kept: Any
-    dropped: tuple[Pair, ...]
-    cluster: int
-
-
-@dataclass(frozen=True)
-class Explanation:
-    """Why a row is kept or dropped.
-
-    Attributes:
-        pair: the row, the better-ranked row most like it, their score and cluster.
-        duplicate: whether the score reaches 1 - eps; None where there is no eps.
-        metadata: columns of the row's clip beside its embedding, where the clusters are there.
-        max_metadata: the same of the other clip.
-    """
-
-    pair: Pair
-    duplicate: bool | None
-    metadata: Mapping[str, Any]
-    max_metadata: Mapping[str, Any]
-
-    def __str__(self) -> str:
-        pair = self.pair
-        if pair.id == pair.max_id and pair.score == 0:  # the same id may stand in two sets that were compared
-            return f"{pair.id} is kept: it ranks best of cluster {pair.cluster}, or is compared with nothing"
-        verdict = {True: "is a duplicate of", False: "is kept; most like it is", None: "is most like"}[self.duplicate]
-        lines = [f"{pair.id} {verdict} {pair.max_id}: score {pair.score:.6f}, cluster {pair.cluster}"]
-        names = list(dict.fromkeys([*self.metadata, *self.max_metadata]))
-        lines += [f"  {name}: {self.metadata.get(name)} | {self.max_metadata.get(name)}" for name in names]
-        return "\n".join(lines)
 
 
 @dataclass(frozen=True)
@@ -216,21 +165,7 @@ class Scores:
                 for _, batch in Scores((file,), self.source).batches(columns)
             ]
             if any(map(len, found)):
-                yield from self._groups_of(pa.Table.from_batches(found), cluster_of(file.url))
-
-    def _groups_of(self, duplicates: pa.Table, cluster: int) -> Iterator[Group]:
-        """The duplicates of one cluster, sorted into groups, in the order in which their kept rows first come."""
-        ids, max_ids = (_wide(duplicates.column(name)) for name in ("id", "max_id"))
-        kept = max_ids if self.across else max_ids.take(pa.array(_ends(ids, max_ids)))
-        encoded = kept.dictionary_encode()
-        table = pa.table({"id": ids, "max_id": max_ids, SCORE: duplicates.column(SCORE), "group": encoded.indices})
-        by_group = table.sort_by([("group", "ascending"), (SCORE, "descending"), ("id", "ascending")])
-        edges = np.bincount(encoded.indices.to_numpy(), minlength=len(encoded.dictionary)).cumsum()
-        for number, (start, stop) in enumerate(itertools.pairwise([0, *edges.tolist()])):
-            rows = by_group.slice(start, stop - start)
-            columns = (rows.column(name).to_pylist() for name in ("id", "max_id", SCORE))
-            pairs = (Pair(row_id, max_id, score, cluster) for row_id, max_id, score in zip(*columns, strict=True))
-            yield Group(encoded.dictionary[number].as_py(), tuple(pairs), cluster)
+                yield from groups_of(pa.Table.from_batches(found), cluster_of(file.url), self.across)
 
     def explain(self, row_id: Any, eps: float | None) -> Explanation:
         """What a row duplicates, and why. Time: a reading of the ids, and of one cluster's metadata.
@@ -303,25 +238,6 @@ def _batches_with(parquet: pq.ParquetFile, rows: Sequence[int]) -> Iterator[tupl
 def _pair(batch: pa.RecordBatch, row: int, cluster: int) -> Pair:
     row_id, max_id, score = (batch.column(name)[row].as_py() for name in ("id", "max_id", SCORE))
     return Pair(row_id, max_id, score, cluster)
-
-
-def _wide(column: pa.ChunkedArray) -> pa.Array:
-    """A column of ids as one array; text with 64-bit offsets, for more than 2 GiB of it."""
-    return (column.cast(pa.large_string()) if pa.types.is_string(column.type) else column).combine_chunks()
-
-
-def _ends(ids: pa.Array, max_ids: pa.Array) -> np.ndarray:
-    """For each duplicate the last one on the way to a row that is kept, (n,) int64: the position of one whose match is
-    no duplicate. Every step looks twice as far. (Tables of others may go in circles: then it is any on the circle.)"""
-    own = np.arange(len(ids))
-    following = pc.fill_null(pc.index_in(max_ids, value_set=ids), -1).to_numpy().astype(np.int64)
-    following = np.where(following < 0, own, following)
-    for _ in range(len(ids).bit_length()):
-        further = following[following]
-        if (further == following).all():
-            break
-        following = further
-    return following
 
 
 def _bin_of_rank(counts: np.ndarray, rank: int) -> tuple[int, int]:

@@ -1,0 +1,59 @@
+"""What is told of single rows of a result: pairs, groups of duplicates, and why a row is kept or dropped."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+
+@dataclass(frozen=True)
+class Pair:
+    """A row and the row that its score is about: the most similar better-ranked one of its cluster, or of a set A."""
+
+    id: Any
+    max_id: Any
+    score: float
+    cluster: int
+
+
+@dataclass(frozen=True)
+class Group:
+    """A row that is kept, and the duplicates that go for its sake.
+
+    Attributes:
+        kept: the row that stays, the witness of all others.
+        dropped: a `Pair` for each duplicate; its `max_id` is the kept row, or another duplicate nearer to it.
+        cluster: where they lie.
+    """
+
+    kept: Any
+    dropped: tuple[Pair, ...]
+    cluster: int
+
+
+@dataclass(frozen=True)
+class Explanation:
+    """Why a row is kept or dropped.
+
+    Attributes:
+        pair: the row, the better-ranked row most like it, their score and cluster.
+        duplicate: whether the score reaches 1 - eps; None where there is no eps.
+        metadata: columns of the row's clip beside its embedding, where the clusters are there.
+        max_metadata: the same of the other clip.
+    """
+
+    pair: Pair
+    duplicate: bool | None
+    metadata: Mapping[str, Any]
+    max_metadata: Mapping[str, Any]
+
+    def __str__(self) -> str:
+        pair = self.pair
+        if pair.id == pair.max_id and pair.score == 0:  # the same id may stand in two sets that were compared
+            return f"{pair.id} is kept: it ranks best of cluster {pair.cluster}, or is compared with nothing"
+        verdict = {True: "is a duplicate of", False: "is kept; most like it is", None: "is most like"}[self.duplicate]
+        lines = [f"{pair.id} {verdict} {pair.max_id}: score {pair.score:.6f}, cluster {pair.cluster}"]
+        names = list(dict.fromkeys([*self.metadata, *self.max_metadata]))
+        lines += [f"  {name}: {self.metadata.get(name)} | {self.max_metadata.get(name)}" for name in names]
+        return "\n".join(lines)
