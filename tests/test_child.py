@@ -381,7 +381,7 @@ def test_at_the_end_no_process_is_left() -> None:
 PARENT = """
 import time
 from semdedup.video.child import borrowed_child
-from tests.test_isolation import pid, take_a_break
+from tests.test_child import pid, take_a_break
 
 if __name__ == "__main__":
     with borrowed_child() as idle, borrowed_child() as busy:
