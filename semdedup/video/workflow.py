@@ -1,4 +1,4 @@
-"""`VideoSplitWorkflow`: a folder of videos to clips and embeddings. `VideoEmbedWorkflow`: clips to embeddings."""
+"""The public workflows, on the client: which videos are missing, the tasks for them, and the commit. They decode none."""
 
 from __future__ import annotations
 
@@ -65,7 +65,7 @@ class _VideoWorkflow:
         raise NotImplementedError
 
     def paths(self) -> dict[str, str]:
-        """What is told of where things stand."""
+        """Where the results are, by what they are."""
         raise NotImplementedError
 
     def run(
@@ -340,7 +340,7 @@ class VideoSplitWorkflow(_VideoWorkflow):
         )
 
     def paths(self) -> dict[str, str]:
-        """What is told of where things stand."""
+        """Where the results are, by what they are."""
         clips = {"clip files": str(self.output / CLIPS)} if self.upload_clips else {}
         metas = {"metadata": str(self.output / METAS), "summary": str(self.output / SUMMARY)}
         return {**clips, **metas, **self._embeddings_path()}
@@ -416,7 +416,7 @@ class VideoEmbedWorkflow(_VideoWorkflow):
         )
 
     def paths(self) -> dict[str, str]:
-        """What is told of where things stand."""
+        """Where the results are, by what they are."""
         return self._embeddings_path()
 
 
