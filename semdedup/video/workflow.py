@@ -1,4 +1,4 @@
-"""The public workflows, on the client: which videos are missing, the tasks for them, and the commit. They decode none."""
+"""The public workflows, on the client: which videos are missing, the tasks for them, and the commit."""
 
 from __future__ import annotations
 
