@@ -12,8 +12,10 @@ import pytest
 from scipy.fft import dctn, idctn
 
 from semdedup.errors import ParameterError
-from semdedup.video.steps.embed.dct3d import DIM, RECOMMENDED_EPS, STILL_RMS, dct3d, dct3d_batch, shrink, spread
-from semdedup.video.steps.embed.providers import NAMES, EmbedderSpec, load_embedder, low_information
+from semdedup.video.steps.embed.dct3d import DIM, RECOMMENDED_EPS, STILL_RMS, dct3d, dct3d_batch
+from semdedup.video.steps.embed.providers import NAMES, EmbedderSpec, load_embedder
+from semdedup.video.steps.frames import shrink, spread
+from semdedup.video.steps.low_information import low_information
 
 
 def moving(rng: np.random.Generator, t: int = 16, h: int = 32, w: int = 32, std: float = 40) -> np.ndarray:
@@ -290,7 +292,7 @@ def test_parameters_are_checked(spec: EmbedderSpec, message: str) -> None:
 
 
 def test_a_missing_extra_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("semdedup.video.steps.embed.providers.find_spec", lambda name: None)
+    monkeypatch.setattr("semdedup.video.steps.embed.model_folder.find_spec", lambda name: None)
     with pytest.raises(
         ParameterError, match=r"hf needs torch, transformers, safetensors: pip install 'semdedup\[models\]'"
     ):
@@ -301,7 +303,8 @@ def test_torch_is_not_imported() -> None:
     code = """
 import sys, numpy as np
 import semdedup
-from semdedup.video.steps.embed.providers import EmbedderSpec, load_embedder, low_information
+from semdedup.video.steps.embed.providers import EmbedderSpec, load_embedder
+from semdedup.video.steps.low_information import low_information
 frames = np.zeros((16, 32, 32, 3), np.uint8)
 load_embedder(EmbedderSpec()).embed([frames]); low_information(frames)
 assert not {"torch", "transformers", "safetensors"} & set(sys.modules), "imported"

@@ -21,9 +21,11 @@ transformers = pytest.importorskip("transformers", reason="the extra models is n
 pytest.importorskip("safetensors", reason="the extra models is not installed")
 
 from semdedup.errors import ClusterError, InputError, ParameterError  # noqa: E402
+from semdedup.video.steps.embed import preprocess  # noqa: E402
 from semdedup.video.steps.embed import providers as embedders  # noqa: E402
 from semdedup.video.steps.embed import transformers as models  # noqa: E402
-from semdedup.video.steps.embed.providers import Embedder, EmbedderSpec, load_embedder  # noqa: E402
+from semdedup.video.steps.embed.embedder import Embedder  # noqa: E402
+from semdedup.video.steps.embed.providers import EmbedderSpec, load_embedder  # noqa: E402
 
 TINY = {"hidden_size": 32, "intermediate_size": 37, "num_hidden_layers": 2, "num_attention_heads": 4}
 VISION = {**TINY, "image_size": 32, "patch_size": 8}
@@ -252,7 +254,7 @@ def test_frames_are_prepared_as_transformers_does(name: str, shape: tuple[int, i
     expected = processor_class(**settings)(list(frames), return_tensors="pt")
     with tempfile.TemporaryDirectory() as folder:
         (Path(folder) / "preprocessor_config.json").write_text(json.dumps(settings))
-        preparation = models._preparation(Path(folder), is_video=False)
+        preparation = preprocess.preparation_of(Path(folder), is_video=False)
     pixels = preparation.apply(frames)
     inputs = models._patches(pixels, *preparation.patches) if preparation.patches else {"pixel_values": pixels}
     a_grey_level = 1 / 255 / 0.26
@@ -266,17 +268,17 @@ def test_settings_of_processors_that_transformers_saved_are_understood(tmp_path:
     """Version 5 nests them in processor_config.json; files of 2021 have numbers for sizes."""
     nested = {"processor_class": "CLIPProcessor", "image_processor": CROPPED, "video_processor": SQUARE}
     (tmp_path / "processor_config.json").write_text(json.dumps(nested))
-    image, video = (models._preparation(tmp_path, is_video=which) for which in (False, True))
+    image, video = (preprocess.preparation_of(tmp_path, is_video=which) for which in (False, True))
     assert (image.size, image.shorter, image.crop, image.resample) == (None, 36, (32, 32), "bicubic")
     assert (video.size, video.shorter, video.crop, video.resample) == ((32, 32), 0, None, "bilinear")
     assert image.mean == tuple(CLIP_MEAN)
     old = {"size": 224, "crop_size": 224, "do_center_crop": True, "resample": 3, **HALF}
     (tmp_path / "preprocessor_config.json").write_text(json.dumps(old))
-    assert models._preparation(tmp_path, is_video=False) == models.Preparation(
+    assert preprocess.preparation_of(tmp_path, is_video=False) == preprocess.Preparation(
         None, 224, (224, 224), "bicubic", mean=(0.5,) * 3, std=(0.5,) * 3
     )
     (tmp_path / "preprocessor_config.json").write_text(json.dumps({"size": 224, "resample": 2, **HALF}))
-    assert models._preparation(tmp_path, is_video=False).size == (224, 224)
+    assert preprocess.preparation_of(tmp_path, is_video=False).size == (224, 224)
 
 
 def test_frames_come_in_the_size_that_the_model_reads(tmp_path: Path) -> None:
@@ -569,7 +571,7 @@ def test_code_of_a_model_does_not_run_unasked(algorithm: str, tmp_path: Path) ->
     trace = tmp_path / "trace"
     save_own(tmp_path / "model", COSMOS, trace)
     spec = EmbedderSpec(algorithm, str(tmp_path / "model"))
-    for act in (spec.check, lambda: load_embedder(spec), lambda: models.load_model(spec)):
+    for act in (spec.check, lambda: load_embedder(spec), lambda: models.load_model(spec.model)):
         with pytest.raises((ParameterError, InputError), match=r"trust[-_]remote[-_]code"):
             act()
     assert not trace.exists()

@@ -10,17 +10,8 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from semdedup import ParameterError, SemdedupError
-from semdedup.video.plan import (
-    PlanOptions,
-    Span,
-    at_keyframes,
-    edges,
-    every,
-    fixed_stride,
-    sample_times,
-    scenes,
-    ticks,
-)
+from semdedup.video.plan import PlanOptions, Span, at_keyframes, fixed_stride, scenes
+from semdedup.video.timeline import edges, every, sample_times, ticks
 
 MICROSECOND = 1e-6
 CLOSE = 1.5 * MICROSECOND

@@ -21,7 +21,7 @@ from semdedup import OutputConflictError, SplitResult
 from semdedup.runs.record import Manifest
 from semdedup.storage.location import Location
 from semdedup.video.ledger import Ledger
-from semdedup.video.tree import key_of
+from semdedup.video.tree import file_key
 from tests.helpers import NOWHERE, WORKER, files_below, kill, processes_of, stamps, start_scheduler, wait_for
 from tests.splits import (
     Death,
@@ -139,7 +139,7 @@ def test_killed_twice_with_all_workers_the_third_run_does_only_the_rest_and_give
     out = tmp_path / "out"
     process = start(videos, out)
     for name in NAMES[:2]:
-        wait_for(out, f"{NOTES}/{key_of(name)}.json", process)
+        wait_for(out, f"{NOTES}/{file_key(name)}.json", process)
     kill(process)
     assert_nothing_half_written(out)
     first, before = noted(out), stamps(out)

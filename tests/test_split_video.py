@@ -11,10 +11,13 @@ import pytest
 from PIL import Image
 
 from semdedup.video.child import Child
-from semdedup.video.cut import ClipMade, Outcome, PlannedVideo, Sampling, plan_video, split_video
+from semdedup.video.cut import plan_video, split_video
 from semdedup.video.encode import ENCODERS, usable_encoders
-from semdedup.video.plan import Span, sample_times
+from semdedup.video.job import ClipMade, Outcome, PlannedVideo
+from semdedup.video.plan import Span
 from semdedup.video.steps.embed.dct3d import dct3d
+from semdedup.video.steps.protocol import Sampling
+from semdedup.video.timeline import sample_times
 from tests.helpers import contents, files_below
 from tests.videos import (
     DCT3D,

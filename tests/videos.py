@@ -17,9 +17,11 @@ import av
 import numpy as np
 import psutil
 
-from semdedup.video.cut import ClipMade, Outcome, Sampling, SplitJob, split_video
+from semdedup.video.cut import split_video
+from semdedup.video.job import ClipMade, Outcome, SplitJob, Wanted
 from semdedup.video.plan import PlanOptions
 from semdedup.video.probe import Limits
+from semdedup.video.steps.protocol import Sampling
 
 BITS = (3, 4)
 """Rows and columns of the blocks of a numbered frame: 12 bits, the highest first."""
@@ -279,10 +281,13 @@ def split_job(path: Path, folder: Path | None, **options: Any) -> SplitJob:
         "folder": None if folder is None else str(folder),
         "encoder": "libx264",
         "id_scheme": "semdedup",
-        "sampling": None,
+        "wanted": Wanted(),
         "previews": False,
         "limits": Limits(),
     }
+    if options.get("sampling") is not None:
+        chosen["wanted"] = Wanted((options["sampling"],))
+    options.pop("sampling", None)
     chosen |= {name: options.pop(name) for name in list(options) if name in chosen}
     plan = (
         options.pop("plan") if "plan" in options else PlanOptions(**{"duration_s": 1.0, "min_length_s": 0.2} | options)

@@ -17,9 +17,11 @@ from semdedup.compute.progress import Reporter
 from semdedup.errors import StorageError
 from semdedup.storage.location import Location
 from semdedup.video.child import ChildDied, ChildTimeout, borrowed_child, end_children
-from semdedup.video.cut import ClipMade, Sampling, SplitJob, split_video
+from semdedup.video.cut import split_video
 from semdedup.video.files import Unreadable, local_copy
+from semdedup.video.job import ClipMade, SplitJob, Wanted
 from semdedup.video.probe import Limits
+from semdedup.video.steps.protocol import Sampling
 from semdedup.video.tree import ANNOTATION_VERSION, CLIPS, METAS
 
 FRAMES, HEIGHT, WIDEST, GAP, QUALITY = 5, 90, 320, 2, 70
@@ -116,7 +118,7 @@ def _sample(path: str) -> np.ndarray | str:
         plan=None,
         encoder="",
         id_scheme="semdedup",
-        sampling=Sampling(FRAMES, None, HEIGHT),
+        wanted=Wanted((Sampling(FRAMES, None, HEIGHT),)),
         previews=False,
         limits=Limits(timeout_s=SECONDS_A_CLIP),
     )

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import contextlib
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
+import av
+import numpy as np
 from av.error import FFmpegError
 
 from semdedup.video.probe import Limits, open_container
@@ -29,9 +32,14 @@ class AudioTrack:
     """The first audio track of a video, read forward.
 
     A track that cannot be read or decoded falls silent: its video is good all the same.
+
+    Args:
+        path: local file.
+        limits: what the video may cost.
+        mode: ``packets`` or ``frames``; ``auto`` gives packets where an MP4 file can hold them.
     """
 
-    def __init__(self, path: str, limits: Limits, copy_always: bool = False) -> None:
+    def __init__(self, path: str, limits: Limits, mode: Literal["auto", "packets", "frames"] = "auto") -> None:
         self.container = open_container(path, limits)
         audio = self.container.streams.audio
         self.stream = audio[0] if audio else None
@@ -44,7 +52,9 @@ class AudioTrack:
                 self.stream = None  # there is no decoder for it
                 return
             from_ready = self.container.format.name.split(",")[0] in COPIED_FROM
-            self.copied = copy_always or (context.codec.canonical_name in COPIED and from_ready)
+            self.copied = mode == "packets" or (
+                mode == "auto" and context.codec.canonical_name in COPIED and from_ready
+            )
             self._sounds = self._read()
 
     def close(self) -> None:
@@ -75,3 +85,13 @@ class AudioTrack:
                             yield Sound(frame.time, frame)
         except (FFmpegError, ValueError):
             return
+
+
+def samples_of(sounds: Iterable[Sound], rate_hz: int) -> np.ndarray:
+    """Decoded sound as (n,) float32 in [-1, 1], mono, at this rate; up to where it can be decoded."""
+    parts: list[np.ndarray] = []
+    with contextlib.suppress(FFmpegError, ValueError):
+        resampler = av.AudioResampler(format="flt", layout="mono", rate=rate_hz)
+        for content in [*(sound.content for sound in sounds), None]:
+            parts += [frame.to_ndarray()[0] for frame in resampler.resample(content)]
+    return np.concatenate(parts) if parts else np.zeros(0, dtype=np.float32)

@@ -30,6 +30,9 @@ READ_BYTES = 1 << 20
 START = "from semdedup.video.child import serve; serve()"
 SECONDS_TO_START = 60.0
 
+ENVIRONMENT = ("PATH", "HOME", "TMP", "TEMP", "LANG", "LC_", "LD_", "DYLD_", "PYTHON", "CUDA_", "NVIDIA_", "OMP_")
+"""Beginnings of the variables that the process gets. The others may hold credentials, and it reads hostile files."""
+
 
 class ChildDied(Exception):
     """The process ended in the middle of a call; the message tells how."""
@@ -44,7 +47,8 @@ class Child:
 
     def __init__(self) -> None:
         self._errors = tempfile.TemporaryFile()  # noqa: SIM115  closed with the process
-        environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path)), "SVT_LOG": "1"}
+        kept = {name: value for name, value in os.environ.items() if name.startswith(ENVIRONMENT)}
+        environment = {**kept, "PYTHONPATH": os.pathsep.join(filter(None, sys.path)), "SVT_LOG": "1"}
         self._process = subprocess.Popen(
             [sys.executable, "-P", "-c", START],
             stdin=subprocess.PIPE,
@@ -168,7 +172,7 @@ def _write(pipe: IO[bytes], message: Any) -> None:
 
 
 def serve() -> None:
-    """What the process does: run what it is told to, until its parent is gone."""
+    """What the process does: run what it is asked to, until its parent is gone."""
     replies = os.fdopen(os.dup(1), "wb")
     os.dup2(2, 1)  # what a library prints must not get between the messages
     calls: queue.SimpleQueue[bytes] = queue.SimpleQueue()
@@ -182,7 +186,7 @@ def serve() -> None:
             _write(replies, ("end", None))
         except OSError as error:
             _write(replies, ("oserror", (error.errno, error.strerror or str(error))))
-        except Exception:  # it is told to the parent, whatever it is
+        except Exception:  # it is reported to the parent, whatever it is
             _write(replies, ("error", traceback.format_exc()))
 
 

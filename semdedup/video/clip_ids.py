@@ -40,11 +40,11 @@ def clip_id(scheme: str, video: VideoIdentity, span: Span, algorithm: str) -> st
         return str(uuid.uuid5(NAMESPACE, f"{video.relative_path}\n{start_us}-{end_us}"))
     start_s, end_s = span.start_s, min(span.end_s, _duration_in_frames(video))
     if scheme == "cosmos" and algorithm == "fixed_stride":
-        told = f"{start_s}_{end_s}"
+        span_text = f"{start_s}_{end_s}"
     else:
         whole = int if algorithm == "fixed_stride" else round
-        told = f"{whole(start_s * video.fps)}_{whole(end_s * video.fps)}"
-    return str(uuid.uuid5(uuid.NAMESPACE_URL, f"{video.path}_{told}"))
+        span_text = f"{whole(start_s * video.fps)}_{whole(end_s * video.fps)}"
+    return str(uuid.uuid5(uuid.NAMESPACE_URL, f"{video.path}_{span_text}"))
 
 
 def _duration_in_frames(video: VideoIdentity) -> float:

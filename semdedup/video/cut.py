@@ -1,121 +1,46 @@
-"""One video: read, planned, decoded once, cut into clips, and looked at. Runs in a process of its own (`isolation`)."""
+"""Cutting one video: its packets are read and planned, decoded once, and dealt out to the clips. Knows no Dask.
+
+Runs in a process of its own (`child`), which `worker` asks for every video.
+"""
 
 from __future__ import annotations
 
 import os
 from collections import deque
 from collections.abc import Generator, Iterator
-from contextlib import closing
-from dataclasses import dataclass, field
+from contextlib import ExitStack, closing
 from fractions import Fraction
 from typing import Any
 
 import av
-import numpy as np
-from av.error import FFmpegError
 
-from semdedup.video.audio import AudioTrack
-from semdedup.video.clip_file import ClipFile, CopiedClip, EncodedClip
+from semdedup.video.audio import AudioTrack, Sound, samples_of
+from semdedup.video.clip_file import ClipFile
 from semdedup.video.clip_ids import VideoIdentity, clip_id
 from semdedup.video.decode import Decoder, Picture, Sampler
-from semdedup.video.plan import PlanOptions, Span, at_keyframes, every, sample_times, ticks
+from semdedup.video.encode import EncodedClip
+from semdedup.video.heartbeat import HeartbeatTimer, WithHeartbeats
+from semdedup.video.job import ClipMade, Outcome, PlannedVideo, SplitJob
+from semdedup.video.plan import Span, at_keyframes
 from semdedup.video.preview import HEIGHT, PERIOD_S, write_preview
-from semdedup.video.probe import (
-    OUR_FAULT,
-    Alive,
-    Limits,
-    Pulse,
-    Timeline,
-    Video,
-    VideoFacts,
-    VideoFault,
-    error_text,
-    shortfall,
-)
+from semdedup.video.probe import Video, shortfall
+from semdedup.video.quarantine import VideoFault
+from semdedup.video.remux import CopiedClip
 from semdedup.video.scenes import find_cuts
-
-
-@dataclass(frozen=True)
-class Sampling:
-    """Frames of a clip that an embedder looks at: how many, and how large; see `Sampler`."""
-
-    n_frames: int
-    size: tuple[int, int] | None
-    short_side: int
-
-
-@dataclass(frozen=True)
-class SplitJob:
-    """What to do with one video.
-
-    Attributes:
-        path: local file.
-        relative_path: path below the input folder, of which ids are made.
-        url: where the video came from.
-        folder: local folder for the clips; None: no clip is written.
-        plan: how it is cut; None: the whole video is one clip, whose id is the name of the file.
-        encoder: name of the encoder.
-        id_scheme: how ids are made.
-        sampling: frames to give for each clip; None: none.
-        previews: whether a preview is written for each clip.
-        limits: what the video may cost.
-    """
-
-    path: str
-    relative_path: str
-    url: str
-    folder: str | None
-    plan: PlanOptions | None
-    encoder: str
-    id_scheme: str
-    sampling: Sampling | None
-    previews: bool
-    limits: Limits
-
-
-@dataclass(frozen=True)
-class ClipMade:
-    """A clip that is complete.
-
-    Attributes:
-        facts: what is known of it, as JSON values.
-        frames: (t, h, w, 3) uint8, where they were asked for.
-    """
-
-    facts: dict[str, Any]
-    frames: np.ndarray | None
-
-
-@dataclass(frozen=True)
-class Outcome:
-    """How a video ended: ``done``, ``too_short`` or ``quarantined``, with a reason and what was found."""
-
-    status: str
-    reason: str = ""
-    detail: str = ""
-    facts: dict[str, Any] = field(default_factory=dict)
-
-
-@dataclass(frozen=True)
-class PlannedVideo:
-    """A video whose clips are planned."""
-
-    facts: VideoFacts
-    timeline: Timeline
-    spans: list[Span]
+from semdedup.video.timeline import every, sample_times, ticks
 
 
 def split_video(job: SplitJob) -> Iterator[ClipMade | Outcome | None]:
     """Cut one video. Memory: the frames that the decoder and one encoder hold, and the sampled frames of one clip.
 
     Yields:
-        None as a sign of life; `ClipMade` for each clip, when it is complete; at the end the `Outcome`.
+        None as a heartbeat; `ClipMade` for each clip, when it is complete; at the end the `Outcome`.
     """
     av.logging.set_level(av.logging.PANIC)
     facts: dict[str, Any] = {}
     try:
         plan = yield from _planned(job)
-        facts.update(_told(plan))
+        facts.update(_facts_of(plan))
         yield Outcome("quarantined", "decode_error", "the video was not finished", dict(facts))  # if nothing else comes
         if not plan.spans:
             missing = shortfall(plan.facts, plan.timeline, plan.timeline.n_frames, plan.timeline.last)
@@ -133,14 +58,10 @@ def split_video(job: SplitJob) -> Iterator[ClipMade | Outcome | None]:
         yield Outcome("done", facts=facts)
     except VideoFault as fault:
         yield Outcome("quarantined", fault.reason, fault.detail, facts)
-    except (FFmpegError, ValueError, OverflowError) as error:
-        if getattr(error, "errno", None) in OUR_FAULT:
-            raise
-        yield Outcome("quarantined", "decode_error", error_text(error), facts)
 
 
 def plan_video(job: SplitJob) -> Iterator[PlannedVideo | Outcome | None]:
-    """Plan one video and write nothing. Yields None as a sign of life, then the plan, or the `Outcome` of a fault."""
+    """Plan one video and write nothing. Yields None as a heartbeat, then the plan, or the `Outcome` of a fault."""
     av.logging.set_level(av.logging.PANIC)
     try:
         yield (yield from _planned(job))
@@ -148,7 +69,7 @@ def plan_video(job: SplitJob) -> Iterator[PlannedVideo | Outcome | None]:
         yield Outcome("quarantined", fault.reason, fault.detail)
 
 
-def _planned(job: SplitJob) -> Alive[PlannedVideo]:
+def _planned(job: SplitJob) -> WithHeartbeats[PlannedVideo]:
     with Video(job.path, job.limits) as video:
         facts = video.facts()
         timeline = yield from video.timeline()
@@ -164,7 +85,7 @@ def _planned(job: SplitJob) -> Alive[PlannedVideo]:
     return PlannedVideo(facts, timeline, spans)
 
 
-def _told(plan: PlannedVideo) -> dict[str, Any]:
+def _facts_of(plan: PlannedVideo) -> dict[str, Any]:
     facts, timeline = plan.facts, plan.timeline
     return {
         "width": facts.width,
@@ -181,21 +102,22 @@ def _told(plan: PlannedVideo) -> dict[str, Any]:
 
 
 def _cut(job: SplitJob, plan: PlannedVideo) -> Generator[ClipMade | None, None, Decoder]:
-    with Video(job.path, job.limits) as video, closing(AudioTrack(job.path, job.limits, _copies(job))) as audio:
-        cutter, pulse = _Cutter(job, plan, video, audio), Pulse()
+    with ExitStack() as stack:
+        video = stack.enter_context(Video(job.path, job.limits))
+        audio = stack.enter_context(closing(AudioTrack(job.path, job.limits, "packets" if job.copies else "auto")))
+        heard = None
+        if job.wanted.sound_rates_hz:
+            heard = stack.enter_context(closing(AudioTrack(job.path, job.limits, "frames")))
+        cutter, timer = _Cutter(job, plan, video, audio, heard), HeartbeatTimer()
         try:
             for packet in video.packets():
-                yield from cutter.take(packet)
-                if pulse.due():
+                yield from cutter.add_packet(packet)
+                if timer.due():
                     yield None
             yield from cutter.end()
         finally:
             cutter.abort()
     return cutter.decoder
-
-
-def _copies(job: SplitJob) -> bool:
-    return job.plan is not None and job.plan.cut == "copy"
 
 
 class _OpenClip:
@@ -206,48 +128,51 @@ class _OpenClip:
         self.span, self.file = span, file
         self.start, self.end = ticks(span.start_s, base), ticks(span.end_s, base)
         self.n_frames = self.width = self.height = 0
-        self.sampler = self.preview = None
-        if job.sampling is not None:
-            moments = [ticks(moment, base) for moment in sample_times(span, job.sampling.n_frames)]
-            self.sampler = Sampler(moments, job.sampling.size, job.sampling.short_side)
+        self.samplers = [
+            Sampler([ticks(moment, base) for moment in sample_times(span, wish.n_frames)], wish.size, wish.short_side)
+            for wish in job.wanted.samplings
+        ]
+        self.preview = None
         if job.previews:
             self.preview = Sampler([ticks(moment, base) for moment in every(span, PERIOD_S)], None, HEIGHT)
+        self.heard: list[Sound] = []
 
-    def see(self, picture: Picture) -> None:
+    def add(self, picture: Picture) -> None:
         self.n_frames += 1
         if not self.width:
             self.width, self.height = picture.frame.width, picture.frame.height
         if isinstance(self.file, EncodedClip):
             self.file.add(picture)
-        for sampler in (self.sampler, self.preview):
-            if sampler is not None:
-                sampler.see(picture)
+        for sampler in (*self.samplers, *([self.preview] if self.preview is not None else [])):
+            sampler.add(picture)
 
 
 class _Cutter:
     """Deals the frames of a video out to its clips."""
 
-    def __init__(self, job: SplitJob, plan: PlannedVideo, video: Video, audio: AudioTrack) -> None:
-        self.job, self.plan, self.video, self.audio = job, plan, video, audio
+    def __init__(
+        self, job: SplitJob, plan: PlannedVideo, video: Video, audio: AudioTrack, heard: AudioTrack | None
+    ) -> None:
+        self.job, self.plan, self.video = job, plan, video
+        self.audio, self.heard = audio, heard  # for the files, and for the steps
         self.decoder = Decoder(video, plan.timeline)
         self.waiting = deque(plan.spans)
         self.open: list[_OpenClip] = []
         self.shown: Picture | None = None
-        self.copies = _copies(job)
         self.key = 0
         rate = video.stream.average_rate or video.stream.guessed_rate
         self.rate = Fraction(rate) if rate and 1 <= rate <= 1000 else Fraction(25)
         identity = VideoIdentity(job.relative_path, job.url, plan.facts.fps or 25.0, plan.facts.declared_duration_s)
         self.identity = identity
 
-    def take(self, packet: Any) -> Iterator[ClipMade]:
+    def add_packet(self, packet: Any) -> Iterator[ClipMade]:
         """One packet of the video."""
-        if self.copies and packet.size:
+        if self.job.copies and packet.size:
             self._copy(packet)
         for picture in self.decoder.pictures(packet):
             yield from self._advance(picture.tick)
             for clip in self.open:
-                clip.see(picture)
+                clip.add(picture)
             self.shown = picture
 
     def end(self) -> Iterator[ClipMade]:
@@ -272,11 +197,14 @@ class _Cutter:
         while self.waiting and ticks(self.waiting[0].start_s, timeline.time_base) <= tick:
             self._open(self.waiting.popleft())
         zero_s = float(timeline.origin * timeline.time_base)
-        sounds = self.audio.until(zero_s + float(tick * timeline.time_base))
+        now_s = zero_s + float(tick * timeline.time_base)
+        sounds = self.audio.until(now_s)
+        heard = self.heard.until(now_s) if self.heard is not None else []
         for clip in self.open:
+            start_s, end_s = zero_s + clip.span.start_s, zero_s + clip.span.end_s
             if clip.file is not None:
-                start_s, end_s = zero_s + clip.span.start_s, zero_s + clip.span.end_s
-                clip.file.hear([sound for sound in sounds if start_s <= sound.time_s < end_s])
+                clip.file.add_audio([sound for sound in sounds if start_s <= sound.time_s < end_s])
+            clip.heard += [sound for sound in heard if start_s <= sound.time_s < end_s]
         for clip in [clip for clip in self.open if clip.end <= tick]:
             yield from self._close(clip)
 
@@ -284,7 +212,7 @@ class _Cutter:
         file: ClipFile | None = None
         if self.job.folder is not None:
             path = os.path.join(self.job.folder, f"{self._id(span)}.mp4")
-            if self.copies:
+            if self.job.copies:
                 file = CopiedClip(path, self.plan.timeline, self.audio, self.video.stream)
             else:
                 file = EncodedClip(path, self.plan.timeline, self.audio, self.job.encoder, self.rate)
@@ -311,7 +239,7 @@ class _Cutter:
             if self.shown is None:  # nothing can be decoded before the end of this clip
                 self.open.remove(clip)
                 return
-            clip.see(Picture(clip.start, self.shown.frame))  # a frame that stays for longer than the clip
+            clip.add(Picture(clip.start, self.shown.frame))  # a frame that stays for longer than the clip
         facts: dict[str, Any] = {"id": self._id(clip.span), **self._facts(clip)}
         if clip.file is not None:
             clip.file.finish()
@@ -326,7 +254,11 @@ class _Cutter:
         self.open.remove(clip)
         if clip.preview is not None and self.job.folder is not None:
             write_preview(os.path.join(self.job.folder, f"{facts['id']}.webp"), clip.preview.frames())
-        yield ClipMade(facts, None if clip.sampler is None else clip.sampler.frames())
+        yield ClipMade(
+            facts,
+            tuple(sampler.frames() for sampler in clip.samplers),
+            tuple(samples_of(clip.heard, rate_hz) for rate_hz in self.job.wanted.sound_rates_hz),
+        )
 
     def _facts(self, clip: _OpenClip) -> dict[str, Any]:
         return {

@@ -8,10 +8,11 @@ from typing import Any
 
 import av
 import numpy as np
-from av.error import FFmpegError
 from av.video.reformatter import Interpolation
 
-from semdedup.video.probe import SECONDS_BACK_IS_A_JUMP, Timeline, Video, VideoFault, error_text
+from semdedup.video.probe import Video
+from semdedup.video.quarantine import VideoFault, pyav_errors
+from semdedup.video.timeline import Timeline, frame_clock
 
 
 @dataclass(frozen=True)
@@ -29,17 +30,15 @@ class Decoder:
 
     Attributes:
         n_decoded: frames so far.
-        last_tick: of the last one.
+        clock: gives each frame its tick.
     """
 
     def __init__(self, video: Video, timeline: Timeline) -> None:
         self.stream = video.stream
         self.timeline = timeline
         self.n_decoded = 0
-        self.last_tick = -1
-        self._shift = 0
+        self.clock = frame_clock(timeline)
         self._limits = video.limits
-        self._step = max(1, timeline.end // max(1, timeline.n_frames))
         self._rotation: _Rotation | None = None
         context = video.stream.codec_context
         context.thread_count = 1
@@ -51,39 +50,29 @@ class Decoder:
         Raises:
             VideoFault: ``decode_error``.
         """
-        try:
+        with pyav_errors(f"after {self.n_decoded:,} of {self.timeline.n_frames:,} frames"):
             frames = packet.decode()
-        except (FFmpegError, ValueError) as error:
-            told = f"after {self.n_decoded:,} of {self.timeline.n_frames:,} frames: {error_text(error)}"
-            raise VideoFault("decode_error", told) from error
         for frame in frames:
             if frame.width * frame.height > self._limits.max_pixels:
                 raise VideoFault("too_large", f"a frame of {frame.width}x{frame.height} pixels")
             self.n_decoded += 1
-            tick = self._tick(frame.pts)
+            tick = self.clock.tick(frame.pts)
             if tick >= 0:
                 yield Picture(tick, self._upright(frame))
 
-    def _tick(self, pts: int | None) -> int:
-        """Time of the next frame: always later than the one before it, whatever the file tells."""
-        tick = self.last_tick + self._step if pts is None else pts - self.timeline.origin + self._shift
-        if tick <= self.last_tick:
-            if (self.last_tick - tick) * self.timeline.time_base > SECONDS_BACK_IS_A_JUMP:
-                self._shift += self.last_tick + self._step - tick
-                tick = self.last_tick + self._step
-            else:
-                tick = self.last_tick + 1
-        if tick >= 0:
-            self.last_tick = tick
-        return tick
+    @property
+    def last_tick(self) -> int:
+        """Tick of the last frame; -1 before there is one."""
+        return self.clock.last_tick
 
     def _upright(self, frame: Any) -> Any:
         turns = _TURNS.get(frame.rotation)
         if turns is None:
             return frame
-        if self._rotation is None or not self._rotation.fits(frame):
-            self._rotation = _Rotation(frame, turns, self.timeline)
-        return self._rotation.apply(frame)
+        with pyav_errors():
+            if self._rotation is None or not self._rotation.fits(frame):
+                self._rotation = _Rotation(frame, turns, self.timeline)
+            return self._rotation.apply(frame)
 
 
 _TURNS = {-90: ("clock",), 270: ("clock",), 90: ("cclock",), -270: ("cclock",), 180: ("half",), -180: ("half",)}
@@ -118,7 +107,7 @@ class _Rotation:
 
 
 class Sampler:
-    """Keeps the frames that are shown at some moments of a clip, scaled down.
+    """Keeps the frames shown at some moments of a clip, scaled down.
 
     Args:
         ticks: the moments, in order.
@@ -132,7 +121,7 @@ class Sampler:
         self._shown: Any = None
         self._scaled: np.ndarray | None = None
 
-    def see(self, picture: Picture) -> None:
+    def add(self, picture: Picture) -> None:
         """A frame of the clip, in order."""
         while self._shown is not None and self._wants() and self.ticks[len(self.kept)] < picture.tick:
             self._keep()
@@ -164,4 +153,5 @@ def scaled(frame: Any, size: tuple[int, int] | None, short_side: int) -> np.ndar
         size = max(1, round(frame.height * factor)), max(1, round(frame.width * factor))
     shrinks = size[0] < frame.height or size[1] < frame.width
     kind = Interpolation.AREA if shrinks else Interpolation.BICUBIC
-    return frame.to_ndarray(format="rgb24", height=size[0], width=size[1], interpolation=kind)
+    with pyav_errors():
+        return frame.to_ndarray(format="rgb24", height=size[0], width=size[1], interpolation=kind)

@@ -1,4 +1,4 @@
-"""Encoders of clips: which there are, which of them really open here, and how they are set."""
+"""Clips that are encoded anew: the encoders, which of them open here, how they are set, and the file they write."""
 
 from __future__ import annotations
 
@@ -9,9 +9,15 @@ from typing import Any
 
 import av
 from av.error import FFmpegError
+from av.video.frame import PictureType
 
 from semdedup.arrays import gpu_count
 from semdedup.errors import ParameterError
+from semdedup.video.audio import AudioTrack
+from semdedup.video.clip_file import ClipFile
+from semdedup.video.decode import Picture
+from semdedup.video.quarantine import pyav_errors
+from semdedup.video.timeline import Timeline
 
 ENCODERS: Mapping[str, Mapping[str, str]] = MappingProxyType(
     {
@@ -93,3 +99,41 @@ def choose_encoder(wish: str, usable: Callable[[Iterable[str]], Sequence[str]]) 
         f"the encoder {wish} does not open on every worker; there are: {', '.join(usable(ENCODERS)) or 'none'}. "
         "Choose one of these with --transcode-encoder, or cut without encoding: --cut copy."
     )
+
+
+class EncodedClip(ClipFile):
+    """A clip that is encoded anew: 8 bits, upright, even sides, the source's time stamps."""
+
+    def __init__(self, path: str, timeline: Timeline, audio: AudioTrack, encoder: str, rate: Fraction) -> None:
+        super().__init__(path, timeline, audio)
+        self.encoder, self.rate = encoder, rate
+
+    def add(self, picture: Picture) -> None:
+        """Encode the next frame."""
+        if self._video is None:
+            self._start(picture)
+        with pyav_errors():
+            frame = picture.frame.reformat(width=self.width, height=self.height, format="yuv420p")
+            frame.pts = picture.tick - self.origin
+            frame.time_base = self.timeline.time_base
+            frame.pict_type = PictureType.NONE
+            self._container.mux(self._video.encode(frame))
+        self.n_frames += 1
+
+    def _start(self, picture: Picture) -> None:
+        frame = picture.frame
+        self.origin = picture.tick
+        self.width, self.height = max(2, frame.width & ~1), max(2, frame.height & ~1)  # chroma has half the resolution
+
+        def add_video(container: Any) -> Any:
+            stream = make_encoder(container, self.encoder, self.rate, self.width, self.height, self.timeline.time_base)
+            context = stream.codec_context
+            for name in ("color_primaries", "color_trc", "colorspace"):
+                setattr(context, name, getattr(frame, name))
+            return stream
+
+        self._video = self._open(add_video)
+        self.codec = self._video.codec_context.codec.canonical_name
+
+    def _finish_video(self) -> None:
+        self._container.mux(self._video.encode(None))

@@ -23,9 +23,19 @@ from semdedup.errors import IntegrityError, OutputConflictError
 from semdedup.runs.record import SCRATCH, Manifest
 from semdedup.storage.location import REQUESTS_IN_FLIGHT, Location
 from semdedup.storage.tables import read_arrow_batch, read_table, write_batches, write_table
-from semdedup.video.records import VIDEOS as VIDEOS_SCHEMA
-from semdedup.video.records import VideoFile, quarantine_table, rows_schema, summary
-from semdedup.video.tree import ANNOTATION_VERSION, CHUNKS, CLIPS, METAS, PREVIEWS, SUMMARY, VIDEOS, key_of, record_name
+from semdedup.video.records import VIDEO_COLUMNS, VideoFile, quarantine_table, summary, with_columns
+from semdedup.video.tree import (
+    ANNOTATION_VERSION,
+    CHUNK_RECORDS,
+    CLIPS,
+    METAS,
+    PREVIEWS,
+    QUARANTINE,
+    SUMMARY,
+    VIDEO_RECORDS,
+    file_key,
+    record_name,
+)
 from semdedup.video.worker import NOTES, PLACING, ROW_FILES
 
 PART_BYTES = 128 << 20
@@ -57,12 +67,12 @@ class Kind:
 
 def split_kind(folder: str) -> Kind:
     """Clips and, if there is a folder for them, embeddings."""
-    return Kind("split", "_videos.parquet", "_quarantine/videos.parquet", folder, True)
+    return Kind("split", "_videos.parquet", f"{QUARANTINE}/videos.parquet", folder, True)
 
 
 def embed_kind(folder: str) -> Kind:
     """Embeddings of clips that exist."""
-    return Kind(f"embed {folder}", f"_{folder}_clips.parquet", f"_quarantine/{folder}.parquet", folder, False)
+    return Kind(f"embed {folder}", f"_{folder}_clips.parquet", f"{QUARANTINE}/{folder}.parquet", folder, False)
 
 
 class Ledger:
@@ -147,14 +157,13 @@ class Ledger:
         return {note["video"]: note for note in notes if stamps.get(note["video"]) == (note["n_bytes"], note["stamp"])}
 
     def commit(
-        self, session: Session, notes: Mapping[str, Mapping[str, Any]], embedder: str, recommended_eps: float | None
+        self, session: Session, notes: Mapping[str, Mapping[str, Any]], embedder: str, schema: pa.Schema
     ) -> None:
-        """Make the notes of a run part of the folder."""
+        """Make the notes of a run part of the folder; `schema` is that of the embeddings."""
         scratch = self.manifest.scratch(self.kind.step)
         (scratch / FINAL).remove_tree()  # of a run that was killed before it had everything
         before = dict(self.videos)
         parts, kept = self._plan_parts(notes, scratch)
-        schema = rows_schema(embedder, recommended_eps)
         write = partial(_write_part, self.root, scratch, self.kind.folder, schema)
         sizes = session.run("write embeddings", write, parts, unit="files") if parts else ()
         n_rows = sum(rows for _, rows in sizes)
@@ -282,12 +291,12 @@ class Ledger:
     def _rows_per_part(self, new: Sequence[Mapping[str, Any]], scratch: Location) -> int:
         if not new:
             return 1 << 62
-        first = read_arrow_batch(scratch / ROW_FILES / f"{key_of(new[0]['video'])}.arrow", 0)
+        first = read_arrow_batch(scratch / ROW_FILES / f"{file_key(new[0]['video'])}.arrow", 0)
         return max(1, PART_BYTES // (4 * len(first.column("embedding")[0])))
 
     def _write_tables(self, final: Location, embedder: str) -> list[str]:
         videos = list(self.videos.values())
-        write_table(final / self.kind.table, pa.Table.from_pylist(videos, schema=VIDEOS_SCHEMA))
+        write_table(final / self.kind.table, pa.Table.from_pylist(videos, schema=VIDEO_COLUMNS))
         names = [self.kind.table]
         quarantine = quarantine_table(videos)
         if len(quarantine):
@@ -308,7 +317,7 @@ def _files_of_clip(clip: str) -> list[str]:
 
 def _records_of_video(video: str) -> list[str]:
     name = record_name(video)
-    return [f"{VIDEOS}/{name}.json", f"{CHUNKS}/{name}_0.json"]
+    return [f"{VIDEO_RECORDS}/{name}.json", f"{CHUNK_RECORDS}/{name}_0.json"]
 
 
 def _write_part(
@@ -322,10 +331,10 @@ def _write_part(
         if row["part"]:
             old.setdefault(row["part"], []).extend(row["clips"])
         else:
-            batch = read_arrow_batch(scratch / ROW_FILES / f"{key_of(row['video'])}.arrow", 0)
+            batch = read_arrow_batch(scratch / ROW_FILES / f"{file_key(row['video'])}.arrow", 0)
             tables.append(pa.Table.from_batches([batch]))
     for earlier, clips in old.items():  # by id: a clip that is only embedded has the video that it was cut from there
-        table = read_table(root / folder / earlier).select(schema.names).cast(schema.remove_metadata())
+        table = with_columns(read_table(root / folder / earlier), schema)
         tables.append(table.filter(pc.is_in(table["id"], pa.array(clips))))
     rows = pa.concat_tables(tables).sort_by([(key, "ascending") for key in ("video", "start_s", "end_s", "id")])
     groups = (rows.slice(start, ROWS_PER_GROUP) for start in range(0, len(rows), ROWS_PER_GROUP))

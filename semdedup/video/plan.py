@@ -1,4 +1,4 @@
-"""The clip plan: which spans of a video become clips, and which moments of a clip are looked at. Pure arithmetic.
+"""The clip plan: which spans of a video become clips. Pure arithmetic.
 
 Seconds count from the first frame of the video. A span holds the frames whose time lies in ``[start_s, end_s)``::
 
@@ -15,9 +15,8 @@ from __future__ import annotations
 import itertools
 import math
 from bisect import bisect_right
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from fractions import Fraction
 from typing import Any
 
 from semdedup.errors import ParameterError
@@ -27,8 +26,6 @@ CUTS = ("reencode", "copy")
 
 DIGITS = 6
 """Spans are kept to the microsecond: sums of floats would otherwise make ids that differ in the last bit."""
-
-HALF_A_MICROSECOND = Fraction(1, 2 * 10**DIGITS)
 
 
 @dataclass(frozen=True)
@@ -133,6 +130,7 @@ def fixed_stride(
     >>> fixed_stride(21.5, 10, 10, 2)
     [Span(start_s=0.0, end_s=10.0), Span(start_s=10.0, end_s=20.0)]
     """
+    duration_s, clip_s, stride_s = float(duration_s), float(clip_s), float(stride_s)  # NumPy's would spread to the ids
     video_end_s = round(start_s + duration_s, DIGITS)
     spans = []
     for i in range(math.ceil(duration_s / stride_s)):
@@ -173,27 +171,3 @@ def at_keyframes(spans: Sequence[Span], keyframes_s: Sequence[float], duration_s
     end_of_video = round(duration_s, DIGITS)
     moved = [Span(back(s.start_s), s.end_s if s.end_s >= end_of_video else back(s.end_s)) for s in spans]
     return [span for span in dict.fromkeys(moved) if span.start_s < span.end_s]
-
-
-def sample_times(span: Span, n_frames: int) -> list[float]:
-    """Moments, in seconds, at the middles of `n_frames` equal parts of the span.
-
-    They depend on the span alone: copies of a clip at other frame rates are looked at in the same moments.
-    """
-    part = (span.end_s - span.start_s) / n_frames
-    return [span.start_s + (i + 0.5) * part for i in range(n_frames)]
-
-
-def every(span: Span, period_s: float) -> list[float]:
-    """Moments, in seconds, a period apart from the start of the span."""
-    return [span.start_s + i * period_s for i in range(max(1, math.ceil(span.duration_s / period_s)))]
-
-
-def ticks(moment_s: float, time_base: Fraction) -> int:
-    """The first tick of a clock that is not before a moment, but for the half microsecond that rounding may add."""
-    return math.ceil((Fraction(repr(moment_s)) - HALF_A_MICROSECOND) / time_base)
-
-
-def edges(spans: Sequence[Span], time_base: Fraction) -> Iterator[tuple[int, int]]:
-    """First tick and tick after the last of each span."""
-    return ((ticks(span.start_s, time_base), ticks(span.end_s, time_base)) for span in spans)

@@ -9,7 +9,9 @@ from typing import Any
 
 import pyarrow as pa
 
-from semdedup.storage.tables import EMBEDDER, LOW_INFORMATION, RECOMMENDED_EPS
+from semdedup.storage.tables import EMBEDDER, RECOMMENDED_EPS
+from semdedup.video.steps.protocol import StepSpec
+from semdedup.video.steps.table import columns_of, counted
 from semdedup.video.tree import CLIPS
 
 DONE, TOO_SHORT, QUARANTINED = "done", "too_short", "quarantined"
@@ -50,12 +52,11 @@ ROWS = pa.schema(
         "fps": pa.float64(),
         "bitrate": pa.int64(),
         "n_frames": pa.int32(),
-        LOW_INFORMATION: pa.bool_(),
     }
 )
-"""Columns of the embeddings: a row a clip. What is beside `embedding` serves to rank duplicates."""
+"""Columns of the embeddings: a row a clip. What is beside `embedding` serves to rank duplicates. Steps add others."""
 
-VIDEOS = pa.schema(
+VIDEO_COLUMNS = pa.schema(
     {
         "video": pa.string(),
         "url": pa.string(),
@@ -72,21 +73,31 @@ VIDEOS = pa.schema(
         "longest_clip_s": pa.float64(),
         "clip_bytes": pa.int64(),
         "n_rows": pa.int64(),
-        "n_low_information": pa.int64(),
+        **{f"n_{name}": pa.int64() for name in counted()},
         "part": pa.string(),
     }
 )
 """Columns of the table of videos: a row a video, whatever became of it."""
 
-QUARANTINE = pa.schema({"id": pa.string(), "reason": pa.string(), "source": pa.string(), "detail": pa.string()})
+QUARANTINE_COLUMNS = pa.schema({"id": pa.string(), "reason": pa.string(), "source": pa.string(), "detail": pa.string()})
 
 
-def rows_schema(embedder: str, recommended_eps: float | None) -> pa.Schema:
-    """The schema of the embeddings, with what the dedup reads in its metadata."""
+def rows_schema(steps: Sequence[StepSpec], embedder: str = "", recommended_eps: float | None = None) -> pa.Schema:
+    """The schema of the embeddings, with the columns of the steps, and in its metadata what the dedup reads."""
     metadata = {EMBEDDER: embedder.encode()}
     if recommended_eps is not None:
         metadata[RECOMMENDED_EPS] = repr(recommended_eps).encode()
-    return ROWS.with_metadata(metadata)
+    added = [pa.field(name, pa.type_for_alias(kind)) for name, kind in columns_of(steps).items()]
+    return pa.schema([*ROWS, *added], metadata=metadata)
+
+
+def with_columns(table: pa.Table, schema: pa.Schema) -> pa.Table:
+    """A table of embeddings with these columns: null where it was written before a step had a column."""
+    columns = [
+        table[field.name].cast(field.type) if field.name in table.column_names else pa.nulls(len(table), field.type)
+        for field in schema
+    ]
+    return pa.table(columns, schema=schema.remove_metadata())
 
 
 def video_row(note: Mapping[str, Any]) -> dict[str, Any]:
@@ -101,12 +112,14 @@ def video_row(note: Mapping[str, Any]) -> dict[str, Any]:
         "clip_seconds": round(sum(clip["duration_s"] for clip in clips), 6),
         "longest_clip_s": max((clip["duration_s"] for clip in clips), default=0.0),
         "clip_bytes": sum(clip.get("n_bytes", 0) for clip in clips),
-        "n_low_information": sum(clip.get(LOW_INFORMATION, False) for clip in clips),
+        **{f"n_{name}": sum(clip.get(name, False) for clip in clips) for name in counted()},
         "part": "",
     }
 
 
-def clip_meta(clip: Mapping[str, Any], note: Mapping[str, Any], earlier: Mapping[str, Any]) -> dict[str, Any]:
+def clip_meta(
+    clip: Mapping[str, Any], note: Mapping[str, Any], earlier: Mapping[str, Any], steps: Sequence[StepSpec]
+) -> dict[str, Any]:
     """What ``metas/v0/{id}.json`` holds. What others added to it earlier, captions for one, is carried along."""
     facts = note["facts"]
     written = clip.get("n_bytes") is not None
@@ -130,7 +143,7 @@ def clip_meta(clip: Mapping[str, Any], note: Mapping[str, Any], earlier: Mapping
         "num_bytes": clip.get("n_bytes"),
         "has_audio": clip.get("audio"),
         "bitrate_source": clip["bitrate"],
-        LOW_INFORMATION: clip.get(LOW_INFORMATION),
+        **{name: clip.get(name) for step in steps for name in step.facts},
         "valid": written,
     }
 
@@ -154,7 +167,7 @@ def video_record(note: Mapping[str, Any]) -> dict[str, Any]:
         "pixel_format": facts.get("pixel_format"),
         "audio_format": facts.get("audio_codec"),
         "container": facts.get("container"),
-        "num_total_clips": len(note["clips"]),
+        "num_total_clips": len(note["clips"]) + len(note["rejected"]),
         "num_clip_chunks": 1,
     }
 
@@ -172,7 +185,7 @@ def chunk_record(note: Mapping[str, Any]) -> dict[str, Any]:
         "total_clip_duration": round(sum(clip["duration_s"] for clip in clips), 6),
         "max_clip_duration": max((clip["duration_s"] for clip in clips), default=0.0),
         "clips": [clip["id"] for clip in clips],
-        "filtered_clips": [],
+        "filtered_clips": note["rejected"],
     }
 
 
@@ -195,7 +208,7 @@ def summary(videos: Sequence[Mapping[str, Any]], embedding_algorithm: str | None
         "total_clip_bytes": sum(video["clip_bytes"] for video in videos),
         "total_num_clips": sum(len(video["clips"]) for video in videos),
         "total_num_clips_with_embeddings": sum(video["n_rows"] for video in videos),
-        "total_num_clips_low_information": sum(video["n_low_information"] for video in videos),
+        **{f"total_num_clips_{name}": sum(video.get(f"n_{name}") or 0 for video in videos) for name in counted()},
     }
 
 
@@ -212,4 +225,4 @@ def quarantine_table(videos: Sequence[Mapping[str, Any]]) -> pa.Table:
         for video in videos
         if video["status"] == QUARANTINED
     ]
-    return pa.Table.from_pylist(rows, schema=QUARANTINE)
+    return pa.Table.from_pylist(rows, schema=QUARANTINE_COLUMNS)

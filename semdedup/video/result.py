@@ -8,8 +8,9 @@ from typing import Any
 
 from semdedup.display import Displayable, one_line
 from semdedup.video.records import DONE, QUARANTINED, TOO_SHORT, quarantined
+from semdedup.video.steps.table import counted
 
-MOST_TOLD = 10
+MOST_FAULTS = 10
 
 
 @dataclass(frozen=True, repr=False)
@@ -17,7 +18,7 @@ class SplitResult(Displayable):
     """Counts over everything in the output folder, and what this run added.
 
     Attributes:
-        videos: a row for each video, with ``status``, ``reason``, ``detail``, ``clips`` and more; see `records.VIDEOS`.
+        videos: a row for each video, with ``status``, ``reason``, ``detail``, ``clips`` and more: `VIDEO_COLUMNS`.
         processed: videos that this run processed; the others were complete already.
         left_out: videos that ``limit`` left for a later run.
         seconds: time of each step, and ``total``.
@@ -52,9 +53,9 @@ class SplitResult(Displayable):
         return quarantined(self.videos)
 
     def rows(self) -> list[tuple[str, str]]:
-        """Name and value of everything that there is to tell."""
+        """Name and value of everything that is known."""
         seconds = sum(video["clip_seconds"] for video in self.videos)
-        low = sum(video["n_low_information"] for video in self.videos)
+        marked = {name: sum(video.get(f"n_{name}") or 0 for video in self.videos) for name in counted()}
         lines = [
             ("videos", f"{len(self.videos):,}"),
             ("  done", f"{self.count(DONE):,}"),
@@ -67,7 +68,7 @@ class SplitResult(Displayable):
             *([("left for another run", f"{self.left_out:,}")] if self.left_out else []),
             ("clips", f"{self.clips:,} ({seconds:,.1f} s)"),
             ("  with embedding", f"{self.embedded:,}"),
-            *([("  low information", f"{low:,}")] if low else []),
+            *((f"  {name.replace('_', ' ')}", f"{count:,}") for name, count in marked.items() if count),
         ]
         lines += [(f"{step} seconds", f"{time:.1f}") for step, time in self.seconds.items()]
         if self.footage_s and self.seconds.get("total"):
@@ -77,6 +78,6 @@ class SplitResult(Displayable):
     def faults(self) -> list[str]:
         """What is wrong with the videos in quarantine: a line for each of the first, and how many more there are."""
         bad = [video for video in self.videos if video["status"] == QUARANTINED]
-        lines = [one_line(f"{video['video']}: {video['reason']}: {video['detail']}") for video in bad[:MOST_TOLD]]
-        more = len(bad) - MOST_TOLD
+        lines = [one_line(f"{video['video']}: {video['reason']}: {video['detail']}") for video in bad[:MOST_FAULTS]]
+        more = len(bad) - MOST_FAULTS
         return [*lines, f"and {more:,} more, in the quarantine"] if more > 0 else lines

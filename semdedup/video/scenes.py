@@ -9,11 +9,12 @@ import contextlib
 from importlib.util import find_spec
 from typing import Any
 
-from av.error import FFmpegError
-
 from semdedup.errors import ParameterError
 from semdedup.video.decode import Decoder
-from semdedup.video.probe import Alive, Limits, Pulse, Timeline, Video, VideoFault
+from semdedup.video.heartbeat import HeartbeatTimer, WithHeartbeats
+from semdedup.video.probe import Limits, Video
+from semdedup.video.quarantine import VideoFault, pyav_errors
+from semdedup.video.timeline import Timeline
 
 WIDTH = 256
 """Frames are looked at in this width: cuts are seen as well as in full size, ten times faster."""
@@ -29,7 +30,7 @@ def check_scenes() -> None:
         raise ParameterError("splitting_algorithm scene needs PySceneDetect: pip install 'semdedup[scenes]'")
 
 
-def find_cuts(path: str, timeline: Timeline, limits: Limits) -> Alive[list[float]]:
+def find_cuts(path: str, timeline: Timeline, limits: Limits) -> WithHeartbeats[list[float]]:
     """Seconds at which new scenes begin, in order.
 
     AdaptiveDetector (https://www.scenedetect.com): a frame starts a scene where its change of hue, saturation and
@@ -45,19 +46,20 @@ def find_cuts(path: str, timeline: Timeline, limits: Limits) -> Alive[list[float
     detector = AdaptiveDetector(min_scene_len=FRAMES_BETWEEN_CUTS)
     seconds: list[float] = []
     cuts: list[Any] = []
-    pulse = Pulse()
+    timer = HeartbeatTimer()
     with Video(path, limits) as video:
         decoder = Decoder(video, timeline)
-        with contextlib.suppress(VideoFault, FFmpegError):
+        with contextlib.suppress(VideoFault):
             for packet in video.packets():
                 for picture in decoder.pictures(packet):
                     code = FrameTimecode(len(seconds), NOMINAL_FPS)
                     seconds.append(float(picture.tick * timeline.time_base))
                     width = min(WIDTH, picture.frame.width)
                     height = max(1, round(picture.frame.height * width / picture.frame.width))
-                    small = picture.frame.to_ndarray(format="bgr24", width=width, height=height)
+                    with pyav_errors():
+                        small = picture.frame.to_ndarray(format="bgr24", width=width, height=height)
                     cuts += detector.process_frame(code, small)
-                    if pulse.due():
+                    if timer.due():
                         yield
         if seconds:
             cuts += detector.post_process(FrameTimecode(len(seconds) - 1, NOMINAL_FPS))

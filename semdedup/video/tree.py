@@ -17,8 +17,8 @@ import hashlib
 import os
 
 CLIPS, PREVIEWS, METAS = "clips", "previews", "metas"
-VIDEOS, CHUNKS = "processed_videos", "processed_clip_chunks"
-SUMMARY = "summary.json"
+VIDEO_RECORDS, CHUNK_RECORDS = "processed_videos", "processed_clip_chunks"
+SUMMARY, QUARANTINE = "summary.json", "_quarantine"
 ANNOTATION_VERSION = "v0"
 
 LONGEST_NAME = 200
@@ -42,12 +42,12 @@ def get_output_path_previews(output_path: str) -> str:
 
 def get_output_path_processed_videos(output_path: str) -> str:
     """Folder of how each video ended: ``{path of the video}.json``."""
-    return _below(output_path, VIDEOS)
+    return _below(output_path, VIDEO_RECORDS)
 
 
 def get_output_path_processed_clip_chunks(output_path: str) -> str:
     """Folder of the clips of each video: ``{path of the video}_0.json``."""
-    return _below(output_path, CHUNKS)
+    return _below(output_path, CHUNK_RECORDS)
 
 
 def get_output_path_embd_parquet(output_path: str, folder: str) -> str:
@@ -94,6 +94,6 @@ def _safe(part: str) -> str:
     return content[: LONGEST_NAME - 17].decode(errors="ignore") + "-" + digest
 
 
-def key_of(relative_path: str) -> str:
-    """A short name for a video that is safe as the name of a file."""
-    return hashlib.sha256(relative_path.encode()).hexdigest()[:24]
+def file_key(text: str) -> str:
+    """A short name for a video, or a version of one, that is safe as the name of a file."""
+    return hashlib.sha256(text.encode()).hexdigest()[:24]

@@ -1,4 +1,4 @@
-"""`VideoSplitWorkflow`: a folder of videos to clips and embeddings. `VideoEmbedWorkflow`: clips to embeddings."""
+"""The public workflows, on the client: which videos are missing, the tasks for them, and the commit."""
 
 from __future__ import annotations
 
@@ -20,16 +20,17 @@ from semdedup.runs.record import FILE_NAME, fingerprint
 from semdedup.storage.location import FileInfo, Location, Paths, locations_of, storage_options_of
 from semdedup.video.child import end_children
 from semdedup.video.clip_ids import SCHEMES
-from semdedup.video.cut import PlannedVideo
 from semdedup.video.encode import choose_encoder, preferred
 from semdedup.video.files import find_videos
+from semdedup.video.job import PlannedVideo
 from semdedup.video.ledger import Ledger, embed_kind, split_kind
 from semdedup.video.plan import PlanOptions
 from semdedup.video.probe import Limits
-from semdedup.video.records import VideoFile
+from semdedup.video.records import VideoFile, rows_schema
 from semdedup.video.result import SplitResult
 from semdedup.video.scenes import check_scenes
 from semdedup.video.steps.embed.providers import CUSTOM, EmbedderSpec
+from semdedup.video.steps.table import STEPS, steps_with
 from semdedup.video.tree import CLIPS, METAS, SUMMARY
 from semdedup.video.worker import Settings, encoders_here, plan_videos, process_videos
 
@@ -65,7 +66,7 @@ class _VideoWorkflow:
         raise NotImplementedError
 
     def paths(self) -> dict[str, str]:
-        """What is told of where things stand."""
+        """Where the results are, by what they are."""
         raise NotImplementedError
 
     def run(
@@ -151,8 +152,8 @@ class _VideoWorkflow:
 
     def _settings(self, session: Session, cluster: ClusterOptions | None) -> Settings:
         settings = self.settings(session, self.ledger.root)
-        if settings.embedder is not None and cluster is not None and cluster.backend == "cpu":
-            return replace(settings, embedder=replace(settings.embedder, backend="cpu"))
+        if self.embedder is not None and cluster is not None and cluster.backend == "cpu":
+            return replace(settings, steps=steps_with(replace(self.embedder, backend="cpu")))
         return settings
 
     def _unfinished(self) -> bool:
@@ -187,7 +188,7 @@ class _VideoWorkflow:
         if len(notes) != len(todo):
             raise IntegrityError(f"{len(todo)} videos went in, {len(notes)} came out")
         name, eps = ("", None) if self.embedder is None else (self.embedder.name, self.embedder.recommended_eps)
-        ledger.commit(session, notes, name, eps)
+        ledger.commit(session, notes, name, rows_schema(settings.steps, name, eps))
         footage_s = sum(note["duration_s"] for note in notes.values())
         seconds = {**reporter.seconds, "total": time.monotonic() - started}
         return self._result(len(notes), footage_s, left_out, seconds)
@@ -311,7 +312,7 @@ class VideoSplitWorkflow(_VideoWorkflow):
             "clip_id_scheme": self.clip_id_scheme,
             "upload_clips": self.upload_clips,
             "generate_previews": self.generate_previews,
-            **_told(self.embedder),
+            **_step_parameters(self.embedder),
         }
 
     @property
@@ -333,14 +334,14 @@ class VideoSplitWorkflow(_VideoWorkflow):
             previews=self.generate_previews,
             upload_clips=self.upload_clips,
             limits=self.limits,
-            embedder=self.embedder,
+            steps=steps_with(self.embedder),
             inputs=self.sources[0],
             output=self.output,
             scratch=scratch,
         )
 
     def paths(self) -> dict[str, str]:
-        """What is told of where things stand."""
+        """Where the results are, by what they are."""
         clips = {"clip files": str(self.output / CLIPS)} if self.upload_clips else {}
         metas = {"metadata": str(self.output / METAS), "summary": str(self.output / SUMMARY)}
         return {**clips, **metas, **self._embeddings_path()}
@@ -398,7 +399,7 @@ class VideoEmbedWorkflow(_VideoWorkflow):
 
     def parameters(self) -> dict[str, Any]:
         """What the result depends on beside the clips, as JSON values."""
-        return _told(self.embedder)
+        return _step_parameters(self.embedder)
 
     def settings(self, session: Session, scratch: Location) -> Settings:
         """What the workers have to know."""
@@ -409,14 +410,14 @@ class VideoEmbedWorkflow(_VideoWorkflow):
             previews=False,
             upload_clips=False,
             limits=self.limits,
-            embedder=self.embedder,
+            steps=steps_with(self.embedder),
             inputs=self.sources[0],
             output=self.output,
             scratch=scratch,
         )
 
     def paths(self) -> dict[str, str]:
-        """What is told of where things stand."""
+        """Where the results are, by what they are."""
         return self._embeddings_path()
 
 
@@ -430,11 +431,12 @@ def _ending_children(session: Session) -> Iterator[None]:
             session.client.run(end_children)
 
 
-def _told(embedder: EmbedderSpec | None) -> dict[str, Any]:
-    """The embedder among the parameters of a run."""
+def _step_parameters(embedder: EmbedderSpec | None) -> dict[str, Any]:
+    """What the results of the steps depend on, as parameters of a run; of the embedder: ``embedding_…``."""
+    found = {f"{step.name}_{name}": value for step in STEPS.values() for name, value in step.identity().items()}
     if embedder is None:
-        return {"embedding_algorithm": None}
-    return {f"embedding_{name}": value for name, value in embedder.identity().items()}
+        return {**found, "embedding_algorithm": None}
+    return {**found, **{f"embedding_{name}": value for name, value in embedder.identity().items()}}
 
 
 def usable_everywhere(client: distributed.Client, names: Iterable[str]) -> list[str]:

@@ -1,1 +1,1 @@
-"""Steps on a clip."""
+"""Steps on a clip: each looks at a clip and gives facts, a vector, or the verdict that it is left out."""

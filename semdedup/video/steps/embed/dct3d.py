@@ -12,6 +12,8 @@ from functools import lru_cache
 import numpy as np
 from scipy.fft import dctn
 
+from semdedup.video.steps.frames import shrink, spread
+
 N_FRAMES = 16
 SIDE = 32
 BLOCK = (6, 8, 8)
@@ -34,9 +36,6 @@ STILL_RMS = 2.0
 Measured on four public videos: 0 to 2 where one frame is repeated and encoded (x264, crf 18 to 30, a key frame every
 half second), 21 to 290 where they move. Higher would take dark clips with little motion for stills.
 """
-
-LUMA = np.array([0.299, 0.587, 0.114])
-"""ITU-R BT.601."""
 
 
 def dct3d(frames: np.ndarray) -> np.ndarray:
@@ -71,32 +70,3 @@ def _lowest_of_a_picture() -> tuple[np.ndarray, np.ndarray]:
     """The 384 lowest of the 32 x 32 frequencies of a picture, by y + x."""
     y, x = np.divmod(np.argsort(np.add.outer(np.arange(SIDE), np.arange(SIDE)), axis=None, kind="stable")[:DIM], SIDE)
     return y, x
-
-
-def spread(frames: np.ndarray, n: int) -> np.ndarray:
-    """Return n frames of a clip, at the midpoints of n equal parts; some twice where it has fewer.
-
-    >>> spread(np.arange(6), 3)
-    array([1, 3, 5])
-    """
-    t = len(frames)
-    return frames if t == n else frames[(2 * np.arange(n) + 1) * t // (2 * n)]
-
-
-def shrink(frames: np.ndarray, height: int, width: int) -> np.ndarray:
-    """Frames as (t, height, width) float64 grey levels in [0, 255], each the mean over its area."""
-    rows, columns = _area_weights(frames.shape[1], height), _area_weights(frames.shape[2], width).T
-    grey = np.empty((len(frames), height, width))
-    for out, frame in zip(grey, frames, strict=True):
-        luma = frame @ LUMA
-        out[:] = luma if luma.shape == out.shape else rows @ luma @ columns
-    return grey
-
-
-@lru_cache
-def _area_weights(n_in: int, n_out: int) -> np.ndarray:
-    """Which share of each input pixel makes up an output pixel, along one axis: (n_out, n_in), rows of sum 1."""
-    edges = np.arange(n_out + 1) * (n_in / n_out)
-    pixels = np.arange(n_in)
-    overlap = np.minimum(edges[1:, None], pixels + 1) - np.maximum(edges[:-1, None], pixels)
-    return np.maximum(overlap, 0) * (n_out / n_in)

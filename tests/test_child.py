@@ -381,7 +381,7 @@ def test_at_the_end_no_process_is_left() -> None:
 PARENT = """
 import time
 from semdedup.video.child import borrowed_child
-from tests.test_isolation import pid, take_a_break
+from tests.test_child import pid, take_a_break
 
 if __name__ == "__main__":
     with borrowed_child() as idle, borrowed_child() as busy:
@@ -465,3 +465,18 @@ def test_no_process_is_left_after_a_run_that_fails(videos: Path, client: distrib
 def test_a_dry_run_leaves_no_process(videos: Path, client: distributed.Client, tmp_path: Path) -> None:
     assert len(list(splitter(videos, tmp_path / "out").plan(client))) == 8
     assert processes_of_workers(client) == []
+
+
+def environment_of(_: None) -> Iterator[list[str]]:
+    yield sorted(os.environ)
+
+
+def test_credentials_in_the_environment_do_not_reach_the_process(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "canary-secret-0451")
+    child = Child()
+    try:
+        (names,) = child.call(environment_of, None, 10)
+    finally:
+        child.kill()
+    assert "AWS_SECRET_ACCESS_KEY" not in names
+    assert "PATH" in names

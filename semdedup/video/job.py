@@ -1,0 +1,99 @@
+"""What the process that decodes is asked to do with one video, and what it answers."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from semdedup.video.plan import PlanOptions, Span
+from semdedup.video.probe import Limits, VideoFacts
+from semdedup.video.steps.protocol import Sampling
+from semdedup.video.timeline import Timeline
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """What the clips must bring along for the steps.
+
+    Attributes:
+        samplings: frames; each clip brings an array for each of them.
+        sound_rates_hz: sound at these rates, likewise.
+    """
+
+    samplings: tuple[Sampling, ...] = ()
+    sound_rates_hz: tuple[int, ...] = ()
+
+
+@dataclass(frozen=True)
+class SplitJob:
+    """What to do with one video.
+
+    Attributes:
+        path: local file.
+        relative_path: path below the input folder, of which ids are made.
+        url: where the video came from.
+        folder: local folder for the clips; None: no clip is written.
+        plan: how it is cut; None: the whole video is one clip, whose id is the name of the file.
+        encoder: name of the encoder.
+        id_scheme: how ids are made.
+        wanted: what each clip brings along.
+        previews: whether a preview is written for each clip.
+        limits: what the video may cost.
+    """
+
+    path: str
+    relative_path: str
+    url: str
+    folder: str | None
+    plan: PlanOptions | None
+    encoder: str
+    id_scheme: str
+    wanted: Wanted
+    previews: bool
+    limits: Limits
+
+    @property
+    def copies(self) -> bool:
+        """Whether clips are copied and not encoded."""
+        return self.plan is not None and self.plan.cut == "copy"
+
+
+@dataclass(frozen=True)
+class ClipMade:
+    """A clip that is complete.
+
+    Attributes:
+        facts: what is known of it, as JSON values.
+        samples: for each of `Wanted.samplings`, (t, h, w, 3) uint8.
+        sounds: for each of `Wanted.sound_rates_hz`, (n,) float32.
+    """
+
+    facts: dict[str, Any]
+    samples: tuple[np.ndarray, ...] = ()
+    sounds: tuple[np.ndarray, ...] = ()
+
+    @property
+    def frames(self) -> np.ndarray | None:
+        """The frames of the first sampling, where one was asked for."""
+        return self.samples[0] if self.samples else None
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How a video ended: ``done``, ``too_short`` or ``quarantined``, with a reason and what was found."""
+
+    status: str
+    reason: str = ""
+    detail: str = ""
+    facts: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class PlannedVideo:
+    """A video whose clips are planned."""
+
+    facts: VideoFacts
+    timeline: Timeline
+    spans: list[Span]

@@ -1,0 +1,60 @@
+"""Why a video is put into quarantine: every reason there is, and the exception that carries one."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+from collections.abc import Iterator
+
+from av.error import FFmpegError
+
+REASONS = {
+    "unreadable": "no container that is known, or damaged beyond opening",
+    "no_video": "no video track",
+    "no_frames": "a video track without a single frame",
+    "truncated": "fewer frames than the file declares; clips before the end of what is there are kept",
+    "encrypted": "the video is encrypted",
+    "decode_error": "a frame cannot be decoded, or the decoder crashed; clips before it are kept",
+    "timeout": "no progress for longer than the limit",
+    "too_large": "more pixels or frames than the limits allow",
+}
+"""The reasons, each with its sentence. A new one is added here and nowhere else."""
+
+ERRORS_OF_THIS_MACHINE = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EROFS, errno.EMFILE})
+"""Errors of writing that say nothing against the video."""
+
+
+class VideoFault(Exception):
+    """What is wrong with a video: one of `REASONS`, and what was found."""
+
+    def __init__(self, reason: str, detail: str) -> None:
+        if reason not in REASONS:
+            raise KeyError(f"the reason {reason!r} is not in semdedup.video.quarantine.REASONS; add it there")
+        super().__init__(reason, detail)
+        self.reason, self.detail = reason, detail
+
+
+def error_text(error: Exception) -> str:
+    """An error of FFmpeg without the path, which is recorded beside it anyway."""
+    log = getattr(error, "log", None)
+    text = getattr(error, "strerror", None) or str(error) or type(error).__name__
+    return (f"{text}: {log[2]}" if log and log[2] else text).strip()
+
+
+@contextlib.contextmanager
+def pyav_errors(where: str = "") -> Iterator[None]:
+    """Around calls of PyAV, and around nothing else: its errors become faults of the video.
+
+    Args:
+        where: said before the error.
+
+    Raises:
+        VideoFault: ``decode_error``.
+        OSError: the error is about this machine (a full disk, say) and not about the video.
+    """
+    try:
+        yield
+    except (FFmpegError, ValueError, OverflowError) as error:
+        if getattr(error, "errno", None) in ERRORS_OF_THIS_MACHINE:
+            raise
+        raise VideoFault("decode_error", f"{where}: {error_text(error)}" if where else error_text(error)) from error

@@ -1,0 +1,39 @@
+"""Clips that are copied: the source's own packets between two key frames, in a new container, without loss."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import av
+
+from semdedup.video.audio import AudioTrack
+from semdedup.video.clip_file import ClipFile
+from semdedup.video.quarantine import pyav_errors
+from semdedup.video.timeline import Timeline
+
+
+class CopiedClip(ClipFile):
+    """A clip of the source's own packets."""
+
+    def __init__(self, path: str, timeline: Timeline, audio: AudioTrack, source: Any) -> None:
+        super().__init__(path, timeline, audio)
+        self.source = source
+
+    def add(self, packet: Any) -> None:
+        """Copy the next packet."""
+        context = self.source.codec_context
+        when = packet.pts if packet.pts is not None else packet.dts
+        if self._video is None:
+            self.origin = when - self.timeline.origin
+            self.width, self.height, self.codec = context.width, context.height, context.codec.canonical_name
+            self._video = self._open(lambda container: container.add_stream_from_template(self.source))
+        start = self.timeline.origin + self.origin
+        with pyav_errors():
+            copy = av.Packet(bytes(packet))
+            copy.pts = when - start
+            copy.dts = None if packet.dts is None else packet.dts - start
+            copy.time_base, copy.duration = packet.time_base, packet.duration
+            copy.is_keyframe = packet.is_keyframe
+            copy.stream = self._video
+            self._container.mux(copy)
+        self.n_frames += 1

@@ -1,0 +1,93 @@
+"""Clips go through the steps of a run one after the other, in batches of the size that each step likes."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from semdedup.errors import ParameterError
+from semdedup.video.job import Wanted
+from semdedup.video.steps.protocol import ClipInput, ClipStep, Sampling, StepResult
+
+
+@dataclass
+class Clip:
+    """A clip on its way: what is known of it, and what the steps look at until the last is done with it.
+
+    Attributes:
+        facts: JSON values.
+        samples: frames for each sampling of `Wanted`.
+        sounds: samples of sound for each rate of `Wanted`.
+        vector: its embedding.
+        rejected: why it is left out of the result; empty: it is not.
+    """
+
+    facts: dict[str, Any]
+    samples: tuple[np.ndarray, ...] = ()
+    sounds: tuple[np.ndarray, ...] = ()
+    vector: np.ndarray | None = None
+    rejected: str = ""
+
+
+class StepChain:
+    """Passes clips through steps in their order. A clip that a step rejects goes to no other.
+
+    Attributes:
+        wanted: what the clips must bring along.
+    """
+
+    def __init__(self, steps: Sequence[ClipStep]) -> None:
+        samplings = [step.wants.frames for step in steps if isinstance(step.wants.frames, Sampling)]
+        rates = [step.wants.sound_hz for step in steps if step.wants.sound_hz is not None]
+        self.wanted = Wanted(tuple(dict.fromkeys(samplings)), tuple(dict.fromkeys(rates)))
+        self._steps = [step for step in steps if step.wants.frames != "any" or samplings]
+        self._waiting: list[list[Clip]] = [[] for _ in self._steps]
+
+    def add(self, clip: Clip) -> None:
+        """Take the next clip. What it wants is kept until a batch is full."""
+        self._pass_on(clip, 0)
+
+    def finish(self) -> None:
+        """Run the batches that are not full: there are no more clips."""
+        for position in range(len(self._steps)):
+            self._run(position)
+
+    def _pass_on(self, clip: Clip, position: int) -> None:
+        if clip.rejected or position == len(self._steps):
+            clip.samples = clip.sounds = ()
+            return
+        self._waiting[position].append(clip)
+        if len(self._waiting[position]) >= self._steps[position].batch_size:
+            self._run(position)
+
+    def _run(self, position: int) -> None:
+        step, clips = self._steps[position], self._waiting[position]
+        self._waiting[position] = []
+        if not clips:
+            return
+        results = step([self._input(step, clip) for clip in clips])
+        if len(results) != len(clips):
+            raise ParameterError(f"{type(step).__name__} gave {len(results)} results for {len(clips)} clips")
+        for clip, result in zip(clips, results, strict=True):
+            _take(clip, result)
+            self._pass_on(clip, position + 1)
+
+    def _input(self, step: ClipStep, clip: Clip) -> ClipInput:
+        wants, frames, sound = step.wants, None, None
+        if wants.frames == "any":
+            frames = clip.samples[0]
+        elif wants.frames is not None:
+            frames = clip.samples[self.wanted.samplings.index(wants.frames)]
+        if wants.sound_hz is not None:
+            sound = clip.sounds[self.wanted.sound_rates_hz.index(wants.sound_hz)]
+        return ClipInput(clip.facts, frames, sound)
+
+
+def _take(clip: Clip, result: StepResult) -> None:
+    clip.facts.update(result.facts)
+    clip.rejected = result.rejected
+    if result.vector is not None:
+        clip.vector = result.vector

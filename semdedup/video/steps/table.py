@@ -1,0 +1,26 @@
+"""The steps that every clip goes through. Adding one takes a file of this folder and an entry here."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from semdedup.video.steps.low_information import LowInformation
+from semdedup.video.steps.protocol import StepSpec
+
+STEPS: dict[str, StepSpec] = {step.name: step for step in (LowInformation(),)}
+"""By name, in the order in which clips go through them. The embedder of a run, where there is one, comes last."""
+
+
+def steps_with(embedder: StepSpec | None) -> tuple[StepSpec, ...]:
+    """The steps of a run."""
+    return (*STEPS.values(), *([embedder] if embedder is not None else []))
+
+
+def columns_of(steps: Sequence[StepSpec]) -> dict[str, str]:
+    """Columns beside the embeddings that steps declare, with their Arrow types."""
+    return {name: kind for step in steps for name, kind in step.facts.items() if kind}
+
+
+def counted() -> list[str]:
+    """Facts that are counted for each video and in the summary."""
+    return [name for step in STEPS.values() for name in step.counted]
