@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
-from semdedup.compute.session import Session
+from semdedup.compute.session import Session, short_repr
 from semdedup.storage.location import Location
 
 
@@ -17,11 +17,14 @@ def run_journaled(
     folder: Location,
     *,
     unit: str,
+    label: Callable[[Any], str] = short_repr,
 ) -> Iterator[tuple[int, dict[str, Any]]]:
     """Call ``function(item)`` on the workers for the items that no earlier run has done.
 
     A result counts once its JSON file stands in `folder`; a function writes its own files before it returns, so that
     a task killed in the middle is simply done again. Being done twice must do no harm.
+
+    `label` says what an item is, as in `Session.run`.
 
     Yields:
         (position, result) for every item, those of earlier runs first.
@@ -33,7 +36,7 @@ def run_journaled(
         session.reporter.say(f"{name}: {len(earlier)} of {len(items)} {unit} were done by an earlier run")
     if missing:
         jobs = [(function, items[position], folder / f"{position}.json") for position in missing]
-        for index, result in session.run(name, _do_and_note, jobs, unit=unit):
+        for index, result in session.run(name, _do_and_note, jobs, unit=unit, label=lambda job: label(job[1])):
             yield missing[index], result
 
 

@@ -118,7 +118,7 @@ class _VideoWorkflow:
         ):
             settings = self._settings(session, cluster)
             batches = [[video] for video in todo]
-            plans = dict(session.run("plan", partial(plan_videos, settings), batches, unit=self.unit))
+            plans = dict(session.run("plan", partial(plan_videos, settings), batches, unit=self.unit, label=_paths_of))
         n_clips, seconds = 0, 0.0
         for position in range(len(batches)):
             for path, found in plans[position]:
@@ -182,7 +182,7 @@ class _VideoWorkflow:
         rest = [video for video in todo if video.relative_path not in notes]
         batches = [rest[i : i + self.per_task] for i in range(0, len(rest), self.per_task)]
         work = partial(process_videos, replace(settings, scratch=scratch))
-        for _, found in session.run(ledger.kind.step, work, batches, unit=self.unit_of_tasks):
+        for _, found in session.run(ledger.kind.step, work, batches, unit=self.unit_of_tasks, label=_paths_of):
             notes |= {note["video"]: note for note in found}
         if len(notes) != len(todo):
             raise IntegrityError(f"{len(todo)} videos went in, {len(notes)} came out")
@@ -428,6 +428,11 @@ def _ending_children(session: Session) -> Iterator[None]:
     finally:
         if session.client.status == "running":
             session.client.run(end_children)
+
+
+def _paths_of(batch: Sequence[VideoFile]) -> str:
+    """What a task is at, for the error where its worker dies."""
+    return ", ".join(video.relative_path for video in batch)
 
 
 def _told(embedder: EmbedderSpec | None) -> dict[str, Any]:
