@@ -19,6 +19,7 @@ from semdedup.compute.preflight import (
     describe_process,
 )
 from semdedup.compute.session import MIB
+from semdedup.compute.workers import run_on_workers
 from semdedup.dedup.kernels.products import has_bfloat16_matrices
 from semdedup.errors import SemdedupError
 from semdedup.storage.location import Location
@@ -29,11 +30,11 @@ OPTIONAL = ("numkong", *GPU_PACKAGES)
 
 @dataclass(frozen=True)
 class Finding:
-    """One line of the report: what was looked at, what was found, and whether that is well."""
+    """One line of the report: what was looked at, what was found, and whether that is as it must be."""
 
     subject: str
     found: str
-    well: bool = True
+    ok: bool = True
 
 
 def examine(
@@ -71,19 +72,24 @@ def _examine_cluster(
         return
     check_versions(client)
     yield Finding("versions", "client, scheduler and workers agree")
-    facts = client.run(describe_process)
-    for address, worker in info["workers"].items():
+    facts = run_on_workers(client, describe_process)
+    for address, there in facts.items():
+        worker = info["workers"].get(address)
+        if worker is None:  # joined meanwhile
+            continue
         limit = f"{worker['memory_limit'] / MIB:,.0f} MiB" if worker["memory_limit"] else "no limit"
-        there = facts[address]
         yield Finding(
             f"worker {address}",
             f"{there.host}: {worker['nthreads']} threads, memory limit {limit}, "
             f"free {there.memory_free / MIB:,.0f} MiB, {there.n_gpus} GPUs",
         )
     yield Finding("backend", check_backend(facts, options.backend))
-    if reads or writes:
-        check_paths(client, reads, writes)
-        yield Finding("paths", f"every worker sees {', '.join(map(str, [*reads, *writes]))}")
+    for place, reading in [*((place, True) for place in reads), *((place, False) for place in writes)]:
+        try:
+            check_paths(client, [place] if reading else [], [] if reading else [place])
+            yield Finding(str(place), "every worker reads it" if reading else "every worker writes to it")
+        except SemdedupError as error:
+            yield Finding(str(place), str(error), False)
 
 
 def _version(name: str) -> str:

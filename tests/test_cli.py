@@ -188,14 +188,19 @@ def test_doctor_finds_everything_in_order(run, tmp_path: Path) -> None:
     done = run("doctor --input-path emb --output-path out")
     assert done.exit_code == 0, done.output
     assert "agree" in done.stdout
+    assert "No faults" in done.stdout
     assert "float32" in done.stdout, "what products are computed in"
     assert not (tmp_path / "out").exists()
 
 
 def test_doctor_tells_what_is_wrong(run) -> None:
-    done = run("doctor --input-path nowhere")
+    done = run("doctor --input-path nowhere neither --output-path out")
     assert done.exit_code == 1
-    assert "nowhere" in done.stdout.replace("\n", "")
+    assert "does not see" in done.stdout
+    for name in ("nowhere", "neither"):
+        assert name in done.stdout.replace("\n", "")
+    assert "every worker writes to it" in done.stdout
+    assert "2 faults" in done.stdout
 
 
 def test_every_command_has_help_with_an_example() -> None:

@@ -48,6 +48,7 @@ def doctor(reads: Sequence[str], writes: Sequence[str], verbose: bool, quiet: bo
         places = ([Location.of(path, storage) for path in paths] for paths in (reads, writes))
         findings = list(examine(cluster, *places))
         for finding in findings:
-            table.add_row(finding.subject, finding.found, "[green]ok[/green]" if finding.well else "[red]fault[/red]")
-        Console().print(table)
-        sys.exit(0 if all(finding.well for finding in findings) else EXIT_FAILED)
+            table.add_row(finding.subject, finding.found, "[green]ok[/green]" if finding.ok else "[red]fault[/red]")
+        faults = sum(not finding.ok for finding in findings)
+        Console().print(table, f"{faults} faults" if faults else "No faults were found.", highlight=False)
+        sys.exit(EXIT_FAILED if faults else 0)

@@ -69,16 +69,19 @@ def _killed_message(
 
 
 def _keys_at_death(client: distributed.Client, error: KilledWorker) -> list[str]:
-    """Keys of the tasks that the worker had when it died last, in the order in which they were submitted.
+    """Keys of the tasks that were on the worker each time that it died, in the order in which they were submitted.
 
-    Dask puts the death down to every task that was given to the worker, also to those that had not begun. Tasks begin
-    in the order of their submission, so those that were running are the first ones, one a thread.
+    Dask puts the death down to every task that was given to the worker, also to those that had not begun, or had ended
+    and not been reported. Tasks begin in the order of their submission, so those that ran are the first, one a thread.
     """
+    task = str(error.task)
     with contextlib.suppress(OSError):
-        for _, event in reversed(client.get_events(error.last_worker.address)):
-            if isinstance(event, Mapping) and event.get("action") == "remove-worker":
-                return sorted(map(str, event["processing-tasks"]), key=_in_natural_order)
-    return [str(error.task)]
+        events = (event for _, event in client.get_events("all") if isinstance(event, Mapping))
+        deaths = (event for event in events if event.get("action") == "remove-worker")
+        all_keys = (set(map(str, event["processing-tasks"])) for event in deaths)
+        if each := [keys for keys in all_keys if task in keys]:
+            return sorted(set.intersection(*each), key=_in_natural_order)
+    return [task]
 
 
 def _in_natural_order(key: str) -> list[tuple[int, str]]:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import itertools
-import textwrap
 import time
 import uuid
 from collections.abc import Callable, Iterator, Sequence
@@ -34,11 +33,13 @@ LEAST_IN_FLIGHT = 32
 """Tasks in flight on however few workers: an adaptive cluster starts more of them where it sees tasks wait."""
 
 MIB = 1 << 20
+MOST_OF_AN_ITEM = 300
 
 
 def short_repr(item: Any) -> str:
     """What a task is at where its step has no better words for it."""
-    return textwrap.shorten(repr(item), 200, placeholder="…")
+    text = repr(item)
+    return text if len(text) <= MOST_OF_AN_ITEM else f"{text[:MOST_OF_AN_ITEM]}…"
 
 
 @dataclass(frozen=True)

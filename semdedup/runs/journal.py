@@ -15,7 +15,7 @@ from semdedup.errors import OutputConflictError
 from semdedup.storage.location import Location
 from semdedup.storage.written import Written, collecting
 
-ENDING = ".json"
+ENDING, HOME = ".json", "~/"
 
 
 @dataclass(frozen=True)
@@ -25,7 +25,8 @@ class Entry:
     Attributes:
         key: of its job.
         result: what its function gave back, as JSON values.
-        written: files that it finished below the root, by their relative names.
+        written: files that it finished: below the root, by their relative names; in the scratch folder, whose name
+            changes when another run goes on with it, as ``~/`` and the name in there.
     """
 
     key: str
@@ -40,14 +41,22 @@ class Job:
     function: Callable[[Any], Any]
     item: Any
     root: Location
+    scratch: Location
     place: Location
 
     def __call__(self) -> tuple[Any, dict[str, Written]]:
         """Call the function on a worker, and note what it did."""
         with collecting(self.root.url) as written:
             result = self.function(self.item)
+        written = within_scratch(written, self.root, self.scratch)
         self.place.write_json({"result": result, "written": written})
         return result, written
+
+
+def within_scratch(written: Mapping[str, Written], root: Location, scratch: Location) -> dict[str, Written]:
+    """Names relative to the root, with ``~/`` for the scratch folder."""
+    prefix = scratch.url[len(root.url.rstrip("/")) + 1 :] + "/"
+    return {HOME + name[len(prefix) :] if name.startswith(prefix) else name: each for name, each in written.items()}
 
 
 def run_job(job: Job) -> tuple[Any, dict[str, Written]]:
@@ -55,12 +64,12 @@ def run_job(job: Job) -> tuple[Any, dict[str, Written]]:
     return job()
 
 
-def read_journal(root: Location, folder: Location) -> Iterator[Entry]:
+def read_journal(root: Location, scratch: Location, folder: Location) -> Iterator[Entry]:
     """The entries in a folder that count, one after the other.
 
     Cost: a listing of the folders that they name files in; entries are read side by side and not kept.
     """
-    sizes = _Sizes(root)
+    sizes = _Sizes(root, scratch)
     files = [file for file in folder.files() if file.url.endswith(ENDING) and file.n_bytes]
     for file, content in folder.read_all(files):
         entry = _entry(file.url[len(folder.url) + 1 : -len(ENDING)], content)
@@ -79,13 +88,13 @@ def _entry(key: str, content: bytes) -> Entry | None:
 class _Sizes:
     """Sizes of the files below a root, each folder listed once, when first asked for."""
 
-    def __init__(self, root: Location) -> None:
-        self._root = root
+    def __init__(self, root: Location, scratch: Location) -> None:
+        self._root, self._scratch = root, scratch
         self._found: dict[str, dict[str, int]] = {}
 
     def of(self, name: str) -> int | None:
         try:
-            place = self._root.below(name)
+            place = self._scratch.below(name[len(HOME) :]) if name.startswith(HOME) else self._root.below(name)
         except OutputConflictError:
             return None
         folder, _, last = name.rpartition("/")

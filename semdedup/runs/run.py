@@ -12,7 +12,7 @@ import distributed
 from semdedup.compute.session import Session, short_repr
 from semdedup.errors import InputError, IntegrityError, ParameterError
 from semdedup.runs.commit import FINAL, Orders, carry_out, force_files
-from semdedup.runs.journal import Entry, Job, read_journal, run_job
+from semdedup.runs.journal import HOME, Entry, Job, read_journal, run_job, within_scratch
 from semdedup.runs.owner import Ownership, host_name
 from semdedup.runs.record import SCRATCH, Record
 from semdedup.storage.location import Location
@@ -36,7 +36,6 @@ class Run:
         self._ownership = ownership
         self.scratch = record.root.below(record.steps[step]["temporary"][0])
         self.final = self.scratch / FINAL
-        self._prefix = f"{record.steps[step]['temporary'][0]}/{FINAL}/"
         self._files: dict[str, Written] = {}
         self.reporter = session.reporter
 
@@ -72,7 +71,7 @@ class Run:
         items = jobs if isinstance(jobs, Mapping) else {str(i): item for i, item in enumerate(jobs)}
         folder = self._journal(name)
         done = set()
-        for entry in read_journal(self.root, folder):
+        for entry in read_journal(self.root, self.scratch, folder):
             if entry.key in items:
                 done.add(entry.key)
                 self._note(entry.written)
@@ -82,7 +81,7 @@ class Run:
         missing = [key for key in items if key not in done]
         if not missing:
             return
-        calls = [Job(function, items[key], self.root, folder / f"{key}.json") for key in missing]
+        calls = [Job(function, items[key], self.root, self.scratch, folder / f"{key}.json") for key in missing]
         running = self.session.run(name, run_job, calls, unit=unit, label=lambda job: label(job.item))
         for position, (result, written) in running:
             self._note(written)
@@ -93,11 +92,11 @@ class Run:
         """While the client itself writes files of the run: they are noted as those of its tasks are."""
         with collecting(self.root.url) as written:
             yield
-        self._note(written)
+        self._note(within_scratch(written, self.root, self.scratch))
 
     def _note(self, written: Mapping[str, Written]) -> None:
-        start = len(self._prefix)
-        self._files.update({name[start:]: each for name, each in written.items() if name.startswith(self._prefix)})
+        prefix = f"{HOME}{FINAL}/"
+        self._files.update({name[len(prefix) :]: each for name, each in written.items() if name.startswith(prefix)})
 
     def forget(self, name: str) -> None:
         """Delete the journal of a part, because what it was done by has changed."""
@@ -105,7 +104,7 @@ class Run:
 
     def entries(self, name: str) -> Iterator[Entry]:
         """The journal of a part once more, one entry at a time."""
-        return read_journal(self.root, self._journal(name))
+        return read_journal(self.root, self.scratch, self._journal(name))
 
     def _journal(self, name: str) -> Location:
         return self.scratch / "journal" / name.replace(" ", "-")

@@ -30,7 +30,7 @@ from semdedup.video.records import VideoFile, rows_schema
 from semdedup.video.result import SplitResult
 from semdedup.video.scenes import check_scenes
 from semdedup.video.steps.embed.providers import CUSTOM, EmbedderSpec
-from semdedup.video.steps.table import STEPS, steps_with
+from semdedup.video.steps.table import steps_with
 from semdedup.video.tree import CLIPS, METAS, SUMMARY
 from semdedup.video.worker import Settings, encoders_here, plan_videos, process_videos
 
@@ -119,7 +119,7 @@ class _VideoWorkflow:
         ):
             settings = self._settings(session, cluster)
             batches = [[video] for video in todo]
-            plans = dict(session.run("plan", partial(plan_videos, settings), batches, unit=self.unit))
+            plans = dict(session.run("plan", partial(plan_videos, settings), batches, unit=self.unit, label=_paths_of))
         n_clips, seconds = 0, 0.0
         for position in range(len(batches)):
             for path, found in plans[position]:
@@ -183,7 +183,7 @@ class _VideoWorkflow:
         rest = [video for video in todo if video.relative_path not in notes]
         batches = [rest[i : i + self.per_task] for i in range(0, len(rest), self.per_task)]
         work = partial(process_videos, replace(settings, scratch=scratch))
-        for _, found in session.run(ledger.kind.step, work, batches, unit=self.unit_of_tasks):
+        for _, found in session.run(ledger.kind.step, work, batches, unit=self.unit_of_tasks, label=_paths_of):
             notes |= {note["video"]: note for note in found}
         if len(notes) != len(todo):
             raise IntegrityError(f"{len(todo)} videos went in, {len(notes)} came out")
@@ -431,9 +431,13 @@ def _ending_children(session: Session) -> Iterator[None]:
             session.client.run(end_children)
 
 
-def _step_parameters(embedder: EmbedderSpec | None) -> dict[str, Any]:
-    """What the results of the steps depend on, as parameters of a run; of the embedder: ``embedding_…``."""
-    found = {f"{step.name}_{name}": value for step in STEPS.values() for name, value in step.identity().items()}
+def _paths_of(batch: Sequence[VideoFile]) -> str:
+    """What a task is at, for the error where its worker dies."""
+    return ", ".join(video.relative_path for video in batch)
+
+
+def _told(embedder: EmbedderSpec | None) -> dict[str, Any]:
+    """The embedder among the parameters of a run."""
     if embedder is None:
         return {**found, "embedding_algorithm": None}
     return {**found, **{f"embedding_{name}": value for name, value in embedder.identity().items()}}
