@@ -1,5 +1,6 @@
 """The benchmarks run, at their smallest size, so that they are not found broken on the day they are needed."""
 
+import importlib
 import json
 import subprocess
 import sys
@@ -9,7 +10,7 @@ from pathlib import Path
 import matplotlib.image
 import pytest
 
-from benchmarks import peers, table
+from benchmarks import gpu, peers, table
 from benchmarks.__main__ import main
 
 ROOT = Path(__file__).parent.parent
@@ -56,3 +57,9 @@ def test_a_readme_without_markers_is_refused(tmp_path: Path) -> None:
     with pytest.raises(SystemExit, match="markers"):
         table.rewrite(readme, "table")
     assert readme.read_text() == "no markers"
+
+
+@pytest.mark.parametrize("name", sorted(path.stem for path in (ROOT / "benchmarks" / "gpu").glob("[!_]*.py")))
+def test_what_is_for_the_gpu_can_be_imported_without_one_and_is_listed(name: str) -> None:
+    assert callable(importlib.import_module(f"benchmarks.gpu.{name}").main)
+    assert f"benchmarks.gpu.{name}" in (gpu.__doc__ or "")

@@ -6,6 +6,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 import semdedup
 from semdedup import errors
 
@@ -48,3 +50,38 @@ def test_every_error_has_the_one_base_is_public_and_parameter_errors_are_value_e
     assert {error.__name__ for error in found} == {name for name in semdedup.__all__ if name.endswith("Error")}
     assert issubclass(semdedup.ParameterError, ValueError)
     assert [error for error in found if issubclass(error, ValueError)] == [semdedup.ParameterError]
+
+
+KERNELS = sorted((Path(semdedup.__file__).parent / "dedup" / "kernels").glob("*.py"))
+OF_KERNELS = {"numpy", "numkong", "semdedup.arrays", "semdedup.errors"}
+
+
+def imported_modules(tree: ast.AST) -> set[str]:
+    """Names of all modules that are imported anywhere in it."""
+    found = set()
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            assert not node.level
+            found.add(node.module or "")
+    return found
+
+
+@pytest.mark.parametrize("file", KERNELS, ids=lambda file: file.name)
+def test_kernels_import_arrays_alone_and_are_short(file: Path) -> None:
+    text = file.read_text()
+    tree = ast.parse(text)
+    other = {name for name in imported_modules(tree) if name.split(".")[0] not in sys.stdlib_module_names}
+    assert {name for name in other if not name.startswith("semdedup.dedup.kernels.")} <= OF_KERNELS
+    called = {node.func.attr for node in ast.walk(tree) if isinstance(node, ast.Call) and hasattr(node.func, "attr")}
+    assert not called & {"import_module", "__import__"}
+    assert len(text.splitlines()) <= 350
+    functions = [node for node in ast.walk(tree) if isinstance(node, ast.FunctionDef)]
+    assert {node.name for node in functions if (node.end_lineno or 0) - node.lineno >= 60} == set()
+
+
+def test_what_kernels_import_of_semdedup_imports_nothing_more_of_it() -> None:
+    for name in ("arrays", "errors"):
+        tree = ast.parse((Path(semdedup.__file__).parent / f"{name}.py").read_text())
+        assert not {module for module in imported_modules(tree) if module.startswith("semdedup")}

@@ -1,1 +1,1 @@
-"""Arrays in, arrays out: imports NumPy and `semdedup.arrays` alone."""
+"""Arrays in, arrays out: imports NumPy, `semdedup.arrays` and `semdedup.errors` alone."""

@@ -116,11 +116,7 @@ def best_match(
             size = right - left
             product = space[: -(-size // RUN) * RUN * (stop - start)].reshape(-1, stop - start)
             left_side.multiply(left, right, packed, product[:size])
-            product[size:] = -np.inf
-            if right > lowest:
-                edge = max(left, lowest)
-                beyond = xp.arange(edge, right, dtype=np.int32)[:, None] >= counts
-                xp.copyto(product[edge - left : size], np.float32(-np.inf), where=beyond)
+            _rule_out(product, left, right, lowest, counts)
             near = _near_maximum(product, floor, error)
             if near is None and (finer := next(precisions, None)) is not None:
                 left_side, right_side, error = finer  # here, and for all that follow
@@ -140,6 +136,19 @@ def best_match(
             _decide(queries, candidates, pairs, slice(first_undecided, stop), result)
             pairs, undecided, first_undecided = [], 0, stop
     return result
+
+
+def _rule_out(product: Array, left: int, right: int, lowest: int, counts: Array) -> None:
+    """Make minus infinity what is no product of candidates [left, right), or of one that does not rank better.
+
+    Of query j the candidates [0, counts[j]) rank better; `lowest` is the least of the counts.
+    """
+    xp = array_module(product)
+    product[right - left :] = -np.inf
+    if right > lowest:
+        edge = max(left, lowest)
+        beyond = xp.arange(edge, right, dtype=np.int32)[:, None] >= counts
+        xp.copyto(product[edge - left : right - left], np.float32(-np.inf), where=beyond)
 
 
 def _precisions(queries: Array, candidates: Array) -> Iterator[tuple[Factor, Factor, np.float32]]:

@@ -1,0 +1,97 @@
+"""What semdedup assumes of CuPy, and its arrays on the GPU beside those on the CPU: a line for each. Needs CuPy."""
+
+from typing import Any
+
+import numpy as np
+
+from semdedup import max_similarity
+from semdedup.arrays import gpu_count, gpu_usable, missing_gpu_packages
+from semdedup.dedup.kernels.exact import on_grid, unit_rows
+from semdedup.dedup.kernels.kmeans import SUM_GRID_BITS, assign, lloyd_sums, seeds
+
+
+def report(name: str, holds: Any, more: str = "") -> None:
+    print("OK   " if holds else "FAULT", name, more, flush=True)
+
+
+def probe_maxima(cp: Any, rng: np.random.Generator) -> None:
+    values, rows = rng.random(1000), rng.integers(50, size=1000)
+    for dtype in (np.float64, np.float32):
+        found, expected = cp.full(50, -np.inf, dtype=dtype), np.full(50, -np.inf, dtype=dtype)
+        cp.maximum.at(found, cp.asarray(rows), cp.asarray(values.astype(dtype)))
+        np.maximum.at(expected, rows, values.astype(dtype))
+        more = "(a fault is expected: semdedup does not use it)" if dtype == np.float64 else ""
+        report(f"maximum.at of {np.dtype(dtype)}", (found.get() == expected).all(), more)
+    whole = (values * 2.0**63).astype(np.uint64)
+    for name, start in (("maximum", 0), ("minimum", 1 << 63)):
+        found, expected = cp.full(50, start, dtype=cp.uint64), np.full(50, start, dtype=np.uint64)
+        getattr(cp, name).at(found, cp.asarray(rows), cp.asarray(whole))
+        getattr(np, name).at(expected, rows, whole)
+        report(f"{name}.at of uint64", (found.get() == expected).all())
+
+
+def probe_indices(cp: Any, rng: np.random.Generator) -> None:
+    runs, run, column = rng.random((6, 16, 5)), np.array([0, 3, 5]), np.array([1, 4, 0])
+    found = cp.asarray(runs)[cp.asarray(run), :, cp.asarray(column)]
+    report("runs[run, :, column] is (p, 16)", np.array_equal(found.get(), runs[run, :, column]))
+    marked = cp.zeros(10)
+    marked[cp.asarray([1, 0] * 5, dtype=bool)] = cp.arange(5.0)
+    report("assignment by a mask", marked.get()[::2].tolist() == [0, 1, 2, 3, 4])
+    report("where(c, 0, -1) is int64", cp.where(cp.asarray([True]), 0, -1).dtype == np.int64)
+    report("cumsum of bool is int64", cp.cumsum(cp.ones(3, bool)).dtype == np.int64)
+
+
+def probe_sums(cp: Any, rng: np.random.Generator) -> None:
+    from cupyx.scipy import sparse
+
+    n, dim, k = 300_000, 64, 40
+    x = rng.standard_normal((n, dim), dtype=np.float32)
+    on_gpu, squares = cp.asarray(x), np.einsum("ij,ij->i", x, x, dtype=np.float64)
+    for dtype in (np.float32, np.float64):
+        found = cp.einsum("ij,ij->i", on_gpu, on_gpu, dtype=dtype)
+        close = float(np.abs(found.get() - squares).max()) < 1e-3
+        report(f"einsum of {n} rows in {np.dtype(dtype)}", found.dtype == dtype and close)
+    labels, grid = rng.integers(k, size=n).astype(np.int32), np.rint(x.astype(np.float64) * 2**10) / 2**10
+    parts = (cp.ones(n), cp.asarray(labels), cp.arange(n + 1, dtype=cp.int32))
+    sums = sparse.csr_matrix(parts, shape=(n, k)).T @ cp.asarray(grid)
+    expected = np.zeros((k, dim))
+    np.add.at(expected, labels, grid)
+    report("csr.T @ dense is exact on the grid", (sums.get() == expected).all())
+    product = cp.empty((400, 300), cp.float32)
+    cp.matmul(on_gpu[:400], on_gpu[400:700].T, out=product)
+    error = np.abs(product.get() - x[:400].astype(np.float64) @ x[400:700].astype(np.float64).T).max()
+    report("float32 matmul is not TF32", error < 1e-4, f"(error {error:.1e})")
+
+
+def probe_semdedup(cp: Any, rng: np.random.Generator, width: float) -> None:
+    centres = rng.standard_normal((250, 768))
+    noise = width * rng.standard_normal((20_000, 768))
+    rows = on_grid(unit_rows(centres[rng.integers(250, size=20_000)] + noise), SUM_GRID_BITS)
+    centroids, on_gpu = rows[rng.permutation(20_000)[:500]], cp.asarray(rows)
+    labels, found = assign(rows, centroids), assign(on_gpu, cp.asarray(centroids)).get()
+    more = f"({int((labels != found).sum())} differ, {int((found < 0).sum())} negative)"
+    report(f"labels of 20,000 x 768, k=500, width {width}, are the CPU's", (labels == found).all(), more)
+    sums, of_gpu = lloyd_sums(rows, centroids), lloyd_sums(on_gpu, cp.asarray(centroids))
+    report("sums are the CPU's to the bit", (sums.rows == of_gpu.rows.get()).all())
+    chosen = [seeds(array, 200, np.random.default_rng(3)) for array in (rows, on_gpu)]
+    report("seeds are the CPU's", (chosen[0] == chosen[1]).all())
+    best, of_gpu = max_similarity(rows[:8000]), max_similarity(on_gpu[:8000])
+    same = all((a == b.get()).all() for a, b in zip(best, of_gpu, strict=True))
+    report("max_similarity is the CPU's to the bit", same)
+
+
+def main() -> None:
+    import cupy as cp
+
+    print("CuPy", cp.__version__, "NumPy", np.__version__, cp.cuda.runtime.getDeviceProperties(0)["name"])
+    print("GPUs:", gpu_count(), "usable:", gpu_usable(), "missing:", missing_gpu_packages())
+    rng = np.random.default_rng(0)
+    probe_maxima(cp, rng)
+    probe_indices(cp, rng)
+    probe_sums(cp, rng)
+    for width in (1.0, 0.2):
+        probe_semdedup(cp, rng, width)
+
+
+if __name__ == "__main__":
+    main()
