@@ -436,8 +436,9 @@ def _paths_of(batch: Sequence[VideoFile]) -> str:
     return ", ".join(video.relative_path for video in batch)
 
 
-def _told(embedder: EmbedderSpec | None) -> dict[str, Any]:
-    """The embedder among the parameters of a run."""
+def _step_parameters(embedder: EmbedderSpec | None) -> dict[str, Any]:
+    """What the results of the steps depend on, as parameters of a run; of the embedder: ``embedding_…``."""
+    found = {f"{step.name}_{name}": value for step in STEPS.values() for name, value in step.identity().items()}
     if embedder is None:
         return {**found, "embedding_algorithm": None}
     return {**found, **{f"embedding_{name}": value for name, value in embedder.identity().items()}}
