@@ -350,7 +350,7 @@ def test_a_scheduler_killed_in_the_middle_is_a_cluster_error_and_the_run_goes_on
             pid = own.run_on_scheduler(os.getpid)
 
             def kill_scheduler() -> None:
-                while not any(here.glob("out/_scratch/kmeans-*/scan/*.json")):
+                while not any(here.glob("out/_scratch/kmeans-*/journal/scan/*.json")):
                     time.sleep(0.001)
                 os.kill(pid, signal.SIGKILL)
 

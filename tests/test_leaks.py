@@ -441,7 +441,7 @@ def test_a_run_that_was_killed_goes_on_and_ends_with_the_same_bytes(
             [sys.executable, "driver.py", arguments], cwd=tmp_path, stdout=log, stderr=log, start_new_session=True
         )
     try:
-        wait_for(out, "_scratch/pairwise-*/compare/*.json", process)
+        wait_for(out, "_scratch/pairwise-*/journal/compare/*.json", process)
     finally:
         kill(process)
     assert not (out / "pairwise_results").exists()

@@ -89,7 +89,7 @@ def test_a_driver_killed_in_step_after_step_ends_with_the_same_bytes(
 ) -> None:
     out = tmp_path / "out"
     done: dict[str, int] = {}
-    for step in ("kmeans-*/assign", "pairwise-*/groups", None):
+    for step in ("kmeans-*/journal/assign", "pairwise-*/journal/compare", None):
         process = start(tmp_path, emb, out)
         if step is None:
             assert process.wait(120) == 0, (tmp_path / "log").read_text()
@@ -102,7 +102,7 @@ def test_a_driver_killed_in_step_after_step_ends_with_the_same_bytes(
         for name, count in done.items():
             assert re.search(rf"{name}: {count} of \d+ \w+ were done by an earlier run", log), log
         if step:
-            word = {"assign": "assign", "groups": "compare"}[step.split("/")[1]]
+            word = step.split("/")[-1]
             done = {word: len(list(out.glob(f"_scratch/{step}/*.json")))}
     assert "kmeans: complete already" in log
     assert_finished_alike(out, uninterrupted)
@@ -117,9 +117,9 @@ def test_a_driver_killed_on_a_foreign_cluster_ends_with_the_same_bytes_and_repea
     moments = [
         "_scratch/kmeans-*/ids/*",
         "_scratch/kmeans-*/fit/*.npy",
-        "_scratch/kmeans-*/write/*.json",
+        "_scratch/kmeans-*/journal/write-clusters/*.json",
         "kmeans_results/centroid=*",
-        "_scratch/pairwise-*/tiles/*.json",
+        "_scratch/pairwise-*/journal/compare-tiles/*.json",
     ]
     for moment in moments:
         journal = {path: when for path, when in stamps(out).items() if path.endswith(".json") and "_scratch" in path}
@@ -152,7 +152,7 @@ def mortal(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[[], di
 
 
 @pytest.mark.usefixtures("tiny_tasks")
-@pytest.mark.parametrize("moment", ["kmeans-*/fit/*.npy", "kmeans-*/assign/*.json", "pairwise-*/tiles/*.json"])
+@pytest.mark.parametrize("moment", ["kmeans-*/fit/*.npy", "kmeans-*/journal/assign/*.json", "pairwise-*/journal/compare-tiles/*.json"])
 def test_a_worker_killed_in_the_middle_changes_nothing(
     moment: str, emb: Path, uninterrupted: Path, mortal: Callable[[], distributed.Client], tmp_path: Path
 ) -> None:
@@ -248,7 +248,7 @@ def test_scratch_that_is_on_no_record_is_not_taken_for_work_done(
     small: Path, client: distributed.Client, tmp_path: Path
 ) -> None:
     workflow(small, tmp_path / "clean").run(client)
-    stale = tmp_path / "out" / "_scratch" / "kmeans-0123abcd" / "scan" / "0.json"
+    stale = tmp_path / "out" / "_scratch" / "kmeans-0123abcd" / "journal" / "scan" / "0.json"
     stale.parent.mkdir(parents=True)
     stale.write_text(json.dumps({"rows": 1, "hashes": 0, "lengths": {}, "bad": []}))
     workflow(small, tmp_path / "out").run(client)
@@ -264,7 +264,7 @@ def test_what_a_task_of_a_killed_run_writes_late_does_not_get_into_the_next_run(
 ) -> None:
     out = tmp_path / "out"
     process = start(tmp_path, emb, out, client.scheduler.address)
-    wait_for(out, "_scratch/kmeans-*/output/*/*.parquet", process)
+    wait_for(out, "_scratch/kmeans-*/final/*/*/*.parquet", process)
     kill(process)
     left = tmp_path / "left"
     shutil.copytree(next(out.glob("_scratch/kmeans-*")), left)

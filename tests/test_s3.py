@@ -238,7 +238,7 @@ def test_a_driver_killed_on_s3_goes_on_where_it_stopped(
         "eps": 0.01,
         **kwargs,
     }
-    for moment in ("_scratch/kmeans-*/assign/*.json", "kmeans_results/*/*", None):
+    for moment in ("_scratch/kmeans-*/journal/assign/*.json", "kmeans_results/*/*", None):
         process = start_driver(tmp_path, parameters, task_bytes=800, scheduler=client.scheduler.address)
         if moment is None:
             assert process.wait(60) == 0, (tmp_path / "log").read_text()

@@ -503,7 +503,7 @@ def test_a_run_that_is_killed_in_step_after_step_ends_with_the_same_bytes(
     parameters |= {name: str(value) if name.endswith("path") else value for name, value in options.items()}
     command = [sys.executable, "driver.py", json.dumps([parameters, client.scheduler.address])]
     done = 0
-    for pattern in ("_scratch/*/join/1.json", "_scratch/*/shards/3.json", "0000*.tar"):
+    for pattern in ("_scratch/*/journal/join/1.json", "_scratch/*/journal/write-shards/3.json", "0000*.tar"):
         with open(tmp_path / "log", "w") as log:
             process = subprocess.Popen(command, cwd=tmp_path, stdout=log, stderr=log, start_new_session=True)
         try:

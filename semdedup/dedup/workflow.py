@@ -197,17 +197,21 @@ class SemanticDeduplicationWorkflow:
 
     def _complete_output(self) -> None:
         """The cache is elsewhere: the output gets its own copy of the quarantine and of the record of the steps."""
-        with owned(self.output, take_over=self.pipeline.stages[0].io.take_over) as ownership:
-            record, cache = Record(self.output, ownership.token), Record(self.cache)
+        first, cache = self.pipeline.stages[0], Record(self.cache)
+        listed = (name for step in STEPS for name in cache.steps.get(step, {}).get("files", ()))
+        copies = [name for name in listed if name.startswith(f"{QUARANTINE}/")]
+        contents = {name: (self.cache / name).read_bytes() for name in copies}
+        cleared = self.eps is None and first.clear_output  # no stage writes here that would clear it
+        there = all((self.output / name).exists() for name in copies)
+        if there and not cleared and Record(self.output).includes(cache, copies):
+            return
+        with owned(self.output, take_over=first.io.take_over) as ownership:
+            record = Record(self.output, ownership.token)
             record.remove_strays()
-            if self.eps is None and self.pipeline.stages[0].clear_output:  # no stage writes here that would clear it
+            if cleared:
                 record.clear(STEPS, WRITTEN)
-            listed = (name for step in STEPS for name in cache.steps.get(step, {}).get("files", ()))
-            copies = [name for name in listed if name.startswith(f"{QUARANTINE}/")]
-            for name in copies:
-                content, target = (self.cache / name).read_bytes(), self.output / name
-                if not target.exists() or target.read_bytes() != content:
-                    target.write_bytes(content)
+            for name, content in contents.items():
+                (self.output / name).write_bytes(content)
             force_names(self.output, copies)
             record.include(cache, copies)
 

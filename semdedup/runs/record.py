@@ -172,13 +172,19 @@ class Record:
 
         Copies that were on record before and are not any more are deleted.
         """
-        steps = {name: _without_files(step) for name, step in other.steps.items() if name not in self.steps}
-        told = {"root": relative_path(other.root, self.root), "steps": steps, "copies": sorted(copies)}
-        if told != self.cache:
+        if not self.includes(other, copies):
             for name in set(self.cache.get("copies", ())) - set(copies):
                 self.root.below(name).remove()
-            self.cache = told
+            self.cache = self._entry_of(other, copies)
             self.write(self.steps)
+
+    def includes(self, other: Record, copies: Collection[str]) -> bool:
+        """Whether the steps of another root and these copies of their files are on record as they are."""
+        return self.cache == json.loads(json.dumps(self._entry_of(other, copies)))
+
+    def _entry_of(self, other: Record, copies: Collection[str]) -> dict[str, Any]:
+        steps = {name: _without_files(step) for name, step in other.steps.items() if name not in self.steps}
+        return {"root": relative_path(other.root, self.root), "steps": steps, "copies": sorted(copies)}
 
     @property
     def cache_root(self) -> Location | None:
@@ -388,3 +394,5 @@ def _common_folder(listed: list[FileInfo]) -> str:
     first, last = listed[0].url, listed[-1].url
     same = next((i for i, (a, b) in enumerate(zip(first, last, strict=False)) if a != b), min(len(first), len(last)))
     return first[: first.rfind("/", 0, same) + 1]
+
+

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
 import time
 from collections.abc import Callable, Collection, Mapping
@@ -10,8 +11,9 @@ from typing import Any
 
 from semdedup.compute.progress import Reporter
 from semdedup.compute.session import Session
-from semdedup.runs.owner import Ownership
-from semdedup.runs.record import Record
+from semdedup.errors import OutputConflictError
+from semdedup.runs.owner import Ownership, owned
+from semdedup.runs.record import SCRATCH, Record
 from semdedup.runs.run import Run, begin
 from semdedup.storage.location import Location
 
@@ -61,7 +63,10 @@ class Outcome:
 
 
 def complete_already(step: Step, reporter: Reporter) -> Outcome:
-    """The outcome of a step that `Step.is_complete`."""
+    """The outcome of a step that `Step.is_complete`; what a killed run left goes, unless another run is at work."""
+    if (step.root / SCRATCH).is_dir():
+        with contextlib.suppress(OutputConflictError), owned(step.root, say=reporter.say) as ownership:
+            Record(step.root, ownership.token).remove_strays()
     reporter.say(f"{step.name}: complete already, nothing to do")
     return Outcome(Record(step.root).steps[step.name]["facts"], resumed=True)
 
