@@ -108,9 +108,10 @@ def write_duplicates(root: Path, ids: Sequence[Any], eps: float | None = None) -
 
 
 def record_eps(root: Path, eps: float, files: Sequence[str]) -> None:
-    record = {"status": "committed", "parameters": {"eps": eps, "count_at": []}, "input": {}, "temporary": []}
-    steps = {"identify": {**record, "files": list(files), "facts": {}}}
-    (root / "_manifest.json").write_text(json.dumps({"format": 1, "steps": steps}))
+    record = {"status": "committed", "parameters": {"eps": eps, "count_at": []}, "input": {}}
+    written = {name: [(root / name).stat().st_size, ""] for name in files}
+    steps = {"identify": {**record, "files": written, "facts": {}}}
+    (root / "_manifest.json").write_text(json.dumps({"format": 2, "steps": steps}))
 
 
 def sharder(source: Any, output: Any, **parameters: Any) -> ShardWorkflow:

@@ -13,7 +13,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from semdedup import BadFileError, InputError, ParameterError
+from semdedup import BadFileError, InputError, ParameterError, StorageError
 from semdedup.dedup.input.facts import FileFacts, inspect_files
 from semdedup.dedup.input.files import find_files
 from semdedup.dedup.input.partitions import cut_partitions
@@ -293,12 +293,18 @@ def test_facts_of_files_are_those_of_their_footers(tmp_path: Path) -> None:
 def test_files_that_cannot_be_read_are_named_or_listed(tmp_path: Path) -> None:
     pq.write_table(table_of(2), tmp_path / "good.parquet")
     touch(tmp_path, "bad.parquet")
-    files = [(Location.of(tmp_path / name), name) for name in ("good.parquet", "bad.parquet", "absent.parquet")]
+    files = [(Location.of(tmp_path / name), name) for name in ("good.parquet", "bad.parquet")]
     with pytest.raises(BadFileError, match=r"bad\.parquet cannot be read as Parquet"):
         inspect_files("embedding", False, files)
     facts, bad = inspect_files("embedding", True, files)
     assert [file.source for file in facts] == ["good.parquet"]
-    assert ["bad.parquet" in bad[0], "absent.parquet" in bad[1]] == [True, True]
+    assert [("bad.parquet" in fault) for fault in bad] == [True]
+
+
+@pytest.mark.parametrize("skip_bad_files", [False, True])
+def test_a_file_that_is_gone_is_no_bad_file(skip_bad_files: bool, tmp_path: Path) -> None:
+    with pytest.raises(StorageError, match=r"cannot read .*absent\.parquet"):
+        inspect_files("embedding", skip_bad_files, [(Location.of(tmp_path / "absent.parquet"), "absent.parquet")])
 
 
 @pytest.mark.parametrize(

@@ -152,7 +152,9 @@ def mortal(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[[], di
 
 
 @pytest.mark.usefixtures("tiny_tasks")
-@pytest.mark.parametrize("moment", ["kmeans-*/fit/*.npy", "kmeans-*/journal/assign/*.json", "pairwise-*/journal/compare-tiles/*.json"])
+@pytest.mark.parametrize(
+    "moment", ["kmeans-*/fit/*.npy", "kmeans-*/journal/assign/*.json", "pairwise-*/journal/compare-tiles/*.json"]
+)
 def test_a_worker_killed_in_the_middle_changes_nothing(
     moment: str, emb: Path, uninterrupted: Path, mortal: Callable[[], distributed.Client], tmp_path: Path
 ) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 from semdedup.errors import InputError, OutputConflictError
@@ -48,13 +48,15 @@ def recorded_files(folder: Location) -> dict[str, tuple[str, Written]]:
     }
 
 
-def check_recorded(folder: Location, listed: Iterable[FileInfo], among: Any = None) -> dict[str, Written]:
+def check_recorded(
+    folder: Location, listed: Iterable[FileInfo], among: Callable[[str], Any] = lambda url: True
+) -> dict[str, Written]:
     """Make sure that every file on record below a folder is listed in its size.
 
     Args:
         folder: the folder.
         listed: its files.
-        among: a truth for the URL of a file: whether it is asked for at all; None: all are.
+        among: a truth for the URL of a file: whether it is asked for at all.
 
     Returns:
         What the record says of the files, by URL; nothing for a folder without a record of ours.
@@ -66,7 +68,7 @@ def check_recorded(folder: Location, listed: Iterable[FileInfo], among: Any = No
     there = {file.url: file.n_bytes for file in listed}
     wrong: dict[str, list[str]] = {}
     for url, (step, written) in recorded.items():
-        if (among is None or among(url)) and there.get(url) != written.n_bytes:
+        if among(url) and there.get(url) != written.n_bytes:
             wrong.setdefault(step, []).append(f"{url} is missing" if url not in there else f"{url} has another size")
     for step, faults in wrong.items():
         raise InputError(
@@ -76,16 +78,19 @@ def check_recorded(folder: Location, listed: Iterable[FileInfo], among: Any = No
     return {url: written for url, (_, written) in recorded.items()}
 
 
-def committed_files(folder: Location, listed: Sequence[FileInfo]) -> list[FileInfo]:
-    """Of the files listed in a folder those that a step has on record; all of them where there is no record of ours.
+def committed_files(folder: Location, listed: Sequence[FileInfo], among: Callable[[str], Any]) -> list[FileInfo]:
+    """Of the files listed in a folder those that a step has on record; all of them where it has no record of ours.
+
+    Args:
+        folder: the folder.
+        listed: its files that are asked for.
+        among: a truth for the URL of a file: whether it is one that is asked for.
 
     Raises:
         InputError: files on record are missing or were changed.
     """
-    urls = {file.url for file in listed}
-    suffixes = {url.rsplit(".", 1)[-1] for url in urls}
-    known = check_recorded(folder, listed, lambda url: url.rsplit(".", 1)[-1] in suffixes or not urls)
-    return [file for file in listed if file.url in known] if known else list(listed)
+    known = check_recorded(folder, listed, among)
+    return [file for file in listed if file.url in known] if any(map(among, known)) else list(listed)
 
 
 def known_files(folders: Iterable[Location]) -> Mapping[str, Written]:

@@ -394,5 +394,3 @@ def _common_folder(listed: list[FileInfo]) -> str:
     first, last = listed[0].url, listed[-1].url
     same = next((i for i, (a, b) in enumerate(zip(first, last, strict=False)) if a != b), min(len(first), len(last)))
     return first[: first.rfind("/", 0, same) + 1]
-
-

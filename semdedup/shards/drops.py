@@ -9,6 +9,7 @@ from semdedup.dedup.input.files import is_data
 from semdedup.dedup.names import COMMAND_LINE, IDENTIFY, SCORES_FILE, WORKFLOW, find_table
 from semdedup.dedup.threshold.rule import check_eps
 from semdedup.errors import InputError, ParameterError
+from semdedup.runs.lookup import check_recorded, committed_files
 from semdedup.runs.record import Record
 from semdedup.storage.location import FileInfo, Location
 
@@ -55,7 +56,9 @@ def find_drops(path: Location, eps: float | None) -> Drops:
     eps = None if eps is None else check_eps(eps)
     extracted = _extracted_eps(path)
     folder = find_table(path, "scores")
-    scores = tuple(file for file in folder.files() if SCORES_FILE.search(file.url))
+    scores = tuple(
+        committed_files(folder, [file for file in folder.files() if SCORES_FILE.search(file.url)], SCORES_FILE.search)
+    )
     if scores:
         if eps is not None:
             return Drops(True, eps, "given", scores, path)
@@ -87,6 +90,7 @@ def _ids_to_drop(path: Location) -> list[FileInfo]:
     if folder.name != WORKFLOW.duplicates and record is None:
         return []
     files = [file for file in folder.files() if file.url.endswith(".parquet")]
+    check_recorded(folder, files, lambda url: url.endswith(".parquet") and "/kept/" not in url)
     if folder.name == WORKFLOW.duplicates:
         return [file for file in files if is_data(file.url[len(folder.url) :])]
     listed = {name for name in (record or {}).get("files", ()) if "/" not in name}  # below "kept" are ids to keep

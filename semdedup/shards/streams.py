@@ -14,6 +14,7 @@ import pyarrow as pa
 
 from semdedup.errors import InputError
 from semdedup.storage.location import Location
+from semdedup.storage.written import NotedStream
 
 LOCAL_PIECE, REMOTE_PIECE = 1 << 20, 8 << 20
 """Bytes of a clip that are read at a time."""
@@ -123,13 +124,15 @@ def writing_stream(location: Location, n_bytes: int) -> Iterator[BinaryIO]:
         return
     with location.errors("write"):
         file: Any = location.fs.open(location.url, "wb", block_size=max(PART_BYTES, -(-n_bytes // MOST_PARTS)))
+        stream: Any = NotedStream(file)
         try:
-            yield file
+            yield stream
         except BaseException:
             file.discard()
             file.closed = True  # or it would be committed when it is collected
             raise
         file.close()
+        stream.note(location.url)
 
 
 def write_chunks(location: Location, batches: Iterable[pa.RecordBatch]) -> list[int]:

@@ -76,6 +76,25 @@ def note_file(url: str, path: Path, durable: bool) -> None:
             start_writing_out(file.fileno())
 
 
+class NotedStream:
+    """A file that is written piece by piece to a store, and noted at its end."""
+
+    def __init__(self, file: Any) -> None:
+        self._file, self._digest, self._n_bytes = file, xxhash.xxh3_128(), 0
+
+    def write(self, piece: Any) -> int:
+        """Write a piece."""
+        self._digest.update(piece)
+        self._n_bytes += len(piece)
+        return int(self._file.write(piece))
+
+    def note(self, url: str) -> None:
+        """Note the file, which is complete now."""
+        collector = _collector.get()
+        if collector is not None and url.startswith(collector.prefix):
+            collector.files[url[len(collector.prefix) :]] = Written(self._n_bytes, self._digest.hexdigest())
+
+
 def checksum_of(file: Any) -> str:
     """The checksum of what is left to read of an open file."""
     return _checksum(file)[1]

@@ -12,6 +12,7 @@ from semdedup.dedup.options import CompareOptions, FieldOptions, InputOptions
 from semdedup.dedup.ranking import RankingStrategy
 from semdedup.dedup.stage import Stage
 from semdedup.errors import InputError
+from semdedup.runs.lookup import committed_files
 from semdedup.runs.run import Run
 from semdedup.settings import documented, settings_of
 from semdedup.storage.location import FileInfo, Location, Paths
@@ -70,7 +71,7 @@ class PairwiseStage(Stage):
             raise InputError(
                 f"no clusters in {folder}: there is no folder centroid=0, centroid=1, …; run KMeansStage first"
             )
-        return files
+        return committed_files(folder, files, CLUSTER_FOLDER.search)
 
     def is_result(self, name: str) -> bool:
         """Whether a file of this name is a table of scores."""

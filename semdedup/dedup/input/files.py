@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from semdedup.errors import InputError
+from semdedup.runs.lookup import check_recorded
 from semdedup.storage.location import FileInfo, Location
 
 EXTENSIONS = {"parquet": (".parquet", ".pq"), "jsonl": (".jsonl", ".ndjson")}
@@ -17,13 +18,14 @@ def find_files(paths: Sequence[Location], filetype: str, outputs: Sequence[Locat
     What lies below `outputs` is left out, so that a result inside the input folder does not become input.
 
     Raises:
-        InputError: a path is not there, or there are no files; pickles are refused by name.
+        InputError: a path is not there, or there are no files, or files of ours are missing; pickles are refused.
     """
     found: dict[str, FileInfo] = {}
     for path in paths:
         if path.is_dir():
             listed = [file for file in path.files() if is_data(file.url[len(path.url) :])]
             wanted = [file for file in listed if file.url.endswith(EXTENSIONS[filetype])]
+            _check_ours(path, wanted, EXTENSIONS[filetype])
             if not wanted:
                 _refuse_empty(path, listed, filetype)
         elif path.exists():
@@ -42,6 +44,11 @@ def find_files(paths: Sequence[Location], filetype: str, outputs: Sequence[Locat
             f"no {filetype} files in {', '.join(map(str, paths))} outside of the output folder; take another output"
         )
     return [found[url] for url in sorted(found)]
+
+
+def _check_ours(folder: Location, listed: Sequence[FileInfo], endings: tuple[str, ...]) -> None:
+    """Refuse a folder of ours in which files that its record names are missing, or are not what they were."""
+    check_recorded(folder, listed, lambda url: is_data(url[len(folder.url) :]) and url.endswith(endings))
 
 
 def is_data(relative: str) -> bool:

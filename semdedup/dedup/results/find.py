@@ -5,6 +5,7 @@ from __future__ import annotations
 from semdedup.dedup.input.files import find_files
 from semdedup.dedup.names import SCORES_FILE, find_table
 from semdedup.errors import InputError
+from semdedup.runs.lookup import committed_files
 from semdedup.storage.location import FileInfo, Location
 
 
@@ -16,4 +17,4 @@ def find_scores(root: Location) -> list[FileInfo]:
         raise InputError(
             f"no scores in {folder}: there is no cluster_0.parquet, cluster_1.parquet, …; run PairwiseStage first"
         )
-    return files
+    return committed_files(folder, files, SCORES_FILE.search)
