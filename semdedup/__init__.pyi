@@ -29,8 +29,8 @@ from .errors import (
 from .report.write import plot_curve, write_report
 from .shards.result import ShardResult
 from .shards.workflow import ShardWorkflow
-from .video.plan import PlanOptions, Span
-from .video.probe import Limits
+from .video.options import Limits, PlanOptions
+from .video.plan import Span
 from .video.result import SplitResult
 from .video.tree import (
     get_output_path_ce1_embd_parquet,

@@ -81,8 +81,7 @@ class Setting:
             raise
         except (ValueError, TypeError, OverflowError) as error:
             found = str(error) if isinstance(error, Found) else shown(value)
-            words = self.kind.words + (", or None" if self.default is None else "")
-            raise ParameterError(f"{self.name} must {words}; got {found}") from None
+            raise ParameterError(f"{self.name} must {self.kind.words}; got {found}") from None
 
     def of(self, given: Mapping[str, Any]) -> Any:
         """Its value among keywords, by its name or an alias; the default where there is none.
