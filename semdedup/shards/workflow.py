@@ -56,7 +56,7 @@ class ShardWorkflow:
         semantic_dedup_epsilon: float | None = None,
         layout: str = "flat",
         samples_per_shard: int = 10_000,
-        target_tar_size_mb: float = 500,
+        target_tar_size_mb: float = 500.0,
         with_embeddings: bool | str = False,
         shuffle_seed: int | None = None,
         read_kwargs: Mapping[str, Any] | None = None,
