@@ -1,6 +1,6 @@
 """What `semdedup` offers, and where it lives. `__init__.py` imports it from here, when it is first asked for."""
 
-from .compute.cluster import ClusterOptions
+from .compute.options import ClusterOptions
 from .dedup.cluster.stage import KMeansStage
 from .dedup.compare.stage import PairwiseStage
 from .dedup.kernels.best_match import max_similarity

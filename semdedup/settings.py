@@ -163,7 +163,7 @@ def check_names(whose: str, given: Any, known: Iterable[str]) -> None:
         raise ParameterError(f"{whose} must be a mapping of parameters; got {shown(given)}")
     for name in given:
         if name not in known:
-            raise ParameterError(f"{whose} has no parameter {name!r}; it has {', '.join(known)}")
+            raise ParameterError(f"{whose} has no parameter {name!r} here; it has {', '.join(known)}")
 
 
 def taken(cls: type, given: Mapping[str, Any], **others: Any) -> dict[str, Any]:

@@ -10,7 +10,8 @@ from typing import Any
 
 import distributed
 
-from semdedup.compute.cluster import ClusterOptions, client_for
+from semdedup.compute.cluster import client_for
+from semdedup.compute.options import ClusterOptions
 from semdedup.compute.progress import Reporter
 from semdedup.dedup.input.files import find_files
 from semdedup.dedup.results.result import DedupResult

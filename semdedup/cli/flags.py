@@ -12,7 +12,7 @@ from typing import Any, NoReturn
 import click
 from rich.console import Console
 
-from semdedup.compute.cluster import ClusterOptions
+from semdedup.compute.options import ClusterOptions
 from semdedup.display import Displayable
 from semdedup.errors import ParameterError, SemdedupError
 from semdedup.settings import Options, Setting, settings_of
@@ -149,19 +149,7 @@ class Command(click.Command):
 
 def cluster_flags(function: Callable[..., Any]) -> Callable[..., Any]:
     """Flags of every command that runs on Dask."""
-    flags = [
-        click.option("--scheduler", metavar="ADDRESS", help="Dask scheduler to work on, tcp://host:8786."),
-        click.option("--scheduler-file", metavar="FILE", help="JSON file that a running scheduler wrote."),
-        click.option(
-            "--n-workers", type=click.IntRange(1), help="Workers to start here; one a core or GPU by default."
-        ),
-        click.option("--threads-per-worker", type=click.IntRange(1), default=1, show_default=True),
-        click.option("--memory-limit", default="auto", show_default=True, help="Memory of each worker, as in 2GiB."),
-        click.option("--backend", type=click.Choice(["auto", "cpu", "gpu"]), default="auto", show_default=True),
-    ]
-    for flag in reversed(flags):
-        function = flag(function)
-    return function
+    return setting_flags(ClusterOptions)(function)
 
 
 def storage_flags(function: Callable[..., Any]) -> Callable[..., Any]:
@@ -183,8 +171,9 @@ def output_flags(function: Callable[..., Any]) -> Callable[..., Any]:
 
 def cluster_of(flags: dict[str, Any]) -> ClusterOptions:
     """Take the flags of the cluster out of all flags."""
-    names = ("scheduler", "scheduler_file", "n_workers", "threads_per_worker", "memory_limit", "backend")
-    return ClusterOptions(**{name: flags.pop(name) for name in names})
+    return ClusterOptions.of(
+        given_of({declared.name: flags.pop(declared.name) for declared in settings_of(ClusterOptions)})
+    )
 
 
 def storage_of(flags: dict[str, Any]) -> dict[str, Any]:

@@ -8,7 +8,7 @@ from typing import Any
 
 import distributed
 
-from semdedup.compute.cluster import ClusterOptions
+from semdedup.compute.options import ClusterOptions
 from semdedup.dedup.cluster.stage import KMeansStage
 from semdedup.dedup.compare.stage import PairwiseStage
 from semdedup.dedup.names import (

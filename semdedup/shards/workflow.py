@@ -9,7 +9,7 @@ from typing import Any
 
 import distributed
 
-from semdedup.compute.cluster import ClusterOptions
+from semdedup.compute.options import ClusterOptions
 from semdedup.compute.progress import Reporter
 from semdedup.compute.session import open_session
 from semdedup.dedup.results.scores import Scores
