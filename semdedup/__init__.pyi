@@ -1,6 +1,6 @@
 """What `semdedup` offers, and where it lives. `__init__.py` imports it from here, when it is first asked for."""
 
-from .compute.cluster import ClusterOptions
+from .compute.options import ClusterOptions
 from .dedup.cluster.stage import KMeansStage
 from .dedup.compare.stage import PairwiseStage
 from .dedup.kernels.best_match import max_similarity
@@ -29,8 +29,8 @@ from .errors import (
 from .report.write import plot_curve, write_report
 from .shards.result import ShardResult
 from .shards.workflow import ShardWorkflow
-from .video.plan import PlanOptions, Span
-from .video.probe import Limits
+from .video.options import Limits, PlanOptions
+from .video.plan import Span
 from .video.result import SplitResult
 from .video.tree import (
     get_output_path_ce1_embd_parquet,

@@ -17,7 +17,7 @@ import av
 import numpy as np
 import pyarrow.compute as pc
 
-from semdedup.compute.cluster import ClusterOptions
+from semdedup.compute.options import ClusterOptions
 from semdedup.compute.progress import Reporter
 from semdedup.dedup.ranking import RankingStrategy
 from semdedup.display import Displayable

@@ -10,7 +10,8 @@ from importlib.metadata import PackageNotFoundError, version
 import distributed
 
 from semdedup.arrays import GPU_PACKAGES
-from semdedup.compute.cluster import ClusterOptions, client_for
+from semdedup.compute.cluster import client_for
+from semdedup.compute.options import ClusterOptions
 from semdedup.compute.preflight import (
     PACKAGES_THAT_MUST_AGREE,
     check_backend,

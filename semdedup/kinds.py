@@ -109,7 +109,7 @@ def several(words: str, item: Kind) -> Kind:
 
 def path() -> Kind:
     """One path. It is looked at by `Location`, which knows protocols."""
-    return Kind("be a path", _plain_path, metavar="PATH")
+    return Kind("be a path that is not empty", _plain_path, metavar="PATH")
 
 
 def paths() -> Kind:

@@ -81,8 +81,7 @@ class Setting:
             raise
         except (ValueError, TypeError, OverflowError) as error:
             found = str(error) if isinstance(error, Found) else shown(value)
-            words = self.kind.words + (", or None" if self.default is None else "")
-            raise ParameterError(f"{self.name} must {words}; got {found}") from None
+            raise ParameterError(f"{self.name} must {self.kind.words}; got {found}") from None
 
     def of(self, given: Mapping[str, Any]) -> Any:
         """Its value among keywords, by its name or an alias; the default where there is none.
@@ -164,7 +163,7 @@ def check_names(whose: str, given: Any, known: Iterable[str]) -> None:
         raise ParameterError(f"{whose} must be a mapping of parameters; got {shown(given)}")
     for name in given:
         if name not in known:
-            raise ParameterError(f"{whose} has no parameter {name!r}; it has {', '.join(known)}")
+            raise ParameterError(f"{whose} has no parameter {name!r} here; it has {', '.join(known)}")
 
 
 def taken(cls: type, given: Mapping[str, Any], **others: Any) -> dict[str, Any]:

@@ -10,17 +10,22 @@ from typing import Any
 
 import distributed
 
-from semdedup.compute.cluster import ClusterOptions, client_for
+from semdedup.compute.cluster import client_for
+from semdedup.compute.options import ClusterOptions
 from semdedup.compute.progress import Reporter
 from semdedup.dedup.input.files import find_files
 from semdedup.dedup.results.result import DedupResult
 from semdedup.dedup.threshold.recommended import chosen_eps
+from semdedup.dedup.threshold.rule import EPS
 from semdedup.dedup.workflow import SemanticDeduplicationWorkflow
 from semdedup.display import Displayable
 from semdedup.errors import InputError, OutputConflictError, ParameterError
+from semdedup.kinds import path, paths, truth
 from semdedup.report.write import PAGE, write_report
+from semdedup.settings import Options, check_names, documented, setting
 from semdedup.shards.result import ShardResult
 from semdedup.shards.workflow import ShardWorkflow
+from semdedup.storage.kwargs import FSSPEC, NO_PART, kwargs_setting
 from semdedup.storage.location import Location, Paths
 from semdedup.video.records import ROWS
 from semdedup.video.result import SplitResult
@@ -40,9 +45,15 @@ WORKFLOWS: Mapping[str, type] = {
 OURS = {
     *("input_path", "video_dir", "output_path", "output_clip_path", "input_clip_path", "output_dataset_path"),
     *("input_semantic_dedup_path", "semantic_dedup_epsilon", "eps", "count_at"),
-    *("read_kwargs", "write_kwargs", "cache_kwargs", "cache_path", "clear_output", "verbose"),
+    *("read_kwargs", "write_kwargs", "cache_kwargs", "cache_path", "clear_output", "verbose", "take_over", "verify"),
 }
 """Parameters of the three that the whole way sets by itself."""
+
+
+def names_of(part: str) -> list[str]:
+    """Parameters of a part that the whole way takes."""
+    ours = OURS | ({"layout"} if part == "dedup" else set())  # that of the folders
+    return [name for name in inspect.signature(WORKFLOWS[part]).parameters if name not in ours]
 
 
 @dataclass(frozen=True, repr=False)
@@ -87,22 +98,35 @@ class RunResult(Displayable):
         ]
 
 
+@dataclass(frozen=True)
+class RunOptions(Options):
+    """What the whole way has beside the settings of its parts."""
+
+    input_path: Paths | None = setting(
+        None,
+        paths(),
+        "Folder of videos, searched at any depth, file or glob; or several.",
+        aliases=["video_dir"],
+        flags=["--video-dir", "--input-video-path"],
+    )
+    output_path: str | None = setting(None, path(), "Folder for clips, dedup, report and dataset; local or s3://.")
+    eps: float | None = setting(None, EPS.kind, f"{EPS.help} By default what the embedder recommends, else 0.1.")
+    storage_options: dict[str, Any] | None = kwargs_setting(FSSPEC, "Options for fsspec.")
+    clear_output: bool = setting(
+        False,
+        truth(),
+        "Make dedup and dataset anew; clips where their own parameters changed.",
+        flags=["--overwrite"],
+        unrecorded=NO_PART,
+    )
+    verbose: bool = setting(True, truth(), "Show progress.", unrecorded=NO_PART)
+
+
+@documented(RunOptions)
 class VideoDeduplicationWorkflow:
     """Split videos, embed and compare their clips, report, and write those that remain as shards.
 
     Each part goes on where an earlier run stopped, and is left alone where it is complete.
-
-    Args:
-        input_path: a folder of videos (searched at any depth), a file, a pattern, or a list.
-        output_path: folder for ``clips/``, ``dedup/``, ``dataset/`` and ``report.html``.
-        eps: clips with a score of at least 1 - eps are dropped; None: what the embedder recommends, else 0.1.
-        split: more parameters of `VideoSplitWorkflow`, by name.
-        dedup: more parameters of `SemanticDeduplicationWorkflow`.
-        shard: more parameters of `ShardWorkflow`.
-        storage_options: for fsspec.
-        clear_output: make the dedup and the dataset anew, after videos or parameters have changed; clips are made anew
-            only where their own parameters have.
-        verbose: show progress.
 
     Raises:
         ParameterError: a part has no such parameter, or a parameter has a value that it cannot have.
@@ -125,17 +149,21 @@ class VideoDeduplicationWorkflow:
         clear_output: bool = False,
         verbose: bool = True,
     ) -> None:
-        self.root = Location.of(output_path, storage_options)
-        self.input_path, self.eps = input_path, eps
-        self.more = {"split": dict(split or {}), "dedup": dict(dedup or {}), "shard": dict(shard or {})}
-        for part, given in self.more.items():
-            _check_names(part, given)
-        if not self.more["split"].get("upload_clips", True) or not self.more["split"].get("generate_embeddings", True):
-            raise ParameterError("upload_clips and generate_embeddings are needed on the whole way")
-        self.storage_options = dict(storage_options or {})
-        self.clear_output, self.verbose = clear_output, verbose
+        options = RunOptions.of(locals())
+        if options.input_path is None or options.output_path is None:
+            raise ParameterError("input_path and output_path must be given: name the folders")
+        self.storage_options = options.storage_options or {}
+        self.root = Location.of(options.output_path, self.storage_options)
+        self.input_path, self.eps = options.input_path, options.eps
+        self.clear_output, self.verbose = options.clear_output, options.verbose
+        parts = {"split": split, "dedup": dedup, "shard": shard}
+        self.more: dict[str, Mapping[str, Any]] = {part: {} if more is None else more for part, more in parts.items()}
+        for part, more in self.more.items():
+            check_names(part, more, names_of(part))
         self.split = self._split(clear_output=False)  # parameters of every part are checked before any work
-        self._dedup(0.0 if eps is None else eps)
+        if not (self.split.clips.upload_clips and self.split.clips.generate_embeddings):
+            raise ParameterError("upload_clips and generate_embeddings are needed on the whole way")
+        self._dedup(self.eps or 0.0)
         self._shard(None)
 
     def run(
@@ -249,10 +277,3 @@ class VideoDeduplicationWorkflow:
             verbose=self.verbose,
             **self.more["shard"],
         )
-
-
-def _check_names(part: str, given: Mapping[str, Any]) -> None:
-    known = [name for name in inspect.signature(WORKFLOWS[part]).parameters if name not in OURS]
-    for name in given:
-        if name not in known:
-            raise ParameterError(f"{part} has no parameter {name!r} here; it has {', '.join(known)}")

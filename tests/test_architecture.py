@@ -42,7 +42,7 @@ LONG_FUNCTIONS = {
     ("semdedup.dedup.workflow", "__init__"),  # settings
     ("semdedup.shards.join", "join_partition"),
 }
-WIDE_DATACLASSES = {"KMeansStage", "PairwiseStage", "IdentifyDuplicatesStage", "CrossStage", "LeakResult"}  # settings
+WIDE_DATACLASSES = {"LeakResult"}
 CIRCLES = {("semdedup.video.steps.embed.providers", "semdedup.video.steps.embed.transformers")}
 
 

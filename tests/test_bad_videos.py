@@ -17,7 +17,8 @@ import pyarrow.parquet as pq
 import pytest
 
 from semdedup import ParameterError, SplitResult
-from semdedup.video.probe import Limits, open_container
+from semdedup.video.options import Limits
+from semdedup.video.probe import open_container
 from semdedup.video.quarantine import REASONS, VideoFault
 from tests.helpers import files_below, stamps
 from tests.splits import (

@@ -5,7 +5,8 @@ import uuid
 
 import pytest
 
-from semdedup.video.clip_ids import NAMESPACE, SCHEMES, VideoIdentity, clip_id
+from semdedup.video.clip_ids import NAMESPACE, VideoIdentity, clip_id
+from semdedup.video.options import SCHEMES
 from semdedup.video.plan import Span, fixed_stride
 
 VIDEO = VideoIdentity("day 1/cam.mp4", "/data/in/day 1/cam.mp4", 30.0, 25.0)

@@ -128,7 +128,7 @@ def test_an_input_that_is_all_output_is_refused(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("options", "named"),
     [
-        ({"filetype": "csv"}, "'csv'"),
+        ({"input_filetype": "csv"}, "'csv'"),
         ({"embedding_dim": 0}, "embedding_dim"),
         ({"files_per_partition": 0}, "files_per_partition"),
         ({"id_field": "x", "embedding_field": "x"}, "'x'"),

@@ -10,7 +10,8 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from semdedup import ParameterError, SemdedupError
-from semdedup.video.plan import PlanOptions, Span, at_keyframes, fixed_stride, scenes
+from semdedup.video.options import PlanOptions
+from semdedup.video.plan import Span, at_keyframes, fixed_stride, scenes
 from semdedup.video.timeline import edges, every, sample_times, ticks
 
 MICROSECOND = 1e-6
@@ -220,11 +221,11 @@ def test_the_options_choose_the_plan() -> None:
 
 def test_what_makes_no_difference_is_not_told() -> None:
     fixed, scene = PlanOptions(), PlanOptions(algorithm="scene")
-    assert fixed.told() == PlanOptions(stride_s=10, scene_min_length_s=1).told()
-    assert scene.told() == PlanOptions(algorithm="scene", duration_s=3, min_length_s=1).told()
-    assert fixed.told() != PlanOptions(stride_s=9).told()
-    assert fixed.told() != scene.told()
-    assert fixed.told() != PlanOptions(cut="copy").told()
+    assert fixed.recorded() == PlanOptions(stride_s=10, scene_min_length_s=1).recorded()
+    assert scene.recorded() == PlanOptions(algorithm="scene", duration_s=3, min_length_s=1).recorded()
+    assert fixed.recorded() != PlanOptions(stride_s=9).recorded()
+    assert fixed.recorded() != scene.recorded()
+    assert fixed.recorded() != PlanOptions(cut="copy").recorded()
 
 
 @pytest.mark.parametrize(

@@ -17,8 +17,8 @@ from semdedup import OutputConflictError, ParameterError
 from semdedup.video.clip_ids import VideoIdentity, clip_id
 from semdedup.video.cut import plan_video
 from semdedup.video.job import ClipMade, PlannedVideo
+from semdedup.video.options import Limits
 from semdedup.video.plan import Span
-from semdedup.video.probe import Limits
 from tests.splits import read_rows, splitter
 from tests.videos import (
     clip_path,

@@ -254,7 +254,7 @@ def test_the_json_of_a_clip_that_nothing_is_known_of() -> None:
     ("options", "message"),
     [
         ({"layout": "tree"}, "layout must be one of flat, cosmos; got 'tree'"),
-        ({"samples_per_shard": 0}, "samples_per_shard must be a whole number from 1 on; got 0"),
+        ({"samples_per_shard": 0}, "samples_per_shard must be a whole number of at least 1; got 0"),
         ({"target_tar_size_mb": 0}, "target_tar_size_mb must be a number above 0; got 0"),
         ({"target_tar_size_mb": float("nan")}, "target_tar_size_mb"),
         ({"annotation_version": "../v0"}, "annotation_version must be the name of a folder; got '../v0'"),

@@ -14,7 +14,7 @@ from click.testing import CliRunner, Result
 from PIL import Image
 
 from semdedup import cli
-from semdedup.video.encode import CHOICES as ENCODERS
+from semdedup.video.options import ENCODERS
 from semdedup.video.steps.embed.providers import NAMES as EMBEDDERS
 from tests.helpers import contents, files_below, stamps
 from tests.splits import (
@@ -339,9 +339,9 @@ FAULTS = {
     "minimum above the duration": (f"{SPLIT} --fixed-stride-min-clip-length-s 3", 2, "fixed_stride_min_clip_length_s"),
     "a duration of nothing": (f"{SPLIT} --fixed-stride-split-duration 0", 2, "fixed_stride_split_duration"),
     "not a number": (f"{SPLIT} --fixed-stride-split-duration long", 2, "long"),
-    "no such algorithm": (f"{SPLIT} --splitting-algorithm random", 2, "'random' is not one of"),
-    "no such embedder": (f"{SPLIT} --embedding-algorithm resnet", 2, "'resnet' is not one of"),
-    "no such encoder": (f"{SPLIT} --transcode-encoder x264", 2, "'x264' is not one of"),
+    "no such algorithm": (f"{SPLIT} --splitting-algorithm random", 2, "splitting_algorithm must be one of .*'random'"),
+    "no such embedder": (f"{SPLIT} --embedding-algorithm resnet", 2, "embedding_algorithm must be one of .*'resnet'"),
+    "no such encoder": (f"{SPLIT} --transcode-encoder x264", 2, "transcode_encoder must be one of .*'x264'"),
     "a model without its folder": (f"{SPLIT} --embedding-algorithm hf", 2, r"--model-dir|semdedup\[models\]"),
     "a limit below nothing": (f"{SPLIT} --limit -1", 2, "--limit"),
     "no input": ("split --output-path out", 2, "--video-dir"),

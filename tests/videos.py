@@ -19,8 +19,7 @@ import psutil
 
 from semdedup.video.cut import split_video
 from semdedup.video.job import ClipMade, Outcome, SplitJob, Wanted
-from semdedup.video.plan import PlanOptions
-from semdedup.video.probe import Limits
+from semdedup.video.options import Limits, PlanOptions
 from semdedup.video.steps.protocol import Sampling
 
 BITS = (3, 4)

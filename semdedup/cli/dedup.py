@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import click
@@ -11,11 +12,12 @@ import click
 from semdedup.cli.flags import (
     EXIT_QUARANTINE,
     Command,
-    ManyValues,
     cluster_flags,
     cluster_of,
-    n_clusters_of,
+    flag_of,
+    given_of,
     output_flags,
+    setting_flags,
     show,
     show_plan,
     storage_flags,
@@ -24,44 +26,32 @@ from semdedup.cli.flags import (
 )
 from semdedup.dedup.input.files import find_files
 from semdedup.dedup.names import COMMAND_LINE
+from semdedup.dedup.options import CompareOptions, InputOptions, IOOptions, KMeansOptions, ThresholdOptions
 from semdedup.dedup.pipeline import Pipeline
-from semdedup.dedup.ranking import WHICH_TO_KEEP
 from semdedup.dedup.threshold.extract import eps_to_extract, extraction_stage
 from semdedup.dedup.threshold.extract import extract as write_extraction
 from semdedup.dedup.threshold.recommended import chosen_eps
+from semdedup.dedup.threshold.rule import EPS
 from semdedup.dedup.workflow import SemanticDeduplicationWorkflow
 from semdedup.errors import ParameterError
-from semdedup.storage.location import Location
+from semdedup.storage.location import locations_of
+
+EPS_SPELLED = replace(EPS, default=None, aliases=("eps_to_extract", "eps_threshold"))
 
 
 @click.command(cls=Command)
-@click.option("--input-embeddings-path", "input_path", cls=ManyValues, required=True, help="Folder, file or glob.")
-@click.option("--output-path", required=True, help="Folder for results, local or s3://.")
-@click.option("--cache-path", help="Folder for clusters and scores; the output path by default.")
-@click.option("--n-clusters", default="auto", show_default=True, help="Number of clusters, or auto.")
-@click.option("--eps-thresholds", cls=ManyValues, type=float, help="Write a summary for each of these.")
-@click.option("--eps-threshold", type=float, help="One threshold, to summarise and to extract.")
-@click.option("--eps-to-extract", type=float, help="Write the ids to drop for this one.")
-@click.option("--which-to-keep", type=click.Choice(list(WHICH_TO_KEEP)), default="hard", show_default=True)
-@click.option(
-    "--sim-metric",
-    type=click.Choice(["cosine", "l2"]),
-    default="cosine",
-    show_default=True,
-    help="Distance to the centroid that ranks.",
+@setting_flags(
+    IOOptions,
+    InputOptions,
+    KMeansOptions,
+    CompareOptions,
+    ThresholdOptions,
+    without=["eps"],
+    required=["input_path", "output_path"],
 )
-@click.option("--files-per-partition", type=click.IntRange(1), help="Most files in one partition.")
-@click.option("--id-field", default="id", show_default=True)
-@click.option("--embedding-field", default="embedding", show_default=True)
-@click.option("--embedding-dim", type=click.IntRange(1), help="Expected length; the commonest by default.")
-@click.option("--metadata-fields", cls=ManyValues, help="Columns to carry along.")
-@click.option("--input-filetype", type=click.Choice(["parquet", "jsonl"]), default="parquet", show_default=True)
-@click.option("--random-state", type=int, default=42, show_default=True)
-@click.option("--max-iter", type=click.IntRange(1), default=300, show_default=True)
-@click.option("--fit-data-fraction", type=float, help="Share of the rows that the clustering is fitted on.")
-@click.option("--pairwise-batch-size", type=click.IntRange(1), default=1024, show_default=True)
-@click.option("--skip-bad-files", is_flag=True, help="Count and list files that cannot be read, and go on.")
-@click.option("--overwrite", is_flag=True, help="First delete what semdedup wrote to the output path before.")
+@flag_of(EPS, help="Write the ids to drop for this threshold.")
+@flag_of(EPS, ["--eps-to-extract"], dest="eps_to_extract", help="The same as --eps.")
+@flag_of(EPS, ["--eps-threshold"], dest="eps_threshold", help="The same as --eps.")
 @click.option("--dry-run", is_flag=True, help="Say what would be done, and write nothing.")
 @cluster_flags
 @storage_flags
@@ -76,22 +66,19 @@ def dedup(verbose: bool, quiet: bool, dry_run: bool, **flags: Any) -> None:
     """
     with told_errors(verbose):
         cluster, storage = cluster_of(flags), storage_of(flags)
-        thresholds, extract, why = _thresholds(flags, storage)
+        given = given_of(flags)
+        thresholds, extract, why = _thresholds(given, storage)
         if not quiet:
             click.echo(f"eps {extract:g} ({why})", err=True)
         kwargs = {"storage_options": storage}
         workflow = SemanticDeduplicationWorkflow(
-            input_path=list(flags.pop("input_path")),
-            n_clusters=n_clusters_of(flags.pop("n_clusters")),
-            metadata_fields=flags.pop("metadata_fields"),
-            clear_output=flags.pop("overwrite"),
+            **given,
             eps=extract,
             count_at=thresholds,
             read_kwargs=kwargs,
             write_kwargs=kwargs,
             layout=COMMAND_LINE,
             verbose=not quiet,
-            **flags,
         )
         if dry_run:
             show_plan(workflow.describe())
@@ -103,27 +90,27 @@ def dedup(verbose: bool, quiet: bool, dry_run: bool, **flags: Any) -> None:
         sys.exit(EXIT_QUARANTINE if result.n_quarantined or result.skipped_files else 0)
 
 
-def _thresholds(flags: dict[str, Any], storage: dict[str, Any]) -> tuple[Sequence[float], float, str]:
+def _thresholds(given: dict[str, Any], storage: dict[str, Any]) -> tuple[Sequence[float], float, str]:
     """Thresholds to summarise at, the one to extract, and where it comes from."""
-    several, single, extract = flags.pop("eps_thresholds"), flags.pop("eps_threshold"), flags.pop("eps_to_extract")
-    if several and single is not None:
+    several: Sequence[float] = given.pop("count_at", ())
+    if several and "eps_threshold" in given:
         raise ParameterError("give --eps-thresholds or --eps-threshold, not both")
-    given = list(several) or ([single] if single is not None else [])
-    if extract is not None:
-        why = "--eps-to-extract"
-    elif given:
-        extract, why = given[0], "--eps-threshold" if single is not None else "the first of --eps-thresholds"
-    else:
-        locations = [Location.of(path, storage) for path in flags["input_path"]]
-        files = find_files(locations, flags["input_filetype"])
-        told = files if flags["input_filetype"] == "parquet" else []
-        extract, why = chosen_eps(None, [locations[0].at(file.url) for file in told], flags["skip_bad_files"])
-    return list(dict.fromkeys([*given, extract])), extract, why
+    names = [name for name in ("eps", "eps_to_extract", "eps_threshold") if name in given]
+    spelled: dict[str, Any] = {name: given.pop(name) for name in names}
+    extract, why = EPS_SPELLED.of(spelled), "".join(f"--{name.replace('_', '-')}" for name in names[:1])
+    if not spelled and several:
+        extract, why = several[0], "the first of --eps-thresholds"
+    elif not spelled:
+        io, inputs = IOOptions.of(given), InputOptions.of(given)
+        locations = locations_of(io.input_path, {"storage_options": storage})
+        files = find_files(locations, inputs.input_filetype) if inputs.input_filetype == "parquet" else []
+        extract, why = chosen_eps(None, [locations[0].at(file.url) for file in files], inputs.skip_bad_files)
+    return list(dict.fromkeys([*several, extract])), extract, why
 
 
 @click.command(cls=Command)
 @click.argument("results")
-@click.option("--eps", type=float, help="Drop rows whose score is at least 1 - eps.")
+@flag_of(EPS)
 @click.option("--target-fraction", type=float, help="Instead of --eps: the part of the rows that is to remain.")
 @click.option("--output-path", help="Folder to write to; RESULTS/eps_{eps} by default.")
 @click.option("--overwrite", is_flag=True, help="First delete what semdedup wrote to the output path before.")

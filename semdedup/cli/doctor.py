@@ -13,25 +13,30 @@ from rich.table import Table
 from semdedup.cli.flags import (
     EXIT_FAILED,
     Command,
-    ManyValues,
     cluster_flags,
     cluster_of,
+    flag_of,
     output_flags,
     storage_flags,
     storage_of,
     told_errors,
 )
 from semdedup.doctor import examine
+from semdedup.kinds import paths
+from semdedup.settings import Setting
 from semdedup.storage.location import Location
+
+READS = Setting(paths(), None, "Paths that every worker must read.", "reads", flags=("--input-path",))
+WRITES = Setting(paths(), None, "Folders that every worker must write to.", "writes", flags=("--output-path",))
 
 
 @click.command(cls=Command)
-@click.option("--input-path", "reads", cls=ManyValues, help="Paths that every worker must read.")
-@click.option("--output-path", "writes", cls=ManyValues, help="Folders that every worker must write to.")
+@flag_of(READS)
+@flag_of(WRITES)
 @cluster_flags
 @storage_flags
 @output_flags
-def doctor(reads: Sequence[str], writes: Sequence[str], verbose: bool, quiet: bool, **flags: Any) -> None:
+def doctor(reads: Sequence[str] | None, writes: Sequence[str] | None, verbose: bool, quiet: bool, **flags: Any) -> None:
     """Check versions, GPUs, scheduler, workers, free memory, and whether every worker sees the paths.
 
     \b
@@ -45,7 +50,7 @@ def doctor(reads: Sequence[str], writes: Sequence[str], verbose: bool, quiet: bo
         table.add_column(style="bold")
         table.add_column(overflow="fold")
         table.add_column()
-        places = ([Location.of(path, storage) for path in paths] for paths in (reads, writes))
+        places = ([Location.of(path, storage) for path in paths] for paths in (reads or (), writes or ()))
         findings = list(examine(cluster, *places))
         for finding in findings:
             table.add_row(finding.subject, finding.found, "[green]ok[/green]" if finding.ok else "[red]fault[/red]")

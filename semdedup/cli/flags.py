@@ -5,40 +5,131 @@ from __future__ import annotations
 import contextlib
 import json
 import sys
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from types import MappingProxyType
 from typing import Any, NoReturn
 
 import click
 from rich.console import Console
 
-from semdedup.compute.cluster import ClusterOptions
+from semdedup.compute.options import ClusterOptions
 from semdedup.display import Displayable
 from semdedup.errors import ParameterError, SemdedupError
+from semdedup.settings import Options, Setting, settings_of
 
 EXIT_FAILED, EXIT_USAGE, EXIT_QUARANTINE = 1, 2, 3
 
 # What users of the older programs know: an option takes several values separated by spaces, by commas, or repeated.
 
 
-class ManyValues(click.Option):
-    """An option that takes several values: ``--eps 0.1 0.01``, ``--eps 0.1,0.01`` and ``--eps 0.1 --eps 0.01``."""
+class SettingFlag(click.Option):
+    """The flag of a setting: its text is read and checked as the setting is everywhere else.
 
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
-        self.item_type = click.types.convert_type(kwargs.pop("type", str))
-        super().__init__(*args, **{**kwargs, "multiple": True, "type": str})
+    Where a setting takes several values, so does the flag: ``--eps 0.1 0.01``, ``--eps 0.1,0.01`` and
+    ``--eps 0.1 --eps 0.01``. Where it takes one, two spellings must not say two things.
+    """
 
-    def type_cast_value(self, ctx: click.Context, value: Any) -> tuple[Any, ...]:
-        """Split at commas and convert each value."""
-        parts = [part.strip() for text in value or () for part in str(text).split(",")]
-        return tuple(self.item_type.convert(part, self, ctx) for part in parts if part)
+    def __init__(self, *args: Any, declared: Setting, **kwargs: Any) -> None:
+        self.declared = declared
+        super().__init__(*args, **kwargs)
+
+    def type_cast_value(self, ctx: click.Context, value: Any) -> Any:
+        """The value that was meant; None where the flag is not given."""
+        kind = self.declared.kind
+        if value is None or value == () or isinstance(value, bool):
+            return value if isinstance(value, bool) else None
+        texts = [value] if isinstance(value, str) else list(value)
+        try:
+            if kind.many:
+                parts = [part.strip() for text in texts for part in text.split(",")]
+                return self.declared.check([kind.parse(part) for part in parts if part])
+            first, *others = [self.declared.check(kind.parse(text)) for text in texts]
+            for other in others:
+                if other != first:
+                    raise ParameterError(f"{self.declared.name} is {first!r} but also {other!r}; give one of them")
+        except ParameterError as error:
+            raise click.BadParameter(str(error), ctx, self) from None
+        return first
+
+
+def flag_of(
+    declared: Setting,
+    flags: Sequence[str] = (),
+    *,
+    dest: str = "",
+    required: bool = False,
+    help: str = "",
+    metavar: str = "",
+) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+    """The flag of one setting."""
+    kind, spelled = declared.kind, flags or declared.flags or [f"--{declared.name.replace('_', '-')}"]
+    shape: dict[str, Any]
+    text, shape = help or declared.help, {}
+    if not kind.metavar:
+        shape = {"flag_value": not declared.default, "default": None}
+        text = f"Do not {text[0].lower()}{text[1:]}" if declared.default else text
+    elif kind.metavar == "[FOLDER]":
+        shape = {"is_flag": False, "flag_value": "", "metavar": kind.metavar}
+    else:
+        shape = {"multiple": kind.many or len(spelled) > 1, "metavar": metavar or kind.metavar}
+        told = declared.default not in (None, ()) and not required and not help
+        text += f" [default: {declared.default}]" * told
+    return click.option(
+        *spelled, dest or declared.name, cls=SettingFlag, declared=declared, help=text, required=required, **shape
+    )
+
+
+def setting_flags(
+    *groups: type[Options],
+    only: Sequence[str] | None = None,
+    without: Sequence[str] = (),
+    required: Sequence[str] = (),
+    flags: Mapping[str, Sequence[str]] = MappingProxyType({}),
+    metavars: Mapping[str, str] = MappingProxyType({}),
+) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+    """The flags of groups of settings, each as it is declared; `flags` and `metavars` say what else is shown."""
+    made: dict[str, Any] = {}
+    for declared in settings_of(*groups):
+        name = declared.name
+        if name in made or name == "verbose" or name in without or (only is not None and name not in only):
+            continue
+        if declared.kind.group is not None:
+            for inner in settings_of(declared.kind.group):
+                made[f"{name}.{inner.name}"] = flag_of(inner, dest=f"{name}__{inner.name}")
+        elif declared.kind.metavar != "MAPPING":
+            made[name] = flag_of(
+                declared, flags.get(name, ()), required=name in required, metavar=metavars.get(name, "")
+            )
+
+    def decorate(function: Callable[..., Any]) -> Callable[..., Any]:
+        for flag in reversed(made.values()):
+            function = flag(function)
+        return function
+
+    return decorate
+
+
+def given_of(flags: Mapping[str, Any]) -> dict[str, Any]:
+    """The keywords that flags mean, of those that are given; a group of settings is a mapping."""
+    given: dict[str, Any] = {}
+    for name, value in flags.items():
+        group, _, inner = name.rpartition("__")
+        if value is None or value == ():  # not given
+            continue
+        if group:
+            given.setdefault(group, {})[inner] = value
+        else:
+            given[name] = value
+    return given
 
 
 class Command(click.Command):
-    """A command whose `ManyValues` options go on until the next option."""
+    """A command whose options of several values go on until the next option."""
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
         """Repeat the name of such an option before each of its values, which is what Click understands."""
-        names = {name for param in self.params if isinstance(param, ManyValues) for name in param.opts}
+        several = [flag for flag in self.params if isinstance(flag, SettingFlag) and flag.declared.kind.many]
+        names = {name for flag in several for name in flag.opts}
         spelled: list[str] = []
         current = ""
         for position, arg in enumerate(args):
@@ -58,19 +149,7 @@ class Command(click.Command):
 
 def cluster_flags(function: Callable[..., Any]) -> Callable[..., Any]:
     """Flags of every command that runs on Dask."""
-    flags = [
-        click.option("--scheduler", metavar="ADDRESS", help="Dask scheduler to work on, tcp://host:8786."),
-        click.option("--scheduler-file", metavar="FILE", help="JSON file that a running scheduler wrote."),
-        click.option(
-            "--n-workers", type=click.IntRange(1), help="Workers to start here; one a core or GPU by default."
-        ),
-        click.option("--threads-per-worker", type=click.IntRange(1), default=1, show_default=True),
-        click.option("--memory-limit", default="auto", show_default=True, help="Memory of each worker, as in 2GiB."),
-        click.option("--backend", type=click.Choice(["auto", "cpu", "gpu"]), default="auto", show_default=True),
-    ]
-    for flag in reversed(flags):
-        function = flag(function)
-    return function
+    return setting_flags(ClusterOptions)(function)
 
 
 def storage_flags(function: Callable[..., Any]) -> Callable[..., Any]:
@@ -92,8 +171,9 @@ def output_flags(function: Callable[..., Any]) -> Callable[..., Any]:
 
 def cluster_of(flags: dict[str, Any]) -> ClusterOptions:
     """Take the flags of the cluster out of all flags."""
-    names = ("scheduler", "scheduler_file", "n_workers", "threads_per_worker", "memory_limit", "backend")
-    return ClusterOptions(**{name: flags.pop(name) for name in names})
+    return ClusterOptions.of(
+        given_of({declared.name: flags.pop(declared.name) for declared in settings_of(ClusterOptions)})
+    )
 
 
 def storage_of(flags: dict[str, Any]) -> dict[str, Any]:
@@ -122,14 +202,6 @@ def told_errors(verbose: bool) -> Iterator[None]:
             raise
         click.secho(f"error: {error}", fg="red", err=True)
         sys.exit(EXIT_USAGE if isinstance(error, ParameterError) else EXIT_FAILED)
-
-
-def n_clusters_of(text: str) -> int | str:
-    """What ``--n-clusters`` means: the library accepts a number or "auto", and says so of anything else."""
-    try:
-        return int(text)
-    except ValueError:
-        return text
 
 
 def show_plan(lines: Iterable[str]) -> None:

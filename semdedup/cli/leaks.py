@@ -12,13 +12,18 @@ from semdedup.cli.flags import (
     Command,
     cluster_flags,
     cluster_of,
+    flag_of,
+    given_of,
     output_flags,
+    setting_flags,
     show,
     storage_flags,
     storage_of,
     told_errors,
 )
 from semdedup.dedup.leaks.search import LeakSearch
+from semdedup.dedup.options import FieldOptions
+from semdedup.dedup.threshold.rule import EPS
 
 PAIRS_SHOWN = 10
 
@@ -27,10 +32,8 @@ PAIRS_SHOWN = 10
 @click.argument("a")
 @click.argument("b")
 @click.option("--output-path", required=True, help="Folder for results, local or s3://.")
-@click.option("--eps", type=float, help="A clip leaks where its score is at least 1 - eps.")
-@click.option("--id-field", default="id", show_default=True)
-@click.option("--embedding-field", default="embedding", show_default=True)
-@click.option("--embedding-dim", type=click.IntRange(1), help="Expected length; the commonest by default.")
+@flag_of(EPS, help="A clip leaks where its score is at least 1 - eps.")
+@setting_flags(FieldOptions)
 @click.option("--overwrite", is_flag=True, help="First delete what semdedup wrote to the output path before.")
 @click.option("--dry-run", is_flag=True, help="Say what would be done, and write nothing.")
 @cluster_flags
@@ -48,7 +51,7 @@ def leaks(a: str, b: str, verbose: bool, quiet: bool, dry_run: bool, **flags: An
     with told_errors(verbose):
         cluster, storage = cluster_of(flags), storage_of(flags)
         overwrite = flags.pop("overwrite")
-        search = LeakSearch(a, b, storage_options=storage, clear_output=overwrite, verbose=not quiet, **flags)
+        search = LeakSearch(a, b, storage_options=storage, clear_output=overwrite, verbose=not quiet, **given_of(flags))
         if dry_run:
             click.echo("\n".join([f"eps {search.eps:g} ({search.eps_from})", *search.describe()]))
             return

@@ -6,7 +6,8 @@ from typing import Any
 
 import click
 
-from semdedup.cli.flags import Command, output_flags, storage_flags, storage_of, told_errors
+from semdedup.cli.flags import Command, flag_of, output_flags, storage_flags, storage_of, told_errors
+from semdedup.dedup.threshold.rule import EPS
 from semdedup.report.write import plot_curve, write_report
 
 
@@ -14,7 +15,7 @@ from semdedup.report.write import plot_curve, write_report
 @click.argument("results")
 @click.option("--clips", multiple=True, help="Output of split, or a folder of MP4 files: for pictures. Repeatable.")
 @click.option("--output-path", help="The page to write; RESULTS/report.html by default.")
-@click.option("--eps", type=float, help="Threshold to begin with; that of the results by default, else 0.1.")
+@flag_of(EPS, help="Threshold to begin with; that of the results by default, else 0.1.")
 @click.option("--plot", "plot_path", help="Write only the curve, to a .png or .svg file.")
 @click.option("--overwrite", is_flag=True, help="Replace a file that is no report of semdedup.")
 @click.option("--dry-run", is_flag=True, help="Say what would be written, and write nothing.")

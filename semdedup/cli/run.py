@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,67 +11,52 @@ import yaml
 
 from semdedup.cli.flags import (
     Command,
-    ManyValues,
     cluster_flags,
     cluster_of,
-    n_clusters_of,
+    given_of,
     output_flags,
+    setting_flags,
     show_and_exit,
     show_plan,
     storage_flags,
     storage_of,
     told_errors,
 )
-from semdedup.dedup.ranking import WHICH_TO_KEEP
+from semdedup.dedup.options import CompareOptions, KMeansOptions
 from semdedup.errors import ParameterError
-from semdedup.shards.layouts import LAYOUTS
-from semdedup.video.plan import ALGORITHMS
-from semdedup.video.steps.embed.providers import NAMES
-from semdedup.workflow import WORKFLOWS, VideoDeduplicationWorkflow
+from semdedup.settings import Options
+from semdedup.shards.options import ShardOptions
+from semdedup.video.options import EmbedOptions, PlanOptions, VideoIOOptions
+from semdedup.workflow import WORKFLOWS, RunOptions, VideoDeduplicationWorkflow
 
-PART_OF_FLAG = {
-    "splitting_algorithm": "split",
-    "fixed_stride_split_duration": "split",
-    "embedding_algorithm": "split",
-    "model_dir": "split",
-    "limit": "split",
-    "n_clusters": "dedup",
-    "which_to_keep": "dedup",
-    "layout": "shard",
-    "samples_per_shard": "shard",
-    "target_tar_size_mb": "shard",
+FLAGS: Mapping[str, tuple[Sequence[type[Options]], Sequence[str]]] = {
+    "split": (
+        (PlanOptions, EmbedOptions, VideoIOOptions),
+        ("splitting_algorithm", "fixed_stride_split_duration", "embedding_algorithm", "model_dir", "limit"),
+    ),
+    "dedup": ((KMeansOptions, CompareOptions), ("n_clusters", "which_to_keep")),
+    "shard": ((ShardOptions,), ("layout", "samples_per_shard", "target_tar_size_mb")),
 }
-"""Which part each of the flags below is a parameter of. The file of --config takes all parameters of all parts."""
+"""Settings of the parts that have a flag here. The file of --config takes all of them."""
+
+
+def part_flags(function: Callable[..., Any]) -> Callable[..., Any]:
+    """These flags."""
+    for groups, names in reversed(list(FLAGS.values())):
+        function = setting_flags(*groups, only=names)(function)
+    return function
 
 
 @click.command(cls=Command)
-@click.option("--video-dir", "--input-video-path", "input_path", cls=ManyValues, help="Folder, file, glob.")
-@click.option("--output-path", help="Folder for clips, dedup, report and dataset; local or s3://.")
+@setting_flags(RunOptions)
 @click.option("--config", type=click.Path(exists=True, dir_okay=False), help="YAML file; flags win over it.")
-@click.option("--eps", type=float, help="Drop clips whose score is at least 1 - eps; by the embedder by default.")
-@click.option("--splitting-algorithm", type=click.Choice(ALGORITHMS), help="fixed_stride by default.")
-@click.option("--fixed-stride-split-duration", type=float, help="Seconds of a clip; 10 by default.")
-@click.option("--embedding-algorithm", type=click.Choice(list(NAMES)), help="dct3d by default.")
-@click.option("--model-dir", help="Folder of the model; nothing is ever downloaded.")
-@click.option("--limit", type=click.IntRange(0), help="Most videos that this run processes.")
-@click.option("--n-clusters", help="Number of clusters; auto by default.")
-@click.option("--which-to-keep", type=click.Choice(list(WHICH_TO_KEEP)), help="hard by default.")
-@click.option("--layout", type=click.Choice(list(LAYOUTS)), help="Of the dataset; flat by default.")
-@click.option("--samples-per-shard", type=click.IntRange(1), help="10000 by default.")
-@click.option("--target-tar-size-mb", type=float, help="Most MiB of a shard; 500 by default.")
-@click.option(
-    "--overwrite", is_flag=True, help="Make dedup and dataset anew; clips where their own parameters changed."
-)
+@part_flags
 @click.option("--dry-run", is_flag=True, help="Print the plan, and write nothing.")
 @cluster_flags
 @storage_flags
 @output_flags
 def run(
-    input_path: tuple[str, ...],
-    output_path: str | None,
     config: str | None,
-    eps: float | None,
-    overwrite: bool,
     dry_run: bool,
     verbose: bool,
     quiet: bool,
@@ -95,34 +80,24 @@ def run(
     with told_errors(verbose):
         cluster, storage = cluster_of(flags), storage_of(flags)
         told = _read_config(config)
-        parts = {part: dict(told.get(part) or {}) for part in WORKFLOWS}
-        for name, part in PART_OF_FLAG.items():
-            value = flags.pop(name)
-            if value is not None:
-                parts[part][name] = value
-        clusters = parts["dedup"].get("n_clusters")
-        if isinstance(clusters, str):
-            parts["dedup"]["n_clusters"] = n_clusters_of(clusters)
-        workflow = VideoDeduplicationWorkflow(
-            _given(list(input_path) or told.get("video_dir"), "--video-dir", "video_dir"),
-            _given(output_path or told.get("output_path"), "--output-path", "output_path"),
-            eps=told.get("eps") if eps is None else eps,
-            storage_options=storage,
-            clear_output=overwrite,
-            verbose=not quiet,
-            **parts,
-        )
+        given: dict[str, Any] = {
+            "input_path": told.get("video_dir"),
+            **{name: told.get(name) for name in ("output_path", "eps")},
+        }
+        given |= given_of(flags)
+        parts: dict[str, Any] = {part: dict(told.get(part) or {}) for part in WORKFLOWS}
+        for part, (_, names) in FLAGS.items():
+            parts[part] |= {name: given.pop(name) for name in names if name in given}
+        for name, flag in (("input_path", "--video-dir"), ("output_path", "--output-path")):
+            if given[name] is None:
+                key = flag[2:].replace("-", "_")
+                raise ParameterError(f"{flag} is not given, nor {key} in the file of --config")
+        workflow = VideoDeduplicationWorkflow(**given, **parts, storage_options=storage, verbose=not quiet)
         if dry_run:
             show_plan(workflow.plan(cluster=cluster))
             return
         result = workflow.run(cluster=cluster)
         show_and_exit(result, result.split.faults(), result.clean)
-
-
-def _given(value: Any, flag: str, key: str) -> Any:
-    if not value:
-        raise ParameterError(f"{flag} is not given, nor {key} in the file of --config")
-    return value
 
 
 def _read_config(path: str | None) -> Mapping[str, Any]:

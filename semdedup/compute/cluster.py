@@ -6,7 +6,6 @@ import contextlib
 import logging
 import multiprocessing
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -15,44 +14,11 @@ import dask.utils
 import distributed
 
 from semdedup.arrays import gpu_count, gpu_usable, missing_gpu_packages
+from semdedup.compute.options import ClusterOptions
 from semdedup.errors import ClusterError, ParameterError
 
 SECONDS_TO_WAIT_FOR_SCHEDULER = 15
 SECONDS_TO_SILENCE_WORKERS = 2
-
-
-@dataclass(frozen=True)
-class ClusterOptions:
-    """Which cluster to work on, or how to start one.
-
-    Attributes:
-        scheduler: address of a running scheduler, ``tcp://host:8786``.
-        scheduler_file: path of the JSON file that a running scheduler wrote.
-        n_workers: workers of a cluster started here; one a core, or one a GPU, where not given.
-        threads_per_worker: threads of each worker started here.
-        memory_limit: memory of each worker started here, as Dask understands it: ``2GiB``, ``auto``.
-        backend: ``auto`` takes GPUs where every worker has one.
-    """
-
-    scheduler: str | None = None
-    scheduler_file: str | None = None
-    n_workers: int | None = None
-    threads_per_worker: int = 1
-    memory_limit: str = "auto"
-    backend: str = "auto"
-
-    def __post_init__(self) -> None:
-        if self.backend not in ("auto", "cpu", "gpu"):
-            raise ParameterError(f"backend must be auto, cpu or gpu; got {self.backend!r}")
-        if self.scheduler and self.scheduler_file:
-            raise ParameterError("give a scheduler address or a scheduler file, not both")
-        for name, value in (("n_workers", self.n_workers), ("threads_per_worker", self.threads_per_worker)):
-            if value is not None and value < 1:
-                raise ParameterError(f"{name} must be at least 1, got {value}")
-        try:
-            dask.utils.parse_bytes(0 if self.memory_limit in ("auto", None) else self.memory_limit)
-        except (ValueError, TypeError) as error:
-            raise ParameterError(f"memory_limit must be like 2GiB, or auto; got {self.memory_limit!r}") from error
 
 
 @contextlib.contextmanager

@@ -13,8 +13,9 @@ from typing import Any
 import distributed
 
 from semdedup.arrays import Backend
-from semdedup.compute.cluster import ClusterOptions, client_for
+from semdedup.compute.cluster import client_for
 from semdedup.compute.exits import RUN_AGAIN, address_of, cluster_errors
+from semdedup.compute.options import ClusterOptions
 from semdedup.compute.preflight import check_backend, check_paths, check_versions, describe_process
 from semdedup.compute.progress import Reporter
 from semdedup.compute.tasks import Task, wait_for_running

@@ -22,7 +22,7 @@ from semdedup.dedup.threshold.rule import EPS
 from semdedup.errors import ParameterError
 from semdedup.kinds import choice, number, path, paths, several, text, truth, whole
 from semdedup.settings import Found, Kind, Options, setting
-from semdedup.storage.kwargs import NO_PART, READ, WRITE, kwargs_setting
+from semdedup.storage.kwargs import NO_PART, READ, WRITE, kwargs_setting, take_over_setting, verify_setting
 from semdedup.storage.location import Paths
 from semdedup.storage.tables import LOW_INFORMATION
 
@@ -239,15 +239,5 @@ class IOOptions(Options):
         unrecorded=NO_PART,
     )
     verbose: bool = setting(True, truth(), "Show progress.", unrecorded=NO_PART)
-    take_over: bool = setting(
-        False,
-        truth(),
-        "Go on in place of a run that seems to be at work in the output path.",
-        unrecorded=NO_PART,
-    )
-    verify: bool = setting(
-        False,
-        truth(),
-        "Read the files of what is complete already, and compare their checksums.",
-        unrecorded=NO_PART,
-    )
+    take_over: bool = take_over_setting()
+    verify: bool = verify_setting()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import distributed
 
-from semdedup.compute.cluster import ClusterOptions
+from semdedup.compute.options import ClusterOptions
 from semdedup.dedup.stage import Stage, StageResult, describe_stages, run_stages
 from semdedup.errors import ParameterError
 

@@ -11,7 +11,7 @@ from typing import Any
 
 import distributed
 
-from semdedup.compute.cluster import ClusterOptions
+from semdedup.compute.options import ClusterOptions
 from semdedup.compute.progress import Reporter
 from semdedup.compute.session import Session, open_session
 from semdedup.dedup.input.files import is_data

@@ -8,7 +8,7 @@ from typing import Any
 
 import distributed
 
-from semdedup.compute.cluster import ClusterOptions
+from semdedup.compute.options import ClusterOptions
 from semdedup.dedup.cluster.stage import KMeansStage
 from semdedup.dedup.compare.stage import PairwiseStage
 from semdedup.dedup.names import (
@@ -98,6 +98,8 @@ class SemanticDeduplicationWorkflow:
         skip_bad_files: bool = False,
         clear_output: bool = False,
         verbose: bool = True,
+        take_over: bool = False,
+        verify: bool = False,
         layout: Layout = WORKFLOW,
         count_at: Sequence[float] = (),
     ) -> None:
@@ -106,6 +108,8 @@ class SemanticDeduplicationWorkflow:
         threshold, strategy = ThresholdOptions.of(given), CompareOptions.of(given).strategy
         if io.output_path is None:
             raise ParameterError("output_path is not given: name the folder to write to")
+        if not isinstance(layout, Layout):
+            raise ParameterError(f"layout must be a Layout, such as WORKFLOW; got {layout!r}")
         self.eps, self.layout = threshold.eps, layout
         cached = io.write_kwargs if io.cache_kwargs is None else io.cache_kwargs
         self.output = self.cache = Location.of(io.output_path, storage_options_of(io.write_kwargs))
@@ -116,7 +120,8 @@ class SemanticDeduplicationWorkflow:
         given |= {"output_path": self.cache.url, "write_kwargs": cached}
         kmeans = KMeansStage(**taken(KMeansStage, given, folder=layout.clusters))
         kmeans.other_outputs = [self.output]
-        given |= {"input_path": below(self.cache, layout.clusters).url, "read_kwargs": cached}
+        given |= {"input_path": below(self.cache, layout.clusters).url}
+        given["read_kwargs"] = {"storage_options": storage_options_of(cached)}
         given["embedding_dim"] = None  # of clusters, whose rows all have it
         pairwise = PairwiseStage(**taken(PairwiseStage, given, folder=layout.scores))
         self.pipeline = Pipeline("semantic deduplication").add_stage(kmeans).add_stage(pairwise)

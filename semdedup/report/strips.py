@@ -20,7 +20,7 @@ from semdedup.video.child import ChildDied, ChildTimeout, borrowed_child, end_ch
 from semdedup.video.cut import split_video
 from semdedup.video.files import Unreadable, local_copy
 from semdedup.video.job import ClipMade, SplitJob, Wanted
-from semdedup.video.probe import Limits
+from semdedup.video.options import Limits
 from semdedup.video.steps.protocol import Sampling
 from semdedup.video.tree import ANNOTATION_VERSION, CLIPS, METAS
 

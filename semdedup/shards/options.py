@@ -1,53 +1,64 @@
-"""What a user can choose about a dataset."""
+"""The settings of shards, each declared here and nowhere else."""
 
 from __future__ import annotations
 
-import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Any
 
+from semdedup.dedup.threshold.rule import EPS
 from semdedup.errors import ParameterError
+from semdedup.kinds import choice, number, path, text, truth, whole
+from semdedup.settings import Kind, Options, setting
 from semdedup.shards.layouts import LAYOUTS
+from semdedup.storage.kwargs import NO_PART, STORAGE, kwargs_setting, take_over_setting, verify_setting
 from semdedup.video.tree import ANNOTATION_VERSION
 
 MIB = 1 << 20
+SHUFFLE_SEED = replace(whole(), words="be a whole number, or None")
+
+
+def _embeddings(value: Any) -> bool | str:
+    return value if isinstance(value, str) and value else truth().plain(value)
+
+
+def _folder(text: str) -> bool | str:
+    return text or True
 
 
 @dataclass(frozen=True)
-class ShardOptions:
-    """What shards look like.
+class ShardOptions(Options):
+    """What shards look like."""
 
-    Attributes:
-        annotation_version: which metadata: that of the folder ``metas/{version}``.
-        layout: ``flat``: ``00000.tar``, …, samples whole; ``cosmos``: the tree of cosmos-curate, binned by resolution,
-            aspect ratio and duration, with videos and metadata in tars of their own.
-        samples_per_shard: most samples of a shard.
-        target_tar_size_mb: most MiB of a shard; a sample that is larger has a shard of its own.
-        with_embeddings: whether samples get their embedding; or the name of the folder of embeddings, if there are
-            several.
-        shuffle_seed: samples are in the order of a hash of their id with this seed; None: of their id.
-    """
+    annotation_version: str = setting(
+        ANNOTATION_VERSION,
+        text("be the name of a folder", r"[A-Za-z0-9_-][A-Za-z0-9._-]*"),
+        "Which metadata: that of the folder metas/VERSION.",
+    )
+    layout: str = setting(
+        "flat", choice(*LAYOUTS), "00000.tar, …, samples whole; or the tree of cosmos-curate, binned, in tars by kind."
+    )
+    samples_per_shard: int = setting(10_000, whole(1), "Most samples of a shard.")
+    target_tar_size_mb: float = setting(
+        500.0, number(0, open_below=True), "Most MiB of a shard; a sample that is larger has a shard of its own."
+    )
+    with_embeddings: bool | str = setting(
+        False,
+        Kind(
+            "be true or false, or the name of a folder of embeddings",
+            _embeddings,
+            _folder,
+            "[FOLDER]",
+        ),
+        "Write {key}.npy too; name the folder of embeddings where there are several.",
+    )
+    shuffle_seed: int | None = setting(
+        None,
+        SHUFFLE_SEED,
+        "Shuffle the samples by this seed; in the order of their ids by default.",
+    )
 
-    annotation_version: str = ANNOTATION_VERSION
-    layout: str = "flat"
-    samples_per_shard: int = 10_000
-    target_tar_size_mb: float = 500
-    with_embeddings: bool | str = False
-    shuffle_seed: int | None = None
-
-    def __post_init__(self) -> None:
-        if self.layout not in tuple(LAYOUTS):  # a list, say, cannot be looked up
-            raise ParameterError(f"layout must be one of {', '.join(LAYOUTS)}; got {self.layout!r}")
-        if not isinstance(self.annotation_version, str) or not re.fullmatch(
-            r"[A-Za-z0-9_-][A-Za-z0-9._-]*", self.annotation_version
-        ):
-            raise ParameterError(f"annotation_version must be the name of a folder; got {self.annotation_version!r}")
-        if not _is_whole(self.samples_per_shard) or self.samples_per_shard < 1:
-            raise ParameterError(f"samples_per_shard must be a whole number from 1 on; got {self.samples_per_shard!r}")
-        size = self.target_tar_size_mb
-        if isinstance(size, bool) or not isinstance(size, (int, float)) or not 0 < size < float("inf"):
-            raise ParameterError(f"target_tar_size_mb must be a number above 0; got {size!r}")
-        if self.shuffle_seed is not None and not _is_whole(self.shuffle_seed):
-            raise ParameterError(f"shuffle_seed must be a whole number, or None; got {self.shuffle_seed!r}")
+    def check_together(self) -> None:
+        """A layout may have no place for embeddings."""
         if self.with_embeddings and "npy" not in LAYOUTS[self.layout].tar_columns:
             others = " or ".join(name for name, layout in LAYOUTS.items() if "npy" in layout.tar_columns)
             raise ParameterError(
@@ -60,5 +71,35 @@ class ShardOptions:
         return int(self.target_tar_size_mb * MIB)
 
 
-def _is_whole(value: object) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool)
+@dataclass(frozen=True)
+class ShardIOOptions(Options):
+    """Where to read and write, and what is dropped."""
+
+    input_clip_path: str | None = setting(None, path(), "Output of split, or a folder of MP4 files.")
+    output_dataset_path: str | None = setting(None, path(), "Folder for the dataset, local or s3://.")
+    input_semantic_dedup_path: str | None = setting(
+        None, path(), "Result of dedup, whose duplicates are dropped; none by default."
+    )
+    semantic_dedup_epsilon: float | None = setting(
+        None, EPS.kind, f"{EPS.help} By default the eps that the result was extracted at."
+    )
+    read_kwargs: dict[str, Any] | None = kwargs_setting(STORAGE, "storage_options of the input.")
+    write_kwargs: dict[str, Any] | None = kwargs_setting(STORAGE, "storage_options of the output.")
+    clear_output: bool = setting(
+        False,
+        truth(),
+        "First delete what an earlier shard wrote to the output path.",
+        flags=["--overwrite"],
+        unrecorded=NO_PART,
+    )
+    verbose: bool = setting(True, truth(), "Show progress.", unrecorded=NO_PART)
+    take_over: bool = take_over_setting()
+    verify: bool = verify_setting()
+
+    def check_together(self) -> None:
+        """An eps needs scores."""
+        if self.input_semantic_dedup_path is None and self.semantic_dedup_epsilon is not None:
+            raise ParameterError(
+                "semantic_dedup_epsilon is given, but no scores: name them by input_semantic_dedup_path "
+                "(--input-semantic-dedup-path)"
+            )

@@ -9,7 +9,7 @@ from typing import Any
 
 import distributed
 
-from semdedup.compute.cluster import ClusterOptions
+from semdedup.compute.options import ClusterOptions
 from semdedup.compute.progress import Reporter
 from semdedup.compute.session import open_session
 from semdedup.dedup.results.scores import Scores
@@ -19,11 +19,12 @@ from semdedup.runs.owner import owned
 from semdedup.runs.record import FILE_NAME, SCRATCH, Record, fingerprint
 from semdedup.runs.run import Run
 from semdedup.runs.step import Outcome, Step, complete_already, run_step
+from semdedup.settings import documented
 from semdedup.shards import card
 from semdedup.shards.drops import Drops, find_drops
 from semdedup.shards.inputs import Inputs, find_inputs
 from semdedup.shards.layouts import LAYOUTS
-from semdedup.shards.options import ShardOptions
+from semdedup.shards.options import ShardIOOptions, ShardOptions
 from semdedup.shards.result import ShardResult
 from semdedup.shards.run import STEP, ShardRun
 from semdedup.storage.location import Location, storage_options_of
@@ -34,31 +35,12 @@ WRITTEN = re.compile(r"(?:[^/]+/){0,6}(?:[^/]+\.tar|wdinfo[^/]*\.(?:json|csv))|[
 TOP_FILES = (card.DATASET_MANIFEST, card.README, card.INDEX, card.DROPPED)
 
 
+@documented(ShardIOOptions, ShardOptions)
 class ShardWorkflow:
     """The clips that remain after the dedup, as WebDataset shards with their metadata.
 
     The same input gives the same bytes, whatever the cluster. Clips are read once and streamed; scores and metadata are
     joined to them partition by partition. Memory of a task: one partition's ids and scores, some pieces of clips.
-
-    Args:
-        input_clip_path: output of `split`, or any folder of MP4 files, whose names without ending are their ids.
-        output_dataset_path: folder for the dataset.
-        annotation_version: which metadata of the clips: that of ``metas/{version}``.
-        input_semantic_dedup_path: a result of the dedup, whose duplicates are dropped; None: all clips are kept.
-        semantic_dedup_epsilon: clips with a score of at least 1 - eps are dropped; None: the eps that the result's own
-            ids to drop were extracted at.
-        layout: ``flat`` or ``cosmos``; see `ShardOptions`.
-        samples_per_shard: most samples of a shard.
-        target_tar_size_mb: most MiB of a shard.
-        with_embeddings: whether samples get their embedding from the folder ``*_embd_parquet`` of the input; or the
-            name of that folder, where there are several.
-        shuffle_seed: shuffle the samples with this seed; None: they are in the order of their ids.
-        read_kwargs: ``storage_options`` of the input.
-        write_kwargs: ``storage_options`` of the output.
-        clear_output: first delete what an earlier run wrote there, and nothing else.
-        verbose: show progress.
-        take_over: go on in place of a run that seems to be at work in the output path.
-        verify: read the files of what is complete already, and compare their checksums.
 
     Example:
         >>> ShardWorkflow("clips/", "dataset/", input_semantic_dedup_path="clips/dedup").run()
@@ -74,7 +56,7 @@ class ShardWorkflow:
         semantic_dedup_epsilon: float | None = None,
         layout: str = "flat",
         samples_per_shard: int = 10_000,
-        target_tar_size_mb: float = 500,
+        target_tar_size_mb: float = 500.0,
         with_embeddings: bool | str = False,
         shuffle_seed: int | None = None,
         read_kwargs: Mapping[str, Any] | None = None,
@@ -84,22 +66,17 @@ class ShardWorkflow:
         take_over: bool = False,
         verify: bool = False,
     ) -> None:
-        self.options = ShardOptions(
-            annotation_version, layout, samples_per_shard, target_tar_size_mb, with_embeddings, shuffle_seed
-        )
-        if input_semantic_dedup_path is None and semantic_dedup_epsilon is not None:
-            raise ParameterError(
-                "semantic_dedup_epsilon is given, but no scores: name them by input_semantic_dedup_path "
-                "(--input-semantic-dedup-path)"
-            )
-        self.input = Location.of(input_clip_path, storage_options_of(read_kwargs))
-        self.output = Location.of(output_dataset_path, storage_options_of(write_kwargs))
-        self.dedup: Location | None = None
-        if input_semantic_dedup_path is not None:  # an empty path is an error, and not "nothing to drop"
-            self.dedup = Location.of(input_semantic_dedup_path, storage_options_of(read_kwargs))
-        self.eps = semantic_dedup_epsilon
-        self.clear_output, self.verbose = clear_output, verbose
-        self.take_over, self.verify = take_over, verify
+        given = locals()
+        self.options, io = ShardOptions.of(given), ShardIOOptions.of(given)
+        if io.input_clip_path is None or io.output_dataset_path is None:
+            raise ParameterError("input_clip_path and output_dataset_path must be given: name the folders")
+        reads = storage_options_of(io.read_kwargs)
+        self.input = Location.of(io.input_clip_path, reads)
+        self.output = Location.of(io.output_dataset_path, storage_options_of(io.write_kwargs))
+        dedup = io.input_semantic_dedup_path
+        self.dedup = None if dedup is None else Location.of(dedup, reads)
+        self.eps, self.clear_output, self.verbose = io.semantic_dedup_epsilon, io.clear_output, io.verbose
+        self.take_over, self.verify = io.take_over, io.verify
 
     def run(
         self, client: distributed.Client | str | None = None, *, cluster: ClusterOptions | None = None
@@ -168,12 +145,8 @@ class ShardWorkflow:
             "input_clip_path": str(inputs.root),
             "input_semantic_dedup_path": str(self.dedup) if self.dedup else None,
             "semantic_dedup_epsilon": drops and drops.eps,
-            "annotation_version": self.options.annotation_version,
-            "layout": self.options.layout,
-            "samples_per_shard": self.options.samples_per_shard,
-            "target_tar_size_mb": self.options.target_tar_size_mb,
+            **self.options.recorded(),
             "with_embeddings": inputs.embeddings_folder,
-            "shuffle_seed": self.options.shuffle_seed,
         }
 
     def _identify(self) -> dict[str, Any]:

@@ -1,4 +1,7 @@
-"""Mappings of options for PyArrow and fsspec: what is wrong in them is found on one small table, before work begins."""
+"""Mappings of options for PyArrow and fsspec: what is wrong in them is found on one small table, before work begins.
+
+PyArrow is imported when they are checked: the processes that decode know these settings, too, and go without.
+"""
 
 from __future__ import annotations
 
@@ -6,15 +9,9 @@ import inspect
 from collections.abc import Mapping
 from typing import Any
 
-import pyarrow as pa
-import pyarrow.parquet as pq
-
-from semdedup.kinds import mapping
+from semdedup.kinds import mapping, truth
 from semdedup.settings import Found, Kind, setting
-from semdedup.storage.location import without_storage_options
-from semdedup.storage.tables import parquet_options
 
-SAMPLE = pa.table({"id": ["a"], "embedding": pa.array([[1.0]], pa.list_(pa.float32()))})
 NOT_FOR_USERS = {"source", "where", "table", "filesystem", "schema", "metadata", "common_metadata", "self"}
 
 
@@ -29,19 +26,28 @@ def _check_storage(options: Mapping[str, Any]) -> None:
 
 def _check_storage_alone(options: Mapping[str, Any]) -> None:
     _check_storage(options)
-    others = without_storage_options(options)
+    others = {name: value for name, value in options.items() if name != "storage_options"}
     if others:
         raise Found(f"the name {next(iter(others))!r}")
 
 
+def _sample() -> Any:
+    import pyarrow as pa
+
+    return pa.table({"id": ["a"], "embedding": pa.array([[1.0]], pa.list_(pa.float32()))})
+
+
 def _check_read(options: Mapping[str, Any]) -> None:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
     _check_storage(options)
-    others = without_storage_options(options)
+    others = {name: value for name, value in options.items() if name != "storage_options"}
     _check_known(others, pq.ParquetFile.__init__)
     if not isinstance(others.get("binary_type"), (pa.DataType, type(None))):  # PyArrow would end the process
         raise Found("a binary_type that is no type of PyArrow")
     sink = pa.BufferOutputStream()
-    pq.write_table(SAMPLE, sink)
+    pq.write_table(_sample(), sink)
     try:
         with pq.ParquetFile(pa.BufferReader(sink.getvalue()), **others) as file:
             file.read()
@@ -50,11 +56,17 @@ def _check_read(options: Mapping[str, Any]) -> None:
 
 
 def _check_write(options: Mapping[str, Any]) -> None:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    from semdedup.storage.tables import parquet_options
+
     _check_storage(options)
-    others = without_storage_options(options)
+    others = {name: value for name, value in options.items() if name != "storage_options"}
     _check_known(others, pq.write_table, "data_page_size", "coerce_timestamps", "allow_truncated_timestamps")
     try:
-        pq.write_table(SAMPLE, pa.BufferOutputStream(), **parquet_options(SAMPLE.schema, others))
+        sample = _sample()
+        pq.write_table(sample, pa.BufferOutputStream(), **parquet_options(sample.schema, others))
     except Exception as error:
         raise Found(_fault(others, error)) from None
 
@@ -76,6 +88,18 @@ STORAGE = mapping("be a mapping with storage_options alone", _check_storage_alon
 FSSPEC = mapping("be a mapping of options for fsspec", lambda options: None)
 
 NO_PART = "how files are reached and laid out is no part of the answer"
+
+
+def take_over_setting() -> Any:
+    """A field for taking over an output."""
+    words = "Go on in place of a run that seems to be at work in the output path."
+    return setting(False, truth(), words, unrecorded=NO_PART)
+
+
+def verify_setting() -> Any:
+    """A field for reading checksums."""
+    words = "Read the files of what is complete already, and compare their checksums."
+    return setting(False, truth(), words, unrecorded=NO_PART)
 
 
 def kwargs_setting(kind: Kind, help: str) -> Any:

@@ -23,7 +23,7 @@ from typing import Any, BinaryIO
 
 import fsspec
 
-from semdedup.errors import OutputConflictError, ParameterError, StorageError
+from semdedup.errors import OutputConflictError, ParameterError, SemdedupError, StorageError
 from semdedup.storage.faults import is_passing, is_storage_fault, repeated
 from semdedup.storage.written import force_to_disk, note_bytes, note_file
 
@@ -66,9 +66,11 @@ class Location:
         """
         if isinstance(path, Location):
             return path
-        text = os.fspath(path)
+        text = os.fspath(path) if isinstance(path, os.PathLike) else path
         if not isinstance(text, str) or not text:
             raise ParameterError(f"a path must be text that is not empty, got {path!r}")
+        if storage_options is not None and not isinstance(storage_options, Mapping):
+            raise ParameterError(f"storage_options must be a mapping; got {type(storage_options).__name__}")
         if "://" not in text:
             return cls(os.path.abspath(os.path.expanduser(text)), dict(storage_options or {}))
         protocol, _, rest = text.partition("://")
@@ -80,6 +82,10 @@ class Location:
             )
         if protocol not in fsspec.available_protocols():
             raise ParameterError(f"the path {text!r} has the protocol {protocol!r}, which is not known")
+        try:
+            fsspec.get_filesystem_class(protocol)
+        except ImportError as error:
+            raise ParameterError(f"the path {text!r} needs a package that is not there: {error}") from None
         return cls(text.rstrip("/"), dict(storage_options or {}))
 
     def __repr__(self) -> str:
@@ -119,7 +125,13 @@ class Location:
             return fsspec.filesystem("file")
         protocol = self.url.partition("://")[0]
         with self.errors("reach"):
-            return fsspec.filesystem(protocol, **{"use_listings_cache": False, **self.options})
+            try:
+                found = fsspec.filesystem(protocol, **{"use_listings_cache": False, **self.options})
+                if protocol in ("s3", "s3a"):
+                    found.connect()  # s3fs looks at what it is given only then
+            except TypeError as error:
+                raise ParameterError(f"storage_options do not go with {protocol}://: {error}") from None
+            return found
 
     @contextlib.contextmanager
     def errors(self, action: str) -> Iterator[None]:
@@ -129,7 +141,7 @@ class Location:
         """
         try:
             yield
-        except StorageError:
+        except SemdedupError:
             raise
         except Exception as error:
             if not is_storage_fault(error) and not isinstance(error, OSError):

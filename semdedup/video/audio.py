@@ -11,7 +11,8 @@ import av
 import numpy as np
 from av.error import FFmpegError
 
-from semdedup.video.probe import Limits, open_container
+from semdedup.video.options import Limits
+from semdedup.video.probe import open_container
 
 COPIED = frozenset({"aac", "mp3", "ac3", "eac3", "opus", "flac", "alac"})
 """Codecs that MP4 holds and players play; others are encoded as AAC."""

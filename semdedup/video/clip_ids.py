@@ -7,7 +7,6 @@ from dataclasses import dataclass
 
 from semdedup.video.plan import Span
 
-SCHEMES = ("semdedup", "nemo", "cosmos")
 NAMESPACE = uuid.uuid5(uuid.NAMESPACE_URL, "https://github.com/semdedup/semdedup#clip")
 
 

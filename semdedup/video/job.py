@@ -7,8 +7,9 @@ from typing import Any
 
 import numpy as np
 
-from semdedup.video.plan import PlanOptions, Span
-from semdedup.video.probe import Limits, VideoFacts
+from semdedup.video.options import Limits, PlanOptions
+from semdedup.video.plan import Span
+from semdedup.video.probe import VideoFacts
 from semdedup.video.steps.protocol import Sampling
 from semdedup.video.timeline import Timeline
 

@@ -17,12 +17,6 @@ import math
 from bisect import bisect_right
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
-
-from semdedup.errors import ParameterError
-
-ALGORITHMS = ("fixed_stride", "scene")
-CUTS = ("reencode", "copy")
 
 DIGITS = 6
 """Spans are kept to the microsecond: sums of floats would otherwise make ids that differ in the last bit."""
@@ -39,83 +33,6 @@ class Span:
     def duration_s(self) -> float:
         """Its length in seconds."""
         return round(self.end_s - self.start_s, DIGITS)
-
-
-@dataclass(frozen=True)
-class PlanOptions:
-    """How videos are cut into clips.
-
-    Attributes:
-        algorithm: ``fixed_stride``, or ``scene`` for clips between cuts.
-        duration_s: length of the clips of ``fixed_stride``.
-        stride_s: from the start of one such clip to the start of the next; None: the duration, so that they touch.
-        min_length_s: shorter clips are left out; they can only occur at the end of a video.
-        scene_min_length_s: shorter scenes are left out.
-        scene_max_length_s: longer scenes are cut into pieces of this length.
-        cut: ``reencode``, exact to the frame, or ``copy``, at key frames and without loss.
-        limit_clips: most clips of one video, from its start; 0: all.
-    """
-
-    algorithm: str = "fixed_stride"
-    duration_s: float = 10.0
-    stride_s: float | None = None
-    min_length_s: float = 2.0
-    scene_min_length_s: float = 2.0
-    scene_max_length_s: float = 60.0
-    cut: str = "reencode"
-    limit_clips: int = 0
-
-    def __post_init__(self) -> None:
-        if self.algorithm not in ALGORITHMS:
-            raise ParameterError(f"splitting_algorithm must be one of {', '.join(ALGORITHMS)}; got {self.algorithm!r}")
-        if self.cut not in CUTS:
-            raise ParameterError(f"cut must be one of {', '.join(CUTS)}; got {self.cut!r}")
-        lengths = {
-            "fixed_stride_split_duration": self.duration_s,
-            "fixed_stride_stride_s": self.stride,
-            "scene_max_length_s": self.scene_max_length_s,
-        }
-        for name, value in lengths.items():
-            if not (0.001 <= value < math.inf):
-                raise ParameterError(f"{name} must be at least a millisecond, and finite; got {value}")
-        for name, value, most in (
-            ("fixed_stride_min_clip_length_s", self.min_length_s, self.duration_s),
-            ("scene_min_length_s", self.scene_min_length_s, self.scene_max_length_s),
-        ):
-            if not 0 <= value <= most:
-                raise ParameterError(f"{name} must lie between 0 and the length of the clips, {most}; got {value}")
-        if self.limit_clips < 0:
-            raise ParameterError(f"limit_clips must be 0 (no limit) or more; got {self.limit_clips}")
-
-    def told(self) -> dict[str, Any]:
-        """The options that make a difference, by the names that users give them, as JSON values."""
-        if self.algorithm == "scene":
-            lengths = {"scene_min_length_s": self.scene_min_length_s, "scene_max_length_s": self.scene_max_length_s}
-        else:
-            lengths = {
-                "fixed_stride_split_duration": self.duration_s,
-                "fixed_stride_stride_s": self.stride,
-                "fixed_stride_min_clip_length_s": self.min_length_s,
-            }
-        return {
-            "splitting_algorithm": self.algorithm,
-            **{name: float(value) for name, value in lengths.items()},
-            "cut": self.cut,
-            "limit_clips": self.limit_clips,
-        }
-
-    @property
-    def stride(self) -> float:
-        """The stride in seconds."""
-        return self.duration_s if self.stride_s is None else self.stride_s
-
-    def spans(self, duration_s: float, cuts_s: Sequence[float] = ()) -> list[Span]:
-        """The plan of a video that is so long and has cuts at these moments (for ``scene``)."""
-        if self.algorithm == "scene":
-            planned = scenes(duration_s, cuts_s, self.scene_min_length_s, self.scene_max_length_s)
-        else:
-            planned = fixed_stride(duration_s, self.duration_s, self.stride, self.min_length_s)
-        return planned[: self.limit_clips] if self.limit_clips else planned
 
 
 def fixed_stride(

@@ -12,8 +12,8 @@ import av
 from av.error import FFmpegError
 from av.stream import Disposition
 
-from semdedup.errors import ParameterError
 from semdedup.video.heartbeat import HeartbeatTimer, WithHeartbeats
+from semdedup.video.options import Limits
 from semdedup.video.quarantine import VideoFault, error_text, pyav_errors
 from semdedup.video.timeline import PacketTimes, Timeline, ticks_per_frame, timeline_of
 
@@ -35,26 +35,6 @@ LEAST_SHARE_OF_FRAMES = 0.95
 FRAMES_MISSED_AT_THE_END = 3
 """Where packets are fewer than declared frames, as with two fields to a frame, the last must be as late as declared,
 give or take so many frames."""
-
-
-@dataclass(frozen=True)
-class Limits:
-    """What one video may cost.
-
-    Attributes:
-        max_pixels: width times height of a frame; 8K has 33 million.
-        max_frames: frames of a video; ten million are 92 hours at 30 a second.
-        timeout_s: seconds without any progress after which a video is given up.
-    """
-
-    max_pixels: int = 64_000_000
-    max_frames: int = 10_000_000
-    timeout_s: float = 120.0
-
-    def __post_init__(self) -> None:
-        for name in ("max_pixels", "max_frames", "timeout_s"):
-            if not getattr(self, name) > 0:
-                raise ParameterError(f"{name} must be more than 0; got {getattr(self, name)}")
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,8 @@ from typing import Any
 from semdedup.errors import ParameterError
 from semdedup.video.decode import Decoder
 from semdedup.video.heartbeat import HeartbeatTimer, WithHeartbeats
-from semdedup.video.probe import Limits, Video
+from semdedup.video.options import Limits
+from semdedup.video.probe import Video
 from semdedup.video.quarantine import VideoFault, pyav_errors
 from semdedup.video.timeline import Timeline
 

@@ -26,8 +26,7 @@ from semdedup.video.cut import plan_video, split_video
 from semdedup.video.encode import usable_encoders
 from semdedup.video.files import Unreadable, local_copy, printable
 from semdedup.video.job import ClipMade, Outcome, PlannedVideo, SplitJob, Wanted
-from semdedup.video.plan import PlanOptions
-from semdedup.video.probe import Limits
+from semdedup.video.options import Limits, PlanOptions
 from semdedup.video.records import (
     QUARANTINED,
     TOO_SHORT,

@@ -4,33 +4,32 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from typing import Any
 
 import distributed
 
-from semdedup.compute.cluster import ClusterOptions
+from semdedup.compute.options import ClusterOptions
 from semdedup.compute.progress import Reporter
 from semdedup.compute.session import Session, open_session
 from semdedup.display import one_line
 from semdedup.errors import IntegrityError, ParameterError
 from semdedup.runs.record import FILE_NAME, fingerprint
+from semdedup.settings import documented
 from semdedup.storage.location import FileInfo, Location, Paths, locations_of, storage_options_of
 from semdedup.video.child import end_children
-from semdedup.video.clip_ids import SCHEMES
-from semdedup.video.encode import choose_encoder, preferred
+from semdedup.video.encode import choose_encoder
 from semdedup.video.files import find_videos
 from semdedup.video.job import PlannedVideo
 from semdedup.video.ledger import Ledger, embed_kind, split_kind
-from semdedup.video.plan import PlanOptions
-from semdedup.video.probe import Limits
+from semdedup.video.options import ClipOptions, Embedding, EmbedOptions, Limits, PlanOptions, VideoIOOptions
 from semdedup.video.records import VideoFile, rows_schema
 from semdedup.video.result import SplitResult
 from semdedup.video.scenes import check_scenes
 from semdedup.video.steps.embed.providers import CUSTOM, EmbedderSpec
-from semdedup.video.steps.table import steps_with
+from semdedup.video.steps.table import STEPS, steps_with
 from semdedup.video.tree import CLIPS, METAS, SUMMARY
 from semdedup.video.worker import Settings, encoders_here, plan_videos, process_videos
 
@@ -38,9 +37,6 @@ CLIPS_PER_TASK = 32
 """Clips that exist and are only embedded go to the workers in so many a task, so that a model gets whole batches."""
 
 ANOTHER_EMBEDDER = "Another embedder needs no other clips: semdedup embed."
-
-Embedding = str | Callable[[Any], Any]
-"""The name of an embedder, or a function of a clip's frames (t, h, w, 3) uint8 that gives (d,) float32."""
 
 
 class _VideoWorkflow:
@@ -56,6 +52,13 @@ class _VideoWorkflow:
     unit: str
     unit_of_tasks: str
     per_task: int
+
+    def _take(self, given: Mapping[str, Any]) -> VideoIOOptions:
+        """Keep the settings that the two share."""
+        io = VideoIOOptions.of(given)
+        self.limits, self.limit = io.limits or Limits(), io.limit
+        self.clear_output, self.verbose = io.clear_output, io.verbose
+        return io
 
     def parameters(self) -> dict[str, Any]:
         """What the result depends on beside the videos, as JSON values."""
@@ -205,39 +208,12 @@ class _VideoWorkflow:
         return {"embeddings": str(self.ledger.root / self.ledger.kind.folder)} if self.ledger.kind.folder else {}
 
 
+@documented(VideoIOOptions, PlanOptions, ClipOptions, EmbedOptions)
 class VideoSplitWorkflow(_VideoWorkflow):
     """Videos to clips, their metadata, and one embedding a clip.
 
     A video is decoded once, by one process, which streams it: memory is bounded by the frames that its codec holds and
     the sampled frames of a batch of clips, whatever its length. Cost: decoding and encoding; all else is small beside.
-
-    Args:
-        input_path: a folder of videos (searched at any depth), a file, a pattern, or a list; alias ``video_dir``.
-        output_path: folder for clips, metadata and embeddings; alias ``output_clip_path``.
-        splitting_algorithm: ``fixed_stride`` or ``scene`` (needs the extra ``scenes``).
-        fixed_stride_split_duration: seconds of a clip.
-        fixed_stride_stride_s: seconds from one start to the next; None: the duration.
-        fixed_stride_min_clip_length_s: a shorter clip, at the end of a video, is left out.
-        scene_min_length_s: shorter scenes are left out.
-        scene_max_length_s: longer scenes are cut by stride.
-        cut: ``reencode``, exact to the frame; ``copy``, without loss, at key frames: the true span is recorded.
-        transcode_encoder: ``auto``, ``libx264``, ``libopenh264``, ``h264_nvenc``, ``libvpx-vp9`` or ``libsvtav1``.
-        clip_id_scheme: ``semdedup``, or ``nemo`` and ``cosmos`` for the ids that those programs make.
-        limit_clips: most clips of one video; 0: all.
-        limit: most videos that this run processes; 0: all.
-        upload_clips: whether clips are written.
-        generate_previews: whether an animated WebP is written beside each clip.
-        generate_embeddings: whether clips are embedded.
-        embedding_algorithm: ``dct3d``, ``cosmos-embed1-224p`` (``336p``, ``448p``), ``internvideo2``, ``hf``, or a
-            function ``frames (t, h, w, 3) uint8 -> (d,) float32``.
-        model_dir: folder of the model.
-        trust_remote_code: whether Python code that comes with a model may run.
-        embedding_batch_size: clips that a model embeds at a time.
-        limits: what one video may cost.
-        read_kwargs: ``storage_options`` of the input.
-        write_kwargs: ``storage_options`` of the output.
-        clear_output: first delete what an earlier split wrote there, and nothing else.
-        verbose: show progress.
 
     Example:
         >>> result = VideoSplitWorkflow("videos/", "clips/", fixed_stride_split_duration=5).run()
@@ -270,54 +246,34 @@ class VideoSplitWorkflow(_VideoWorkflow):
         model_dir: str | None = None,
         trust_remote_code: bool = False,
         embedding_batch_size: int | None = None,
-        limits: Limits | None = None,
+        limits: Limits | Mapping[str, Any] | None = None,
         read_kwargs: Mapping[str, Any] | None = None,
         write_kwargs: Mapping[str, Any] | None = None,
         clear_output: bool = False,
         verbose: bool = True,
     ) -> None:
-        self.sources = _given(locations_of(input_path or video_dir, read_kwargs), "input_path")
-        self.output = Location.of(
-            _given(output_path or output_clip_path, "output_path"), storage_options_of(write_kwargs)
-        )
-        self.plan_options = PlanOptions(
-            splitting_algorithm,
-            fixed_stride_split_duration,
-            fixed_stride_stride_s,
-            fixed_stride_min_clip_length_s,
-            scene_min_length_s,
-            scene_max_length_s,
-            cut,
-            limit_clips,
-        )
-        if splitting_algorithm == "scene":
+        given = locals()
+        io = self._take(given)
+        self.sources = locations_of(_given(io.input_path, "input_path"), io.read_kwargs)
+        self.output = Location.of(_given(io.output_path, "output_path"), storage_options_of(io.write_kwargs))
+        self.plan_options, self.clips = PlanOptions.of(given), ClipOptions.of(given)
+        if self.plan_options.algorithm == "scene":
             check_scenes()
-        preferred(transcode_encoder)
-        if clip_id_scheme not in SCHEMES:
-            raise ParameterError(f"clip_id_scheme must be one of {', '.join(SCHEMES)}; got {clip_id_scheme!r}")
-        self.embedder = None
-        if generate_embeddings:
-            self.embedder = _spec(embedding_algorithm, model_dir, trust_remote_code, embedding_batch_size)
-        self.transcode_encoder, self.clip_id_scheme = transcode_encoder, clip_id_scheme
-        self.upload_clips, self.generate_previews = upload_clips, generate_previews
-        self.limits, self.limit = limits or Limits(), _limit(limit)
-        self.clear_output, self.verbose = clear_output, verbose
+        self.embedder = _spec(EmbedOptions.of(given)) if self.clips.generate_embeddings else None
         self.ledger = Ledger(self.output, split_kind(self.embedder.folder if self.embedder else ""))
 
     def parameters(self) -> dict[str, Any]:
         """What the result depends on beside the videos, as JSON values."""
         return {
-            **self.plan_options.told(),
-            "transcode_encoder": self.transcode_encoder if self._encodes else None,
-            "clip_id_scheme": self.clip_id_scheme,
-            "upload_clips": self.upload_clips,
-            "generate_previews": self.generate_previews,
+            **self.plan_options.recorded(),
+            **self.clips.recorded(),
+            **({} if self._encodes else {"transcode_encoder": None}),
             **_step_parameters(self.embedder),
         }
 
     @property
     def _encodes(self) -> bool:
-        return self.upload_clips and self.plan_options.cut == "reencode"
+        return self.clips.upload_clips and self.plan_options.cut == "reencode"
 
     def settings(self, session: Session, scratch: Location) -> Settings:
         """What the workers have to know; the encoder is one that every worker can open."""
@@ -325,14 +281,14 @@ class VideoSplitWorkflow(_VideoWorkflow):
         if self._encodes:
             record = self.ledger.record
             earlier = None if record is None or self.clear_output else record["parameters"].get("transcode_encoder")
-            wish = earlier if earlier and self.transcode_encoder == "auto" else self.transcode_encoder
+            wish = earlier if earlier and self.clips.transcode_encoder == "auto" else self.clips.transcode_encoder
             encoder = choose_encoder(wish, partial(usable_everywhere, session.client))
         return Settings(
             plan=self.plan_options,
             encoder=encoder,
-            id_scheme=self.clip_id_scheme,
-            previews=self.generate_previews,
-            upload_clips=self.upload_clips,
+            id_scheme=self.clips.clip_id_scheme,
+            previews=self.clips.generate_previews,
+            upload_clips=self.clips.upload_clips,
             limits=self.limits,
             steps=steps_with(self.embedder),
             inputs=self.sources[0],
@@ -342,28 +298,18 @@ class VideoSplitWorkflow(_VideoWorkflow):
 
     def paths(self) -> dict[str, str]:
         """Where the results are, by what they are."""
-        clips = {"clip files": str(self.output / CLIPS)} if self.upload_clips else {}
+        clips = {"clip files": str(self.output / CLIPS)} if self.clips.upload_clips else {}
         metas = {"metadata": str(self.output / METAS), "summary": str(self.output / SUMMARY)}
         return {**clips, **metas, **self._embeddings_path()}
 
 
+@documented(VideoIOOptions, EmbedOptions)
 class VideoEmbedWorkflow(_VideoWorkflow):
     """Clips that exist to embeddings: one for each file, whose name without ending is its id.
 
-    Args:
-        input_path: a folder of clips, a file, a pattern, or a list. The output folder of a split may be given: its
-            clips are meant then. Where ``metas/v0`` stands beside ``clips``, spans and videos are taken from there.
-        output_path: folder for the embeddings; None: that of the split, or the input folder.
-        embedding_algorithm: as for `VideoSplitWorkflow`.
-        model_dir: folder of the model.
-        trust_remote_code: whether Python code that comes with a model may run.
-        embedding_batch_size: clips that a model embeds at a time.
-        limit: most clips that this run embeds; 0: all.
-        limits: what one clip may cost.
-        read_kwargs: ``storage_options`` of the input.
-        write_kwargs: ``storage_options`` of the output.
-        clear_output: first delete what an earlier run of this wrote there, and nothing else.
-        verbose: show progress.
+    `input_path` may be the output folder of a split: its clips are meant then. Where ``metas/v0`` stands beside
+    ``clips``, spans and videos are taken from there. Without `output_path` the embeddings go to the folder of the
+    split, or the input folder.
     """
 
     unit, unit_of_tasks, per_task = "clips", "tasks", CLIPS_PER_TASK
@@ -378,19 +324,21 @@ class VideoEmbedWorkflow(_VideoWorkflow):
         trust_remote_code: bool = False,
         embedding_batch_size: int | None = None,
         limit: int = 0,
-        limits: Limits | None = None,
+        limits: Limits | Mapping[str, Any] | None = None,
         read_kwargs: Mapping[str, Any] | None = None,
         write_kwargs: Mapping[str, Any] | None = None,
         clear_output: bool = False,
         verbose: bool = True,
     ) -> None:
-        given = _given(locations_of(input_path, read_kwargs), "input_path")
-        self.sources = [path / CLIPS if (path / CLIPS).is_dir() else path for path in given]
-        self.embedder: EmbedderSpec = _spec(embedding_algorithm, model_dir, trust_remote_code, embedding_batch_size)
-        root = self.sources[0].parent if self.sources[0].name == CLIPS else given[0]
-        self.output = root if output_path is None else Location.of(output_path, storage_options_of(write_kwargs))
-        self.limits, self.limit = limits or Limits(), _limit(limit)
-        self.clear_output, self.verbose = clear_output, verbose
+        given = locals()
+        io = self._take(given)
+        folders = locations_of(_given(io.input_path, "input_path"), io.read_kwargs)
+        self.sources = [path / CLIPS if (path / CLIPS).is_dir() else path for path in folders]
+        self.embedder: EmbedderSpec = _spec(EmbedOptions.of(given))
+        root = self.sources[0].parent if self.sources[0].name == CLIPS else folders[0]
+        self.output = (
+            root if io.output_path is None else Location.of(io.output_path, storage_options_of(io.write_kwargs))
+        )
         self.ledger = Ledger(self.output, embed_kind(self.embedder.folder))
 
     def find(self) -> list[VideoFile]:
@@ -450,10 +398,10 @@ def usable_everywhere(client: distributed.Client, names: Iterable[str]) -> list[
     return [name for name in found[0] if all(name in others for others in found)]
 
 
-def _spec(algorithm: Embedding, model_dir: str | None, trust_remote_code: bool, batch_size: int | None) -> EmbedderSpec:
-    function = algorithm if callable(algorithm) else None
-    name = CUSTOM if callable(algorithm) else algorithm
-    spec = EmbedderSpec(name, model_dir, trust_remote_code, batch_size, function)
+def _spec(options: EmbedOptions) -> EmbedderSpec:
+    algorithm = options.embedding_algorithm
+    name, function = (CUSTOM, algorithm) if callable(algorithm) else (algorithm, None)
+    spec = EmbedderSpec(name, options.model_dir, options.trust_remote_code, options.embedding_batch_size, function)
     spec.check()
     return spec
 
@@ -462,9 +410,3 @@ def _given(value: Any, name: str) -> Any:
     if not value:
         raise ParameterError(f"{name} is not given: name the folder")
     return value
-
-
-def _limit(limit: int | None) -> int:
-    if limit is not None and limit < 0:
-        raise ParameterError(f"limit must be 0 (no limit) or more; got {limit}")
-    return limit or 0

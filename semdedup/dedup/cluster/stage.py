@@ -57,6 +57,8 @@ class KMeansStage(Stage):
         skip_bad_files: bool = False,
         clear_output: bool = False,
         verbose: bool = True,
+        take_over: bool = False,
+        verify: bool = False,
         folder: str = "",
     ) -> None:
         given = locals()

@@ -11,7 +11,7 @@ from typing import Any
 import distributed
 import numpy as np
 
-from semdedup.compute.cluster import ClusterOptions
+from semdedup.compute.options import ClusterOptions
 from semdedup.dedup.leaks.stage import CrossStage
 from semdedup.dedup.names import IDENTIFY, PAIRWISE, QUARANTINE, WORKFLOW, below
 from semdedup.dedup.pipeline import Pipeline

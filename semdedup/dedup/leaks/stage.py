@@ -51,6 +51,8 @@ class CrossStage(Stage):
         write_kwargs: Mapping[str, Any] | None = None,
         clear_output: bool = False,
         verbose: bool = True,
+        take_over: bool = False,
+        verify: bool = False,
         folder: str = "",
     ) -> None:
         given = locals()

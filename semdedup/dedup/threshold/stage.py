@@ -40,6 +40,8 @@ class IdentifyDuplicatesStage(Stage):
         write_kwargs: Mapping[str, Any] | None = None,
         clear_output: bool = False,
         verbose: bool = True,
+        take_over: bool = False,
+        verify: bool = False,
         folder: str = "",
     ) -> None:
         given = locals()

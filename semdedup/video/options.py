@@ -1,0 +1,163 @@
+"""The settings of split and embed, each declared here and nowhere else."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from semdedup.errors import ParameterError
+from semdedup.kinds import choice, grouped, number, path, paths, truth, whole
+from semdedup.settings import Kind, Options, setting
+from semdedup.storage.kwargs import NO_PART, STORAGE, kwargs_setting
+from semdedup.video.plan import Span, fixed_stride, scenes
+
+ALGORITHMS = ("fixed_stride", "scene")
+CUTS = ("reencode", "copy")
+ENCODERS = ("auto", "libx264", "libopenh264", "h264_nvenc", "libvpx-vp9", "libsvtav1")
+SCHEMES = ("semdedup", "nemo", "cosmos")
+
+if TYPE_CHECKING:
+    from semdedup.storage.location import Paths
+
+LENGTH = number(0.001)
+LATER = "what it leaves out is done by the next run"
+
+Embedding = str | Callable[[Any], Any]
+"""The name of an embedder, or a function of a clip's frames (t, h, w, 3) uint8 that gives (d,) float32."""
+
+
+@dataclass(frozen=True)
+class PlanOptions(Options):
+    """How videos are cut into clips."""
+
+    algorithm: str = setting(
+        "fixed_stride",
+        choice(*ALGORITHMS),
+        "Clips of one length, or between cuts (needs the extra scenes).",
+        name="splitting_algorithm",
+    )
+    duration_s: float = setting(10.0, LENGTH, "Seconds of a clip.", name="fixed_stride_split_duration")
+    stride_s: float | None = setting(
+        None, LENGTH, "Seconds from one start to the next; the duration by default.", name="fixed_stride_stride_s"
+    )
+    min_length_s: float = setting(
+        2.0, number(0), "A shorter clip, at the end of a video, is left out.", name="fixed_stride_min_clip_length_s"
+    )
+    scene_min_length_s: float = setting(2.0, number(0), "Shorter scenes are left out.")
+    scene_max_length_s: float = setting(60.0, LENGTH, "Longer scenes are cut into pieces of this length.")
+    cut: str = setting("reencode", choice(*CUTS), "Exact to the frame, or without loss at key frames.")
+    limit_clips: int = setting(0, whole(0), "Most clips of each video, from its start; 0: all.")
+
+    def check_together(self) -> None:
+        """No clip can be as long as the shortest that is kept where that is longer than all."""
+        for name, value, most in (
+            ("fixed_stride_min_clip_length_s", self.min_length_s, self.duration_s),
+            ("scene_min_length_s", self.scene_min_length_s, self.scene_max_length_s),
+        ):
+            if value > most:
+                raise ParameterError(f"{name} must lie in [0, {most:g}], the length of the clips; got {value!r}")
+
+    def recorded(self) -> dict[str, Any]:
+        """The settings that make a difference, by name."""
+        found = super().recorded() | {"fixed_stride_stride_s": self.stride}
+        unused = "fixed_stride_" if self.algorithm == "scene" else "scene_"
+        return {name: value for name, value in found.items() if not name.startswith(unused)}
+
+    @property
+    def stride(self) -> float:
+        """The stride in seconds."""
+        return self.duration_s if self.stride_s is None else self.stride_s
+
+    def spans(self, duration_s: float, cuts_s: Sequence[float] = ()) -> list[Span]:
+        """The plan of a video that is so long and has cuts at these moments (for ``scene``)."""
+        if self.algorithm == "scene":
+            planned = scenes(duration_s, cuts_s, self.scene_min_length_s, self.scene_max_length_s)
+        else:
+            planned = fixed_stride(duration_s, self.duration_s, self.stride, self.min_length_s)
+        return planned[: self.limit_clips] if self.limit_clips else planned
+
+
+@dataclass(frozen=True)
+class Limits(Options):
+    """What one video may cost."""
+
+    max_pixels: int = setting(64_000_000, whole(1), "Most pixels of a frame; 8K has 33 million.")
+    max_frames: int = setting(10_000_000, whole(1), "Most frames of a video; ten million are 92 hours at 30 a second.")
+    timeout_s: float = setting(
+        120.0,
+        number(0, open_below=True),
+        "Seconds without progress after which a video is given up.",
+        flags=["--video-timeout"],
+    )
+
+
+@dataclass(frozen=True)
+class ClipOptions(Options):
+    """What is written of each clip."""
+
+    transcode_encoder: str = setting("auto", choice(*ENCODERS), "Encoder of the clips; auto takes the best that opens.")
+    clip_id_scheme: str = setting(
+        "semdedup", choice(*SCHEMES), "Ids that stay when the folder moves, or as the peers make them."
+    )
+    upload_clips: bool = setting(True, truth(), "Write clips as MP4 files.", flags=["--no-upload-clips"])
+    generate_previews: bool = setting(False, truth(), "Write an animated WebP for each clip.")
+    generate_embeddings: bool = setting(
+        True,
+        truth(),
+        "Embed clips.",
+        flags=["--no-generate-embeddings"],
+        unrecorded="the embedder is, or none",
+    )
+
+
+def _embedding(value: Any) -> Any:
+    if not callable(value) and (not isinstance(value, str) or not value):
+        raise TypeError
+    return value
+
+
+@dataclass(frozen=True)
+class EmbedOptions(Options):
+    """How clips are embedded. Which embedders there are, `EmbedderSpec` checks."""
+
+    embedding_algorithm: Embedding = setting(
+        "dct3d",
+        Kind("be one of the embedders, or in Python a function", _embedding, metavar="NAME"),
+        "Embedder of the clips.",
+    )
+    model_dir: str | None = setting(None, path(), "Folder of the model; nothing is ever downloaded.")
+    trust_remote_code: bool = setting(False, truth(), "Run Python code that comes with the model.")
+    embedding_batch_size: int | None = setting(None, whole(1), "Clips that a model embeds at a time.")
+
+
+@dataclass(frozen=True)
+class VideoIOOptions(Options):
+    """Where to read and write, how much at a time, and what one video may cost."""
+
+    input_path: Paths | None = setting(
+        None,
+        paths(),
+        "Folder, searched at any depth, file or glob; or several.",
+        aliases=["video_dir"],
+        flags=["--video-dir", "--input-video-path"],
+    )
+    output_path: str | None = setting(
+        None,
+        path(),
+        "Folder for results, local or s3://.",
+        aliases=["output_clip_path"],
+        flags=["--output-clip-path", "--output-path"],
+    )
+    limits: Limits | None = setting(None, grouped(Limits, "limits"), "What one video may cost.", unrecorded=NO_PART)
+    limit: int = setting(0, whole(0), "Most videos (embed: clips) that this run processes; 0: all.", unrecorded=LATER)
+    read_kwargs: dict[str, Any] | None = kwargs_setting(STORAGE, "storage_options of the input.")
+    write_kwargs: dict[str, Any] | None = kwargs_setting(STORAGE, "storage_options of the output.")
+    clear_output: bool = setting(
+        False,
+        truth(),
+        "First delete what an earlier run of this wrote to the output path.",
+        flags=["--overwrite"],
+        unrecorded=NO_PART,
+    )
+    verbose: bool = setting(True, truth(), "Show progress.", unrecorded=NO_PART)
