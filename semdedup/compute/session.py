@@ -16,6 +16,7 @@ import distributed
 from distributed.scheduler import KilledWorker
 
 from semdedup.arrays import Backend, gpu_count, gpu_usable, missing_gpu_packages
+from semdedup.choices import BackendChoice
 from semdedup.compute.preflight import check_backend, check_paths, check_versions, describe_process
 from semdedup.compute.progress import Reporter
 from semdedup.errors import ClusterError, ParameterError
@@ -48,7 +49,7 @@ class ClusterOptions:
     n_workers: int | None = None
     threads_per_worker: int = 1
     memory_limit: str = "auto"
-    backend: str = "auto"
+    backend: BackendChoice = "auto"
 
     def __post_init__(self) -> None:
         if self.backend not in ("auto", "cpu", "gpu"):

@@ -15,6 +15,7 @@ from typing import Any
 import distributed
 import pyarrow as pa
 
+from semdedup.choices import DatasetLayout
 from semdedup.compute.progress import Reporter
 from semdedup.compute.session import ClusterOptions, Session, open_session
 from semdedup.dedup.cluster.fit import load_array
@@ -42,7 +43,7 @@ from semdedup.shards.join import (
     sizes_file,
 )
 from semdedup.shards.layouts.cosmos import BINS
-from semdedup.shards.options import COSMOS, FLAT, ShardOptions
+from semdedup.shards.options import COSMOS, ShardOptions
 from semdedup.shards.order import Boundary, boundaries, cut, in_order
 from semdedup.shards.packing import rows_of_shards
 from semdedup.shards.result import ShardResult
@@ -109,7 +110,7 @@ class ShardWorkflow:
         annotation_version: str = "v0",
         input_semantic_dedup_path: str | None = None,
         semantic_dedup_epsilon: float | None = None,
-        layout: str = FLAT,
+        layout: DatasetLayout = "flat",
         samples_per_shard: int = 10_000,
         target_tar_size_mb: float = 500,
         with_embeddings: bool | str = False,

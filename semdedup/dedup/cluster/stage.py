@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from semdedup.choices import InputFiletype, KMeansEngine
 from semdedup.compute.session import Session
 from semdedup.dedup.cluster import run as clustering
 from semdedup.dedup.cluster.fit import KMeansOptions
@@ -43,7 +44,7 @@ class KMeansStage(Stage):
     output_path: str | None = None
     embedding_dim: int | None = None
     metadata_fields: Sequence[str] | None = None
-    input_filetype: str = "parquet"
+    input_filetype: InputFiletype = "parquet"
     max_iter: int = 300
     tol: float = 1e-4
     random_state: int = 42
@@ -52,7 +53,7 @@ class KMeansStage(Stage):
     oversampling_factor: float = 2.0
     max_samples_per_batch: int = 1 << 15
     fit_data_fraction: float | None = None
-    kmeans_engine: str = "auto"
+    kmeans_engine: KMeansEngine = "auto"
     read_kwargs: Mapping[str, Any] | None = field(default=None, repr=False)  # they may hold credentials
     write_kwargs: Mapping[str, Any] | None = field(default=None, repr=False)
     files_per_partition: int | None = None

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from semdedup.choices import DistanceMetric, WhichToKeep
 from semdedup.dedup.input.ids import hash_ids
 from semdedup.errors import ParameterError
 
@@ -63,7 +64,7 @@ class RankingStrategy:
 
     @classmethod
     def by_distance(
-        cls, which_to_keep: str, distance_metric: Literal["cosine", "l2"] | str, random_seed: int = 42
+        cls, which_to_keep: WhichToKeep, distance_metric: DistanceMetric, random_seed: int = 42
     ) -> RankingStrategy:
         """Rank by the distance to the centroid: `hard` farthest first, `easy` nearest first; or `random`."""
         if which_to_keep not in WHICH_TO_KEEP:

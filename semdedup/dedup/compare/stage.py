@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from semdedup.choices import DistanceMetric, WhichToKeep
 from semdedup.compute.session import Session
 from semdedup.dedup.compare import run as comparison
 from semdedup.dedup.compare.ranking import RankingStrategy
@@ -42,9 +43,9 @@ class PairwiseStage(Stage):
     input_path: Paths | None = None
     output_path: str | None = None
     embedding_dim: int | None = None
-    which_to_keep: str = "hard"
-    distance_metric: str | None = None
-    sim_metric: str | None = None
+    which_to_keep: WhichToKeep = "hard"
+    distance_metric: DistanceMetric | None = None
+    sim_metric: DistanceMetric | None = None
     ranking_strategy: RankingStrategy | None = None
     random_state: int = 42
     pairwise_batch_size: int = 1024
@@ -103,7 +104,11 @@ class PairwiseStage(Stage):
 
 
 def ranking_of(
-    strategy: RankingStrategy | None, which_to_keep: str, metric: str | None, alias: str | None, random_state: int
+    strategy: RankingStrategy | None,
+    which_to_keep: WhichToKeep,
+    metric: DistanceMetric | None,
+    alias: DistanceMetric | None,
+    random_state: int,
 ) -> RankingStrategy:
     """The strategy that the parameters of a stage or of the workflow mean; an explicit one wins."""
     if metric is not None and alias is not None and metric != alias:
