@@ -17,7 +17,7 @@ from semdedup.compute.preflight import (
     check_versions,
     describe_process,
 )
-from semdedup.compute.session import MIB, ClusterOptions, client_for
+from semdedup.compute.session import MIB, ClusterOptions, client_for, dashboard_of
 from semdedup.dedup.kernels.products import has_bfloat16_matrices
 from semdedup.errors import SemdedupError
 from semdedup.storage.location import Location
@@ -64,7 +64,7 @@ def _examine_cluster(
     client: distributed.Client, options: ClusterOptions, reads: Sequence[Location], writes: Sequence[Location]
 ) -> Iterator[Finding]:
     info = client.scheduler_info(n_workers=-1)
-    yield Finding("scheduler", f"{info['address']}, dashboard {client.dashboard_link}")
+    yield Finding("scheduler", f"{info['address']}, dashboard {dashboard_of(client)}")
     if not info["workers"]:
         yield Finding("workers", "none; start some with `dask worker ADDRESS`", False)
         return

@@ -30,7 +30,7 @@ SemanticDeduplicationWorkflow("in", "out", which_to_keep="hrad")
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """One folder for both scripts: what mypy remembers of the first, which takes most of a minute, serves the second."""
+    """One folder for both scripts: what mypy caches for the first, which takes a while, serves the second."""
     pytest.importorskip("mypy", reason="mypy is not installed: pip install 'semdedup[dev]'")
     return tmp_path_factory.mktemp("scripts")
 

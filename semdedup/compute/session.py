@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import importlib.util
 import multiprocessing
 import uuid
 from collections.abc import Callable, Iterator, Sequence
@@ -299,6 +300,13 @@ def check_cluster(client: distributed.Client, backend: str, reporter: Reporter) 
     n_slots = sum(w["nthreads"] for w in workers)
     reporter.say(
         f"Dask: {len(workers)} workers, {n_slots} threads, {memory / MIB:.0f} MiB a task, {arrays}; "
-        f"dashboard {client.dashboard_link}"
+        f"dashboard {dashboard_of(client)}"
     )
     return Session(client, arrays, n_slots, memory, reporter)
+
+
+def dashboard_of(client: distributed.Client) -> str:
+    """Where the dashboard of the cluster is, or what is missing for one here."""
+    if importlib.util.find_spec("bokeh") is None and isinstance(client.cluster, distributed.LocalCluster):
+        return "not shown: pip install 'semdedup[dashboard]'"
+    return str(client.dashboard_link)
