@@ -19,7 +19,7 @@ from semdedup.compute.preflight import (
     check_versions,
     describe_process,
 )
-from semdedup.compute.session import MIB
+from semdedup.compute.session import MIB, dashboard_of
 from semdedup.compute.workers import run_on_workers
 from semdedup.dedup.kernels.products import has_bfloat16_matrices
 from semdedup.errors import SemdedupError
@@ -67,7 +67,7 @@ def _examine_cluster(
     client: distributed.Client, options: ClusterOptions, reads: Sequence[Location], writes: Sequence[Location]
 ) -> Iterator[Finding]:
     info = client.scheduler_info(n_workers=-1)
-    yield Finding("scheduler", f"{info['address']}, dashboard {client.dashboard_link}")
+    yield Finding("scheduler", f"{info['address']}, dashboard {dashboard_of(client)}")
     if not info["workers"]:
         yield Finding("workers", "none; start some with `dask worker ADDRESS`", False)
         return

@@ -27,6 +27,11 @@ def test_the_public_names_are_a_sorted_list_and_all_there() -> None:
     assert all(hasattr(semdedup, name) for name in semdedup.__all__)
 
 
+def test_the_version_is_listed_and_types_are_marked() -> None:
+    assert {*semdedup.__all__, "__version__"} <= set(dir(semdedup))
+    assert Path(semdedup.__file__).with_name("py.typed").exists()
+
+
 def test_the_list_is_the_same_for_type_checkers_and_at_run_time() -> None:
     stub = ast.parse(Path(semdedup.__file__).with_suffix(".pyi").read_text())
     (listed,) = (ast.literal_eval(node.value) for node in stub.body if isinstance(node, ast.Assign))

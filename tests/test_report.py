@@ -347,3 +347,9 @@ def test_the_data_of_the_page_is_the_curve(large: tuple[Path, pd.DataFrame], tmp
     data = json.loads(found[1])
     assert data["rows"] == 60_000
     assert [0.0123, int((large[1]["cosine_sim_score"] >= np.float32(1 - 0.0123)).sum())] in data["curve"]
+
+
+def test_a_plot_without_matplotlib_says_what_to_install(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr("importlib.util.find_spec", lambda name, package=None: None)
+    with pytest.raises(semdedup.ParameterError, match=r"pip install 'semdedup\[plot\]'"):
+        semdedup.plot_curve(str(tmp_path), str(tmp_path / "curve.png"))

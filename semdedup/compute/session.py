@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import importlib.util
 import itertools
 import time
 import uuid
@@ -207,6 +208,13 @@ def check_cluster(client: distributed.Client, backend: str, reporter: Reporter) 
     session = Session(client, arrays, reporter, Workers(client))
     reporter.say(
         f"Dask: {len(client.nthreads())} workers, {session.n_slots} threads, "
-        f"{session.task_memory / MIB:.0f} MiB a task, {arrays}; dashboard {client.dashboard_link}"
+        f"{session.task_memory / MIB:.0f} MiB a task, {arrays}; dashboard {dashboard_of(client)}"
     )
     return session
+
+
+def dashboard_of(client: distributed.Client) -> str:
+    """Where the dashboard of the cluster is, or what is missing for one here."""
+    if importlib.util.find_spec("bokeh") is None and isinstance(client.cluster, distributed.LocalCluster):
+        return "not shown: pip install 'semdedup[dashboard]'"
+    return str(client.dashboard_link)

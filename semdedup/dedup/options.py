@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from semdedup.arrays import to_host
+from semdedup.choices import DistanceMetric, WhichToKeep
 from semdedup.dedup.kernels.kmeans import auto_n_clusters
 from semdedup.dedup.names import OUR_COLUMNS, summary_name
 from semdedup.dedup.ranking import (
@@ -161,12 +162,12 @@ RANKING = Kind(
 class CompareOptions(Options):
     """How to rank and compare the rows of a cluster."""
 
-    which_to_keep: str = setting(
+    which_to_keep: WhichToKeep = setting(
         "hard",
         KEEP.kind,
         "hard keeps the row farthest from the centroid, easy or soft the nearest, random any.",
     )
-    distance_metric: str | None = setting(
+    distance_metric: DistanceMetric | None = setting(
         None,
         METRIC.kind,
         "Distance to the centroid that ranks; cosine by default.",

@@ -10,6 +10,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from semdedup.choices import DistanceMetric, WhichToKeep
 from semdedup.dedup.input.ids import hash_ids
 from semdedup.dedup.names import COSINE_DISTANCE, L2_DISTANCE
 from semdedup.errors import ParameterError
@@ -72,7 +73,9 @@ class RankingStrategy:
         return cls((), (), random_seed=RANDOM_SEED.check(random_seed))
 
     @classmethod
-    def by_distance(cls, which_to_keep: str, distance_metric: str, random_seed: int = 42) -> RankingStrategy:
+    def by_distance(
+        cls, which_to_keep: WhichToKeep, distance_metric: DistanceMetric, random_seed: int = 42
+    ) -> RankingStrategy:
         """Rank by the distance to the centroid: `hard` farthest first, `easy` nearest first; or `random`."""
         which_to_keep, distance_metric = KEEP.check(which_to_keep), METRIC.check(distance_metric)
         if which_to_keep == "random":

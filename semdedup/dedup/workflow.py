@@ -8,6 +8,7 @@ from typing import Any
 
 import distributed
 
+from semdedup.choices import DistanceMetric, InputFiletype, KMeansEngine, WhichToKeep
 from semdedup.compute.options import ClusterOptions
 from semdedup.dedup.cluster.stage import KMeansStage
 from semdedup.dedup.compare.stage import PairwiseStage
@@ -75,7 +76,7 @@ class SemanticDeduplicationWorkflow:
         embedding_field: str = "embedding",
         embedding_dim: int | None = None,
         metadata_fields: Sequence[str] | None = None,
-        input_filetype: str = "parquet",
+        input_filetype: InputFiletype = "parquet",
         max_iter: int = 300,
         tol: float = 1e-4,
         random_state: int = 42,
@@ -84,10 +85,10 @@ class SemanticDeduplicationWorkflow:
         oversampling_factor: float = 2.0,
         max_samples_per_batch: int = 1 << 15,
         fit_data_fraction: float | None = None,
-        kmeans_engine: str = "auto",
-        distance_metric: str | None = None,
-        sim_metric: str | None = None,
-        which_to_keep: str = "hard",
+        kmeans_engine: KMeansEngine = "auto",
+        distance_metric: DistanceMetric | None = None,
+        sim_metric: DistanceMetric | None = None,
+        which_to_keep: WhichToKeep = "hard",
         ranking_strategy: RankingStrategy | Mapping[str, Any] | None = None,
         pairwise_batch_size: int = 1024,
         eps: float | None = None,

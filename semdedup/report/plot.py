@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 from collections.abc import Sequence
 from pathlib import PurePath
 from typing import Any
@@ -18,6 +19,12 @@ def plot_format(path: str) -> str:
     if ending not in FORMATS:
         raise ParameterError(f"the plot must be a .png or .svg file; got {path!r}")
     return ending
+
+
+def check_matplotlib() -> None:
+    """Raise a `ParameterError` where Matplotlib, which draws the curve, is not installed."""
+    if importlib.util.find_spec("matplotlib") is None:
+        raise ParameterError("a plot needs Matplotlib, which is not installed: pip install 'semdedup[plot]'")
 
 
 def draw_curve(curve: Sequence[tuple[float, float]], eps: float | None) -> Any:

@@ -13,7 +13,7 @@ from semdedup.dedup.results.result import DedupResult, load
 from semdedup.dedup.threshold.rule import DEFAULT_EPS
 from semdedup.errors import InputError, OutputConflictError
 from semdedup.report.page import Background, render
-from semdedup.report.plot import plot_format, write_plot
+from semdedup.report.plot import check_matplotlib, plot_format, write_plot
 from semdedup.report.strips import ClipStrip, load_strips
 from semdedup.report.survey import DROPPED_PER_GROUP, THRESHOLDS, Survey, survey
 from semdedup.runs.record import Record
@@ -85,8 +85,12 @@ def plot_curve(
     """Write the curve of what remains against eps as a PNG or SVG file; returns where it is.
 
     The curve ends at eps 0.2, or further where the threshold of the result, or the one given, is above 0.15.
+
+    Raises:
+        ParameterError: the name ends in neither .png nor .svg, or Matplotlib is not installed.
     """
     plot_format(path)
+    check_matplotlib()
     result = load(results, storage_options=storage_options)
     chosen = result.eps if eps is None else eps
     most = next(most for most in (0.2, 0.5, 1.0) if chosen is None or chosen <= 0.75 * most or most == 1.0)

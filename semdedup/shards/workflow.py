@@ -9,6 +9,7 @@ from typing import Any
 
 import distributed
 
+from semdedup.choices import DatasetLayout
 from semdedup.compute.options import ClusterOptions
 from semdedup.compute.progress import Reporter
 from semdedup.compute.session import open_session
@@ -54,7 +55,7 @@ class ShardWorkflow:
         annotation_version: str = "v0",
         input_semantic_dedup_path: str | None = None,
         semantic_dedup_epsilon: float | None = None,
-        layout: str = "flat",
+        layout: DatasetLayout = "flat",
         samples_per_shard: int = 10_000,
         target_tar_size_mb: float = 500.0,
         with_embeddings: bool | str = False,

@@ -80,7 +80,7 @@ def iter_rows(
     n_bytes = sum(file.metadata.row_group(group).total_byte_size for group in groups)
     n_rows = sum(file.metadata.row_group(group).num_rows for group in groups)
     most = max(1, min(ROWS_PER_BATCH, BATCH_BYTES * n_rows // max(1, n_bytes)))
-    for batch in file.iter_batches(batch_size=most, row_groups=groups, columns=list(columns), use_threads=False):
+    for batch in iter_groups(file, groups, columns, most):
         low, high = max(start - position, 0), min(stop - position, len(batch))
         if low < high:
             yield pa.Table.from_batches([batch.slice(low, high - low)])
@@ -89,6 +89,14 @@ def iter_rows(
             return
     if start < stop:  # a damaged footer
         raise ValueError(f"rows up to {stop:,} were to be read, but there are {position:,}")
+
+
+def iter_groups(
+    file: pq.ParquetFile, groups: Sequence[int], columns: Sequence[str], batch_size: int
+) -> Iterator[pa.RecordBatch]:
+    """Batches of some row groups of an open file. None are read for no groups, where PyArrow 19 raises an error."""
+    if groups:
+        yield from file.iter_batches(batch_size, list(groups), list(columns), use_threads=False)
 
 
 def read_table(location: Location, columns: Sequence[str] | None = None) -> pa.Table:

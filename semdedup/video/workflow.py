@@ -11,6 +11,7 @@ from typing import Any
 
 import distributed
 
+from semdedup.choices import ClipIdScheme, Cut, SplittingAlgorithm, TranscodeEncoder
 from semdedup.compute.options import ClusterOptions
 from semdedup.compute.progress import Reporter
 from semdedup.compute.session import Session, open_session
@@ -228,15 +229,15 @@ class VideoSplitWorkflow(_VideoWorkflow):
         *,
         video_dir: Paths | None = None,
         output_clip_path: str | None = None,
-        splitting_algorithm: str = "fixed_stride",
+        splitting_algorithm: SplittingAlgorithm = "fixed_stride",
         fixed_stride_split_duration: float = 10.0,
         fixed_stride_stride_s: float | None = None,
         fixed_stride_min_clip_length_s: float = 2.0,
         scene_min_length_s: float = 2.0,
         scene_max_length_s: float = 60.0,
-        cut: str = "reencode",
-        transcode_encoder: str = "auto",
-        clip_id_scheme: str = "semdedup",
+        cut: Cut = "reencode",
+        transcode_encoder: TranscodeEncoder = "auto",
+        clip_id_scheme: ClipIdScheme = "semdedup",
         limit_clips: int = 0,
         limit: int = 0,
         upload_clips: bool = True,

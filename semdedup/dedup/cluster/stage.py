@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from semdedup.choices import InputFiletype, KMeansEngine
 from semdedup.dedup.cluster.plan import check_embedding_files
 from semdedup.dedup.cluster.run import cluster_embeddings
 from semdedup.dedup.input.files import find_files
@@ -41,7 +42,7 @@ class KMeansStage(Stage):
         output_path: str | None = None,
         embedding_dim: int | None = None,
         metadata_fields: Sequence[str] | None = None,
-        input_filetype: str = "parquet",
+        input_filetype: InputFiletype = "parquet",
         max_iter: int = 300,
         tol: float = 1e-4,
         random_state: int = 42,
@@ -50,7 +51,7 @@ class KMeansStage(Stage):
         oversampling_factor: float = 2.0,
         max_samples_per_batch: int = 1 << 15,
         fit_data_fraction: float | None = None,
-        kmeans_engine: str = "auto",
+        kmeans_engine: KMeansEngine = "auto",
         read_kwargs: Mapping[str, Any] | None = None,
         write_kwargs: Mapping[str, Any] | None = None,
         files_per_partition: int | None = None,

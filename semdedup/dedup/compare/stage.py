@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from semdedup.choices import DistanceMetric, WhichToKeep
 from semdedup.dedup.compare.run import check_cluster_files, score_clusters
 from semdedup.dedup.input.files import find_files
 from semdedup.dedup.names import CLUSTER_FOLDER, PAIRWISE, SCORES_FILE, find_table
@@ -40,9 +41,9 @@ class PairwiseStage(Stage):
         input_path: Paths | None = None,
         output_path: str | None = None,
         embedding_dim: int | None = None,
-        which_to_keep: str = "hard",
-        distance_metric: str | None = None,
-        sim_metric: str | None = None,
+        which_to_keep: WhichToKeep = "hard",
+        distance_metric: DistanceMetric | None = None,
+        sim_metric: DistanceMetric | None = None,
         ranking_strategy: RankingStrategy | Mapping[str, Any] | None = None,
         random_state: int = 42,
         pairwise_batch_size: int = 1024,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 import pyarrow as pa
@@ -16,8 +16,13 @@ from semdedup.errors import ParameterError
 from semdedup.storage.location import FileInfo, Location, Paths, locations_of
 from semdedup.storage.tables import open_parquet, read_table
 
+if TYPE_CHECKING:
+    import dask.dataframe as dd
 
-def read_embeddings(path: Paths, *, storage_options: Mapping[str, Any] | None = None, backend: Backend = "cpu") -> Any:
+
+def read_embeddings(
+    path: Paths, *, storage_options: Mapping[str, Any] | None = None, backend: Backend = "cpu"
+) -> dd.DataFrame:
     """The input as a Dask DataFrame, one partition a file, columns as they are, Arrow types.
 
     Args:
@@ -29,20 +34,26 @@ def read_embeddings(path: Paths, *, storage_options: Mapping[str, Any] | None = 
     return _frame(locations[0], find_files(locations, "parquet"), backend)
 
 
-def read_clusters(path: str, *, storage_options: Mapping[str, Any] | None = None, backend: Backend = "cpu") -> Any:
+def read_clusters(
+    path: str, *, storage_options: Mapping[str, Any] | None = None, backend: Backend = "cpu"
+) -> dd.DataFrame:
     """The clusters of a result as a Dask DataFrame, with the column ``centroid``; either layout."""
     folder = find_table(Location.of(path, storage_options), "clusters")
     files = [file for file in find_files([folder], "parquet") if CLUSTER_FOLDER.search(file.url)]
     return _frame(folder, files, backend, _centroid_of)
 
 
-def read_scores(path: str, *, storage_options: Mapping[str, Any] | None = None, backend: Backend = "cpu") -> Any:
+def read_scores(
+    path: str, *, storage_options: Mapping[str, Any] | None = None, backend: Backend = "cpu"
+) -> dd.DataFrame:
     """The scores of a result as a Dask DataFrame of ``id``, ``max_id``, ``cosine_sim_score``; either layout."""
     root = Location.of(path, storage_options)
     return _frame(root, find_scores(root), backend)
 
 
-def read_duplicates(path: str, *, storage_options: Mapping[str, Any] | None = None, backend: Backend = "cpu") -> Any:
+def read_duplicates(
+    path: str, *, storage_options: Mapping[str, Any] | None = None, backend: Backend = "cpu"
+) -> dd.DataFrame:
     """The ids to drop of a result as a Dask DataFrame of ``id``; the root of a result or the folder itself."""
     folder = find_table(Location.of(path, storage_options), "duplicates")
     return _frame(folder, find_files([folder], "parquet"), backend)

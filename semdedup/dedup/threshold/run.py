@@ -18,7 +18,7 @@ from semdedup.dedup.threshold.rule import duplicate_mask
 from semdedup.errors import BadFileError
 from semdedup.runs.run import Run
 from semdedup.storage.location import FileInfo, Location, without_storage_options
-from semdedup.storage.tables import open_parquet, write_table
+from semdedup.storage.tables import iter_groups, open_parquet, write_table
 
 BYTES_PER_GROUP = 16 << 20
 FILES_PER_GROUP = 1000
@@ -77,8 +77,7 @@ def identify_in_files(task: Identification, item: tuple[int, tuple[RowGroups, ..
         with open_parquet(task.scores.at(part.url)) as parquet:
             _check_columns(parquet.schema_arrow.names, part.url)
             stop = parquet.metadata.num_row_groups if part.stop is None else part.stop
-            groups = list(range(part.start, stop))
-            for batch in parquet.iter_batches(ROWS_AT_A_TIME, groups, ["id", SCORE], use_threads=False):
+            for batch in iter_groups(parquet, range(part.start, stop), ["id", SCORE], ROWS_AT_A_TIME):
                 scores = batch.column(SCORE).cast(pa.float32()).to_numpy(zero_copy_only=False)
                 counts.take(0, 0, scores)
                 mask = duplicate_mask(scores, task.eps)

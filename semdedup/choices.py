@@ -1,0 +1,14 @@
+"""Settings that take one of a few words: the words, as types that a type checker can hold a caller to."""
+
+from typing import Literal
+
+BackendChoice = Literal["auto", "cpu", "gpu"]
+ClipIdScheme = Literal["semdedup", "nemo", "cosmos"]
+Cut = Literal["reencode", "copy"]
+DatasetLayout = Literal["flat", "cosmos"]
+DistanceMetric = Literal["cosine", "l2"]
+InputFiletype = Literal["parquet", "jsonl"]
+KMeansEngine = Literal["auto", "cuml", "lloyd"]
+SplittingAlgorithm = Literal["fixed_stride", "scene"]
+TranscodeEncoder = Literal["auto", "libx264", "libopenh264", "h264_nvenc", "libvpx-vp9", "libsvtav1"]
+WhichToKeep = Literal["hard", "easy", "soft", "random"]
