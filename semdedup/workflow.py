@@ -22,10 +22,11 @@ from semdedup.display import Displayable
 from semdedup.errors import InputError, OutputConflictError, ParameterError
 from semdedup.kinds import path, paths, truth
 from semdedup.report.write import PAGE, write_report
+from semdedup.runs.owner import owned
 from semdedup.settings import Options, check_names, documented, setting
 from semdedup.shards.result import ShardResult
 from semdedup.shards.workflow import ShardWorkflow
-from semdedup.storage.kwargs import FSSPEC, NO_PART, kwargs_setting
+from semdedup.storage.kwargs import FSSPEC, NO_PART, kwargs_setting, take_over_setting, verify_setting
 from semdedup.storage.location import Location, Paths
 from semdedup.video.records import ROWS
 from semdedup.video.result import SplitResult
@@ -120,6 +121,8 @@ class RunOptions(Options):
         unrecorded=NO_PART,
     )
     verbose: bool = setting(True, truth(), "Show progress.", unrecorded=NO_PART)
+    take_over: bool = take_over_setting()
+    verify: bool = verify_setting()
 
 
 @documented(RunOptions)
@@ -148,6 +151,8 @@ class VideoDeduplicationWorkflow:
         storage_options: Mapping[str, Any] | None = None,
         clear_output: bool = False,
         verbose: bool = True,
+        take_over: bool = False,
+        verify: bool = False,
     ) -> None:
         options = RunOptions.of(locals())
         if options.input_path is None or options.output_path is None:
@@ -156,6 +161,7 @@ class VideoDeduplicationWorkflow:
         self.root = Location.of(options.output_path, self.storage_options)
         self.input_path, self.eps = options.input_path, options.eps
         self.clear_output, self.verbose = options.clear_output, options.verbose
+        self.take_over, self.verify = options.take_over, options.verify
         parts = {"split": split, "dedup": dedup, "shard": shard}
         self.more: dict[str, Mapping[str, Any]] = {part: {} if more is None else more for part, more in parts.items()}
         for part, more in self.more.items():
@@ -182,7 +188,10 @@ class VideoDeduplicationWorkflow:
         started = time.monotonic()
         reporter = Reporter(self.verbose)
         self.split.find()  # an input that is not there is told before a cluster is started
-        with client_for(client, cluster or ClusterOptions()) as found:
+        with (
+            owned(self.root, take_over=self.take_over, say=reporter.say),
+            client_for(client, cluster or ClusterOptions()) as found,
+        ):
             reporter.say("1 of 4: split")
             split = self._run_split(found, cluster)
             if not split.embedded:
@@ -226,6 +235,8 @@ class VideoDeduplicationWorkflow:
             write_kwargs=self._kwargs,
             clear_output=clear_output,
             verbose=self.verbose,
+            take_over=self.take_over,
+            verify=self.verify,
             **self.more["split"],
         )
 
@@ -252,6 +263,8 @@ class VideoDeduplicationWorkflow:
             write_kwargs=self._kwargs,
             clear_output=self.clear_output,
             verbose=self.verbose,
+            take_over=self.take_over,
+            verify=self.verify,
             **given,
         )
 
@@ -275,5 +288,7 @@ class VideoDeduplicationWorkflow:
             write_kwargs=self._kwargs,
             clear_output=self.clear_output,
             verbose=self.verbose,
+            take_over=self.take_over,
+            verify=self.verify,
             **self.more["shard"],
         )

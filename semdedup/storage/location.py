@@ -1,13 +1,8 @@
-"""Paths that are local or ``s3://`` alike, and writes that are complete or absent.
-
-A `Location` is a path with the options needed to reach it. Its ``repr`` never shows the options, so that credentials
-stay out of logs, errors, task keys and tracebacks.
-"""
+"""Files and folders that are local or ``s3://`` alike: reads, listings, and writes that are complete or absent."""
 
 from __future__ import annotations
 
 import contextlib
-import errno
 import json
 import os
 import re
@@ -16,15 +11,13 @@ import tempfile
 import uuid
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
-from functools import cached_property
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
 
-import fsspec
-
-from semdedup.errors import OutputConflictError, ParameterError, SemdedupError, StorageError
-from semdedup.storage.faults import is_passing, is_storage_fault, repeated
+from semdedup.errors import ParameterError
+from semdedup.storage.faults import repeated
+from semdedup.storage.path import StoragePath
 from semdedup.storage.written import force_to_disk, note_bytes, note_file
 
 Paths = str | Sequence[str]
@@ -47,132 +40,12 @@ class FileInfo:
 
 
 @dataclass(frozen=True)
-class Location:
-    """A file or folder, local or in an object store.
+class Location(StoragePath):
+    """A file or folder, local or in an object store, and what can be done with it.
 
     >>> Location.of("clips") / "emb" / "a.parquet"      # relative paths are resolved where this is called
     Location('/home/me/clips/emb/a.parquet')
     """
-
-    url: str
-    options: Mapping[str, Any] = field(default_factory=dict, repr=False, compare=False)
-
-    @classmethod
-    def of(cls, path: str | os.PathLike[str] | Location, storage_options: Mapping[str, Any] | None = None) -> Location:
-        """Return the location of a path; a relative local path is resolved against the current folder.
-
-        Raises:
-            ParameterError: for a path that is empty, that carries credentials, or whose protocol is not known.
-        """
-        if isinstance(path, Location):
-            return path
-        text = os.fspath(path) if isinstance(path, os.PathLike) else path
-        if not isinstance(text, str) or not text:
-            raise ParameterError(f"a path must be text that is not empty, got {path!r}")
-        if storage_options is not None and not isinstance(storage_options, Mapping):
-            raise ParameterError(f"storage_options must be a mapping; got {type(storage_options).__name__}")
-        if "://" not in text:
-            return cls(os.path.abspath(os.path.expanduser(text)), dict(storage_options or {}))
-        protocol, _, rest = text.partition("://")
-        if protocol == "file":
-            return cls(os.path.abspath("/" + rest.lstrip("/")), dict(storage_options or {}))
-        if "@" in rest.split("/")[0]:
-            raise ParameterError(
-                f"the path {protocol}://…@… carries credentials; give them as storage_options or through a profile"
-            )
-        if protocol not in fsspec.available_protocols():
-            raise ParameterError(f"the path {text!r} has the protocol {protocol!r}, which is not known")
-        try:
-            fsspec.get_filesystem_class(protocol)
-        except ImportError as error:
-            raise ParameterError(f"the path {text!r} needs a package that is not there: {error}") from None
-        return cls(text.rstrip("/"), dict(storage_options or {}))
-
-    def __repr__(self) -> str:
-        return f"Location({self.url!r})"
-
-    def __str__(self) -> str:
-        return self.url
-
-    def __truediv__(self, name: str) -> Location:
-        return Location(f"{self.url.rstrip('/')}/{name}", self.options)
-
-    def __getstate__(self) -> dict[str, Any]:
-        return {"url": self.url, "options": self.options}
-
-    def __setstate__(self, state: dict[str, Any]) -> None:
-        self.__dict__.update(state)
-
-    @property
-    def is_local(self) -> bool:
-        """Whether the path is on a file system of this machine (which other machines may share)."""
-        return "://" not in self.url
-
-    @property
-    def name(self) -> str:
-        """The last part of the path."""
-        return self.url.rstrip("/").rsplit("/", 1)[-1]
-
-    @property
-    def parent(self) -> Location:
-        """The folder that holds it."""
-        return Location(self.url.rstrip("/").rsplit("/", 1)[0] or "/", self.options)
-
-    @cached_property
-    def fs(self) -> Any:
-        """The fsspec file system. Listings are never cached: other workers write into the same folders."""
-        if self.is_local:
-            return fsspec.filesystem("file")
-        protocol = self.url.partition("://")[0]
-        with self.errors("reach"):
-            try:
-                found = fsspec.filesystem(protocol, **{"use_listings_cache": False, **self.options})
-                if protocol in ("s3", "s3a"):
-                    found.connect()  # s3fs looks at what it is given only then
-            except TypeError as error:
-                raise ParameterError(f"storage_options do not go with {protocol}://: {error}") from None
-            return found
-
-    @contextlib.contextmanager
-    def errors(self, action: str) -> Iterator[None]:
-        """Turn what storage raises into a `StorageError` that names the path and the action, never the options.
-
-        The one door to storage: every operation of a `Location` is inside such a block.
-        """
-        try:
-            yield
-        except SemdedupError:
-            raise
-        except Exception as error:
-            if not is_storage_fault(error) and not isinstance(error, OSError):
-                raise
-            raise self.fault(action, error) from error
-
-    def fault(self, action: str, error: Exception) -> StorageError:
-        """The `StorageError` that an operation on this path ends with."""
-        if isinstance(error, OSError):
-            reason = error.strerror or str(error) or type(error).__name__
-            full = error.errno in (errno.ENOSPC, errno.EDQUOT)
-            hint = " Free some space and run the same command again: it goes on where it stopped." * full
-            found = StorageError(f"cannot {action} {self.url}: {reason}.{hint}")
-        else:
-            found = StorageError(f"cannot {action} {self.url}: {type(error).__name__}: {error}")
-        found.passing = is_passing(error)
-        return found
-
-    def below(self, name: Any) -> Location:
-        """The place of a name that is taken from a record or a journal, which must lie in this folder.
-
-        Raises:
-            OutputConflictError: the name is absolute, empty, or leads out of the folder.
-        """
-        parts = name.split("/") if isinstance(name, str) else [""]
-        if any(part in ("", ".", "..") or "\0" in part or part.endswith(":") for part in parts):
-            raise OutputConflictError(
-                f"a record in {self.url} names {name!r}, which leads out of that folder. Nothing was changed. The "
-                "record is damaged or was made to harm: choose another output path, or move this folder away."
-            )
-        return self / name
 
     @repeated
     def exists(self) -> bool:
@@ -233,10 +106,6 @@ class Location:
         url = f"{self.url.partition('://')[0]}://{entry['name'].lstrip('/')}"
         stamp = entry.get("ETag") or entry.get("etag") or entry.get("LastModified") or entry.get("mtime")
         return FileInfo(url, entry["size"], str(stamp))
-
-    def at(self, url: str) -> Location:
-        """Another path in the same storage."""
-        return Location(url, self.options)
 
     @repeated
     def open(self) -> BinaryIO:
@@ -408,22 +277,6 @@ class Location:
                 names = os.listdir(self.url)
             for name in filter(UNFINISHED.fullmatch, names):
                 (self / name).remove()
-
-    def around(self, n: int) -> list[Location]:
-        """This folder and those around it, n in all, from the inside out."""
-        places = [self]
-        while len(places) < n:
-            places.append(places[-1].parent)
-        return places[:n]
-
-    def absent_folders(self) -> list[Location]:
-        """This folder and those around it that do not exist, from the inside out. Object stores have no folders."""
-        absent: list[Location] = []
-        place = self
-        while place.is_local and not os.path.lexists(place.url):
-            absent.append(place)
-            place = place.parent
-        return absent
 
 
 def _unless_gone(error: OSError) -> None:
