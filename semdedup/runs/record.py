@@ -28,6 +28,9 @@ SCRATCH = "_scratch"
 SCRATCH_NAME = re.compile(r"[a-z]+-[0-9a-f]{8}")
 """Name of the folder in there that one run of one step works in: the step, and the token of the run."""
 
+COPIED = re.compile(r"_quarantine/[^/]+\.parquet")
+"""What is copied from a cache that is elsewhere."""
+
 FORMAT = 2
 STATUSES = ("begun", "committed", "clearing")
 
@@ -257,10 +260,7 @@ def _validated(root: Location, step: Any) -> dict[str, Any]:
     for name, kind in {"parameters": dict, "input": dict, "temporary": list, "made_folders": int}.items():
         if name in step and not isinstance(step[name], kind):
             raise TypeError(f"{name} is {step[name]!r}")
-    for name in step.get("temporary", ()):
-        folder, _, rest = str(root.below(name).url[len(root.url.rstrip("/")) + 1 :]).partition("/")
-        if folder != SCRATCH or not SCRATCH_NAME.fullmatch(rest):
-            raise ValueError(f"{name!r} is no scratch folder")
+    _check_scratch(root, step)
     for name, value in step.get("files", {}).items():
         root.below(name)
         if not isinstance(value[0], int) or not isinstance(value[1], str):
@@ -268,13 +268,22 @@ def _validated(root: Location, step: Any) -> dict[str, Any]:
     return _with_written({"parameters": {}, "input": {"files": 0, "bytes": 0, "digest": ""}, **step})
 
 
+def _check_scratch(root: Location, step: Any) -> None:
+    for name in step.get("temporary", ()):
+        root.below(name)
+        folder, _, rest = name.partition("/")
+        if folder != SCRATCH or not SCRATCH_NAME.fullmatch(rest):
+            raise ValueError(f"{name!r} is no scratch folder")
+
+
 def _validated_old(root: Location, step: Any) -> dict[str, Any]:
-    """An entry of format 1: files without size, any number of scratch folders."""
+    """An entry of format 1: files without size."""
+    _check_scratch(root, step)
     return {
         "status": step["status"],
         "parameters": dict(step["parameters"]),
         "facts": dict(step.get("facts", {})),
-        "temporary": [name for name in step.get("temporary", ()) if root.below(name)],
+        "temporary": list(step.get("temporary", ())),
         "files": {name: Written(-1, "") for name in step.get("files", ()) if root.below(name)},
     }
 
@@ -282,7 +291,9 @@ def _validated_old(root: Location, step: Any) -> dict[str, Any]:
 def _validated_cache(root: Location, cache: Any) -> dict[str, Any]:
     for name in cache.get("copies", ()):
         root.below(name)
-    return dict(cache)
+        if not COPIED.fullmatch(name):
+            raise ValueError(f"{name!r} is no copy of a file of a cache")
+    return {**cache, "steps": {name: _validated(root, step) for name, step in cache.get("steps", {}).items()}}
 
 
 def _check_names(

@@ -6,10 +6,10 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from semdedup.dedup.compare.run import check_cluster_files, score_clusters
-from semdedup.dedup.input.files import find_files
 from semdedup.dedup.names import CLUSTER_FOLDER, PAIRWISE, SCORES_FILE, find_table
 from semdedup.dedup.options import CompareOptions, FieldOptions, InputOptions
 from semdedup.dedup.ranking import RankingStrategy
+from semdedup.dedup.results.find import recorded_or_listed
 from semdedup.dedup.stage import Stage
 from semdedup.errors import InputError
 from semdedup.runs.run import Run
@@ -65,7 +65,7 @@ class PairwiseStage(Stage):
     def find_input(self, sources: Sequence[Location]) -> list[FileInfo]:
         """The cluster files."""
         folder = find_table(sources[0], "clusters")
-        files = [file for file in find_files([folder], "parquet") if CLUSTER_FOLDER.search(file.url)]
+        files = recorded_or_listed([folder], CLUSTER_FOLDER)
         if not files:
             raise InputError(
                 f"no clusters in {folder}: there is no folder centroid=0, centroid=1, …; run KMeansStage first"

@@ -35,13 +35,22 @@ def find_files(paths: Sequence[Location], filetype: str, outputs: Sequence[Locat
             if not wanted:
                 _refuse_absent(path)
         found |= {file.url: file for file in wanted}
-    for output in outputs:
-        found = {url: file for url, file in found.items() if not url.startswith(output.url.rstrip("/") + "/")}
+    found = {url: file for url, file in found.items() if not _is_below(url, outputs)}
     if not found:
         raise InputError(
             f"no {filetype} files in {', '.join(map(str, paths))} outside of the output folder; take another output"
         )
     return [found[url] for url in sorted(found)]
+
+
+def is_input(folder: Location, filetype: str, outputs: Sequence[Location], url: str) -> bool:
+    """Whether a file of this URL would be found below a folder."""
+    ending = EXTENSIONS[filetype]
+    return url.endswith(ending) and is_data(url[len(folder.url) :]) and not _is_below(url, outputs)
+
+
+def _is_below(url: str, folders: Sequence[Location]) -> bool:
+    return any(url.startswith(folder.url.rstrip("/") + "/") for folder in folders)
 
 
 def is_data(relative: str) -> bool:
