@@ -32,6 +32,7 @@ COPIED = re.compile(r"_quarantine/[^/]+\.parquet")
 """What is copied from a cache that is elsewhere."""
 
 FORMAT = 2
+KINDS = {"parameters": dict, "input": dict, "facts": dict, "temporary": list, "made_folders": int}
 STATUSES = ("begun", "committed", "clearing")
 
 
@@ -75,7 +76,7 @@ class Record:
             elif found == FORMAT:
                 self.steps = {name: _validated(self.root, step) for name, step in content["steps"].items()}
                 self.cache = _validated_cache(self.root, content.get("cache", {}))
-        except (ValueError, KeyError, TypeError, AttributeError) as error:
+        except (ValueError, LookupError, TypeError, AttributeError) as error:
             raise OutputConflictError(
                 f"{self.location} is damaged, or is no record of semdedup ({type(error).__name__}: {error}). Nothing "
                 f"was changed. Choose another output path, or move the folder {self.root} away as a whole."
@@ -257,7 +258,7 @@ def _validated(root: Location, step: Any) -> dict[str, Any]:
     """An entry of a record, after checking everything that is acted on later."""
     if step["status"] not in STATUSES:
         raise ValueError(f"status {step['status']!r}")
-    for name, kind in {"parameters": dict, "input": dict, "temporary": list, "made_folders": int}.items():
+    for name, kind in KINDS.items():
         if name in step and not isinstance(step[name], kind):
             raise TypeError(f"{name} is {step[name]!r}")
     _check_scratch(root, step)
@@ -265,7 +266,10 @@ def _validated(root: Location, step: Any) -> dict[str, Any]:
         root.below(name)
         if not isinstance(value[0], int) or not isinstance(value[1], str):
             raise TypeError(f"{name}: {value!r}")
-    return _with_written({"parameters": {}, "input": {"files": 0, "bytes": 0, "digest": ""}, **step})
+    source = {"files": 0, "bytes": 0, "digest": "", **step.get("input", {})}
+    if not isinstance(source["files"], int) or not isinstance(source["bytes"], int):
+        raise TypeError(f"input is {source!r}")
+    return _with_written({"parameters": {}, **step, "input": source})
 
 
 def _check_scratch(root: Location, step: Any) -> None:
@@ -289,11 +293,14 @@ def _validated_old(root: Location, step: Any) -> dict[str, Any]:
 
 
 def _validated_cache(root: Location, cache: Any) -> dict[str, Any]:
-    for name in cache.get("copies", ()):
+    if not cache:
+        return {}
+    for name in cache["copies"]:
         root.below(name)
         if not COPIED.fullmatch(name):
             raise ValueError(f"{name!r} is no copy of a file of a cache")
-    return {**cache, "steps": {name: _validated(root, step) for name, step in cache.get("steps", {}).items()}}
+    steps = {name: _validated(root, step) for name, step in cache["steps"].items()}
+    return {"root": str(cache["root"]), "steps": steps, "copies": list(cache["copies"])}
 
 
 def _check_names(
@@ -349,13 +356,15 @@ def commit_of(files: Mapping[str, Written]) -> str:
 def relative_path(place: Location, root: Location) -> str:
     """The path of a place seen from a folder, true where both are moved together; in another store its URL."""
     here, there = _store_and_path(root), _store_and_path(place)
-    return posixpath.relpath(there[1], here[1]) if here[0] == there[0] else place.url
+    if here[0] == there[0]:
+        return posixpath.relpath(there[1], here[1])
+    return f"file://{place.url}" if place.is_local else place.url
 
 
 def resolve_path(path: str, root: Location) -> Location:
     """The reverse of `relative_path`."""
     if "://" in path:
-        return root.at(path)
+        return Location.of(path, root.options)
     store, base = _store_and_path(root)
     return root.at(store + posixpath.normpath(posixpath.join(base, path)))
 
