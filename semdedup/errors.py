@@ -24,10 +24,11 @@ class DuplicateIdError(InputError):
 class StorageError(SemdedupError):
     """A path cannot be read or written: permissions, credentials, a full disk, a bucket that is not there.
 
-    `passing` tells whether the same operation may succeed later: it was tried several times already.
+    `passing` tells whether the same operation may succeed later, `lasting` whether it was tried several times already.
     """
 
     passing = False
+    lasting = False
 
 
 class OutputConflictError(SemdedupError):

@@ -8,16 +8,17 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
 
-from semdedup.errors import IntegrityError
+from semdedup.errors import IntegrityError, OutputConflictError
 from semdedup.runs.record import Record, changed_files, commit_of, delete_files, versions
-from semdedup.storage.location import REQUESTS_IN_FLIGHT, Location
-from semdedup.storage.written import Written, force_to_disk
+from semdedup.storage.location import REQUESTS_IN_FLIGHT, UNFINISHED, Location
+from semdedup.storage.written import Written, force_names_to_disk, force_to_disk
 
 FINAL, ORDERS = "final", "orders.json"
 """In the scratch folder: the new files, as they will be below the root; and what is to be done, written last."""
@@ -47,22 +48,32 @@ class Orders:
 
     @classmethod
     def read(cls, scratch: Location) -> Orders | None:
-        """The orders that a run has left, or None."""
+        """The orders that a run has left, or None; also where a power cut damaged them, for nothing was done then."""
         place = scratch / ORDERS
-        if not place.exists() or not (content := place.read_bytes()):
+        if not place.exists():
             return None
-        value = _json(content)
-        if value is None:
+        try:
+            value = json.loads(place.read_bytes())
+            files = {name: Written(*each) for name, each in value["files"].items()}
+            (n_bytes, seconds), obsolete, facts = value["forced"], list(value["obsolete"]), dict(value["facts"])
+        except (ValueError, KeyError, TypeError, AttributeError):
             return None
-        files = {name: Written(*each) for name, each in value["files"].items()}
-        return cls(files, value["obsolete"], value["facts"], tuple(value["forced"]))
+        return cls(files, obsolete, facts, (n_bytes, seconds))
 
+    def check_names(self, root: Location, step: str, written: re.Pattern[str] | None, scratch: Location) -> None:
+        """Refuse names that lead out of the folder, or that the step cannot have written.
 
-def _json(content: bytes) -> Any:
-    try:
-        return json.loads(content)
-    except ValueError:  # a power cut; nothing was done by them
-        return None
+        Raises:
+            OutputConflictError: with the name. Nothing was moved or deleted.
+        """
+        moved = [file.url[len((scratch / FINAL).url) + 1 :] for file in (scratch / FINAL).files()]
+        for name in [*self.files, *self.obsolete, *moved]:
+            root.below(name)
+            if written is not None and not written.fullmatch(name) and not UNFINISHED.fullmatch(name.split("/")[-1]):
+                raise OutputConflictError(
+                    f"what a killed run left in {scratch} says that the step '{step}' writes {name!r}, which it does "
+                    f"not. Nothing was changed. Choose another output path, or move the folder {root} away as a whole."
+                )
 
 
 def carry_out(record: Record, step: str, orders: Orders, check: Callable[[], None]) -> None:
@@ -104,6 +115,7 @@ def carry_out(record: Record, step: str, orders: Orders, check: Callable[[], Non
         temporary=None,
     )
     scratch.remove_tree()
+    record.remove_strays()  # what tasks of an overtaken run wrote late
     scratch.parent.remove_if_empty()
 
 
@@ -137,5 +149,10 @@ def force_names(root: Location, names: Iterable[str]) -> None:
     for name in names:
         parts = name.split("/")
         folders |= {os.path.join(root.url, *parts[:depth]) for depth in range(1, len(parts))}
+
+    def force(folder: str) -> None:
+        with Location(folder).errors("force to disk"):
+            force_names_to_disk(folder)
+
     with ThreadPoolExecutor(REQUESTS_IN_FLIGHT) as pool:
-        list(pool.map(force_file, folders))
+        list(pool.map(force, sorted(folders)))

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Any
+from collections.abc import Callable, Iterable, Mapping
 
 from semdedup.errors import InputError, OutputConflictError
 from semdedup.runs.record import FILE_NAME, Record
@@ -44,22 +43,21 @@ def recorded_files(folder: Location) -> dict[str, tuple[str, Written]]:
         for step, entry in record.steps.items()
         if entry["status"] != "clearing"
         for name, written in entry.get("files", {}).items()
-        if (url := f"{root}/{name}").startswith(below)
+        if written.n_bytes >= 0  # not of a file that is about to go
+        and (url := f"{root}/{name}").startswith(below)
     }
 
 
-def check_recorded(
-    folder: Location, listed: Iterable[FileInfo], among: Callable[[str], Any] = lambda url: True
-) -> dict[str, Written]:
+def check_recorded(folder: Location, listed: Iterable[FileInfo], among: Callable[[str], bool]) -> dict[str, Written]:
     """Make sure that every file on record below a folder is listed in its size.
 
     Args:
         folder: the folder.
         listed: its files.
-        among: a truth for the URL of a file: whether it is asked for at all.
+        among: whether the file of a URL is asked for at all.
 
     Returns:
-        What the record says of the files, by URL; nothing for a folder without a record of ours.
+        What the record says of the files asked for, by URL; nothing for a folder without a record of ours.
 
     Raises:
         InputError: files are missing or were changed, with their names and step.
@@ -75,22 +73,7 @@ def check_recorded(
             f"{len(faults)} files that the step '{step}' wrote to {folder} are not as it left them: "
             f"{'; '.join(sorted(faults)[:3])}. Run the command that made them again: it makes anew what is missing."
         )
-    return {url: written for url, (_, written) in recorded.items()}
-
-
-def committed_files(folder: Location, listed: Sequence[FileInfo], among: Callable[[str], Any]) -> list[FileInfo]:
-    """Of the files listed in a folder those that a step has on record; all of them where it has no record of ours.
-
-    Args:
-        folder: the folder.
-        listed: its files that are asked for.
-        among: a truth for the URL of a file: whether it is one that is asked for.
-
-    Raises:
-        InputError: files on record are missing or were changed.
-    """
-    known = check_recorded(folder, listed, among)
-    return [file for file in listed if file.url in known] if any(map(among, known)) else list(listed)
+    return {url: written for url, (_, written) in recorded.items() if among(url)}
 
 
 def known_files(folders: Iterable[Location]) -> Mapping[str, Written]:

@@ -28,7 +28,11 @@ SCRATCH = "_scratch"
 SCRATCH_NAME = re.compile(r"[a-z]+-[0-9a-f]{8}")
 """Name of the folder in there that one run of one step works in: the step, and the token of the run."""
 
+COPIED = re.compile(r"_quarantine/[^/]+\.parquet")
+"""What is copied from a cache that is elsewhere."""
+
 FORMAT = 2
+KINDS = {"parameters": dict, "input": dict, "facts": dict, "temporary": list, "made_folders": int}
 STATUSES = ("begun", "committed", "clearing")
 
 
@@ -72,7 +76,7 @@ class Record:
             elif found == FORMAT:
                 self.steps = {name: _validated(self.root, step) for name, step in content["steps"].items()}
                 self.cache = _validated_cache(self.root, content.get("cache", {}))
-        except (ValueError, KeyError, TypeError, AttributeError) as error:
+        except (ValueError, LookupError, TypeError, AttributeError) as error:
             raise OutputConflictError(
                 f"{self.location} is damaged, or is no record of semdedup ({type(error).__name__}: {error}). Nothing "
                 f"was changed. Choose another output path, or move the folder {self.root} away as a whole."
@@ -260,35 +264,49 @@ def _validated(root: Location, step: Any) -> dict[str, Any]:
     """An entry of a record, after checking everything that is acted on later."""
     if step["status"] not in STATUSES:
         raise ValueError(f"status {step['status']!r}")
-    for name, kind in {"parameters": dict, "input": dict, "temporary": list, "made_folders": int}.items():
+    for name, kind in KINDS.items():
         if name in step and not isinstance(step[name], kind):
             raise TypeError(f"{name} is {step[name]!r}")
-    for name in step.get("temporary", ()):
-        folder, _, rest = str(root.below(name).url[len(root.url.rstrip("/")) + 1 :]).partition("/")
-        if folder != SCRATCH or not SCRATCH_NAME.fullmatch(rest):
-            raise ValueError(f"{name!r} is no scratch folder")
+    _check_scratch(root, step)
     for name, value in step.get("files", {}).items():
         root.below(name)
         if not isinstance(value[0], int) or not isinstance(value[1], str):
             raise TypeError(f"{name}: {value!r}")
-    return _with_written({"parameters": {}, "input": {"files": 0, "bytes": 0, "digest": ""}, **step})
+    source = {"files": 0, "bytes": 0, "digest": "", **step.get("input", {})}
+    if not isinstance(source["files"], int) or not isinstance(source["bytes"], int):
+        raise TypeError(f"input is {source!r}")
+    return _with_written({"parameters": {}, **step, "input": source})
+
+
+def _check_scratch(root: Location, step: Any) -> None:
+    for name in step.get("temporary", ()):
+        root.below(name)
+        folder, _, rest = name.partition("/")
+        if folder != SCRATCH or not SCRATCH_NAME.fullmatch(rest):
+            raise ValueError(f"{name!r} is no scratch folder")
 
 
 def _validated_old(root: Location, step: Any) -> dict[str, Any]:
-    """An entry of format 1: files without size, any number of scratch folders."""
+    """An entry of format 1: files without size."""
+    _check_scratch(root, step)
     return {
         "status": step["status"],
         "parameters": dict(step["parameters"]),
         "facts": dict(step.get("facts", {})),
-        "temporary": [name for name in step.get("temporary", ()) if root.below(name)],
+        "temporary": list(step.get("temporary", ())),
         "files": {name: Written(-1, "") for name in step.get("files", ()) if root.below(name)},
     }
 
 
 def _validated_cache(root: Location, cache: Any) -> dict[str, Any]:
-    for name in cache.get("copies", ()):
+    if not cache:
+        return {}
+    for name in cache["copies"]:
         root.below(name)
-    return dict(cache)
+        if not COPIED.fullmatch(name):
+            raise ValueError(f"{name!r} is no copy of a file of a cache")
+    steps = {name: _validated(root, step) for name, step in cache["steps"].items()}
+    return {"root": str(cache["root"]), "steps": steps, "copies": list(cache["copies"])}
 
 
 def _check_names(
@@ -344,13 +362,15 @@ def commit_of(files: Mapping[str, Written]) -> str:
 def relative_path(place: Location, root: Location) -> str:
     """The path of a place seen from a folder, true where both are moved together; in another store its URL."""
     here, there = _store_and_path(root), _store_and_path(place)
-    return posixpath.relpath(there[1], here[1]) if here[0] == there[0] else place.url
+    if here[0] == there[0]:
+        return posixpath.relpath(there[1], here[1])
+    return f"file://{place.url}" if place.is_local else place.url
 
 
 def resolve_path(path: str, root: Location) -> Location:
     """The reverse of `relative_path`."""
     if "://" in path:
-        return root.at(path)
+        return Location.of(path, root.options)
     store, base = _store_and_path(root)
     return root.at(store + posixpath.normpath(posixpath.join(base, path)))
 

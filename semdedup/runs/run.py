@@ -213,7 +213,7 @@ def begin(
     """
     if record.steps.get(step, {}).get("status") == "clearing":
         record.clear([step], written)
-    if finish(record, step, ownership):
+    if finish(record, step, ownership, written):
         return None
     name = f"{SCRATCH}/{step.split()[0]}-{ownership.token}"
     entry = record.steps.get(step)
@@ -250,14 +250,18 @@ def _go_on(record: Record, step: str, name: str) -> None:
     record.update(step, temporary=[name])
 
 
-def finish(record: Record, step: str, ownership: Ownership) -> bool:
-    """Carry out what a killed run has ordered. False where there are no orders."""
+def finish(
+    record: Record, step: str, ownership: Ownership, written: Mapping[str, re.Pattern[str]] | None = None
+) -> bool:
+    """Carry out what a killed run has ordered, among names as they are `written`. False where there are no orders."""
     entry = record.steps.get(step)
     if entry is None or entry["status"] != "begun":
         return False
     for name in entry["temporary"]:
-        orders = Orders.read(record.root.below(name))
+        scratch = record.root.below(name)
+        orders = Orders.read(scratch)
         if orders is not None:
+            orders.check_names(record.root, step, (written or {}).get(step), scratch)
             record.update(step, temporary=[name])
             carry_out(record, step, orders, ownership.check)
             return True

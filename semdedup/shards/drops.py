@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 
 from semdedup.dedup.input.files import is_data
 from semdedup.dedup.names import COMMAND_LINE, IDENTIFY, SCORES_FILE, WORKFLOW, find_table
 from semdedup.dedup.threshold.rule import check_eps
 from semdedup.errors import InputError, ParameterError
-from semdedup.runs.lookup import check_recorded, committed_files
+from semdedup.runs.lookup import check_recorded
 from semdedup.runs.record import Record
 from semdedup.storage.location import FileInfo, Location
 
@@ -56,9 +56,7 @@ def find_drops(path: Location, eps: float | None) -> Drops:
     eps = None if eps is None else check_eps(eps)
     extracted = _extracted_eps(path)
     folder = find_table(path, "scores")
-    scores = tuple(
-        committed_files(folder, [file for file in folder.files() if SCORES_FILE.search(file.url)], SCORES_FILE.search)
-    )
+    scores = tuple(_known(folder, lambda url: bool(SCORES_FILE.search(url)) and is_data(url[len(folder.url) :])))
     if scores:
         if eps is not None:
             return Drops(True, eps, "given", scores, path)
@@ -89,12 +87,23 @@ def _ids_to_drop(path: Location) -> list[FileInfo]:
     record = Record(path).committed(IDENTIFY)
     if folder.name != WORKFLOW.duplicates and record is None:
         return []
-    files = [file for file in folder.files() if file.url.endswith(".parquet")]
-    check_recorded(folder, files, lambda url: url.endswith(".parquet") and "/kept/" not in url)
+    deep = folder.name == WORKFLOW.duplicates  # elsewhere, what lies below may be ids to keep
+    files = _known(folder, lambda url: url.endswith(".parquet") and (deep or url.rpartition("/")[0] == folder.url))
     if folder.name == WORKFLOW.duplicates:
         return [file for file in files if is_data(file.url[len(folder.url) :])]
     listed = {name for name in (record or {}).get("files", ()) if "/" not in name}  # below "kept" are ids to keep
     return [file for file in files if file.url[len(folder.url) + 1 :] in listed]
+
+
+def _known(folder: Location, among: Callable[[str], bool]) -> list[FileInfo]:
+    """Files below a folder whose URL is `among` those asked for: those that our record names, else all.
+
+    Raises:
+        InputError: files on record are missing or were changed.
+    """
+    listed = folder.files()
+    ours = check_recorded(folder, listed, among)
+    return [file for file in listed if (file.url in ours if ours else among(file.url))]
 
 
 def _extracted_eps(path: Location) -> float | None:

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import pyarrow as pa
 
 from semdedup.errors import InputError, ParameterError
+from semdedup.runs.lookup import check_recorded
 from semdedup.storage.location import FileInfo, Location
 from semdedup.video.files import printable
 from semdedup.video.probe import EXTENSIONS
@@ -52,7 +53,8 @@ def find_inputs(path: Location, output: Location, version: str, with_embeddings:
     Files below the output are left out.
 
     Raises:
-        InputError: no such folder; no clips; two of one name; no metadata of this version, though there is of others.
+        InputError: no such folder; no clips; files on record are missing; two clips of one name; no metadata of this
+            version, though there is of others.
         ParameterError: embeddings are asked for, and there are none, or several.
     """
     root = path.parent if path.name == CLIPS and (path.parent / METAS).is_dir() else path
@@ -62,6 +64,7 @@ def find_inputs(path: Location, output: Location, version: str, with_embeddings:
             f"{path} is a file; give the folder that holds it" if path.exists() else f"no such path: {path}"
         )
     files = [file for file in folder.files() if not file.url.startswith(output.url.rstrip("/") + "/")]
+    check_recorded(folder, files, lambda url: _is_visible(url) and url.lower().endswith(MP4))
     clips = [file for file in files if _is_visible(file.url) and file.url.lower().endswith(MP4)]
     videos = sum(file.url.lower().endswith(EXTENSIONS) for file in files)
     if not clips:
@@ -72,6 +75,7 @@ def find_inputs(path: Location, output: Location, version: str, with_embeddings:
     _check_unique(clips)
     metas_folder = root / METAS / version
     metas = [file for file in metas_folder.files() if file.url.endswith(".json")]
+    check_recorded(metas_folder, metas, lambda url: url.endswith(".json"))
     if not metas and (version != ANNOTATION_VERSION or (root / METAS).is_dir()):
         others = sorted({file.url[len((root / METAS).url) + 1 :].split("/")[0] for file in (root / METAS).files()})
         if others or version != ANNOTATION_VERSION:
@@ -97,6 +101,8 @@ def _find_embeddings(root: Location, wanted: bool | str) -> tuple[str | None, li
             f"with_embeddings: {root} holds embeddings of several embedders: {', '.join(names)}. Name one."
         )
     files = [file for name in names for file in (root / name).files() if file.url.endswith(".parquet")]
+    for name in names:
+        check_recorded(root / name, files, lambda url: url.endswith(".parquet"))
     if not files:
         raise ParameterError(
             f"with_embeddings: no embeddings in {root}: there is no "

@@ -11,10 +11,14 @@ import uuid
 from pathlib import Path
 from typing import Any
 
+from semdedup.errors import StorageError
 from semdedup.storage.location import Location
 
 SECONDS_TO_TAKE_AWAY = 60.0
 """A mark of somebody who is taking a file away, and was killed at it, counts for no longer."""
+
+
+ATTEMPTS = 10
 
 
 class Claim:
@@ -57,23 +61,30 @@ def claim(place: Location, content: bytes) -> Claim | None:
         except FileExistsError:
             return None
     with place.errors("write"):
-        os.makedirs(os.path.dirname(place.url), exist_ok=True)
-        temporary = Path(os.path.dirname(place.url), f"_{uuid.uuid4().hex}.tmp")
-        descriptor = os.open(temporary, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o644)
-        try:
-            os.pwrite(descriptor, content, 0)
-            os.fsync(descriptor)
-            os.link(temporary, place.url)
-        except FileExistsError:
-            os.close(descriptor)
-            return None
-        except OSError as error:
-            os.close(descriptor)
-            if error.errno not in (errno.EPERM, errno.ENOTSUP, errno.ENOSYS, errno.EMLINK):
-                raise
-            return _create_without_links(place, content)
-        finally:
-            temporary.unlink(missing_ok=True)
+        for _ in range(ATTEMPTS):
+            with contextlib.suppress(FileNotFoundError):  # another run takes away temporary files, or the folder
+                return _claim_local(place, content)
+        return _claim_local(place, content)
+
+
+def _claim_local(place: Location, content: bytes) -> Claim | None:
+    os.makedirs(os.path.dirname(place.url), exist_ok=True)
+    temporary = Path(os.path.dirname(place.url), f"_{uuid.uuid4().hex}.tmp")
+    descriptor = os.open(temporary, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o644)
+    try:
+        os.pwrite(descriptor, content, 0)
+        os.fsync(descriptor)
+        os.link(temporary, place.url)
+    except FileExistsError:
+        os.close(descriptor)
+        return None
+    except OSError as error:
+        os.close(descriptor)
+        if error.errno not in (errno.EPERM, errno.ENOTSUP, errno.ENOSYS, errno.EMLINK):
+            raise
+        return _create_without_links(place, content)
+    finally:
+        temporary.unlink(missing_ok=True)
     return Claim(place, descriptor, None)
 
 
@@ -94,9 +105,9 @@ def remove_claim(place: Location, content: bytes) -> bool:
     Of several that try this at once one succeeds: a second file, created only if absent, keeps the others away.
     """
     mark = place.parent / f"_{hashlib.sha256(content).hexdigest()[:32]}.tmp"
-    mine = claim(mark, b"")
+    mine = claim(mark, str(time.time()).encode())
     if mine is None:
-        if mark.is_local and time.time() - os.stat(mark.url).st_mtime > SECONDS_TO_TAKE_AWAY:
+        if _is_old(mark):
             mark.remove()
         time.sleep(0.2)
         return False
@@ -108,6 +119,13 @@ def remove_claim(place: Location, content: bytes) -> bool:
     finally:
         mine.close()
         mark.remove()
+
+
+def _is_old(mark: Location) -> bool:
+    """Whether the time in a mark is that of somebody who was killed since."""
+    with contextlib.suppress(StorageError, ValueError):  # it has gone meanwhile, or is being written
+        return time.time() - float(mark.read_bytes()) > SECONDS_TO_TAKE_AWAY
+    return False
 
 
 def _put(place: Location, content: bytes, **options: Any) -> str | None:

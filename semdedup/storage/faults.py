@@ -87,16 +87,21 @@ def _code(error: BaseException) -> str | None:
 def with_retries(operation: Callable[[], T]) -> T:
     """Call an operation; where a fault that may pass is met, pause and call it again.
 
-    Being done twice must do no harm. Takes at most the sum of `PAUSES_S` longer than the operation itself.
+    Being done twice must do no harm. Takes at most the sum of `PAUSES_S` longer than the operation itself: a fault that
+    outlasted the attempts of an operation within this one is not tried again.
     """
     for pause_s in PAUSES_S:
         try:
             return operation()
         except StorageError as error:
-            if not is_passing(error):
+            if error.lasting or not is_passing(error):
                 raise
         time.sleep(pause_s)
-    return operation()
+    try:
+        return operation()
+    except StorageError as error:
+        error.lasting = True
+        raise
 
 
 def repeated(function: Callable[P, T]) -> Callable[P, T]:

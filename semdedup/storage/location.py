@@ -9,7 +9,7 @@ import re
 import shutil
 import tempfile
 import uuid
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,7 +18,7 @@ from typing import Any, BinaryIO
 from semdedup.errors import ParameterError
 from semdedup.storage.faults import repeated
 from semdedup.storage.path import StoragePath
-from semdedup.storage.written import force_to_disk, note_bytes, note_file
+from semdedup.storage.written import force_names_to_disk, force_to_disk, note_bytes, note_file
 
 Paths = str | Sequence[str]
 """A path or several."""
@@ -74,15 +74,15 @@ class Location(StoragePath):
         """
         with self.errors("list"):
             strict = {"on_error": _unless_gone} if self.is_local else {}
-            found = [self._file_info(entry) for entry in self.fs.find(self.url, detail=True, **strict).values()]
+            found = self._file_infos(self.fs.find(self.url, detail=True, **strict).values())
         return sorted(found, key=lambda file: file.url)
 
     @repeated
     def glob(self) -> list[FileInfo]:
         """All files that match this path read as a pattern (``*``, ``?``, ``[…]``, ``**``), in order."""
         with self.errors("list"):
-            found = self.fs.glob(self.url, detail=True)
-        files = [self._file_info(entry) for entry in found.values() if entry["type"] == "file"]
+            found = self.fs.glob(self.url, detail=True).values()
+            files = self._file_infos(entry for entry in found if entry["type"] == "file")
         return sorted(files, key=lambda file: file.url)
 
     @repeated
@@ -97,6 +97,14 @@ class Location(StoragePath):
         """Names of the files and folders right in this folder."""
         with self.errors("list"):
             return sorted(entry.rstrip("/").rsplit("/", 1)[-1] for entry in self.fs.ls(self.url, detail=False))
+
+    def _file_infos(self, entries: Iterable[Mapping[str, Any]]) -> list[FileInfo]:
+        """What is known of files, without those that went while they were listed: others may be at work there."""
+        found = []
+        for entry in entries:
+            with contextlib.suppress(FileNotFoundError):
+                found.append(self._file_info(entry))
+        return found
 
     def _file_info(self, entry: Mapping[str, Any]) -> FileInfo:
         if self.is_local:
@@ -209,9 +217,10 @@ class Location(StoragePath):
 
     @repeated
     def _rename_into(self, target: Location, check: Callable[[], None]) -> None:
-        for folder, _, names in os.walk(self.url):
-            for name in filter(UNFINISHED.fullmatch, names):
-                os.unlink(os.path.join(folder, name))
+        with self.errors("list"):
+            for folder, _, names in os.walk(self.url):
+                for name in filter(UNFINISHED.fullmatch, names):
+                    os.unlink(os.path.join(folder, name))
         check()
         with target.errors("move to"):
             os.makedirs(os.path.dirname(target.url), exist_ok=True)
@@ -252,15 +261,17 @@ class Location(StoragePath):
             return 0
         with self.errors("force to disk"):
             n_bytes = force_to_disk(self.url)
-            force_to_disk(os.path.dirname(self.url))
+            force_names_to_disk(os.path.dirname(self.url))
         return n_bytes
 
     @repeated
     def remove_tree(self) -> None:
         """Delete this folder and everything in it. Only for folders that semdedup itself made."""
         if self.is_local:
-            with self.errors("delete"), contextlib.suppress(FileNotFoundError):
-                shutil.rmtree(self.url)
+            with self.errors("delete"):
+                while os.path.lexists(self.url):  # again where something in it went meanwhile, which ends it early
+                    with contextlib.suppress(FileNotFoundError):
+                        shutil.rmtree(self.url)
             return
         self.remove_files([self.at(file.url) for file in self.files()])  # fs.rm would read * ? [ as a pattern
 

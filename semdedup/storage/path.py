@@ -149,10 +149,12 @@ class StoragePath:
 
     def around(self, n: int) -> list[Self]:
         """This folder and those around it, n in all, from the inside out."""
-        places = [self]
-        while len(places) < n:
-            places.append(places[-1].parent)
-        return places[:n]
+        places: list[Self] = []
+        place = self
+        while len(places) < n and (not places or place.url != places[-1].url):
+            places.append(place)
+            place = place.parent
+        return places
 
     def absent_folders(self) -> list[Self]:
         """This folder and those around it that do not exist, from the inside out. Object stores have no folders."""

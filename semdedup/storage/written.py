@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import contextvars
 import ctypes
+import errno
 import os
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -116,8 +117,17 @@ def start_writing_out(descriptor: int) -> None:
         function(ctypes.c_int(descriptor), ctypes.c_int64(0), ctypes.c_int64(0), ctypes.c_uint(START_WRITING))
 
 
+def force_names_to_disk(folder: str) -> None:
+    """Wait until the names in a folder are on the disk, where this may be asked and the file system knows of it."""
+    try:
+        force_to_disk(folder)
+    except OSError as error:  # a folder that others own; file systems that take no fsync of a folder
+        if error.errno not in (errno.EACCES, errno.EPERM, errno.EINVAL, errno.EBADF, errno.ENOTSUP, errno.ENOSYS):
+            raise
+
+
 def force_to_disk(path: str) -> int:
-    """Wait until a file, or the names in a folder, are on the disk; the bytes of the file."""
+    """Wait until a file is on the disk; the bytes of the file."""
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)

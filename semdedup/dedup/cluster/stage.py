@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from functools import partial
 from typing import Any
 
 from semdedup.choices import InputFiletype, KMeansEngine
 from semdedup.dedup.cluster.plan import check_embedding_files
 from semdedup.dedup.cluster.run import cluster_embeddings
-from semdedup.dedup.input.files import find_files
+from semdedup.dedup.input.files import find_files, is_input
 from semdedup.dedup.names import CLUSTER_FOLDER, KMEANS, below
 from semdedup.dedup.options import InputOptions, KMeansOptions
 from semdedup.dedup.ranking import RankingStrategy
 from semdedup.dedup.stage import Stage
+from semdedup.runs.lookup import check_recorded
 from semdedup.runs.run import Run
 from semdedup.settings import documented
 from semdedup.storage.location import FileInfo, Location, Paths
@@ -74,7 +76,10 @@ class KMeansStage(Stage):
 
     def find_input(self, sources: Sequence[Location]) -> list[FileInfo]:
         """Its input files."""
-        return find_files(sources, self.inputs.input_filetype, [self.destination().root, *self.other_outputs])
+        outputs = [self.destination().root, *self.other_outputs]
+        for folder in sources:
+            check_recorded(folder, folder.files(), partial(is_input, folder, self.inputs.input_filetype, outputs))
+        return find_files(sources, self.inputs.input_filetype, outputs)
 
     def is_result(self, name: str) -> bool:
         """Whether a file of this name is a cluster's."""

@@ -7,13 +7,12 @@ from typing import Any
 
 from semdedup.choices import DistanceMetric, WhichToKeep
 from semdedup.dedup.compare.run import check_cluster_files, score_clusters
-from semdedup.dedup.input.files import find_files
 from semdedup.dedup.names import CLUSTER_FOLDER, PAIRWISE, SCORES_FILE, find_table
 from semdedup.dedup.options import CompareOptions, FieldOptions, InputOptions
 from semdedup.dedup.ranking import RankingStrategy
+from semdedup.dedup.results.find import recorded_or_listed
 from semdedup.dedup.stage import Stage
 from semdedup.errors import InputError
-from semdedup.runs.lookup import committed_files
 from semdedup.runs.run import Run
 from semdedup.settings import documented, settings_of
 from semdedup.storage.location import FileInfo, Location, Paths
@@ -69,12 +68,12 @@ class PairwiseStage(Stage):
     def find_input(self, sources: Sequence[Location]) -> list[FileInfo]:
         """The cluster files."""
         folder = find_table(sources[0], "clusters")
-        files = [file for file in find_files([folder], "parquet") if CLUSTER_FOLDER.search(file.url)]
+        files = recorded_or_listed([folder], CLUSTER_FOLDER)
         if not files:
             raise InputError(
                 f"no clusters in {folder}: there is no folder centroid=0, centroid=1, …; run KMeansStage first"
             )
-        return committed_files(folder, files, CLUSTER_FOLDER.search)
+        return files
 
     def is_result(self, name: str) -> bool:
         """Whether a file of this name is a table of scores."""

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from semdedup.errors import InputError
-from semdedup.runs.lookup import check_recorded
 from semdedup.storage.location import FileInfo, Location
 
 EXTENSIONS = {"parquet": (".parquet", ".pq"), "jsonl": (".jsonl", ".ndjson")}
@@ -18,14 +17,13 @@ def find_files(paths: Sequence[Location], filetype: str, outputs: Sequence[Locat
     What lies below `outputs` is left out, so that a result inside the input folder does not become input.
 
     Raises:
-        InputError: a path is not there, or there are no files, or files of ours are missing; pickles are refused.
+        InputError: a path is not there, or there are no files; pickles are refused by name.
     """
     found: dict[str, FileInfo] = {}
     for path in paths:
         if path.is_dir():
             listed = [file for file in path.files() if is_data(file.url[len(path.url) :])]
             wanted = [file for file in listed if file.url.endswith(EXTENSIONS[filetype])]
-            _check_ours(path, wanted, EXTENSIONS[filetype])
             if not wanted:
                 _refuse_empty(path, listed, filetype)
         elif path.exists():
@@ -37,8 +35,7 @@ def find_files(paths: Sequence[Location], filetype: str, outputs: Sequence[Locat
             if not wanted:
                 _refuse_absent(path)
         found |= {file.url: file for file in wanted}
-    for output in outputs:
-        found = {url: file for url, file in found.items() if not url.startswith(output.url.rstrip("/") + "/")}
+    found = {url: file for url, file in found.items() if not _is_below(url, outputs)}
     if not found:
         raise InputError(
             f"no {filetype} files in {', '.join(map(str, paths))} outside of the output folder; take another output"
@@ -46,9 +43,14 @@ def find_files(paths: Sequence[Location], filetype: str, outputs: Sequence[Locat
     return [found[url] for url in sorted(found)]
 
 
-def _check_ours(folder: Location, listed: Sequence[FileInfo], endings: tuple[str, ...]) -> None:
-    """Refuse a folder of ours in which files that its record names are missing, or are not what they were."""
-    check_recorded(folder, listed, lambda url: is_data(url[len(folder.url) :]) and url.endswith(endings))
+def is_input(folder: Location, filetype: str, outputs: Sequence[Location], url: str) -> bool:
+    """Whether a file of this URL would be found below a folder."""
+    ending = EXTENSIONS[filetype]
+    return url.endswith(ending) and is_data(url[len(folder.url) :]) and not _is_below(url, outputs)
+
+
+def _is_below(url: str, folders: Sequence[Location]) -> bool:
+    return any(url.startswith(folder.url.rstrip("/") + "/") for folder in folders)
 
 
 def is_data(relative: str) -> bool:
