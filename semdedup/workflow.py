@@ -20,10 +20,10 @@ from semdedup.dedup.threshold.rule import EPS
 from semdedup.dedup.workflow import SemanticDeduplicationWorkflow
 from semdedup.display import Displayable
 from semdedup.errors import InputError, OutputConflictError, ParameterError
-from semdedup.kinds import path, paths, truth
 from semdedup.report.write import PAGE, write_report
 from semdedup.runs.owner import owned
 from semdedup.settings import Options, check_names, documented, setting
+from semdedup.settings.kinds import path, paths, truth
 from semdedup.shards.result import ShardResult
 from semdedup.shards.workflow import ShardWorkflow
 from semdedup.storage.kwargs import FSSPEC, NO_PART, kwargs_setting, take_over_setting, verify_setting

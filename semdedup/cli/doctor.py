@@ -22,8 +22,8 @@ from semdedup.cli.flags import (
     told_errors,
 )
 from semdedup.doctor import examine
-from semdedup.kinds import paths
 from semdedup.settings import Setting
+from semdedup.settings.kinds import paths
 from semdedup.storage.location import Location
 
 READS = Setting(paths(), None, "Paths that every worker must read.", "reads", flags=("--input-path",))

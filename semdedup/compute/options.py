@@ -8,8 +8,8 @@ from typing import Any
 import dask.utils
 
 from semdedup.errors import ParameterError
-from semdedup.kinds import choice, path, text, whole
 from semdedup.settings import Kind, Options, setting
+from semdedup.settings.kinds import choice, path, text, whole
 
 
 def _memory(value: Any) -> Any:

@@ -9,7 +9,6 @@ from typing import Any
 import numpy as np
 
 from semdedup.arrays import to_host
-from semdedup.choices import DistanceMetric, WhichToKeep
 from semdedup.dedup.kernels.kmeans import auto_n_clusters
 from semdedup.dedup.names import OUR_COLUMNS, summary_name
 from semdedup.dedup.ranking import (
@@ -21,8 +20,9 @@ from semdedup.dedup.ranking import (
 )
 from semdedup.dedup.threshold.rule import EPS
 from semdedup.errors import ParameterError
-from semdedup.kinds import choice, number, path, paths, several, text, truth, whole
 from semdedup.settings import Found, Kind, Options, setting
+from semdedup.settings.choices import DistanceMetric, WhichToKeep
+from semdedup.settings.kinds import choice, number, path, paths, several, text, truth, whole
 from semdedup.storage.kwargs import NO_PART, READ, WRITE, kwargs_setting, take_over_setting, verify_setting
 from semdedup.storage.location import Paths
 from semdedup.storage.tables import LOW_INFORMATION

@@ -10,12 +10,12 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from semdedup.choices import DistanceMetric, WhichToKeep
 from semdedup.dedup.input.ids import hash_ids
 from semdedup.dedup.names import COSINE_DISTANCE, L2_DISTANCE
 from semdedup.errors import ParameterError
-from semdedup.kinds import choice, several, text, truth, whole
 from semdedup.settings import Found, Setting, check_names, shown
+from semdedup.settings.choices import DistanceMetric, WhichToKeep
+from semdedup.settings.kinds import choice, several, text, truth, whole
 
 DISTANCE_COLUMNS = {"cosine": COSINE_DISTANCE, "l2": L2_DISTANCE}
 WHICH_TO_KEEP = {"hard": "hard", "easy": "easy", "soft": "easy", "random": "random"}

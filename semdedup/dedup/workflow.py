@@ -8,7 +8,6 @@ from typing import Any
 
 import distributed
 
-from semdedup.choices import DistanceMetric, InputFiletype, KMeansEngine, WhichToKeep
 from semdedup.compute.options import ClusterOptions
 from semdedup.dedup.cluster.stage import KMeansStage
 from semdedup.dedup.compare.stage import PairwiseStage
@@ -43,6 +42,7 @@ from semdedup.runs.commit import force_names
 from semdedup.runs.owner import owned
 from semdedup.runs.record import FILE_NAME, Record
 from semdedup.settings import documented, taken
+from semdedup.settings.choices import DistanceMetric, InputFiletype, KMeansEngine, WhichToKeep
 from semdedup.storage.location import Location, Paths, storage_options_of
 
 

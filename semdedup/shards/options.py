@@ -7,8 +7,8 @@ from typing import Any
 
 from semdedup.dedup.threshold.rule import EPS
 from semdedup.errors import ParameterError
-from semdedup.kinds import choice, number, path, text, truth, whole
 from semdedup.settings import Kind, Options, setting
+from semdedup.settings.kinds import choice, number, path, text, truth, whole
 from semdedup.shards.layouts import LAYOUTS
 from semdedup.storage.kwargs import NO_PART, STORAGE, kwargs_setting, take_over_setting, verify_setting
 from semdedup.video.tree import ANNOTATION_VERSION

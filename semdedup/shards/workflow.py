@@ -9,7 +9,6 @@ from typing import Any
 
 import distributed
 
-from semdedup.choices import DatasetLayout
 from semdedup.compute.options import ClusterOptions
 from semdedup.compute.progress import Reporter
 from semdedup.compute.session import open_session
@@ -21,6 +20,7 @@ from semdedup.runs.record import FILE_NAME, SCRATCH, Record, fingerprint
 from semdedup.runs.run import Run
 from semdedup.runs.step import Outcome, Step, complete_already, run_step
 from semdedup.settings import documented
+from semdedup.settings.choices import DatasetLayout
 from semdedup.shards import card
 from semdedup.shards.drops import Drops, find_drops
 from semdedup.shards.inputs import Inputs, find_inputs

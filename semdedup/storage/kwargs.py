@@ -9,8 +9,8 @@ import inspect
 from collections.abc import Mapping
 from typing import Any
 
-from semdedup.kinds import mapping, truth
 from semdedup.settings import Found, Kind, setting
+from semdedup.settings.kinds import mapping, truth
 
 NOT_FOR_USERS = {"source", "where", "table", "filesystem", "schema", "metadata", "common_metadata", "self"}
 

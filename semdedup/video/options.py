@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from semdedup.errors import ParameterError
-from semdedup.kinds import choice, grouped, number, path, paths, truth, whole
 from semdedup.settings import Kind, Options, setting
+from semdedup.settings.kinds import choice, grouped, number, path, paths, truth, whole
 from semdedup.storage.kwargs import NO_PART, STORAGE, kwargs_setting
 from semdedup.video.plan import Span, fixed_stride, scenes
 

@@ -11,7 +11,6 @@ from typing import Any
 
 import distributed
 
-from semdedup.choices import ClipIdScheme, Cut, SplittingAlgorithm, TranscodeEncoder
 from semdedup.compute.options import ClusterOptions
 from semdedup.compute.progress import Reporter
 from semdedup.compute.session import Session, open_session
@@ -19,6 +18,7 @@ from semdedup.display import one_line
 from semdedup.errors import IntegrityError, ParameterError
 from semdedup.runs.record import FILE_NAME, fingerprint
 from semdedup.settings import documented
+from semdedup.settings.choices import ClipIdScheme, Cut, SplittingAlgorithm, TranscodeEncoder
 from semdedup.storage.location import FileInfo, Location, Paths, locations_of, storage_options_of
 from semdedup.video.child import end_children
 from semdedup.video.encode import choose_encoder

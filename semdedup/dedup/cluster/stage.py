@@ -6,7 +6,6 @@ from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import Any
 
-from semdedup.choices import InputFiletype, KMeansEngine
 from semdedup.dedup.cluster.plan import check_embedding_files
 from semdedup.dedup.cluster.run import cluster_embeddings
 from semdedup.dedup.input.files import find_files, is_input
@@ -17,6 +16,7 @@ from semdedup.dedup.stage import Stage
 from semdedup.runs.lookup import check_recorded
 from semdedup.runs.run import Run
 from semdedup.settings import documented
+from semdedup.settings.choices import InputFiletype, KMeansEngine
 from semdedup.storage.location import FileInfo, Location, Paths
 
 

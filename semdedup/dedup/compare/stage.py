@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from semdedup.choices import DistanceMetric, WhichToKeep
 from semdedup.dedup.compare.run import check_cluster_files, score_clusters
 from semdedup.dedup.names import CLUSTER_FOLDER, PAIRWISE, SCORES_FILE, find_table
 from semdedup.dedup.options import CompareOptions, FieldOptions, InputOptions
@@ -15,6 +14,7 @@ from semdedup.dedup.stage import Stage
 from semdedup.errors import InputError
 from semdedup.runs.run import Run
 from semdedup.settings import documented, settings_of
+from semdedup.settings.choices import DistanceMetric, WhichToKeep
 from semdedup.storage.location import FileInfo, Location, Paths
 
 

@@ -17,10 +17,10 @@ from semdedup.dedup.names import (
 from semdedup.dedup.options import FieldOptions, InputOptions
 from semdedup.dedup.stage import Stage
 from semdedup.errors import OutputConflictError, ParameterError
-from semdedup.kinds import paths
 from semdedup.runs.record import Record, fingerprint
 from semdedup.runs.run import Run
 from semdedup.settings import Setting, settings_of
+from semdedup.settings.kinds import paths
 from semdedup.storage.location import FileInfo, Location, Paths, locations_of
 
 AGAINST_PATHS = Setting(paths(), None, "The embeddings to compare with.", AGAINST)

@@ -6,8 +6,8 @@ from typing import Any
 
 import numpy as np
 
-from semdedup.kinds import number
 from semdedup.settings import Setting
+from semdedup.settings.kinds import number
 
 DEFAULT_EPS = 0.1
 """Where nobody chooses: neither the user nor the embedder."""
