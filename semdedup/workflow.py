@@ -253,7 +253,7 @@ class VideoDeduplicationWorkflow:
         return chosen_eps(self.eps, [folder.at(file.url) for file in find_files([folder], "parquet")])
 
     def _dedup(self, eps: float) -> SemanticDeduplicationWorkflow:
-        embeddings = (self.root / CLIPS / self.split.ledger.kind.folder).url
+        embeddings = (self.root / CLIPS / self.split.kind.folder).url
         given = {"metadata_fields": METADATA, **self.more["dedup"]}
         return SemanticDeduplicationWorkflow(
             embeddings,

@@ -32,7 +32,7 @@ def wide_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
 def kept_children() -> Iterator[None]:
     """The processes that decode are kept from one run to the next, which saves the time to start them."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("semdedup.video.workflow.end_children", int)
+        patch.setattr("semdedup.video.base.end_children", int)
         yield
 
 

@@ -15,6 +15,7 @@ import pandas as pd
 import pyarrow.parquet as pq
 
 from semdedup import VideoEmbedWorkflow, VideoSplitWorkflow, cli
+from semdedup.runs.commit import FINAL
 from semdedup.storage.location import Location
 from tests.helpers import contents, files_below
 from tests.videos import make_video, read_frames, texture
@@ -141,9 +142,10 @@ class DeathWhileMoving(NamedTuple):
         """Make it so, in this process."""
         move_into = Location.move_into
 
-        def moving(*arguments: Any) -> None:
-            Death(os, "replace", self.call).arrange()
-            move_into(*arguments)
+        def moving(place: Location, *arguments: Any) -> None:
+            if place.name == FINAL:  # not where a scratch folder gets the name of another run
+                Death(os, "replace", self.call).arrange()
+            move_into(place, *arguments)
 
         Location.move_into = moving  # type: ignore[method-assign]
 

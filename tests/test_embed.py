@@ -1,7 +1,6 @@
 """`VideoEmbedWorkflow`: embeddings of clips that exist, whether `split` made them or not."""
 
 import json
-import os
 import shutil
 from pathlib import Path
 
@@ -11,7 +10,8 @@ import pyarrow.parquet as pq
 import pytest
 
 from semdedup import InputError, OutputConflictError, ParameterError, SemanticDeduplicationWorkflow, VideoEmbedWorkflow
-from semdedup.video import ledger
+from semdedup.runs import run as runs
+from semdedup.video import base
 from semdedup.video.steps.embed.dct3d import RECOMMENDED_EPS, dct3d
 from semdedup.video.workflow import CLIPS_PER_TASK
 from tests.helpers import NOWHERE, contents, files_below, stamps
@@ -351,20 +351,17 @@ def test_clear_output_clears_the_embeddings_and_leaves_the_clips_and_other_embed
     assert not (done / "_quarantine" / "two_embd_parquet.parquet").exists()
 
 
-@pytest.mark.parametrize(
-    "death", [Death(ledger.Ledger, "commit", 1), Death(ledger.Ledger, "finish", 2)], ids=["embedded", "ordered"]
-)
+@pytest.mark.parametrize("death", [Death(base, "commit", 1), Death(runs, "carry_out", 1)], ids=["embedded", "ordered"])
 def test_a_run_that_was_killed_goes_on(
     death: Death, clips: Path, embedded: Path, client: distributed.Client, tmp_path: Path
 ) -> None:
     scheduler = ["--scheduler", client.scheduler.address, "--quiet"]
     run_to_death(death, ["embed", "--input-clip-path", str(clips), "--output-path", str(tmp_path / "out"), *scheduler])
     assert not (tmp_path / "out" / "dct3d_embd_parquet").exists()
-    (noted,) = tmp_path.glob("out/_scratch/embed-*/notes")
-    assert len(os.listdir(noted)) == 3
-    before = stamps(noted.parent / "rows")
+    (rows,) = tmp_path.glob("out/_scratch/embed-*/rows")
+    before = stamps(rows)
     assert len(before) == 3
-    embedder(clips, tmp_path / "out").run(client)
+    assert embedder(clips, tmp_path / "out").run(client).processed == (3 if death.name == "commit" else 0)
     assert files_below(tmp_path / "out") == files_below(embedded)
     assert read_rows(tmp_path / "out").equals(read_rows(embedded))
 

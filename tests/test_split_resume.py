@@ -9,6 +9,7 @@ import os
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -18,10 +19,11 @@ import psutil
 import pytest
 
 from semdedup import OutputConflictError, SplitResult
-from semdedup.runs.record import Manifest
+from semdedup.runs import commit as commits
+from semdedup.runs import run as runs
 from semdedup.storage.location import Location
-from semdedup.video.ledger import Ledger
-from semdedup.video.tree import file_key
+from semdedup.video import base
+from semdedup.video import run as videos_run
 from tests.helpers import NOWHERE, WORKER, files_below, kill, processes_of, stamps, start_scheduler, wait_for
 from tests.splits import (
     Death,
@@ -48,7 +50,7 @@ FLAGS = (
 )
 """What `splitter` does."""
 
-NOTES = "_scratch/split-*/notes"
+JOURNAL = "_scratch/split-*/journal/split"
 
 
 pytestmark = pytest.mark.usefixtures("kept_children")
@@ -112,8 +114,8 @@ def split_to_death(death: Any, source: Path, out: Path, client: distributed.Clie
 
 def noted(out: Path) -> dict[str, list[str]]:
     """Videos that a killed run was done with, and their clips."""
-    notes = [json.loads(path.read_bytes()) for path in out.glob(f"{NOTES}/*.json")]
-    return {note["video"]: note["clips"] for note in notes}
+    entries = [json.loads(path.read_bytes()) for path in out.glob(f"{JOURNAL}/*.json")]
+    return {row["video"]: row["clips"] for entry in entries for row in entry["result"]}
 
 
 @pytest.fixture(scope="module")
@@ -138,20 +140,20 @@ def test_killed_twice_with_all_workers_the_third_run_does_only_the_rest_and_give
 ) -> None:
     out = tmp_path / "out"
     process = start(videos, out)
-    for name in NAMES[:2]:
-        wait_for(out, f"{NOTES}/{file_key(name)}.json", process)
+    while not set(NAMES[:2]) <= noted(out).keys():
+        assert process.poll() is None, (tmp_path / "log").read_text()
+        time.sleep(0.01)
     kill(process)
     assert_nothing_half_written(out)
     first, before = noted(out), stamps(out)
     assert set(NAMES[:2]) <= first.keys() < ALL
     assert {path.name for path in out.iterdir()} <= {
-        *("clips", "metas", "processed_videos", "processed_clip_chunks", "_scratch", "_manifest.json")
+        *("clips", "metas", "processed_videos", "processed_clip_chunks", "_scratch", "_manifest.json", "_owner.json")
     }
 
-    (running,) = (path.parent for path in out.glob(NOTES))
-    there = {path.name for path in running.glob("work-*")}  # folders that tasks of the first run made clips in
+    there = {path.name for path in out.glob("_scratch/*/work-*")}  # folders that tasks of the first run made clips in
     process = start(videos, out)
-    while {path.name for path in running.glob("work-*")} <= there:
+    while {path.name for path in out.glob("_scratch/*/work-*")} <= there:
         assert process.poll() is None, (tmp_path / "log").read_text()
     kill(process)
     assert_nothing_half_written(out)
@@ -197,7 +199,7 @@ def test_a_worker_killed_in_the_middle_changes_nothing(
     children: list[psutil.Process] = []
 
     def kill_one() -> None:
-        wait_for(tmp_path / "out", f"{NOTES}/*.json")
+        wait_for(tmp_path / "out", f"{JOURNAL}/*.json")
         children.extend(victim.children())
         victim.kill()
 
@@ -242,13 +244,13 @@ def test_a_worker_that_dies_while_it_puts_clips_in_place_changes_nothing(
 # Killed at a line
 
 COMMIT = {
-    "begun": Death(Manifest, "begin", 1, "after"),
-    "all noted": Death(Ledger, "commit", 1),
-    "new files made": Death(Ledger, "_write_tables", 1, "after"),
-    "ordered": Death(Ledger, "finish", 2),
-    "some moved": DeathWhileMoving(3),
-    "all moved": Death(Manifest, "commit", 1),
-    "on record": Death(Manifest, "commit", 1, "after"),
+    "begun": Death(base, "begin", 1, "after"),
+    "all noted": Death(base, "commit", 1),
+    "new files made": Death(videos_run, "_write_tables", 1, "after"),
+    "ordered": Death(runs, "carry_out", 1),
+    "some moved": DeathWhileMoving(2),
+    "all moved": Death(commits, "delete_files", 1),
+    "on record": Death(Location, "remove_tree", 1),
 }
 """The moments of a commit in their order."""
 
@@ -285,7 +287,9 @@ def test_what_was_ordered_is_completed_before_anything_else_is_done(
 
 
 @pytest.mark.parametrize("now", ["the same parameters", "other parameters"])
-@pytest.mark.parametrize("death", [Death(Location, "remove", 6), Death(Manifest, "clear", 1)], ids=["some", "clips"])
+@pytest.mark.parametrize(
+    "death", [Death(Location, "remove", 6), Death(Location, "remove_tree", 1)], ids=["some", "clips"]
+)
 def test_killed_while_it_clears_what_is_left_never_passes_for_complete(
     death: Death, now: str, few: Path, fresh_few: Path, client: distributed.Client, tmp_path: Path
 ) -> None:
@@ -356,7 +360,7 @@ def test_what_a_run_leaves_that_is_killed_before_it_begins_goes_with_the_next(
     few: Path, fresh_few: Path, client: distributed.Client, tmp_path: Path
 ) -> None:
     split_to_death(Death(Location, "remove", 1), few, tmp_path / "out", client)
-    (probe,) = {name.split("-w")[0] for name in files_below(tmp_path / "out")}
+    (probe,) = {name.split("-w")[0] for name in files_below(tmp_path / "out") if name != "_owner.json"}
     assert probe.startswith("_probe-")
     split(few, tmp_path / "out", client)
     assert_same_result(tmp_path / "out", fresh_few)

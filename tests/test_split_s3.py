@@ -15,9 +15,11 @@ import pytest
 from click.testing import CliRunner, Result
 
 from semdedup import OutputConflictError, StorageError, cli
-from semdedup.runs.record import Manifest
+from semdedup.runs import commit as commits
+from semdedup.runs import run as runs
+from semdedup.storage.location import Location
+from semdedup.video import base
 from semdedup.video.clip_ids import VideoIdentity, clip_id
-from semdedup.video.ledger import Ledger
 from semdedup.video.plan import Span
 from tests.helpers import NOWHERE, contents, files_below, stamps
 from tests.splits import (
@@ -227,10 +229,10 @@ def test_a_video_that_has_changed_is_done_anew(
 
 
 DEATHS = (
-    Death(Ledger, "commit", 1),
-    Death(Ledger, "finish", 2),
-    Death(Manifest, "announce", 1, "after"),
-    Death(Manifest, "commit", 1),
+    Death(base, "commit", 1),
+    Death(runs, "carry_out", 1),
+    Death(Location, "move_into", 1),
+    Death(commits, "delete_files", 1),
 )
 
 

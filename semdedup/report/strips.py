@@ -18,9 +18,10 @@ from semdedup.errors import StorageError
 from semdedup.storage.location import Location
 from semdedup.video.child import ChildDied, ChildTimeout, borrowed_child, end_children
 from semdedup.video.cut import split_video
-from semdedup.video.files import Unreadable, local_copy
+from semdedup.video.files import local_copy
 from semdedup.video.job import ClipMade, SplitJob, Wanted
 from semdedup.video.options import Limits
+from semdedup.video.quarantine import VideoFault
 from semdedup.video.steps.protocol import Sampling
 from semdedup.video.tree import ANNOTATION_VERSION, CLIPS, METAS
 
@@ -94,8 +95,9 @@ def _decode(name: str, clip: Location, metadata: Mapping[str, Any] | None) -> Cl
     try:
         with local_copy(clip) as path:
             frames = _sample(path)
-    except (StorageError, Unreadable) as error:
-        return ClipStrip(name, missing=f"cannot be read: {error}", metadata=metadata)
+    except (StorageError, VideoFault) as error:
+        why = error.detail if isinstance(error, VideoFault) else error
+        return ClipStrip(name, missing=f"cannot be read: {why}", metadata=metadata)
     except (ChildDied, ChildTimeout) as error:
         return ClipStrip(name, missing=f"cannot be decoded: {error}", metadata=metadata, url=clip.url)
     if isinstance(frames, str):

@@ -195,7 +195,9 @@ class Record:
         """The other root that `include` was given."""
         return None if "root" not in self.cache else resolve_path(self.cache["root"], self.root)
 
-    def clear(self, steps: Collection[str], written: Mapping[str, re.Pattern[str]]) -> None:
+    def clear(
+        self, steps: Collection[str], written: Mapping[str, re.Pattern[str]], also: Mapping[str, Collection[str]] = {}
+    ) -> None:
         """Delete what these steps wrote, file by file, and their scratch folders; the record with its last step.
 
         Nothing else is touched: no other step, no file that the step cannot have written, and a folder only where it is
@@ -205,6 +207,7 @@ class Record:
         Args:
             steps: their names.
             written: for each step, what the names of its files look like.
+            also: for each step, files of it that a table of its own names; they go before what is on record.
 
         Raises:
             OutputConflictError: the record names a file that its step does not write. Nothing was deleted.
@@ -222,10 +225,12 @@ class Record:
                 "command that made them and --overwrite, or choose another output path."
             )
         files = {file for step in cleared.values() for file in step.get("files", ())}
-        _check_names(self.root, cleared, written)
+        check_names(self.root, {name: step.get("files", ()) for name, step in cleared.items()}, written)
+        check_names(self.root, also, written)
         self.old = {}
         # From here to the end a run may be killed: none of these steps must pass for complete.
         self.write({**kept, **{name: {**step, "status": "clearing"} for name, step in cleared.items()}})
+        delete_files(self.root, (name for names in also.values() for name in names))
         for step in cleared.values():
             for name in step.get("temporary", ()):
                 self.root.below(name).remove_tree()
@@ -309,11 +314,10 @@ def _validated_cache(root: Location, cache: Any) -> dict[str, Any]:
     return {"root": str(cache["root"]), "steps": steps, "copies": list(cache["copies"])}
 
 
-def _check_names(
-    root: Location, steps: Mapping[str, Mapping[str, Any]], written: Mapping[str, re.Pattern[str]]
-) -> None:
-    for step, entry in steps.items():
-        foreign = [name for name in entry.get("files", ()) if step not in written or not written[step].fullmatch(name)]
+def check_names(root: Location, files: Mapping[str, Iterable[str]], written: Mapping[str, re.Pattern[str]]) -> None:
+    """Raise `OutputConflictError` where a step is said to have written files that it cannot have."""
+    for step, names in files.items():
+        foreign = [name for name in names if step not in written or not written[step].fullmatch(name)]
         if foreign:
             raise OutputConflictError(
                 f"the record in {root} says that the step '{step}' wrote {', '.join(map(repr, foreign[:3]))}, which it "

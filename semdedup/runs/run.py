@@ -11,7 +11,7 @@ import distributed
 
 from semdedup.compute.session import Session, short_repr
 from semdedup.errors import InputError, IntegrityError, ParameterError
-from semdedup.runs.commit import FINAL, Orders, carry_out, force_files
+from semdedup.runs.commit import FINAL, Orders, carry_out, force_files, force_names
 from semdedup.runs.journal import HOME, Entry, Job, read_journal, run_job, within_scratch
 from semdedup.runs.owner import Ownership, host_name
 from semdedup.runs.record import SCRATCH, Record
@@ -153,6 +153,7 @@ class Run:
         self._check_final(files)
         self._ownership.check()
         forced = self._force([self.final / name for name in files] + [self.root / name for name in in_place])
+        force_names(self.root, in_place)
         orders = Orders({**(kept or {}), **files}, sorted(obsolete), facts, forced)
         orders.write(self.scratch)
         carry_out(self.record, self.step, orders, self._ownership.check)

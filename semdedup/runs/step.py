@@ -12,10 +12,10 @@ from typing import Any
 from semdedup.compute.progress import Reporter
 from semdedup.compute.session import Session
 from semdedup.errors import OutputConflictError
-from semdedup.runs.owner import Ownership, owned
+from semdedup.runs.owner import FILE_NAME, Ownership, owned, read_owner
 from semdedup.runs.record import SCRATCH, Record
 from semdedup.runs.run import Run, begin
-from semdedup.storage.location import Location
+from semdedup.storage.location import UNFINISHED, Location
 
 Identity = Mapping[str, Any]
 """What identifies an input, from `semdedup.runs.record.fingerprint`."""
@@ -69,6 +69,17 @@ def complete_already(step: Step, reporter: Reporter) -> Outcome:
             Record(step.root, ownership.token).remove_strays()
     reporter.say(f"{step.name}: complete already, nothing to do")
     return Outcome(Record(step.root).steps[step.name]["facts"], resumed=True)
+
+
+def tidy(root: Location) -> None:
+    """Delete what killed runs left in a folder that nobody is at work in; for a run that finds nothing to do."""
+    names = root.folder_names()
+    owner = read_owner(root) if FILE_NAME in names else None
+    if FILE_NAME in names and (owner is None or not owner.is_gone):
+        return
+    if owner is not None or any(name == SCRATCH or UNFINISHED.fullmatch(name) for name in names):
+        with contextlib.suppress(OutputConflictError), owned(root) as ownership:
+            Record(root, ownership.token).remove_strays()
 
 
 def run_step(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import re
 import stat
@@ -11,8 +12,10 @@ from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 from semdedup.errors import InputError, StorageError
+from semdedup.storage.faults import chain, is_passing, repeated
 from semdedup.storage.location import FileInfo, Location
 from semdedup.video.probe import EXTENSIONS
+from semdedup.video.quarantine import ERRORS_OF_THIS_MACHINE, VideoFault
 from semdedup.video.records import VideoFile
 
 PATTERN = re.compile(r"[*?\[]")
@@ -76,36 +79,62 @@ def _listed(path: Location) -> tuple[str, list[FileInfo]]:
     return fixed.rsplit("/", 1)[0], files
 
 
-class Unreadable(Exception):
-    """A file that is listed and cannot be opened."""
-
-
 @contextlib.contextmanager
 def local_copy(video: Location) -> Iterator[str]:
     """The path of a video on this machine: its own, or that of a copy for the time of the block.
 
     Raises:
-        Unreadable: it is no regular file, or may not be read, or is gone.
+        VideoFault: it is no regular file, or is gone (``unreadable``); or may not be read (``permission``).
+        StorageError: the store does not answer, or the copy does not fit here.
     """
-    if video.is_local:
+    with contextlib.ExitStack() as stack:
         try:
-            if not stat.S_ISREG(os.stat(video.url).st_mode):
-                raise Unreadable("not a regular file")
-            with open(video.url, "rb"):
-                pass
-        except OSError as error:
-            raise Unreadable(error.strerror or str(error)) from error
-        yield video.url
-        return
-    with tempfile.TemporaryDirectory(prefix="semdedup-") as folder:
-        path = Path(folder, "video")
-        try:
-            video.fetch(path)
-        except StorageError as error:
-            if isinstance(error.__cause__, (FileNotFoundError, PermissionError)):
-                raise Unreadable(str(error.__cause__)) from error
-            raise
-        yield str(path)
+            if video.is_local:
+                path = video.url
+                if not stat.S_ISREG(os.stat(path).st_mode):
+                    raise VideoFault("unreadable", "not a regular file")
+                video.open().close()
+            else:
+                path = os.path.join(stack.enter_context(tempfile.TemporaryDirectory(prefix="semdedup-")), "video")
+                video.fetch(Path(path))
+        except (OSError, StorageError) as error:
+            raise (read_fault(error, video.is_local) or error) from error
+        yield path
+
+
+def check_readable(path: str) -> None:
+    """Read a local file to its end, for what FFmpeg calls an error of the input may be one of the disk.
+
+    Raises:
+        VideoFault: ``io_error`` where the disk fails each time.
+        StorageError: this machine cannot read at all.
+    """
+    try:
+        _read_through(Location(path))
+    except StorageError as error:
+        raise (read_fault(error, True) or error) from error
+
+
+@repeated
+def _read_through(file: Location) -> None:
+    with file.errors("read"), open(file.url, "rb", buffering=0) as opened:
+        while opened.read(1 << 22):
+            pass
+
+
+def read_fault(error: Exception, is_local: bool) -> VideoFault | None:
+    """What a failure to read a video says of this video alone; None where it is one of the machine or the store."""
+    cause = next((found for found in chain(error) if isinstance(found, OSError)), None)
+    if cause is None or cause.errno in ERRORS_OF_THIS_MACHINE - {errno.EACCES}:
+        return None
+    detail = cause.strerror or str(cause)
+    if isinstance(cause, PermissionError):
+        return VideoFault("permission", detail)
+    if isinstance(cause, FileNotFoundError):
+        return VideoFault("unreadable", detail)
+    if not is_local:
+        return None  # the store fails for every video
+    return VideoFault("io_error", detail) if is_passing(cause) else VideoFault("unreadable", detail)
 
 
 def printable(name: str) -> str:

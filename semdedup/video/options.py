@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from semdedup.errors import ParameterError
 from semdedup.settings import Kind, Options, setting
 from semdedup.settings.kinds import choice, grouped, number, path, paths, truth, whole
-from semdedup.storage.kwargs import NO_PART, STORAGE, kwargs_setting
+from semdedup.storage.kwargs import NO_PART, STORAGE, kwargs_setting, take_over_setting, verify_setting
 from semdedup.video.plan import Span, fixed_stride, scenes
 
 ALGORITHMS = ("fixed_stride", "scene")
@@ -161,3 +161,5 @@ class VideoIOOptions(Options):
         unrecorded=NO_PART,
     )
     verbose: bool = setting(True, truth(), "Show progress.", unrecorded=NO_PART)
+    take_over: bool = take_over_setting()
+    verify: bool = verify_setting()

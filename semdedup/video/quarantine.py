@@ -16,9 +16,14 @@ REASONS = {
     "encrypted": "the video is encrypted",
     "decode_error": "a frame cannot be decoded, or the decoder crashed; clips before it are kept",
     "timeout": "no progress for longer than the limit",
+    "io_error": "the disk or the network failed while the file was read",
+    "permission": "the file may not be read",
     "too_large": "more pixels or frames than the limits allow",
 }
 """The reasons, each with its sentence. A new one is added here and nowhere else."""
+
+OF_THE_MOMENT = frozenset({"timeout", "io_error", "permission"})
+"""Reasons that say nothing about the bytes of a video: the next run tries it again."""
 
 ERRORS_OF_THIS_MACHINE = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EROFS, errno.EMFILE})
 """Errors of writing that say nothing against the video."""

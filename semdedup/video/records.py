@@ -12,7 +12,7 @@ import pyarrow as pa
 from semdedup.storage.tables import EMBEDDER, RECOMMENDED_EPS
 from semdedup.video.steps.protocol import StepSpec
 from semdedup.video.steps.table import columns_of, counted
-from semdedup.video.tree import CLIPS
+from semdedup.video.tree import CLIPS, version_key
 
 DONE, TOO_SHORT, QUARANTINED = "done", "too_short", "quarantined"
 
@@ -29,7 +29,7 @@ class VideoFile:
         url: where it is.
         n_bytes: its size.
         stamp: what its storage says of its version.
-        known: whether an earlier run wrote clips of it.
+        known: whether an earlier run may have written clips of it.
     """
 
     relative_path: str
@@ -37,6 +37,11 @@ class VideoFile:
     n_bytes: int
     stamp: str
     known: bool = False
+
+    @property
+    def version(self) -> str:
+        """What tells this version of the video from others."""
+        return version_key(self.relative_path, self.n_bytes, self.stamp)
 
 
 ROWS = pa.schema(
@@ -78,6 +83,9 @@ VIDEO_COLUMNS = pa.schema(
     }
 )
 """Columns of the table of videos: a row a video, whatever became of it."""
+
+FILES = pa.list_(pa.struct({"name": pa.string(), "bytes": pa.int64(), "checksum": pa.string()}))
+"""Column `files` of the table that is stored: what of the folder is a video's own, metadata left out, as written."""
 
 QUARANTINE_COLUMNS = pa.schema({"id": pa.string(), "reason": pa.string(), "source": pa.string(), "detail": pa.string()})
 

@@ -97,3 +97,24 @@ def _safe(part: str) -> str:
 def file_key(text: str) -> str:
     """A short name for a video, or a version of one, that is safe as the name of a file."""
     return hashlib.sha256(text.encode()).hexdigest()[:24]
+
+
+def version_key(relative_path: str, n_bytes: int, stamp: str) -> str:
+    """A short name for a video as it is now."""
+    return file_key("\0".join([relative_path, str(n_bytes), stamp]))
+
+
+def files_of_clip(clip: str) -> list[str]:
+    """Names of what there may be of a clip, but for what is known of it."""
+    return [f"{CLIPS}/{clip}.mp4", f"{PREVIEWS}/{clip}.webp"]
+
+
+def meta_of_clip(clip: str) -> str:
+    """Name of what is known of a clip; others add to it."""
+    return f"{METAS}/{ANNOTATION_VERSION}/{clip}.json"
+
+
+def records_of_video(video: str) -> list[str]:
+    """Names of the records of a video."""
+    name = record_name(video)
+    return [f"{VIDEO_RECORDS}/{name}.json", f"{CHUNK_RECORDS}/{name}_0.json"]

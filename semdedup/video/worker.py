@@ -1,12 +1,13 @@
 """A task on a Dask worker: videos are fetched, cut in a child process, passed through the steps, and put in place.
 
-A video counts once its note stands in the scratch folder, which is the last thing that is written. A task that is
+A task counts once its entry stands in the journal of the run, which is the last thing that is written. One that is
 killed before leaves files that are whole, and that doing it again replaces by the same ones.
 """
 
 from __future__ import annotations
 
 import contextlib
+import contextvars
 import shutil
 import tempfile
 import uuid
@@ -19,14 +20,16 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
+from semdedup.runs.owner import check_owner
 from semdedup.storage.location import Location, json_bytes
 from semdedup.storage.tables import embedding_column, write_arrow
 from semdedup.video.child import ChildDied, ChildTimeout, borrowed_child
 from semdedup.video.cut import plan_video, split_video
 from semdedup.video.encode import usable_encoders
-from semdedup.video.files import Unreadable, local_copy, printable
+from semdedup.video.files import check_readable, local_copy, printable
 from semdedup.video.job import ClipMade, Outcome, PlannedVideo, SplitJob, Wanted
 from semdedup.video.options import Limits, PlanOptions
+from semdedup.video.quarantine import VideoFault
 from semdedup.video.records import (
     QUARANTINED,
     TOO_SHORT,
@@ -39,23 +42,37 @@ from semdedup.video.records import (
 )
 from semdedup.video.steps.chain import Clip, StepChain
 from semdedup.video.steps.protocol import StepSpec
-from semdedup.video.tree import (
-    ANNOTATION_VERSION,
-    CHUNK_RECORDS,
-    CLIPS,
-    METAS,
-    PREVIEWS,
-    VIDEO_RECORDS,
-    file_key,
-    record_name,
-)
+from semdedup.video.tree import CLIPS, files_of_clip, meta_of_clip, records_of_video
 
 SECONDS_TO_TRY = 60.0
 UPLOADS = 8
 """Files of one video that are put in place at a time."""
 
-NOTES, ROW_FILES, PLACING = "notes", "rows", "placing"
-"""Folders in the scratch folder: what became of each video; embeddings; ids of clips that are being put in place."""
+ROW_FILES, PLACING = "rows", "placing"
+"""Folders in the scratch folder: embeddings of each video; ids of clips that are being put in place."""
+
+BY_CONTENT = ("unreadable", "no_video", "no_frames", "truncated", "decode_error")
+"""Reasons that FFmpeg's errors and ends of input are put down to: the disk may have been the cause."""
+
+
+@dataclass(frozen=True)
+class Target:
+    """Where the results of a run go.
+
+    Attributes:
+        root: folder for the results.
+        scratch: folder for what is not yet complete.
+        token: of the run: one that was overtaken puts nothing in place any more.
+    """
+
+    root: Location
+    scratch: Location
+    token: str
+
+    def put(self, name: str, path: Path) -> None:
+        """Put a finished file in place. Raises `OutputConflictError` where another run has taken over."""
+        check_owner(self.root, self.token)
+        (self.root / name).take(path)
 
 
 @dataclass(frozen=True)
@@ -71,8 +88,7 @@ class Settings:
         limits: what one video may cost.
         steps: what every clip goes through, in order.
         inputs: storage of the videos.
-        output: folder for the results.
-        scratch: folder for what is not yet complete.
+        target: where results go; None where nothing is written.
     """
 
     plan: PlanOptions | None
@@ -83,8 +99,7 @@ class Settings:
     limits: Limits
     steps: tuple[StepSpec, ...]
     inputs: Location
-    output: Location
-    scratch: Location
+    target: Target | None = None
 
     def job(self, video: VideoFile, path: str, folder: str | None, wanted: Wanted) -> SplitJob:
         """What the process that decodes has to know of one video."""
@@ -118,9 +133,10 @@ def process_videos(settings: Settings, videos: Sequence[VideoFile]) -> list[dict
 
     Memory: what the steps want of one batch of clips each, and of one clip with what the decoder and encoder hold.
     """
+    assert settings.target is not None
     chain = StepChain([step.load() for step in settings.steps])
     done: list[_Work] = []
-    with _work_folder(settings) as folder:
+    with _work_folder(settings.target) as folder:
         for video in videos:
             work = _Work(video)
             done.append(work)
@@ -128,10 +144,8 @@ def process_videos(settings: Settings, videos: Sequence[VideoFile]) -> list[dict
                 if isinstance(found, ClipMade):
                     work.clips.append(Clip(dict(found.facts), found.samples, found.sounds))
                     chain.add(work.clips[-1])
-                elif isinstance(found, Outcome):
-                    work.outcome = found
         chain.finish()
-        return [_put_in_place(settings, work, folder) for work in done]
+        return [_put_in_place(settings, settings.target, work, folder) for work in done]
 
 
 def plan_videos(settings: Settings, videos: Sequence[VideoFile]) -> list[tuple[str, Any]]:
@@ -157,11 +171,11 @@ def encoders_here(names: Sequence[str]) -> tuple[str, ...]:
 
 
 @contextlib.contextmanager
-def _work_folder(settings: Settings) -> Iterator[Path]:
+def _work_folder(target: Target) -> Iterator[Path]:
     """A local folder to write clips to: beside their place where that is local, so that they need only be renamed."""
-    if settings.output.is_local:
-        folder = Path(settings.scratch.url, f"work-{uuid.uuid4().hex}")
-        with settings.scratch.errors("write to"):
+    if target.root.is_local:
+        folder = Path(target.scratch.url, f"work-{uuid.uuid4().hex}")
+        with target.scratch.errors("write to"):
             folder.mkdir(parents=True)
     else:
         folder = Path(tempfile.mkdtemp(prefix="semdedup-"))
@@ -173,27 +187,37 @@ def _work_folder(settings: Settings) -> Iterator[Path]:
 
 def _run(
     settings: Settings, work: _Work, function: Any, wanted: Wanted, folder: Path | None
-) -> Iterator[ClipMade | PlannedVideo | Outcome]:
+) -> Iterator[ClipMade | PlannedVideo]:
     """Run a function of `cut` in a child process. Whatever happens to it, the outcome of the video says so."""
     limits = settings.limits
     clip_folder = str(folder) if folder is not None and settings.upload_clips else None
     try:
         with local_copy(settings.inputs.at(work.video.url)) as path, borrowed_child() as child:
             try:
-                yield from child.call(function, settings.job(work.video, path, clip_folder, wanted), limits.timeout_s)
+                ended = False
+                for found in child.call(
+                    function, settings.job(work.video, path, clip_folder, wanted), limits.timeout_s
+                ):
+                    if isinstance(found, Outcome):
+                        work.outcome, ended = found, True
+                    else:
+                        yield found
+                if ended and work.outcome.reason in BY_CONTENT:
+                    check_readable(path)
             except OSError as error:  # of the disk, not of the video
-                with settings.output.errors("write clips to"):
+                place = settings.inputs if settings.target is None else settings.target.root
+                with place.errors("write clips to"):
                     raise error
     except ChildDied as error:
         work.outcome = Outcome(QUARANTINED, "decode_error", str(error), work.outcome.facts)
     except ChildTimeout as error:
         work.outcome = Outcome(QUARANTINED, "timeout", str(error), work.outcome.facts)
-    except Unreadable as error:
-        work.outcome = Outcome(QUARANTINED, "unreadable", str(error))
+    except VideoFault as fault:
+        work.outcome = Outcome(QUARANTINED, fault.reason, fault.detail, work.outcome.facts)
 
 
-def _put_in_place(settings: Settings, work: _Work, folder: Path) -> dict[str, Any]:
-    """Move what was made of a video to where it belongs; the note comes last."""
+def _put_in_place(settings: Settings, target: Target, work: _Work, folder: Path) -> dict[str, Any]:
+    """Move what was made of a video to where it belongs; return its row."""
     video, outcome = work.video, work.outcome
     kept = [clip for clip in work.clips if not clip.rejected]
     clips = [{**clip.facts, "preview": settings.previews and settings.upload_clips} for clip in kept]
@@ -211,43 +235,45 @@ def _put_in_place(settings: Settings, work: _Work, folder: Path) -> dict[str, An
         "rejected": [clip.facts["id"] for clip in work.clips if clip.rejected],
         "n_rows": len(embedded),
     }
-    key = file_key(video.relative_path)
     if embedded:
         table = _rows(settings, video, embedded)
-        write_arrow(settings.scratch / ROW_FILES / f"{key}.arrow", table.schema, table.to_batches())
+        write_arrow(target.scratch / ROW_FILES / f"{video.version}.arrow", table.schema, table.to_batches())
     if settings.plan is not None:
-        # Not under the name of the video alone: a run that was killed may have placed clips of another version of it.
-        version = file_key("\0".join([video.relative_path, str(video.n_bytes), video.stamp]))
-        (settings.scratch / PLACING / f"{version}.json").write_json(
-            {"video": video.relative_path, "clips": [clip["id"] for clip in clips]}
-        )
-        with ThreadPoolExecutor(UPLOADS) as pool:
-            list(pool.map(lambda clip: _put_clip(settings, note, clip, folder, video.known), clips))
-        name = record_name(video.relative_path)
-        _put_json(settings.output / CHUNK_RECORDS / f"{name}_0.json", chunk_record(note), folder)
-        _put_json(settings.output / VIDEO_RECORDS / f"{name}.json", video_record(note), folder)
-    row = video_row(note)
-    (settings.scratch / NOTES / f"{key}.json").write_json(row)
-    return row
+        # By version: a run that was killed may have placed clips of another version of the video.
+        placing = {"video": video.relative_path, "clips": [clip["id"] for clip in clips]}
+        (target.scratch / PLACING / f"{video.version}.json").write_json(placing)
+        with ThreadPoolExecutor(UPLOADS) as pool:  # in copies of this context, so that the files are noted
+            context = contextvars.copy_context
+            calls = [
+                pool.submit(context().run, _put_clip, settings, target, note, clip, folder, video.known)
+                for clip in clips
+            ]
+            for call in calls:
+                call.result()
+        record, chunk = records_of_video(video.relative_path)
+        _put_json(target, chunk, chunk_record(note), folder)
+        _put_json(target, record, video_record(note), folder)
+    return video_row(note)
 
 
-def _put_clip(settings: Settings, note: dict[str, Any], clip: dict[str, Any], folder: Path, known: bool) -> None:
-    name = clip["id"]
+def _put_clip(
+    settings: Settings, target: Target, note: dict[str, Any], clip: dict[str, Any], folder: Path, known: bool
+) -> None:
     if settings.upload_clips:
-        (settings.output / CLIPS / f"{name}.mp4").take(folder / f"{name}.mp4")
-        if settings.previews:
-            (settings.output / PREVIEWS / f"{name}.webp").take(folder / f"{name}.webp")
-    meta = settings.output / METAS / ANNOTATION_VERSION / f"{name}.json"
+        for name in files_of_clip(clip["id"])[: 1 + settings.previews]:
+            target.put(name, folder / name.rsplit("/", 1)[1])
+    name = meta_of_clip(clip["id"])
+    meta = target.root / name
     earlier = meta.read_json() if known and meta.exists() else {}
-    _put_json(meta, clip_meta(clip, note, earlier, settings.steps), folder)
+    _put_json(target, name, clip_meta(clip, note, earlier, settings.steps), folder)
 
 
-def _put_json(place: Location, value: Any, folder: Path) -> None:
+def _put_json(target: Target, name: str, value: Any, folder: Path) -> None:
     """Write a file by way of the work folder: what a kill leaves half-written is left there, and goes with it."""
     made = folder / f"{uuid.uuid4().hex}.json"
-    with place.errors("write"):
+    with (target.root / name).errors("write"):
         made.write_bytes(json_bytes(value))
-    place.take(made)
+    target.put(name, made)
 
 
 def _rows(settings: Settings, video: VideoFile, clips: Sequence[Clip]) -> pa.Table:
@@ -266,7 +292,7 @@ def _origin(settings: Settings, file: VideoFile, clip: dict[str, Any]) -> dict[s
     folder = settings.inputs.at(file.url).parent
     if folder.name != CLIPS:
         return {}
-    meta = folder.parent / METAS / ANNOTATION_VERSION / f"{clip['id']}.json"
+    meta = folder.parent / meta_of_clip(clip["id"])
     if not meta.exists():
         return {}
     known = meta.read_json()

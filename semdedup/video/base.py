@@ -1,0 +1,207 @@
+"""What the two workflows over videos share, on the client: which videos are missing, the run, and its result."""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+import distributed
+
+from semdedup.compute.options import ClusterOptions
+from semdedup.compute.progress import Reporter
+from semdedup.compute.session import Session, open_session
+from semdedup.display import one_line
+from semdedup.runs.owner import Ownership, owned
+from semdedup.runs.record import FILE_NAME, fingerprint
+from semdedup.runs.run import begin, finish
+from semdedup.runs.step import tidy
+from semdedup.storage.location import FileInfo, Location
+from semdedup.video.child import end_children
+from semdedup.video.dry_run import describe_videos
+from semdedup.video.files import find_videos
+from semdedup.video.options import Limits, VideoIOOptions
+from semdedup.video.records import QUARANTINED, VideoFile, rows_schema
+from semdedup.video.result import MOST_FAULTS, SplitResult
+from semdedup.video.run import Processed, check_unchanged, commit, process
+from semdedup.video.steps.embed.providers import EmbedderSpec
+from semdedup.video.steps.table import steps_with
+from semdedup.video.video_table import Kind, Missing, VideoTable
+from semdedup.video.worker import Settings
+
+ANOTHER_EMBEDDER = "Another embedder needs no other clips: semdedup embed."
+BEGUN, COMMITTED, CLEARING = "begun", "committed", "clearing"
+
+
+class VideoWorkflow:
+    """What the two workflows share: which videos are missing, the run over them, and the commit."""
+
+    sources: Sequence[Location]
+    output: Location
+    kind: Kind
+    embedder: EmbedderSpec | None
+    limits: Limits
+    limit: int
+    clear_output: bool
+    verbose: bool
+    take_over: bool
+    verify: bool
+    unit: str
+    unit_of_tasks: str
+    per_task: int
+
+    def _take(self, given: Mapping[str, Any]) -> VideoIOOptions:
+        """Keep the settings that the two share."""
+        io = VideoIOOptions.of(given)
+        self.limits, self.limit = io.limits or Limits(), io.limit
+        self.clear_output, self.verbose = io.clear_output, io.verbose
+        self.take_over, self.verify = io.take_over, io.verify
+        return io
+
+    def parameters(self) -> dict[str, Any]:
+        """What the result depends on beside the videos, as JSON values."""
+        raise NotImplementedError
+
+    def settings(self, session: Session) -> Settings:
+        """What the workers have to know."""
+        raise NotImplementedError
+
+    def paths(self) -> dict[str, str]:
+        """Where the results are, by what they are."""
+        raise NotImplementedError
+
+    def run(
+        self, client: distributed.Client | str | None = None, *, cluster: ClusterOptions | None = None
+    ) -> SplitResult:
+        """Process the videos that are new or have changed, or whose files are missing; the others are left as they are.
+
+        Args:
+            client: a `distributed.Client`, a scheduler address, or None: the current default client if there is one,
+                else a cluster of its own for the time of the run. A client that is given is never closed.
+            cluster: how to start that cluster.
+
+        Raises:
+            SemdedupError: see `semdedup.errors`. A run that is refused has written nothing.
+        """
+        started = time.monotonic()
+        reporter = Reporter(self.verbose)
+        files = self.find()
+        table = VideoTable(self.output, self.kind)
+        missing = self._missing(table, files)
+        if not (missing.videos or missing.files) and table.status == COMMITTED:
+            tidy(self.output)
+            self._say_faults(reporter, missing)
+            reporter.say(f"{len(files):,} {self.unit}: all complete already, nothing to do")
+            return self._result(table, Processed(), 0, {"total": time.monotonic() - started})
+        ends = [self.sources[0].at(file.url) for file in (files[0], files[-1])]
+        with (
+            owned(self.output, take_over=self.take_over, say=reporter.say) as ownership,
+            open_session(client, cluster or ClusterOptions(), reporter, ends, [self.output]) as session,
+            _ending_children(session),
+        ):
+            done, left_out = self._run(session, ownership, cluster, files)
+        seconds = {**reporter.seconds, "total": time.monotonic() - started - reporter.forced_seconds}
+        return self._result(VideoTable(self.output, self.kind), done, left_out, seconds)
+
+    def find(self) -> list[VideoFile]:
+        """The videos of the input."""
+        return find_videos(self.sources, self.output)
+
+    def plan(
+        self, client: distributed.Client | str | None = None, *, cluster: ClusterOptions | None = None
+    ) -> Iterator[str]:
+        """What `run` would do, in lines of text. Everything is read that it would read first; nothing is written."""
+        files = self.find()
+        todo = self._missing(VideoTable(self.output, self.kind), files).videos[: self.limit or None]
+        yield f"input: {len(files):,} {self.unit}; {len(files) - len(todo):,} complete or left out, {len(todo):,} to do"
+        yield f"would write to {self.output}"
+        if not todo:
+            return
+        first = self.sources[0].at(files[0].url)
+        with (
+            open_session(client, cluster or ClusterOptions(), Reporter(self.verbose), [first]) as session,
+            _ending_children(session),
+        ):
+            yield from describe_videos(session, self._settings(session, cluster), todo, self.unit)
+
+    def _missing(self, table: VideoTable, files: Sequence[VideoFile]) -> Missing:
+        """What is to be done; refuses where the folder does not go with the parameters. Nothing is written."""
+        if self.clear_output:
+            return Missing(list(files))
+        table.check_foreign()
+        parameters = self.parameters()
+        if table.entry is not None and parameters.get("transcode_encoder") == "auto":
+            parameters["transcode_encoder"] = table.entry["parameters"].get("transcode_encoder")
+        table.record.check(self.kind.step, parameters, hint=ANOTHER_EMBEDDER)
+        return table.missing(files, self.verify)
+
+    def _settings(self, session: Session, cluster: ClusterOptions | None) -> Settings:
+        settings = self.settings(session)
+        if self.embedder is not None and cluster is not None and cluster.backend == "cpu":
+            return replace(settings, steps=steps_with(replace(self.embedder, backend="cpu")))
+        return settings
+
+    def _run(
+        self, session: Session, ownership: Ownership, cluster: ClusterOptions | None, files: Sequence[VideoFile]
+    ) -> tuple[Processed, int]:
+        """What became of videos, and how many were left out."""
+        table, reporter = VideoTable(self.output, self.kind, ownership.token), session.reporter
+        settings = self._settings(session, cluster)
+        if self.clear_output:
+            table.check_foreign(clearing=True)
+        if self.clear_output or table.status == CLEARING:
+            table.clear()
+        if finish(table.record, self.kind.step, ownership):
+            reporter.say("completed what an earlier run had ordered")
+            table.read()
+        table.record.remove_strays()
+        missing = table.missing(files, self.verify)
+        self._say_faults(reporter, missing)
+        todo = missing.videos[: self.limit or None]
+        left_out = len(missing.videos) - len(todo)
+        if not todo and not missing.files and table.status == COMMITTED:
+            return Processed(), left_out
+        parameters = {**self.parameters(), **({"transcode_encoder": settings.encoder} if settings.encoder else {})}
+        table.record.check(self.kind.step, parameters, hint=ANOTHER_EMBEDDER)
+        placed = table.placed()  # before this run puts its own there
+        if table.status == BEGUN:
+            todo = [replace(video, known=True) for video in todo]
+        source = fingerprint(FileInfo(file.url, file.n_bytes, file.stamp) for file in files)
+        run = begin(table.record, self.kind.step, parameters, source, ownership, session, self.kind.written)
+        assert run is not None, "what a killed run had ordered was carried out above"
+        done = process(run, settings, todo, self.per_task, self.unit, self.unit_of_tasks)
+        check_unchanged(done, self.find())
+        name, eps = ("", None) if self.embedder is None else (self.embedder.name, self.embedder.recommended_eps)
+        commit(run, table, missing, done, placed, rows_schema(settings.steps, name, eps), name or None)
+        return done, left_out
+
+    def _say_faults(self, reporter: Reporter, missing: Missing) -> None:
+        """Tell what is not as it was left, by name."""
+        if missing.faults:
+            reporter.say(
+                f"{len(missing.faults):,} files in {self.output} are not as they were left; they are made again where "
+                f"their {self.unit} are there: {'; '.join(map(one_line, missing.faults[:MOST_FAULTS]))}"
+            )
+
+    def _result(self, table: VideoTable, done: Processed, left_out: int, seconds: Mapping[str, float]) -> SplitResult:
+        videos, paths = list(table.rows.values()), self.paths()
+        if any(video["status"] == QUARANTINED for video in videos):
+            paths["quarantine"] = str(self.output / self.kind.quarantine)
+        paths["manifest"] = str(self.output / FILE_NAME)
+        footage_s = sum(row["duration_s"] for row in done.rows.values())
+        return SplitResult(videos, len(done.rows), left_out, seconds, paths, footage_s)
+
+    def _embeddings_path(self) -> dict[str, str]:
+        return {"embeddings": str(self.output / self.kind.folder)} if self.kind.folder else {}
+
+
+@contextlib.contextmanager
+def _ending_children(session: Session) -> Iterator[None]:
+    """At the end of the block no worker has a process that decodes: the workers may be somebody's who goes on."""
+    try:
+        yield
+    finally:
+        if session.client.status == "running":
+            session.client.run(end_children)
