@@ -6,10 +6,10 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from semdedup.dedup.compare.run import check_cluster_files, score_clusters
+from semdedup.dedup.input.files import recorded_or_listed
 from semdedup.dedup.names import CLUSTER_FOLDER, PAIRWISE, SCORES_FILE, find_table
 from semdedup.dedup.options import CompareOptions, FieldOptions, InputOptions
 from semdedup.dedup.ranking import RankingStrategy
-from semdedup.dedup.results.find import recorded_or_listed
 from semdedup.dedup.stage import Stage
 from semdedup.errors import InputError
 from semdedup.runs.run import Run

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 
 from semdedup.errors import InputError
+from semdedup.runs.lookup import check_recorded
 from semdedup.storage.location import FileInfo, Location
 
 EXTENSIONS = {"parquet": (".parquet", ".pq"), "jsonl": (".jsonl", ".ndjson")}
@@ -41,6 +43,24 @@ def find_files(paths: Sequence[Location], filetype: str, outputs: Sequence[Locat
             f"no {filetype} files in {', '.join(map(str, paths))} outside of the output folder; take another output"
         )
     return [found[url] for url in sorted(found)]
+
+
+def recorded_or_listed(folders: Sequence[Location], name: re.Pattern[str]) -> list[FileInfo]:
+    """The Parquet files of folders whose path is like this: those that our record names, else those that are listed.
+
+    Raises:
+        InputError: files on record are missing or were changed; or there are no Parquet files.
+    """
+    found: list[FileInfo] = []
+    for folder in folders:
+
+        def is_asked_for(url: str, top: str = folder.url) -> bool:
+            return bool(name.search(url)) and is_data(url[len(top) :])
+
+        known = check_recorded(folder, folder.files(), is_asked_for)
+        listed = [file for file in find_files([folder], "parquet") if name.search(file.url)]
+        found += [file for file in listed if file.url in known] if known else listed
+    return found
 
 
 def is_input(folder: Location, filetype: str, outputs: Sequence[Location], url: str) -> bool:
