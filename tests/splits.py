@@ -1,5 +1,6 @@
 """What the tests of `split` and `embed` share: folders of small videos, the workflows, and what stands in an output."""
 
+import importlib
 import itertools
 import json
 import multiprocessing
@@ -110,7 +111,7 @@ def copy_folder(source: Path, target: Path) -> Path:
 
 
 class Death(NamedTuple):
-    """Where a program ends itself: before or after the nth call of a function."""
+    """Where a program ends itself: before or after the nth call of a function of a class or, by name, of a module."""
 
     owner: Any
     name: str
@@ -119,7 +120,8 @@ class Death(NamedTuple):
 
     def arrange(self) -> None:
         """Make it so, in this process."""
-        real, calls = getattr(self.owner, self.name), itertools.count(1)
+        owner = importlib.import_module(self.owner) if isinstance(self.owner, str) else self.owner
+        real, calls = getattr(owner, self.name), itertools.count(1)
 
         def dying(*arguments: Any, **options: Any) -> Any:
             mine = next(calls) == self.call
@@ -130,7 +132,7 @@ class Death(NamedTuple):
                 os.kill(os.getpid(), signal.SIGKILL)
             return result
 
-        setattr(self.owner, self.name, dying)
+        setattr(owner, self.name, dying)
 
 
 class DeathWhileMoving(NamedTuple):
@@ -149,6 +151,9 @@ class DeathWhileMoving(NamedTuple):
 
         Location.move_into = moving  # type: ignore[method-assign]
 
+
+RUN, BASE, COMMIT = "semdedup.runs.run", "semdedup.video.base", "semdedup.runs.commit"
+"""Modules in which runs of `split` and `embed` are ended."""
 
 PROGRAMS = multiprocessing.get_context("forkserver")
 PROGRAMS.set_forkserver_preload(["tests.splits"])

@@ -1,6 +1,7 @@
 """Bad and hostile videos: each costs itself and nothing else, and what becomes of it is told the same everywhere."""
 
 import ctypes
+import errno
 import json
 import os
 import shutil
@@ -17,14 +18,16 @@ import pyarrow.parquet as pq
 import pytest
 
 from semdedup import ParameterError, SplitResult
+from semdedup.video.files import read_fault
 from semdedup.video.options import Limits
 from semdedup.video.probe import open_container
-from semdedup.video.quarantine import REASONS, VideoFault
+from semdedup.video.quarantine import OF_THE_MOMENT, REASONS, VideoFault
 from tests.helpers import files_below, stamps
 from tests.splits import (
     RATE,
     assert_nothing_half_written,
     assert_same_result,
+    copy_folder,
     embedder,
     make_texture,
     read_metas,
@@ -96,6 +99,10 @@ def make_bad(folder: Path) -> None:
     (bad / "nowhere.mp4").symlink_to(folder / "absent.mp4")
     (bad / "itself.mp4").symlink_to("itself.mp4")
     (bad / "device.mp4").symlink_to("/dev/zero")
+    (folder / "io_error").mkdir()
+    (folder / "io_error" / "disk.mp4").symlink_to("/proc/self/mem")  # a regular file whose first byte cannot be read
+    if os.geteuid():  # root may read everything
+        write(folder / "permission" / "secret.mp4", whole).chmod(0)
 
     make_sound(folder / "no_video" / "sound.mp4")
     make_sound(folder / "no_video" / "cover.mp4", cover=True)
@@ -129,6 +136,25 @@ def bad(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+POSSIBLE = set(REASONS) if os.geteuid() else set(REASONS) - {"permission"}
+
+
+def pause(seconds: tuple[float, ...]) -> tuple[float, ...]:
+    """Set the pauses between attempts at storage in this process; gives those that there were."""
+    from semdedup.storage import faults
+
+    before, faults.PAUSES_S = faults.PAUSES_S, seconds
+    return before
+
+
+@pytest.fixture(scope="module", autouse=True)
+def short_pauses(client: distributed.Client) -> Iterator[None]:
+    """Workers do not wait long for a disk."""
+    before = client.run(pause, (0.01, 0.01))
+    yield
+    client.run(pause, next(iter(before.values())))
+
+
 @pytest.fixture(scope="module")
 def run(bad: Path, client: distributed.Client, tmp_path_factory: pytest.TempPathFactory) -> tuple[SplitResult, Path]:
     """A split of them, and its result. The process that decodes one of them is stopped, so that it hangs."""
@@ -150,12 +176,12 @@ def test_every_video_ends_as_it_should_and_the_others_go_on(bad: Path, run: tupl
         found[row["video"]] = row["reason"] or row["status"]
     names = {str(path.relative_to(bad)) for path in bad.rglob("*") if not path.is_dir()}
     assert found == {name: name.split("/")[0] for name in names}
-    assert {name.split("/")[0] for name in names} == {*REASONS, "done", "too_short"}
+    assert {name.split("/")[0] for name in names} == {*POSSIBLE, "done", "too_short"}
 
 
 def test_all_that_is_told_of_faults_agrees(bad: Path, run: tuple[SplitResult, Path]) -> None:
     result, out = run
-    expected = {reason: len(list((bad / reason).iterdir())) for reason in sorted(REASONS)}
+    expected = {reason: len(list((bad / reason).iterdir())) for reason in sorted(POSSIBLE)}
     assert result.quarantined == expected
     assert (result.count("done"), result.count("too_short")) == (3, 1)
     assert result.count("quarantined") == sum(expected.values()) == len(result.videos) - 4
@@ -230,12 +256,56 @@ def test_good_clips_before_a_fault_are_kept(run: tuple[SplitResult, Path]) -> No
     assert_nothing_half_written(out)
 
 
-def test_a_second_run_has_nothing_to_do(bad: Path, run: tuple[SplitResult, Path], client: distributed.Client) -> None:
-    before = stamps(run[1])
-    result = splitter(bad, run[1], limits=LIMITS).run(client)
-    assert result.processed == 0
-    assert result.quarantined == run[0].quarantined
-    assert stamps(run[1]) == before
+def test_a_second_run_tries_again_what_failed_by_the_moment_and_nothing_else(
+    bad: Path, run: tuple[SplitResult, Path], client: distributed.Client, tmp_path: Path
+) -> None:
+    out = copy_folder(run[1], tmp_path / "out")
+    moment = [row["video"] for row in run[0].videos if row["reason"] in OF_THE_MOMENT]
+    assert {name.split("/")[0] for name in moment} == OF_THE_MOMENT & POSSIBLE
+    clips = {id for row in run[0].videos if row["video"] not in moment for id in row["clips"]}
+    before = {name: stamp for name, stamp in stamps(out / "clips").items() if Path(name).stem in clips}
+    result = splitter(bad, out, limits=LIMITS).run(client)
+    assert result.processed == len(moment)
+    assert result.quarantined == {reason: n for reason, n in run[0].quarantined.items() if reason != "timeout"}
+    (stuck,) = [row for row in result.videos if row["video"].startswith("timeout/")]
+    assert stuck["status"] == "done", "nothing stops its process this time"
+    assert before.items() <= stamps(out / "clips").items()
+
+
+def test_a_disk_that_works_again_gives_what_it_holds(client: distributed.Client, tmp_path: Path) -> None:
+    folder, out = tmp_path / "in", tmp_path / "out"
+    good = make_counted(folder / "good.mp4")
+    (folder / "bad.mp4").symlink_to("/proc/self/mem")
+    result = splitter(folder, out).run(client)
+    assert (result.quarantined, result.clips) == ({"io_error": 1}, 2)
+    (row,) = pq.read_table(out / "_quarantine" / "videos.parquet").to_pylist()
+    assert (row["reason"], row["detail"]) == ("io_error", "Input/output error")
+    (folder / "bad.mp4").unlink()
+    shutil.copy(good, folder / "bad.mp4")
+    result = splitter(folder, out).run(client)
+    assert (result.processed, result.quarantined, result.clips) == (1, {}, 4)
+    splitter(folder, tmp_path / "fresh").run(client)
+    assert_same_result(out, tmp_path / "fresh")
+
+
+@pytest.mark.parametrize(
+    ("number", "local", "remote"),
+    [
+        (errno.EACCES, "permission", "permission"),
+        (errno.EPERM, "permission", "permission"),
+        (errno.ENOENT, "unreadable", "unreadable"),
+        (errno.ELOOP, "unreadable", None),
+        (errno.EIO, "io_error", None),
+        (errno.ESTALE, "io_error", None),
+        (errno.ETIMEDOUT, "io_error", None),
+        (errno.ENOSPC, None, None),
+        (errno.EMFILE, None, None),
+    ],
+)
+def test_what_a_failure_to_read_says_of_a_video(number: int, local: str | None, remote: str | None) -> None:
+    for is_local, reason in ((True, local), (False, remote)):
+        fault = read_fault(OSError(number, os.strerror(number)), is_local)
+        assert (fault and fault.reason) == reason, "None: it is about the machine or the store, and ends the run"
 
 
 def test_a_dry_run_tells_the_faults_that_show_before_decoding(

@@ -10,12 +10,12 @@ import pyarrow.parquet as pq
 import pytest
 
 from semdedup import InputError, OutputConflictError, ParameterError, SemanticDeduplicationWorkflow, VideoEmbedWorkflow
-from semdedup.runs import run as runs
-from semdedup.video import base
 from semdedup.video.steps.embed.dct3d import RECOMMENDED_EPS, dct3d
 from semdedup.video.workflow import CLIPS_PER_TASK
 from tests.helpers import NOWHERE, contents, files_below, stamps
 from tests.splits import (
+    BASE,
+    RUN,
     Death,
     copy_folder,
     embedder,
@@ -351,7 +351,7 @@ def test_clear_output_clears_the_embeddings_and_leaves_the_clips_and_other_embed
     assert not (done / "_quarantine" / "two_embd_parquet.parquet").exists()
 
 
-@pytest.mark.parametrize("death", [Death(base, "commit", 1), Death(runs, "carry_out", 1)], ids=["embedded", "ordered"])
+@pytest.mark.parametrize("death", [Death(BASE, "commit", 1), Death(RUN, "carry_out", 1)], ids=["embedded", "ordered"])
 def test_a_run_that_was_killed_goes_on(
     death: Death, clips: Path, embedded: Path, client: distributed.Client, tmp_path: Path
 ) -> None:

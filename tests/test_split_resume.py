@@ -19,13 +19,12 @@ import psutil
 import pytest
 
 from semdedup import OutputConflictError, SplitResult
-from semdedup.runs import commit as commits
-from semdedup.runs import run as runs
 from semdedup.storage.location import Location
-from semdedup.video import base
-from semdedup.video import run as videos_run
 from tests.helpers import NOWHERE, WORKER, files_below, kill, processes_of, stamps, start_scheduler, wait_for
 from tests.splits import (
+    BASE,
+    COMMIT,
+    RUN,
     Death,
     DeathWhileMoving,
     assert_nothing_half_written,
@@ -122,7 +121,7 @@ def noted(out: Path) -> dict[str, list[str]]:
 def killed_few(few: Path, client: distributed.Client, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """What a run left that was killed when all videos were done and nothing was committed. Nobody may change it."""
     out = tmp_path_factory.mktemp("killed") / "out"
-    split_to_death(COMMIT["all noted"], few, out, client)
+    split_to_death(MOMENTS["all noted"], few, out, client)
     return out
 
 
@@ -243,13 +242,13 @@ def test_a_worker_that_dies_while_it_puts_clips_in_place_changes_nothing(
 
 # Killed at a line
 
-COMMIT = {
-    "begun": Death(base, "begin", 1, "after"),
-    "all noted": Death(base, "commit", 1),
-    "new files made": Death(videos_run, "_write_tables", 1, "after"),
-    "ordered": Death(runs, "carry_out", 1),
+MOMENTS = {
+    "begun": Death(BASE, "begin", 1, "after"),
+    "all noted": Death(BASE, "commit", 1),
+    "new files made": Death("semdedup.video.run", "_write_tables", 1, "after"),
+    "ordered": Death(RUN, "carry_out", 1),
     "some moved": DeathWhileMoving(2),
-    "all moved": Death(commits, "delete_files", 1),
+    "all moved": Death(COMMIT, "delete_files", 1),
     "on record": Death(Location, "remove_tree", 1),
 }
 """The moments of a commit in their order."""
@@ -259,7 +258,7 @@ def test_killed_at_every_moment_of_a_commit_it_ends_with_the_same_bytes(
     few: Path, fresh_few: Path, client: distributed.Client, tmp_path: Path
 ) -> None:
     out, clips = tmp_path / "out", {}
-    for moment, death in COMMIT.items():
+    for moment, death in MOMENTS.items():
         split_to_death(death, few, out, client)
         assert_nothing_half_written(out)
         status = json.loads((out / "_manifest.json").read_bytes())["steps"]["split"]["status"]
@@ -278,7 +277,7 @@ def test_what_was_ordered_is_completed_before_anything_else_is_done(
     moment: str, killed: Path, few: Path, client: distributed.Client, tmp_path: Path
 ) -> None:
     """The video that was added since is another commit."""
-    split_to_death(COMMIT[moment], few, killed, client)
+    split_to_death(MOMENTS[moment], few, killed, client)
     source = copy_folder(few, tmp_path / "in")
     make_texture(source / "e.mp4", 700, 2)
     assert split(source, killed, client).processed == 1
@@ -288,7 +287,7 @@ def test_what_was_ordered_is_completed_before_anything_else_is_done(
 
 @pytest.mark.parametrize("now", ["the same parameters", "other parameters"])
 @pytest.mark.parametrize(
-    "death", [Death(Location, "remove", 6), Death(Location, "remove_tree", 1)], ids=["some", "clips"]
+    "death", [Death(Location, "remove", 6), Death(Location, "remove_if_empty", 1)], ids=["some", "clips"]
 )
 def test_killed_while_it_clears_what_is_left_never_passes_for_complete(
     death: Death, now: str, few: Path, fresh_few: Path, client: distributed.Client, tmp_path: Path

@@ -15,14 +15,14 @@ import pytest
 from click.testing import CliRunner, Result
 
 from semdedup import OutputConflictError, StorageError, cli
-from semdedup.runs import commit as commits
-from semdedup.runs import run as runs
 from semdedup.storage.location import Location
-from semdedup.video import base
 from semdedup.video.clip_ids import VideoIdentity, clip_id
 from semdedup.video.plan import Span
 from tests.helpers import NOWHERE, contents, files_below, stamps
 from tests.splits import (
+    BASE,
+    COMMIT,
+    RUN,
     Death,
     copy_folder,
     embedder,
@@ -229,10 +229,10 @@ def test_a_video_that_has_changed_is_done_anew(
 
 
 DEATHS = (
-    Death(base, "commit", 1),
-    Death(runs, "carry_out", 1),
+    Death(BASE, "commit", 1),
+    Death(RUN, "carry_out", 1),
     Death(Location, "move_into", 1),
-    Death(commits, "delete_files", 1),
+    Death(COMMIT, "delete_files", 1),
 )
 
 

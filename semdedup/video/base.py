@@ -21,7 +21,7 @@ from semdedup.runs.step import tidy
 from semdedup.storage.location import FileInfo, Location
 from semdedup.video.child import end_children
 from semdedup.video.dry_run import describe_videos
-from semdedup.video.files import find_videos
+from semdedup.video.files import can_be_read, find_videos
 from semdedup.video.options import Limits, VideoIOOptions
 from semdedup.video.records import QUARANTINED, VideoFile, rows_schema
 from semdedup.video.result import MOST_FAULTS, SplitResult
@@ -95,7 +95,7 @@ class VideoWorkflow:
             self._say_faults(reporter, missing)
             reporter.say(f"{len(files):,} {self.unit}: all complete already, nothing to do")
             return self._result(table, Processed(), 0, {"total": time.monotonic() - started})
-        ends = [self.sources[0].at(file.url) for file in (files[0], files[-1])]
+        ends = [place for file in (files[0], files[-1]) if can_be_read(place := self.sources[0].at(file.url))]
         with (
             owned(self.output, take_over=self.take_over, say=reporter.say) as ownership,
             open_session(client, cluster or ClusterOptions(), reporter, ends, [self.output]) as session,
@@ -119,9 +119,9 @@ class VideoWorkflow:
         yield f"would write to {self.output}"
         if not todo:
             return
-        first = self.sources[0].at(files[0].url)
+        first = [place for file in files[:1] if can_be_read(place := self.sources[0].at(file.url))]
         with (
-            open_session(client, cluster or ClusterOptions(), Reporter(self.verbose), [first]) as session,
+            open_session(client, cluster or ClusterOptions(), Reporter(self.verbose), first) as session,
             _ending_children(session),
         ):
             yield from describe_videos(session, self._settings(session, cluster), todo, self.unit)

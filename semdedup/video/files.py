@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import itertools
 import os
 import re
 import stat
@@ -93,7 +94,7 @@ def local_copy(video: Location) -> Iterator[str]:
                 path = video.url
                 if not stat.S_ISREG(os.stat(path).st_mode):
                     raise VideoFault("unreadable", "not a regular file")
-                video.open().close()
+                _read(video, 0)
             else:
                 path = os.path.join(stack.enter_context(tempfile.TemporaryDirectory(prefix="semdedup-")), "video")
                 video.fetch(Path(path))
@@ -110,16 +111,29 @@ def check_readable(path: str) -> None:
         StorageError: this machine cannot read at all.
     """
     try:
-        _read_through(Location(path))
+        _read(Location(path))
     except StorageError as error:
         raise (read_fault(error, True) or error) from error
 
 
 @repeated
-def _read_through(file: Location) -> None:
+def _read(file: Location, most: int | None = None) -> None:
+    """Open a local file and read it to its end, or so many pieces of it."""
     with file.errors("read"), open(file.url, "rb", buffering=0) as opened:
-        while opened.read(1 << 22):
-            pass
+        for _ in itertools.count() if most is None else range(most):
+            if not opened.read(1 << 22):
+                return
+
+
+def can_be_read(video: Location) -> bool:
+    """Whether a local file gives its first bytes here; a video that does not serves not to try the workers with."""
+    if not video.is_local:
+        return True
+    try:
+        with open(video.url if os.path.isfile(video.url) else os.devnull, "rb", buffering=0) as file:
+            return bool(file.read(1))
+    except OSError:
+        return False
 
 
 def read_fault(error: Exception, is_local: bool) -> VideoFault | None:
