@@ -35,7 +35,6 @@ LONG_MODULES = {
     "semdedup.video.probe",
     "semdedup.video.steps.embed.providers",
     "semdedup.video.steps.embed.transformers",
-    "semdedup.video.workflow",
 }
 LONG_FUNCTIONS = {
     ("semdedup.dedup.kernels.best_match", "best_match"),  # the arithmetic of kernels is being mended
