@@ -14,13 +14,14 @@ import pytest
 from semdedup import ClusterError, ClusterOptions
 from semdedup.compute.progress import Reporter
 from semdedup.compute.session import Session
+from semdedup.compute.workers import Workers
 from semdedup.dedup.cluster import fit_cuml
 from semdedup.dedup.cluster.fit import KMeansOptions, _chosen_engine, fit_centroids
 from semdedup.dedup.input.scan import Workspace
 from semdedup.dedup.kernels.exact import on_grid, unit_rows
 from semdedup.dedup.kernels.kmeans import SUM_GRID_BITS, assign, lloyd_sums, next_centroids
 from semdedup.dedup.names import KMEANS
-from semdedup.runs.record import Manifest
+from semdedup.runs.record import Record
 from semdedup.storage.location import Location
 from tests.helpers import near_duplicates, workflow, write_embeddings
 
@@ -155,7 +156,7 @@ def test_the_engine_is_chosen_and_said_with_the_reason(
 ) -> None:
     monkeypatch.setattr(fit_cuml, "_missing", lambda: of_client)
     session = session_with({"tcp://w": of_worker}, backend)
-    assert _chosen_engine(session, KMeansOptions(engine=asked)) == engine
+    assert _chosen_engine(session, KMeansOptions(kmeans_engine=asked)) == engine
     assert session.said == [f"k-means engine: {engine} ({reason})"]
 
 
@@ -183,9 +184,9 @@ def test_a_fit_says_which_engine_ran(
 ) -> None:
     sample = on_grid(unit_rows(np.random.default_rng(0).standard_normal((60, 6))), SUM_GRID_BITS)
     monkeypatch.setattr("semdedup.dedup.cluster.fit.load_sample_part", lambda work, n, dim, part: sample[part::2])
-    session = Session(local_client, "cpu", 2, 1 << 28, Reporter(verbose=False))
+    session = Session(local_client, "cpu", Reporter(verbose=False), Workers(local_client))
     work = Workspace(None, Location.of(str(tmp_path)), Location.of(str(tmp_path)), {})  # type: ignore[arg-type]
-    found = fit_centroids(session, work, 1, 2, 6, 4, KMeansOptions(engine=engine, max_iter=2))
+    found = fit_centroids(session, work, 1, 2, 6, 4, KMeansOptions(kmeans_engine=engine, max_iter=2))
     assert found.engine == engine
     assert (found.centroids.shape, found.counts.sum()) == ((4, 6), 60)
 
@@ -193,6 +194,6 @@ def test_a_fit_says_which_engine_ran(
 def test_the_record_has_the_engine_that_ran(client: distributed.Client, tmp_path: Path) -> None:
     write_embeddings(tmp_path / "in", *near_duplicates(np.random.default_rng(8), 50), n_files=1)
     workflow(tmp_path / "in", tmp_path / "out").run(client, cluster=ClusterOptions(backend="cpu"))
-    recorded = Manifest(Location.of(tmp_path / "out")).committed(KMEANS)
+    recorded = Record(Location.of(tmp_path / "out")).committed(KMEANS)
     assert recorded is not None
     assert recorded["facts"]["engine"] == "lloyd"

@@ -23,7 +23,7 @@ from semdedup import (
     RankingStrategy,
     StageResult,
 )
-from semdedup.runs.record import Manifest, fingerprint
+from semdedup.runs.record import Record
 from semdedup.storage.location import Location
 from tests.helpers import (
     NOWHERE,
@@ -37,6 +37,7 @@ from tests.helpers import (
     workflow,
     write_embeddings,
 )
+from tests.records import put_committed
 
 DOCUMENT = """
 from semdedup import KMeansStage, PairwiseStage, Pipeline
@@ -168,16 +169,11 @@ def everything_in(out: str, emb: Path, cleared: str = "", **parameters: Any) -> 
 CLIPS = {"_videos.parquet": "split", "clips/a.mp4": "split", "iv2_embd_parquet/part-0.parquet": "embed iv2"}
 
 
-def split_into(out: Path) -> Manifest:
+def split_into(out: Path) -> None:
     """Put clips and embeddings into a folder, with the record of the commands that write them."""
-    manifest = Manifest(Location.of(out))
     for step in dict.fromkeys(CLIPS.values()):
-        manifest.begin(step, {"seconds": 5}, fingerprint([]), [])
         files = [name for name, writer in CLIPS.items() if writer == step]
-        for name in files:
-            (manifest.root / name).write_bytes(b"x")
-        manifest.commit(step, files, {})
-    return manifest
+        put_committed(Location.of(out), step, *files, parameters={"seconds": 5})
 
 
 @pytest.mark.parametrize(
@@ -197,10 +193,10 @@ def test_a_stage_clears_what_it_makes_and_what_is_made_of_that_and_nothing_else(
     for stage in everything_in(str(out), emb).values():
         stage.run(client)
     before = stamps(out)
-    steps = Manifest(Location.of(out)).steps
+    steps = Record(Location.of(out)).steps
     again = everything_in(str(out), emb, cleared, **changed)[cleared].run(client)
     assert not again.resumed
-    after = Manifest(Location.of(out)).steps
+    after = Record(Location.of(out)).steps
     assert after.keys() == {"split", "embed iv2", *left, cleared}
     for step in ("split", "embed iv2", *left):
         assert after[step] == steps[step]
@@ -232,7 +228,7 @@ def test_a_workflow_that_clears_leaves_the_clips_of_its_folder(
         )
         for folder in ("out", "cache"):
             assert set(CLIPS) <= set(files_below(tmp_path / folder))
-            assert Manifest(Location.of(tmp_path / folder)).committed("split")
+            assert Record(Location.of(tmp_path / folder)).committed("split")
     assert "_quarantine/videos.parquet" not in files_below(tmp_path / "out")
 
 

@@ -10,7 +10,7 @@ from typing import Any
 import distributed
 
 from semdedup.compute.session import Session, short_repr
-from semdedup.errors import InputError, IntegrityError, ParameterError
+from semdedup.errors import InputError, IntegrityError, OutputConflictError, ParameterError
 from semdedup.runs.commit import FINAL, Orders, carry_out, force_files, force_names
 from semdedup.runs.journal import HOME, Entry, Job, read_journal, run_job, within_scratch
 from semdedup.runs.owner import Ownership, host_name
@@ -151,13 +151,25 @@ class Run:
             self._check_input(look_again)
         files = self._files
         self._check_final(files)
-        self._ownership.check()
         forced = self._force([self.final / name for name in files] + [self.root / name for name in in_place])
         force_names(self.root, in_place)
         orders = Orders({**(kept or {}), **files}, sorted(obsolete), facts, forced)
-        orders.write(self.scratch)
-        carry_out(self.record, self.step, orders, self._ownership.check)
+        try:
+            self._ownership.check()
+            orders.write(self.scratch)
+            carry_out(self.record, self.step, orders, self._ownership.check)
+        except OutputConflictError:
+            self._leave()
+            raise
         self.reporter.forced(*forced)
+
+    def _leave(self) -> None:
+        """Delete the scratch folder of a run that was overtaken, where the other has not taken it along."""
+        steps = Record(self.root).steps.values()
+        name = self.scratch.url[len(self.root.url.rstrip("/")) + 1 :]
+        if self.root.is_local and not any(name in step.get("temporary", ()) for step in steps):
+            self.scratch.remove_tree()
+            self.scratch.parent.remove_if_empty()
 
     def _check_input(self, look_again: Callable[[], Mapping[str, Any]]) -> None:
         before, now = self.record.steps[self.step]["input"], dict(look_again())
