@@ -1,6 +1,7 @@
 """Every reason for which a video is put into quarantine is in the one table, with its sentence."""
 
 import ast
+import errno
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -46,3 +47,11 @@ def test_only_errors_of_pyav_are_the_fault_of_the_video() -> None:
         _ = 1 // 0
     with pytest.raises(OSError, match="full"), pyav_errors():
         raise av.error.OSError(28, "the disk is full")
+
+
+def test_a_disk_that_fails_while_a_clip_is_written_is_no_fault_of_the_video() -> None:
+    error = av.error.OSError(errno.EIO, "Input/output error")
+    with pytest.raises(OSError, match="Input/output"), pyav_errors(writing=True):
+        raise error
+    with pytest.raises(VideoFault, match="decode_error"), pyav_errors():  # the file itself is read to tell
+        raise error

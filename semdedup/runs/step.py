@@ -64,9 +64,7 @@ class Outcome:
 
 def complete_already(step: Step, reporter: Reporter) -> Outcome:
     """The outcome of a step that `Step.is_complete`; what a killed run left goes, unless another run is at work."""
-    if (step.root / SCRATCH).is_dir():
-        with contextlib.suppress(OutputConflictError), owned(step.root, say=reporter.say) as ownership:
-            Record(step.root, ownership.token).remove_strays()
+    tidy(step.root)
     reporter.say(f"{step.name}: complete already, nothing to do")
     return Outcome(Record(step.root).steps[step.name]["facts"], resumed=True)
 

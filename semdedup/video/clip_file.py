@@ -12,7 +12,7 @@ import av
 from av.error import FFmpegError
 
 from semdedup.video.audio import AudioTrack, Sound
-from semdedup.video.quarantine import ERRORS_OF_THIS_MACHINE, VideoFault, pyav_errors
+from semdedup.video.quarantine import ERRORS_OF_WRITING, VideoFault, pyav_errors
 from semdedup.video.timeline import Timeline
 
 CONTAINER_OPTIONS = {"movflags": "+faststart", "fflags": "+bitexact"}
@@ -49,10 +49,10 @@ class ClipFile:
         """Write the header; a track of sound that MP4 does not take is left out."""
         with_sound = self.audio.stream is not None
         while True:
-            with pyav_errors():
+            with pyav_errors(writing=True):
                 self._container = av.open(self.path, "w", format="mp4", options=CONTAINER_OPTIONS)
             try:
-                with pyav_errors("the clip cannot be written"):
+                with pyav_errors("the clip cannot be written", writing=True):
                     video = add_video(self._container)
                     self._sound = self._add_sound() if with_sound else None
                     self._container.start_encoding()
@@ -91,7 +91,7 @@ class ClipFile:
         try:
             yield
         except (FFmpegError, ValueError) as error:
-            if getattr(error, "errno", None) in ERRORS_OF_THIS_MACHINE:
+            if getattr(error, "errno", None) in ERRORS_OF_WRITING:
                 raise
 
     def _mux_sound(self, sound: Sound, zero_s: float) -> None:
@@ -118,12 +118,12 @@ class ClipFile:
         """Complete the file."""
         if self._video is None:  # not a single frame
             return
-        with pyav_errors():
+        with pyav_errors(writing=True):
             self._finish_video()
         if self._sound is not None and not self.audio.copied:
             with self._leaving_out_bad_sound():
                 self._container.mux(self._sound.encode(None))
-        with pyav_errors():
+        with pyav_errors(writing=True):
             self._container.close()
         self._container = None
 

@@ -105,7 +105,7 @@ class EncodedClip(ClipFile):
         """Encode the next frame."""
         if self._video is None:
             self._start(picture)
-        with pyav_errors():
+        with pyav_errors(writing=True):
             frame = picture.frame.reformat(width=self.width, height=self.height, format="yuv420p")
             frame.pts = picture.tick - self.origin
             frame.time_base = self.timeline.time_base

@@ -17,7 +17,10 @@ OPTIONS = {"quality": "50", "compression_level": "4", "lossless": "0"}
 
 def write_preview(path: str, frames: np.ndarray) -> None:
     """Write frames, (t, h, w, 3) uint8, `PERIOD_S` apart, as a WebP that goes round for ever."""
-    with pyav_errors(), av.open(path, "w", format="webp", options={"loop": "0", "fflags": "+bitexact"}) as container:
+    with (
+        pyav_errors(writing=True),
+        av.open(path, "w", format="webp", options={"loop": "0", "fflags": "+bitexact"}) as container,
+    ):
         stream: Any = container.add_stream("libwebp_anim", rate=1, options=OPTIONS)
         stream.height, stream.width, stream.pix_fmt = frames.shape[1], frames.shape[2], "yuv420p"
         stream.codec_context.thread_count = 1

@@ -26,7 +26,10 @@ OF_THE_MOMENT = frozenset({"timeout", "io_error", "permission"})
 """Reasons that say nothing about the bytes of a video: the next run tries it again."""
 
 ERRORS_OF_THIS_MACHINE = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EROFS, errno.EMFILE})
-"""Errors of writing that say nothing against the video."""
+"""Errors that say nothing against the video."""
+
+ERRORS_OF_WRITING = ERRORS_OF_THIS_MACHINE | {errno.EIO, errno.ESTALE, errno.EREMOTEIO}
+"""Those where a clip is written. Of reading, FFmpeg says EIO of content as well: `worker` reads the file to tell."""
 
 
 class VideoFault(Exception):
@@ -47,11 +50,12 @@ def error_text(error: Exception) -> str:
 
 
 @contextlib.contextmanager
-def pyav_errors(where: str = "") -> Iterator[None]:
+def pyav_errors(where: str = "", writing: bool = False) -> Iterator[None]:
     """Around calls of PyAV, and around nothing else: its errors become faults of the video.
 
     Args:
         where: said before the error.
+        writing: whether they write a file.
 
     Raises:
         VideoFault: ``decode_error``.
@@ -60,6 +64,6 @@ def pyav_errors(where: str = "") -> Iterator[None]:
     try:
         yield
     except (FFmpegError, ValueError, OverflowError) as error:
-        if getattr(error, "errno", None) in ERRORS_OF_THIS_MACHINE:
+        if getattr(error, "errno", None) in (ERRORS_OF_WRITING if writing else ERRORS_OF_THIS_MACHINE):
             raise
         raise VideoFault("decode_error", f"{where}: {error_text(error)}" if where else error_text(error)) from error

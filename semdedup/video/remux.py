@@ -28,7 +28,7 @@ class CopiedClip(ClipFile):
             self.width, self.height, self.codec = context.width, context.height, context.codec.canonical_name
             self._video = self._open(lambda container: container.add_stream_from_template(self.source))
         start = self.timeline.origin + self.origin
-        with pyav_errors():
+        with pyav_errors(writing=True):
             copy = av.Packet(bytes(packet))
             copy.pts = when - start
             copy.dts = None if packet.dts is None else packet.dts - start
