@@ -17,7 +17,7 @@ from semdedup.video.parts import Part, Parts, plan_parts
 from semdedup.video.quarantine import OF_THE_MOMENT
 from semdedup.video.records import VideoFile, quarantine_table, summary
 from semdedup.video.tree import SUMMARY, file_key, version_key
-from semdedup.video.video_table import Missing, VideoTable, names_of, own_files
+from semdedup.video.video_table import Missing, OwnFile, VideoTable, names_of, own_files
 from semdedup.video.worker import Settings, Target, process_videos
 
 WRITE = "write embeddings"
@@ -34,7 +34,7 @@ class Processed:
     """
 
     rows: dict[str, dict[str, Any]] = field(default_factory=dict)
-    files: dict[str, list[dict[str, Any]]] = field(default_factory=dict)
+    files: dict[str, list[OwnFile]] = field(default_factory=dict)
     in_place: list[str] = field(default_factory=list)
 
     def take(self, entry: Entry, only: Mapping[str, str] | None = None) -> None:
@@ -139,11 +139,11 @@ def commit(
     )
 
 
-def without_lost(row: Mapping[str, Any], folder: str, lost: frozenset[str]) -> dict[str, Any]:
+def without_lost(row: dict[str, Any], folder: str, lost: frozenset[str]) -> dict[str, Any]:
     """A row of a video whose embeddings are gone: without them, and without a stamp, so that it is processed again."""
     if row["n_rows"] and f"{folder}/{row['part']}" in lost:
         return {**row, "n_rows": 0, "part": "", "stamp": ""}
-    return dict(row)
+    return row
 
 
 def _write_parts(

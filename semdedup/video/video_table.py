@@ -45,6 +45,10 @@ PLACES = (CLIPS, PREVIEWS, f"{METAS}/{ANNOTATION_VERSION}", VIDEO_RECORDS, CHUNK
 """Folders of the files that are a video's own."""
 
 
+OwnFile = tuple[str, int, str]
+"""Name, bytes and checksum of a file: a value of the column `files`."""
+
+
 @dataclass(frozen=True)
 class Kind:
     """What distinguishes `split` from `embed`.
@@ -268,10 +272,12 @@ class VideoTable:
         check_names(self.root, {self.kind.step: found}, self.kind.written)
         return found
 
-    def write(self, place: Location, rows: Mapping[str, Mapping[str, Any]], files: Mapping[str, Any]) -> None:
+    def write(
+        self, place: Location, rows: Mapping[str, Mapping[str, Any]], files: Mapping[str, Sequence[OwnFile]]
+    ) -> None:
         """Write the table of these rows; `files` are those of the videos that have changed."""
         known, new = {video: i for i, video in enumerate(self.rows)}, {video: i for i, video in enumerate(files)}
-        column = pa.concat_arrays([self._files, pa.array(files.values(), FILES)])
+        column = pa.concat_arrays([self._files, pa.array(list(files.values()), FILES)])
         positions = [len(self._files) + new[video] if video in new else known[video] for video in rows]
         table = pa.Table.from_pylist(list(rows.values()), schema=VIDEO_COLUMNS)
         write_table(place, table.append_column(COLUMN, column.take(pa.array(positions, pa.int64()))))
@@ -283,14 +289,10 @@ def names_of(clips: Iterable[str], videos: Iterable[str]) -> list[str]:
     return names + [name for video in sorted(videos) for name in records_of_video(video)]
 
 
-def own_files(row: Mapping[str, Any], written: Mapping[str, Written]) -> list[dict[str, Any]]:
-    """Of what a task wrote, the files that are a video's own, as values of the column `files`."""
+def own_files(row: Mapping[str, Any], written: Mapping[str, Written]) -> list[OwnFile]:
+    """Of what a task wrote, the files that are a video's own."""
     names = [name for clip in row["clips"] for name in files_of_clip(clip)] + records_of_video(row["video"])
-    return [
-        {"name": name, "bytes": written[name].n_bytes, "checksum": written[name].checksum}
-        for name in names
-        if name in written
-    ]
+    return [(name, *written[name]) for name in names if name in written]
 
 
 def stamped_by_split(root: Location, files: Sequence[VideoFile]) -> Iterator[VideoFile]:
