@@ -16,12 +16,13 @@ from dataclasses import dataclass
 from typing import Any
 
 from semdedup.errors import IntegrityError, OutputConflictError
+from semdedup.runs.journal import FINAL
 from semdedup.runs.record import Record, changed_files, commit_of, delete_files, versions
 from semdedup.storage.location import REQUESTS_IN_FLIGHT, UNFINISHED, Location
 from semdedup.storage.written import Written, force_names_to_disk, force_to_disk
 
-FINAL, ORDERS = "final", "orders.json"
-"""In the scratch folder: the new files, as they will be below the root; and what is to be done, written last."""
+ORDERS = "orders.json"
+"""In the scratch folder: what is to be done with the new files, written last."""
 
 
 @dataclass(frozen=True)

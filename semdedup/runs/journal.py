@@ -15,7 +15,7 @@ from semdedup.errors import OutputConflictError
 from semdedup.storage.location import Location
 from semdedup.storage.written import Written, collecting
 
-ENDING, HOME = ".json", "~/"
+ENDING, HOME, FINAL = ".json", "~/", "final"
 
 
 @dataclass(frozen=True)
@@ -46,7 +46,7 @@ class Job:
 
     def __call__(self) -> tuple[Any, dict[str, Written]]:
         """Call the function on a worker, and note what it did."""
-        with collecting(self.root.url) as written:
+        with collecting(self.root.url, self.scratch.url, (self.scratch / FINAL).url) as written:
             result = self.function(self.item)
         written = within_scratch(written, self.root, self.scratch)
         self.place.write_json({"result": result, "written": written})

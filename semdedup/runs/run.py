@@ -11,8 +11,8 @@ import distributed
 
 from semdedup.compute.session import Session, short_repr
 from semdedup.errors import InputError, IntegrityError, OutputConflictError, ParameterError
-from semdedup.runs.commit import FINAL, Orders, carry_out, force_files, force_names
-from semdedup.runs.journal import HOME, Entry, Job, read_journal, run_job, within_scratch
+from semdedup.runs.commit import Orders, carry_out, force_files, force_names
+from semdedup.runs.journal import FINAL, HOME, Entry, Job, read_journal, run_job, within_scratch
 from semdedup.runs.owner import Ownership, host_name
 from semdedup.runs.record import SCRATCH, Record
 from semdedup.storage.location import Location
@@ -90,7 +90,7 @@ class Run:
     @contextlib.contextmanager
     def noting(self) -> Iterator[None]:
         """While the client itself writes files of the run: they are noted as those of its tasks are."""
-        with collecting(self.root.url) as written:
+        with collecting(self.root.url, self.scratch.url, self.final.url) as written:
             yield
         self._note(within_scratch(written, self.root, self.scratch))
 

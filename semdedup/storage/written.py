@@ -32,22 +32,36 @@ class Written(NamedTuple):
 
 @dataclass
 class Collector:
-    """Files that were finished below a folder, by their names relative to it."""
+    """Files that were finished below a folder, by their names relative to it.
+
+    Attributes:
+        prefix: URL of the folder.
+        passing: URL of a folder in there whose files are gone when the work is done: of them the size is enough.
+        lasting: URL of a folder in that, whose files are not.
+        files: what was noted.
+    """
 
     prefix: str
+    passing: str
+    lasting: str
     files: dict[str, Written] = field(default_factory=dict)
+
+    def is_passing(self, url: str) -> bool:
+        """Whether a file will be gone when the work is done."""
+        return bool(self.passing) and url.startswith(self.passing) and not url.startswith(self.lasting)
 
 
 _collector: contextvars.ContextVar[Collector | None] = contextvars.ContextVar("semdedup_collector", default=None)
 
 
 @contextlib.contextmanager
-def collecting(folder: str) -> Iterator[dict[str, Written]]:
-    """Note every file that this block finishes below a folder, whose URL is given.
+def collecting(folder: str, passing: str = "", lasting: str = "") -> Iterator[dict[str, Written]]:
+    """Note every file that this block finishes below a folder; the arguments are URLs, see `Collector`.
 
     Threads that the block starts take part where they run in a copy of its context.
     """
-    collector = Collector(folder.rstrip("/") + "/")
+    prefix, passing, lasting = (url.rstrip("/") + "/" * bool(url) for url in (folder, passing, lasting))
+    collector = Collector(prefix, passing, lasting)
     token = _collector.set(collector)
     try:
         yield collector.files
@@ -60,7 +74,8 @@ def note_bytes(url: str, content: bytes) -> None:
     collector = _collector.get()
     if collector is not None and url.startswith(collector.prefix):
         name = url[len(collector.prefix) :]
-        collector.files[name] = Written(len(content), xxhash.xxh3_128_hexdigest(content))
+        checksum = "" if collector.is_passing(url) else xxhash.xxh3_128_hexdigest(content)
+        collector.files[name] = Written(len(content), checksum)
 
 
 def note_file(url: str, path: Path, durable: bool) -> None:
@@ -70,6 +85,9 @@ def note_file(url: str, path: Path, durable: bool) -> None:
     """
     collector = _collector.get()
     if collector is None or not url.startswith(collector.prefix):
+        return
+    if collector.is_passing(url):
+        collector.files[url[len(collector.prefix) :]] = Written(os.stat(path).st_size, "")
         return
     with open(path, "rb") as file:
         collector.files[url[len(collector.prefix) :]] = Written(*_checksum(file))
