@@ -16,7 +16,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from semdedup import InputError, OutputConflictError
+from semdedup import InputError, OutputConflictError, ShardWorkflow
 from semdedup.runs.owner import FILE_NAME as OWNER
 from semdedup.runs.owner import Owner
 from tests.helpers import NOWHERE, contents, files_below, stamps, wait_for
@@ -163,6 +163,14 @@ def test_another_content_of_the_same_size_is_found_where_it_is_asked_for(
     assert again(videos, out, client, verify=True).processed == 1
     assert "has another content than was written, of a.mp4" in capfd.readouterr().err
     assert_same_result(out, done)
+
+
+def test_no_dataset_is_made_where_clips_are_missing(videos: Path, out: Path, tmp_path: Path) -> None:
+    clip = first_clip(out)
+    (out / "clips" / f"{clip}.mp4").unlink()
+    with pytest.raises(InputError, match=rf"1 clips that 'split' wrote .*missing.*clips/{clip}\.mp4.*again"):
+        ShardWorkflow(str(out), str(tmp_path / "dataset"), verbose=False).run(NOWHERE)
+    assert not (tmp_path / "dataset").exists()
 
 
 def test_embeddings_of_clips_that_are_lost_are_made_again(

@@ -14,6 +14,7 @@ from semdedup.storage.location import FileInfo, Location
 from semdedup.video.files import printable
 from semdedup.video.probe import EXTENSIONS
 from semdedup.video.tree import ANNOTATION_VERSION, CLIPS, METAS
+from semdedup.video.video_table import check_clips
 
 MP4 = ".mp4"
 EMBEDDINGS_SUFFIX = "_embd_parquet"
@@ -65,6 +66,7 @@ def find_inputs(path: Location, output: Location, version: str, with_embeddings:
         )
     files = [file for file in folder.files() if not file.url.startswith(output.url.rstrip("/") + "/")]
     check_recorded(folder, files, lambda url: _is_visible(url) and url.lower().endswith(MP4))
+    check_clips(root, files)
     clips = [file for file in files if _is_visible(file.url) and file.url.lower().endswith(MP4)]
     videos = sum(file.url.lower().endswith(EXTENSIONS) for file in files)
     if not clips:

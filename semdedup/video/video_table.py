@@ -17,9 +17,9 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from semdedup.errors import BadFileError, OutputConflictError
+from semdedup.errors import BadFileError, InputError, OutputConflictError
 from semdedup.runs.record import Record, changed_files, check_names
-from semdedup.storage.location import REQUESTS_IN_FLIGHT, Location
+from semdedup.storage.location import REQUESTS_IN_FLIGHT, FileInfo, Location
 from semdedup.storage.tables import read_table, write_table
 from semdedup.storage.written import Written, checksum_of
 from semdedup.video.quarantine import OF_THE_MOMENT
@@ -297,16 +297,38 @@ def own_files(row: Mapping[str, Any], written: Mapping[str, Written]) -> list[Ow
 
 def stamped_by_split(root: Location, files: Sequence[VideoFile]) -> Iterator[VideoFile]:
     """Clips that a split wrote to this folder are known by their checksums, wherever and whenever they were copied."""
-    known: dict[str, tuple[int, str]] = {}
-    place = root / VIDEOS
-    if place.exists():
-        with contextlib.suppress(BadFileError, OutputConflictError):  # then they are files like others
-            split = Record(root).steps.get(SPLIT)
-            table = read_table(place, [COLUMN] if split else [])
-            for batch in table.to_batches() if table.num_columns else ():
-                for file in batch.column(0).flatten().to_pylist():
-                    known[file["name"]] = (file["bytes"], file["checksum"])
+    known = {name: (n_bytes, checksum) for name, n_bytes, checksum in _files_of_split(root, ("begun", "committed"))}
     prefix = len(root.url.rstrip("/")) + 1
     for file in files:
         n_bytes, checksum = known.get(file.url[prefix:], (-1, ""))
         yield replace(file, stamp=checksum) if n_bytes == file.n_bytes else file
+
+
+def check_clips(root: Location, listed: Iterable[FileInfo]) -> None:
+    """Make sure that the clips which a split has committed to a folder are listed, each in its size.
+
+    Raises:
+        InputError: some are missing or were changed.
+    """
+    start = len(root.url.rstrip("/")) + 1
+    there = {file.url[start:]: file.n_bytes for file in listed}
+    clips = ((name, n) for name, n, _ in _files_of_split(root, ("committed",)) if name.startswith(f"{CLIPS}/"))
+    wrong = [name for name, n_bytes in clips if there.get(name) != n_bytes]
+    if wrong:
+        raise InputError(
+            f"{len(wrong):,} clips that '{SPLIT}' wrote to {root} are missing or have another size: "
+            f"{', '.join(wrong[:3])}. Run the command that made them again: it makes anew what is missing."
+        )
+
+
+def _files_of_split(root: Location, statuses: Sequence[str]) -> Iterator[OwnFile]:
+    """What the table of a split in this folder, if there is one in such a state, names as the videos' own."""
+    place = root / VIDEOS
+    if not place.exists():
+        return
+    with contextlib.suppress(BadFileError, OutputConflictError):  # then they are files like others
+        entry = Record(root).steps.get(SPLIT)
+        table = read_table(place, [COLUMN] if entry is not None and entry["status"] in statuses else [])
+        for batch in table.to_batches() if table.num_columns else ():
+            for file in batch.column(0).flatten().to_pylist():
+                yield file["name"], file["bytes"], file["checksum"]
