@@ -6,7 +6,7 @@ import inspect
 import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Unpack
 
 import distributed
 
@@ -22,11 +22,12 @@ from semdedup.display import Displayable
 from semdedup.errors import InputError, OutputConflictError, ParameterError
 from semdedup.report.write import PAGE, write_report
 from semdedup.runs.owner import owned
-from semdedup.settings import Options, check_names, documented, setting
-from semdedup.settings.kinds import path, paths, truth
+from semdedup.settings import check_names, documented, setting
+from semdedup.settings.kinds import path, paths
+from semdedup.settings.shared import Shared, SharedOptions, clear_output_setting
 from semdedup.shards.result import ShardResult
 from semdedup.shards.workflow import ShardWorkflow
-from semdedup.storage.kwargs import FSSPEC, NO_PART, kwargs_setting, take_over_setting, verify_setting
+from semdedup.storage.kwargs import FSSPEC, kwargs_setting
 from semdedup.storage.location import Location, Paths
 from semdedup.video.records import ROWS
 from semdedup.video.result import SplitResult
@@ -100,7 +101,7 @@ class RunResult(Displayable):
 
 
 @dataclass(frozen=True)
-class RunOptions(Options):
+class RunOptions(SharedOptions):
     """What the whole way has beside the settings of its parts."""
 
     input_path: Paths | None = setting(
@@ -113,16 +114,7 @@ class RunOptions(Options):
     output_path: str | None = setting(None, path(), "Folder for clips, dedup, report and dataset; local or s3://.")
     eps: float | None = setting(None, EPS.kind, f"{EPS.help} By default what the embedder recommends, else 0.1.")
     storage_options: dict[str, Any] | None = kwargs_setting(FSSPEC, "Options for fsspec.")
-    clear_output: bool = setting(
-        False,
-        truth(),
-        "Make dedup and dataset anew; clips where their own parameters changed.",
-        flags=["--overwrite"],
-        unrecorded=NO_PART,
-    )
-    verbose: bool = setting(True, truth(), "Show progress.", unrecorded=NO_PART)
-    take_over: bool = take_over_setting()
-    verify: bool = verify_setting()
+    clear_output: bool = clear_output_setting("Make dedup and dataset anew; clips where their own parameters changed.")
 
 
 @documented(RunOptions)
@@ -149,19 +141,14 @@ class VideoDeduplicationWorkflow:
         dedup: Mapping[str, Any] | None = None,
         shard: Mapping[str, Any] | None = None,
         storage_options: Mapping[str, Any] | None = None,
-        clear_output: bool = False,
-        verbose: bool = True,
-        take_over: bool = False,
-        verify: bool = False,
+        **shared: Unpack[Shared],
     ) -> None:
-        options = RunOptions.of(locals())
+        self.options = options = RunOptions.of({**locals(), **shared})
         if options.input_path is None or options.output_path is None:
             raise ParameterError("input_path and output_path must be given: name the folders")
         self.storage_options = options.storage_options or {}
         self.root = Location.of(options.output_path, self.storage_options)
         self.input_path, self.eps = options.input_path, options.eps
-        self.clear_output, self.verbose = options.clear_output, options.verbose
-        self.take_over, self.verify = options.take_over, options.verify
         parts = {"split": split, "dedup": dedup, "shard": shard}
         self.more: dict[str, Mapping[str, Any]] = {part: {} if more is None else more for part, more in parts.items()}
         for part, more in self.more.items():
@@ -186,10 +173,10 @@ class VideoDeduplicationWorkflow:
             SemdedupError: see `semdedup.errors`.
         """
         started = time.monotonic()
-        reporter = Reporter(self.verbose)
+        reporter = Reporter(self.options.verbose)
         self.split.find()  # an input that is not there is told before a cluster is started
         with (
-            owned(self.root, take_over=self.take_over, say=reporter.say),
+            owned(self.root, take_over=self.options.take_over, say=reporter.say),
             client_for(client, cluster or ClusterOptions()) as found,
         ):
             reporter.say("1 of 4: split")
@@ -223,20 +210,16 @@ class VideoDeduplicationWorkflow:
         rest = ", ".join(str(self.root / name) for name in (DEDUP, PAGE, DATASET))
         yield f"then would compare the clips and write {rest}"
 
-    @property
-    def _kwargs(self) -> dict[str, Any]:
-        return {"storage_options": self.storage_options}
+    def _shared(self, **others: Any) -> dict[str, Any]:
+        kwargs = {"storage_options": self.storage_options}
+        shared = {name: getattr(self.options, name) for name in self.options.last}
+        return {"read_kwargs": kwargs, "write_kwargs": kwargs, **shared, **others}
 
     def _split(self, clear_output: bool) -> VideoSplitWorkflow:
         return VideoSplitWorkflow(
             self.input_path,
             (self.root / CLIPS).url,
-            read_kwargs=self._kwargs,
-            write_kwargs=self._kwargs,
-            clear_output=clear_output,
-            verbose=self.verbose,
-            take_over=self.take_over,
-            verify=self.verify,
+            **self._shared(clear_output=clear_output),
             **self.more["split"],
         )
 
@@ -244,7 +227,7 @@ class VideoDeduplicationWorkflow:
         try:
             return self.split.run(client, cluster=cluster)
         except OutputConflictError:
-            if not self.clear_output:
+            if not self.options.clear_output:
                 raise
             return self._split(clear_output=True).run(client, cluster=cluster)
 
@@ -259,12 +242,7 @@ class VideoDeduplicationWorkflow:
             embeddings,
             (self.root / DEDUP).url,
             eps=eps,
-            read_kwargs=self._kwargs,
-            write_kwargs=self._kwargs,
-            clear_output=self.clear_output,
-            verbose=self.verbose,
-            take_over=self.take_over,
-            verify=self.verify,
+            **self._shared(),
             **given,
         )
 
@@ -275,7 +253,7 @@ class VideoDeduplicationWorkflow:
             output_path=(self.root / PAGE).url,
             eps=eps,
             storage_options=self.storage_options,
-            verbose=self.verbose,
+            verbose=self.options.verbose,
         )
 
     def _shard(self, eps: float | None) -> ShardWorkflow:
@@ -284,11 +262,6 @@ class VideoDeduplicationWorkflow:
             (self.root / DATASET).url,
             input_semantic_dedup_path=(self.root / DEDUP).url,
             semantic_dedup_epsilon=eps,
-            read_kwargs=self._kwargs,
-            write_kwargs=self._kwargs,
-            clear_output=self.clear_output,
-            verbose=self.verbose,
-            take_over=self.take_over,
-            verify=self.verify,
+            **self._shared(),
             **self.more["shard"],
         )

@@ -23,7 +23,8 @@ from semdedup.errors import ParameterError
 from semdedup.settings import Found, Kind, Options, setting
 from semdedup.settings.choices import DistanceMetric, WhichToKeep
 from semdedup.settings.kinds import choice, number, path, paths, several, text, truth, whole
-from semdedup.storage.kwargs import NO_PART, READ, WRITE, kwargs_setting, take_over_setting, verify_setting
+from semdedup.settings.shared import NO_PART, SharedOptions
+from semdedup.storage.kwargs import READ, WRITE, kwargs_setting
 from semdedup.storage.location import Paths
 from semdedup.storage.tables import LOW_INFORMATION
 
@@ -215,7 +216,7 @@ class ThresholdOptions(Options):
 
 
 @dataclass(frozen=True)
-class IOOptions(Options):
+class IOOptions(SharedOptions):
     """Where to read and write, and how."""
 
     input_path: Paths | None = setting(
@@ -232,13 +233,3 @@ class IOOptions(Options):
     read_kwargs: dict[str, Any] | None = kwargs_setting(READ, "Options for reading Parquet, and storage_options.")
     write_kwargs: dict[str, Any] | None = kwargs_setting(WRITE, "Options for writing Parquet, and storage_options.")
     cache_kwargs: dict[str, Any] | None = kwargs_setting(WRITE, "The same of the cache; write_kwargs by default.")
-    clear_output: bool = setting(
-        False,
-        truth(),
-        "First delete what semdedup wrote to the output path before.",
-        flags=["--overwrite"],
-        unrecorded=NO_PART,
-    )
-    verbose: bool = setting(True, truth(), "Show progress.", unrecorded=NO_PART)
-    take_over: bool = take_over_setting()
-    verify: bool = verify_setting()

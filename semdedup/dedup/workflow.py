@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, Unpack
 
 import distributed
 
@@ -43,6 +43,7 @@ from semdedup.runs.owner import owned
 from semdedup.runs.record import FILE_NAME, Record
 from semdedup.settings import documented, taken
 from semdedup.settings.choices import DistanceMetric, InputFiletype, KMeansEngine, WhichToKeep
+from semdedup.settings.shared import SharedKeywords
 from semdedup.storage.location import Location, Paths, storage_options_of
 
 
@@ -92,19 +93,14 @@ class SemanticDeduplicationWorkflow:
         ranking_strategy: RankingStrategy | Mapping[str, Any] | None = None,
         pairwise_batch_size: int = 1024,
         eps: float | None = None,
-        read_kwargs: Mapping[str, Any] | None = None,
-        write_kwargs: Mapping[str, Any] | None = None,
         cache_kwargs: Mapping[str, Any] | None = None,
         files_per_partition: int | None = None,
         skip_bad_files: bool = False,
-        clear_output: bool = False,
-        verbose: bool = True,
-        take_over: bool = False,
-        verify: bool = False,
         layout: Layout = WORKFLOW,
         count_at: Sequence[float] = (),
+        **shared: Unpack[SharedKeywords],
     ) -> None:
-        given = locals()
+        given = {**locals(), **shared}
         io, inputs = IOOptions.of(given), InputOptions.of(given)
         threshold, strategy = ThresholdOptions.of(given), CompareOptions.of(given).strategy
         if io.output_path is None:
@@ -121,15 +117,22 @@ class SemanticDeduplicationWorkflow:
         given |= {"output_path": self.cache.url, "write_kwargs": cached}
         kmeans = KMeansStage(**taken(KMeansStage, given, folder=layout.clusters))
         kmeans.other_outputs = [self.output]
-        given |= {"input_path": below(self.cache, layout.clusters).url}
-        given["read_kwargs"] = {"storage_options": storage_options_of(cached)}
-        given["embedding_dim"] = None  # of clusters, whose rows all have it
+        given |= {
+            "input_path": below(self.cache, layout.clusters).url,
+            "read_kwargs": {"storage_options": storage_options_of(cached)},
+            "embedding_dim": None,  # of clusters, whose rows all have it
+        }
         pairwise = PairwiseStage(**taken(PairwiseStage, given, folder=layout.scores))
         self.pipeline = Pipeline("semantic deduplication").add_stage(kmeans).add_stage(pairwise)
         if self.eps is not None:
-            given |= {"input_path": below(self.cache, layout.scores).url, "output_path": self.output.url}
-            given |= {"write_kwargs": write_kwargs, "folder": layout.duplicates, "summaries": layout.summaries}
-            self.pipeline.add_stage(IdentifyDuplicatesStage(**taken(IdentifyDuplicatesStage, given)))
+            given |= {
+                "input_path": below(self.cache, layout.scores).url,
+                "output_path": self.output.url,
+                "write_kwargs": io.write_kwargs,
+                "summaries": layout.summaries,
+            }
+            identify = IdentifyDuplicatesStage(**taken(IdentifyDuplicatesStage, given, folder=layout.duplicates))
+            self.pipeline.add_stage(identify)
 
     def run(
         self, client: distributed.Client | str | None = None, *, cluster: ClusterOptions | None = None

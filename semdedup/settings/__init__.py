@@ -12,8 +12,9 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from inspect import signature
-from typing import Any, Self, TypeVar
+from functools import wraps
+from inspect import Parameter, signature
+from typing import Any, ClassVar, Self, TypeVar, get_args, get_type_hints
 
 import numpy as np
 
@@ -116,7 +117,13 @@ def setting(
 
 
 class Options:
-    """Base of the dataclasses of settings: values are checked and made plain when an object is made."""
+    """Base of the dataclasses of settings: values are checked and made plain when an object is made.
+
+    Attributes:
+        last: names of those that are listed after the others.
+    """
+
+    last: ClassVar[tuple[str, ...]] = ()
 
     def __post_init__(self) -> None:
         for declared in settings_of(type(self)):
@@ -152,7 +159,7 @@ def settings_of(*groups: type[Options]) -> tuple[Setting, ...]:
         dataclasses.replace(field.metadata["setting"], name=field.metadata["setting"].name or field.name,
                             attribute=field.name)
         for group in groups
-        for field in dataclasses.fields(group)  # type: ignore[arg-type]
+        for field in sorted(dataclasses.fields(group), key=lambda one: one.name in group.last)  # type: ignore[arg-type]
     )  # fmt: skip
 
 
@@ -172,14 +179,35 @@ def taken(cls: type, given: Mapping[str, Any], **others: Any) -> dict[str, Any]:
 
 
 def documented(*groups: type[Options]) -> Callable[[T], T]:
-    """Put the help of the settings below the docstring of a class."""
+    """Put the help of the settings below the docstring of a class, and its ``**shared`` keywords in its signature."""
 
     def decorate(cls: T) -> T:
-        lines = [f"    {declared.name}: {declared.help}" for declared in settings_of(*groups)]
+        declared = settings_of(*groups)
+        lines = [f"    {one.name}: {one.help}" for one in declared]
         cls.__doc__ = "\n".join([(cls.__doc__ or "").rstrip(), "", "Settings:", *lines, ""])
+        init = _spelled_out(cls.__init__, {one.name: one.default for one in declared})  # type: ignore[misc]
+        cls.__init__ = init  # type: ignore[misc]
         return cls
 
     return decorate
+
+
+def _spelled_out(init: Callable[..., None], defaults: Mapping[str, Any]) -> Callable[..., None]:
+    """A constructor with the keywords of its last parameter, ``**shared: Unpack[…]``, each with its default."""
+    *own, shared = signature(init).parameters.values()
+    (keywords,) = get_args(get_type_hints(init)[shared.name])
+    spelled = [Parameter(name, Parameter.KEYWORD_ONLY, default=defaults[name], annotation=kind)
+               for name, kind in get_type_hints(keywords).items()]  # fmt: skip
+    whole = signature(init).replace(parameters=[*own, *spelled])
+
+    @wraps(init)
+    def spelled_out(*args: Any, **given: Any) -> None:
+        bound = whole.bind(*args, **given)
+        bound.apply_defaults()
+        init(*bound.args, **bound.kwargs)
+
+    spelled_out.__signature__ = whole  # type: ignore[attr-defined]
+    return spelled_out
 
 
 def shown(value: Any) -> str:

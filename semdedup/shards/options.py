@@ -9,8 +9,9 @@ from semdedup.dedup.threshold.rule import EPS
 from semdedup.errors import ParameterError
 from semdedup.settings import Kind, Options, setting
 from semdedup.settings.kinds import choice, number, path, text, truth, whole
+from semdedup.settings.shared import SharedOptions
 from semdedup.shards.layouts import LAYOUTS
-from semdedup.storage.kwargs import NO_PART, STORAGE, kwargs_setting, take_over_setting, verify_setting
+from semdedup.storage.kwargs import STORAGE, kwargs_setting
 from semdedup.video.tree import ANNOTATION_VERSION
 
 MIB = 1 << 20
@@ -72,7 +73,7 @@ class ShardOptions(Options):
 
 
 @dataclass(frozen=True)
-class ShardIOOptions(Options):
+class ShardIOOptions(SharedOptions):
     """Where to read and write, and what is dropped."""
 
     input_clip_path: str | None = setting(None, path(), "Output of split, or a folder of MP4 files.")
@@ -85,16 +86,6 @@ class ShardIOOptions(Options):
     )
     read_kwargs: dict[str, Any] | None = kwargs_setting(STORAGE, "storage_options of the input.")
     write_kwargs: dict[str, Any] | None = kwargs_setting(STORAGE, "storage_options of the output.")
-    clear_output: bool = setting(
-        False,
-        truth(),
-        "First delete what an earlier shard wrote to the output path.",
-        flags=["--overwrite"],
-        unrecorded=NO_PART,
-    )
-    verbose: bool = setting(True, truth(), "Show progress.", unrecorded=NO_PART)
-    take_over: bool = take_over_setting()
-    verify: bool = verify_setting()
 
     def check_together(self) -> None:
         """An eps needs scores."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 import time
 from collections.abc import Iterator, Mapping
-from typing import Any
+from typing import Any, Unpack
 
 import distributed
 
@@ -21,6 +21,7 @@ from semdedup.runs.run import Run
 from semdedup.runs.step import Outcome, Step, complete_already, run_step
 from semdedup.settings import documented
 from semdedup.settings.choices import DatasetLayout
+from semdedup.settings.shared import SharedKeywords
 from semdedup.shards import card
 from semdedup.shards.drops import Drops, find_drops
 from semdedup.shards.inputs import Inputs, find_inputs
@@ -60,14 +61,9 @@ class ShardWorkflow:
         target_tar_size_mb: float = 500.0,
         with_embeddings: bool | str = False,
         shuffle_seed: int | None = None,
-        read_kwargs: Mapping[str, Any] | None = None,
-        write_kwargs: Mapping[str, Any] | None = None,
-        clear_output: bool = False,
-        verbose: bool = True,
-        take_over: bool = False,
-        verify: bool = False,
+        **shared: Unpack[SharedKeywords],
     ) -> None:
-        given = locals()
+        given = {**locals(), **shared}
         self.options, io = ShardOptions.of(given), ShardIOOptions.of(given)
         if io.input_clip_path is None or io.output_dataset_path is None:
             raise ParameterError("input_clip_path and output_dataset_path must be given: name the folders")

@@ -10,7 +10,8 @@ from collections.abc import Mapping
 from typing import Any
 
 from semdedup.settings import Found, Kind, setting
-from semdedup.settings.kinds import mapping, truth
+from semdedup.settings.kinds import mapping
+from semdedup.settings.shared import NO_PART
 
 NOT_FOR_USERS = {"source", "where", "table", "filesystem", "schema", "metadata", "common_metadata", "self"}
 
@@ -86,20 +87,6 @@ READ = mapping("be a mapping of options of pyarrow.parquet.ParquetFile, and stor
 WRITE = mapping("be a mapping of options of pyarrow.parquet.write_table, and storage_options", _check_write)
 STORAGE = mapping("be a mapping with storage_options alone", _check_storage_alone)
 FSSPEC = mapping("be a mapping of options for fsspec", lambda options: None)
-
-NO_PART = "how files are reached and laid out is no part of the answer"
-
-
-def take_over_setting() -> Any:
-    """A field for taking over an output."""
-    words = "Go on in place of a run that seems to be at work in the output path."
-    return setting(False, truth(), words, unrecorded=NO_PART)
-
-
-def verify_setting() -> Any:
-    """A field for reading checksums."""
-    words = "Read the files of what is complete already, and compare their checksums."
-    return setting(False, truth(), words, unrecorded=NO_PART)
 
 
 def kwargs_setting(kind: Kind, help: str) -> Any:

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any
 from semdedup.errors import ParameterError
 from semdedup.settings import Kind, Options, setting
 from semdedup.settings.kinds import choice, grouped, number, path, paths, truth, whole
-from semdedup.storage.kwargs import NO_PART, STORAGE, kwargs_setting, take_over_setting, verify_setting
+from semdedup.settings.shared import NO_PART, SharedOptions
+from semdedup.storage.kwargs import STORAGE, kwargs_setting
 from semdedup.video.plan import Span, fixed_stride, scenes
 
 ALGORITHMS = ("fixed_stride", "scene")
@@ -132,7 +133,7 @@ class EmbedOptions(Options):
 
 
 @dataclass(frozen=True)
-class VideoIOOptions(Options):
+class VideoIOOptions(SharedOptions):
     """Where to read and write, how much at a time, and what one video may cost."""
 
     input_path: Paths | None = setting(
@@ -153,13 +154,3 @@ class VideoIOOptions(Options):
     limit: int = setting(0, whole(0), "Most videos (embed: clips) that this run processes; 0: all.", unrecorded=LATER)
     read_kwargs: dict[str, Any] | None = kwargs_setting(STORAGE, "storage_options of the input.")
     write_kwargs: dict[str, Any] | None = kwargs_setting(STORAGE, "storage_options of the output.")
-    clear_output: bool = setting(
-        False,
-        truth(),
-        "First delete what an earlier run of this wrote to the output path.",
-        flags=["--overwrite"],
-        unrecorded=NO_PART,
-    )
-    verbose: bool = setting(True, truth(), "Show progress.", unrecorded=NO_PART)
-    take_over: bool = take_over_setting()
-    verify: bool = verify_setting()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from functools import partial
-from typing import Any
+from typing import Any, Unpack
 
 import distributed
 
@@ -13,6 +13,7 @@ from semdedup.errors import ParameterError
 from semdedup.runs.record import Record
 from semdedup.settings import documented
 from semdedup.settings.choices import ClipIdScheme, Cut, SplittingAlgorithm, TranscodeEncoder
+from semdedup.settings.shared import SharedKeywords
 from semdedup.storage.location import Location, Paths, locations_of, storage_options_of
 from semdedup.video.base import VideoWorkflow
 from semdedup.video.encode import choose_encoder
@@ -69,14 +70,9 @@ class VideoSplitWorkflow(VideoWorkflow):
         trust_remote_code: bool = False,
         embedding_batch_size: int | None = None,
         limits: Limits | Mapping[str, Any] | None = None,
-        read_kwargs: Mapping[str, Any] | None = None,
-        write_kwargs: Mapping[str, Any] | None = None,
-        clear_output: bool = False,
-        verbose: bool = True,
-        take_over: bool = False,
-        verify: bool = False,
+        **shared: Unpack[SharedKeywords],
     ) -> None:
-        given = locals()
+        given = {**locals(), **shared}
         io = self._take(given)
         self.sources = locations_of(_given(io.input_path, "input_path"), io.read_kwargs)
         self.output = Location.of(_given(io.output_path, "output_path"), storage_options_of(io.write_kwargs))
@@ -147,14 +143,9 @@ class VideoEmbedWorkflow(VideoWorkflow):
         embedding_batch_size: int | None = None,
         limit: int = 0,
         limits: Limits | Mapping[str, Any] | None = None,
-        read_kwargs: Mapping[str, Any] | None = None,
-        write_kwargs: Mapping[str, Any] | None = None,
-        clear_output: bool = False,
-        verbose: bool = True,
-        take_over: bool = False,
-        verify: bool = False,
+        **shared: Unpack[SharedKeywords],
     ) -> None:
-        given = locals()
+        given = {**locals(), **shared}
         io = self._take(given)
         folders = locations_of(_given(io.input_path, "input_path"), io.read_kwargs)
         self.sources = [path / CLIPS if (path / CLIPS).is_dir() else path for path in folders]

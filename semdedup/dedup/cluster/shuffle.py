@@ -9,7 +9,7 @@ A *bucket* is a range of clusters. There is never an object for each pair of par
 
 from __future__ import annotations
 
-from collections import Counter, defaultdict
+from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
@@ -21,7 +21,7 @@ import pyarrow as pa
 from semdedup.arrays import Backend, backend_module, to_host
 from semdedup.dedup.cluster.fit import load_centroids
 from semdedup.dedup.input.partitions import Partition
-from semdedup.dedup.input.rows import embedding_rows, gather_unit_rows, with_source
+from semdedup.dedup.input.rows import embedding_rows, write_aside
 from semdedup.dedup.input.scan import Workspace, one_batch
 from semdedup.dedup.input.schema import InputSchema
 from semdedup.dedup.kernels.kmeans import assign, distances_to_centroids
@@ -91,18 +91,10 @@ def assign_partition(work: Workspace, task: Assignment, item: tuple[int, Partiti
     """Label the rows of one partition, and write them sorted by cluster; write those that cannot be compared aside.
 
     Returns:
-        ``assigned``, ``quarantined`` (rows by reason), ``clusters`` (label and rows, sparse) and ``files``.
+        ``assigned``, ``quarantined`` (rows by reason) and ``clusters`` (label and rows, sparse).
     """
     position, slices = item
-    rows = np.empty((sum(piece.stop - piece.start for piece in slices), task.dim), dtype=np.float32)
-    others, faulty, n = [], [], 0
-    for piece in slices:
-        gathered = gather_unit_rows(work.read(piece), task.dim, rows[n:])
-        n += gathered.n_rows
-        others.append(gathered.others)
-        if len(gathered.faulty):
-            faulty.append(with_source(gathered.faulty, piece.source))
-    rows, other = rows[:n], pa.concat_tables(others)
+    rows, other, faulty = work.gather(slices, task.dim)
     xp = backend_module(task.backend)
     device_rows = xp.asarray(rows)
     centroids = load_centroids(task.centroids, task.digest, task.backend)
@@ -113,7 +105,7 @@ def assign_partition(work: Workspace, task: Assignment, item: tuple[int, Partiti
     for name, values in ((L2_DISTANCE, l2), (COSINE_DISTANCE, cosine), ("centroid", labels)):
         other = other.append_column(name, pa.array(to_host(values)))
     order = np.argsort(labels, kind="stable")
-    starts = np.append(np.searchsorted(labels[order], task.bucket_starts), n)
+    starts = np.append(np.searchsorted(labels[order], task.bucket_starts), len(rows))
     schema = piece_schema(work.schema)
 
     def batches() -> Iterator[pa.RecordBatch]:
@@ -124,18 +116,11 @@ def assign_partition(work: Workspace, task: Assignment, item: tuple[int, Partiti
             yield one_batch(part)
 
     write_arrow(piece_file(work, position), schema, batches())
-    files = []
-    if faulty:
-        name = f"part-{position}.parquet"
-        write_table(task.quarantine / name, pa.concat_tables(faulty))
-        files.append(name)
-    reasons = Counter(reason for table in faulty for reason in table.column("reason").to_pylist())
     found, counts = np.unique(labels, return_counts=True)
     return {
-        "assigned": n,
-        "quarantined": dict(reasons),
+        "assigned": len(rows),
+        "quarantined": write_aside(task.quarantine / f"part-{position}.parquet", faulty),
         "clusters": [found.tolist(), counts.tolist()],
-        "files": files,
     }
 
 
@@ -225,7 +210,7 @@ def write_clusters(
     Memory: the rows of the range, one batch of a shuffle file, and one cluster as it is encoded.
 
     Returns:
-        ``rows`` and ``files``, relative to the target.
+        ``rows``.
     """
     slices: dict[int, list[pa.RecordBatch]] = defaultdict(list)
     for position in item.pieces:
@@ -239,7 +224,7 @@ def write_clusters(
         found, starts = np.unique(labels, return_index=True)
         for label, start, stop in zip(found, starts, [*starts[1:], len(labels)], strict=True):
             slices[int(label)].append(batch.slice(start, stop - start).drop_columns("centroid"))
-    files, n_rows = [], 0
+    n_rows = 0
     for label in sorted(slices):
         table = pa.Table.from_batches(slices.pop(label))
         name = f"centroid={label}/part-{item.part}.parquet"
@@ -249,9 +234,8 @@ def write_clusters(
         )
         options = {"row_group_size": max(1024, ROW_GROUP_BYTES // (4 * dim)), **write_kwargs}
         write_table(target / name, table, options)
-        files.append(name)
         n_rows += len(table)
-    return {"rows": n_rows, "files": files}
+    return {"rows": n_rows}
 
 
 def _copy_rows(batch: pa.RecordBatch, low: int, high: int) -> pa.RecordBatch:

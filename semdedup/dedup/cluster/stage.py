@@ -2,25 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from functools import partial
-from typing import Any
+from typing import Any, Unpack
 
 from semdedup.dedup.cluster.plan import check_embedding_files
 from semdedup.dedup.cluster.run import cluster_embeddings
 from semdedup.dedup.input.files import find_files, is_input
 from semdedup.dedup.names import CLUSTER_FOLDER, KMEANS, below
-from semdedup.dedup.options import InputOptions, KMeansOptions
+from semdedup.dedup.options import InputOptions, IOOptions, KMeansOptions
 from semdedup.dedup.ranking import RankingStrategy
 from semdedup.dedup.stage import Stage
 from semdedup.runs.lookup import check_recorded
 from semdedup.runs.run import Run
 from semdedup.settings import documented
 from semdedup.settings.choices import InputFiletype, KMeansEngine
+from semdedup.settings.shared import SharedKeywords
 from semdedup.storage.location import FileInfo, Location, Paths
 
 
-@documented(InputOptions, KMeansOptions)
+@documented(IOOptions, InputOptions, KMeansOptions)
 class KMeansStage(Stage):
     """Cluster embeddings: one folder ``centroid={k}`` of Parquet files for each cluster, and the centroids.
 
@@ -54,17 +55,12 @@ class KMeansStage(Stage):
         max_samples_per_batch: int = 1 << 15,
         fit_data_fraction: float | None = None,
         kmeans_engine: KMeansEngine = "auto",
-        read_kwargs: Mapping[str, Any] | None = None,
-        write_kwargs: Mapping[str, Any] | None = None,
         files_per_partition: int | None = None,
         skip_bad_files: bool = False,
-        clear_output: bool = False,
-        verbose: bool = True,
-        take_over: bool = False,
-        verify: bool = False,
         folder: str = "",
+        **shared: Unpack[SharedKeywords],
     ) -> None:
-        given = locals()
+        given = {**locals(), **shared}
         super().__init__(given)
         self.inputs, self.kmeans = InputOptions.of(given), KMeansOptions.of(given)
         self.other_outputs: Sequence[Location] = ()

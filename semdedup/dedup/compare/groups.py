@@ -13,13 +13,13 @@ import pyarrow as pa
 from semdedup.arrays import Array, Backend, array_module, backend_module, to_host
 from semdedup.dedup.compare.table import score_table, write_scores
 from semdedup.dedup.input.ids import id_type
-from semdedup.dedup.input.rows import gather_unit_rows, low_information_mask, with_source
+from semdedup.dedup.input.rows import gather_unit_rows, low_information_mask, with_source, write_aside
 from semdedup.dedup.kernels.best_match import max_similarity
 from semdedup.dedup.names import cluster_file
 from semdedup.dedup.options import InputOptions
 from semdedup.dedup.ranking import RankingStrategy, rank_order
 from semdedup.storage.location import Location
-from semdedup.storage.tables import DECODING_BYTES, LOW_INFORMATION, iter_rows, open_parquet, write_table
+from semdedup.storage.tables import DECODING_BYTES, LOW_INFORMATION, iter_rows, open_parquet
 
 
 @dataclass(frozen=True)
@@ -85,13 +85,13 @@ def score_group(task: Comparison, group: tuple[Cluster, ...]) -> dict[str, Any]:
     """Score the clusters of one group; write ``cluster_{k}.parquet`` for each. Memory: see `group_memory`.
 
     Returns:
-        ``rows``, ``quarantined`` by reason, ``files`` and ``quarantine_files``.
+        ``rows``, and ``quarantined`` by reason.
     """
-    result = Written()
+    n_rows, quarantined = 0, Counter[str]()
     for cluster in group:
         rows = np.empty((cluster.n_rows, task.dim), dtype=np.float32)
         gathered = gather_unit_rows(read_cluster(task, cluster), task.dim, rows)
-        result.set_aside(task, cluster, gathered.faulty)
+        quarantined.update(set_aside(task, cluster, gathered.faulty))
         if not gathered.n_rows:
             continue
         order = rank_order(gathered.others, task.strategy)
@@ -101,8 +101,10 @@ def score_group(task: Comparison, group: tuple[Cluster, ...]) -> dict[str, Any]:
         scores = score_rows(ranked, low_information_mask(light), task.batch_size)
         score, match = map(to_host, scores)
         ids = light.column("id")
-        result.scored(task, cluster, score_table(ids, ids.take(pa.array(match)), score))
-    return result.facts
+        table = score_table(ids, ids.take(pa.array(match)), score)
+        write_scores(task.target, cluster.label, ids.type, [table], task.write_kwargs)
+        n_rows += len(table)
+    return {"rows": n_rows, "quarantined": dict(quarantined)}
 
 
 def score_rows(rows: Array, low_information: np.ndarray | None, batch_size: int) -> tuple[Array, Array]:
@@ -141,34 +143,7 @@ def read_cluster(task: Comparison, cluster: Cluster, embeddings_only: bool = Fal
                 yield table
 
 
-class Written:
-    """What a task wrote, counted as it goes."""
-
-    def __init__(self) -> None:
-        self.rows, self.files, self.quarantine_files = 0, list[str](), list[str]()
-        self.quarantined: Counter[str] = Counter()
-
-    def scored(self, task: Comparison, cluster: Cluster, table: pa.Table) -> None:
-        """Write the scores of a cluster."""
-        kind = table.schema.field("id").type
-        self.files.append(write_scores(task.target, cluster.label, kind, [table], task.write_kwargs))
-        self.rows += len(table)
-
-    def set_aside(self, task: Comparison, cluster: Cluster, faulty: pa.Table) -> None:
-        """Write the rows of a cluster that cannot be compared, if there are any, into the quarantine."""
-        if not len(faulty):
-            return
-        name = cluster_file(cluster.label)
-        write_table(task.quarantine / name, with_source(faulty, cluster.urls[0].rsplit("/", 1)[0]))
-        self.quarantine_files.append(name)
-        self.quarantined.update(faulty.column("reason").to_pylist())
-
-    @property
-    def facts(self) -> dict[str, Any]:
-        """As JSON values."""
-        return {
-            "rows": self.rows,
-            "files": self.files,
-            "quarantined": dict(self.quarantined),
-            "quarantine_files": self.quarantine_files,
-        }
+def set_aside(task: Comparison, cluster: Cluster, faulty: pa.Table) -> dict[str, int]:
+    """Write the rows of a cluster that cannot be compared into the quarantine; return how many for each reason."""
+    source = cluster.urls[0].rsplit("/", 1)[0]
+    return write_aside(task.quarantine / cluster_file(cluster.label), with_source(faulty, source))

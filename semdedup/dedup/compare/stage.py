@@ -3,22 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, Unpack
 
 from semdedup.dedup.compare.run import check_cluster_files, score_clusters
 from semdedup.dedup.input.files import recorded_or_listed
 from semdedup.dedup.names import CLUSTER_FOLDER, PAIRWISE, SCORES_FILE, find_table
-from semdedup.dedup.options import CompareOptions, FieldOptions, InputOptions
+from semdedup.dedup.options import CompareOptions, FieldOptions, InputOptions, IOOptions
 from semdedup.dedup.ranking import RankingStrategy
 from semdedup.dedup.stage import Stage
 from semdedup.errors import InputError
 from semdedup.runs.run import Run
 from semdedup.settings import documented, settings_of
 from semdedup.settings.choices import DistanceMetric, WhichToKeep
+from semdedup.settings.shared import SharedKeywords
 from semdedup.storage.location import FileInfo, Location, Paths
 
 
-@documented(FieldOptions, CompareOptions)
+@documented(IOOptions, FieldOptions, CompareOptions)
 class PairwiseStage(Stage):
     """Score clusters: one table ``cluster_{k}.parquet`` of ``id``, ``max_id``, ``cosine_sim_score`` for each.
 
@@ -46,15 +47,10 @@ class PairwiseStage(Stage):
         ranking_strategy: RankingStrategy | Mapping[str, Any] | None = None,
         random_state: int = 42,
         pairwise_batch_size: int = 1024,
-        read_kwargs: Mapping[str, Any] | None = None,
-        write_kwargs: Mapping[str, Any] | None = None,
-        clear_output: bool = False,
-        verbose: bool = True,
-        take_over: bool = False,
-        verify: bool = False,
         folder: str = "",
+        **shared: Unpack[SharedKeywords],
     ) -> None:
-        given = locals()
+        given = {**locals(), **shared}
         super().__init__(given)
         self.fields, self.compare = InputOptions.of(given), CompareOptions.of(given)
         self.strategy = self.compare.strategy

@@ -25,8 +25,6 @@ def score_table(ids: pa.Array | pa.ChunkedArray, max_ids: pa.Array | pa.ChunkedA
 
 def write_scores(
     folder: Location, cluster: int, ids: pa.DataType, tables: Iterable[pa.Table], write_kwargs: Mapping[str, Any]
-) -> str:
-    """Write the scores of one cluster, given in tables of which one is in memory at a time; return the file's name."""
-    name = cluster_file(cluster)
-    write_batches(folder / name, score_schema(ids), tables, write_kwargs)
-    return name
+) -> None:
+    """Write the scores of one cluster, given in tables of which one is in memory at a time."""
+    write_batches(folder / cluster_file(cluster), score_schema(ids), tables, write_kwargs)

@@ -13,7 +13,7 @@ import numpy as np
 import pyarrow as pa
 
 from semdedup.arrays import backend_module, to_host
-from semdedup.dedup.compare.groups import Cluster, Comparison, Written, read_cluster
+from semdedup.dedup.compare.groups import Cluster, Comparison, read_cluster, set_aside
 from semdedup.dedup.compare.table import score_table, write_scores
 from semdedup.dedup.input.rows import embedding_rows, gather_unit_rows, low_information_mask
 from semdedup.dedup.kernels.best_match import best_match
@@ -58,9 +58,7 @@ def rank_large_cluster(task: Comparison, cluster: Cluster) -> dict[str, Any]:
 
     Writes the ids in rank order, and for each rank the row (in the order of the files) and whether it informs.
     """
-    result = Written()
     gathered = gather_unit_rows(read_cluster(task, cluster), task.dim, None)
-    result.set_aside(task, cluster, gathered.faulty)
     order = rank_order(gathered.others, task.strategy)
     light = gathered.others.take(pa.array(order))
     low = low_information_mask(light)
@@ -68,7 +66,7 @@ def rank_large_cluster(task: Comparison, cluster: Cluster) -> dict[str, Any]:
     write_table(place / "ids.parquet", light.select(["id"]))
     save_array(place / "row_of_rank.npy", gathered.positions[order])
     save_array(place / "informs.npy", np.ones(len(order), bool) if low is None else ~low)
-    return {**result.facts, "ranked": len(order)}
+    return {"ranked": len(order), "quarantined": set_aside(task, cluster, gathered.faulty)}
 
 
 def lay_out_tile(task: Comparison, tile: Tile) -> dict[str, Any]:
@@ -144,8 +142,8 @@ def write_large_cluster(task: Comparison, tiles: Sequence[Tile]) -> dict[str, An
             own = ids.slice(tile.start, tile.stop - tile.start)
             yield score_table(own, ids.take(pa.array(match)), score)
 
-    name = write_scores(task.target, tiles[0].cluster.label, ids.type, tables(), task.write_kwargs)
-    return {"rows": len(ids), "files": [name], "quarantined": {}, "quarantine_files": []}
+    write_scores(task.target, tiles[0].cluster.label, ids.type, tables(), task.write_kwargs)
+    return {"rows": len(ids), "quarantined": {}}
 
 
 def score_large_clusters(
@@ -172,5 +170,5 @@ def score_large_clusters(
         pass
     write = partial(write_large_cluster, task)
     written = run.each("write large", write, tiled, unit="clusters", label=_label)
-    aside = [{**result, "rows": 0, "files": []} for result in ranked.values()]
+    aside = [{**result, "rows": 0} for result in ranked.values()]
     return aside + [entry.result for entry in written]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -11,7 +12,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from semdedup.dedup.kernels.exact import square_lengths, unit_rows
-from semdedup.storage.tables import LOW_INFORMATION
+from semdedup.storage.location import Location
+from semdedup.storage.tables import LOW_INFORMATION, write_table
 
 NULL, WRONG_LENGTH, NOT_FINITE, ZERO, NULL_ID = "null", "wrong_length", "not_finite", "zero", "null_id"
 REASONS = ("", NULL, WRONG_LENGTH, NOT_FINITE, ZERO, NULL_ID)
@@ -171,3 +173,10 @@ def low_information_mask(light: pa.Table) -> np.ndarray | None:
 def with_source(faulty: pa.Table, source: str) -> pa.Table:
     """The table of the quarantine: ``id``, ``reason``, and the file or folder that the rows come from."""
     return faulty.append_column("source", pa.array([source] * len(faulty), pa.string()))
+
+
+def write_aside(place: Location, faulty: pa.Table) -> dict[str, int]:
+    """Write rows into the quarantine, if there are any; return how many for each reason."""
+    if len(faulty):
+        write_table(place, faulty)
+    return dict(Counter(faulty.column("reason").to_pylist()))

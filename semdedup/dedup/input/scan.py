@@ -15,7 +15,13 @@ import pyarrow as pa
 from semdedup.compute.session import Session
 from semdedup.dedup.input.ids import hash_ids
 from semdedup.dedup.input.partitions import Partition, Slice
-from semdedup.dedup.input.rows import commonest_length, embedding_element_type, length_counts
+from semdedup.dedup.input.rows import (
+    commonest_length,
+    embedding_element_type,
+    gather_unit_rows,
+    length_counts,
+    with_source,
+)
 from semdedup.dedup.input.schema import InputSchema
 from semdedup.errors import BadFileError, DuplicateIdError, InputError
 from semdedup.storage.location import Location
@@ -49,6 +55,17 @@ class Workspace:
         inside = piece.url.startswith(self.scratch.url + "/")
         file = (self.scratch if inside else self.inputs).at(piece.url)
         return self.schema.read(file, piece.start, piece.stop, dict(self.read_kwargs))
+
+    def gather(self, slices: Partition, dim: int) -> tuple[np.ndarray, pa.Table, pa.Table]:
+        """The rows of a partition, normalised (n, d) float32, their other columns, and the rows for the quarantine."""
+        rows = np.empty((sum(piece.stop - piece.start for piece in slices), dim), dtype=np.float32)
+        others, faulty, n = [], [], 0
+        for piece in slices:
+            gathered = gather_unit_rows(self.read(piece), dim, rows[n:])
+            n += gathered.n_rows
+            others.append(gathered.others)
+            faulty.append(with_source(gathered.faulty, piece.source))
+        return rows[:n], pa.concat_tables(others), pa.concat_tables(faulty)
 
 
 @dataclass(frozen=True)

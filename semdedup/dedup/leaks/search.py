@@ -23,6 +23,7 @@ from semdedup.dedup.threshold.rule import duplicate_mask
 from semdedup.dedup.threshold.stage import IdentifyDuplicatesStage
 from semdedup.display import Displayable, format_counts
 from semdedup.runs.record import FILE_NAME
+from semdedup.settings import taken
 from semdedup.storage.location import Location, Paths
 from semdedup.storage.tables import LOW_INFORMATION
 
@@ -113,32 +114,13 @@ class LeakSearch:
         clear_output: bool = False,
         verbose: bool = True,
     ) -> None:
-        kwargs = {"storage_options": dict(storage_options or {})}
         self.root = Location.of(output_path, storage_options)
-        cross = CrossStage(
-            against=a,
-            input_path=b,
-            output_path=self.root.url,
-            id_field=id_field,
-            embedding_field=embedding_field,
-            embedding_dim=embedding_dim,
-            read_kwargs=kwargs,
-            write_kwargs=kwargs,
-            clear_output=clear_output,
-            verbose=verbose,
-            folder=WORKFLOW.scores,
-        )
+        kwargs = {"storage_options": dict(storage_options or {})}
+        given = {**locals(), "output_path": self.root.url, "read_kwargs": kwargs, "write_kwargs": kwargs}
+        cross = CrossStage(**taken(CrossStage, given, against=a, input_path=b, folder=WORKFLOW.scores))
         self.eps, self.eps_from = _choose_eps(cross, eps)
-        identify = IdentifyDuplicatesStage(
-            eps=self.eps,
-            input_path=below(self.root, WORKFLOW.scores).url,
-            output_path=self.root.url,
-            read_kwargs=kwargs,
-            write_kwargs=kwargs,
-            clear_output=clear_output,
-            verbose=verbose,
-            folder=WORKFLOW.duplicates,
-        )
+        given |= {"eps": self.eps, "input_path": below(self.root, WORKFLOW.scores).url}
+        identify = IdentifyDuplicatesStage(**taken(IdentifyDuplicatesStage, given, folder=WORKFLOW.duplicates))
         self.pipeline = Pipeline("leaks").add_stage(cross).add_stage(identify)
 
     def describe(self) -> list[str]:
@@ -224,16 +206,4 @@ def find_leaks(
     Example:
         >>> semdedup.find_leaks("train/dct3d_embd_parquet", "eval/dct3d_embd_parquet", "leaks").leaks
     """
-    search = LeakSearch(
-        a,
-        b,
-        output_path,
-        eps=eps,
-        id_field=id_field,
-        embedding_field=embedding_field,
-        embedding_dim=embedding_dim,
-        storage_options=storage_options,
-        clear_output=clear_output,
-        verbose=verbose,
-    )
-    return search.run(client, cluster=cluster)
+    return LeakSearch(**taken(LeakSearch, locals())).run(client, cluster=cluster)

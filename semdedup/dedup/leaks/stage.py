@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Sequence
+from typing import Any, Unpack
 
 from semdedup.dedup.input.facts import FileFacts, inspect_first
 from semdedup.dedup.leaks.run import compare_sets
@@ -14,18 +14,20 @@ from semdedup.dedup.names import (
     PAIRWISE,
     SCORES_FILE,
 )
-from semdedup.dedup.options import FieldOptions, InputOptions
+from semdedup.dedup.options import FieldOptions, InputOptions, IOOptions
 from semdedup.dedup.stage import Stage
 from semdedup.errors import OutputConflictError, ParameterError
 from semdedup.runs.record import Record, fingerprint
 from semdedup.runs.run import Run
-from semdedup.settings import Setting, settings_of
+from semdedup.settings import Setting, documented, settings_of
 from semdedup.settings.kinds import paths
+from semdedup.settings.shared import SharedKeywords
 from semdedup.storage.location import FileInfo, Location, Paths, locations_of
 
 AGAINST_PATHS = Setting(paths(), None, "The embeddings to compare with.", AGAINST)
 
 
+@documented(IOOptions, FieldOptions)
 class CrossStage(Stage):
     """Score each row of a set B against all rows of a set A: tables ``cluster_{k}.parquet``, one a block of B.
 
@@ -47,15 +49,10 @@ class CrossStage(Stage):
         id_field: str = "id",
         embedding_field: str = "embedding",
         embedding_dim: int | None = None,
-        read_kwargs: Mapping[str, Any] | None = None,
-        write_kwargs: Mapping[str, Any] | None = None,
-        clear_output: bool = False,
-        verbose: bool = True,
-        take_over: bool = False,
-        verify: bool = False,
         folder: str = "",
+        **shared: Unpack[SharedKeywords],
     ) -> None:
-        given = locals()
+        given = {**locals(), **shared}
         super().__init__(given)
         self.fields, self.against = InputOptions.of(given), AGAINST_PATHS.check(against)
 

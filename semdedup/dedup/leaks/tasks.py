@@ -19,7 +19,7 @@ import pyarrow.compute as pc
 from semdedup.arrays import Array, Backend, array_module, backend_module, to_host
 from semdedup.dedup.compare.table import score_table, write_scores
 from semdedup.dedup.input.partitions import Partition
-from semdedup.dedup.input.rows import gather_unit_rows, low_information_mask, with_source
+from semdedup.dedup.input.rows import gather_unit_rows, low_information_mask, write_aside
 from semdedup.dedup.input.scan import Workspace
 from semdedup.dedup.kernels.best_match import best_match
 from semdedup.dedup.kernels.distinct import first_occurrences
@@ -116,28 +116,13 @@ def lay_out_block(task: Crossing, item: tuple[int, Partition]) -> dict[str, Any]
     Memory: the block, once more where rows are of low information, and a batch as it is read.
     """
     number, slices = item
-    rows = np.empty((sum(piece.stop - piece.start for piece in slices), task.dim), dtype=np.float32)
-    n = 0
-    others, faulty = [], []
-    for piece in slices:
-        gathered = gather_unit_rows(task.b.read(piece), task.dim, rows[n:])
-        n += gathered.n_rows
-        others.append(gathered.others)
-        faulty.append(with_source(gathered.faulty, piece.source))
-    light, aside, rows = pa.concat_tables(others), pa.concat_tables(faulty), rows[:n]
+    rows, light, faulty = task.b.gather(slices, task.dim)
     low = low_information_mask(light)
-    informs = np.ones(n, dtype=bool) if low is None else ~low
+    informs = np.ones(len(rows), dtype=bool) if low is None else ~low
     save_array(task.block(number) / "rows.npy", rows if informs.all() else rows[informs])
     write_table(task.block(number) / "ids.parquet", pa.table({"id": light.column("id"), "informs": informs}))
-    name = cluster_file(number)
-    if len(aside):
-        write_table(task.quarantine / name, aside)
-    return {
-        "rows": n,
-        LOW_INFORMATION: n - int(informs.sum()),
-        "quarantined": dict(Counter(aside.column("reason").to_pylist())),
-        "quarantine_files": [name] * bool(len(aside)),
-    }
+    aside = write_aside(task.quarantine / cluster_file(number), faulty)
+    return {"rows": len(rows), LOW_INFORMATION: len(rows) - int(informs.sum()), "quarantined": aside}
 
 
 def compare_span(task: Crossing, item: tuple[int, int, Partition]) -> dict[str, Any]:
@@ -198,5 +183,5 @@ def write_block(task: Crossing, item: tuple[int, int]) -> dict[str, Any]:
     score[informs], match[informs] = best.score, np.arange(len(best.ids))
     max_ids = pa.chunked_array([best.ids, ids]).take(pa.array(match))
     table = score_table(ids, max_ids, score)
-    name = write_scores(task.target, number, ids.type, [table], task.write_kwargs)
-    return {"rows": len(table), "files": [name]}
+    write_scores(task.target, number, ids.type, [table], task.write_kwargs)
+    return {"rows": len(table)}

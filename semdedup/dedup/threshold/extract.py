@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Unpack
 
 import distributed
 
@@ -15,6 +15,7 @@ from semdedup.dedup.results.result import load
 from semdedup.dedup.threshold.stage import IdentifyDuplicatesStage
 from semdedup.display import Displayable
 from semdedup.errors import ParameterError
+from semdedup.settings.shared import Shared
 
 KEPT = "kept"
 
@@ -72,8 +73,7 @@ def extraction_stage(
     output_path: str | None = None,
     *,
     storage_options: Mapping[str, Any] | None = None,
-    clear_output: bool = False,
-    verbose: bool = True,
+    **shared: Unpack[Shared],
 ) -> IdentifyDuplicatesStage:
     """The stage that `extract` runs."""
     kwargs = {"storage_options": dict(storage_options or {})}
@@ -85,9 +85,8 @@ def extraction_stage(
         kept=KEPT,
         read_kwargs=kwargs,
         write_kwargs=kwargs,
-        clear_output=clear_output,
-        verbose=verbose,
         folder=WORKFLOW.duplicates,
+        **shared,
     )
 
 

@@ -67,7 +67,7 @@ def identify_in_files(task: Identification, item: tuple[int, tuple[RowGroups, ..
     Memory: the ids that are written, twice.
 
     Returns:
-        ``rows``, ``duplicates``, ``removed_at`` (a count for each threshold), ``dropped`` and ``kept`` (files).
+        ``rows``, ``duplicates``, ``removed_at`` (a count for each threshold).
     """
     position, parts = item
     counts = CountAt([task.eps, *task.count_at])
@@ -84,24 +84,22 @@ def identify_in_files(task: Identification, item: tuple[int, tuple[RowGroups, ..
                 dropped.append(batch.column("id").filter(pa.array(mask)))
                 if task.kept is not None:
                     kept.append(batch.column("id").filter(pa.array(~mask)))
+    _write_ids(task.dropped, position, dropped, task.write_kwargs)
+    if task.kept is not None:
+        _write_ids(task.kept, position, kept, task.write_kwargs)
     duplicates, *removed = counts.duplicates
     return {
         "rows": counts.n_rows,
         "duplicates": duplicates,
         "removed_at": dict(zip(map(repr, task.count_at), removed, strict=True)),
-        "dropped": _write_ids(task.dropped, position, dropped, task.write_kwargs),
-        "kept": [] if task.kept is None else _write_ids(task.kept, position, kept, task.write_kwargs),
     }
 
 
-def _write_ids(target: Location, position: int, found: Sequence[pa.Array], kwargs: Mapping[str, Any]) -> list[str]:
+def _write_ids(target: Location, position: int, found: Sequence[pa.Array], kwargs: Mapping[str, Any]) -> None:
     """Write ids, sorted; nothing where there are none, but for the first file: readers need a schema."""
-    if position and not any(map(len, found)):
-        return []
-    ids = pa.chunked_array(found) if found else pa.chunked_array([], pa.string())
-    name = f"part-{position}.parquet"
-    write_table(target / name, pa.table({"id": ids.take(pc.sort_indices(ids))}), kwargs)
-    return [name]
+    if not position or any(map(len, found)):
+        ids = pa.chunked_array(found) if found else pa.chunked_array([], pa.string())
+        write_table(target / f"part-{position}.parquet", pa.table({"id": ids.take(pc.sort_indices(ids))}), kwargs)
 
 
 def identify_duplicates(

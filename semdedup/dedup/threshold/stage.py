@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Sequence
+from typing import Any, Unpack
 
 from semdedup.dedup.names import IDENTIFY, SCORES_FILE
-from semdedup.dedup.options import ThresholdOptions
+from semdedup.dedup.options import IOOptions, ThresholdOptions
 from semdedup.dedup.results.find import find_scores
 from semdedup.dedup.stage import Stage
 from semdedup.dedup.threshold.rule import DEFAULT_EPS, check_eps
 from semdedup.dedup.threshold.run import check_score_files, identify_duplicates
 from semdedup.runs.run import Run
+from semdedup.settings import documented
+from semdedup.settings.shared import SharedKeywords
 from semdedup.storage.location import FileInfo, Location, Paths
 
 
+@documented(IOOptions, ThresholdOptions)
 class IdentifyDuplicatesStage(Stage):
     """Write the ids whose score reaches 1 - eps, sorted within each file.
 
@@ -36,15 +39,10 @@ class IdentifyDuplicatesStage(Stage):
         count_at: Sequence[float] = (),
         summaries: str = "",
         kept: str = "",
-        read_kwargs: Mapping[str, Any] | None = None,
-        write_kwargs: Mapping[str, Any] | None = None,
-        clear_output: bool = False,
-        verbose: bool = True,
-        take_over: bool = False,
-        verify: bool = False,
         folder: str = "",
+        **shared: Unpack[SharedKeywords],
     ) -> None:
-        given = locals()
+        given = {**locals(), **shared}
         super().__init__(given)
         self.eps, self.count_at = check_eps(eps), ThresholdOptions.of(given).count_at
         self.summaries, self.kept = summaries, kept
