@@ -9,8 +9,9 @@ import distributed
 
 from semdedup.compute.progress import Reporter
 from semdedup.compute.session import Session, check_cluster
+from semdedup.runs.identity import fingerprint
 from semdedup.runs.owner import owned
-from semdedup.runs.record import SCRATCH, Record, fingerprint
+from semdedup.runs.record import SCRATCH, Record
 from semdedup.runs.run import Run, begin
 from semdedup.storage.location import FileInfo, Location
 from semdedup.storage.written import Written, collecting

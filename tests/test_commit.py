@@ -15,9 +15,10 @@ from semdedup import InputError, IntegrityError, OutputConflictError, ParameterE
 from semdedup.compute.session import Session
 from semdedup.runs import commit
 from semdedup.runs.commit import ORDERS, Orders
+from semdedup.runs.identity import fingerprint
 from semdedup.runs.owner import FILE_NAME as OWNER
 from semdedup.runs.owner import owned
-from semdedup.runs.record import FILE_NAME, SCRATCH, Record, fingerprint
+from semdedup.runs.record import FILE_NAME, SCRATCH, Record
 from semdedup.runs.run import Run
 from semdedup.storage import written as on_disk
 from semdedup.storage.location import FileInfo, Location

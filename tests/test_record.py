@@ -8,8 +8,9 @@ from typing import Any
 import pytest
 
 from semdedup import OutputConflictError
+from semdedup.runs.identity import fingerprint
 from semdedup.runs.owner import owned
-from semdedup.runs.record import FILE_NAME, SCRATCH, Record, fingerprint
+from semdedup.runs.record import FILE_NAME, SCRATCH, Record
 from semdedup.storage.location import FileInfo, Location
 from semdedup.storage.written import Written
 from tests.helpers import STORAGES, location_in

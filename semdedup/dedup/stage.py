@@ -19,9 +19,10 @@ from semdedup.dedup.names import STEPS, WRITTEN, Destination, below, destination
 from semdedup.dedup.options import IOOptions
 from semdedup.dedup.ranking import RankingStrategy
 from semdedup.errors import OutputConflictError, ParameterError
+from semdedup.runs.identity import fingerprint
 from semdedup.runs.lookup import known_files
 from semdedup.runs.owner import Ownership, owned
-from semdedup.runs.record import Record, fingerprint
+from semdedup.runs.record import Record
 from semdedup.runs.run import Run
 from semdedup.runs.step import Outcome, Step, complete_already, run_step
 from semdedup.storage.location import FileInfo, Location, locations_of

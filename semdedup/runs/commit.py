@@ -16,8 +16,10 @@ from dataclasses import dataclass
 from typing import Any
 
 from semdedup.errors import IntegrityError, OutputConflictError
+from semdedup.runs.files import changed_files, delete_files
+from semdedup.runs.identity import commit_of
 from semdedup.runs.journal import FINAL
-from semdedup.runs.record import Record, changed_files, commit_of, delete_files, versions
+from semdedup.runs.record import Record, versions
 from semdedup.storage.location import REQUESTS_IN_FLIGHT, UNFINISHED, Location
 from semdedup.storage.written import Written, force_names_to_disk, force_to_disk
 

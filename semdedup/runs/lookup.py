@@ -77,7 +77,7 @@ def check_recorded(folder: Location, listed: Iterable[FileInfo], among: Callable
 
 
 def known_files(folders: Iterable[Location]) -> Mapping[str, Written]:
-    """What records say of the files below some folders, by URL, for `semdedup.runs.record.fingerprint`."""
+    """What records say of the files below some folders, by URL, for `semdedup.runs.identity.fingerprint`."""
     found: dict[str, Written] = {}
     for folder in {folder.url: folder for folder in folders}.values():
         found |= {url: written for url, (_, written) in recorded_files(folder).items()}

@@ -9,19 +9,18 @@ from __future__ import annotations
 
 import json
 import platform
-import posixpath
 import re
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Mapping
 from functools import cache
 from importlib.metadata import version
 from typing import Any
 
-import xxhash
-
 from semdedup.errors import OutputConflictError
+from semdedup.runs.files import changed_files, check_names, delete_files
+from semdedup.runs.identity import relative_path, resolve_path
 from semdedup.runs.owner import check_owner
-from semdedup.storage.location import FileInfo, Location
-from semdedup.storage.written import Written, checksum_of
+from semdedup.storage.location import Location
+from semdedup.storage.written import Written
 
 FILE_NAME = "_manifest.json"
 SCRATCH = "_scratch"
@@ -312,109 +311,3 @@ def _validated_cache(root: Location, cache: Any) -> dict[str, Any]:
             raise ValueError(f"{name!r} is no copy of a file of a cache")
     steps = {name: _validated(root, step) for name, step in cache["steps"].items()}
     return {"root": str(cache["root"]), "steps": steps, "copies": list(cache["copies"])}
-
-
-def check_names(root: Location, files: Mapping[str, Iterable[str]], written: Mapping[str, re.Pattern[str]]) -> None:
-    """Raise `OutputConflictError` where a step is said to have written files that it cannot have."""
-    for step, names in files.items():
-        foreign = [name for name in names if step not in written or not written[step].fullmatch(name)]
-        if foreign:
-            raise OutputConflictError(
-                f"the record in {root} says that the step '{step}' wrote {', '.join(map(repr, foreign[:3]))}, which it "
-                "cannot have. Nothing was deleted. Choose another output path, or move the folder away as a whole."
-            )
-
-
-def delete_files(root: Location, names: Iterable[str]) -> None:
-    """Delete files of a folder by their relative names, and the folders that are empty afterwards."""
-    found = sorted(set(names))
-    root.remove_files([root.below(name) for name in found])
-    folders = {"/".join(name.split("/")[:depth]) for name in found for depth in range(1, name.count("/") + 1)}
-    for folder in sorted(folders, key=len, reverse=True):
-        (root / folder).remove_if_empty()
-
-
-def changed_files(root: Location, files: Mapping[str, Written], verify: bool = False) -> list[str]:
-    """Files of a record that are missing, or of another size; with `verify` also those of another checksum."""
-    there: dict[str, int] = {}
-    prefix = len(root.url.rstrip("/")) + 1
-    if any("/" not in name for name in files) and root.is_dir():
-        there |= root.sizes()
-    for top in sorted({name.split("/")[0] for name in files if "/" in name}):
-        there |= {file.url[prefix:]: file.n_bytes for file in (root / top).files()}
-    faults = []
-    for name, written in sorted(files.items()):
-        if name not in there:
-            faults.append(f"{name} is missing")
-        elif there[name] != written.n_bytes:
-            faults.append(f"{name} has {there[name]:,} bytes instead of {written.n_bytes:,}")
-        elif verify:
-            with (root / name).open() as file:
-                if checksum_of(file) != written.checksum:
-                    faults.append(f"{name} has another content than was written")
-    return faults
-
-
-def commit_of(files: Mapping[str, Written]) -> str:
-    """What identifies the files of a step, wherever they are."""
-    digest = xxhash.xxh3_128()
-    for name, (n_bytes, checksum) in sorted(files.items()):
-        digest.update(f"{name}\0{n_bytes}\0{checksum}\n".encode())
-    return digest.hexdigest()
-
-
-def relative_path(place: Location, root: Location) -> str:
-    """The path of a place seen from a folder, true where both are moved together; in another store its URL."""
-    here, there = _store_and_path(root), _store_and_path(place)
-    if here[0] == there[0]:
-        return posixpath.relpath(there[1], here[1])
-    return f"file://{place.url}" if place.is_local else place.url
-
-
-def resolve_path(path: str, root: Location) -> Location:
-    """The reverse of `relative_path`."""
-    if "://" in path:
-        return Location.of(path, root.options)
-    store, base = _store_and_path(root)
-    return root.at(store + posixpath.normpath(posixpath.join(base, path)))
-
-
-def _store_and_path(place: Location) -> tuple[str, str]:
-    """``s3://bucket`` and the path in it; nothing and the path for local ones."""
-    if place.is_local:
-        return "", place.url
-    protocol, _, rest = place.url.partition("://")
-    bucket, slash, path = rest.partition("/")
-    return f"{protocol}://{bucket}", slash + path
-
-
-def fingerprint(files: Iterable[FileInfo], known: Mapping[str, Written] | None = None) -> dict[str, Any]:
-    """What identifies an input: how many files and bytes, and a digest over every file.
-
-    A file that a record of ours names is known by its checksum, wherever it is and whenever it was copied; any other by
-    its size and stamp. Names are relative to the folder that holds all of them.
-
-    Args:
-        files: as listed.
-        known: what records say of them, by URL.
-    """
-    known = known or {}
-    listed = sorted(files, key=lambda file: file.url)
-    start = len(_common_folder(listed))
-    digest = xxhash.xxh3_128()
-    n_bytes = 0
-    for file in listed:
-        written = known.get(file.url)
-        stamp = written.checksum if written is not None and written.n_bytes == file.n_bytes else file.stamp
-        digest.update(f"{file.url[start:]}\0{file.n_bytes}\0{stamp}\n".encode(errors="surrogateescape"))
-        n_bytes += file.n_bytes
-    return {"files": len(listed), "bytes": n_bytes, "digest": digest.hexdigest()}
-
-
-def _common_folder(listed: list[FileInfo]) -> str:
-    """The folder that holds all files of a sorted list, with its last slash."""
-    if not listed:
-        return ""
-    first, last = listed[0].url, listed[-1].url
-    same = next((i for i, (a, b) in enumerate(zip(first, last, strict=False)) if a != b), min(len(first), len(last)))
-    return first[: first.rfind("/", 0, same) + 1]

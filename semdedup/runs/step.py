@@ -18,7 +18,7 @@ from semdedup.runs.run import Run, begin
 from semdedup.storage.location import UNFINISHED, Location
 
 Identity = Mapping[str, Any]
-"""What identifies an input, from `semdedup.runs.record.fingerprint`."""
+"""What identifies an input, from `semdedup.runs.identity.fingerprint`."""
 
 
 @dataclass(frozen=True)

@@ -14,9 +14,10 @@ from semdedup.compute.progress import Reporter
 from semdedup.compute.session import open_session
 from semdedup.dedup.results.scores import Scores
 from semdedup.errors import OutputConflictError, ParameterError
+from semdedup.runs.identity import fingerprint
 from semdedup.runs.lookup import known_files
 from semdedup.runs.owner import owned
-from semdedup.runs.record import FILE_NAME, SCRATCH, Record, fingerprint
+from semdedup.runs.record import FILE_NAME, SCRATCH, Record
 from semdedup.runs.run import Run
 from semdedup.runs.step import Outcome, Step, complete_already, run_step
 from semdedup.settings import documented

@@ -14,8 +14,9 @@ from semdedup.compute.options import ClusterOptions
 from semdedup.compute.progress import Reporter
 from semdedup.compute.session import Session, open_session
 from semdedup.display import one_line
+from semdedup.runs.identity import fingerprint
 from semdedup.runs.owner import Ownership, owned
-from semdedup.runs.record import FILE_NAME, fingerprint
+from semdedup.runs.record import FILE_NAME
 from semdedup.runs.run import begin, finish
 from semdedup.runs.step import tidy
 from semdedup.storage.location import FileInfo, Location

@@ -18,7 +18,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from semdedup.errors import BadFileError, InputError, OutputConflictError
-from semdedup.runs.record import Record, changed_files, check_names
+from semdedup.runs.files import changed_files, check_names
+from semdedup.runs.record import Record
 from semdedup.storage.location import REQUESTS_IN_FLIGHT, FileInfo, Location
 from semdedup.storage.tables import read_table, write_table
 from semdedup.storage.written import Written, checksum_of

@@ -17,7 +17,8 @@ from semdedup.dedup.names import (
 from semdedup.dedup.options import FieldOptions, InputOptions, IOOptions
 from semdedup.dedup.stage import Stage
 from semdedup.errors import OutputConflictError, ParameterError
-from semdedup.runs.record import Record, fingerprint
+from semdedup.runs.identity import fingerprint
+from semdedup.runs.record import Record
 from semdedup.runs.run import Run
 from semdedup.settings import Setting, documented, settings_of
 from semdedup.settings.kinds import paths

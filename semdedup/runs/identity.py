@@ -1,0 +1,77 @@
+"""What identifies the files of an input or of a step, and where one folder is as seen from another."""
+
+from __future__ import annotations
+
+import posixpath
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import xxhash
+
+from semdedup.storage.location import FileInfo, Location
+from semdedup.storage.written import Written
+
+
+def fingerprint(files: Iterable[FileInfo], known: Mapping[str, Written] | None = None) -> dict[str, Any]:
+    """What identifies an input: how many files and bytes, and a digest over every file.
+
+    A file that a record of ours names is known by its checksum, wherever it is and whenever it was copied; any other by
+    its size and stamp. Names are relative to the folder that holds all of them.
+
+    Args:
+        files: as listed.
+        known: what records say of them, by URL.
+    """
+    known = known or {}
+    listed = sorted(files, key=lambda file: file.url)
+    start = len(_common_folder(listed))
+    digest = xxhash.xxh3_128()
+    n_bytes = 0
+    for file in listed:
+        written = known.get(file.url)
+        stamp = written.checksum if written is not None and written.n_bytes == file.n_bytes else file.stamp
+        digest.update(f"{file.url[start:]}\0{file.n_bytes}\0{stamp}\n".encode(errors="surrogateescape"))
+        n_bytes += file.n_bytes
+    return {"files": len(listed), "bytes": n_bytes, "digest": digest.hexdigest()}
+
+
+def _common_folder(listed: list[FileInfo]) -> str:
+    """The folder that holds all files of a sorted list, with its last slash."""
+    if not listed:
+        return ""
+    first, last = listed[0].url, listed[-1].url
+    same = next((i for i, (a, b) in enumerate(zip(first, last, strict=False)) if a != b), min(len(first), len(last)))
+    return first[: first.rfind("/", 0, same) + 1]
+
+
+def commit_of(files: Mapping[str, Written]) -> str:
+    """What identifies the files of a step, wherever they are."""
+    digest = xxhash.xxh3_128()
+    for name, (n_bytes, checksum) in sorted(files.items()):
+        digest.update(f"{name}\0{n_bytes}\0{checksum}\n".encode())
+    return digest.hexdigest()
+
+
+def relative_path(place: Location, root: Location) -> str:
+    """The path of a place seen from a folder, true where both are moved together; in another store its URL."""
+    here, there = _store_and_path(root), _store_and_path(place)
+    if here[0] == there[0]:
+        return posixpath.relpath(there[1], here[1])
+    return f"file://{place.url}" if place.is_local else place.url
+
+
+def resolve_path(path: str, root: Location) -> Location:
+    """The reverse of `relative_path`."""
+    if "://" in path:
+        return Location.of(path, root.options)
+    store, base = _store_and_path(root)
+    return root.at(store + posixpath.normpath(posixpath.join(base, path)))
+
+
+def _store_and_path(place: Location) -> tuple[str, str]:
+    """``s3://bucket`` and the path in it; nothing and the path for local ones."""
+    if place.is_local:
+        return "", place.url
+    protocol, _, rest = place.url.partition("://")
+    bucket, slash, path = rest.partition("/")
+    return f"{protocol}://{bucket}", slash + path
