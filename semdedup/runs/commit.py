@@ -46,8 +46,7 @@ class Orders:
     def write(self, scratch: Location) -> None:
         """Write the orders, forced to disk; from here on they are carried out."""
         value = {"files": self.files, "obsolete": self.obsolete, "facts": self.facts, "forced": self.forced}
-        (scratch / ORDERS).write_json(value)
-        (scratch / ORDERS).force()
+        (scratch / ORDERS).write_json(value, forced=True)
 
     @classmethod
     def read(cls, scratch: Location) -> Orders | None:

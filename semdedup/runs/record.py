@@ -159,8 +159,7 @@ class Record:
             check_owner(self.root, self.token)
         content = {"format": FORMAT, "steps": steps, **({"cache": self.cache} if self.cache else {})}
         if steps or self.cache:
-            self.location.write_json(content)
-            self.location.force()
+            self.location.write_json(content, forced=True)
         else:
             self.location.remove()
         self.steps = {name: _with_written(dict(step)) for name, step in json.loads(json.dumps(steps)).items()}

@@ -151,5 +151,6 @@ def plan_once(scratch: Location, inputs: Inputs, drops: Drops | None, seed: int 
             scores=cut_files(drops.files, drops.source, SCORE_BYTES) if drops else [],
             embeddings=cut_files(inputs.embeddings, inputs.root, EMBEDDING_BYTES),
         )
-        place.write_json(asdict(plan))
+        clips_file(scratch).force()
+        place.write_json(asdict(plan), forced=True)
     return Plan.from_json(place.read_json())

@@ -132,19 +132,24 @@ class Location(StoragePath):
         return json.loads(self.read_bytes())
 
     @repeated
-    def write_bytes(self, content: bytes) -> None:
-        """Write a file whole: a reader sees the old content, or the new, or nothing."""
+    def write_bytes(self, content: bytes, forced: bool = False) -> None:
+        """Write a file whole: a reader sees the old content, the new, or nothing; `forced`: after a power cut too."""
         if self.is_local:
             with self.writing() as path:
                 path.write_bytes(content)
+                if forced:
+                    force_to_disk(str(path))
+            if forced:
+                with self.errors("force to disk"):
+                    force_names_to_disk(os.path.dirname(self.url))
         else:
             with self.errors("write"):
                 self.fs.pipe_file(self.url, content)
             note_bytes(self.url, content)
 
-    def write_json(self, value: Any) -> None:
-        """Write a JSON file whole."""
-        self.write_bytes(json_bytes(value))
+    def write_json(self, value: Any, forced: bool = False) -> None:
+        """Write a JSON file whole; see `write_bytes`."""
+        self.write_bytes(json_bytes(value), forced)
 
     @contextlib.contextmanager
     def writing(self) -> Iterator[Path]:

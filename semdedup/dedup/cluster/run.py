@@ -118,7 +118,7 @@ def _plan_and_scan(
         facts, skipped = usable_files(run, files, source, inputs)
         plan = make_plan(facts, skipped, inputs, kmeans, run.session.n_slots, run.session.task_memory)
         check_ranking(plan.schema, ranked_by)
-        place.write_json(plan.to_json(files, scratch))
+        place.write_json(plan.to_json(files, scratch), forced=True)
     while True:
         work = Workspace(plan.schema, source, scratch, read_kwargs)
         n_clusters = kmeans.k_for(plan.n_rows)
@@ -133,7 +133,7 @@ def _plan_and_scan(
             return plan, [results[str(position)] for position in range(len(items))]
         plan = plan.without(bad)
         run.forget("scan")
-        place.write_json(plan.to_json(files, scratch))
+        place.write_json(plan.to_json(files, scratch), forced=True)
 
 
 def _fit(session: Session, work: Workspace, plan: Plan, dim: int, n_clusters: int, kmeans: KMeansOptions) -> Fit:
@@ -142,9 +142,9 @@ def _fit(session: Session, work: Workspace, plan: Plan, dim: int, n_clusters: in
     if not noted.exists():
         fit = fit_centroids(session, work, len(plan.partitions), plan.n_sample_parts, dim, n_clusters, kmeans)
         save_array(centroids_file, fit.centroids)
-        noted.write_json(
-            {"counts": fit.counts.tolist(), "inertia": fit.inertia, "iterations": fit.iterations, "engine": fit.engine}
-        )
+        centroids_file.force()
+        facts = {"inertia": fit.inertia, "iterations": fit.iterations, "engine": fit.engine}
+        noted.write_json({"counts": fit.counts.tolist(), **facts}, forced=True)
     found = noted.read_json()
     centroids = load_array(centroids_file)
     if len(centroids) < n_clusters:

@@ -86,7 +86,8 @@ def score_clusters(
     n_values = sum(file.n_values for file in facts)
     plan_file = scratch / "plan.json"
     if not plan_file.exists():
-        plan_file.write_json({"task_bytes": sizes.bytes_per_task(session.n_slots, session.task_memory, 4 * n_values)})
+        task_bytes = sizes.bytes_per_task(session.n_slots, session.task_memory, 4 * n_values)
+        plan_file.write_json({"task_bytes": task_bytes}, forced=True)
     rows_per_task = sizes.rows_per_task(plan_file.read_json()["task_bytes"], dim)
     task = Comparison(
         clusters=source,

@@ -107,7 +107,7 @@ def _prepare(run: Run, a: Embeddings, b: Embeddings, fields: InputOptions) -> Pr
     if not plan_file.exists():
         n_bytes = sizes.most_bytes_per_task(session.task_memory)  # a fair share is for `count_tasks` to find
         n_blocks, n_spans = sizes.count_tasks(session.n_slots, a_values, b_values, b_rows, n_bytes)
-        plan_file.write_json({"task_bytes": n_bytes, "n_blocks": n_blocks, "n_spans": n_spans})
+        plan_file.write_json({"task_bytes": n_bytes, "n_blocks": n_blocks, "n_spans": n_spans}, forced=True)
     plan = plan_file.read_json()
     blocks = cut_partitions(b_facts, b_values // plan["n_blocks"] + 1, None)
     spans = cut_partitions(a_facts, a_values // plan["n_spans"] + 1, None)
