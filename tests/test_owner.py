@@ -22,6 +22,7 @@ from semdedup import OutputConflictError, StorageError
 from semdedup.runs import owner
 from semdedup.runs.owner import FILE_NAME, Owner, check_owner, owned, read_owner
 from semdedup.runs.record import Record
+from semdedup.runs.run import Run
 from semdedup.storage.exclusive import claim, remove_claim
 from semdedup.storage.location import Location
 from tests.helpers import STORAGES, contents, location_in, near_duplicates, read_answer, workflow, write_embeddings
@@ -432,19 +433,19 @@ def test_a_run_that_was_overtaken_stops_early_says_so_and_leaves_no_scratch(
     client: distributed.Client, tmp_path: Path, quick: None, led_to: Exception | None
 ) -> None:
     root = Location.of(tmp_path / "out")
-    done = 0
-    with (
-        pytest.raises(OutputConflictError, match="another run has taken over"),
-        running(root, session_on(client)) as run,
-    ):
+    done = []
+
+    def work(run: Run) -> None:
+        for _ in run.each("wait", time.sleep, [0.1] * 400):
+            if not done:
+                overtake(root)
+                if led_to is not None:
+                    raise led_to
+            done.append(1)
+
+    with running(root, session_on(client)) as run:
         assert run is not None
-        with run:
-            (run.scratch / "late").write_bytes(b"x")
-            for _ in run.each("wait", time.sleep, [0.1] * 400):
-                if not done:
-                    overtake(root)
-                    if led_to is not None:
-                        raise led_to
-                done += 1
-    assert done < 300
+        with pytest.raises(OutputConflictError, match="another run has taken over"), run:
+            work(run)
+    assert len(done) < 300
     assert [path.name for path in (tmp_path / "out").iterdir()] == [FILE_NAME]
