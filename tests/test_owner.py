@@ -15,14 +15,18 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 
+import distributed
 import pytest
 
-from semdedup import OutputConflictError
+from semdedup import OutputConflictError, StorageError
 from semdedup.runs import owner
 from semdedup.runs.owner import FILE_NAME, Owner, check_owner, owned, read_owner
+from semdedup.runs.record import Record
+from semdedup.runs.run import Run
 from semdedup.storage.exclusive import claim, remove_claim
 from semdedup.storage.location import Location
 from tests.helpers import STORAGES, contents, location_in, near_duplicates, read_answer, workflow, write_embeddings
+from tests.records import running, session_on
 
 BEAT_S, WATCHED_S = 0.1, 2.0
 
@@ -413,3 +417,35 @@ def test_of_two_runs_that_start_at_once_one_does_all_and_the_other_is_told_or_fi
         "_kmeans_centroids.npy",
         "_manifest.json",
     ]
+
+
+def overtake(root: Location) -> None:
+    """What the run that takes over leaves when it has ended, put there by hand."""
+    (root / FILE_NAME).remove()
+    Record(root).write({})
+    claimed = claim(root / FILE_NAME, replace(Owner.new(), token="another0").to_bytes())
+    assert claimed is not None
+    claimed.close()
+
+
+@pytest.mark.parametrize("led_to", [None, StorageError("cannot read _scratch/kmeans-00000000/ids/0.u64")])
+def test_a_run_that_was_overtaken_stops_early_says_so_and_leaves_no_scratch(
+    client: distributed.Client, tmp_path: Path, quick: None, led_to: Exception | None
+) -> None:
+    root = Location.of(tmp_path / "out")
+    done = []
+
+    def work(run: Run) -> None:
+        for _ in run.each("wait", time.sleep, [0.1] * 400):
+            if not done:
+                overtake(root)
+                if led_to is not None:
+                    raise led_to
+            done.append(1)
+
+    with running(root, session_on(client)) as run:
+        assert run is not None
+        with pytest.raises(OutputConflictError, match="another run has taken over"), run:
+            work(run)
+    assert len(done) < 300
+    assert [path.name for path in (tmp_path / "out").iterdir()] == [FILE_NAME]

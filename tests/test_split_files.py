@@ -84,6 +84,7 @@ def truncated(path: Path) -> None:
         ("clips/{}.mp4", truncated, "bytes instead of", 1),
         ("previews/{}.webp", Path.unlink, "is missing", 1),
         ("metas/v0/{}.json", Path.unlink, "is missing", 1),
+        ("metas/v0/{}.json", truncated, "is damaged", 1),
         ("processed_videos/a.mp4.json", truncated, "bytes instead of", 1),
         ("processed_clip_chunks/below/c.mp4_0.json", Path.unlink, "is missing", 1),
         (PART, Path.unlink, "is missing", 3),
@@ -357,3 +358,22 @@ def test_what_0_1_made_is_refused_and_cleared(
     again(videos, out, client, limit_clips=1, clear_output=True)
     again(videos, tmp_path / "fresh", client, limit_clips=1)
     assert_same_result(out, tmp_path / "fresh")
+
+
+@pytest.mark.parametrize(
+    ("name", "harm", "fault"),
+    [
+        ("clips/{}.mp4", Path.unlink, "is missing"),
+        ("clips/{}.mp4", truncated, "bytes instead of"),
+        ("metas/v0/{}.json", Path.unlink, "is missing"),
+        ("metas/v0/{}.json", truncated, "is damaged"),
+    ],
+)
+def test_shards_are_not_made_of_what_is_not_as_split_left_it(
+    name: str, harm: Any, fault: str, out: Path, tmp_path: Path
+) -> None:
+    name = name.format(first_clip(out))
+    harm(out / name)
+    with pytest.raises(InputError, match=f"the step 'split' wrote to .*/{name} .*{fault}"):
+        ShardWorkflow(str(out), str(tmp_path / "dataset")).run(NOWHERE)
+    assert not (tmp_path / "dataset").exists()

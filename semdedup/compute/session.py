@@ -54,6 +54,7 @@ class Session:
         reporter: where progress goes.
         workers: which workers there are at the moment.
         token: what tells this session from others, for names of files.
+        check: raises where the work is not to go on; called while tasks are waited for.
     """
 
     client: distributed.Client
@@ -61,6 +62,7 @@ class Session:
     reporter: Reporter
     workers: Workers
     token: str = field(default_factory=lambda: uuid.uuid4().hex[:8])
+    check: Callable[[], None] = lambda: None
 
     @property
     def n_slots(self) -> int:
@@ -129,6 +131,7 @@ class Session:
             with cluster_errors(self.client, f"step '{name}'", describe):
                 fill()
                 while positions:
+                    self.check()
                     for future in _wait_for_some(completed, self.workers.seconds_between):
                         result = self._result(name, future)
                         position = positions.pop(future)

@@ -125,7 +125,7 @@ class Ownership:
     def __init__(self, root: Location, owner: Owner, mine: Claim, made: list[Location]) -> None:
         self.root, self.owner, self.made = root, owner, made
         self._claim = mine
-        self._stop = threading.Event()
+        self._stop, self._lost = threading.Event(), threading.Event()
         self._thread = threading.Thread(target=self._beat, name="semdedup-heartbeat", daemon=True)
         self._thread.start()
 
@@ -138,11 +138,17 @@ class Ownership:
         """Read the file again. Raises `OutputConflictError` where another run has taken over."""
         check_owner(self.root, self.token)
 
+    def check_heartbeat(self) -> None:
+        """`check`, but only once the heartbeat has found that the file is not this run's any more: costs nothing."""
+        if self._lost.is_set():
+            self.check()
+
     def _beat(self) -> None:
         while not self._stop.wait(HEARTBEAT_S):
             self.owner = replace(self.owner, heartbeat=time.time())
             with contextlib.suppress(StorageError):
                 if not self._claim.renew(self.owner.to_bytes()):
+                    self._lost.set()
                     return
 
     def release(self) -> None:

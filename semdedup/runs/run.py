@@ -5,12 +5,13 @@ from __future__ import annotations
 import contextlib
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Any
+from dataclasses import replace
+from typing import Any, Self
 
 import distributed
 
 from semdedup.compute.session import Session, short_repr
-from semdedup.errors import InputError, IntegrityError, OutputConflictError, ParameterError
+from semdedup.errors import InputError, IntegrityError, OutputConflictError, ParameterError, StorageError
 from semdedup.runs.commit import Orders, carry_out, force_files, force_names
 from semdedup.runs.journal import FINAL, HOME, Entry, Job, read_journal, run_job, within_scratch
 from semdedup.runs.owner import Ownership, host_name
@@ -31,13 +32,29 @@ class Run:
     """
 
     def __init__(self, record: Record, step: str, ownership: Ownership, session: Session) -> None:
-        self.record, self.step, self.session = record, step, session
+        self.record, self.step = record, step
+        self.session = replace(session, check=ownership.check_heartbeat)
         self.root = record.root
         self._ownership = ownership
         self.scratch = record.root.below(record.steps[step]["temporary"][0])
         self.final = self.scratch / FINAL
         self._files: dict[str, Written] = {}
         self.reporter = session.reporter
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: object, error: BaseException | None, traceback: object) -> None:
+        """Where another run has taken over, say so, whatever that led to here, and take the scratch folder away."""
+        if not isinstance(error, Exception):
+            return
+        try:
+            self._ownership.check()
+        except OutputConflictError as overtaken:
+            self._leave()
+            raise overtaken from error
+        except StorageError:  # the disk that led to the error
+            return
 
     @property
     def token(self) -> str:
@@ -154,13 +171,9 @@ class Run:
         forced = self._force([self.final / name for name in files] + [self.root / name for name in in_place])
         force_names(self.root, in_place)
         orders = Orders({**(kept or {}), **files}, sorted(obsolete), facts, forced)
-        try:
-            self._ownership.check()
-            orders.write(self.scratch)
-            carry_out(self.record, self.step, orders, self._ownership.check)
-        except OutputConflictError:
-            self._leave()
-            raise
+        self._ownership.check()
+        orders.write(self.scratch)
+        carry_out(self.record, self.step, orders, self._ownership.check)
         self.reporter.forced(*forced)
 
     def _leave(self) -> None:

@@ -114,8 +114,9 @@ def run_step(
         return complete_already(step, reporter)
     started = time.monotonic()
     reporter.start_over()
-    facts = work(run)
-    run.commit(facts, look_again=step.identify)
+    with run:
+        facts = work(run)
+        run.commit(facts, look_again=step.identify)
     seconds = time.monotonic() - started - reporter.forced_seconds
     record.update(step.name, seconds=round(seconds, 3))
     return Outcome(facts, seconds)

@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import pyarrow as pa
 
-from semdedup.errors import InputError, ParameterError
+from semdedup.errors import InputError, OutputConflictError, ParameterError
 from semdedup.runs.lookup import check_recorded
 from semdedup.storage.location import FileInfo, Location
 from semdedup.video.files import printable
 from semdedup.video.probe import EXTENSIONS
 from semdedup.video.tree import ANNOTATION_VERSION, CLIPS, METAS
-from semdedup.video.video_table import check_clips
+from semdedup.video.video_table import VideoTable, split_kind
 
 MP4 = ".mp4"
 EMBEDDINGS_SUFFIX = "_embd_parquet"
@@ -66,7 +66,6 @@ def find_inputs(path: Location, output: Location, version: str, with_embeddings:
         )
     files = [file for file in folder.files() if not file.url.startswith(output.url.rstrip("/") + "/")]
     check_recorded(folder, files, lambda url: _is_visible(url) and url.lower().endswith(MP4))
-    check_clips(root, files)
     clips = [file for file in files if _is_visible(file.url) and file.url.lower().endswith(MP4)]
     videos = sum(file.url.lower().endswith(EXTENSIONS) for file in files)
     if not clips:
@@ -78,6 +77,7 @@ def find_inputs(path: Location, output: Location, version: str, with_embeddings:
     metas_folder = root / METAS / version
     metas = [file for file in metas_folder.files() if file.url.endswith(".json")]
     check_recorded(metas_folder, metas, lambda url: url.endswith(".json"))
+    _check_split(root, {CLIPS: clips, f"{METAS}/{version}": metas})
     if not metas and (version != ANNOTATION_VERSION or (root / METAS).is_dir()):
         others = sorted({file.url[len((root / METAS).url) + 1 :].split("/")[0] for file in (root / METAS).files()})
         if others or version != ANNOTATION_VERSION:
@@ -87,6 +87,20 @@ def find_inputs(path: Location, output: Location, version: str, with_embeddings:
             )
     embeddings_folder, embeddings = _find_embeddings(root, with_embeddings)
     return Inputs(root, clips, metas, embeddings, videos - len(clips), metas_folder, embeddings_folder)
+
+
+def _check_split(root: Location, listed: Mapping[str, Sequence[FileInfo]]) -> None:
+    """Raise `InputError` where clips or metadata are not as `split` left them; a folder of others is as it is."""
+    try:
+        table = VideoTable(root, split_kind(""))
+    except OutputConflictError:
+        return  # a record of something else, or damaged
+    faults = [f"{root / fault}" for found in table.changed(listed=listed).values() for fault in found]
+    if faults:
+        raise InputError(
+            f"{len(faults):,} files that the step 'split' wrote to {root} are not as it left them: "
+            f"{'; '.join(sorted(faults)[:3])}. Run the command that made them again: it makes anew what is missing."
+        )
 
 
 def _is_visible(url: str) -> bool:

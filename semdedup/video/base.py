@@ -172,10 +172,11 @@ class VideoWorkflow:
         source = fingerprint(FileInfo(file.url, file.n_bytes, file.stamp) for file in files)
         run = begin(table.record, self.kind.step, parameters, source, ownership, session, self.kind.written)
         assert run is not None, "what a killed run had ordered was carried out above"
-        done = process(run, settings, todo, self.per_task, self.unit, self.unit_of_tasks)
-        check_unchanged(done, self.find())
         name, eps = ("", None) if self.embedder is None else (self.embedder.name, self.embedder.recommended_eps)
-        commit(run, table, missing, done, placed, rows_schema(settings.steps, name, eps), name or None)
+        with run:
+            done = process(run, settings, todo, self.per_task, self.unit, self.unit_of_tasks)
+            check_unchanged(done, self.find())
+            commit(run, table, missing, done, placed, rows_schema(settings.steps, name, eps), name or None)
         return done, left_out
 
     def _say_faults(self, reporter: Reporter, missing: Missing) -> None:

@@ -85,7 +85,7 @@ VIDEO_COLUMNS = pa.schema(
 """Columns of the table of videos: a row a video, whatever became of it."""
 
 FILES = pa.list_(pa.struct({"name": pa.string(), "bytes": pa.int64(), "checksum": pa.string()}))
-"""Column `files` of the table that is stored: what of the folder is a video's own, metadata left out, as written."""
+"""Column `files` of the table that is stored: what of the folder is a video's own, as written."""
 
 QUARANTINE_COLUMNS = pa.schema({"id": pa.string(), "reason": pa.string(), "source": pa.string(), "detail": pa.string()})
 

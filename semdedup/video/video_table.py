@@ -9,7 +9,7 @@ from __future__ import annotations
 import contextlib
 import json
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from typing import Any
@@ -17,7 +17,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from semdedup.errors import BadFileError, InputError, OutputConflictError
+from semdedup.errors import BadFileError, OutputConflictError
 from semdedup.runs.files import changed_files, check_names
 from semdedup.runs.record import Record
 from semdedup.storage.location import REQUESTS_IN_FLIGHT, FileInfo, Location
@@ -187,7 +187,7 @@ class VideoTable:
         recorded = {name: written for name, written in self.entry.get("files", {}).items() if written.n_bytes >= 0}
         faults = changed_files(self.root, recorded, verify)
         changed = frozenset(name for name in recorded if any(fault.startswith(f"{name} ") for fault in faults))
-        own = self._changed(verify)
+        own = self.changed(verify)
         faults += [f"{fault}, of {video}" for video, found in sorted(own.items()) for fault in found]
         todo = []
         for file in files:
@@ -202,45 +202,58 @@ class VideoTable:
                 todo.append(replace(file, known=row is not None))
         return Missing(todo, faults, changed)
 
-    def _changed(self, verify: bool) -> dict[str, list[str]]:
-        """What is wrong with the files of videos, by video. Of metadata, which others add to, presence counts alone."""
+    def changed(
+        self, verify: bool = False, listed: Mapping[str, Iterable[FileInfo]] | None = None
+    ) -> dict[str, list[str]]:
+        """What is wrong with the files of videos, by video: missing, or changed since they were written.
+
+        Others add to metadata, which have changed where they are no JSON object any more; those that have become
+        smaller are looked at.
+
+        Args:
+            verify: compare the checksums of files, too, and look at all metadata.
+            listed: the files of some of the `PLACES`, where only these are asked for.
+        """
         if not self.kind.owns_clips or len(self._files) != len(self.rows):
             return {}
-        files, videos = self._files.flatten(), list(self.rows)
-        clips = pa.array([row["clips"] for row in self.rows.values()], pa.list_(pa.string()))
-        metas = pa.array([meta_of_clip(clip) for clip in clips.flatten().to_pylist()], pa.string())
-        names = pa.concat_arrays([files.field("name"), metas])
-        n_bytes = pa.concat_arrays([files.field("bytes"), pa.nulls(len(metas), pa.int64())])
-        owners = pa.concat_arrays([pc.list_parent_indices(self._files), pc.list_parent_indices(clips)])
+        places = listed or {place: (self.root / place).files() for place in PLACES}
+        files, owners, videos = self._files.flatten(), pc.list_parent_indices(self._files), list(self.rows)
+        begins = tuple(f"{place}/" for place in places)
+        asked = pa.array([name.startswith(begins) for name in files.field("name").to_pylist()], pa.bool_())
+        files, owners = files.filter(asked), owners.filter(asked)
+        names, n_bytes = files.field("name"), files.field("bytes")
         start = len(self.root.url.rstrip("/")) + 1
-        listed = [(file.url[start:], file.n_bytes) for place in PLACES for file in (self.root / place).files()]
-        there = pc.index_in(names, value_set=pa.array([name for name, _ in listed], pa.string()))
-        found = pa.array([size for _, size in listed], pa.int64()).take(there)
+        there = [(file.url[start:], file.n_bytes) for found in places.values() for file in found]
+        positions = pc.index_in(names, value_set=pa.array([name for name, _ in there], pa.string()))
+        found = pa.array([size for _, size in there], pa.int64()).take(positions)
         wrong: dict[str, list[str]] = {}
 
         def note(position: int, fault: str) -> None:
             wrong.setdefault(videos[owners[position].as_py()], []).append(f"{names[position].as_py()} {fault}")
 
-        other = pc.fill_null(pc.not_equal(found, n_bytes), False)
-        for position in pc.indices_nonzero(pc.or_(pc.is_null(there), other)).to_pylist():
-            size = found[position].as_py()
-            note(position, "is missing" if size is None else f"has {size:,} bytes instead of {n_bytes[position]}")
+        is_meta, same = pc.starts_with(names, f"{METAS}/"), pc.equal(found, n_bytes)
+        for position in pc.indices_nonzero(pc.is_null(positions)).to_pylist():
+            note(position, "is missing")
+        for position in pc.indices_nonzero(pc.and_not(pc.invert(same), is_meta)).to_pylist():
+            note(position, f"has {found[position].as_py():,} bytes instead of {n_bytes[position].as_py():,}")
+        looked_at = pc.is_valid(found) if verify else pc.less(found, n_bytes)
+        for position in self._where(_is_no_meta, files, pc.and_(is_meta, looked_at)):
+            note(position, "is damaged: it is no JSON object")
         if verify:
-            for position in self._other_content(files, pc.equal(found, n_bytes)):
+            for position in self._where(_has_other_content, files, pc.and_not(same, is_meta)):
                 note(position, "has another content than was written")
         return wrong
 
-    def _other_content(self, files: pa.StructArray, right: pa.BooleanArray) -> list[int]:
-        """Positions of the files of the right size whose checksum is another."""
+    def _where(self, test: Callable[[Location, str], bool], files: pa.StructArray, asked: pa.BooleanArray) -> list[int]:
+        """Positions of the files, of those asked for, of which a test of file and checksum is true."""
+        positions = pc.indices_nonzero(asked).to_pylist()
 
-        def differs(position: int) -> bool:
+        def is_true(position: int) -> bool:
             file = files[position].as_py()
-            with self.root.below(file["name"]).open() as opened:
-                return checksum_of(opened) != file["checksum"]
+            return test(self.root.below(file["name"]), file["checksum"])
 
-        positions = [position for position in pc.indices_nonzero(right).to_pylist() if position < len(files)]
         with ThreadPoolExecutor(REQUESTS_IN_FLIGHT) as pool:
-            return [p for p, other in zip(positions, pool.map(differs, positions), strict=True) if other]
+            return [p for p, true in zip(positions, pool.map(is_true, positions), strict=True) if true]
 
     def placed(self) -> dict[str, list[str]]:
         """Videos that runs which were killed began to put in place, with the ids of clips in whatever version."""
@@ -284,6 +297,18 @@ class VideoTable:
         write_table(place, table.append_column(COLUMN, column.take(pa.array(positions, pa.int64()))))
 
 
+def _is_no_meta(file: Location, _checksum: str) -> bool:
+    try:
+        return not isinstance(file.read_json(), dict)
+    except ValueError:
+        return True
+
+
+def _has_other_content(file: Location, checksum: str) -> bool:
+    with file.open() as opened:
+        return checksum_of(opened) != checksum
+
+
 def names_of(clips: Iterable[str], videos: Iterable[str]) -> list[str]:
     """Names of all files that there may be of clips and videos."""
     names = [name for clip in sorted(clips) for name in (*files_of_clip(clip), meta_of_clip(clip))]
@@ -292,7 +317,7 @@ def names_of(clips: Iterable[str], videos: Iterable[str]) -> list[str]:
 
 def own_files(row: Mapping[str, Any], written: Mapping[str, Written]) -> list[OwnFile]:
     """Of what a task wrote, the files that are a video's own."""
-    names = [name for clip in row["clips"] for name in files_of_clip(clip)] + records_of_video(row["video"])
+    names = names_of(row["clips"], [row["video"]])
     return [(name, *written[name]) for name in names if name in written]
 
 
@@ -303,23 +328,6 @@ def stamped_by_split(root: Location, files: Sequence[VideoFile]) -> Iterator[Vid
     for file in files:
         n_bytes, checksum = known.get(file.url[prefix:], (-1, ""))
         yield replace(file, stamp=checksum) if n_bytes == file.n_bytes else file
-
-
-def check_clips(root: Location, listed: Iterable[FileInfo]) -> None:
-    """Make sure that the clips which a split has committed to a folder are listed, each in its size.
-
-    Raises:
-        InputError: some are missing or were changed.
-    """
-    start = len(root.url.rstrip("/")) + 1
-    there = {file.url[start:]: file.n_bytes for file in listed}
-    clips = ((name, n) for name, n, _ in _files_of_split(root, ("committed",)) if name.startswith(f"{CLIPS}/"))
-    wrong = [name for name, n_bytes in clips if there.get(name) != n_bytes]
-    if wrong:
-        raise InputError(
-            f"{len(wrong):,} clips that '{SPLIT}' wrote to {root} are missing or have another size: "
-            f"{', '.join(wrong[:3])}. Run the command that made them again: it makes anew what is missing."
-        )
 
 
 def _files_of_split(root: Location, statuses: Sequence[str]) -> Iterator[OwnFile]:

@@ -20,6 +20,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
+from semdedup.errors import BadFileError
 from semdedup.runs.owner import check_owner
 from semdedup.storage.location import Location, json_bytes
 from semdedup.storage.tables import embedding_column, write_arrow
@@ -264,7 +265,10 @@ def _put_clip(
             target.put(name, folder / name.rsplit("/", 1)[1])
     name = meta_of_clip(clip["id"])
     meta = target.root / name
-    earlier = meta.read_json() if known and meta.exists() else {}
+    earlier: Any = None
+    with contextlib.suppress(ValueError):  # damaged: it is made anew
+        earlier = meta.read_json() if known and meta.exists() else None
+    earlier = earlier if isinstance(earlier, dict) else {}
     _put_json(target, name, clip_meta(clip, note, earlier, settings.steps), folder)
 
 
@@ -295,7 +299,10 @@ def _origin(settings: Settings, file: VideoFile, clip: dict[str, Any]) -> dict[s
     meta = folder.parent / meta_of_clip(clip["id"])
     if not meta.exists():
         return {}
-    known = meta.read_json()
+    try:
+        known = dict(meta.read_json())
+    except (ValueError, TypeError) as error:
+        raise BadFileError(f"the metadata {meta} cannot be read as JSON: {error}") from error
     start_s, end_s = known.get("duration_span", (clip["start_s"], clip["end_s"]))
     video = known.get("video") or known.get("source_video") or file.relative_path
     return {"video": video, "start_s": start_s, "end_s": end_s, "bitrate": known.get("bitrate_source", clip["bitrate"])}

@@ -161,6 +161,7 @@ def _fit_lloyd(
                 pairs = zip(sums[::2], sums[1::2], strict=False)
                 sums = [client.submit(_add, a, b, pure=False) for a, b in pairs] + sums[len(sums) & ~1 :]
             total = sums[0].result()
+            session.check()
             location.remove()
             previous, (centroids, inertia) = inertia, next_centroids(centroids, total)
             advance(1)
