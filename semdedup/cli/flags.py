@@ -6,7 +6,7 @@ import contextlib
 import json
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from functools import reduce, wraps
+from functools import wraps
 from types import MappingProxyType
 from typing import Any, NoReturn
 
@@ -181,7 +181,10 @@ def work_flags(*, on_dask: bool = True, storage: bool = True, dry_run: bool = Tr
                     flags["storage"] = storage_of(flags)
                 function(**flags, verbose=not quiet)
 
-        return reduce(lambda flagged, flag: flag(flagged), reversed(shown), command)
+        flagged: Callable[..., Any] = command
+        for flag in reversed(shown):
+            flagged = flag(flagged)
+        return flagged
 
     return decorate
 
