@@ -81,10 +81,7 @@ class ShardWorkflow:
     ) -> ShardResult:
         """Write the dataset, going on where an earlier run with the same parameters and input stopped.
 
-        Args:
-            client: a `distributed.Client`, a scheduler address, or None: the current default client if there is one,
-                else a cluster of its own for the time of the run. A client that is given is never closed.
-            cluster: how to start that cluster.
+        `client` and `cluster` are as for `SemanticDeduplicationWorkflow.run`.
 
         Raises:
             SemdedupError: see `semdedup.errors`. A run that is refused has written nothing.
