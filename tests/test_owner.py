@@ -22,15 +22,9 @@ from semdedup.runs import owner
 from semdedup.runs.owner import FILE_NAME, Owner, check_owner, owned, read_owner
 from semdedup.storage.exclusive import claim, remove_claim
 from semdedup.storage.location import Location
-from tests.helpers import STORAGES, contents, location_in, near_duplicates, read_answer, workflow, write_embeddings
+from tests.helpers import contents, near_duplicates, read_answer, workflow, write_embeddings
 
 BEAT_S, WATCHED_S = 0.1, 2.0
-
-
-@pytest.fixture(params=STORAGES)
-def root(request: pytest.FixtureRequest, tmp_path: Path) -> Location:
-    """The folder of a result."""
-    return location_in(request, tmp_path, "out")
 
 
 @pytest.fixture
