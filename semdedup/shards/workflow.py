@@ -13,7 +13,8 @@ from semdedup.compute.options import ClusterOptions
 from semdedup.compute.progress import Reporter
 from semdedup.compute.session import open_session
 from semdedup.dedup.results.scores import Scores
-from semdedup.errors import OutputConflictError, ParameterError
+from semdedup.errors import ParameterError
+from semdedup.runs.files import refuse_foreign
 from semdedup.runs.identity import fingerprint
 from semdedup.runs.lookup import known_files
 from semdedup.runs.owner import owned
@@ -177,11 +178,7 @@ class ShardWorkflow:
         foreign = [
             name for name in names if _is_of_a_dataset(name) and name not in ours and not name.startswith(f"{SCRATCH}/")
         ]
-        if foreign:
-            raise OutputConflictError(
-                f"{self.output} holds {len(foreign):,} files of a dataset that semdedup has no record of: "
-                f"{', '.join(foreign[:3])}. They are not deleted; move them away, or choose another output path."
-            )
+        refuse_foreign(self.output, foreign, "of a dataset that semdedup has no record of")
 
     def _result(self, outcome: Outcome, seconds: Mapping[str, float]) -> ShardResult:
         paths = {"dataset": str(self.output)}
