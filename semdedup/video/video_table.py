@@ -17,7 +17,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from semdedup.errors import BadFileError, InputError
+from semdedup.errors import BadFileError, InputError, OutputConflictError
 from semdedup.runs.files import changed_files, check_names, refuse_foreign
 from semdedup.runs.record import Record
 from semdedup.storage.location import REQUESTS_IN_FLIGHT, FileInfo, Location
