@@ -164,10 +164,7 @@ class VideoDeduplicationWorkflow:
     ) -> RunResult:
         """Go the whole way, on one cluster.
 
-        Args:
-            client: a `distributed.Client`, a scheduler address, or None: the current default client if there is one,
-                else a cluster of its own for the time of the run. A client that is given is never closed.
-            cluster: how to start that cluster.
+        `client` and `cluster` are as for `SemanticDeduplicationWorkflow.run`.
 
         Raises:
             SemdedupError: see `semdedup.errors`.
@@ -217,10 +214,7 @@ class VideoDeduplicationWorkflow:
 
     def _split(self, clear_output: bool) -> VideoSplitWorkflow:
         return VideoSplitWorkflow(
-            self.input_path,
-            (self.root / CLIPS).url,
-            **self._shared(clear_output=clear_output),
-            **self.more["split"],
+            self.input_path, (self.root / CLIPS).url, **self._shared(clear_output=clear_output), **self.more["split"]
         )
 
     def _run_split(self, client: distributed.Client, cluster: ClusterOptions | None) -> SplitResult:
@@ -238,13 +232,7 @@ class VideoDeduplicationWorkflow:
     def _dedup(self, eps: float) -> SemanticDeduplicationWorkflow:
         embeddings = (self.root / CLIPS / self.split.kind.folder).url
         given = {"metadata_fields": METADATA, **self.more["dedup"]}
-        return SemanticDeduplicationWorkflow(
-            embeddings,
-            (self.root / DEDUP).url,
-            eps=eps,
-            **self._shared(),
-            **given,
-        )
+        return SemanticDeduplicationWorkflow(embeddings, (self.root / DEDUP).url, eps=eps, **self._shared(), **given)
 
     def _report(self, eps: float) -> str:
         return write_report(

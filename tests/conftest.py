@@ -1,7 +1,8 @@
 """Fixtures that all tests share: the backends that are present, a real Dask cluster, a real S3 server."""
 
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from pathlib import Path
 from types import ModuleType
 
 import distributed
@@ -10,6 +11,10 @@ import numpy as np
 import pytest
 
 from semdedup.arrays import backend_module, gpu_usable
+from semdedup.compute.session import Session
+from semdedup.storage.location import Location
+from tests.helpers import STORAGES, WORKER, location_in, processes_of, start_scheduler
+from tests.records import session_on
 
 # No deadline, for nothing here asserts a time. The same examples in every run, like `rng`. `xp` and `backend` hold no
 # state, so that one of them may serve all examples of a test.
@@ -63,6 +68,35 @@ def client() -> Iterator[distributed.Client]:
         distributed.Client(cluster, set_as_default=False) as connected,
     ):
         yield connected
+
+
+@pytest.fixture(scope="module")
+def mortal(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[[], distributed.Client]]:
+    """A function that gives a client of a cluster with two workers, which may be killed."""
+    folder = tmp_path_factory.mktemp("cluster")
+    with processes_of(folder) as start_process:
+        file = str(start_scheduler(start_process, folder))
+        with distributed.Client(scheduler_file=file, set_as_default=False) as connected:
+
+            def with_two_workers() -> distributed.Client:
+                for _ in range(2 - len(connected.scheduler_info(n_workers=-1)["workers"])):
+                    start_process("dask_worker", "--scheduler-file", file, *WORKER)
+                connected.wait_for_workers(2, timeout=60)
+                return connected
+
+            yield with_two_workers
+
+
+@pytest.fixture(params=STORAGES)
+def root(request: pytest.FixtureRequest, tmp_path: Path) -> Location:
+    """The folder of a result."""
+    return location_in(request, tmp_path, "out")
+
+
+@pytest.fixture(scope="module")
+def session(client: distributed.Client) -> Session:
+    """A session on the cluster."""
+    return session_on(client)
 
 
 @pytest.fixture(scope="session")

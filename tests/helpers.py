@@ -120,6 +120,13 @@ def files_below(folder: Path) -> list[str]:
     return sorted(str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file())
 
 
+def write_texts(folder: Path, held: Mapping[str, str]) -> None:
+    """Put files below a folder, by their names."""
+    for name, content in held.items():
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_text(content)
+
+
 def contents(folder: Path) -> dict[str, bytes]:
     """Every file below a folder with its bytes, the manifest left out: it holds time stamps of files."""
     return {name: (folder / name).read_bytes() for name in files_below(folder) if name != "_manifest.json"}

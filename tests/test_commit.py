@@ -8,7 +8,6 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-import distributed
 import pytest
 
 from semdedup import InputError, IntegrityError, OutputConflictError, ParameterError, StorageError
@@ -23,19 +22,7 @@ from semdedup.runs.run import Run
 from semdedup.storage import written as on_disk
 from semdedup.storage.location import FileInfo, Location
 from semdedup.storage.written import Written
-from tests.helpers import STORAGES, location_in
-from tests.records import ANYTHING, FILES, SOURCE, names_below, put_begun, put_committed, running, session_on, write
-
-
-@pytest.fixture(params=STORAGES)
-def root(request: pytest.FixtureRequest, tmp_path: Path) -> Location:
-    """The folder of a result."""
-    return location_in(request, tmp_path, "out")
-
-
-@pytest.fixture(scope="module")
-def session(client: distributed.Client) -> Session:
-    return session_on(client)
+from tests.records import ANYTHING, FILES, SOURCE, names_below, put_begun, put_committed, running, write
 
 
 def found_in(root: Location) -> list[str]:

@@ -5,26 +5,13 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import distributed
 import pytest
 
 from semdedup.compute.session import Session
 from semdedup.runs.journal import Entry, Job, read_journal
 from semdedup.storage.location import Location
 from semdedup.storage.written import Written
-from tests.helpers import STORAGES, location_in
-from tests.records import running, session_on
-
-
-@pytest.fixture(params=STORAGES)
-def root(request: pytest.FixtureRequest, tmp_path: Path) -> Location:
-    """The folder of a result."""
-    return location_in(request, tmp_path, "out")
-
-
-@pytest.fixture(scope="module")
-def session(client: distributed.Client) -> Session:
-    return session_on(client)
+from tests.records import running
 
 
 def work(item: Any) -> Any:

@@ -25,16 +25,10 @@ from semdedup.runs.record import Record
 from semdedup.runs.run import Run
 from semdedup.storage.exclusive import claim, remove_claim
 from semdedup.storage.location import Location
-from tests.helpers import STORAGES, contents, location_in, near_duplicates, read_answer, workflow, write_embeddings
+from tests.helpers import contents, near_duplicates, read_answer, workflow, write_embeddings
 from tests.records import running, session_on
 
 BEAT_S, WATCHED_S = 0.1, 2.0
-
-
-@pytest.fixture(params=STORAGES)
-def root(request: pytest.FixtureRequest, tmp_path: Path) -> Location:
-    """The folder of a result."""
-    return location_in(request, tmp_path, "out")
 
 
 @pytest.fixture

@@ -13,15 +13,7 @@ from semdedup.runs.owner import owned
 from semdedup.runs.record import FILE_NAME, SCRATCH, Record
 from semdedup.storage.location import FileInfo, Location
 from semdedup.storage.written import Written
-from tests.helpers import STORAGES, location_in
 from tests.records import ANYTHING, FILES, SOURCE, names_below, put_begun, put_committed, write
-
-
-@pytest.fixture(params=STORAGES)
-def root(request: pytest.FixtureRequest, tmp_path: Path) -> Location:
-    """The folder of a result."""
-    return location_in(request, tmp_path, "out")
-
 
 # What it says
 

@@ -9,7 +9,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -22,22 +22,20 @@ from semdedup.dedup import sizes
 from tests.helpers import (
     DRIVER,
     NOWHERE,
-    WORKER,
     assert_same_answer,
     contents,
     files_below,
     kill,
     near_duplicates,
-    processes_of,
     read_all_scores,
     read_answer,
     read_folder,
     stamps,
     start_driver,
-    start_scheduler,
     wait_for,
     workflow,
     write_embeddings,
+    write_texts,
 )
 
 ROWS = 800
@@ -132,23 +130,6 @@ def test_a_driver_killed_on_a_foreign_cluster_ends_with_the_same_bytes_and_repea
     assert process.wait(120) == 0, (tmp_path / "log").read_text()
     (out / "kmeans_results" / "notes.txt").unlink()
     assert_finished_alike(out, uninterrupted)
-
-
-@pytest.fixture(scope="module")
-def mortal(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[[], distributed.Client]]:
-    """A function that gives a client of a cluster with two workers, which may be killed."""
-    folder = tmp_path_factory.mktemp("cluster")
-    with processes_of(folder) as start_process:
-        file = str(start_scheduler(start_process, folder))
-        with distributed.Client(scheduler_file=file, set_as_default=False) as connected:
-
-            def with_two_workers() -> distributed.Client:
-                for _ in range(2 - len(connected.scheduler_info(n_workers=-1)["workers"])):
-                    start_process("dask_worker", "--scheduler-file", file, *WORKER)
-                connected.wait_for_workers(2, timeout=60)
-                return connected
-
-            yield with_two_workers
 
 
 @pytest.mark.usefixtures("tiny_tasks")
@@ -363,9 +344,7 @@ def foreign_files(out: Path) -> dict[str, str]:
         "pairwise_results/_notes": "x",
         "duplicates/_readme.md": "y",
     }
-    for name, content in held.items():
-        (out / name).parent.mkdir(parents=True, exist_ok=True)
-        (out / name).write_text(content)
+    write_texts(out, held)
     for name in ("empty", "kmeans_results/empty"):
         (out / name).mkdir()
     return held

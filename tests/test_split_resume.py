@@ -10,7 +10,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +20,7 @@ import pytest
 
 from semdedup import OutputConflictError, SplitResult
 from semdedup.storage.location import Location
-from tests.helpers import NOWHERE, WORKER, files_below, kill, processes_of, stamps, start_scheduler, wait_for
+from tests.helpers import NOWHERE, files_below, kill, stamps, wait_for
 from tests.splits import (
     BASE,
     COMMIT,
@@ -171,23 +171,6 @@ def test_killed_twice_with_all_workers_the_third_run_does_only_the_rest_and_give
     for path in [*(f"clips/{clip}.mp4" for clip in done), *(f"metas/v0/{clip}.json" for clip in done)]:
         assert now[str(out / path)] == before[str(out / path)], "what was done is not touched"
     assert_same_result(out, fresh)
-
-
-@pytest.fixture(scope="module")
-def mortal(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[[], distributed.Client]]:
-    """A function that gives a client of a cluster with two workers, which may be killed."""
-    folder = tmp_path_factory.mktemp("cluster")
-    with processes_of(folder) as start_process:
-        file = str(start_scheduler(start_process, folder))
-        with distributed.Client(scheduler_file=file, set_as_default=False) as connected:
-
-            def with_two_workers() -> distributed.Client:
-                for _ in range(2 - len(connected.scheduler_info(n_workers=-1)["workers"])):
-                    start_process("dask_worker", "--scheduler-file", file, *WORKER)
-                connected.wait_for_workers(2, timeout=60)
-                return connected
-
-            yield with_two_workers
 
 
 def test_a_worker_killed_in_the_middle_changes_nothing(

@@ -18,7 +18,7 @@ from semdedup import InputError, OutputConflictError, ParameterError, SplitResul
 from semdedup.video import parts
 from semdedup.video.clip_ids import VideoIdentity, clip_id
 from semdedup.video.plan import Span
-from tests.helpers import NOWHERE, contents, files_below, stamps
+from tests.helpers import NOWHERE, contents, files_below, stamps, write_texts
 from tests.splits import (
     assert_nothing_half_written,
     assert_same_result,
@@ -600,9 +600,7 @@ def test_clear_output_deletes_what_is_ours_and_nothing_else(
         "processed_videos/notes.txt": "n",
         "_private/x.parquet": "not even Parquet",
     }
-    for name, content in held.items():
-        (again / name).parent.mkdir(parents=True, exist_ok=True)
-        (again / name).write_text(content)
+    write_texts(again, held)
     (again / "empty").mkdir()
     splitter(videos, again, fixed_stride_split_duration=3, clear_output=True).run(client)
     assert {name: (again / name).read_text() for name in held} == held

@@ -9,21 +9,8 @@ from typing import Any
 
 import click
 
-from semdedup.cli.flags import (
-    EXIT_QUARANTINE,
-    Command,
-    cluster_flags,
-    cluster_of,
-    flag_of,
-    given_of,
-    output_flags,
-    setting_flags,
-    show,
-    show_plan,
-    storage_flags,
-    storage_of,
-    told_errors,
-)
+from semdedup.cli.flags import EXIT_QUARANTINE, Command, flag_of, given_of, setting_flags, show, show_plan, work_flags
+from semdedup.compute.options import ClusterOptions
 from semdedup.dedup.input.files import find_files
 from semdedup.dedup.names import COMMAND_LINE
 from semdedup.dedup.options import CompareOptions, InputOptions, IOOptions, KMeansOptions, ThresholdOptions
@@ -52,11 +39,8 @@ EPS_SPELLED = replace(EPS, default=None, aliases=("eps_to_extract", "eps_thresho
 @flag_of(EPS, help="Write the ids to drop for this threshold.")
 @flag_of(EPS, ["--eps-to-extract"], dest="eps_to_extract", help="The same as --eps.")
 @flag_of(EPS, ["--eps-threshold"], dest="eps_threshold", help="The same as --eps.")
-@click.option("--dry-run", is_flag=True, help="Say what would be done, and write nothing.")
-@cluster_flags
-@storage_flags
-@output_flags
-def dedup(verbose: bool, quiet: bool, dry_run: bool, **flags: Any) -> None:
+@work_flags()
+def dedup(dry_run: bool, cluster: ClusterOptions, storage: dict[str, Any], verbose: bool, **flags: Any) -> None:
     """Find near-duplicates among embeddings and write the ids to drop.
 
     \b
@@ -64,30 +48,28 @@ def dedup(verbose: bool, quiet: bool, dry_run: bool, **flags: Any) -> None:
       semdedup dedup --input-embeddings-path clips/iv2_embd_parquet --output-path clips/dedup \\
           --n-clusters 1000 --eps-thresholds 0.01 0.001 --eps-to-extract 0.01
     """
-    with told_errors(verbose):
-        cluster, storage = cluster_of(flags), storage_of(flags)
-        given = given_of(flags)
-        thresholds, extract, why = _thresholds(given, storage)
-        if not quiet:
-            click.echo(f"eps {extract:g} ({why})", err=True)
-        kwargs = {"storage_options": storage}
-        workflow = SemanticDeduplicationWorkflow(
-            **given,
-            eps=extract,
-            count_at=thresholds,
-            read_kwargs=kwargs,
-            write_kwargs=kwargs,
-            layout=COMMAND_LINE,
-            verbose=not quiet,
-        )
-        if dry_run:
-            show_plan(workflow.describe())
-            return
-        result = workflow.run(cluster=cluster)
-        show(result)
-        for reason in result.skipped_files[:10]:
-            click.echo(f"skipped: {reason}", err=True)
-        sys.exit(EXIT_QUARANTINE if result.n_quarantined or result.skipped_files else 0)
+    given = given_of(flags)
+    thresholds, extract, why = _thresholds(given, storage)
+    if verbose:
+        click.echo(f"eps {extract:g} ({why})", err=True)
+    kwargs = {"storage_options": storage}
+    workflow = SemanticDeduplicationWorkflow(
+        **given,
+        eps=extract,
+        count_at=thresholds,
+        read_kwargs=kwargs,
+        write_kwargs=kwargs,
+        layout=COMMAND_LINE,
+        verbose=verbose,
+    )
+    if dry_run:
+        show_plan(workflow.describe())
+        return
+    result = workflow.run(cluster=cluster)
+    show(result)
+    for reason in result.skipped_files[:10]:
+        click.echo(f"skipped: {reason}", err=True)
+    sys.exit(EXIT_QUARANTINE if result.n_quarantined or result.skipped_files else 0)
 
 
 def _thresholds(given: dict[str, Any], storage: dict[str, Any]) -> tuple[Sequence[float], float, str]:
@@ -114,10 +96,7 @@ def _thresholds(given: dict[str, Any], storage: dict[str, Any]) -> tuple[Sequenc
 @click.option("--target-fraction", type=float, help="Instead of --eps: the part of the rows that is to remain.")
 @click.option("--output-path", help="Folder to write to; RESULTS/eps_{eps} by default.")
 @click.option("--overwrite", is_flag=True, help="First delete what semdedup wrote to the output path before.")
-@click.option("--dry-run", is_flag=True, help="Say what would be done, and write nothing.")
-@cluster_flags
-@storage_flags
-@output_flags
+@work_flags()
 def extract(
     results: str,
     eps: float | None,
@@ -125,9 +104,9 @@ def extract(
     output_path: str | None,
     overwrite: bool,
     dry_run: bool,
+    cluster: ClusterOptions,
+    storage: dict[str, Any],
     verbose: bool,
-    quiet: bool,
-    **flags: Any,
 ) -> None:
     """Write the ids to drop and to keep for another eps, from scores that exist; nothing is compared again.
 
@@ -136,12 +115,10 @@ def extract(
       semdedup extract clips/dedup --eps 0.05
       semdedup extract clips/dedup --target-fraction 0.8
     """
-    with told_errors(verbose):
-        cluster, storage = cluster_of(flags), storage_of(flags)
-        chosen = eps_to_extract(results, eps, target_fraction, storage)
-        options: dict[str, Any] = {"storage_options": storage, "clear_output": overwrite, "verbose": not quiet}
-        if dry_run:
-            stage = extraction_stage(results, chosen, output_path, **options)
-            show_plan(Pipeline("extract").add_stage(stage).describe())
-        else:
-            show(write_extraction(results, chosen, output_path, cluster=cluster, **options))
+    chosen = eps_to_extract(results, eps, target_fraction, storage)
+    options: dict[str, Any] = {"storage_options": storage, "clear_output": overwrite, "verbose": verbose}
+    if dry_run:
+        stage = extraction_stage(results, chosen, output_path, **options)
+        show_plan(Pipeline("extract").add_stage(stage).describe())
+    else:
+        show(write_extraction(results, chosen, output_path, cluster=cluster, **options))

@@ -6,6 +6,7 @@ import contextlib
 import json
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from functools import wraps
 from types import MappingProxyType
 from typing import Any, NoReturn
 
@@ -16,6 +17,8 @@ from semdedup.compute.options import ClusterOptions
 from semdedup.display import Displayable
 from semdedup.errors import ParameterError, SemdedupError
 from semdedup.settings import Options, Setting, settings_of
+
+Decorator = Callable[[Callable[..., Any]], Callable[..., Any]]
 
 EXIT_FAILED, EXIT_USAGE, EXIT_QUARANTINE = 1, 2, 3
 
@@ -60,7 +63,7 @@ def flag_of(
     required: bool = False,
     help: str = "",
     metavar: str = "",
-) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+) -> Decorator:
     """The flag of one setting."""
     kind, spelled = declared.kind, flags or declared.flags or [f"--{declared.name.replace('_', '-')}"]
     shape: dict[str, Any]
@@ -86,7 +89,7 @@ def setting_flags(
     required: Sequence[str] = (),
     flags: Mapping[str, Sequence[str]] = MappingProxyType({}),
     metavars: Mapping[str, str] = MappingProxyType({}),
-) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+) -> Decorator:
     """The flags of groups of settings, each as it is declared; `flags` and `metavars` say what else is shown."""
     made: dict[str, Any] = {}
     for declared in settings_of(*groups):
@@ -147,26 +150,43 @@ class Command(click.Command):
         return super().parse_args(ctx, spelled)
 
 
-def cluster_flags(function: Callable[..., Any]) -> Callable[..., Any]:
-    """Flags of every command that runs on Dask."""
-    return setting_flags(ClusterOptions)(function)
+def work_flags(*, on_dask: bool = True, storage: bool = True, dry_run: bool = True) -> Decorator:
+    """The flags that commands share, and what goes on around each.
 
+    The command gets `verbose`, `cluster` if it works `on_dask`, `storage` (options for fsspec) if it touches that, and
+    `dry_run`. What the library raises becomes one clear message and an exit status.
+    """
+    shown: list[Decorator] = [
+        click.option("--verbose", is_flag=True, help="Show tracebacks of unexpected errors in full."),
+        click.option("--quiet", is_flag=True, help="No progress."),
+    ]
+    if storage:
+        help = "Options for fsspec. Never printed, logged or stored; prefer --profile."
+        shown[:0] = [
+            click.option("--storage-options", metavar="JSON", help=help),
+            click.option("--profile", metavar="NAME", help="Profile of the AWS credentials file."),
+        ]
+    if on_dask:
+        shown.insert(0, setting_flags(ClusterOptions))
+    if dry_run:
+        shown.insert(0, click.option("--dry-run", is_flag=True, help="Say what would be done, and write nothing."))
 
-def storage_flags(function: Callable[..., Any]) -> Callable[..., Any]:
-    """Flags of every command that touches storage."""
-    options = click.option(
-        "--storage-options",
-        metavar="JSON",
-        help="Options for fsspec. Never printed, logged or stored; prefer --profile.",
-    )
-    profile = click.option("--profile", metavar="NAME", help="Profile of the AWS credentials file.")
-    return options(profile(function))
+    def decorate(function: Callable[..., Any]) -> Callable[..., Any]:
+        @wraps(function)
+        def command(verbose: bool, quiet: bool, **flags: Any) -> None:
+            with told_errors(verbose):
+                if on_dask:
+                    flags["cluster"] = cluster_of(flags)
+                if storage:
+                    flags["storage"] = storage_of(flags)
+                function(**flags, verbose=not quiet)
 
+        flagged: Callable[..., Any] = command
+        for flag in reversed(shown):
+            flagged = flag(flagged)
+        return flagged
 
-def output_flags(function: Callable[..., Any]) -> Callable[..., Any]:
-    """Flags on how much to say."""
-    verbose = click.option("--verbose", is_flag=True, help="Show tracebacks of unexpected errors in full.")
-    return verbose(click.option("--quiet", is_flag=True, help="No progress.")(function))
+    return decorate
 
 
 def cluster_of(flags: dict[str, Any]) -> ClusterOptions:

@@ -6,7 +6,7 @@ from typing import Any
 
 import click
 
-from semdedup.cli.flags import Command, flag_of, output_flags, storage_flags, storage_of, told_errors
+from semdedup.cli.flags import Command, flag_of, work_flags
 from semdedup.dedup.threshold.rule import EPS
 from semdedup.report.write import plot_curve, write_report
 
@@ -18,9 +18,7 @@ from semdedup.report.write import plot_curve, write_report
 @flag_of(EPS, help="Threshold to begin with; that of the results by default, else 0.1.")
 @click.option("--plot", "plot_path", help="Write only the curve, to a .png or .svg file.")
 @click.option("--overwrite", is_flag=True, help="Replace a file that is no report of semdedup.")
-@click.option("--dry-run", is_flag=True, help="Say what would be written, and write nothing.")
-@storage_flags
-@output_flags
+@work_flags(on_dask=False)
 def report(
     results: str,
     clips: tuple[str, ...],
@@ -29,9 +27,8 @@ def report(
     plot_path: str | None,
     overwrite: bool,
     dry_run: bool,
+    storage: dict[str, Any],
     verbose: bool,
-    quiet: bool,
-    **flags: Any,
 ) -> None:
     """Show a result as one page of HTML: the curve, the pairs at the threshold, groups of duplicates.
 
@@ -40,20 +37,18 @@ def report(
       semdedup report clips/dedup --clips clips
       semdedup report clips/dedup --plot curve.png
     """
-    with told_errors(verbose):
-        storage = storage_of(flags)
-        if dry_run:
-            click.echo(f"would write {plot_path or output_path or results.rstrip('/') + '/report.html'}")
-        elif plot_path is not None:
-            click.echo(f"plot: {plot_curve(results, plot_path, eps=eps, storage_options=storage)}")
-        else:
-            page = write_report(
-                results,
-                clips=list(clips) or None,
-                output_path=output_path,
-                eps=eps,
-                storage_options=storage,
-                overwrite=overwrite,
-                verbose=not quiet,
-            )
-            click.echo(f"report: {page}")
+    if dry_run:
+        click.echo(f"would write {plot_path or output_path or results.rstrip('/') + '/report.html'}")
+    elif plot_path is not None:
+        click.echo(f"plot: {plot_curve(results, plot_path, eps=eps, storage_options=storage)}")
+    else:
+        page = write_report(
+            results,
+            clips=list(clips) or None,
+            output_path=output_path,
+            eps=eps,
+            storage_options=storage,
+            overwrite=overwrite,
+            verbose=verbose,
+        )
+        click.echo(f"report: {page}")

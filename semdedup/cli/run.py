@@ -9,19 +9,8 @@ from typing import Any
 import click
 import yaml
 
-from semdedup.cli.flags import (
-    Command,
-    cluster_flags,
-    cluster_of,
-    given_of,
-    output_flags,
-    setting_flags,
-    show_and_exit,
-    show_plan,
-    storage_flags,
-    storage_of,
-    told_errors,
-)
+from semdedup.cli.flags import Command, given_of, setting_flags, show_and_exit, show_plan, work_flags
+from semdedup.compute.options import ClusterOptions
 from semdedup.dedup.options import CompareOptions, KMeansOptions
 from semdedup.errors import ParameterError
 from semdedup.settings import Options
@@ -51,16 +40,9 @@ def part_flags(function: Callable[..., Any]) -> Callable[..., Any]:
 @setting_flags(RunOptions)
 @click.option("--config", type=click.Path(exists=True, dir_okay=False), help="YAML file; flags win over it.")
 @part_flags
-@click.option("--dry-run", is_flag=True, help="Print the plan, and write nothing.")
-@cluster_flags
-@storage_flags
-@output_flags
+@work_flags()
 def run(
-    config: str | None,
-    dry_run: bool,
-    verbose: bool,
-    quiet: bool,
-    **flags: Any,
+    config: str | None, dry_run: bool, cluster: ClusterOptions, storage: dict[str, Any], verbose: bool, **flags: Any
 ) -> None:
     """Split, dedup, report and shard with one command. Run it again after a kill: it goes on where it stopped.
 
@@ -77,27 +59,25 @@ def run(
       dedup: {n_clusters: 100}
       shard: {layout: flat, shuffle_seed: 7}
     """
-    with told_errors(verbose):
-        cluster, storage = cluster_of(flags), storage_of(flags)
-        told = _read_config(config)
-        given: dict[str, Any] = {
-            "input_path": told.get("video_dir"),
-            **{name: told.get(name) for name in ("output_path", "eps")},
-        }
-        given |= given_of(flags)
-        parts: dict[str, Any] = {part: dict(told.get(part) or {}) for part in WORKFLOWS}
-        for part, (_, names) in FLAGS.items():
-            parts[part] |= {name: given.pop(name) for name in names if name in given}
-        for name, flag in (("input_path", "--video-dir"), ("output_path", "--output-path")):
-            if given[name] is None:
-                key = flag[2:].replace("-", "_")
-                raise ParameterError(f"{flag} is not given, nor {key} in the file of --config")
-        workflow = VideoDeduplicationWorkflow(**given, **parts, storage_options=storage, verbose=not quiet)
-        if dry_run:
-            show_plan(workflow.plan(cluster=cluster))
-            return
-        result = workflow.run(cluster=cluster)
-        show_and_exit(result, result.split.faults(), result.clean)
+    told = _read_config(config)
+    given: dict[str, Any] = {
+        "input_path": told.get("video_dir"),
+        **{name: told.get(name) for name in ("output_path", "eps")},
+    }
+    given |= given_of(flags)
+    parts: dict[str, Any] = {part: dict(told.get(part) or {}) for part in WORKFLOWS}
+    for part, (_, names) in FLAGS.items():
+        parts[part] |= {name: given.pop(name) for name in names if name in given}
+    for name, flag in (("input_path", "--video-dir"), ("output_path", "--output-path")):
+        if given[name] is None:
+            key = flag[2:].replace("-", "_")
+            raise ParameterError(f"{flag} is not given, nor {key} in the file of --config")
+    workflow = VideoDeduplicationWorkflow(**given, **parts, storage_options=storage, verbose=verbose)
+    if dry_run:
+        show_plan(workflow.plan(cluster=cluster))
+        return
+    result = workflow.run(cluster=cluster)
+    show_and_exit(result, result.split.faults(), result.clean)
 
 
 def _read_config(path: str | None) -> Mapping[str, Any]:

@@ -46,7 +46,7 @@ def connect(options: ClusterOptions) -> Iterator[distributed.Client]:
         )
     on_gpu = options.backend != "cpu" and gpu_usable() and not missing_gpu_packages()
     try:
-        cluster = _start_gpu_cluster(options) if on_gpu else _start_cpu_cluster(options)
+        cluster = _start_cluster(options, on_gpu)
     except (ValueError, RuntimeError, OSError) as error:
         raise ClusterError(
             f"no local cluster could be started: {str(error).rstrip('.')}. In a script the call must stand behind "
@@ -81,18 +81,14 @@ def _log_nothing() -> list[tuple[logging.Logger, int]]:
     return before
 
 
-def _start_cpu_cluster(options: ClusterOptions) -> Any:
-    n_workers = options.n_workers or max(1, dask.system.CPU_COUNT // options.threads_per_worker)
-    return distributed.LocalCluster(
-        n_workers=n_workers,
-        threads_per_worker=options.threads_per_worker,
-        memory_limit=options.memory_limit,
-        host="127.0.0.1",
-        dashboard_address="127.0.0.1:0",
-    )
-
-
-def _start_gpu_cluster(options: ClusterOptions) -> Any:
+def _start_cluster(options: ClusterOptions, on_gpu: bool) -> Any:
+    shared = {
+        **{"threads_per_worker": options.threads_per_worker, "memory_limit": options.memory_limit},
+        **{"host": "127.0.0.1", "dashboard_address": "127.0.0.1:0"},
+    }
+    if not on_gpu:
+        n_workers = options.n_workers or max(1, dask.system.CPU_COUNT // options.threads_per_worker)
+        return distributed.LocalCluster(n_workers=n_workers, **shared)
     if (options.n_workers or 1) > gpu_count():
         raise ClusterError(
             f"{options.n_workers} workers were asked for, and this machine shows {gpu_count()} GPUs: one a worker. "
@@ -101,13 +97,7 @@ def _start_gpu_cluster(options: ClusterOptions) -> Any:
     import dask_cuda
 
     return dask_cuda.LocalCUDACluster(
-        n_workers=options.n_workers,
-        threads_per_worker=options.threads_per_worker,
-        memory_limit=options.memory_limit,
-        rmm_pool_size=0.8,
-        rmm_allocator_external_lib_list=["cupy"],
-        host="127.0.0.1",
-        dashboard_address="127.0.0.1:0",
+        n_workers=options.n_workers, rmm_pool_size=0.8, rmm_allocator_external_lib_list=["cupy"], **shared
     )
 
 

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, get_args
 
 import dask.utils
 
 from semdedup.errors import ParameterError
 from semdedup.settings import Kind, Options, setting
+from semdedup.settings.choices import BackendChoice
 from semdedup.settings.kinds import choice, path, text, whole
 
 
@@ -29,7 +30,7 @@ class ClusterOptions(Options):
     n_workers: int | None = setting(None, whole(1), "Workers to start here; one a core or GPU by default.")
     threads_per_worker: int = setting(1, whole(1), "Threads of each worker started here.")
     memory_limit: str = setting("auto", Kind("be like 2GiB, or auto", _memory), "Memory of each worker, as in 2GiB.")
-    backend: str = setting("auto", choice("auto", "cpu", "gpu"), "auto takes GPUs where every worker has one.")
+    backend: str = setting("auto", choice(*get_args(BackendChoice)), "auto takes GPUs where every worker has one.")
 
     def check_together(self) -> None:
         """A scheduler is named once."""

@@ -4,24 +4,18 @@ from __future__ import annotations
 
 import hashlib
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 
 from semdedup.arrays import to_host
 from semdedup.dedup.kernels.kmeans import auto_n_clusters
 from semdedup.dedup.names import OUR_COLUMNS, summary_name
-from semdedup.dedup.ranking import (
-    KEEP,
-    METRIC,
-    RANDOM_SEED,
-    RankingStrategy,
-    strategy_of,
-)
+from semdedup.dedup.ranking import KEEP, METRIC, RANDOM_SEED, RankingStrategy, strategy_of
 from semdedup.dedup.threshold.rule import EPS
 from semdedup.errors import ParameterError
 from semdedup.settings import Found, Kind, Options, setting
-from semdedup.settings.choices import DistanceMetric, WhichToKeep
+from semdedup.settings.choices import DistanceMetric, InputFiletype, KMeansEngine, WhichToKeep
 from semdedup.settings.kinds import choice, number, path, paths, several, text, truth, whole
 from semdedup.settings.shared import NO_PART, SharedOptions
 from semdedup.storage.kwargs import READ, WRITE, kwargs_setting
@@ -74,7 +68,7 @@ class InputOptions(FieldOptions):
     metadata_fields: tuple[str, ...] = setting(
         None, several("be names of columns, a list of text", text()), "Columns to carry along to the clusters."
     )
-    input_filetype: str = setting("parquet", choice("parquet", "jsonl"), "Parquet, or JSON Lines.")
+    input_filetype: str = setting("parquet", choice(*get_args(InputFiletype)), "Parquet, or JSON Lines.")
     files_per_partition: int | None = setting(
         None, whole(1), "Most files in one partition; bytes bound it all the same.", unrecorded=CUTS_WORK
     )
@@ -131,7 +125,7 @@ class KMeansOptions(Options):
         number(0, 1, open_below=True),
         "Share of the rows to fit on; 128 rows a centroid and at least 50,000 by default.",
     )
-    kmeans_engine: str = setting("auto", choice("auto", "cuml", "lloyd"), "cuML's k-means, or this program's own.")
+    kmeans_engine: str = setting("auto", choice(*get_args(KMeansEngine)), "cuML's k-means, or this program's own.")
 
     def check_together(self) -> None:
         """Centroids to start from are as many as clusters."""
@@ -164,9 +158,7 @@ class CompareOptions(Options):
     """How to rank and compare the rows of a cluster."""
 
     which_to_keep: WhichToKeep = setting(
-        "hard",
-        KEEP.kind,
-        "hard keeps the row farthest from the centroid, easy or soft the nearest, random any.",
+        "hard", KEEP.kind, "hard keeps the row farthest from the centroid, easy or soft the nearest, random any."
     )
     distance_metric: DistanceMetric | None = setting(
         None,

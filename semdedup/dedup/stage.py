@@ -18,7 +18,8 @@ from semdedup.dedup.input.files import is_data
 from semdedup.dedup.names import STEPS, WRITTEN, Destination, below, destination_of, join
 from semdedup.dedup.options import IOOptions
 from semdedup.dedup.ranking import RankingStrategy
-from semdedup.errors import OutputConflictError, ParameterError
+from semdedup.errors import ParameterError
+from semdedup.runs.files import refuse_foreign
 from semdedup.runs.identity import fingerprint
 from semdedup.runs.lookup import known_files
 from semdedup.runs.owner import Ownership, owned
@@ -108,12 +109,8 @@ class Stage(ABC):
             folder = below(root, name)
             names = (file.url[len(folder.url) + 1 :] for file in folder.files())
             foreign = [n for n in names if is_data(n) and self.is_result(n) and join(name, n) not in ours]
-            if foreign:
-                raise OutputConflictError(
-                    f"{folder} holds {len(foreign)} files that look like results of the step '{self.step}', but that "
-                    f"semdedup has no record of: {', '.join(foreign[:3])}. They are not deleted; move them away, or "
-                    "choose another output path."
-                )
+            what = f"that look like results of the step '{self.step}', but that semdedup has no record of"
+            refuse_foreign(folder, foreign, what)
 
     def readable(self) -> list[Location]:
         """Files that every worker must see; tried before the work begins."""

@@ -24,13 +24,7 @@ from semdedup.dedup.names import (
     Layout,
     below,
 )
-from semdedup.dedup.options import (
-    CompareOptions,
-    InputOptions,
-    IOOptions,
-    KMeansOptions,
-    ThresholdOptions,
-)
+from semdedup.dedup.options import CompareOptions, InputOptions, IOOptions, KMeansOptions, ThresholdOptions
 from semdedup.dedup.pipeline import Pipeline
 from semdedup.dedup.ranking import RankingStrategy
 from semdedup.dedup.results.result import DedupResult

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 
 from semdedup.errors import OutputConflictError
 from semdedup.storage.location import Location
@@ -19,6 +19,15 @@ def check_names(root: Location, files: Mapping[str, Iterable[str]], written: Map
                 f"the record in {root} says that the step '{step}' wrote {', '.join(map(repr, foreign[:3]))}, which it "
                 "cannot have. Nothing was deleted. Choose another output path, or move the folder away as a whole."
             )
+
+
+def refuse_foreign(place: Location, foreign: Sequence[str], what: str) -> None:
+    """Raise `OutputConflictError` where there are files that would be read together with ours: "N files {what}"."""
+    if foreign:
+        raise OutputConflictError(
+            f"{place} holds {len(foreign):,} files {what}: {', '.join(foreign[:3])}. They are not deleted; move them "
+            "away, or choose another output path."
+        )
 
 
 def delete_files(root: Location, names: Iterable[str]) -> None:

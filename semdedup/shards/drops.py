@@ -14,10 +14,7 @@ from semdedup.runs.record import Record
 from semdedup.storage.location import FileInfo, Location
 
 DUPLICATE, EMPTY_FILE = "duplicate", "empty_file"
-DROP_REASONS = {
-    DUPLICATE: "a near-duplicate of a better-ranked clip",
-    EMPTY_FILE: "the file has no bytes",
-}
+DROP_REASONS = {DUPLICATE: "a near-duplicate of a better-ranked clip", EMPTY_FILE: "the file has no bytes"}
 """Why a clip can be left out of the shards, with the words of the dataset's card."""
 
 NEEDED = (

@@ -52,13 +52,7 @@ SAMPLES_SCHEMA = pa.schema(
     }
 )
 DROPPED_SCHEMA = pa.schema(
-    {
-        "id": pa.string(),
-        "reason": pa.string(),
-        "score": pa.float32(),
-        "max_id": pa.string(),
-        "source": pa.string(),
-    }
+    {"id": pa.string(), "reason": pa.string(), "score": pa.float32(), "max_id": pa.string(), "source": pa.string()}
 )
 
 

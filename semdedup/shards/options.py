@@ -44,18 +44,11 @@ class ShardOptions(Options):
     )
     with_embeddings: bool | str = setting(
         False,
-        Kind(
-            "be true or false, or the name of a folder of embeddings",
-            _embeddings,
-            _folder,
-            "[FOLDER]",
-        ),
+        Kind("be true or false, or the name of a folder of embeddings", _embeddings, _folder, "[FOLDER]"),
         "Write {key}.npy too; name the folder of embeddings where there are several.",
     )
     shuffle_seed: int | None = setting(
-        None,
-        SHUFFLE_SEED,
-        "Shuffle the samples by this seed; in the order of their ids by default.",
+        None, SHUFFLE_SEED, "Shuffle the samples by this seed; in the order of their ids by default."
     )
 
     def check_together(self) -> None:

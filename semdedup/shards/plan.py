@@ -16,8 +16,8 @@ from semdedup.dedup.input.ids import hash_ids
 from semdedup.shards.drops import Drops
 from semdedup.shards.inputs import Inputs, clip_table
 from semdedup.shards.streams import write_chunks
-from semdedup.storage.location import FileInfo, Location
-from semdedup.storage.tables import open_parquet
+from semdedup.storage.location import Location
+from semdedup.storage.tables import RowGroups, cut_files
 
 CLIPS_PER_PARTITION = 1 << 15
 EMBEDDED_CLIPS_PER_PARTITION = 1 << 13
@@ -25,8 +25,6 @@ EMBEDDED_CLIPS_PER_PARTITION = 1 << 13
 
 SCORE_BYTES, EMBEDDING_BYTES = 16 << 20, 64 << 20
 """Bytes of Parquet files that one task scatters, unless one row group has more."""
-
-FILES_PER_TASK = 1000
 
 HASH = "hash"
 Boundary = tuple[Any, ...]
@@ -74,39 +72,6 @@ def cut(table: pa.Table, per_partition: int) -> Iterator[pa.RecordBatch]:
     table = table.drop_columns([HASH]) if HASH in table.column_names else table
     for start in range(0, len(table), per_partition):
         yield table.take(np.arange(start, min(start + per_partition, len(table)))).combine_chunks().to_batches()[0]
-
-
-@dataclass(frozen=True)
-class RowGroups:
-    """Row groups [first, last) of a Parquet file; all of them for a `last` of 0."""
-
-    url: str
-    first: int = 0
-    last: int = 0
-
-
-def cut_files(files: Sequence[FileInfo], source: Location, most_bytes: int) -> list[tuple[RowGroups, ...]]:
-    """Cut Parquet files into tasks of about `most_bytes`. Of files larger than that, the footers are read."""
-    tasks: list[list[RowGroups]] = []
-    held = most_bytes
-    for file in files:
-        for groups, n_bytes in _cut_file(file, source, most_bytes):
-            if held + n_bytes > most_bytes or len(tasks[-1]) == FILES_PER_TASK:
-                tasks.append([])
-                held = 0
-            tasks[-1].append(groups)
-            held += n_bytes
-    return [tuple(task) for task in tasks]
-
-
-def _cut_file(file: FileInfo, source: Location, most_bytes: int) -> Iterator[tuple[RowGroups, int]]:
-    if file.n_bytes <= most_bytes:
-        yield RowGroups(file.url), file.n_bytes
-        return
-    with open_parquet(source.at(file.url)) as parquet:
-        sizes = [parquet.metadata.row_group(i).total_byte_size for i in range(parquet.metadata.num_row_groups)]
-    for i, n_bytes in enumerate(sizes):
-        yield RowGroups(file.url, i, i + 1), min(n_bytes, most_bytes)
 
 
 @dataclass(frozen=True)

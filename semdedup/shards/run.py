@@ -32,12 +32,7 @@ class ShardRun:
     """One run on a session: each step leaves its results in the scratch folder, where a later run finds them."""
 
     def __init__(
-        self,
-        run: Run,
-        inputs: Inputs,
-        drops: Drops | None,
-        options: ShardOptions,
-        parameters: Mapping[str, Any],
+        self, run: Run, inputs: Inputs, drops: Drops | None, options: ShardOptions, parameters: Mapping[str, Any]
     ) -> None:
         self._run, self.inputs, self.drops = run, inputs, drops
         self.options, self.parameters = options, parameters
@@ -145,10 +140,7 @@ def check_matches(inputs: Inputs, drops: Drops, rows: int, partitions: Sequence[
 
 
 def count_facts(
-    inputs: Inputs,
-    drops: Drops | None,
-    partitions: Sequence[Mapping[str, Any]],
-    written: Sequence[Mapping[str, Any]],
+    inputs: Inputs, drops: Drops | None, partitions: Sequence[Mapping[str, Any]], written: Sequence[Mapping[str, Any]]
 ) -> dict[str, Any]:
     """The facts of a `ShardResult`, from the results of `join_partition` and `write_shard`.
 

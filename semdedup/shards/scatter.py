@@ -18,14 +18,12 @@ from semdedup.dedup.input.ids import id_type
 from semdedup.dedup.input.rows import embedding_element_type
 from semdedup.dedup.threshold.rule import duplicate_mask
 from semdedup.errors import BadFileError
-from semdedup.shards.plan import Boundary, RowGroups, in_order, parts
+from semdedup.shards.plan import Boundary, in_order, parts
 from semdedup.shards.streams import ahead, read_chunk, write_chunks
 from semdedup.storage.location import Location
-from semdedup.storage.tables import open_parquet
+from semdedup.storage.tables import RowGroups, open_parquet
 
-SCORES_SCHEMA = pa.schema(
-    {"id": pa.string(), "score": pa.float32(), "max_id": pa.string(), "duplicate": pa.bool_()},
-)
+SCORES_SCHEMA = pa.schema({"id": pa.string(), "score": pa.float32(), "max_id": pa.string(), "duplicate": pa.bool_()})
 EMBEDDINGS_SCHEMA = pa.schema({"id": pa.string(), "embedding": pa.list_(pa.float32())})
 
 
@@ -95,8 +93,7 @@ def _read(source: Location, groups: Sequence[RowGroups], columns: Sequence[str])
                 fits = {"embedding": embedding_element_type, "cosine_sim_score": _number_type}.get(name, id_type)(kind)
                 if fits is None:
                     raise BadFileError(f"the column {name!r} of {part.url} is {kind}, which cannot be used")
-            wanted = range(part.first, part.last or parquet.metadata.num_row_groups)
-            yield parquet.read_row_groups(list(wanted), columns=list(columns), use_threads=False)
+            yield parquet.read_row_groups(list(part.of(parquet)), columns=list(columns), use_threads=False)
 
 
 def _number_type(found: pa.DataType) -> pa.DataType | None:

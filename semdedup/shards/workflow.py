@@ -13,7 +13,8 @@ from semdedup.compute.options import ClusterOptions
 from semdedup.compute.progress import Reporter
 from semdedup.compute.session import open_session
 from semdedup.dedup.results.scores import Scores
-from semdedup.errors import OutputConflictError, ParameterError
+from semdedup.errors import ParameterError
+from semdedup.runs.files import refuse_foreign
 from semdedup.runs.identity import fingerprint
 from semdedup.runs.lookup import known_files
 from semdedup.runs.owner import owned
@@ -81,10 +82,7 @@ class ShardWorkflow:
     ) -> ShardResult:
         """Write the dataset, going on where an earlier run with the same parameters and input stopped.
 
-        Args:
-            client: a `distributed.Client`, a scheduler address, or None: the current default client if there is one,
-                else a cluster of its own for the time of the run. A client that is given is never closed.
-            cluster: how to start that cluster.
+        `client` and `cluster` are as for `SemanticDeduplicationWorkflow.run`.
 
         Raises:
             SemdedupError: see `semdedup.errors`. A run that is refused has written nothing.
@@ -180,11 +178,7 @@ class ShardWorkflow:
         foreign = [
             name for name in names if _is_of_a_dataset(name) and name not in ours and not name.startswith(f"{SCRATCH}/")
         ]
-        if foreign:
-            raise OutputConflictError(
-                f"{self.output} holds {len(foreign):,} files of a dataset that semdedup has no record of: "
-                f"{', '.join(foreign[:3])}. They are not deleted; move them away, or choose another output path."
-            )
+        refuse_foreign(self.output, foreign, "of a dataset that semdedup has no record of")
 
     def _result(self, outcome: Outcome, seconds: Mapping[str, float]) -> ShardResult:
         paths = {"dataset": str(self.output)}

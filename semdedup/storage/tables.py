@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -12,7 +13,7 @@ import pyarrow.parquet as pq
 
 from semdedup.errors import BadFileError, ParameterError, SemdedupError
 from semdedup.storage.faults import is_storage_fault
-from semdedup.storage.location import Location
+from semdedup.storage.location import FileInfo, Location
 
 LOW_INFORMATION = "low_information"
 """Column that marks the clips that show nothing: black, or flat."""
@@ -28,6 +29,9 @@ BATCH_BYTES, ROWS_PER_BATCH = 4 << 20, 1 << 12
 
 DECODING_BYTES = 8 * BATCH_BYTES
 """Memory that this takes: measured five times the batch, for lists, and 7 MiB. Larger batches were not faster."""
+
+FILES_PER_TASK = 1000
+"""Most files that one task reads, however small."""
 
 CORRUPT = (OSError, ValueError, pa.ArrowException)
 """What PyArrow raises for files that are damaged or were made to harm; UnicodeDecodeError is a ValueError."""
@@ -97,6 +101,47 @@ def iter_groups(
     """Batches of some row groups of an open file. None are read for no groups, where PyArrow 19 raises an error."""
     if groups:
         yield from file.iter_batches(batch_size, list(groups), list(columns), use_threads=False)
+
+
+@dataclass(frozen=True)
+class RowGroups:
+    """Row groups [first, last) of a Parquet file; all from the first on for a `last` of 0."""
+
+    url: str
+    first: int = 0
+    last: int = 0
+
+    def of(self, file: pq.ParquetFile) -> range:
+        """Their numbers in the file, which is open."""
+        return range(self.first, self.last or file.metadata.num_row_groups)
+
+
+def cut_files(files: Sequence[FileInfo], source: Location, most_bytes: int) -> list[tuple[RowGroups, ...]]:
+    """Cut Parquet files into tasks of about `most_bytes`: many small files, or a part of a large one.
+
+    Of files larger than that, the footers are read.
+    """
+    tasks: list[list[RowGroups]] = []
+    held = 0
+    for file in files:
+        for part, n_bytes in _cut_file(file, source, most_bytes):
+            if not tasks or held + n_bytes > most_bytes or len(tasks[-1]) == FILES_PER_TASK:
+                tasks.append([])
+                held = 0
+            tasks[-1].append(part)
+            held += n_bytes
+    return [tuple(task) for task in tasks]
+
+
+def _cut_file(file: FileInfo, source: Location, most_bytes: int) -> Iterator[tuple[RowGroups, int]]:
+    """A file, or its row groups where it is large, with the bytes of each."""
+    if file.n_bytes <= most_bytes:
+        yield RowGroups(file.url), file.n_bytes
+        return
+    with open_parquet(source.at(file.url)) as parquet:
+        n_groups = parquet.metadata.num_row_groups
+    for group in range(n_groups):
+        yield RowGroups(file.url, group, group + 1), file.n_bytes // n_groups
 
 
 def read_table(location: Location, columns: Sequence[str] | None = None) -> pa.Table:

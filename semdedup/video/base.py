@@ -78,10 +78,7 @@ class VideoWorkflow:
     ) -> SplitResult:
         """Process the videos that are new or have changed, or whose files are missing; the others are left as they are.
 
-        Args:
-            client: a `distributed.Client`, a scheduler address, or None: the current default client if there is one,
-                else a cluster of its own for the time of the run. A client that is given is never closed.
-            cluster: how to start that cluster.
+        `client` and `cluster` are as for `SemanticDeduplicationWorkflow.run`.
 
         Raises:
             SemdedupError: see `semdedup.errors`. A run that is refused has written nothing.

@@ -4,19 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, get_args
 
 from semdedup.errors import ParameterError
 from semdedup.settings import Kind, Options, setting
+from semdedup.settings.choices import ClipIdScheme, Cut, SplittingAlgorithm, TranscodeEncoder
 from semdedup.settings.kinds import choice, grouped, number, path, paths, truth, whole
 from semdedup.settings.shared import NO_PART, SharedOptions
 from semdedup.storage.kwargs import STORAGE, kwargs_setting
 from semdedup.video.plan import Span, fixed_stride, scenes
 
-ALGORITHMS = ("fixed_stride", "scene")
-CUTS = ("reencode", "copy")
-ENCODERS = ("auto", "libx264", "libopenh264", "h264_nvenc", "libvpx-vp9", "libsvtav1")
-SCHEMES = ("semdedup", "nemo", "cosmos")
+ENCODERS, SCHEMES = get_args(TranscodeEncoder), get_args(ClipIdScheme)
 
 if TYPE_CHECKING:
     from semdedup.storage.location import Paths
@@ -34,7 +32,7 @@ class PlanOptions(Options):
 
     algorithm: str = setting(
         "fixed_stride",
-        choice(*ALGORITHMS),
+        choice(*get_args(SplittingAlgorithm)),
         "Clips of one length, or between cuts (needs the extra scenes).",
         name="splitting_algorithm",
     )
@@ -47,7 +45,7 @@ class PlanOptions(Options):
     )
     scene_min_length_s: float = setting(2.0, number(0), "Shorter scenes are left out.")
     scene_max_length_s: float = setting(60.0, LENGTH, "Longer scenes are cut into pieces of this length.")
-    cut: str = setting("reencode", choice(*CUTS), "Exact to the frame, or without loss at key frames.")
+    cut: str = setting("reencode", choice(*get_args(Cut)), "Exact to the frame, or without loss at key frames.")
     limit_clips: int = setting(0, whole(0), "Most clips of each video, from its start; 0: all.")
 
     def check_together(self) -> None:
@@ -104,11 +102,7 @@ class ClipOptions(Options):
     upload_clips: bool = setting(True, truth(), "Write clips as MP4 files.", flags=["--no-upload-clips"])
     generate_previews: bool = setting(False, truth(), "Write an animated WebP for each clip.")
     generate_embeddings: bool = setting(
-        True,
-        truth(),
-        "Embed clips.",
-        flags=["--no-generate-embeddings"],
-        unrecorded="the embedder is, or none",
+        True, truth(), "Embed clips.", flags=["--no-generate-embeddings"], unrecorded="the embedder is, or none"
     )
 
 

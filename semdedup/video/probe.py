@@ -190,11 +190,7 @@ def open_container(path: str, limits: Limits) -> Any:
             os.path.abspath(path),
             # The first two are for the container, the third for the decoders that look into its first packets. As
             # `stream_options` it would reach the first track only, and FLV and MPEG, without a list of them, fail.
-            options={
-                "format_whitelist": FORMATS,
-                "protocol_whitelist": "file",
-                "max_pixels": str(limits.max_pixels),
-            },
+            options={"format_whitelist": FORMATS, "protocol_whitelist": "file", "max_pixels": str(limits.max_pixels)},
             timeout=limits.timeout_s,
             metadata_errors="replace",
         )

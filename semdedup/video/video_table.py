@@ -18,7 +18,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from semdedup.errors import BadFileError, OutputConflictError
-from semdedup.runs.files import changed_files, check_names
+from semdedup.runs.files import changed_files, check_names, refuse_foreign
 from semdedup.runs.record import Record
 from semdedup.storage.location import REQUESTS_IN_FLIGHT, FileInfo, Location
 from semdedup.storage.tables import read_table, write_table
@@ -168,12 +168,7 @@ class VideoTable:
         for folder, ending in folders.items():
             names = [file.url[len(self.root.url) + 1 :] for file in (self.root / folder).files()]
             foreign = [name for name in names if name.endswith(ending) and name not in ours]
-            if foreign:
-                raise OutputConflictError(
-                    f"{self.root / folder} holds {len(foreign):,} files that the step '{self.kind.step}' has not "
-                    f"written: {', '.join(foreign[:3])}. They are not deleted; move them away, or choose another "
-                    "output path."
-                )
+            refuse_foreign(self.root / folder, foreign, f"that the step '{self.kind.step}' has not written")
 
     def missing(self, files: Sequence[VideoFile], verify: bool = False) -> Missing:
         """Compare the input and the folder with the table.

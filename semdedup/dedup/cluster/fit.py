@@ -15,14 +15,7 @@ from semdedup.compute.session import Session
 from semdedup.dedup.input.rows import check_rows
 from semdedup.dedup.input.scan import Workspace, sample_file
 from semdedup.dedup.kernels.exact import on_grid, unit_rows
-from semdedup.dedup.kernels.kmeans import (
-    SUM_GRID_BITS,
-    Sums,
-    converged,
-    lloyd_sums,
-    next_centroids,
-    seeds,
-)
+from semdedup.dedup.kernels.kmeans import SUM_GRID_BITS, Sums, converged, lloyd_sums, next_centroids, seeds
 from semdedup.dedup.options import INITS, KMeansOptions
 from semdedup.errors import ClusterError, InputError, ParameterError
 from semdedup.storage.arrays import load_array, save_array

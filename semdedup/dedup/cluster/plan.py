@@ -9,9 +9,7 @@ from typing import Any
 import pyarrow as pa
 
 from semdedup.dedup import sizes
-from semdedup.dedup.cluster.shuffle import (
-    cluster_schema,
-)
+from semdedup.dedup.cluster.shuffle import cluster_schema
 from semdedup.dedup.input.facts import FileFacts
 from semdedup.dedup.input.partitions import Partition, Slice, cut_partitions
 from semdedup.dedup.input.schema import InputSchema, unify_schemas

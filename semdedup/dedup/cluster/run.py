@@ -14,13 +14,7 @@ from semdedup.compute.session import Session
 from semdedup.dedup import sizes
 from semdedup.dedup.cluster.fit import Fit, fit_centroids
 from semdedup.dedup.cluster.plan import Plan, check_ranking, make_plan
-from semdedup.dedup.cluster.shuffle import (
-    Assignment,
-    assign_partition,
-    bucket_starts,
-    cluster_ranges,
-    write_clusters,
-)
+from semdedup.dedup.cluster.shuffle import Assignment, assign_partition, bucket_starts, cluster_ranges, write_clusters
 from semdedup.dedup.input.partitions import partition_label
 from semdedup.dedup.input.scan import (
     Sampling,

@@ -97,12 +97,5 @@ class KMeansStage(Stage):
     def work(self, run: Run, files: Sequence[FileInfo], source: Location) -> dict[str, Any]:
         """Cluster the embeddings."""
         return cluster_embeddings(
-            run,
-            files,
-            source,
-            self.inputs,
-            self.kmeans,
-            self.destination(),
-            self.io.read_kwargs or {},
-            self.ranked_by,
+            run, files, source, self.inputs, self.kmeans, self.destination(), self.io.read_kwargs or {}, self.ranked_by
         )

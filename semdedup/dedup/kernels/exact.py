@@ -72,11 +72,7 @@ def pairwise_sum(terms: Array) -> Array:
 
 
 def _for_each_pair(
-    sums: Callable[[Array, Array], Array],
-    left: Array,
-    right: Array,
-    left_rows: Array | None,
-    right_rows: Array | None,
+    sums: Callable[[Array, Array], Array], left: Array, right: Array, left_rows: Array | None, right_rows: Array | None
 ) -> Array:
     """For each pair of rows what ``sums(x, y)`` makes of it, (p,) float64; some pairs at a time."""
     xp = array_module(left)

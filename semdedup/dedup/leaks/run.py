@@ -25,11 +25,7 @@ from semdedup.dedup.input.scan import (
 )
 from semdedup.dedup.leaks.sets import Embeddings, check_sets
 from semdedup.dedup.leaks.tasks import Crossing, compare_span, lay_out_block, write_block
-from semdedup.dedup.names import (
-    QUARANTINE,
-    Destination,
-    below,
-)
+from semdedup.dedup.names import QUARANTINE, Destination, below
 from semdedup.dedup.options import InputOptions
 from semdedup.display import format_counts
 from semdedup.errors import InputError, IntegrityError

@@ -8,12 +8,7 @@ from typing import Any, Unpack
 from semdedup.dedup.input.facts import FileFacts, inspect_first
 from semdedup.dedup.leaks.run import compare_sets
 from semdedup.dedup.leaks.sets import Embeddings, check_sets, find_embeddings
-from semdedup.dedup.names import (
-    AGAINST,
-    KMEANS,
-    PAIRWISE,
-    SCORES_FILE,
-)
+from semdedup.dedup.names import AGAINST, KMEANS, PAIRWISE, SCORES_FILE
 from semdedup.dedup.options import FieldOptions, InputOptions, IOOptions
 from semdedup.dedup.stage import Stage
 from semdedup.errors import OutputConflictError, ParameterError

@@ -53,10 +53,7 @@ class Extraction(Displayable):
 
 
 def eps_to_extract(
-    results: str,
-    eps: float | None,
-    target_fraction: float | None,
-    storage_options: Mapping[str, Any] | None = None,
+    results: str, eps: float | None, target_fraction: float | None, storage_options: Mapping[str, Any] | None = None
 ) -> float:
     """The eps that is given, or the smallest one at which at most a fraction of the rows remains."""
     if (eps is None) == (target_fraction is None):

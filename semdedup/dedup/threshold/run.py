@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -18,10 +18,9 @@ from semdedup.dedup.threshold.rule import duplicate_mask
 from semdedup.errors import BadFileError
 from semdedup.runs.run import Run
 from semdedup.storage.location import FileInfo, Location, without_storage_options
-from semdedup.storage.tables import iter_groups, open_parquet, write_table
+from semdedup.storage.tables import RowGroups, cut_files, iter_groups, open_parquet, write_table
 
 BYTES_PER_GROUP = 16 << 20
-FILES_PER_GROUP = 1000
 
 
 def check_score_files(files: Sequence[FileInfo], source: Location) -> None:
@@ -52,15 +51,6 @@ class Identification:
     write_kwargs: Mapping[str, Any]
 
 
-@dataclass(frozen=True)
-class RowGroups:
-    """Some row groups of a table of scores; `stop` None: to the last."""
-
-    url: str
-    start: int = 0
-    stop: int | None = None
-
-
 def identify_in_files(task: Identification, item: tuple[int, tuple[RowGroups, ...]]) -> dict[str, Any]:
     """Write the ids to drop of some tables of scores, sorted, as one file; those to keep, if asked for, as another.
 
@@ -76,8 +66,7 @@ def identify_in_files(task: Identification, item: tuple[int, tuple[RowGroups, ..
     for part in parts:
         with open_parquet(task.scores.at(part.url)) as parquet:
             _check_columns(parquet.schema_arrow.names, part.url)
-            stop = parquet.metadata.num_row_groups if part.stop is None else part.stop
-            for batch in iter_groups(parquet, range(part.start, stop), ["id", SCORE], ROWS_AT_A_TIME):
+            for batch in iter_groups(parquet, part.of(parquet), ["id", SCORE], ROWS_AT_A_TIME):
                 scores = batch.column(SCORE).cast(pa.float32()).to_numpy(zero_copy_only=False)
                 counts.take(0, 0, scores)
                 mask = duplicate_mask(scores, task.eps)
@@ -132,7 +121,7 @@ def identify_duplicates(
     dropped, kept = below(run.final, destination.folder), run.final / kept_folder if kept_folder else None
     task = Identification(source, dropped, kept, eps, tuple(count_at), kwargs)
     with run.refusing():
-        items = list(enumerate(_groups(score_files, source)))
+        items = list(enumerate(cut_files(score_files, source, BYTES_PER_GROUP)))
         done = run.each("threshold", partial(identify_in_files, task), items, unit="groups", label=_group_label)
         found = [entry.result for entry in done]
     facts: dict[str, Any] = {
@@ -150,28 +139,3 @@ def identify_duplicates(
 
 def _group_label(item: tuple[int, Sequence[RowGroups]]) -> str:
     return f"the tables of scores from {item[1][0].url} on"
-
-
-def _groups(files: Sequence[FileInfo], source: Location) -> list[tuple[RowGroups, ...]]:
-    """Row groups of about `BYTES_PER_GROUP` together: many small files, or a part of a large one."""
-    groups: list[list[RowGroups]] = []
-    held = 0
-    for file in files:
-        for part, n_bytes in _parts(file, source):
-            if not groups or held + n_bytes > BYTES_PER_GROUP or len(groups[-1]) == FILES_PER_GROUP:
-                groups.append([])
-                held = 0
-            groups[-1].append(part)
-            held += n_bytes
-    return [tuple(group) for group in groups]
-
-
-def _parts(file: FileInfo, source: Location) -> Iterator[tuple[RowGroups, int]]:
-    """A file, or its row groups where it is large, with the bytes of each."""
-    if file.n_bytes <= BYTES_PER_GROUP:
-        yield RowGroups(file.url), file.n_bytes
-        return
-    with open_parquet(source.at(file.url)) as parquet:
-        n_groups = parquet.metadata.num_row_groups
-    for group in range(n_groups):
-        yield RowGroups(file.url, group, group + 1), file.n_bytes // n_groups
