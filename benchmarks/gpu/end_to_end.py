@@ -13,7 +13,7 @@ import pyarrow.dataset
 import pyarrow.parquet
 
 from semdedup import ClusterOptions, SemanticDeduplicationWorkflow, read_embeddings
-from semdedup.compute.session import connect
+from semdedup.compute.cluster import connect
 
 N_ROWS, DIM, N_CLUSTERS, N_FILES = 60_000, 512, 200, 4
 LISTS = (pa.list_(pa.float32()), pa.list_(pa.float32(), 2), pa.list_(pa.float16()), pa.large_list(pa.float32()))
