@@ -107,7 +107,8 @@ class SemanticDeduplicationWorkflow:
         if io.cache_path is not None:
             self.cache = Location.of(io.cache_path, storage_options_of(cached))
         ranked_by = () if ranking_strategy is None else strategy.columns
-        given["metadata_fields"] = [*inputs.metadata_fields, *_metadata(ranked_by, id_field)]
+        more = [column for column in ranked_by if column not in (*OUR_COLUMNS, id_field)]
+        given["metadata_fields"] = [*inputs.metadata_fields, *more]
         given |= {"output_path": self.cache.url, "write_kwargs": cached}
         kmeans = KMeansStage(**taken(KMeansStage, given, folder=layout.clusters))
         kmeans.other_outputs = [self.output]
@@ -217,7 +218,3 @@ class SemanticDeduplicationWorkflow:
                 (self.output / name).write_bytes(content)
             force_names(self.output, copies)
             record.include(cache, copies)
-
-
-def _metadata(columns: Sequence[str], id_field: str) -> list[str]:
-    return [column for column in columns if column not in OUR_COLUMNS and column != id_field]

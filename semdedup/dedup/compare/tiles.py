@@ -95,12 +95,13 @@ def lay_out_tile(task: Comparison, tile: Tile) -> dict[str, Any]:
     return {"rows": len(rows)}
 
 
-def compare_tile(task: Comparison, tiles: Sequence[Tile], number: int) -> dict[str, Any]:
-    """Compare the rows of one tile with its better-ranked rows and those of all tiles before it.
+def compare_tile(task: Comparison, item: tuple[tuple[Tile, ...], int]) -> dict[str, Any]:
+    """Compare the rows of the tile of a number with its better-ranked rows and those of all tiles before it.
 
     Memory: two tiles, twice each while one is read or thinned out, and both as bfloat16; the products of `best_match`.
     """
     xp = backend_module(task.backend)
+    tiles, number = item
     tile = tiles[number]
     place = _place(task, tile.cluster)
     informs = load_array(place / "informs.npy")[tile.start : tile.stop]
@@ -124,10 +125,6 @@ def compare_tile(task: Comparison, tiles: Sequence[Tile], number: int) -> dict[s
     save_array(place / f"score-{number}.npy", every_score)
     save_array(place / f"match-{number}.npy", every_match)
     return {"rows": len(rows)}
-
-
-def _compare_tile_item(task: Comparison, item: tuple[tuple[Tile, ...], int]) -> dict[str, Any]:
-    return compare_tile(task, *item)
 
 
 def write_large_cluster(task: Comparison, tiles: Sequence[Tile]) -> dict[str, Any]:
@@ -165,7 +162,7 @@ def score_large_clusters(
     for _ in run.each("lay out", lay_out, every, unit="tiles", label=_label):
         pass
     pairs = [(tiles, number) for tiles in tiled for number in reversed(range(len(tiles)))]  # the longest first
-    compare = partial(_compare_tile_item, task)
+    compare = partial(compare_tile, task)
     for _ in run.each("compare tiles", compare, pairs, unit="tiles", label=_label):
         pass
     write = partial(write_large_cluster, task)
