@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any, Unpack
 
@@ -154,9 +155,7 @@ class SemanticDeduplicationWorkflow:
         """Check the balance of rows, complete the output folder, and sum up."""
         clustered, scored = results[KMEANS].facts, results[PAIRWISE].facts
         identified = results[IDENTIFY].facts if IDENTIFY in results else None
-        quarantined: dict[str, int] = dict(clustered["quarantined"])
-        for reason, count in scored["quarantined"].items():
-            quarantined[reason] = quarantined.get(reason, 0) + count
+        quarantined = dict(Counter(clustered["quarantined"]) + Counter(scored["quarantined"]))
         duplicates = None if identified is None else identified["duplicates"]
         kept = None if identified is None else identified["rows"] - identified["duplicates"]
         balance = scored["rows"] if kept is None or duplicates is None else kept + duplicates

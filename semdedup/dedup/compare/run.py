@@ -103,9 +103,8 @@ def score_clusters(
         write_kwargs=without_storage_options(destination.write_kwargs),
     )
     small, large = pack_groups(clusters, rows_per_task)
-    results = [*score_large_clusters(run, task, large, rows_per_task)]
-    scored = run.each("compare", partial(score_group, task), small, unit="groups", label=_group_label)
-    results += [entry.result for entry in scored]
+    results = score_large_clusters(run, task, large, rows_per_task)
+    results += run.results("compare", partial(score_group, task), small, unit="groups", label=_group_label)
     n_scored = sum(result["rows"] for result in results)
     quarantined = sum((Counter(result["quarantined"]) for result in results), Counter[str]())
     n_rows = sum(cluster.n_rows for cluster in clusters)

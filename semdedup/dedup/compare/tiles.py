@@ -152,20 +152,12 @@ def score_large_clusters(
     """
     if not large:
         return []
-    rank = partial(rank_large_cluster, task)
-    ranks = run.each("rank", rank, large, unit="large clusters", label=_label)
-    ranked = {int(entry.key): entry.result for entry in ranks}
-    tiled = [tuple(tiles_of(cluster, ranked[i]["ranked"], rows_per_tile)) for i, cluster in enumerate(large)]
-    tiled = [tiles for tiles in tiled if tiles]
+    ranked = run.results("rank", partial(rank_large_cluster, task), large, unit="large clusters", label=_label)
+    cut = [tiles_of(cluster, done["ranked"], rows_per_tile) for cluster, done in zip(large, ranked, strict=True)]
+    tiled = [tuple(tiles) for tiles in cut if tiles]
     every = [tile for tiles in tiled for tile in tiles]
-    lay_out = partial(lay_out_tile, task)
-    for _ in run.each("lay out", lay_out, every, unit="tiles", label=_label):
-        pass
+    run.results("lay out", partial(lay_out_tile, task), every, unit="tiles", label=_label)
     pairs = [(tiles, number) for tiles in tiled for number in reversed(range(len(tiles)))]  # the longest first
-    compare = partial(compare_tile, task)
-    for _ in run.each("compare tiles", compare, pairs, unit="tiles", label=_label):
-        pass
-    write = partial(write_large_cluster, task)
-    written = run.each("write large", write, tiled, unit="clusters", label=_label)
-    aside = [{**result, "rows": 0} for result in ranked.values()]
-    return aside + [entry.result for entry in written]
+    run.results("compare tiles", partial(compare_tile, task), pairs, unit="tiles", label=_label)
+    written = run.results("write large", partial(write_large_cluster, task), tiled, unit="clusters", label=_label)
+    return [{**result, "rows": 0} for result in ranked] + written

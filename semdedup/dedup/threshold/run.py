@@ -114,8 +114,7 @@ def identify_duplicates(
     task = Identification(source, dropped, kept, eps, tuple(count_at), kwargs)
     with run.refusing():
         items = list(enumerate(cut_files(score_files, source, BYTES_PER_GROUP)))
-        done = run.each("threshold", partial(identify_in_files, task), items, unit="groups", label=_group_label)
-        found = [entry.result for entry in done]
+        found = run.results("threshold", partial(identify_in_files, task), items, unit="groups", label=_group_label)
     facts: dict[str, Any] = {
         "rows": sum(result["rows"] for result in found),
         "duplicates": sum(result["duplicates"] for result in found),
