@@ -36,7 +36,7 @@ from semdedup.errors import IntegrityError, ParameterError
 from semdedup.runs.commit import force_names
 from semdedup.runs.owner import owned
 from semdedup.runs.record import FILE_NAME, Record
-from semdedup.settings import documented, taken
+from semdedup.settings import documented, needed, taken
 from semdedup.settings.choices import DistanceMetric, InputFiletype, KMeansEngine, WhichToKeep
 from semdedup.settings.shared import SharedKeywords
 from semdedup.storage.location import Location, Paths, storage_options_of
@@ -98,13 +98,12 @@ class SemanticDeduplicationWorkflow:
         given = {**locals(), **shared}
         io, inputs = IOOptions.of(given), InputOptions.of(given)
         threshold, strategy = ThresholdOptions.of(given), CompareOptions.of(given).strategy
-        if io.output_path is None:
-            raise ParameterError("output_path is not given: name the folder to write to")
         if not isinstance(layout, Layout):
             raise ParameterError(f"layout must be a Layout, such as WORKFLOW; got {layout!r}")
         self.eps, self.layout = threshold.eps, layout
         cached = io.write_kwargs if io.cache_kwargs is None else io.cache_kwargs
-        self.output = self.cache = Location.of(io.output_path, storage_options_of(io.write_kwargs))
+        output_path, writes = needed(io.output_path, "output_path"), storage_options_of(io.write_kwargs)
+        self.output = self.cache = Location.of(output_path, writes)
         if io.cache_path is not None:
             self.cache = Location.of(io.cache_path, storage_options_of(cached))
         ranked_by = () if ranking_strategy is None else strategy.columns
