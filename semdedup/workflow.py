@@ -22,7 +22,7 @@ from semdedup.display import Displayable
 from semdedup.errors import InputError, OutputConflictError, ParameterError
 from semdedup.report.write import PAGE, write_report
 from semdedup.runs.owner import owned
-from semdedup.settings import check_names, documented, setting
+from semdedup.settings import check_names, documented, needed, setting
 from semdedup.settings.kinds import path, paths
 from semdedup.settings.shared import Shared, SharedOptions, clear_output_setting
 from semdedup.shards.result import ShardResult
@@ -144,11 +144,9 @@ class VideoDeduplicationWorkflow:
         **shared: Unpack[Shared],
     ) -> None:
         self.options = options = RunOptions.of({**locals(), **shared})
-        if options.input_path is None or options.output_path is None:
-            raise ParameterError("input_path and output_path must be given: name the folders")
         self.storage_options = options.storage_options or {}
-        self.root = Location.of(options.output_path, self.storage_options)
-        self.input_path, self.eps = options.input_path, options.eps
+        self.root = Location.of(needed(options.output_path, "output_path"), self.storage_options)
+        self.input_path, self.eps = needed(options.input_path, "input_path"), options.eps
         parts = {"split": split, "dedup": dedup, "shard": shard}
         self.more: dict[str, Mapping[str, Any]] = {part: {} if more is None else more for part, more in parts.items()}
         for part, more in self.more.items():

@@ -39,6 +39,12 @@ pytestmark = pytest.mark.usefixtures("kept_children")
 
 NAMES = ("a.mp4", "below/b.mp4", "c.mp4")
 
+TOP = {
+    *("clips", "metas", "previews", "dct3d_embd_parquet", "processed_videos", "processed_clip_chunks"),
+    *("summary.json", "_videos.parquet", "_manifest.json"),
+}
+"""What stands in an output."""
+
 
 @pytest.fixture(scope="module")
 def videos(tmp_path_factory: pytest.TempPathFactory) -> Path:
@@ -67,17 +73,7 @@ def again(done: Path, tmp_path: Path) -> Path:
 
 def test_the_tree_is_that_of_the_peers(done: Path) -> None:
     top = {path.name for path in done.iterdir()}
-    assert top == {
-        "clips",
-        "metas",
-        "previews",
-        "dct3d_embd_parquet",
-        "processed_videos",
-        "processed_clip_chunks",
-        "summary.json",
-        "_videos.parquet",
-        "_manifest.json",
-    }
+    assert top == TOP
     ids = set(read_rows(done)["id"])
     assert len(ids) == 7
     assert {path.name for path in (done / "clips").iterdir()} == {f"{i}.mp4" for i in ids}
@@ -257,15 +253,7 @@ def test_without_clips_only_facts_and_embeddings_are_written(
 ) -> None:
     result = splitter(videos, tmp_path / "out", upload_clips=False, generate_previews=True).run(client)
     names = {name.split("/")[0] for name in files_below(tmp_path / "out")}
-    assert names == {
-        "metas",
-        "dct3d_embd_parquet",
-        "processed_videos",
-        "processed_clip_chunks",
-        "summary.json",
-        "_videos.parquet",
-        "_manifest.json",
-    }
+    assert names == TOP - {"clips", "previews"}
     assert "clip files" not in result.paths
     assert read_rows(tmp_path / "out").equals(read_rows(done)), "embeddings are of the source, not of the clips"
     for meta in read_metas(tmp_path / "out").values():

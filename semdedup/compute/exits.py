@@ -32,7 +32,6 @@ def cluster_errors(
     """Turn the death of workers and of the scheduler into a `ClusterError` that says what to do.
 
     Args:
-        client: connection to the cluster.
         what: what is being done, for the message.
         describe: what the task with this key is at: a file, a video, a cluster; None where the key is not known.
     """

@@ -7,7 +7,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from semdedup.errors import InputError, ParameterError
+from semdedup.errors import InputError
+from semdedup.settings import needed
 from semdedup.storage.location import Location, storage_options_of
 
 KMEANS, PAIRWISE, IDENTIFY = STEPS = ("kmeans", "pairwise", "identify")
@@ -112,6 +113,4 @@ class Destination:
 
 def destination_of(path: str | None, folder: str, kwargs: Mapping[str, Any] | None) -> Destination:
     """The destination that the ``output_path`` and ``write_kwargs`` of a stage mean."""
-    if path is None:
-        raise ParameterError("output_path is not given: name the folder to write to")
-    return Destination(Location.of(path, storage_options_of(kwargs)), folder, kwargs or {})
+    return Destination(Location.of(needed(path, "output_path"), storage_options_of(kwargs)), folder, kwargs or {})

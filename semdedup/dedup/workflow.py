@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any, Unpack
 
@@ -35,7 +36,7 @@ from semdedup.errors import IntegrityError, ParameterError
 from semdedup.runs.commit import force_names
 from semdedup.runs.owner import owned
 from semdedup.runs.record import FILE_NAME, Record
-from semdedup.settings import documented, taken
+from semdedup.settings import documented, needed, taken
 from semdedup.settings.choices import DistanceMetric, InputFiletype, KMeansEngine, WhichToKeep
 from semdedup.settings.shared import SharedKeywords
 from semdedup.storage.location import Location, Paths, storage_options_of
@@ -97,17 +98,17 @@ class SemanticDeduplicationWorkflow:
         given = {**locals(), **shared}
         io, inputs = IOOptions.of(given), InputOptions.of(given)
         threshold, strategy = ThresholdOptions.of(given), CompareOptions.of(given).strategy
-        if io.output_path is None:
-            raise ParameterError("output_path is not given: name the folder to write to")
         if not isinstance(layout, Layout):
             raise ParameterError(f"layout must be a Layout, such as WORKFLOW; got {layout!r}")
         self.eps, self.layout = threshold.eps, layout
         cached = io.write_kwargs if io.cache_kwargs is None else io.cache_kwargs
-        self.output = self.cache = Location.of(io.output_path, storage_options_of(io.write_kwargs))
+        output_path, writes = needed(io.output_path, "output_path"), storage_options_of(io.write_kwargs)
+        self.output = self.cache = Location.of(output_path, writes)
         if io.cache_path is not None:
             self.cache = Location.of(io.cache_path, storage_options_of(cached))
         ranked_by = () if ranking_strategy is None else strategy.columns
-        given["metadata_fields"] = [*inputs.metadata_fields, *_metadata(ranked_by, id_field)]
+        more = [column for column in ranked_by if column not in (*OUR_COLUMNS, id_field)]
+        given["metadata_fields"] = [*inputs.metadata_fields, *more]
         given |= {"output_path": self.cache.url, "write_kwargs": cached}
         kmeans = KMeansStage(**taken(KMeansStage, given, folder=layout.clusters))
         kmeans.other_outputs = [self.output]
@@ -153,9 +154,7 @@ class SemanticDeduplicationWorkflow:
         """Check the balance of rows, complete the output folder, and sum up."""
         clustered, scored = results[KMEANS].facts, results[PAIRWISE].facts
         identified = results[IDENTIFY].facts if IDENTIFY in results else None
-        quarantined: dict[str, int] = dict(clustered["quarantined"])
-        for reason, count in scored["quarantined"].items():
-            quarantined[reason] = quarantined.get(reason, 0) + count
+        quarantined = dict(Counter(clustered["quarantined"]) + Counter(scored["quarantined"]))
         duplicates = None if identified is None else identified["duplicates"]
         kept = None if identified is None else identified["rows"] - identified["duplicates"]
         balance = scored["rows"] if kept is None or duplicates is None else kept + duplicates
@@ -217,7 +216,3 @@ class SemanticDeduplicationWorkflow:
                 (self.output / name).write_bytes(content)
             force_names(self.output, copies)
             record.include(cache, copies)
-
-
-def _metadata(columns: Sequence[str], id_field: str) -> list[str]:
-    return [column for column in columns if column not in OUR_COLUMNS and column != id_field]

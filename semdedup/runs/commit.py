@@ -83,11 +83,7 @@ def carry_out(record: Record, step: str, orders: Orders, check: Callable[[], Non
 
     Called again after it was interrupted, it does what is left.
 
-    Args:
-        record: of the folder.
-        step: which was begun.
-        orders: what to do.
-        check: raises where another run owns the folder; called before each file is put in place.
+    `check` raises where another run owns the folder; it is called before each file is put in place.
 
     Raises:
         IntegrityError: a file is not there afterwards.

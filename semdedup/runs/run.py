@@ -104,6 +104,11 @@ class Run:
             self._note(written)
             yield Entry(missing[position], result, written)
 
+    def results(self, name: str, function: Callable[[Any], Any], items: Sequence[Any], **options: Any) -> list[Any]:
+        """What `each` gives for items, in their order."""
+        found = {int(entry.key): entry.result for entry in self.each(name, function, items, **options)}
+        return [found[position] for position in range(len(items))]
+
     @contextlib.contextmanager
     def noting(self) -> Iterator[None]:
         """While the client itself writes files of the run: they are noted as those of its tasks are."""

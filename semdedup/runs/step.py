@@ -90,10 +90,7 @@ def run_step(
     """Run a step on a session, going on where an earlier run stopped.
 
     Args:
-        step: which.
-        work: does it; returns the facts.
-        session: where to compute.
-        ownership: of its folder.
+        work: does it, and returns the facts.
         made_anew: whether its input was made again by this run, because files of it were missing.
 
     Raises:

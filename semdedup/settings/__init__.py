@@ -21,6 +21,7 @@ import numpy as np
 from semdedup.errors import ParameterError
 
 T = TypeVar("T", bound=type)
+V = TypeVar("V")
 
 
 class Found(ValueError):
@@ -208,6 +209,13 @@ def _spelled_out(init: Callable[..., None], defaults: Mapping[str, Any]) -> Call
 
     spelled_out.__signature__ = whole  # type: ignore[attr-defined]
     return spelled_out
+
+
+def needed(value: V | None, name: str) -> V:
+    """The value of a path that must be given."""
+    if not value:
+        raise ParameterError(f"{name} is not given: name the folder")
+    return value
 
 
 def shown(value: Any) -> str:

@@ -8,7 +8,7 @@ from typing import Any
 from semdedup.dedup.threshold.rule import EPS
 from semdedup.errors import ParameterError
 from semdedup.settings import Kind, Options, setting
-from semdedup.settings.kinds import choice, number, path, text, truth, whole
+from semdedup.settings.kinds import number, path, text, truth, whole
 from semdedup.settings.shared import SharedOptions
 from semdedup.shards.layouts import LAYOUTS
 from semdedup.storage.kwargs import STORAGE, kwargs_setting
@@ -26,6 +26,15 @@ def _folder(text: str) -> bool | str:
     return text or True
 
 
+def _layout(value: Any) -> str:
+    if not isinstance(value, str) or value not in LAYOUTS:  # as it is now: users may add to it
+        raise ValueError
+    return value
+
+
+LAYOUT = Kind(f"be one of {', '.join(LAYOUTS)}", _layout, metavar="|".join(LAYOUTS))
+
+
 @dataclass(frozen=True)
 class ShardOptions(Options):
     """What shards look like."""
@@ -36,7 +45,7 @@ class ShardOptions(Options):
         "Which metadata: that of the folder metas/VERSION.",
     )
     layout: str = setting(
-        "flat", choice(*LAYOUTS), "00000.tar, …, samples whole; or the tree of cosmos-curate, binned, in tars by kind."
+        "flat", LAYOUT, "00000.tar, …, samples whole; or the tree of cosmos-curate, binned, in tars by kind."
     )
     samples_per_shard: int = setting(10_000, whole(1), "Most samples of a shard.")
     target_tar_size_mb: float = setting(

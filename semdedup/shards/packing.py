@@ -47,12 +47,7 @@ def rows_of_shards(
 ) -> Iterator[tuple[tuple[Rows, ...], int]]:
     """Pack the samples of one bin, over all partitions in order.
 
-    Args:
-        sizes: bytes of each sample, for each partition.
-        bins: bin of each sample, for each partition.
-        chosen: the bin.
-        most_samples: as for `pack`.
-        most_bytes: as for `pack`.
+    `sizes` and `bins` are the bytes and the bin of each sample, for each partition; `chosen` is the bin.
 
     Yields:
         (the rows of a shard, its bytes).
@@ -108,8 +103,7 @@ def pack_shards(
         version: ``annotation_version``, for these names.
         sizes: for each partition, bytes and bin of each sample, (2, n) int64.
         ends: for each partition, where the chunks of its samples end.
-        most_samples: as for `pack`.
-        most_bytes: as for `pack`.
+        most_samples, most_bytes: as for `pack`.
     """
     shards: list[Shard] = []
     lengths, bins = [array[0] for array in sizes], [array[1] for array in sizes]

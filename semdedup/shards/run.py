@@ -46,7 +46,7 @@ class ShardRun:
         shards = self._cut(partitions)
         schema = index_schema(self.layout, self.inputs.embeddings_folder is not None)
         work = partial(write_shard, Writing(self.inputs.root, self.scratch, self.final, self.layout, schema))
-        written = self._each("write shards", work, shards, "shards")
+        written = self._run.results("write shards", work, shards, unit="shards")
         facts = count_facts(self.inputs, self.drops, partitions, written)
         tars = [{"samples": result["samples"], **tar} for result in written for tar in result["tars"]]
         with self._run.noting():
@@ -56,11 +56,6 @@ class ShardRun:
             (self.final / card.README).write_bytes(card.readme(self.parameters, facts, self.layout.loading))
             self._write_extra_files(shards, written)
         return facts
-
-    def _each(self, name: str, work: Callable[[Any], Any], tasks: Sequence[Any], unit: str) -> list[Any]:
-        """The results of tasks, in order; those that an earlier run has in its journal are not done again."""
-        found = {int(entry.key): entry.result for entry in self._run.each(name, work, tasks, unit=unit)}
-        return [found[number] for number in range(len(tasks))]
 
     def _join(self, plan: Plan) -> list[dict[str, Any]]:
         """The results of `join_partition`, for each partition."""
@@ -86,7 +81,7 @@ class ShardRun:
             layout=self.layout,
             with_embeddings=self.inputs.embeddings_folder is not None,
         )
-        partitions = self._each("join", partial(join_partition, join), items, "parts")
+        partitions = self._run.results("join", partial(join_partition, join), items, unit="parts")
         if drops is not None:
             rows = sum(entry.result["rows"] for entry in self._run.entries("read scores"))
             if warning := check_matches(self.inputs, drops, rows, partitions):
@@ -95,7 +90,7 @@ class ShardRun:
 
     def _scatter(self, what: str, work: Callable[[Any], dict[str, Any]], tasks: Sequence[Any]) -> dict[int, list[int]]:
         """Cut tables into partitions; for each task, where these end in its file."""
-        results = self._each(f"read {what}", work, list(enumerate(tasks)), "tasks")
+        results = self._run.results(f"read {what}", work, list(enumerate(tasks)))
         return {position: result["ends"] for position, result in enumerate(results)}
 
     def _cut(self, partitions: Sequence[Mapping[str, Any]]) -> list[Shard]:

@@ -13,7 +13,6 @@ from semdedup.compute.options import ClusterOptions
 from semdedup.compute.progress import Reporter
 from semdedup.compute.session import open_session
 from semdedup.dedup.results.scores import Scores
-from semdedup.errors import ParameterError
 from semdedup.runs.files import refuse_foreign
 from semdedup.runs.identity import fingerprint
 from semdedup.runs.lookup import known_files
@@ -21,7 +20,7 @@ from semdedup.runs.owner import owned
 from semdedup.runs.record import FILE_NAME, SCRATCH, Record
 from semdedup.runs.run import Run
 from semdedup.runs.step import Outcome, Step, complete_already, run_step
-from semdedup.settings import documented
+from semdedup.settings import documented, needed
 from semdedup.settings.choices import DatasetLayout
 from semdedup.settings.shared import SharedKeywords
 from semdedup.shards import card
@@ -67,11 +66,9 @@ class ShardWorkflow:
     ) -> None:
         given = {**locals(), **shared}
         self.options, io = ShardOptions.of(given), ShardIOOptions.of(given)
-        if io.input_clip_path is None or io.output_dataset_path is None:
-            raise ParameterError("input_clip_path and output_dataset_path must be given: name the folders")
-        reads = storage_options_of(io.read_kwargs)
-        self.input = Location.of(io.input_clip_path, reads)
-        self.output = Location.of(io.output_dataset_path, storage_options_of(io.write_kwargs))
+        reads, writes = storage_options_of(io.read_kwargs), storage_options_of(io.write_kwargs)
+        self.input = Location.of(needed(io.input_clip_path, "input_clip_path"), reads)
+        self.output = Location.of(needed(io.output_dataset_path, "output_dataset_path"), writes)
         dedup = io.input_semantic_dedup_path
         self.dedup = None if dedup is None else Location.of(dedup, reads)
         self.eps, self.clear_output, self.verbose = io.semantic_dedup_epsilon, io.clear_output, io.verbose

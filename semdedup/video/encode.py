@@ -47,11 +47,6 @@ def make_encoder(container: Any, name: str, rate: Fraction, width: int, height: 
     return stream
 
 
-def preferred(wish: str) -> tuple[str, ...]:
-    """The encoders that a wish means, best first."""
-    return AUTO if wish == "auto" else (wish,)
-
-
 def usable_encoders(names: Iterable[str]) -> Iterator[tuple[str, ...]]:
     """Yield those of the encoders that encode a frame here. A function for a child process: some print, or crash.
 
@@ -85,7 +80,7 @@ def choose_encoder(wish: str, usable: Callable[[Iterable[str]], Sequence[str]]) 
     Raises:
         ParameterError: naming those that there are.
     """
-    for name in preferred(wish):
+    for name in AUTO if wish == "auto" else (wish,):
         if usable((name,)):
             return name
     raise ParameterError(

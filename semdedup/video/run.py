@@ -107,13 +107,8 @@ def commit(
     """Make what a run did part of the folder.
 
     Args:
-        run: of the step.
         table: as it was before the run.
-        missing: what the folder lacked.
-        done: what became of the videos.
         placed: videos that runs which were killed put in place, with their clips.
-        schema: of the embeddings.
-        embedder: its name.
     """
     kind, new = table.kind, done.rows
     before = dict(table.rows)

@@ -9,9 +9,8 @@ from typing import Any, Unpack
 import distributed
 
 from semdedup.compute.session import Session
-from semdedup.errors import ParameterError
 from semdedup.runs.record import Record
-from semdedup.settings import documented
+from semdedup.settings import documented, needed
 from semdedup.settings.choices import ClipIdScheme, Cut, SplittingAlgorithm, TranscodeEncoder
 from semdedup.settings.shared import SharedKeywords
 from semdedup.storage.location import Location, Paths, locations_of, storage_options_of
@@ -74,8 +73,8 @@ class VideoSplitWorkflow(VideoWorkflow):
     ) -> None:
         given = {**locals(), **shared}
         io = self._take(given)
-        self.sources = locations_of(_given(io.input_path, "input_path"), io.read_kwargs)
-        self.output = Location.of(_given(io.output_path, "output_path"), storage_options_of(io.write_kwargs))
+        self.sources = locations_of(needed(io.input_path, "input_path"), io.read_kwargs)
+        self.output = Location.of(needed(io.output_path, "output_path"), storage_options_of(io.write_kwargs))
         self.plan_options, self.clips = PlanOptions.of(given), ClipOptions.of(given)
         if self.plan_options.algorithm == "scene":
             check_scenes()
@@ -147,7 +146,7 @@ class VideoEmbedWorkflow(VideoWorkflow):
     ) -> None:
         given = {**locals(), **shared}
         io = self._take(given)
-        folders = locations_of(_given(io.input_path, "input_path"), io.read_kwargs)
+        folders = locations_of(needed(io.input_path, "input_path"), io.read_kwargs)
         self.sources = [path / CLIPS if (path / CLIPS).is_dir() else path for path in folders]
         self.embedder: EmbedderSpec = _spec(EmbedOptions.of(given))
         root = self.sources[0].parent if self.sources[0].name == CLIPS else folders[0]
@@ -204,9 +203,3 @@ def _spec(options: EmbedOptions) -> EmbedderSpec:
     spec = EmbedderSpec(name, options.model_dir, options.trust_remote_code, options.embedding_batch_size, function)
     spec.check()
     return spec
-
-
-def _given(value: Any, name: str) -> Any:
-    if not value:
-        raise ParameterError(f"{name} is not given: name the folder")
-    return value

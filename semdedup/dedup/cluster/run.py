@@ -120,11 +120,10 @@ def _plan_and_scan(
         sampling = Sampling.of(kmeans.random_state, n_wanted, plan.n_rows, plan.n_sample_parts)
         scan = partial(scan_partition, work, sampling, inputs.skip_bad_files)
         items = list(enumerate(plan.partitions))
-        scanned = run.each("scan", scan, items, unit="partitions", label=partition_label)
-        results = {entry.key: entry.result for entry in scanned}
-        bad = dict(pair for result in results.values() for pair in result["bad"])
+        scanned = run.results("scan", scan, items, unit="partitions", label=partition_label)
+        bad = dict(pair for result in scanned for pair in result["bad"])
         if not bad:
-            return plan, [results[str(position)] for position in range(len(items))]
+            return plan, scanned
         plan = plan.without(bad)
         run.forget("scan")
         place.write_json(plan.to_json(files, scratch), forced=True)
@@ -202,7 +201,7 @@ def _write(
     ranges = cluster_ranges(starts, assigned.cluster_rows, piece_rows, n_pieces, rows_per_task)
     kwargs = without_storage_options(destination.write_kwargs)
     write = partial(write_clusters, work, below(run.final, destination.folder), kwargs)
-    written = sum(entry.result["rows"] for entry in run.each("write clusters", write, ranges, unit="ranges"))
+    written = sum(result["rows"] for result in run.results("write clusters", write, ranges, unit="ranges"))
     if written != assigned.rows:
         raise IntegrityError(f"{assigned.rows} rows were assigned to clusters, but {written} written")
 

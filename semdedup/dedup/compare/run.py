@@ -14,7 +14,6 @@ from typing import Any
 
 import pyarrow as pa
 
-from semdedup.compute.session import Session
 from semdedup.dedup import sizes
 from semdedup.dedup.compare.groups import Cluster, Comparison, score_group
 from semdedup.dedup.compare.tiles import score_large_clusters
@@ -78,7 +77,9 @@ def score_clusters(
     """
     session, scratch = run.session, run.scratch
     with run.refusing():
-        fields, facts = _inspect_clusters(session, files, source, fields, strategy)
+        located = [(source.at(file.url), file.url) for file in files]
+        facts, _ = inspect_all(session, located, fields.embedding_field, name="inspect clusters")
+        fields = _check_columns(facts, fields, strategy)
         clusters = find_clusters(files, facts)
         if not clusters:
             raise InputError(f"no rows in the clusters of {source}")
@@ -102,9 +103,8 @@ def score_clusters(
         write_kwargs=without_storage_options(destination.write_kwargs),
     )
     small, large = pack_groups(clusters, rows_per_task)
-    results = [*score_large_clusters(run, task, large, rows_per_task)]
-    scored = run.each("compare", partial(score_group, task), small, unit="groups", label=_group_label)
-    results += [entry.result for entry in scored]
+    results = score_large_clusters(run, task, large, rows_per_task)
+    results += run.results("compare", partial(score_group, task), small, unit="groups", label=_group_label)
     n_scored = sum(result["rows"] for result in results)
     quarantined = sum((Counter(result["quarantined"]) for result in results), Counter[str]())
     n_rows = sum(cluster.n_rows for cluster in clusters)
@@ -118,15 +118,6 @@ def score_clusters(
 def _group_label(group: Sequence[Cluster]) -> str:
     names = [f"centroid={cluster.label}" for cluster in group[:3]]
     return f"clusters {', '.join(names)}" + f" and {len(group) - 3} more" * (len(group) > 3)
-
-
-def _inspect_clusters(
-    session: Session, files: Sequence[FileInfo], source: Location, fields: InputOptions, strategy: RankingStrategy
-) -> tuple[InputOptions, list[FileFacts]]:
-    """The names of the columns, and the facts of all files, after checking that they can be compared and ranked."""
-    located = [(source.at(file.url), file.url) for file in files]
-    facts, _ = inspect_all(session, located, fields.embedding_field, name="inspect clusters")
-    return _check_columns(facts, fields, strategy), facts
 
 
 def check_cluster_files(
@@ -148,14 +139,12 @@ def _check_columns(facts: Sequence[FileFacts], fields: InputOptions, strategy: R
 
 def _own_names(fields: InputOptions, schema: pa.Schema) -> InputOptions:
     """`KMeansStage` calls its columns ``id`` and ``embedding``, whatever they were called in its input."""
-    there = schema.names
-    return replace(
-        fields,
-        id_field="id" if fields.id_field not in there and "id" in there else fields.id_field,
-        embedding_field="embedding"
-        if fields.embedding_field not in there and "embedding" in there
-        else fields.embedding_field,
-    )
+
+    def found(wanted: str, ours: str) -> str:
+        return ours if wanted not in schema.names and ours in schema.names else wanted
+
+    id_field, embedding_field = found(fields.id_field, "id"), found(fields.embedding_field, "embedding")
+    return replace(fields, id_field=id_field, embedding_field=embedding_field)
 
 
 def _commonest_length(source: Location, clusters: Sequence[Cluster], fields: InputOptions) -> int:

@@ -95,12 +95,13 @@ def lay_out_tile(task: Comparison, tile: Tile) -> dict[str, Any]:
     return {"rows": len(rows)}
 
 
-def compare_tile(task: Comparison, tiles: Sequence[Tile], number: int) -> dict[str, Any]:
-    """Compare the rows of one tile with its better-ranked rows and those of all tiles before it.
+def compare_tile(task: Comparison, item: tuple[tuple[Tile, ...], int]) -> dict[str, Any]:
+    """Compare the rows of the tile of a number with its better-ranked rows and those of all tiles before it.
 
     Memory: two tiles, twice each while one is read or thinned out, and both as bfloat16; the products of `best_match`.
     """
     xp = backend_module(task.backend)
+    tiles, number = item
     tile = tiles[number]
     place = _place(task, tile.cluster)
     informs = load_array(place / "informs.npy")[tile.start : tile.stop]
@@ -124,10 +125,6 @@ def compare_tile(task: Comparison, tiles: Sequence[Tile], number: int) -> dict[s
     save_array(place / f"score-{number}.npy", every_score)
     save_array(place / f"match-{number}.npy", every_match)
     return {"rows": len(rows)}
-
-
-def _compare_tile_item(task: Comparison, item: tuple[tuple[Tile, ...], int]) -> dict[str, Any]:
-    return compare_tile(task, *item)
 
 
 def write_large_cluster(task: Comparison, tiles: Sequence[Tile]) -> dict[str, Any]:
@@ -155,20 +152,12 @@ def score_large_clusters(
     """
     if not large:
         return []
-    rank = partial(rank_large_cluster, task)
-    ranks = run.each("rank", rank, large, unit="large clusters", label=_label)
-    ranked = {int(entry.key): entry.result for entry in ranks}
-    tiled = [tuple(tiles_of(cluster, ranked[i]["ranked"], rows_per_tile)) for i, cluster in enumerate(large)]
-    tiled = [tiles for tiles in tiled if tiles]
+    ranked = run.results("rank", partial(rank_large_cluster, task), large, unit="large clusters", label=_label)
+    cut = [tiles_of(cluster, done["ranked"], rows_per_tile) for cluster, done in zip(large, ranked, strict=True)]
+    tiled = [tuple(tiles) for tiles in cut if tiles]
     every = [tile for tiles in tiled for tile in tiles]
-    lay_out = partial(lay_out_tile, task)
-    for _ in run.each("lay out", lay_out, every, unit="tiles", label=_label):
-        pass
+    run.results("lay out", partial(lay_out_tile, task), every, unit="tiles", label=_label)
     pairs = [(tiles, number) for tiles in tiled for number in reversed(range(len(tiles)))]  # the longest first
-    compare = partial(_compare_tile_item, task)
-    for _ in run.each("compare tiles", compare, pairs, unit="tiles", label=_label):
-        pass
-    write = partial(write_large_cluster, task)
-    written = run.each("write large", write, tiled, unit="clusters", label=_label)
-    aside = [{**result, "rows": 0} for result in ranked.values()]
-    return aside + [entry.result for entry in written]
+    run.results("compare tiles", partial(compare_tile, task), pairs, unit="tiles", label=_label)
+    written = run.results("write large", partial(write_large_cluster, task), tiled, unit="clusters", label=_label)
+    return [{**result, "rows": 0} for result in ranked] + written

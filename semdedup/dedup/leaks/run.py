@@ -76,8 +76,7 @@ def compare_sets(
     )
 
     def each(name: str, function: Any, items: Sequence[Any], unit: str) -> list[dict[str, Any]]:
-        done = run.each(name, partial(function, task), items, unit=unit)
-        return [entry.result for entry in sorted(done, key=lambda entry: int(entry.key))]
+        return run.results(name, partial(function, task), items, unit=unit)
 
     blocks, spans = found.blocks, found.spans
     laid_out = each("lay out", lay_out_block, list(enumerate(blocks)), "blocks")
@@ -169,9 +168,8 @@ def _scan(run: Run, work: Workspace, partitions: Sequence[Partition]) -> tuple[d
     """How many rows of each file have which length, and the number of ids of each partition, hashed for later."""
     scan = partial(scan_partition, work, NO_SAMPLE, False)
     items = list(enumerate(partitions))
-    entries = run.each(f"scan {work.scratch.name}", scan, items, unit="partitions", label=partition_label)
-    found = {entry.key: entry.result for entry in entries}
-    return lengths_by_source(found.values()), [found[str(position)]["hashes"] for position in range(len(items))]
+    found = run.results(f"scan {work.scratch.name}", scan, items, unit="partitions", label=partition_label)
+    return lengths_by_source(found), [result["hashes"] for result in found]
 
 
 def _length_of(name: str, lengths: Mapping[str, Mapping[int, int]], embedding_dim: int | None) -> int:

@@ -191,8 +191,7 @@ def find_leaks(
         eps: a row of B leaks where its score is at least 1 - eps; by default what the embedder recommends, else 0.1.
         id_field, embedding_field: names of the columns, in both sets.
         embedding_dim: expected length of the embeddings; the commonest where not given.
-        client: as for the workflow.
-        cluster: as for the workflow.
+        client, cluster: as for the workflow.
         storage_options: for fsspec.
         clear_output: first delete what semdedup wrote to the output path before.
         verbose: show progress.

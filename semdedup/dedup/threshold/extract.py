@@ -107,8 +107,7 @@ def extract(
         output_path: folder to write to; ``{results}/eps_{eps}`` by default. It gets ``duplicates/*.parquet``,
             ``kept/*.parquet`` (``id``, sorted within a file) and ``dedup_summary_{eps}.csv``.
         target_fraction: instead of eps: the smallest eps at which at most this part of the rows remains.
-        client: as for the workflow.
-        cluster: as for the workflow.
+        client, cluster: as for the workflow.
         storage_options: for fsspec.
         clear_output: first delete what an earlier extraction wrote to the output path.
         verbose: show progress.

@@ -102,16 +102,8 @@ def identify_duplicates(
 ) -> dict[str, Any]:
     """Write the ids of all rows whose score reaches 1 - eps, resuming where an earlier run stopped.
 
-    For each eps of `count_at` a summary of one line, ``dedup_summary_{eps}.csv``, is written.
-
-    Args:
-        run: of the step.
-        score_files: the tables.
-        source: their storage.
-        eps: the threshold.
-        count_at: more of them, to count at.
-        folders: of the summaries, and of the ids to keep (empty: these are not written), below the destination's root.
-        destination: where the ids to drop go.
+    For each eps of `count_at` a summary of one line, ``dedup_summary_{eps}.csv``, is written. `folders` are those of
+    the summaries, and of the ids to keep (empty: these are not written), below the destination's root.
 
     Returns:
         Facts: rows, duplicates, and rows removed at each eps of `count_at`.
@@ -122,8 +114,7 @@ def identify_duplicates(
     task = Identification(source, dropped, kept, eps, tuple(count_at), kwargs)
     with run.refusing():
         items = list(enumerate(cut_files(score_files, source, BYTES_PER_GROUP)))
-        done = run.each("threshold", partial(identify_in_files, task), items, unit="groups", label=_group_label)
-        found = [entry.result for entry in done]
+        found = run.results("threshold", partial(identify_in_files, task), items, unit="groups", label=_group_label)
     facts: dict[str, Any] = {
         "rows": sum(result["rows"] for result in found),
         "duplicates": sum(result["duplicates"] for result in found),
