@@ -25,11 +25,12 @@ from benchmarks.data import make_rows, write_files
 from benchmarks.limits import read_file, write_file
 from benchmarks.table import Row
 from benchmarks.workers import ProcessorReporter, local_workers, pids, processor_seconds
-from semdedup import KMeansStage, Pipeline
+from semdedup import KMeansStage
 from semdedup.compute.session import check_cluster
 from semdedup.dedup.kernels.exact import unit_rows
 from semdedup.dedup.kernels.kmeans import assign
 from semdedup.dedup.names import CENTROIDS
+from semdedup.dedup.stage import execute_stages
 
 SIZES: dict[str, dict[str, int]] = {
     "smoke": {"n_rows": 3_000, "dim": 16, "n_clusters": 20, "n_files": 4, "rounds": 1},
@@ -88,7 +89,7 @@ def measure_round(client: distributed.Client, inputs: Path, output: Path, n_clus
     before = reading_alone(client, paths)
     session = check_cluster(client, "cpu", ProcessorReporter(pids(client)))
     stage = KMeansStage(n_clusters, input_path=str(inputs), output_path=str(output), max_iter=2, verbose=False)
-    (result,) = Pipeline().add_stage(stage).execute(session)
+    (result,) = execute_stages(session, [stage])
     found = {name: result.steps[name] for name in (*READING, WRITING)}
     found["reading alone"] = (before + reading_alone(client, paths)) / 2
     found["writing alone"] = writing_alone(client, Path(result.path), len(paths))

@@ -8,6 +8,8 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+import distributed
+import numpy as np
 import pytest
 
 from semdedup import InputError, IntegrityError, OutputConflictError, ParameterError, StorageError
@@ -22,6 +24,7 @@ from semdedup.runs.run import Run
 from semdedup.storage import written as on_disk
 from semdedup.storage.location import FileInfo, Location
 from semdedup.storage.written import Written
+from tests.helpers import contents, near_duplicates, workflow, write_embeddings
 from tests.records import ANYTHING, FILES, SOURCE, names_below, put_begun, put_committed, running, write
 
 
@@ -515,3 +518,21 @@ def test_the_files_of_a_step_are_known_wherever_they_are() -> None:
     others = [{}, {"a": files["a"]}, {**files, "b": Written(3, "y")}, {**files, "b": Written(2, "z")}]
     assert len({commit.commit_of(each) for each in [files, *others]}) == 5
     assert SOURCE["files"] == 2
+
+
+def test_what_was_ordered_and_is_lost_is_made_again(
+    client: distributed.Client, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    emb = write_embeddings(tmp_path / "in", *near_duplicates(np.random.default_rng(0), 60), 2)
+    workflow(emb, tmp_path / "fresh").run(client)
+
+    def killed(*arguments: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr("semdedup.runs.run.carry_out", killed)
+        with pytest.raises(KeyboardInterrupt):
+            workflow(emb, tmp_path / "out").run(client)
+    next((tmp_path / "out").glob("_scratch/kmeans-*/final/kmeans_results/*/*.parquet")).unlink()
+    workflow(emb, tmp_path / "out").run(client)
+    assert contents(tmp_path / "out") == contents(tmp_path / "fresh")

@@ -169,7 +169,7 @@ def test_another_content_of_the_same_size_is_found_where_it_is_asked_for(
 def test_no_dataset_is_made_where_clips_are_missing(videos: Path, out: Path, tmp_path: Path) -> None:
     clip = first_clip(out)
     (out / "clips" / f"{clip}.mp4").unlink()
-    with pytest.raises(InputError, match=rf"1 clips that 'split' wrote .*missing.*clips/{clip}\.mp4.*again"):
+    with pytest.raises(InputError, match=rf"1 files that the step 'split' wrote .*clips/{clip}\.mp4 is missing.*again"):
         ShardWorkflow(str(out), str(tmp_path / "dataset"), verbose=False).run(NOWHERE)
     assert not (tmp_path / "dataset").exists()
 

@@ -11,7 +11,7 @@ from typing import Any
 
 from semdedup.compute.progress import Reporter
 from semdedup.compute.session import Session
-from semdedup.errors import OutputConflictError
+from semdedup.errors import IntegrityError, OutputConflictError
 from semdedup.runs.owner import FILE_NAME, Ownership, owned, read_owner
 from semdedup.runs.record import SCRATCH, Record
 from semdedup.runs.run import Run, begin
@@ -106,7 +106,12 @@ def run_step(
     record.check(step.name, step.parameters, identity, step.hint)
     run = None
     if not record.committed(step.name):
-        run = begin(record, step.name, step.parameters, identity, ownership, session, step.written)
+        try:
+            run = begin(record, step.name, step.parameters, identity, ownership, session, step.written)
+        except IntegrityError as error:  # what a killed run had ordered cannot be carried out any more
+            reporter.say(f"{step.name}: made again: {error}")
+            record.clear([step.name], step.written)
+            run = begin(record, step.name, step.parameters, identity, ownership, session, step.written)
     if run is None:
         return complete_already(step, reporter)
     started = time.monotonic()

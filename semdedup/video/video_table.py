@@ -23,6 +23,7 @@ from semdedup.runs.record import Record
 from semdedup.storage.location import REQUESTS_IN_FLIGHT, FileInfo, Location
 from semdedup.storage.tables import read_table, write_table
 from semdedup.storage.written import Written, checksum_of
+from semdedup.video.files import printable
 from semdedup.video.quarantine import OF_THE_MOMENT
 from semdedup.video.records import FILES, VIDEO_COLUMNS, VideoFile
 from semdedup.video.tree import (
@@ -218,7 +219,8 @@ class VideoTable:
         files, owners = files.filter(asked), owners.filter(asked)
         names, n_bytes = files.field("name"), files.field("bytes")
         start = len(self.root.url.rstrip("/")) + 1
-        there = [(file.url[start:], file.n_bytes) for found in places.values() for file in found]
+        listed_there = [(file.url[start:], file.n_bytes) for found in places.values() for file in found]
+        there = [(name, n) for name, n in listed_there if printable(name) == name]  # ours are text
         positions = pc.index_in(names, value_set=pa.array([name for name, _ in there], pa.string()))
         found = pa.array([size for _, size in there], pa.int64()).take(positions)
         wrong: dict[str, list[str]] = {}
