@@ -10,10 +10,9 @@ from semdedup.settings import Options, setting
 from semdedup.settings.kinds import truth
 
 NO_PART = "how files are reached and laid out is no part of the answer"
-OVERWRITE = "First delete what an earlier run of this wrote to the output path."
 
 
-def clear_output_setting(help: str = OVERWRITE) -> Any:
+def clear_output_setting(help: str = "First delete what an earlier run of this wrote to the output path.") -> Any:
     """A field for making results anew."""
     return setting(False, truth(), help, flags=["--overwrite"], unrecorded=NO_PART)
 

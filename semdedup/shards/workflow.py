@@ -65,14 +65,14 @@ class ShardWorkflow:
         **shared: Unpack[SharedKeywords],
     ) -> None:
         given = {**locals(), **shared}
-        self.options, io = ShardOptions.of(given), ShardIOOptions.of(given)
+        self.options = ShardOptions.of(given)
+        self.io = io = ShardIOOptions.of(given)
         reads, writes = storage_options_of(io.read_kwargs), storage_options_of(io.write_kwargs)
         self.input = Location.of(needed(io.input_clip_path, "input_clip_path"), reads)
         self.output = Location.of(needed(io.output_dataset_path, "output_dataset_path"), writes)
         dedup = io.input_semantic_dedup_path
         self.dedup = None if dedup is None else Location.of(dedup, reads)
-        self.eps, self.clear_output, self.verbose = io.semantic_dedup_epsilon, io.clear_output, io.verbose
-        self.take_over, self.verify = io.take_over, io.verify
+        self.eps = io.semantic_dedup_epsilon
 
     def run(
         self, client: distributed.Client | str | None = None, *, cluster: ClusterOptions | None = None
@@ -85,7 +85,7 @@ class ShardWorkflow:
             SemdedupError: see `semdedup.errors`. A run that is refused has written nothing.
         """
         started = time.monotonic()
-        reporter = Reporter(self.verbose)
+        reporter = Reporter(self.io.verbose)
         inputs, drops = self._find()
         step = self._checked_step(inputs, drops)
         if step.is_complete():
@@ -97,7 +97,7 @@ class ShardWorkflow:
             return ShardRun(run, inputs, drops, self.options, self._described(inputs, drops)).run()
 
         with (
-            owned(self.output, take_over=self.take_over, say=reporter.say) as ownership,
+            owned(self.output, take_over=self.io.take_over, say=reporter.say) as ownership,
             open_session(client, cluster or ClusterOptions(), reporter, reads, [self.output]) as session,
         ):
             outcome = run_step(step, work, session, ownership)
@@ -159,13 +159,13 @@ class ShardWorkflow:
             parameters=parameters,
             identify=self._identify,
             written={STEP: WRITTEN},
-            cleared=(STEP,) if self.clear_output else (),
-            verify=self.verify,
+            cleared=(STEP,) if self.io.clear_output else (),
+            verify=self.io.verify,
         )
         record = Record(self.output)
-        if not self.clear_output:
+        if not self.io.clear_output:
             record.check(STEP, parameters, self._identify())
-        if self.clear_output or STEP not in record.steps:
+        if self.io.clear_output or STEP not in record.steps:
             self._check_foreign(record)
         return step
 

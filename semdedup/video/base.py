@@ -43,23 +43,15 @@ class VideoWorkflow:
     output: Location
     kind: Kind
     embedder: EmbedderSpec | None
-    limits: Limits
-    limit: int
-    clear_output: bool
-    verbose: bool
-    take_over: bool
-    verify: bool
+    io: VideoIOOptions
     unit: str
     unit_of_tasks: str
     per_task: int
 
-    def _take(self, given: Mapping[str, Any]) -> VideoIOOptions:
-        """Keep the settings that the two share."""
-        io = VideoIOOptions.of(given)
-        self.limits, self.limit = io.limits or Limits(), io.limit
-        self.clear_output, self.verbose = io.clear_output, io.verbose
-        self.take_over, self.verify = io.take_over, io.verify
-        return io
+    @property
+    def limits(self) -> Limits:
+        """What one video may cost."""
+        return self.io.limits or Limits()
 
     def parameters(self) -> dict[str, Any]:
         """What the result depends on beside the videos, as JSON values."""
@@ -84,7 +76,7 @@ class VideoWorkflow:
             SemdedupError: see `semdedup.errors`. A run that is refused has written nothing.
         """
         started = time.monotonic()
-        reporter = Reporter(self.verbose)
+        reporter = Reporter(self.io.verbose)
         files = self.find()
         table = VideoTable(self.output, self.kind)
         missing = self._missing(table, files)
@@ -95,7 +87,7 @@ class VideoWorkflow:
             return self._result(table, Processed(), 0, {"total": time.monotonic() - started})
         ends = [place for file in (files[0], files[-1]) if can_be_read(place := self.sources[0].at(file.url))]
         with (
-            owned(self.output, take_over=self.take_over, say=reporter.say) as ownership,
+            owned(self.output, take_over=self.io.take_over, say=reporter.say) as ownership,
             open_session(client, cluster or ClusterOptions(), reporter, ends, [self.output]) as session,
             _ending_children(session),
         ):
@@ -112,28 +104,28 @@ class VideoWorkflow:
     ) -> Iterator[str]:
         """What `run` would do, in lines of text. Everything is read that it would read first; nothing is written."""
         files = self.find()
-        todo = self._missing(VideoTable(self.output, self.kind), files).videos[: self.limit or None]
+        todo = self._missing(VideoTable(self.output, self.kind), files).videos[: self.io.limit or None]
         yield f"input: {len(files):,} {self.unit}; {len(files) - len(todo):,} complete or left out, {len(todo):,} to do"
         yield f"would write to {self.output}"
         if not todo:
             return
         first = [place for file in files[:1] if can_be_read(place := self.sources[0].at(file.url))]
         with (
-            open_session(client, cluster or ClusterOptions(), Reporter(self.verbose), first) as session,
+            open_session(client, cluster or ClusterOptions(), Reporter(self.io.verbose), first) as session,
             _ending_children(session),
         ):
             yield from describe_videos(session, self._settings(session, cluster), todo, self.unit)
 
     def _missing(self, table: VideoTable, files: Sequence[VideoFile]) -> Missing:
         """What is to be done; refuses where the folder does not go with the parameters. Nothing is written."""
-        if self.clear_output:
+        if self.io.clear_output:
             return Missing(list(files))
         table.check_foreign()
         parameters = self.parameters()
         if table.entry is not None and parameters.get("transcode_encoder") == "auto":
             parameters["transcode_encoder"] = table.entry["parameters"].get("transcode_encoder")
         table.record.check(self.kind.step, parameters, hint=ANOTHER_EMBEDDER)
-        return table.missing(files, self.verify)
+        return table.missing(files, self.io.verify)
 
     def _settings(self, session: Session, cluster: ClusterOptions | None) -> Settings:
         settings = self.settings(session)
@@ -147,17 +139,17 @@ class VideoWorkflow:
         """What became of videos, and how many were left out."""
         table, reporter = VideoTable(self.output, self.kind, ownership.token), session.reporter
         settings = self._settings(session, cluster)
-        if self.clear_output:
+        if self.io.clear_output:
             table.check_foreign(clearing=True)
-        if self.clear_output or table.status == CLEARING:
+        if self.io.clear_output or table.status == CLEARING:
             table.clear()
         if finish(table.record, self.kind.step, ownership):
             reporter.say("completed what an earlier run had ordered")
             table.read()
         table.record.remove_strays()
-        missing = table.missing(files, self.verify)
+        missing = table.missing(files, self.io.verify)
         self._say_faults(reporter, missing)
-        todo = missing.videos[: self.limit or None]
+        todo = missing.videos[: self.io.limit or None]
         left_out = len(missing.videos) - len(todo)
         if not todo and not missing.files and table.status == COMMITTED:
             return Processed(), left_out

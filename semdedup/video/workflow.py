@@ -72,7 +72,7 @@ class VideoSplitWorkflow(VideoWorkflow):
         **shared: Unpack[SharedKeywords],
     ) -> None:
         given = {**locals(), **shared}
-        io = self._take(given)
+        self.io = io = VideoIOOptions.of(given)
         self.sources = locations_of(needed(io.input_path, "input_path"), io.read_kwargs)
         self.output = Location.of(needed(io.output_path, "output_path"), storage_options_of(io.write_kwargs))
         self.plan_options, self.clips = PlanOptions.of(given), ClipOptions.of(given)
@@ -99,7 +99,7 @@ class VideoSplitWorkflow(VideoWorkflow):
         encoder = ""
         if self._encodes:
             record = Record(self.output).steps.get(self.kind.step)
-            earlier = None if record is None or self.clear_output else record["parameters"].get("transcode_encoder")
+            earlier = None if record is None or self.io.clear_output else record["parameters"].get("transcode_encoder")
             wish = earlier if earlier and self.clips.transcode_encoder == "auto" else self.clips.transcode_encoder
             encoder = choose_encoder(wish, partial(usable_everywhere, session.client))
         return Settings(
@@ -145,7 +145,7 @@ class VideoEmbedWorkflow(VideoWorkflow):
         **shared: Unpack[SharedKeywords],
     ) -> None:
         given = {**locals(), **shared}
-        io = self._take(given)
+        self.io = io = VideoIOOptions.of(given)
         folders = locations_of(needed(io.input_path, "input_path"), io.read_kwargs)
         self.sources = [path / CLIPS if (path / CLIPS).is_dir() else path for path in folders]
         self.embedder: EmbedderSpec = _spec(EmbedOptions.of(given))
