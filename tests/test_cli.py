@@ -15,6 +15,8 @@ import pytest
 from click.testing import CliRunner, Result
 
 from semdedup import cli
+from semdedup.cli.flags import show
+from semdedup.display import Displayable
 from semdedup.storage.tables import embedding_column
 
 ADDED_COLUMNS = {"id", "max_id", "cosine_sim_score"}
@@ -227,3 +229,25 @@ def test_secrets_given_as_storage_options_are_never_shown(run, tmp_path: Path) -
     broken = run(line.replace("}}", "}"))
     assert broken.exit_code == 2
     assert "canary-0451" not in broken.output
+
+
+def test_ctrl_c_ends_with_130_and_says_what_to_do(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupted(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    write_input(tmp_path / "in")
+    monkeypatch.setattr("semdedup.SemanticDeduplicationWorkflow.run", interrupted)
+    result = CliRunner().invoke(
+        cli.main, ["dedup", "--input-embeddings-path", str(tmp_path / "in"), "--output-path", str(tmp_path / "out")]
+    )
+    assert result.exit_code == 130
+    assert "run the same command again to go on" in result.stderr
+
+
+def test_paths_in_a_table_are_not_folded_where_there_is_no_terminal(capsys: pytest.CaptureFixture) -> None:
+    class Result(Displayable):
+        def rows(self) -> list[tuple[str, str]]:
+            return [("ids to drop", f"/{'folder/' * 40}duplicates")]
+
+    show(Result())
+    assert f"/{'folder/' * 40}duplicates" in capsys.readouterr().out

@@ -6,6 +6,7 @@ And the folder belongs to one run at a time, wherever it is.
 import json
 import os
 import shutil
+import sys
 import threading
 import time
 from pathlib import Path
@@ -377,3 +378,20 @@ def test_shards_are_not_made_of_what_is_not_as_split_left_it(
     with pytest.raises(InputError, match=f"the step 'split' wrote to .*/{name} .*{fault}"):
         ShardWorkflow(str(out), str(tmp_path / "dataset")).run(NOWHERE)
     assert not (tmp_path / "dataset").exists()
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="file names of any bytes")
+def test_a_foreign_name_that_is_no_text_is_in_nobodys_way(videos: Path, out: Path) -> None:
+    Path(os.fsdecode(bytes(out / "clips") + b"/\xff.mp4")).write_bytes(b"content")
+    assert again(videos, out, NOWHERE).processed == 0
+
+
+def test_shards_of_a_split_that_was_copied_with_new_times_are_complete(
+    done: Path, tmp_path: Path, client: distributed.Client
+) -> None:
+    before, after = tmp_path / "before", tmp_path / "after"
+    shutil.copytree(done, before / "clips")
+    ShardWorkflow(str(before / "clips"), str(before / "dataset"), verbose=False).run(client)
+    shutil.copytree(before, after, copy_function=shutil.copy)
+    shutil.rmtree(before)
+    ShardWorkflow(str(after / "clips"), str(after / "dataset"), verbose=False).run(NOWHERE)

@@ -20,7 +20,10 @@ from semdedup.settings import Options, Setting, settings_of
 
 Decorator = Callable[[Callable[..., Any]], Callable[..., Any]]
 
-EXIT_FAILED, EXIT_USAGE, EXIT_QUARANTINE = 1, 2, 3
+EXIT_FAILED, EXIT_USAGE, EXIT_QUARANTINE, EXIT_INTERRUPTED = 1, 2, 3, 130
+
+WIDE = 10_000
+"""Columns of a table where there is no terminal: paths are not folded."""
 
 # What users of the older programs know: an option takes several values separated by spaces, by commas, or repeated.
 
@@ -222,6 +225,9 @@ def told_errors(verbose: bool) -> Iterator[None]:
             raise
         click.secho(f"error: {error}", fg="red", err=True)
         sys.exit(EXIT_USAGE if isinstance(error, ParameterError) else EXIT_FAILED)
+    except KeyboardInterrupt:
+        click.echo("interrupted: run the same command again to go on", err=True)
+        sys.exit(EXIT_INTERRUPTED)
 
 
 def show_plan(lines: Iterable[str]) -> None:
@@ -240,4 +246,5 @@ def show_and_exit(result: Displayable, faults: Sequence[str], clean: bool) -> No
 
 def show(result: Displayable) -> None:
     """Print a result as a table."""
-    Console(soft_wrap=False, markup=False, emoji=False).print(result.table())
+    console = Console(soft_wrap=False, markup=False, emoji=False)
+    console.print(result.table(), width=console.width if console.is_terminal else WIDE)

@@ -19,6 +19,8 @@ from semdedup.errors import ClusterError, ParameterError
 
 SECONDS_TO_WAIT_FOR_SCHEDULER = 15
 SECONDS_TO_SILENCE_WORKERS = 2
+IGNORE_CTRL_C = "import signal; signal.signal(signal.SIGINT, signal.SIG_IGN)"
+"""Run by each worker: a terminal sends Ctrl-C to them, too, and each would answer with a traceback; we end them."""
 
 
 @contextlib.contextmanager
@@ -88,7 +90,7 @@ def _start_cluster(options: ClusterOptions, on_gpu: bool) -> Any:
     }
     if not on_gpu:
         n_workers = options.n_workers or max(1, dask.system.CPU_COUNT // options.threads_per_worker)
-        return distributed.LocalCluster(n_workers=n_workers, **shared)
+        return distributed.LocalCluster(n_workers=n_workers, preload=IGNORE_CTRL_C, **shared)
     if (options.n_workers or 1) > gpu_count():
         raise ClusterError(
             f"{options.n_workers} workers were asked for, and this machine shows {gpu_count()} GPUs: one a worker. "

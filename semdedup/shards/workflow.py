@@ -31,6 +31,7 @@ from semdedup.shards.options import ShardIOOptions, ShardOptions
 from semdedup.shards.result import ShardResult
 from semdedup.shards.run import STEP, ShardRun
 from semdedup.storage.location import Location, storage_options_of
+from semdedup.video.video_table import files_of_split
 
 WRITTEN = re.compile(r"(?:[^/]+/){0,6}(?:[^/]+\.tar|wdinfo[^/]*\.(?:json|csv))|[^/]+\.(?:json|md|parquet|csv)")
 """What the names of the files of a dataset look like."""
@@ -146,7 +147,7 @@ class ShardWorkflow:
         inputs, drops = self._find()
         files = [*inputs.clips, *inputs.metas, *inputs.embeddings, *(drops.files if drops else ())]
         folders = [inputs.root, *([self.dedup] if self.dedup else [])]
-        return fingerprint(files, known_files(folders))
+        return fingerprint(files, {**files_of_split(inputs.root), **known_files(folders)})
 
     def _checked_step(self, inputs: Inputs, drops: Drops | None) -> Step:
         """The step; refuses a folder that holds other shards, recorded or not."""

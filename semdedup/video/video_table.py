@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -23,7 +24,6 @@ from semdedup.runs.record import Record
 from semdedup.storage.location import REQUESTS_IN_FLIGHT, FileInfo, Location
 from semdedup.storage.tables import read_table, write_table
 from semdedup.storage.written import Written, checksum_of
-from semdedup.video.files import printable
 from semdedup.video.quarantine import OF_THE_MOMENT
 from semdedup.video.records import FILES, VIDEO_COLUMNS, VideoFile
 from semdedup.video.tree import (
@@ -210,7 +210,7 @@ class VideoTable:
             verify: compare the checksums of files, too, and look at all metadata.
             listed: the files of some of the `PLACES`, where only these are asked for.
         """
-        if not self.kind.owns_clips or len(self._files) != len(self.rows):
+        if not self.kind.owns_clips or not self.rows or len(self._files) != len(self.rows):
             return {}
         places = listed or {place: (self.root / place).files() for place in PLACES}
         files, owners, videos = self._files.flatten(), pc.list_parent_indices(self._files), list(self.rows)
@@ -219,9 +219,9 @@ class VideoTable:
         files, owners = files.filter(asked), owners.filter(asked)
         names, n_bytes = files.field("name"), files.field("bytes")
         start = len(self.root.url.rstrip("/")) + 1
-        listed_there = [(file.url[start:], file.n_bytes) for found in places.values() for file in found]
-        there = [(name, n) for name, n in listed_there if printable(name) == name]  # ours are text
-        positions = pc.index_in(names, value_set=pa.array([name for name, _ in there], pa.string()))
+        there = [(os.fsencode(file.url[start:]), file.n_bytes) for found in places.values() for file in found]
+        value_set = pa.array([name for name, _ in there], pa.binary())  # of others there may be names that are no text
+        positions = pc.index_in(names.cast(pa.binary()), value_set=value_set)
         found = pa.array([size for _, size in there], pa.int64()).take(positions)
         wrong: dict[str, list[str]] = {}
 
@@ -320,21 +320,22 @@ def own_files(row: Mapping[str, Any], written: Mapping[str, Written]) -> list[Ow
 
 def stamped_by_split(root: Location, files: Sequence[VideoFile]) -> Iterator[VideoFile]:
     """Clips that a split wrote to this folder are known by their checksums, wherever and whenever they were copied."""
-    known = {name: (n_bytes, checksum) for name, n_bytes, checksum in _files_of_split(root, ("begun", "committed"))}
-    prefix = len(root.url.rstrip("/")) + 1
+    known = files_of_split(root)
     for file in files:
-        n_bytes, checksum = known.get(file.url[prefix:], (-1, ""))
+        n_bytes, checksum = known.get(file.url, (-1, ""))
         yield replace(file, stamp=checksum) if n_bytes == file.n_bytes else file
 
 
-def _files_of_split(root: Location, statuses: Sequence[str]) -> Iterator[OwnFile]:
-    """What the table of a split in this folder, if there is one in such a state, names as the videos' own."""
+def files_of_split(root: Location) -> dict[str, Written]:
+    """By URL, what the table of a split in this folder, if there is one, names as the videos' own."""
+    known: dict[str, Written] = {}
     place = root / VIDEOS
     if not place.exists():
-        return
+        return known
     with contextlib.suppress(BadFileError, OutputConflictError):  # then they are files like others
         entry = Record(root).steps.get(SPLIT)
-        table = read_table(place, [COLUMN] if entry is not None and entry["status"] in statuses else [])
+        table = read_table(place, [COLUMN] if entry is not None and entry["status"] != "clearing" else [])
         for batch in table.to_batches() if table.num_columns else ():
             for file in batch.column(0).flatten().to_pylist():
-                yield file["name"], file["bytes"], file["checksum"]
+                known[f"{root.url.rstrip('/')}/{file['name']}"] = Written(file["bytes"], file["checksum"])
+    return known
