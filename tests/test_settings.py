@@ -270,6 +270,8 @@ def test_wrong_values_in_yaml_end_in_status_2_and_the_same_sentence(part: str, d
     ("told", "words"),
     [
         ({"split": {"limits": {"timeout_s": "5"}}}, "timeout_s must be a number above 0; got '5'"),
+        ({"split": {"limits": {"timeout_s": 1e40}}}, "timeout_s must be a number above 0; got 1e+40, which is"),
+        ({"split": {"limit": 10**20}}, "limit must be a whole number of at least 0; got 100000000000000000000, which"),
         ({"split": {"limits": {"nosuch": 5}}}, "limits has no parameter 'nosuch' here; it has max_pixels"),
         ({"split": {"limits": 5}}, "limits must be a mapping of max_pixels, max_frames, timeout_s, or Limits; got 5"),
         ({"split": {"generate_previews": "no"}}, "generate_previews must be true or false; got 'no'"),

@@ -11,7 +11,10 @@ from typing import Any
 
 import numpy as np
 
-from semdedup.settings import Found, Kind, Options, settings_of
+from semdedup.settings import Found, Kind, Options, settings_of, shown
+
+MOST_WHOLE, MOST_NUMBER = 1 << 63, 1e9
+"""Larger values mean nothing, and libraries below (tables, clocks, FFmpeg) refuse them in the middle of a run."""
 
 
 def whole(least: int | None = None, below: int | None = None, word: str = "") -> Kind:
@@ -22,12 +25,14 @@ def whole(least: int | None = None, below: int | None = None, word: str = "") ->
             return value
         if isinstance(value, (bool, np.bool_)) or not isinstance(value, (int, np.integer)):
             raise TypeError
+        if abs(int(value)) >= MOST_WHOLE:
+            raise Found(f"{shown(value)}, which takes more than 64 bits")
         if (least is not None and value < least) or (below is not None and value >= below):
             raise ValueError
         return int(value)
 
     def parse(text: str) -> int | str:
-        return int(text) if re.fullmatch(r"[+-]?\d{1,30}", text) else text
+        return int(text) if re.fullmatch(r"[+-]?\d{1,100}", text) else text
 
     span = f" in [{least}, {below})" if below is not None else "" if least is None else f" of at least {least}"
     return Kind(
@@ -47,6 +52,8 @@ def number(
         low, high = (found > least if open_below else found >= least), (found < most if open_above else found <= most)
         if not (math.isfinite(found) and low and high):
             raise ValueError
+        if abs(found) > MOST_NUMBER:
+            raise Found(f"{shown(value)}, which is more than {MOST_NUMBER:,.0f}")
         return found
 
     def parse(text: str) -> float | str:
