@@ -7,7 +7,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from semdedup.errors import InputError
+from semdedup.errors import InputError, OutputConflictError
+from semdedup.runs.record import Record
 from semdedup.settings import needed
 from semdedup.storage.location import Location, storage_options_of
 
@@ -85,18 +86,28 @@ def summary_name(eps: float) -> str:
     return f"dedup_summary_{eps:.6g}.csv"
 
 
+def _cache_of(root: Location) -> Location | None:
+    """The folder of clusters and scores that the record of a result names, where that is another."""
+    try:
+        return Record(root).cache_root
+    except OutputConflictError:  # damaged, or of something else
+        return None
+
+
 def find_table(root: Location, table: str) -> Location:
     """The folder of ``clusters``, ``scores`` or ``duplicates`` below a result's root, in whichever layout it has.
 
-    The folder itself may be given as well.
+    The folder itself may be given as well. Where the record of the root names a cache, it is looked at next.
 
     Raises:
         InputError: there is no such path.
     """
-    for layout in (WORKFLOW, COMMAND_LINE):
-        folder = below(root, getattr(layout, table))
-        if folder.is_dir():
-            return folder
+    cache = _cache_of(root)
+    for place in (root, *([cache] if cache is not None else [])):
+        for layout in (WORKFLOW, COMMAND_LINE):
+            folder = below(place, getattr(layout, table))
+            if folder.is_dir():
+                return folder
     if root.exists():
         return root
     raise InputError(f"no such path: {root}")
