@@ -756,6 +756,7 @@ def test_a_cache_path_takes_clusters_and_scores_and_the_output_the_rest(
     pd.testing.assert_frame_equal(read_all_scores(tmp_path / "cache"), answer[0], check_exact=True)
     cache = json.loads((tmp_path / "out" / "_manifest.json").read_text())["cache"]
     assert cache["root"] == "../cache"
+    assert len(semdedup.read_scores(str(tmp_path / "out"))) == len(rows[0])
     assert {"kmeans", "pairwise"} == cache["steps"].keys()
 
 
