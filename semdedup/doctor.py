@@ -1,4 +1,4 @@
-"""Is everything in place? The checks that stand before every run, one by one, with what was found."""
+"""Is everything in place? The checks before every run, one by one, with what was found."""
 
 from __future__ import annotations
 

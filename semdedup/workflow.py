@@ -34,7 +34,7 @@ from semdedup.video.result import SplitResult
 from semdedup.video.workflow import VideoSplitWorkflow
 
 CLIPS, DEDUP, DATASET = "clips", "dedup", "dataset"
-"""Folders of the steps, below the output path; beside them stands the page, ``report.html``."""
+"""Folders of the steps, below the output path; beside them the page, ``report.html``."""
 
 METADATA = tuple(name for name in ROWS.names if name not in ("id", "embedding", "low_information"))
 """Columns of the clips that the dedup carries along, for those who ask why."""
@@ -169,7 +169,7 @@ class VideoDeduplicationWorkflow:
         """
         started = time.monotonic()
         reporter = Reporter(self.options.verbose)
-        self.split.find()  # an input that is not there is told before a cluster is started
+        self.split.find()  # an absent input is refused before a cluster is started
         with (
             owned(self.root, take_over=self.options.take_over, say=reporter.say),
             client_for(client, cluster or ClusterOptions()) as found,

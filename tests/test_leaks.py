@@ -42,7 +42,7 @@ from semdedup.dedup.input.partitions import Slice
 from semdedup.dedup.input.scan import Workspace
 from semdedup.dedup.input.schema import InputSchema
 from semdedup.dedup.kernels.exact import unit_rows
-from semdedup.dedup.leaks.tasks import Best, Crossing, best_among, better_of, compare_span, lay_out_block, write_block
+from semdedup.dedup.leaks.tasks import Best, LeakTask, best_among, better_of, compare_span, lay_out_block, write_block
 from semdedup.dedup.options import InputOptions
 from semdedup.dedup.sizes import WORK_PER_TASK, count_tasks
 from semdedup.storage.location import Location
@@ -189,7 +189,7 @@ def test_the_tasks_compute_the_definition_on_every_backend(backend: Any, sets: S
     schema = InputSchema(InputOptions(), pa.string(), pa.schema([]))
     here = Location.of(tmp_path)
     work = Workspace(schema, here, here / "scratch", {})
-    task = Crossing(work, work, DIM, 16, here / "scratch", here / "pairwise_results", here / "aside", backend, {})
+    task = LeakTask(work, work, DIM, 16, here / "scratch", here / "pairwise_results", here / "aside", backend, {})
     blocks = [(Slice(f"{b}/part-0.parquet", "b", low, low + 35),) for low in (0, 35)]
     spans = [(Slice(f"{a}/part-0.parquet", "a", low, low + 60),) for low in (0, 60, 120)]
     for number, block in enumerate(blocks):

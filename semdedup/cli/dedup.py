@@ -21,6 +21,7 @@ from semdedup.dedup.threshold.recommended import chosen_eps
 from semdedup.dedup.threshold.rule import EPS
 from semdedup.dedup.workflow import SemanticDeduplicationWorkflow
 from semdedup.errors import ParameterError
+from semdedup.settings.shared import SharedOptions
 from semdedup.storage.location import locations_of
 
 EPS_SPELLED = replace(EPS, default=None, aliases=("eps_to_extract", "eps_threshold"))
@@ -95,18 +96,18 @@ def _thresholds(given: dict[str, Any], storage: dict[str, Any]) -> tuple[Sequenc
 @flag_of(EPS)
 @click.option("--target-fraction", type=float, help="Instead of --eps: the part of the rows that is to remain.")
 @click.option("--output-path", help="Folder to write to; RESULTS/eps_{eps} by default.")
-@click.option("--overwrite", is_flag=True, help="First delete what semdedup wrote to the output path before.")
+@setting_flags(SharedOptions, only=["clear_output", "take_over", "verify"])
 @work_flags()
 def extract(
     results: str,
     eps: float | None,
     target_fraction: float | None,
     output_path: str | None,
-    overwrite: bool,
     dry_run: bool,
     cluster: ClusterOptions,
     storage: dict[str, Any],
     verbose: bool,
+    **flags: Any,
 ) -> None:
     """Write the ids to drop and to keep for another eps, from scores that exist; nothing is compared again.
 
@@ -116,7 +117,7 @@ def extract(
       semdedup extract clips/dedup --target-fraction 0.8
     """
     chosen = eps_to_extract(results, eps, target_fraction, storage)
-    options: dict[str, Any] = {"storage_options": storage, "clear_output": overwrite, "verbose": verbose}
+    options: dict[str, Any] = {"storage_options": storage, "verbose": verbose, **given_of(flags)}
     if dry_run:
         stage = extraction_stage(results, chosen, output_path, **options)
         show_plan(Pipeline("extract").add_stage(stage).describe())

@@ -78,8 +78,8 @@ def flag_of(
         shape = {"is_flag": False, "flag_value": "", "metavar": kind.metavar}
     else:
         shape = {"multiple": kind.many or len(spelled) > 1, "metavar": metavar or kind.metavar}
-        told = declared.default not in (None, ()) and not required and not help
-        text += f" [default: {declared.default}]" * told
+        has_default = declared.default not in (None, ()) and not required and not help
+        text += f" [default: {declared.default}]" * has_default
     return click.option(
         *spelled, dest or declared.name, cls=SettingFlag, declared=declared, help=text, required=required, **shape
     )
@@ -177,7 +177,7 @@ def work_flags(*, on_dask: bool = True, storage: bool = True, dry_run: bool = Tr
     def decorate(function: Callable[..., Any]) -> Callable[..., Any]:
         @wraps(function)
         def command(verbose: bool, quiet: bool, **flags: Any) -> None:
-            with told_errors(verbose):
+            with reported_errors(verbose):
                 if on_dask:
                     flags["cluster"] = cluster_of(flags)
                 if storage:
@@ -216,7 +216,7 @@ def storage_of(flags: dict[str, Any]) -> dict[str, Any]:
 
 
 @contextlib.contextmanager
-def told_errors(verbose: bool) -> Iterator[None]:
+def reported_errors(verbose: bool) -> Iterator[None]:
     """Turn what the library raises into one clear message and an exit status."""
     try:
         yield

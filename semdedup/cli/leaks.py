@@ -23,7 +23,7 @@ PAIRS_SHOWN = 10
 @click.option("--output-path", required=True, help="Folder for results, local or s3://.")
 @flag_of(EPS, help="A clip leaks where its score is at least 1 - eps.")
 @setting_flags(FieldOptions)
-@setting_flags(SharedOptions, only=["clear_output"])
+@setting_flags(SharedOptions, only=["clear_output", "take_over", "verify"])
 @work_flags()
 def leaks(
     a: str, b: str, dry_run: bool, cluster: ClusterOptions, storage: dict[str, Any], verbose: bool, **flags: Any

@@ -59,13 +59,13 @@ def run(
       dedup: {n_clusters: 100}
       shard: {layout: flat, shuffle_seed: 7}
     """
-    told = _read_config(config)
+    settings = _read_config(config)
     given: dict[str, Any] = {
-        "input_path": told.get("video_dir"),
-        **{name: told.get(name) for name in ("output_path", "eps")},
+        "input_path": settings.get("video_dir"),
+        **{name: settings.get(name) for name in ("output_path", "eps")},
     }
     given |= given_of(flags)
-    parts: dict[str, Any] = {part: dict(told.get(part) or {}) for part in WORKFLOWS}
+    parts: dict[str, Any] = {part: dict(settings.get(part) or {}) for part in WORKFLOWS}
     for part, (_, names) in FLAGS.items():
         parts[part] |= {name: given.pop(name) for name in names if name in given}
     for name, flag in (("input_path", "--video-dir"), ("output_path", "--output-path")):
@@ -85,15 +85,15 @@ def _read_config(path: str | None) -> Mapping[str, Any]:
     if path is None:
         return {}
     try:
-        told = yaml.safe_load(Path(path).read_text(encoding="utf-8")) or {}
+        settings = yaml.safe_load(Path(path).read_text(encoding="utf-8")) or {}
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise ParameterError(f"--config {path} is no YAML: {' '.join(str(error).split())}") from None
     known = ["video_dir", "output_path", "eps", *WORKFLOWS]
-    if not isinstance(told, dict):
+    if not isinstance(settings, dict):
         raise ParameterError(f"--config {path} must hold a mapping of {', '.join(known)}")
-    for name, value in told.items():
+    for name, value in settings.items():
         if name not in known:
             raise ParameterError(f"--config {path}: no such name {name!r}; there are {', '.join(known)}")
         if name in WORKFLOWS and value is not None and not isinstance(value, dict):
             raise ParameterError(f"--config {path}: {name} must be a mapping of parameters; got {value!r}")
-    return told
+    return settings

@@ -51,7 +51,7 @@ def connect(options: ClusterOptions) -> Iterator[distributed.Client]:
         cluster = _start_cluster(options, on_gpu)
     except (ValueError, RuntimeError, OSError) as error:
         raise ClusterError(
-            f"no local cluster could be started: {str(error).rstrip('.')}. In a script the call must stand behind "
+            f"no local cluster could be started: {str(error).rstrip('.')}. In a script the call must be behind "
             '`if __name__ == "__main__":`; otherwise pass a Client or a scheduler address.'
         ) from error
     levels = contextlib.ExitStack()

@@ -1,4 +1,4 @@
-"""What stands around a task on a worker: it is counted while it runs, so that a run that fails can wait for its end."""
+"""What surrounds a task on a worker: it is counted while it runs, so that a run that fails can wait for its end."""
 
 from __future__ import annotations
 

@@ -45,7 +45,7 @@ class Workers:
         return self._task_memory
 
     def _ask(self) -> None:
-        """Ask the scheduler. Where it does not answer nothing is known of the workers: the last answer stands."""
+        """Ask the scheduler. Where it does not answer nothing is known of the workers: the last answer counts."""
         if time.monotonic() - self._asked < self.seconds_between or self._client.status != "running":
             return
         with contextlib.suppress(OSError):

@@ -106,7 +106,7 @@ def strategy_of(value: Any) -> RankingStrategy:
 def check_rankable(schema: pa.Schema, strategy: RankingStrategy, where: str, complete: bool = True) -> None:
     """Raise a `ParameterError` unless the schema has the strategy's columns, of types that have an order.
 
-    A schema that is not `complete` may lack some: they stand in other files.
+    A schema that is not `complete` may lack some: they are in other files.
     """
     for column in strategy.columns:
         if column not in schema.names:
@@ -141,7 +141,7 @@ def rank_order(table: pa.Table, strategy: RankingStrategy, id_field: str = "id")
         keys = pa.table({**columns, "id": ids})
         order = [(str(i), "ascending" if up else "descending") for i, up in enumerate(strategy.ascending)]
         order.append(("id", "ascending" if strategy.id_ascending else "descending"))
-    return pc.sort_indices(keys, sort_keys=order).to_numpy().astype(np.int64)  # nulls come last unless told otherwise
+    return pc.sort_indices(keys, sort_keys=order).to_numpy().astype(np.int64)  # nulls come last by default
 
 
 SORTED_AS = {pa.float16(): pa.float32(), pa.string_view(): pa.string(), pa.binary_view(): pa.binary()}

@@ -214,7 +214,7 @@ def check_stages(stages: Sequence[Stage]) -> None:
         if places.count((step, root)) > 1:
             raise ParameterError(f"two stages write the step '{step}' to {root}; give them output paths of their own")
     written: Sequence[Location] = ()
-    ready = True  # whether the input of the stage stands there already
+    ready = True  # whether the input of the stage is there already
     for stage in stages:
         destination = stage.destination()
         sources = stage.source() or written

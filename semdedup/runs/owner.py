@@ -196,10 +196,20 @@ def owned(root: Location, *, take_over: bool = False, say: Callable[[str], None]
         _living.discard(ownership.token)
 
 
+def _content(place: Location) -> bytes | None:
+    """What is in a file that may go at any moment; None where it is not there."""
+    try:
+        return place.read_bytes()
+    except StorageError as error:
+        if isinstance(error.__cause__, FileNotFoundError):
+            return None
+        raise
+
+
 def read_owner(root: Location) -> Owner | None:
     """Who is at work in a folder; None where nobody is, or the file cannot be understood."""
-    place = root / FILE_NAME
-    return Owner.from_bytes(place.read_bytes()) if place.exists() else None
+    content = _content(root / FILE_NAME)
+    return None if content is None else Owner.from_bytes(content)
 
 
 def check_owner(root: Location, token: str) -> None:
@@ -224,7 +234,7 @@ def _acquire(root: Location, take_over: bool, say: Callable[[str], None]) -> Own
         mine = claim(place, owner.to_bytes())
         if mine is not None:
             return Ownership(root, owner, mine, made)
-        content = place.read_bytes() if place.exists() else None
+        content = _content(place)
         if content is None:
             continue  # it was released in between
         found = Owner.from_bytes(content)
@@ -246,8 +256,8 @@ def _is_dead(place: Location, content: bytes, found: Owner | None, say: Callable
     deadline = time.monotonic() + WATCH_S
     while time.monotonic() < deadline:
         time.sleep(POLL_S)
-        if not place.exists() or place.read_bytes() != content:
-            now = Owner.from_bytes(place.read_bytes()) if place.exists() else None
+        now = _content(place)
+        if now != content:
             return now is None  # it ended meanwhile; otherwise it, or another newcomer, is alive
         if found is not None and found.is_gone:
             return True

@@ -259,7 +259,7 @@ def _with_written(step: dict[str, Any]) -> dict[str, Any]:
 
 
 def _without_files(step: Mapping[str, Any]) -> dict[str, Any]:
-    """What is told of a step elsewhere: everything but the list of its files, which is there."""
+    """A step whose files are elsewhere: everything but their list."""
     return {name: value for name, value in step.items() if name not in ("files", "temporary")}
 
 

@@ -19,7 +19,7 @@ def clear_output_setting(help: str = "First delete what an earlier run of this w
 
 @dataclass(frozen=True)
 class SharedOptions(Options):
-    """What becomes of earlier results, and how much is told."""
+    """What becomes of earlier results, and how much is shown."""
 
     last: ClassVar[tuple[str, ...]] = ("clear_output", "verbose", "take_over", "verify")
 

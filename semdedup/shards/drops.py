@@ -84,7 +84,7 @@ def _ids_to_drop(path: Location) -> list[FileInfo]:
     record = Record(path).committed(IDENTIFY)
     if folder.name != WORKFLOW.duplicates and record is None:
         return []
-    deep = folder.name == WORKFLOW.duplicates  # elsewhere, what lies below may be ids to keep
+    deep = folder.name == WORKFLOW.duplicates  # elsewhere, files below may be ids to keep
     files = _known(folder, lambda url: url.endswith(".parquet") and (deep or url.rpartition("/")[0] == folder.url))
     if folder.name == WORKFLOW.duplicates:
         return [file for file in files if is_data(file.url[len(folder.url) :])]

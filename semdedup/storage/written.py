@@ -79,7 +79,7 @@ def note_bytes(url: str, content: bytes) -> None:
 
 
 def note_file(url: str, path: Path, durable: bool) -> None:
-    """Note a finished local file that is about to stand at `url`; where it stays on this disk, begin to write it out.
+    """Note a finished local file that is about to be at `url`; where it stays on this disk, begin to write it out.
 
     Cost: a reading of the file, from memory mostly (14 GB/s measured).
     """

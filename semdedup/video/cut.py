@@ -219,7 +219,7 @@ class _Cutter:
         self.open.append(_OpenClip(self.job, self.plan, span, file))
 
     def _copy(self, packet: Any) -> None:
-        """Give a packet to the clips that its key frame lies in.
+        """Give a packet to the clips that contain its key frame.
 
         Frames that are shown before the key frame but stored after it need the one before: where a clip starts they go.
         """

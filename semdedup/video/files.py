@@ -25,7 +25,7 @@ PATTERN = re.compile(r"[*?\[]")
 def find_videos(paths: Sequence[Location], output: Location, unique_stems: bool = False) -> list[VideoFile]:
     """List videos: files, folders at any depth, and patterns, in the order of their relative paths.
 
-    What lies below the output is left out, so that clips do not become videos. Names that begin with ``.`` are not
+    What is below the output is left out, so that clips do not become videos. Names that begin with ``.`` are not
     videos either: macOS leaves such files beside every video.
 
     Raises:

@@ -1,4 +1,4 @@
-"""Signs of life of long work, so that a decoder that hangs can be told from one that is busy."""
+"""Signs of life of long work, so that a decoder that hangs can be distinguished from one that is busy."""
 
 from __future__ import annotations
 

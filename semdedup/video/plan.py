@@ -1,6 +1,6 @@
 """The clip plan: which spans of a video become clips. Pure arithmetic.
 
-Seconds count from the first frame of the video. A span holds the frames whose time lies in ``[start_s, end_s)``::
+Seconds count from the first frame of the video. A span holds the frames whose time is in ``[start_s, end_s)``::
 
     duration 25 s, clips of 10 s every 10 s, at least 2 s long          the same every 5 s, at least 8 s long
 

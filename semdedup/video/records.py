@@ -22,7 +22,7 @@ MOST_LISTED = 1000
 
 @dataclass(frozen=True)
 class VideoFile:
-    """A file of the input, and how it is told from a later version of itself.
+    """A file of the input, and what distinguishes it from a later version.
 
     Attributes:
         relative_path: path below the input folder, with ``/``; printable, whatever the name of the file holds.

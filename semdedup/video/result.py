@@ -22,7 +22,7 @@ class SplitResult(Displayable):
         processed: videos that this run processed; the others were complete already.
         left_out: videos that ``limit`` left for a later run.
         seconds: time of each step, and ``total``.
-        paths: what stands where.
+        paths: where the results are.
         footage_s: seconds of video that this run processed.
     """
 

@@ -1,4 +1,4 @@
-"""The folder that `split` writes: where everything stands in it. The names are those of the peers' clip writer::
+"""The folder that `split` writes: where everything is in it. The names are those of the peers' clip writer::
 
 clips/{id}.mp4                          the clips
 metas/v0/{id}.json                      what is known of each

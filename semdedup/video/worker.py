@@ -1,6 +1,6 @@
 """A task on a Dask worker: videos are fetched, cut in a child process, passed through the steps, and put in place.
 
-A task counts once its entry stands in the journal of the run, which is the last thing that is written. One that is
+A task counts once its entry is in the journal of the run, which is the last thing that is written. One that is
 killed before leaves files that are whole, and that doing it again replaces by the same ones.
 """
 
@@ -292,7 +292,7 @@ def _rows(settings: Settings, video: VideoFile, clips: Sequence[Clip]) -> pa.Tab
 
 
 def _origin(settings: Settings, file: VideoFile, clip: dict[str, Any]) -> dict[str, Any]:
-    """Where a clip that exists was cut from, if its metadata stand beside it as `split` writes them."""
+    """Where a clip that exists was cut from, if its metadata are beside it as `split` writes them."""
     folder = settings.inputs.at(file.url).parent
     if folder.name != CLIPS:
         return {}

@@ -124,7 +124,7 @@ class VideoSplitWorkflow(VideoWorkflow):
 class VideoEmbedWorkflow(VideoWorkflow):
     """Clips that exist to embeddings: one for each file, whose name without ending is its id.
 
-    `input_path` may be the output folder of a split: its clips are meant then. Where ``metas/v0`` stands beside
+    `input_path` may be the output folder of a split: its clips are meant then. Where ``metas/v0`` is beside
     ``clips``, spans and videos are taken from there. Without `output_path` the embeddings go to the folder of the
     split, or the input folder.
     """

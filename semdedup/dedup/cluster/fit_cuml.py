@@ -42,7 +42,7 @@ def _missing_in_worker() -> str:
 def fit_by_cuml(
     client: distributed.Client, parts: Sequence[Any], sizes: Sequence[int], start: np.ndarray, **options: Any
 ) -> tuple[np.ndarray, np.ndarray, float, int]:
-    """Fit on parts of the sample that stand on the workers.
+    """Fit on parts of the sample that are on the workers.
 
     Args:
         client: connection to the workers.
@@ -68,7 +68,7 @@ def fit_by_cuml(
         model.fit(dask.array.concatenate(blocks))
         fitted = model.get_combined_model()
         labels = to_host(client.compute(model.labels_).result())
-    counts = np.bincount(labels, minlength=len(start))  # labels stand in the order of the workers; counts do not care
+    counts = np.bincount(labels, minlength=len(start))  # labels are in the order of the workers; counts do not care
     return to_host(fitted.cluster_centers_).astype(np.float32), counts, float(model.inertia_), int(fitted.n_iter_)
 
 

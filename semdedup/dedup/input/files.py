@@ -16,7 +16,7 @@ PICKLES = (".pickle", ".pkl")
 def find_files(paths: Sequence[Location], filetype: str, outputs: Sequence[Location] = ()) -> list[FileInfo]:
     """List the input: files, folders (at any depth) and patterns. Names that begin with ``_`` or ``.`` are not data.
 
-    What lies below `outputs` is left out, so that a result inside the input folder does not become input.
+    What is below `outputs` is left out, so that a result inside the input folder does not become input.
 
     Raises:
         InputError: a path is not there, or there are no files; pickles are refused by name.

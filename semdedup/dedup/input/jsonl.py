@@ -68,7 +68,7 @@ def read_block(columns: Sequence[str], block: JsonlBlock) -> pa.Table:
 
 
 def _lines_of(block: JsonlBlock) -> bytes:
-    """The lines whose first byte lies in the block; the last of them may end beyond it."""
+    """The lines whose first byte is in the block; the last of them may end beyond it."""
     data = block.source.read_bytes(max(block.start - 1, 0), block.stop)
     if block.start > 0:  # the byte before the block tells whether a line begins with it
         cut = data.find(b"\n")

@@ -84,7 +84,7 @@ class CheckedRows:
 
     Attributes:
         rows: (m, d) the embeddings that can be compared, as they came.
-        positions: (m,) int64, where they stand in the table.
+        positions: (m,) int64, their positions in the table.
         faults: (n,) uint8, for every row of the table the position of its reason in `REASONS`, 0 for those in `rows`.
     """
 
@@ -126,7 +126,7 @@ class Gathered(NamedTuple):
         n_rows: how many rows can be compared.
         others: the other columns of these rows.
         faulty: ``id`` and ``reason`` of the rows that cannot.
-        positions: (n_rows,) int64, where the rows stand in the input.
+        positions: (n_rows,) int64, the positions of the rows in the input.
     """
 
     n_rows: int

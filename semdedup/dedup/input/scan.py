@@ -1,4 +1,4 @@
-"""The first look at the rows: their lengths, the fit's sample, and whether an id stands there twice."""
+"""The first look at the rows: their lengths, the fit's sample, and whether an id is there twice."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ class Workspace:
     read_kwargs: Mapping[str, Any]
 
     def read(self, piece: Slice) -> Iterator[pa.Table]:
-        """The rows of a slice, in tables of bounded size; converted JSON Lines stand in the scratch folder."""
+        """The rows of a slice, in tables of bounded size; converted JSON Lines are in the scratch folder."""
         inside = piece.url.startswith(self.scratch.url + "/")
         file = (self.scratch if inside else self.inputs).at(piece.url)
         return self.schema.read(file, piece.start, piece.stop, dict(self.read_kwargs))
@@ -196,7 +196,7 @@ def expected_length(lengths: Mapping[str, Mapping[int, int]], embedding_dim: int
 def check_ids_unique(
     session: Session, work: Workspace, partitions: Sequence[Partition], seed: int, counts: Sequence[int]
 ) -> None:
-    """Refuse an input in which an id stands more than once.
+    """Refuse an input with an id more than once.
 
     Ids that share a hash are found range by range of the hash, then looked up, so that a chance collision of two hashes
     is no refusal. Memory of a task: 16 bytes for each of about `HASHES_PER_RANGE` ids.

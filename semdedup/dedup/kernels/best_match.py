@@ -155,7 +155,7 @@ def _precisions(queries: Array, candidates: Array) -> Iterator[tuple[Factor, Fac
     """Candidates and queries as factors, and the error of their products: first in the fastest precision that pays.
 
     The error has a little on top for what float32 arithmetic with it loses, and so that two scores that round to the
-    same float32 are never told apart.
+    same float32 are never distinguished.
     """
     dim = queries.shape[1]
     for precision in precisions_for(candidates, queries):

@@ -131,7 +131,7 @@ def _numkong_dot(x: np.ndarray, y: np.ndarray) -> np.ndarray:
 
     Reference: NumKong's dot products of float32 multiply and add in float64 (its README, "IEEE Precision").
     """
-    in_order = (np.require(rows, requirements=["C", "A"]) for rows in (x, y))  # received rows may stand at any address
+    in_order = (np.require(rows, requirements=["C", "A"]) for rows in (x, y))  # received rows may be at any address
     return np.asarray(numkong.dot(*in_order))
 
 

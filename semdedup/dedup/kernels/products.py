@@ -59,7 +59,7 @@ class HalfPrecision:
 
     def __init__(self, rows: np.ndarray, longest: float = 1.0, *, passing: bool = False) -> None:
         self.longest = longest
-        rows = np.require(rows, requirements=["C", "A"])  # what comes over the network may stand at any address
+        rows = np.require(rows, requirements=["C", "A"])  # what comes over the network may be at any address
         n, dim = rows.shape
         halves = scratch(np, "halves", rows.shape, np.uint16) if passing else np.empty(rows.shape, np.uint16)
         self.rows: Any = numkong.from_pointer(halves.ctypes.data, rows.shape, "bfloat16", owner=halves)

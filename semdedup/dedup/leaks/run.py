@@ -24,7 +24,7 @@ from semdedup.dedup.input.scan import (
     scan_partition,
 )
 from semdedup.dedup.leaks.sets import Embeddings, check_sets
-from semdedup.dedup.leaks.tasks import Crossing, compare_span, lay_out_block, write_block
+from semdedup.dedup.leaks.tasks import LeakTask, compare_span, lay_out_block, write_block
 from semdedup.dedup.names import QUARANTINE, Destination, below
 from semdedup.dedup.options import InputOptions
 from semdedup.display import format_counts
@@ -63,7 +63,7 @@ def compare_sets(
     """
     with run.refusing():
         found = _prepare(run, a, b, fields)
-    task = Crossing(
+    task = LeakTask(
         a=found.a,
         b=found.b,
         dim=found.dim,

@@ -113,6 +113,8 @@ class LeakSearch:
         storage_options: Mapping[str, Any] | None = None,
         clear_output: bool = False,
         verbose: bool = True,
+        take_over: bool = False,
+        verify: bool = False,
     ) -> None:
         self.root = Location.of(output_path, storage_options)
         kwargs = {"storage_options": dict(storage_options or {})}
@@ -178,15 +180,17 @@ def find_leaks(
     storage_options: Mapping[str, Any] | None = None,
     clear_output: bool = False,
     verbose: bool = True,
+    take_over: bool = False,
+    verify: bool = False,
 ) -> LeakResult:
-    """Find the clips of B (evaluation) that duplicate clips of A (training): train on A, and B tells nothing of these.
+    """Find the clips of B (evaluation) that duplicate clips of A (training): train on A, and these measure nothing.
 
     Exact: every row of B is compared with every row of A. Of equal scores the smallest id of A wins. Clips that show
     nothing (`low_information`) leak from nowhere and to nowhere.
 
     Args:
         a: embeddings in Parquet, a folder, file, glob or list of these; or the output folder of `split`.
-        b: likewise. The same id may stand in both sets.
+        b: likewise. The same id may be in both sets.
         output_path: folder for the scores, the ids to drop from B, the quarantine and the manifest.
         eps: a row of B leaks where its score is at least 1 - eps; by default what the embedder recommends, else 0.1.
         id_field, embedding_field: names of the columns, in both sets.
@@ -195,6 +199,8 @@ def find_leaks(
         storage_options: for fsspec.
         clear_output: first delete what semdedup wrote to the output path before.
         verbose: show progress.
+        take_over: go on in place of a run that seems to be at work in the output path.
+        verify: read the files of what is complete already, and compare their checksums.
 
     Raises:
         SemdedupError: see `semdedup.errors`. A run that is refused has written nothing.

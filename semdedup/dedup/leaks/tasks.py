@@ -59,7 +59,7 @@ def best_among(queries: Array, rows: np.ndarray, ids: pa.Array) -> Best:
     Args:
         queries: (q, d) float32 of length 1, NumPy or CuPy.
         rows: (m, d) float32 of length 1, m ≥ 1, in host memory.
-        ids: (m,) of the rows. The same id may stand there twice.
+        ids: (m,) of the rows. The same id may be there twice.
 
     Cost: 2·q·m·d operations, decided in float64 (`kernels.best_match`); memory twice the rows and
     the products.
@@ -77,7 +77,7 @@ def best_among(queries: Array, rows: np.ndarray, ids: pa.Array) -> Best:
 
 
 @dataclass(frozen=True)
-class Crossing:
+class LeakTask:
     """What every task needs to know.
 
     Attributes:
@@ -110,7 +110,7 @@ class Crossing:
         return self.scratch / "found" / f"{block}-{span}.parquet"
 
 
-def lay_out_block(task: Crossing, item: tuple[int, Partition]) -> dict[str, Any]:
+def lay_out_block(task: LeakTask, item: tuple[int, Partition]) -> dict[str, Any]:
     """Check and normalise the rows of one block of B; write those that cannot be compared into the quarantine.
 
     Memory: the block, once more where rows are of low information, and a batch as it is read.
@@ -125,7 +125,7 @@ def lay_out_block(task: Crossing, item: tuple[int, Partition]) -> dict[str, Any]
     return {"rows": len(rows), LOW_INFORMATION: len(rows) - int(informs.sum()), "quarantined": aside}
 
 
-def compare_span(task: Crossing, item: tuple[int, int, Partition]) -> dict[str, Any]:
+def compare_span(task: LeakTask, item: tuple[int, int, Partition]) -> dict[str, Any]:
     """Compare a block of B with the rows of one span of A, which are streamed.
 
     Memory: the block, twice while it is read; three times `chunk_rows` rows, four times where some are of low
@@ -168,7 +168,7 @@ def _in_chunks(tables: Iterator[pa.Table], n_rows: int) -> Iterator[Iterable[pa.
     return (turn(first) for first in tables)
 
 
-def write_block(task: Crossing, item: tuple[int, int]) -> dict[str, Any]:
+def write_block(task: LeakTask, item: tuple[int, int]) -> dict[str, Any]:
     """Put together what a block found in all spans, as a table of scores. Memory: the ids of the block, four times.
 
     A row of low information has score 0 and itself as its match.

@@ -1,4 +1,4 @@
-"""What is told of single rows of a result: pairs, groups of duplicates, and why a row is kept or dropped."""
+"""What is known of single rows of a result: pairs, groups of duplicates, and why a row is kept or dropped."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ class Explanation:
 
     def __str__(self) -> str:
         pair = self.pair
-        if pair.id == pair.max_id and pair.score == 0:  # the same id may stand in two sets that were compared
+        if pair.id == pair.max_id and pair.score == 0:  # the same id may be in two sets that were compared
             return f"{pair.id} is kept: it ranks best of cluster {pair.cluster}, or is compared with nothing"
         verdict = {True: "is a duplicate of", False: "is kept; most like it is", None: "is most like"}[self.duplicate]
         lines = [f"{pair.id} {verdict} {pair.max_id}: score {pair.score:.6f}, cluster {pair.cluster}"]

@@ -137,7 +137,7 @@ class DedupResult(Displayable):
 
 
 def load(path: str, *, storage_options: Mapping[str, Any] | None = None) -> DedupResult:
-    """The result that stands in a folder, local or remote, of either layout, or of another program.
+    """The result in a folder, local or remote, of either layout, or of another program.
 
     Args:
         path: the folder that a dedup wrote to, or one with tables of scores.

@@ -31,7 +31,7 @@ class Scores:
         files: the tables.
         source: their storage.
         clusters: folder of the clusters, or None.
-        across: whether `max_id` is of another set than `id`, of which nothing is dropped; ids may stand in both.
+        across: whether `max_id` is of another set than `id`, of which nothing is dropped; ids may be in both.
     """
 
     files: tuple[FileInfo, ...]

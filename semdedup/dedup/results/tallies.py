@@ -1,4 +1,4 @@
-"""What can be told of scores in one reading: each tally takes them piece by piece and holds no rows."""
+"""What can be counted of scores in one reading: each tally takes them piece by piece and holds no rows."""
 
 from __future__ import annotations
 

@@ -96,8 +96,7 @@ def extract(
     client: distributed.Client | str | None = None,
     cluster: ClusterOptions | None = None,
     storage_options: Mapping[str, Any] | None = None,
-    clear_output: bool = False,
-    verbose: bool = True,
+    **shared: Unpack[Shared],
 ) -> Extraction:
     """Write the ids to drop and the ids to keep for any eps; nothing is compared again.
 
@@ -109,16 +108,13 @@ def extract(
         target_fraction: instead of eps: the smallest eps at which at most this part of the rows remains.
         client, cluster: as for the workflow.
         storage_options: for fsspec.
-        clear_output: first delete what an earlier extraction wrote to the output path.
-        verbose: show progress.
+        shared: ``clear_output``, ``verbose``, ``take_over`` and ``verify``, as for the workflow.
 
     Time: a reading of the scores and ids; with `target_fraction`, two more of the scores. Memory of a task: the ids of
     about 16 MiB of files, twice.
     """
     chosen = eps_to_extract(results, eps, target_fraction, storage_options)
-    stage = extraction_stage(
-        results, chosen, output_path, storage_options=storage_options, clear_output=clear_output, verbose=verbose
-    )
+    stage = extraction_stage(results, chosen, output_path, storage_options=storage_options, **shared)
     (found,) = Pipeline("extract").add_stage(stage).run(client, cluster=cluster)
     root = stage.destination().root
     paths = {
@@ -126,5 +122,5 @@ def extract(
         "ids to keep": root / KEPT,
         "summary": root / summary_name(chosen),
     }
-    told = {name: str(path) for name, path in paths.items()}
-    return Extraction(chosen, found.facts["rows"], found.facts["duplicates"], told)
+    places = {name: str(path) for name, path in paths.items()}
+    return Extraction(chosen, found.facts["rows"], found.facts["duplicates"], places)

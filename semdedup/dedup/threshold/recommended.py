@@ -14,7 +14,7 @@ def recommended_eps(files: Sequence[Location], skip_bad_files: bool = False) -> 
     """The eps that the embedder recommends in the schema metadata of the first file that can be read, if any.
 
     Raises:
-        BadFileError: the file cannot be read, or what stands there is no number in [0, 1).
+        BadFileError: the file cannot be read, or the value there is no number in [0, 1).
     """
     for location in files:
         try:

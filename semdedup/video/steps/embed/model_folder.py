@@ -29,10 +29,10 @@ class ModelChoice:
         algorithm: what users call it.
         name: what it is called in files.
         network: how it is loaded, one of `transformers.NETWORKS`.
-        folder: folder in which its ``config.json`` lies.
-        repository: where the public one lies on https://huggingface.co; empty: there is none in particular.
+        folder: folder that has its ``config.json``.
+        repository: where the public one is on https://huggingface.co; empty: there is none in particular.
         resolution: pixels a side that it must read; 0: any.
-        trust_remote_code: whether Python code that lies beside the weights may run.
+        trust_remote_code: whether Python code beside the weights may run.
         batch_size: clips a batch.
         backend: ``auto`` takes a GPU where torch sees one; ``cpu``; ``gpu``.
     """

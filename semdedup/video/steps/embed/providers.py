@@ -40,7 +40,7 @@ class Provider:
         recommended_eps: `eps` for its embeddings; None where nobody has measured one.
         embedder: makes it, given the size of a batch; None for a model.
         network: for a model, how it is loaded: one of `transformers.NETWORKS`. Needs the extra ``models``.
-        repository: where the public model lies on https://huggingface.co; empty: there is none in particular.
+        repository: where the public model is on https://huggingface.co; empty: there is none in particular.
         resolution: pixels a side that the model must read; 0: any.
     """
 
@@ -94,8 +94,8 @@ class EmbedderSpec:
 
     Attributes:
         algorithm: one of `PROVIDERS`; ``custom`` for a function.
-        model_dir: folder of the model, or the folder in which it lies under the name of its repository.
-        trust_remote_code: whether Python code that lies beside the weights may run.
+        model_dir: folder of the model, or the folder that has it under the name of its repository.
+        trust_remote_code: whether Python code beside the weights may run.
         batch_size: clips a batch; None: 8 for a model.
         function: frames (t, h, w, 3) uint8 to (d,) float32. Honoured where it has them: its attributes ``name``,
             ``n_frames`` (16), ``frame_size`` (None: the aspect is kept, the shorter side at most 448) and
