@@ -53,6 +53,7 @@ def run_dedup(
         "duplicates": result.duplicates,
         "iterations": result.metadata["iterations"],
         "total": result.metadata["total_time"],
+        "forced": (result.metadata["forced_bytes"], result.metadata["forced_seconds"]),
         "steps": result.metadata["step_seconds"],
         "limits": {
             "read": read,
@@ -106,6 +107,8 @@ def report(found: dict[str, Any]) -> list[str]:
         limit = BESIDE.get(step)
         beside = f"{limit:<22}{found['limits'][limit]:>9.2f}{seconds / found['limits'][limit]:>8.2f}" if limit else ""
         lines.append(f"  {step:<20}{seconds:>9.2f}   {beside}")
+    n_bytes, seconds = found["forced"]
+    lines.append(f"  and {n_bytes:,} bytes forced to disk in {seconds:.2f} s, which the total is without")
     limits, total = found["limits"], found["total"]
     bound = limits["read"] + limits["assignment products"] + limits["comparison products"]
     with_fit = bound + limits["fit products"]

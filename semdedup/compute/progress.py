@@ -25,7 +25,7 @@ class Reporter:
     def __init__(self, verbose: bool = True) -> None:
         self.verbose = verbose
         self.seconds: dict[str, float] = {}
-        self.forced_seconds = 0.0
+        self.forced_bytes, self.forced_seconds = 0, 0.0
         self.console = Console(file=sys.stderr, highlight=False, soft_wrap=True)
 
     def say(self, line: str) -> None:
@@ -36,10 +36,11 @@ class Reporter:
     def start_over(self) -> None:
         """Count the seconds of steps, and of forcing to disk, from nothing."""
         self.seconds.clear()
-        self.forced_seconds = 0.0
+        self.forced_bytes, self.forced_seconds = 0, 0.0
 
     def forced(self, n_bytes: int, seconds: float) -> None:
         """Take note of how much was forced to disk, and how long that took: figures of speed are without it."""
+        self.forced_bytes += n_bytes
         self.forced_seconds += seconds
         if n_bytes:
             self.say(f"forced to disk: {n_bytes:,} bytes in {seconds:.2f} s")

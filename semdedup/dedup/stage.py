@@ -35,8 +35,8 @@ ANOTHER_EPS = "Another eps needs no new run: semdedup extract --eps."
 class StageResult:
     """What one stage did: its name, where it wrote, its facts (counts), its seconds, and those of the steps within.
 
-    `resumed` tells that an earlier run had committed the same already, and nothing was done. `seconds` are without
-    `forced_seconds`, the time of forcing files to disk.
+    `resumed` tells that an earlier run had committed the same already, and nothing was done. `forced` are the bytes
+    that were forced to disk and the seconds that this took, which `seconds` are without.
     """
 
     stage: str
@@ -45,7 +45,7 @@ class StageResult:
     seconds: float
     steps: Mapping[str, float] = field(default_factory=dict)
     resumed: bool = False
-    forced_seconds: float = 0.0
+    forced: tuple[int, float] = (0, 0.0)
 
 
 class Stage(ABC):
@@ -161,7 +161,7 @@ class Stage(ABC):
         destination = self.destination()
         path = str(below(destination.root, destination.folder))
         steps = {} if outcome.resumed else dict(reporter.seconds)
-        forced = 0.0 if outcome.resumed else reporter.forced_seconds
+        forced = (0, 0.0) if outcome.resumed else (reporter.forced_bytes, reporter.forced_seconds)
         return StageResult(self.step, path, outcome.facts, outcome.seconds, steps, outcome.resumed, forced)
 
 

@@ -175,9 +175,13 @@ class SemanticDeduplicationWorkflow:
             paths["quarantine"] = str(self.output / QUARANTINE)
         paths["manifest"] = str(self.output / FILE_NAME)
         times = {name: result.seconds for name, result in results.items()}
+        forced = [sum(part) for part in zip(*(result.forced for result in results.values()), strict=True)]
+        seconds -= forced[1]
         metadata = {
             **{name: clustered[name] for name in ("clusters", "n_clusters", "embedding_dim", "iterations", "inertia")},
             "total_time": seconds,
+            "forced_bytes": forced[0],
+            "forced_seconds": forced[1],
             "kmeans_time": times[KMEANS],
             "pairwise_time": times[PAIRWISE],
             "num_duplicates": duplicates,

@@ -30,7 +30,8 @@ class DedupResult(Displayable):
         eps: the threshold, or None.
         seconds: time of each step.
         paths: what was written, by table.
-        metadata: ``total_time``, ``kmeans_time``, ``pairwise_time``, ``num_duplicates``, ``step_seconds`` and facts of
+        metadata: ``total_time`` (without ``forced_seconds``, in which ``forced_bytes`` were forced to disk),
+            ``kmeans_time``, ``pairwise_time``, ``num_duplicates``, ``step_seconds`` and facts of
             the clustering.
         skipped_files: files that could not be read and were left out, with the reason.
         scores: the table of scores, to ask more of it. It is streamed; a result holds no rows.
@@ -132,6 +133,9 @@ class DedupResult(Displayable):
         if "clusters" in self.metadata:
             lines.append(("clusters", f"{self.metadata['clusters']:,}"))
         lines += [(f"{step} seconds", f"{seconds:.1f}") for step, seconds in self.seconds.items()]
+        if self.metadata.get("forced_bytes"):
+            forced = f"{self.metadata['forced_bytes']:,} bytes in {self.metadata['forced_seconds']:.1f} s"
+            lines.append(("forced to disk", forced))
         lines += [(name, path) for name, path in self.paths.items()]
         return lines
 
