@@ -18,7 +18,10 @@ from typing import Any, NamedTuple
 
 import xxhash
 
-CHECKSUM_BYTES = 1 << 20
+CHECKSUM_BYTES = 1 << 16
+"""Bytes that are hashed at a time: larger buffers get fresh pages for each file under Dask's allocator (2 GB in 1,000
+files: 0.2 s so, 0.8 s with 1 MiB)."""
+
 START_WRITING = 2
 """``SYNC_FILE_RANGE_WRITE`` of Linux: begin to write the pages of a file to disk, and do not wait."""
 
@@ -89,7 +92,7 @@ def note_file(url: str, path: Path, durable: bool) -> None:
     if collector.is_passing(url):
         collector.files[url[len(collector.prefix) :]] = Written(os.stat(path).st_size, "")
         return
-    with open(path, "rb") as file:
+    with open(path, "rb", buffering=0) as file:
         collector.files[url[len(collector.prefix) :]] = Written(*_checksum(file))
         if durable:
             start_writing_out(file.fileno())
