@@ -110,6 +110,11 @@ class SemanticDeduplicationWorkflow:
         more = [column for column in ranked_by if column not in (*OUR_COLUMNS, id_field)]
         given["metadata_fields"] = [*inputs.metadata_fields, *more]
         given |= {"output_path": self.cache.url, "write_kwargs": cached}
+        self.pipeline = self._pipeline(given, io, cached)
+
+    def _pipeline(self, given: dict[str, Any], io: IOOptions, cached: Mapping[str, Any] | None) -> Pipeline:
+        """The stages, each with its share of the keywords that were given."""
+        layout = self.layout
         kmeans = KMeansStage(**taken(KMeansStage, given, folder=layout.clusters))
         kmeans.other_outputs = [self.output]
         given |= {
@@ -118,7 +123,7 @@ class SemanticDeduplicationWorkflow:
             "embedding_dim": None,  # of clusters, whose rows all have it
         }
         pairwise = PairwiseStage(**taken(PairwiseStage, given, folder=layout.scores))
-        self.pipeline = Pipeline("semantic deduplication").add_stage(kmeans).add_stage(pairwise)
+        pipeline = Pipeline("semantic deduplication").add_stage(kmeans).add_stage(pairwise)
         if self.eps is not None:
             given |= {
                 "input_path": below(self.cache, layout.scores).url,
@@ -127,7 +132,8 @@ class SemanticDeduplicationWorkflow:
                 "summaries": layout.summaries,
             }
             identify = IdentifyDuplicatesStage(**taken(IdentifyDuplicatesStage, given, folder=layout.duplicates))
-            self.pipeline.add_stage(identify)
+            pipeline.add_stage(identify)
+        return pipeline
 
     def run(
         self, client: distributed.Client | str | None = None, *, cluster: ClusterOptions | None = None

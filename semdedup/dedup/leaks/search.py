@@ -34,31 +34,42 @@ class LeakResult(Displayable):
 
     Attributes:
         a_rows: rows of A.
-        b_rows: rows of B: leaks + clean + quarantined.
         leaks: rows of B whose score reaches 1 - eps.
         clean: the other rows of B that were compared, or show nothing.
         low_information: how many of the clean ones show nothing and were not compared.
         quarantined: rows of B that cannot be compared, by reason.
         left_out: rows of A that cannot be compared, by reason; `low_information` is one.
-        eps: the threshold.
-        eps_from: who chose it.
+        threshold: eps, and who chose it.
         seconds: time of the run.
         paths: what was written, by table.
         scores: the table of scores; `id` is of B, `max_id` of A. It is streamed; a result holds no rows.
     """
 
     a_rows: int
-    b_rows: int
     leaks: int
     clean: int
     low_information: int
     quarantined: Mapping[str, int]
     left_out: Mapping[str, int]
-    eps: float
-    eps_from: str
+    threshold: tuple[float, str]
     seconds: float
     paths: Mapping[str, str]
     scores: Scores
+
+    @property
+    def eps(self) -> float:
+        """The threshold."""
+        return self.threshold[0]
+
+    @property
+    def eps_from(self) -> str:
+        """Who chose the threshold."""
+        return self.threshold[1]
+
+    @property
+    def b_rows(self) -> int:
+        """Rows of B: leaks, clean and quarantined."""
+        return self.leaks + self.clean + self.n_quarantined
 
     @property
     def n_quarantined(self) -> int:
@@ -142,14 +153,12 @@ class LeakSearch:
             paths["quarantine"] = str(self.root / QUARANTINE)
         return LeakResult(
             a_rows=scored["rows_of_a"],
-            b_rows=scored["rows"] + sum(quarantined.values()),
             leaks=identified["duplicates"],
             clean=identified["rows"] - identified["duplicates"],
             low_information=scored[LOW_INFORMATION],
             quarantined=quarantined,
             left_out=scored["left_out_of_a"],
-            eps=self.eps,
-            eps_from=self.eps_from,
+            threshold=(self.eps, self.eps_from),
             seconds=time.monotonic() - started,
             paths={**paths, "manifest": str(self.root / FILE_NAME)},
             scores=replace(Scores.of(self.root), across=True),
