@@ -33,6 +33,12 @@ def wide_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("COLUMNS", "500")
 
 
+@pytest.fixture(autouse=True)
+def short_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What a store refuses is tried again at once, here; the workers of `client` pause as they do elsewhere."""
+    monkeypatch.setattr("semdedup.storage.faults.PAUSES_S", (0.001, 0.005, 0.02))
+
+
 @pytest.fixture(scope="module")
 def kept_children() -> Iterator[None]:
     """The processes that decode are kept from one run to the next, which saves the time to start them."""

@@ -20,6 +20,8 @@ from tests import helpers
 from tests.helpers import NOWHERE, near_duplicates, stamps, workflow, write_embeddings
 from tests.shards import make_clips, score_of, sharder, write_scores
 
+pytestmark = pytest.mark.slow
+
 
 def contents(out: Path) -> dict[str, bytes]:
     """Every file with its bytes; of the rows in quarantine that it is there, for it names the place of the input."""

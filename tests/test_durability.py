@@ -17,6 +17,8 @@ from semdedup.runs.record import Record
 from semdedup.storage.location import Location
 from tests.helpers import contents, near_duplicates, workflow, write_embeddings
 
+pytestmark = pytest.mark.slow
+
 
 def call(*command: str | Path) -> bool:
     return subprocess.run([str(part) for part in command], check=False, capture_output=True).returncode == 0

@@ -21,7 +21,7 @@ from semdedup.compute.progress import Reporter
 from semdedup.compute.session import Session, check_cluster, short_repr
 from semdedup.storage.location import Location
 
-pytestmark = pytest.mark.timeout(120)
+pytestmark = [pytest.mark.timeout(120), pytest.mark.slow]
 
 
 @contextlib.contextmanager

@@ -36,7 +36,7 @@ from tests.splits import (
     splitter,
 )
 
-pytestmark = pytest.mark.usefixtures("kept_children")
+pytestmark = [pytest.mark.usefixtures("kept_children"), pytest.mark.slow]
 
 NAMES = ("a.mp4", "b.mp4", "below/c.mp4")
 PART = "dct3d_embd_parquet/part-00000.parquet"

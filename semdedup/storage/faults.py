@@ -14,7 +14,7 @@ from typing import Any, ParamSpec, TypeVar
 
 from semdedup.errors import StorageError
 
-PAUSES_S = (0.1, 0.4, 1.6, 6.4)
+PAUSES_S = (0.1, 0.5, 2.0)
 """Seconds before the second attempt, the third, and so on. The object stores' own clients retry below this."""
 
 PASSING_ERRNOS = frozenset(
