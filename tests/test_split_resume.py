@@ -6,6 +6,7 @@ SIGKILL at a line that is named, so that every moment of a commit is tried, howe
 
 import json
 import os
+import re
 import subprocess
 import sys
 import threading
@@ -301,6 +302,8 @@ def told(out: Path, *sources: Path) -> dict[str, Any]:
         for source in sources:
             folder: Any = str(source) if isinstance(content, str) else str(source).encode()
             content = content.replace(folder, folder[:0])
+        if name == "_videos.parquet":  # metadata name the folder, so that their size depends on it; they are compared
+            content = re.sub(r"\{'name': 'metas/[^}]*\}", "", content)
         found[name] = content
     return found
 
