@@ -53,6 +53,10 @@ class Collector:
         """Whether a file will be gone when the work is done."""
         return bool(self.passing) and url.startswith(self.passing) and not url.startswith(self.lasting)
 
+    def note(self, url: str, written: Written) -> None:
+        """Note a file by its name relative to the folder."""
+        self.files[url[len(self.prefix) :]] = written
+
 
 _collector: contextvars.ContextVar[Collector | None] = contextvars.ContextVar("semdedup_collector", default=None)
 
@@ -72,13 +76,17 @@ def collecting(folder: str, passing: str = "", lasting: str = "") -> Iterator[di
         _collector.reset(token)
 
 
+def _collector_of(url: str) -> Collector | None:
+    """The collector that a file belongs to, if there is one."""
+    collector = _collector.get()
+    return collector if collector is not None and url.startswith(collector.prefix) else None
+
+
 def note_bytes(url: str, content: bytes) -> None:
     """Note a file that was written from memory."""
-    collector = _collector.get()
-    if collector is not None and url.startswith(collector.prefix):
-        name = url[len(collector.prefix) :]
+    if (collector := _collector_of(url)) is not None:
         checksum = "" if collector.is_passing(url) else xxhash.xxh3_128_hexdigest(content)
-        collector.files[name] = Written(len(content), checksum)
+        collector.note(url, Written(len(content), checksum))
 
 
 def note_file(url: str, path: Path, durable: bool) -> None:
@@ -86,14 +94,13 @@ def note_file(url: str, path: Path, durable: bool) -> None:
 
     Cost: a reading of the file, from memory mostly (14 GB/s measured).
     """
-    collector = _collector.get()
-    if collector is None or not url.startswith(collector.prefix):
+    if (collector := _collector_of(url)) is None:
         return
     if collector.is_passing(url):
-        collector.files[url[len(collector.prefix) :]] = Written(os.stat(path).st_size, "")
+        collector.note(url, Written(os.stat(path).st_size, ""))
         return
     with open(path, "rb", buffering=0) as file:
-        collector.files[url[len(collector.prefix) :]] = Written(*_checksum(file))
+        collector.note(url, Written(*_checksum(file)))
         if durable:
             start_writing_out(file.fileno())
 
@@ -112,9 +119,8 @@ class NotedStream:
 
     def note(self, url: str) -> None:
         """Note the file, which is complete now."""
-        collector = _collector.get()
-        if collector is not None and url.startswith(collector.prefix):
-            collector.files[url[len(collector.prefix) :]] = Written(self._n_bytes, self._digest.hexdigest())
+        if (collector := _collector_of(url)) is not None:
+            collector.note(url, Written(self._n_bytes, self._digest.hexdigest()))
 
 
 def checksum_of(file: Any) -> str:
