@@ -107,6 +107,7 @@ def reference_scores(clusters: pd.DataFrame, by: Sequence[str], ascending: Seque
         ranked = rows.sort_values([*by, "id"], ascending=list(ascending), na_position="last", ignore_index=True)
         x = np.stack(ranked["embedding"]).astype(np.float64)
         similarity = (x @ x.T).clip(0, 1).astype(np.float32)
+        similarity[(x[:, None] == x).all(axis=2)] = 1
         similarity[np.triu_indices(len(x))] = -1  # only better-ranked rows count
         similarity[0, 0] = 0
         best = similarity.argmax(axis=1)  # the first of equals ranks best

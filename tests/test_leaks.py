@@ -69,8 +69,9 @@ TASK_BYTES = 600  # 25 rows of 6 elements: some blocks, many spans, chunks of 6 
 def reference(a_ids: Sequence[Any], a: np.ndarray, b: np.ndarray) -> tuple[np.ndarray, list[Any]]:
     """Score and match of each row of B by the definition: the first of equals has the smallest id."""
     order = sorted(range(len(a_ids)), key=lambda i: a_ids[i])
-    products = unit_rows(b).astype(np.float64) @ unit_rows(a[order]).astype(np.float64).T
-    similarity = products.clip(0, 1).astype(np.float32)
+    queries, rows = unit_rows(b), unit_rows(a[order])
+    similarity = (queries.astype(np.float64) @ rows.astype(np.float64).T).clip(0, 1).astype(np.float32)
+    similarity[(queries[:, None] == rows).all(axis=2)] = 1
     return similarity.max(axis=1), [a_ids[order[i]] for i in similarity.argmax(axis=1)]
 
 

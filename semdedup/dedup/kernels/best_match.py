@@ -11,8 +11,9 @@ from typing import NamedTuple
 import numpy as np
 
 from semdedup.arrays import Array, array_module, block_elements, scratch
-from semdedup.dedup.kernels.distinct import first_occurrences
-from semdedup.dedup.kernels.exact import best_per_row, quick_error, rounded_dot
+from semdedup.dedup.kernels.distinct import hash_rows, occurrences
+from semdedup.dedup.kernels.exact import best_per_row, exact_scores, quick_error
+from semdedup.dedup.kernels.matches import Matches
 from semdedup.dedup.kernels.products import Factor, precisions_for, products_error
 from semdedup.errors import ParameterError
 
@@ -43,7 +44,7 @@ def max_similarity(rows: Array, batch_size: int = 1024) -> tuple[Array, Array]:
     The score is x·y in float64, clipped to [0, 1] and rounded to float32; of equal scores the best-ranked row wins.
     Products in bfloat16 or float32 only propose candidates (see `kernels.products.products_error`), so the
     result does not depend on `batch_size`, on the processor or on the backend. Rows that are bit-identical to a
-    better-ranked one are never candidates: that one ties with them and wins, which keeps a cluster of equal rows cheap.
+    better-ranked one have score 1 and are compared with nothing else, which keeps a cluster of equal rows cheap.
 
     Args:
         rows: (n, d) float32 of length 1, best-ranked first, NumPy or CuPy.
@@ -68,16 +69,36 @@ def max_similarity(rows: Array, batch_size: int = 1024) -> tuple[Array, Array]:
         raise ParameterError(f"rows must be an (n, d) float32 array, got {rows.dtype} of shape {rows.shape}")
     if batch_size < 1:
         raise ParameterError(f"batch_size must be at least 1, got {batch_size}")
+    return compare_ranked(rows, batch_size)
+
+
+def compare_ranked(rows: Array, batch_size: int, matches: Matches | None = None) -> tuple[Array, Array]:
+    """`max_similarity`, which on the way gathers the matches among rows that are not bit-identical, where asked to.
+
+    Their positions are those in `rows`. Of rows that are bit-identical only the best-ranked is among them.
+    """
     xp = array_module(rows)
-    ranks = xp.arange(len(rows))
-    first = first_occurrences(rows)
-    candidates = rows if len(first) == len(rows) else rows[first]
-    score, position = best_match(rows, ranks, candidates, first, batch_size)
-    return score, xp.where(position < 0, ranks, first[position])
+    first, same_as = occurrences(rows)
+    distinct = rows if len(first) == len(rows) else rows[first]
+    score, position = best_match(distinct, first, distinct, first, batch_size, matches)
+    index = xp.where(position < 0, first, first[position])
+    if len(first) == len(rows):
+        return score, index
+    place = xp.searchsorted(first, same_as)  # of the first row that is bit-identical, among those compared
+    tie = score[place] == 1  # with a row that ranks better than all copies
+    every_index = xp.where(tie, index[place], same_as)
+    every_score = xp.ones(len(rows), dtype=np.float32)
+    every_score[first], every_index[first] = score, index
+    return every_score, every_index
 
 
 def best_match(
-    queries: Array, query_ranks: Array, candidates: Array, candidate_ranks: Array, batch_size: int = 1024
+    queries: Array,
+    query_ranks: Array,
+    candidates: Array,
+    candidate_ranks: Array,
+    batch_size: int = 1024,
+    matches: Matches | None = None,
 ) -> BestMatch:
     """Compare queries with those candidates that rank better: one tile of a comparison, or a whole one.
 
@@ -87,6 +108,7 @@ def best_match(
         candidates: (c, d) float32 of length 1.
         candidate_ranks: (c,) int64, strictly increasing.
         batch_size: the most queries in one product.
+        matches: gathers the pairs of a query and a candidate that ranks better whose score is high enough, on the way.
 
     Returns:
         The best match of each query. Position -1 with score 0 means that no candidate ranks better.
@@ -96,46 +118,102 @@ def best_match(
     # of a query the candidates [0, eligible) rank better; 32 bits are compared faster
     eligible = xp.searchsorted(candidate_ranks, query_ranks).astype(np.int32)
     result = BestMatch(xp.zeros(n, dtype=np.float32), xp.where(eligible > 0, 0, -1))  # of ties at 0 the best-ranked
-    precisions = _precisions(queries, candidates)
-    left_side, right_side, error = next(precisions)
     height = max(1, min(batch_size, n if xp is not np or n <= 2 * BATCH else BATCH))
-    width = max(1, block_elements(queries) // 4 // height // RUN) * RUN
-    space = scratch(xp, "products", (width * height,), np.float32)
-    pairs: list[tuple[Array, Array]] = []
-    undecided, first_undecided = 0, 0
+    proposals = _Proposals(queries, candidates, height, matches)
+    undecided = _Undecided(queries, candidates, result, matches)
     for start in range(0, n, height):
         stop = min(start + height, n)
-        counts = eligible[start:stop]
-        lowest, highest = int(counts[0]), int(counts[-1])
         floor = xp.zeros(stop - start, dtype=np.float32)  # no score is less
-        packed = right_side.pack(start, stop)
+        found = proposals.of_block(start, stop, eligible[start:stop], floor)
+        undecided.add(found, start, stop, floor)
+    return result
+
+
+class _Proposals:
+    """Proposes candidates for blocks of queries, in the coarsest precision that leaves few enough of them."""
+
+    def __init__(self, queries: Array, candidates: Array, height: int, matches: Matches | None) -> None:
+        xp = array_module(queries)
+        self.queries, self.candidates, self.matches = queries, candidates, matches
+        self.precisions = _precisions(queries, candidates)
+        self.left_side, self.right_side, self.error = next(self.precisions)
+        self.width = max(1, block_elements(queries) // 4 // height // RUN) * RUN
+        self.space = scratch(xp, "products", (self.width * height,), np.float32)
+
+    def of_block(self, start: int, stop: int, counts: Array, floor: Array) -> list[tuple[Array, Array, Array]]:
+        """Candidates of the queries [start, stop), tile by tile: their rows, queries from `start` on, highest scores.
+
+        Of query j the candidates [0, counts[j]) rank better. `floor` is raised in place to what scores are at least.
+        """
+        lowest, highest = int(counts[0]), int(counts[-1])
+        packed = self.right_side.pack(start, stop)
         found = []
         left = 0
         while left < highest:
-            right = min(left + width, highest)
+            right = min(left + self.width, highest)
             size = right - left
-            product = space[: -(-size // RUN) * RUN * (stop - start)].reshape(-1, stop - start)
-            left_side.multiply(left, right, packed, product[:size])
+            product = self.space[: -(-size // RUN) * RUN * (stop - start)].reshape(-1, stop - start)
+            self.left_side.multiply(left, right, packed, product[:size])
             _rule_out(product, left, right, lowest, counts)
-            near = _near_maximum(product, floor, error)
-            if near is None and (finer := next(precisions, None)) is not None:
-                left_side, right_side, error = finer  # here, and for all that follow
-                packed = right_side.pack(start, stop)
+            near = self._near(product, floor)
+            if near is None and (finer := next(self.precisions, None)) is not None:
+                self.left_side, self.right_side, self.error = finer  # here, and for all that follow
+                packed = self.right_side.pack(start, stop)
                 continue
             if near is None:
-                near = _thin_out(candidates[left:right], queries[start:stop], product[:size], floor, error)
+                block = self.queries[start:stop]
+                near = _thin_out(self.candidates[left:right], block, product[:size], floor, self.error)
             rows, columns = near
-            found.append((rows + left, columns, product[near] + error))
+            found.append((rows + left, columns, product[near] + self.error))
             left = right
+        return found
+
+    def _near(self, product: Array, floor: Array) -> tuple[Array, Array] | None:
+        """`_near_maximum`, with the matches as long as they are gathered; they are given up where they crowd."""
+        if self.matches is not None and not self.matches.full:
+            near = _near_maximum(product, floor, self.error, float(self.matches.least))
+            if near is not None:
+                return near
+            self.matches.give_up()
+        return _near_maximum(product, floor, self.error)
+
+
+class _Undecided:
+    """Proposed pairs, gathered until there are enough of them to be decided together."""
+
+    def __init__(self, queries: Array, candidates: Array, result: BestMatch, matches: Matches | None) -> None:
+        self.queries, self.candidates, self.result, self.matches = queries, candidates, result, matches
+        self.pairs: list[tuple[Array, Array]] = []
+        self.number, self.first = 0, 0
+
+    def add(self, found: list[tuple[Array, Array, Array]], start: int, stop: int, floor: Array) -> None:
+        """Pairs of the queries [start, stop) found in all tiles: candidates, queries from `start` on, highest score."""
         if found:
+            xp = array_module(floor)
             rows, columns, at_most = (xp.concatenate(part) for part in zip(*found, strict=True))
-            keep = at_most >= floor[columns]  # the floor of all tiles
-            pairs.append((columns[keep] + start, rows[keep]))
-            undecided += len(pairs[-1][0])
-        if undecided > PAIRS_AT_A_TIME or stop == n:
-            _decide(queries, candidates, pairs, slice(first_undecided, stop), result)
-            pairs, undecided, first_undecided = [], 0, stop
-    return result
+            least = floor  # of all tiles
+            if self.matches is not None and not self.matches.full:
+                least = xp.minimum(floor, np.float32(self.matches.least))
+            keep = at_most >= least[columns]
+            self.pairs.append((columns[keep] + start, rows[keep]))
+            self.number += len(self.pairs[-1][0])
+        if self.number > PAIRS_AT_A_TIME or stop == len(self.queries):
+            self._decide(slice(self.first, stop))
+            self.pairs, self.number, self.first = [], 0, stop
+
+    def _decide(self, span: slice) -> None:
+        """Compute the scores of the pairs and write the best of each query of `span` into the result."""
+        if not self.pairs:
+            return
+        xp = array_module(self.queries)
+        rows, columns = (xp.concatenate(part) for part in zip(*self.pairs, strict=True))
+        exact = exact_scores(self.queries, self.candidates, rows, columns)
+        if self.matches is not None:
+            self.matches.add(rows, columns, exact)
+        score, column = best_per_row(rows - span.start, columns, exact, span.stop - span.start)
+        above_zero = score > 0
+        self.result.score[span][above_zero] = score[above_zero]
+        self.result.position[span][above_zero] = column[above_zero]
 
 
 def _rule_out(product: Array, left: int, right: int, lowest: int, counts: Array) -> None:
@@ -155,23 +233,24 @@ def _precisions(queries: Array, candidates: Array) -> Iterator[tuple[Factor, Fac
     """Candidates and queries as factors, and the error of their products: first in the fastest precision that pays.
 
     The error has a little on top for what float32 arithmetic with it loses, and so that two scores that round to the
-    same float32 are never distinguished.
+    same float32, or two rows that are equal and two that are nearly so, are never distinguished.
     """
     dim = queries.shape[1]
     for precision in precisions_for(candidates, queries):
         left = precision(candidates)
         right = left if queries is candidates else precision(queries)
-        yield left, right, np.float32(1.0001 * products_error(left, right, dim) + 2.0**-23)
+        yield left, right, np.float32(1.0001 * products_error(left, right, dim) + 2.0**-22)
 
 
-def _near_maximum(product: Array, floor: Array, error: np.float32) -> tuple[Array, Array] | None:
-    """Where columns of a product hold what may be their maximum, over this tile and those before it.
+def _near_maximum(product: Array, floor: Array, error: np.float32, match: float = np.inf) -> tuple[Array, Array] | None:
+    """Where columns of a product hold what may be their maximum, over this tile and those before it, or a match.
 
     Args:
         product: (m, q) float32, m a multiple of `RUN`.
         floor: (q,) float32, what the maximum of each column is at least; raised in place. Scores end at 1, so does it:
             of rows a little longer than 1 all that reach it tie.
         error: the most by which an element differs from the true one.
+        match: the least score of a match; infinite where matches are not asked for.
 
     Returns:
         Rows and columns of the candidates, (p,) int64 each; None where they are too many to be decided one by one.
@@ -181,28 +260,13 @@ def _near_maximum(product: Array, floor: Array, error: np.float32) -> tuple[Arra
     runs = product.reshape(-1, RUN, n_columns)  # looked at one by one only where their maximum is near
     maxima = runs.max(axis=1)
     xp.maximum(floor, xp.minimum(maxima.max(axis=0) - error, 1), out=floor)
-    least = floor - error
+    least = xp.minimum(floor, np.float32(match)) - error
     run, column = xp.divmod(xp.flatnonzero(maxima >= least), n_columns)
     if len(run) > maxima.size * CROWDED + 4 * n_columns:
         return None
     values = runs[run, :, column]
     found, offset = xp.divmod(xp.flatnonzero(values >= least[column, None]), RUN)
     return run[found] * RUN + offset, column[found]
-
-
-def _decide(
-    queries: Array, candidates: Array, pairs: list[tuple[Array, Array]], span: slice, result: BestMatch
-) -> None:
-    """Compute the scores of proposed pairs and write the best of each query of `span` into the result."""
-    if not pairs:
-        return
-    xp = array_module(queries)
-    rows, columns = (xp.concatenate(part) for part in zip(*pairs, strict=True))
-    exact = rounded_dot(queries, candidates, rows, columns).clip(0, 1)
-    score, column = best_per_row(rows - span.start, columns, exact, span.stop - span.start)
-    above_zero = score > 0
-    result.score[span][above_zero] = score[above_zero]
-    result.position[span][above_zero] = column[above_zero]
 
 
 def _thin_out(candidates: Array, block: Array, product: Array, floor: Array, error: np.float32) -> tuple[Array, Array]:
@@ -217,6 +281,11 @@ def _thin_out(candidates: Array, block: Array, product: Array, floor: Array, err
     low = (precise - margin).clip(0, 1).astype(np.float32)
     high = (precise + margin).clip(0, 1).astype(np.float32)
     outside = product < floor - error
+    if bool((high == 1).any()):  # copies have score 1, whatever rounding left of their length
+        copies = (hash_rows(candidates)[:, None] == hash_rows(block)) & (high == 1)
+        row, column = xp.divmod(xp.flatnonzero(copies), len(block))
+        same = (candidates[row] == block[column]).all(axis=1)
+        low[row[same], column[same]] = 1
     low[outside] = -1
     high[outside] = -1
     top = low.max(axis=0)

@@ -13,35 +13,44 @@ COLUMNS_LOOKED_AT = 8
 
 
 def first_occurrences(rows: Array) -> Array:
-    """Positions of the rows that are not bit-identical to an earlier row, (u,) int64, increasing.
+    """Positions of the rows that are not bit-identical to an earlier row, (u,) int64, increasing. See `occurrences`."""
+    return occurrences(rows)[0]
+
+
+def occurrences(rows: Array) -> tuple[Array, Array]:
+    """Which rows come first, and for each row the first one that is bit-identical to it.
 
     A few columns are looked at first: where they tell all rows apart nothing more is done. Otherwise whole rows are
     hashed and rows of equal hash compared bit by bit. Cost: O(n·d) at the most.
+
+    Returns:
+        Positions of the rows that are not bit-identical to an earlier one, (u,) int64, increasing; and for each row the
+        position of the first row like it, (n,) int64.
     """
     xp = array_module(rows)
     n, dim = rows.shape
     everything = xp.arange(n)
     if n < 2:
-        return everything
+        return everything, everything
     few = xp.ascontiguousarray(rows[:, :: max(1, dim // COLUMNS_LOOKED_AT)])
-    hashes = xp.sort(_hash_rows(few))
+    hashes = xp.sort(hash_rows(few))
     if not (hashes[1:] == hashes[:-1]).any():
-        return everything
-    _, inverse = xp.unique(_hash_rows(rows), return_inverse=True)
+        return everything, everything
+    _, inverse = xp.unique(hash_rows(rows), return_inverse=True)
     earliest = xp.full(int(inverse.max()) + 1, n, dtype=np.uint64)  # CUDA has no atomic minimum of int64
     xp.minimum.at(earliest, inverse, everything.astype(np.uint64))
-    earliest = earliest.astype(np.int64)
-    repeated = xp.flatnonzero(earliest[inverse] != everything)
+    like = earliest.astype(np.int64)[inverse]
+    repeated = xp.flatnonzero(like != everything)
     bits = rows.view(np.uint32)
     step = max(1, block_elements(rows) // dim)
-    distinct = xp.ones(n, dtype=bool)
     for start in range(0, len(repeated), step):
         part = repeated[start : start + step]
-        distinct[part] = (bits[part] != bits[earliest[inverse[part]]]).any(axis=1)
-    return xp.flatnonzero(distinct)
+        differ = (bits[part] != bits[like[part]]).any(axis=1)
+        like[part[differ]] = part[differ]  # a chance collision of two hashes
+    return xp.flatnonzero(like == everything), like
 
 
-def _hash_rows(rows: Array) -> Array:
+def hash_rows(rows: Array) -> Array:
     """A 64-bit multilinear hash of the bits of each row; sums of whole numbers do not depend on their order."""
     xp = array_module(rows)
     n, dim = rows.shape

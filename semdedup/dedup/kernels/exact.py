@@ -11,7 +11,7 @@ from types import ModuleType
 
 import numpy as np
 
-from semdedup.arrays import Array, array_module, numkong, scratch, take_rows
+from semdedup.arrays import Array, array_module, block_elements, numkong, scratch, take_rows
 
 UNIT_ROUNDOFF = 2.0**-24
 """Largest relative error of one rounding to float32."""
@@ -154,6 +154,33 @@ def rounded_dot(left: Array, right: Array, left_rows: Array, right_rows: Array) 
     if len(unsure):
         rounded[unsure] = exact_dot(left, right, left_rows[unsure], right_rows[unsure]).astype(np.float32)
     return rounded
+
+
+NEARLY_ONE = np.float32(1 - 2.0**-20)
+"""A score from which on two rows may be bit-identical: rounding leaves x·x within 2**-22 of 1."""
+
+
+def exact_scores(left: Array, right: Array, left_rows: Array, right_rows: Array) -> Array:
+    """The scores of pairs of rows, (p,) float32: `rounded_dot` clipped to [0, 1], and exactly 1 where rows are equal.
+
+    Rounding can leave x·x of a normalised row a little below 1; two copies of it match at every threshold all the same.
+
+    Args:
+        left: (n, d) float32 of length 1.
+        right: (m, d), likewise.
+        left_rows, right_rows: (p,) rows of each to take.
+
+    Cost: O(p·d).
+    """
+    scores = rounded_dot(left, right, left_rows, right_rows).clip(0, 1)
+    xp = array_module(left)
+    near = xp.flatnonzero(scores >= NEARLY_ONE)
+    step = max(1, block_elements(left) // 8 // left.shape[1])
+    for start in range(0, len(near), step):
+        part = near[start : start + step]
+        equal = (left[left_rows[part]] == right[right_rows[part]]).all(axis=1)
+        scores[part[equal]] = 1
+    return scores
 
 
 def exact_square_distance(left: Array, right: Array, right_rows: Array) -> Array:
