@@ -18,7 +18,10 @@ LATER = ("cluster", "compare", "threshold", "leaks", "results", "stage", "pipeli
 FORBIDDEN = {
     "input": LATER,
     "cluster": ("compare", "threshold", "leaks", "results", "pipeline", "workflow"),
-    "compare": ("cluster", "threshold", "leaks", "results", "pipeline", "workflow"),
+    "compare": (
+        *("cluster", "leaks", "results", "threshold.run", "threshold.stage", "threshold.extract"),
+        *("pipeline", "workflow"),
+    ),
     "threshold": ("cluster", "compare", "leaks", "workflow"),
     "leaks": ("cluster", "workflow"),
     "results": (

@@ -60,16 +60,17 @@ SCORE = (
     PEAK
     + """
 import json, sys
+import numpy as np
 from semdedup.dedup.options import InputOptions
 from semdedup.dedup.ranking import RankingStrategy
-from semdedup.dedup.compare.groups import Cluster, Comparison, score_group
+from semdedup.dedup.compare.groups import Cluster, Comparison, Limits, score_group
 from semdedup.storage.location import Location
 
 folder, n_rows, dim, n_clusters = sys.argv[1], int(sys.argv[2]), int(sys.argv[3]), int(sys.argv[4])
 root = Location.of(folder)
 strategy = RankingStrategy.random(1)
-places = (root, root / "scores", root / "quarantine", root / "scratch")
-task = Comparison(*places, InputOptions(), strategy, dim, 1024, "cpu", {})
+places = (root, root / "scores", root, root / "scratch")
+task = Comparison(*places, InputOptions(), strategy, dim, Limits(np.float32(0.8), 1024), "cpu", {})
 score_group(task, (Cluster(0, (root.url + "/small.parquet",), (64,)),))
 before = status("VmRSS")
 group = tuple(Cluster(k, (root.url + "/input.parquet",), (n_rows,)) for k in range(n_clusters))

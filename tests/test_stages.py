@@ -141,7 +141,9 @@ def test_a_stage_alone_writes_straight_under_its_output_path(
         "centroid=0/part-0.parquet",
         "centroid=1/part-0.parquet",
     ]
-    assert files_below(pairwise) == ["_manifest.json", "cluster_0.parquet", "cluster_1.parquet"]
+    forest = [name for name in files_below(pairwise) if name.startswith("_forest/")]
+    assert forest
+    assert files_below(pairwise) == [*forest, "_manifest.json", "cluster_0.parquet", "cluster_1.parquet"]
     assert files_below(drop) == ["_manifest.json", "part-0.parquet"]
 
 
@@ -263,7 +265,7 @@ def test_comparison_of_hand_written_clusters_gives_the_known_scores(
     PairwiseStage(input_path=str(source), output_path=str(tmp_path / "out"), distance_metric=metric, verbose=False).run(
         client
     )
-    assert files_below(tmp_path / "out") == ["_manifest.json", "cluster_7.parquet"]
+    assert files_below(tmp_path / "out") == ["_forest/part-7.parquet", "_manifest.json", "cluster_7.parquet"]
     scores = read_folder(tmp_path / "out")
     np.testing.assert_allclose(scores["cosine_sim_score"], SCORES, atol=1e-6)
     assert scores["max_id"].tolist() == [f"r{i}" for i in WITNESSES]

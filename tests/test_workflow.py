@@ -662,6 +662,7 @@ def test_the_output_has_exactly_the_files_of_the_contract(baseline: Path) -> Non
     assert clusters == [0, 1, 2]
     assert files == sorted(
         [
+            "_forest/part-0.parquet",
             "_kmeans_centroids.npy",
             "_manifest.json",
             "duplicates/part-0.parquet",

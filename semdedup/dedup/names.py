@@ -17,6 +17,7 @@ KMEANS, PAIRWISE, IDENTIFY = STEPS = ("kmeans", "pairwise", "identify")
 
 CENTROIDS = "_kmeans_centroids.npy"
 QUARANTINE = "_quarantine"
+FOREST = "_forest"
 
 L2_DISTANCE, COSINE_DISTANCE = "l2_dist_to_cent", "cosine_dist_to_cent"
 """Columns of a cluster: the distances of a row to its centroid."""
@@ -54,7 +55,7 @@ SCORES_FILE = re.compile(r"(?:^|/)cluster_(\d+)\.parquet$")
 _TABLES = r"(?:[^/]+/){0,4}"
 WRITTEN = {
     KMEANS: re.compile(rf"{_TABLES}centroid=\d+/[^/]+\.parquet|{re.escape(CENTROIDS)}|{QUARANTINE}/[^/]+\.parquet"),
-    PAIRWISE: re.compile(rf"{_TABLES}cluster_\d+\.parquet|{QUARANTINE}/[^/]+\.parquet"),
+    PAIRWISE: re.compile(rf"{_TABLES}cluster_\d+\.parquet|(?:{QUARANTINE}|{FOREST})/[^/]+\.parquet"),
     IDENTIFY: re.compile(rf"{_TABLES}(?:part-\d+\.parquet|dedup_summary_[^/]+\.csv)"),
 }
 """What the names of the files of each step look like: a record that names others is not believed."""

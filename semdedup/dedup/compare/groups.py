@@ -5,21 +5,45 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pyarrow as pa
 
 from semdedup.arrays import Array, Backend, array_module, backend_module, to_host
-from semdedup.dedup.compare.table import score_table, write_scores
+from semdedup.dedup.compare.table import forest_table, score_table, write_scores
 from semdedup.dedup.input.ids import id_type
 from semdedup.dedup.input.rows import gather_unit_rows, low_information_mask, with_source, write_aside
-from semdedup.dedup.kernels.best_match import max_similarity
-from semdedup.dedup.names import cluster_file
+from semdedup.dedup.kernels.best_match import compare_ranked
+from semdedup.dedup.kernels.distinct import occurrences
+from semdedup.dedup.kernels.forest import forest_of, matches_to_gather
+from semdedup.dedup.kernels.matches import Pairs
+from semdedup.dedup.names import FOREST, QUARANTINE, cluster_file
 from semdedup.dedup.options import InputOptions
 from semdedup.dedup.ranking import RankingStrategy, rank_order
 from semdedup.storage.location import Location
-from semdedup.storage.tables import DECODING_BYTES, LOW_INFORMATION, iter_rows, open_parquet
+from semdedup.storage.tables import DECODING_BYTES, LOW_INFORMATION, iter_rows, open_parquet, write_table
+
+
+class Limits(NamedTuple):
+    """The least score of a match, and the most rows that are compared at a time."""
+
+    least: np.float32
+    batch_size: int
+
+
+class Scored(NamedTuple):
+    """What a comparison gives of n ranked rows.
+
+    Attributes:
+        score: (n,) float32 with the best match, 0 for a row without one.
+        match: (n,) int64, the position of that one; of a row without one itself.
+        forest: a maximum spanning forest of the matches, by position.
+    """
+
+    score: np.ndarray
+    match: np.ndarray
+    forest: Pairs
 
 
 @dataclass(frozen=True)
@@ -29,24 +53,24 @@ class Comparison:
     Attributes:
         clusters: storage of the cluster files.
         target: folder for the tables of scores, until they are committed.
-        quarantine: folder for rows that cannot be compared.
+        final: folder around it, in which the forests of matches and the quarantine have theirs.
         scratch: folder for the tiles of large clusters.
         fields: names of the id and embedding columns.
         strategy: what ranks.
         dim: d.
-        batch_size: most rows compared at a time.
+        limits: the least score of a match that the forest holds, and the most rows compared at a time.
         backend: arrays to compute with.
         write_kwargs: options for writing Parquet.
     """
 
     clusters: Location
     target: Location
-    quarantine: Location
+    final: Location
     scratch: Location
     fields: InputOptions
     strategy: RankingStrategy
     dim: int
-    batch_size: int
+    limits: Limits
     backend: Backend
     write_kwargs: Mapping[str, Any]
 
@@ -82,12 +106,14 @@ def group_memory(n_rows: int, dim: int, batch_size: int) -> int:
 
 
 def score_group(task: Comparison, group: tuple[Cluster, ...]) -> dict[str, Any]:
-    """Score the clusters of one group; write ``cluster_{k}.parquet`` for each. Memory: see `group_memory`.
+    """Score the clusters of one group; write ``cluster_{k}.parquet`` for each, and one forest for all of them.
+
+    Memory: see `group_memory`.
 
     Returns:
         ``rows``, and ``quarantined`` by reason.
     """
-    n_rows, quarantined = 0, Counter[str]()
+    n_rows, quarantined, edges = 0, Counter[str](), []
     for cluster in group:
         rows = np.empty((cluster.n_rows, task.dim), dtype=np.float32)
         gathered = gather_unit_rows(read_cluster(task, cluster), task.dim, rows)
@@ -98,33 +124,42 @@ def score_group(task: Comparison, group: tuple[Cluster, ...]) -> dict[str, Any]:
         light = gathered.others.take(pa.array(order))
         rows = rows[order] if gathered.n_rows == len(rows) else rows[: gathered.n_rows][order]
         ranked = backend_module(task.backend).asarray(rows)
-        scores = score_rows(ranked, low_information_mask(light), task.batch_size)
-        score, match = map(to_host, scores)
+        found = score_rows(ranked, low_information_mask(light), task.limits)
         ids = light.column("id")
-        table = score_table(ids, ids.take(pa.array(match)), score)
+        table = score_table(ids, ids.take(pa.array(found.match)), found.score)
         write_scores(task.target, cluster.label, ids.type, [table], task.write_kwargs)
+        edges.append(forest_table(ids, found.forest))
         n_rows += len(table)
+    if edges:
+        place = task.final / FOREST / f"part-{group[0].label}.parquet"
+        write_table(place, pa.concat_tables(edges, promote_options="permissive"), task.write_kwargs)
     return {"rows": n_rows, "quarantined": dict(quarantined)}
 
 
-def score_rows(rows: Array, low_information: np.ndarray | None, batch_size: int) -> tuple[Array, Array]:
+def score_rows(rows: Array, low_information: np.ndarray | None, limits: Limits) -> Scored:
     """Score the rows of one cluster: `max_similarity`, but rows of low information match nothing and nobody.
 
     Args:
         rows: (n, d) float32 of length 1, best-ranked first.
         low_information: (n,) truth, or None where every row informs.
-        batch_size: most rows compared at a time.
-
-    Returns:
-        score (n,) float32 and index (n,) int64, of a row without a match 0 and itself.
+        limits: the least score of a match, and the most rows compared at a time.
     """
-    if low_information is None or not low_information.any():
-        return max_similarity(rows, batch_size)
-    informs = np.flatnonzero(~low_information)
-    score, index = (to_host(part) for part in max_similarity(rows[array_module(rows).asarray(informs)], batch_size))
-    every_score, every_index = np.zeros(len(rows), dtype=np.float32), np.arange(len(rows))
-    every_score[informs], every_index[informs] = score, informs[index]
-    return every_score, every_index
+    xp = array_module(rows)
+    informs = np.arange(len(rows)) if low_information is None else np.flatnonzero(~low_information)
+    compared = rows if len(informs) == len(rows) else rows[xp.asarray(informs)]
+    copies = occurrences(compared)
+    first, same_as = map(to_host, copies)
+    distinct = compared if len(first) == len(compared) else compared[copies[0]]
+    matches = matches_to_gather(limits.least, len(first))
+    found = compare_ranked(compared, limits.batch_size, matches, copies)
+    forest = forest_of([distinct], limits.least, matches)
+    again = np.flatnonzero(same_as != np.arange(len(same_as)))
+    ends = np.append(first[forest.left], same_as[again]), np.append(first[forest.right], again)
+    order = np.lexsort(ends[::-1])
+    score, match = np.zeros(len(rows), dtype=np.float32), np.arange(len(rows))
+    score[informs], match[informs] = to_host(found[0]), informs[to_host(found[1])]
+    scores = np.append(forest.score, np.ones(len(again), dtype=np.float32))[order]
+    return Scored(score, match, Pairs(informs[ends[0][order]], informs[ends[1][order]], scores))
 
 
 def read_cluster(task: Comparison, cluster: Cluster, embeddings_only: bool = False) -> Iterator[pa.Table]:
@@ -146,4 +181,4 @@ def read_cluster(task: Comparison, cluster: Cluster, embeddings_only: bool = Fal
 def set_aside(task: Comparison, cluster: Cluster, faulty: pa.Table) -> dict[str, int]:
     """Write the rows of a cluster that cannot be compared into the quarantine; return how many for each reason."""
     source = cluster.urls[0].rsplit("/", 1)[0]
-    return write_aside(task.quarantine / cluster_file(cluster.label), with_source(faulty, source))
+    return write_aside(task.final / QUARANTINE / cluster_file(cluster.label), with_source(faulty, source))

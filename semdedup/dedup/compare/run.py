@@ -15,12 +15,12 @@ from typing import Any
 import pyarrow as pa
 
 from semdedup.dedup import sizes
-from semdedup.dedup.compare.groups import Cluster, Comparison, score_group
+from semdedup.dedup.compare.groups import Cluster, Comparison, Limits, score_group
 from semdedup.dedup.compare.tiles import score_large_clusters
 from semdedup.dedup.input.facts import FileFacts, inspect_all, inspect_first
 from semdedup.dedup.input.rows import commonest_length, length_counts
 from semdedup.dedup.input.schema import check_file_schema
-from semdedup.dedup.names import CLUSTER_FOLDER, QUARANTINE, Destination, below
+from semdedup.dedup.names import CLUSTER_FOLDER, Destination, below
 from semdedup.dedup.options import InputOptions
 from semdedup.dedup.ranking import RankingStrategy, check_rankable
 from semdedup.errors import BadFileError, InputError, IntegrityError
@@ -67,10 +67,12 @@ def score_clusters(
     source: Location,
     fields: InputOptions,
     strategy: RankingStrategy,
-    batch_size: int,
+    limits: Limits,
     destination: Destination,
 ) -> dict[str, Any]:
     """Score all clusters in `files` and write a table for each, resuming where an earlier run stopped.
+
+    The forests of matches go to `FOREST`.
 
     Returns:
         Facts: rows scored, rows quarantined by reason, clusters.
@@ -93,12 +95,12 @@ def score_clusters(
     task = Comparison(
         clusters=source,
         target=below(run.final, destination.folder),
-        quarantine=run.final / QUARANTINE,
+        final=run.final,
         scratch=scratch,
         fields=fields,
         strategy=strategy,
         dim=dim,
-        batch_size=batch_size,
+        limits=limits,
         backend=session.backend,
         write_kwargs=without_storage_options(destination.write_kwargs),
     )

@@ -5,12 +5,14 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any, Unpack
 
+from semdedup.dedup.compare.groups import Limits
 from semdedup.dedup.compare.run import check_cluster_files, score_clusters
 from semdedup.dedup.input.files import recorded_or_listed
 from semdedup.dedup.names import CLUSTER_FOLDER, PAIRWISE, SCORES_FILE, find_table
-from semdedup.dedup.options import CompareOptions, FieldOptions, InputOptions, IOOptions
+from semdedup.dedup.options import CompareOptions, FieldOptions, InputOptions, IOOptions, ThresholdOptions
 from semdedup.dedup.ranking import RankingStrategy
 from semdedup.dedup.stage import Stage
+from semdedup.dedup.threshold.rule import least_score
 from semdedup.errors import InputError
 from semdedup.runs.run import Run
 from semdedup.settings import documented, settings_of
@@ -18,13 +20,17 @@ from semdedup.settings.choices import DistanceMetric, WhichToKeep
 from semdedup.settings.shared import SharedKeywords
 from semdedup.storage.location import FileInfo, Location, Paths
 
+FOREST_UP_TO = 0.2
+"""Eps up to which the forest tells of components, at least."""
+
 
 @documented(IOOptions, FieldOptions, CompareOptions)
 class PairwiseStage(Stage):
     """Score clusters: one table ``cluster_{k}.parquet`` of ``id``, ``max_id``, ``cosine_sim_score`` for each.
 
     Reads the folders ``centroid={k}`` that `KMeansStage` writes, its own or another program's. `sim_metric` is another
-    name of `distance_metric`.
+    name of `distance_metric`. Beside the scores a forest of the matches is written, for components at any eps up to
+    `eps`, where it is given, and at least up to 0.2.
 
     Example:
         >>> PairwiseStage(input_path="out/kmeans", output_path="out/pairwise", which_to_keep="hard").run()
@@ -47,6 +53,7 @@ class PairwiseStage(Stage):
         ranking_strategy: RankingStrategy | Mapping[str, Any] | None = None,
         random_state: int = 42,
         pairwise_batch_size: int = 1024,
+        eps: float | None = None,
         folder: str = "",
         **shared: Unpack[SharedKeywords],
     ) -> None:
@@ -54,12 +61,14 @@ class PairwiseStage(Stage):
         super().__init__(given)
         self.fields, self.compare = InputOptions.of(given), CompareOptions.of(given)
         self.strategy = self.compare.strategy
+        self.forest_up_to = max(FOREST_UP_TO, ThresholdOptions.of(given).eps or 0.0)
 
     def parameters(self) -> dict[str, Any]:
         """What its result depends on beside its input."""
         names = [declared.name for declared in settings_of(FieldOptions)]
         fields = {name: getattr(self.fields, name) for name in names}
-        return {"folder": self.folder, **self.compare.recorded(), **fields}
+        forest = {"forest_up_to": self.forest_up_to}
+        return {"folder": self.folder, **self.compare.recorded(), **fields, **forest}
 
     def find_input(self, sources: Sequence[Location]) -> list[FileInfo]:
         """The cluster files."""
@@ -85,6 +94,5 @@ class PairwiseStage(Stage):
 
     def work(self, run: Run, files: Sequence[FileInfo], source: Location) -> dict[str, Any]:
         """Score the clusters."""
-        return score_clusters(
-            run, files, source, self.fields, self.strategy, self.compare.pairwise_batch_size, self.destination()
-        )
+        limits = Limits(least_score(self.forest_up_to), self.compare.pairwise_batch_size)
+        return score_clusters(run, files, source, self.fields, self.strategy, limits, self.destination())

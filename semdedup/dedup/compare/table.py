@@ -1,4 +1,8 @@
-"""The one writer of tables of scores: a file for each cluster, with the columns ``id``, ``max_id`` and the score."""
+"""The one writer of tables of scores and of forests of matches.
+
+Scores: a file for each cluster, with the columns ``id``, ``max_id`` and the score, in the order of the ranks. Forests:
+``id_a``, ``id_b`` and the score; a ranks before b, and the edges of a component are in the order of the rank of a.
+"""
 
 from __future__ import annotations
 
@@ -8,6 +12,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
+from semdedup.dedup.kernels.matches import Pairs
 from semdedup.dedup.names import SCORE, cluster_file
 from semdedup.storage.location import Location
 from semdedup.storage.tables import write_batches
@@ -21,6 +26,17 @@ def score_schema(ids: pa.DataType) -> pa.Schema:
 def score_table(ids: pa.Array | pa.ChunkedArray, max_ids: pa.Array | pa.ChunkedArray, score: np.ndarray) -> pa.Table:
     """Rows of a table of scores: ids, (n,) of one type, those of their matches, and the scores, (n,) float32."""
     return pa.table([ids, max_ids, pa.array(score)], schema=score_schema(ids.type))
+
+
+def forest_schema(ids: pa.DataType) -> pa.Schema:
+    """Columns of a table of edges."""
+    return pa.schema([("id_a", ids), ("id_b", ids), (SCORE, pa.float32())])
+
+
+def forest_table(ids: pa.Array | pa.ChunkedArray, edges: Pairs) -> pa.Table:
+    """Edges between rows of these ids, (n,) in the order of their ranks."""
+    ends = (ids.take(pa.array(end)) for end in (edges.left, edges.right))
+    return pa.table([*ends, pa.array(edges.score)], schema=forest_schema(ids.type))
 
 
 def write_scores(

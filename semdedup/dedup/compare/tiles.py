@@ -12,13 +12,16 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from semdedup.arrays import backend_module, to_host
+from semdedup.arrays import Array, backend_module, to_host
 from semdedup.dedup.compare.groups import Cluster, Comparison, read_cluster, set_aside
-from semdedup.dedup.compare.table import score_table, write_scores
+from semdedup.dedup.compare.table import forest_table, score_table, write_scores
 from semdedup.dedup.input.rows import embedding_rows, gather_unit_rows, low_information_mask
 from semdedup.dedup.kernels.best_match import best_match
-from semdedup.dedup.kernels.distinct import first_occurrences
+from semdedup.dedup.kernels.distinct import first_occurrences, occurrences
 from semdedup.dedup.kernels.exact import unit_rows
+from semdedup.dedup.kernels.forest import forest_of, matches_to_gather, thinned
+from semdedup.dedup.kernels.matches import Matches, Pairs
+from semdedup.dedup.names import FOREST
 from semdedup.dedup.ranking import rank_order
 from semdedup.runs.run import Run
 from semdedup.storage.arrays import load_array, save_array
@@ -107,28 +110,57 @@ def compare_tile(task: Comparison, item: tuple[tuple[Tile, ...], int]) -> dict[s
     informs = load_array(place / "informs.npy")[tile.start : tile.stop]
     rows = load_array(place / f"rows-{number}.npy")
     asking = np.flatnonzero(informs)
-    queries, ranks = xp.asarray(rows[asking]), xp.asarray(asking + tile.start)
+    ranks = asking + tile.start
+    queries = xp.asarray(rows[asking])
     score = np.zeros(len(asking), dtype=np.float32)
     match = np.full(len(asking), -1, dtype=np.int64)
+    edges: list[Pairs] = []
     for other in tiles[: number + 1]:  # best ranks first, so that of equal scores the first found wins
         chosen = load_array(place / f"candidates-{other.number}.npy")
         block = rows if other.number == number else load_array(place / f"rows-{other.number}.npy")
-        candidate_ranks = chosen + other.start
-        found = best_match(queries, ranks, xp.asarray(block[chosen]), xp.asarray(candidate_ranks), task.batch_size)
+        candidates, candidate_ranks = xp.asarray(block[chosen]), chosen + other.start
+        matches = matches_to_gather(task.limits.least, len(chosen) + len(asking))
+        found = best_match(
+            queries, xp.asarray(ranks), candidates, xp.asarray(candidate_ranks), task.limits.batch_size, matches
+        )
         found_score, position = to_host(found.score), to_host(found.position)
         better = (position >= 0) & ((found_score > score) | (match < 0))
         score[better], match[better] = found_score[better], candidate_ranks[position[better]]
+        sides = [(candidates, candidate_ranks), (queries, ranks)]
+        edges = [thinned([*edges, _edges(sides, matches, within=other.number == number)], tile.stop)]
     every_score = np.zeros(len(rows), dtype=np.float32)
     every_match = np.arange(tile.start, tile.stop)
     every_score[asking] = score
-    every_match[asking] = np.where(match < 0, asking + tile.start, match)
+    every_match[asking] = np.where(match < 0, ranks, match)
     save_array(place / f"score-{number}.npy", every_score)
     save_array(place / f"match-{number}.npy", every_match)
+    for name, values in edges[0]._asdict().items():
+        save_array(place / f"edges-{name}-{number}.npy", values)
     return {"rows": len(rows)}
 
 
+def _edges(sides: Sequence[tuple[Array, np.ndarray]], matches: Matches, within: bool) -> Pairs:
+    """A forest of the matches of candidates and queries, each with their ranks; `within` one tile they are the same."""
+    pairs = matches.pairs()
+    (candidates, candidate_ranks), (queries, ranks) = sides
+    if pairs is not None:
+        left, right, score = map(to_host, pairs)
+        return Pairs(candidate_ranks[left], ranks[right], score)
+    first, same_as = occurrences(queries)
+    parts = [candidates] if within else [candidates, queries[first]]
+    every = candidate_ranks if within else np.concatenate([candidate_ranks, ranks[to_host(first)]])
+    found = forest_of(parts, matches.least, matches)
+    like = to_host(same_as)
+    again = np.flatnonzero(like != np.arange(len(like)))
+    left, right = np.append(every[found.left], ranks[like[again]]), np.append(every[found.right], ranks[again])
+    return Pairs(left, right, np.append(found.score, np.ones(len(again), dtype=np.float32)))
+
+
 def write_large_cluster(task: Comparison, tiles: Sequence[Tile]) -> dict[str, Any]:
-    """Put the scores of the tiles of one cluster together into its table. Memory: the ids of the cluster and a tile."""
+    """Put the scores and the forests of the tiles of one cluster together.
+
+    Memory: the ids of the cluster, a tile, and the edges of two forests of the cluster.
+    """
     place = _place(task, tiles[0].cluster)
     ids = read_table(place / "ids.parquet").column("id").combine_chunks()
 
@@ -139,7 +171,13 @@ def write_large_cluster(task: Comparison, tiles: Sequence[Tile]) -> dict[str, An
             own = ids.slice(tile.start, tile.stop - tile.start)
             yield score_table(own, ids.take(pa.array(match)), score)
 
-    write_scores(task.target, tiles[0].cluster.label, ids.type, tables(), task.write_kwargs)
+    label = tiles[0].cluster.label
+    write_scores(task.target, label, ids.type, tables(), task.write_kwargs)
+    edges: list[Pairs] = []
+    for tile in tiles:
+        found = Pairs(*(load_array(place / f"edges-{name}-{tile.number}.npy") for name in Pairs._fields))
+        edges = [thinned([*edges, found], len(ids))]
+    write_table(task.final / FOREST / f"part-{label}.parquet", forest_table(ids, edges[0]), task.write_kwargs)
     return {"rows": len(ids), "quarantined": {}}
 
 

@@ -11,7 +11,7 @@ from typing import NamedTuple
 import numpy as np
 
 from semdedup.arrays import Array, array_module, block_elements, scratch
-from semdedup.dedup.kernels.distinct import hash_rows, occurrences
+from semdedup.dedup.kernels.distinct import equal_pairs, occurrences
 from semdedup.dedup.kernels.exact import best_per_row, exact_scores, quick_error
 from semdedup.dedup.kernels.matches import Matches
 from semdedup.dedup.kernels.products import Factor, precisions_for, products_error
@@ -72,13 +72,19 @@ def max_similarity(rows: Array, batch_size: int = 1024) -> tuple[Array, Array]:
     return compare_ranked(rows, batch_size)
 
 
-def compare_ranked(rows: Array, batch_size: int, matches: Matches | None = None) -> tuple[Array, Array]:
-    """`max_similarity`, which on the way gathers the matches among rows that are not bit-identical, where asked to.
+def compare_ranked(
+    rows: Array, batch_size: int, matches: Matches | None = None, copies: tuple[Array, Array] | None = None
+) -> tuple[Array, Array]:
+    """`max_similarity`, which on the way gathers the matches among the rows that are not bit-identical.
 
-    Their positions are those in `rows`. Of rows that are bit-identical only the best-ranked is among them.
+    Args:
+        rows: (n, d) float32 of length 1, best-ranked first.
+        batch_size: the most rows that are compared at a time.
+        matches: gathers them, where given, by their position among the rows that come first.
+        copies: `distinct.occurrences` of the rows, where they are known already.
     """
     xp = array_module(rows)
-    first, same_as = occurrences(rows)
+    first, same_as = occurrences(rows) if copies is None else copies
     distinct = rows if len(first) == len(rows) else rows[first]
     score, position = best_match(distinct, first, distinct, first, batch_size, matches)
     index = xp.where(position < 0, first, first[position])
@@ -282,10 +288,7 @@ def _thin_out(candidates: Array, block: Array, product: Array, floor: Array, err
     high = (precise + margin).clip(0, 1).astype(np.float32)
     outside = product < floor - error
     if bool((high == 1).any()):  # copies have score 1, whatever rounding left of their length
-        copies = (hash_rows(candidates)[:, None] == hash_rows(block)) & (high == 1)
-        row, column = xp.divmod(xp.flatnonzero(copies), len(block))
-        same = (candidates[row] == block[column]).all(axis=1)
-        low[row[same], column[same]] = 1
+        low[equal_pairs(candidates, block)] = 1
     low[outside] = -1
     high[outside] = -1
     top = low.max(axis=0)

@@ -50,6 +50,25 @@ def occurrences(rows: Array) -> tuple[Array, Array]:
     return xp.flatnonzero(like == everything), like
 
 
+def equal_pairs(left: Array, right: Array) -> tuple[Array, Array]:
+    """For each row of `right` that is equal to one of `left`, the position of one such row, and its own; (p,) each.
+
+    Args:
+        left: (n, d) float32, n ≥ 1.
+        right: (m, d) float32.
+
+    Cost: O((n + m)·d).
+    """
+    xp = array_module(left)
+    hashes, wanted = hash_rows(left), hash_rows(right)
+    order = xp.argsort(hashes)
+    place = xp.minimum(xp.searchsorted(hashes[order], wanted), len(left) - 1)
+    position = order[place]
+    found = xp.flatnonzero(hashes[position] == wanted)
+    same = (left[position[found]] == right[found]).all(axis=1)
+    return position[found[same]], found[same]
+
+
 def hash_rows(rows: Array) -> Array:
     """A 64-bit multilinear hash of the bits of each row; sums of whole numbers do not depend on their order."""
     xp = array_module(rows)

@@ -13,6 +13,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from semdedup.arrays import Array, array_module, to_host
+from semdedup.dedup.kernels.distinct import equal_pairs
 from semdedup.dedup.kernels.exact import exact_dot, quick_error
 from semdedup.dedup.kernels.matches import Matches, Pairs
 
@@ -71,7 +72,7 @@ def forest_of(parts: Sequence[Array], least: float | np.float32, gathered: Match
     """A maximum spanning forest of the matches among rows, from those that their comparison gathered, or anew.
 
     Args:
-        parts: arrays (n_i, d) float32 of length 1 of rows that are pairwise different, in the order of their ranks.
+        parts: arrays (n_i, d) float32 of length 1; the rows of one array are pairwise different.
         least: the least score of a match.
         gathered: the matches, at positions in all rows together.
 
@@ -84,14 +85,17 @@ def forest_of(parts: Sequence[Array], least: float | np.float32, gathered: Match
     n = sum(map(len, parts))
     pairs = gathered.pairs()
     found = _dense_forest(parts, least) if pairs is None else Pairs(*map(to_host, pairs))
-    return _thinned([found], n)
+    return thinned([found], n)
 
 
-def _thinned(edges: Sequence[Pairs], n: int) -> Pairs:
+def thinned(edges: Sequence[Pairs], n: int) -> Pairs:
+    """A maximum spanning forest of these edges of n vertices, smaller ends on the left, in the order of these."""
     together = Pairs(*(np.concatenate(part) for part in zip(*edges, strict=True)))
     chosen = spanning_forest(together.left, together.right, together.score, n)
-    left, right = together.left[chosen], together.right[chosen]
-    return Pairs(np.minimum(left, right), np.maximum(left, right), together.score[chosen])
+    ends = together.left[chosen], together.right[chosen]
+    left, right = np.minimum(*ends), np.maximum(*ends)
+    order = np.lexsort((right, left))
+    return Pairs(left[order], right[order], together.score[chosen][order])
 
 
 def _dense_forest(parts: Sequence[Array], least: float | np.float32) -> Pairs:
@@ -119,7 +123,7 @@ def _dense_forest(parts: Sequence[Array], least: float | np.float32) -> Pairs:
         rows = np.concatenate([np.arange(starts[i], starts[i] + len(groups[i])) for i in chosen])
         together = xp.concatenate([groups[i] for i in chosen])
         found = _prim(_scores_between(together, together), least)
-        edges = [_thinned([*edges, Pairs(rows[found.left], rows[found.right], found.score)], position)]
+        edges = [thinned([*edges, Pairs(rows[found.left], rows[found.right], found.score)], position)]
     label, level = _levels_to_hub(edges[0], position)
     for first, second in ((i, j) for i in range(1, len(groups)) for j in range(i + 1, len(groups))):
         spans = [slice(starts[i], starts[i] + len(groups[i])) for i in (first, second)]
@@ -127,13 +131,13 @@ def _dense_forest(parts: Sequence[Array], least: float | np.float32) -> Pairs:
         row, column = _needed(scores, [(label[s], level[s]) for s in spans], np.float32(least))
         edges.append(Pairs(row + starts[first], column + starts[second], scores[row, column]))
         if sum(len(found.left) for found in edges[1:]) > MOST_EDGES:
-            edges = [_thinned(edges, position)]
+            edges = [thinned(edges, position)]
             label, level = _levels_to_hub(edges[0], position)
-    return edges[0] if len(edges) == 1 else _thinned(edges, position)
+    return edges[0] if len(edges) == 1 else thinned(edges, position)
 
 
 def _scores_between(left: Array, right: Array) -> np.ndarray:
-    """The scores of all pairs of rows that are pairwise different, (n, m) float32, exact, from float64 products."""
+    """The scores of all pairs of rows, (n, m) float32, exact, from float64 products."""
     xp = array_module(left)
     products = left.astype(np.float64) @ right.astype(np.float64).T
     margin = 1.01 * quick_error(left.shape[1])
@@ -143,6 +147,10 @@ def _scores_between(left: Array, right: Array) -> np.ndarray:
         part = unsure[start : start + (1 << 16)]
         exact = exact_dot(left, right, *xp.divmod(part, len(right)))
         scores.reshape(-1)[part] = exact.clip(0, 1).astype(np.float32)
+    first, second = equal_pairs(left, right)
+    scores[first, second] = 1
+    if left is right:
+        scores[second, first] = 1
     return to_host(scores)
 
 

@@ -69,7 +69,7 @@ def removal_in_rank_order(
 
 
 def best_kept(rows: Array, asking: np.ndarray, kept: np.ndarray, batch_size: int) -> Witnesses:
-    """For some rows, (q,) increasing, the most similar better-ranked one of those that stay; -1 and score 0 for none."""
+    """For rows (q,), increasing, the most similar better-ranked one of those that stay; -1 and score 0 for none."""
     if not len(kept):
         return Witnesses(np.full(len(asking), -1, dtype=np.int64), np.zeros(len(asking), dtype=np.float32))
     xp = array_module(rows)
