@@ -101,6 +101,7 @@ def test_input_and_output_on_s3_give_the_answer_of_local_ones(
     assert result.duplicates == len(expected[1])
     names = [name.split("/")[1] for name in objects(s3) if name.startswith("out/")]
     assert set(names) == {
+        "_forest",
         "kmeans_results",
         "pairwise_results",
         "duplicates",
