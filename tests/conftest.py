@@ -12,6 +12,7 @@ import pytest
 
 from semdedup.arrays import backend_module, gpu_usable
 from semdedup.compute.session import Session
+from semdedup.dedup.kernels.exact import unit_rows
 from semdedup.storage.location import Location
 from tests.helpers import STORAGES, WORKER, location_in, processes_of, start_scheduler
 from tests.records import session_on
@@ -138,3 +139,23 @@ def s3(s3_server: dict, request: pytest.FixtureRequest) -> tuple[str, dict]:
 def rng() -> np.random.Generator:
     """A source of random numbers that is the same in every run."""
     return np.random.default_rng(0)
+
+
+@pytest.fixture(scope="session")
+def text_rows() -> np.ndarray:
+    """(2500, 384) float32 of length 1: real sentence embeddings, see `tests/data/README.md`."""
+    return _read_only(np.load(Path(__file__).parent / "data" / "text_embeddings.npy"))
+
+
+@pytest.fixture(scope="session")
+def digit_rows() -> np.ndarray:
+    """(1797, 64) float32 of length 1: the handwritten digits of scikit-learn."""
+    from sklearn.datasets import load_digits
+
+    return _read_only(load_digits().data)
+
+
+def _read_only(rows: np.ndarray) -> np.ndarray:
+    units = unit_rows(rows)
+    units.setflags(write=False)
+    return units
