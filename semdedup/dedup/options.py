@@ -169,6 +169,11 @@ class CompareOptions(Options):
     )
     ranking_strategy: RankingStrategy | None = setting(None, RANKING, "Another ranking, which wins over which_to_keep.")
     random_state: int = _random_state()
+    exact_up_to: float | None = setting(
+        None,
+        EPS.kind,
+        "Find every match up to this eps, in whatever clusters its rows lie. None: matches within clusters only.",
+    )
     pairwise_batch_size: int = setting(1024, whole(1), "Most rows compared at a time.", unrecorded=CUTS_WORK)
 
     @property
@@ -180,8 +185,8 @@ class CompareOptions(Options):
         return self.ranking_strategy or by_distance
 
     def recorded(self) -> dict[str, Any]:
-        """The ranking, however it was said."""
-        return {"ranking": self.strategy.describe()}
+        """The ranking, however it was said, and up to which eps matches are found everywhere."""
+        return {"ranking": self.strategy.describe(), "exact_up_to": self.exact_up_to}
 
 
 @dataclass(frozen=True)

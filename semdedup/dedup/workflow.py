@@ -87,6 +87,7 @@ class SemanticDeduplicationWorkflow:
         which_to_keep: WhichToKeep = "hard",
         ranking_strategy: RankingStrategy | Mapping[str, Any] | None = None,
         pairwise_batch_size: int = 1024,
+        exact_up_to: float | None = None,
         eps: float | None = None,
         cache_kwargs: Mapping[str, Any] | None = None,
         files_per_partition: int | None = None,

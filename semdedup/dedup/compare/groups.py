@@ -115,17 +115,13 @@ def score_group(task: Comparison, group: tuple[Cluster, ...]) -> dict[str, Any]:
     """
     n_rows, quarantined, edges = 0, Counter[str](), []
     for cluster in group:
-        rows = np.empty((cluster.n_rows, task.dim), dtype=np.float32)
-        gathered = gather_unit_rows(read_cluster(task, cluster), task.dim, rows)
-        quarantined.update(set_aside(task, cluster, gathered.faulty))
-        if not gathered.n_rows:
+        ranked = rank_cluster(task, cluster)
+        quarantined.update(ranked.quarantined)
+        if not len(ranked.light):
             continue
-        order = rank_order(gathered.others, task.strategy)
-        light = gathered.others.take(pa.array(order))
-        rows = rows[order] if gathered.n_rows == len(rows) else rows[: gathered.n_rows][order]
-        ranked = backend_module(task.backend).asarray(rows)
-        found = score_rows(ranked, low_information_mask(light), task.limits)
-        ids = light.column("id")
+        rows = backend_module(task.backend).asarray(ranked.rows)
+        found = score_rows(rows, low_information_mask(ranked.light), task.limits)
+        ids = ranked.light.column("id")
         table = score_table(ids, ids.take(pa.array(found.match)), found.score)
         write_scores(task.target, cluster.label, ids.type, [table], task.write_kwargs)
         edges.append(forest_table(ids, found.forest))
@@ -134,6 +130,33 @@ def score_group(task: Comparison, group: tuple[Cluster, ...]) -> dict[str, Any]:
         place = task.final / FOREST / f"part-{group[0].label}.parquet"
         write_table(place, pa.concat_tables(edges, promote_options="permissive"), task.write_kwargs)
     return {"rows": n_rows, "quarantined": dict(quarantined)}
+
+
+class Ranked(NamedTuple):
+    """The rows of a cluster that can be compared, best-ranked first.
+
+    Attributes:
+        light: ids, what ranks, and whether they inform.
+        rows: (n, d) float32 of length 1.
+        quarantined: how many others there are, by reason.
+    """
+
+    light: pa.Table
+    rows: np.ndarray
+    quarantined: Mapping[str, int]
+
+
+def rank_cluster(task: Comparison, cluster: Cluster) -> Ranked:
+    """Read a cluster whole and rank it; write the rows that cannot be compared into the quarantine.
+
+    Memory: the cluster twice, and a batch of it as it is decoded.
+    """
+    rows = np.empty((cluster.n_rows, task.dim), dtype=np.float32)
+    gathered = gather_unit_rows(read_cluster(task, cluster), task.dim, rows)
+    order = rank_order(gathered.others, task.strategy)
+    light = gathered.others.take(pa.array(order))
+    rows = rows[order] if gathered.n_rows == len(rows) else rows[: gathered.n_rows][order]
+    return Ranked(light, rows, set_aside(task, cluster, gathered.faulty))
 
 
 def score_rows(rows: Array, low_information: np.ndarray | None, limits: Limits) -> Scored:

@@ -15,6 +15,7 @@ from typing import Any
 import pyarrow as pa
 
 from semdedup.dedup import sizes
+from semdedup.dedup.compare.across import score_across
 from semdedup.dedup.compare.groups import Cluster, Comparison, Limits, score_group
 from semdedup.dedup.compare.tiles import score_large_clusters
 from semdedup.dedup.input.facts import FileFacts, inspect_all, inspect_first
@@ -68,14 +69,15 @@ def score_clusters(
     fields: InputOptions,
     strategy: RankingStrategy,
     limits: Limits,
+    across: bool,
     destination: Destination,
 ) -> dict[str, Any]:
     """Score all clusters in `files` and write a table for each, resuming where an earlier run stopped.
 
-    The forests of matches go to `FOREST`.
+    The forests of matches go to `FOREST`. With `across`, matches of all clusters are found, else those within each.
 
     Returns:
-        Facts: rows scored, rows quarantined by reason, clusters.
+        Facts: rows scored, rows quarantined by reason, clusters; what bounds left of the pairs `across` clusters.
     """
     session, scratch = run.session, run.scratch
     with run.refusing():
@@ -105,8 +107,12 @@ def score_clusters(
         write_kwargs=without_storage_options(destination.write_kwargs),
     )
     small, large = pack_groups(clusters, rows_per_task)
-    results = score_large_clusters(run, task, large, rows_per_task)
-    results += run.results("compare", partial(score_group, task), small, unit="groups", label=_group_label)
+    counts: dict[str, Any] = {}
+    if across:
+        results, counts = score_across(run, task, small, large, rows_per_task)
+    else:
+        results = score_large_clusters(run, task, large, rows_per_task)
+        results += run.results("compare", partial(score_group, task), small, unit="groups", label=_group_label)
     n_scored = sum(result["rows"] for result in results)
     quarantined = sum((Counter(result["quarantined"]) for result in results), Counter[str]())
     n_rows = sum(cluster.n_rows for cluster in clusters)
@@ -114,7 +120,8 @@ def score_clusters(
         raise IntegrityError(
             f"{n_rows} rows are in the clusters, but {n_scored} were scored and {quarantined} quarantined"
         )
-    return {"rows": n_scored, "quarantined": dict(quarantined), "clusters": len(clusters)}
+    found = {"rows": n_scored, "quarantined": dict(quarantined), "clusters": len(clusters)}
+    return {**found, "pairs": counts} if across else found
 
 
 def _group_label(group: Sequence[Cluster]) -> str:

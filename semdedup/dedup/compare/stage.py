@@ -12,7 +12,7 @@ from semdedup.dedup.names import CLUSTER_FOLDER, PAIRWISE, SCORES_FILE, find_tab
 from semdedup.dedup.options import CompareOptions, FieldOptions, InputOptions, IOOptions, ThresholdOptions
 from semdedup.dedup.ranking import RankingStrategy
 from semdedup.dedup.stage import Stage
-from semdedup.dedup.threshold.rule import least_score
+from semdedup.dedup.threshold.rule import check_within, least_score
 from semdedup.errors import InputError
 from semdedup.runs.run import Run
 from semdedup.settings import documented, settings_of
@@ -30,12 +30,14 @@ class PairwiseStage(Stage):
 
     Reads the folders ``centroid={k}`` that `KMeansStage` writes, its own or another program's. `sim_metric` is another
     name of `distance_metric`. Beside the scores a forest of the matches is written, for components at any eps up to
-    `eps`, where it is given, and at least up to 0.2.
+    `eps`, where it is given, and at least up to 0.2. With `exact_up_to` every match within that eps is found, in
+    whatever clusters the two rows lie, and the forest tells of components up to that eps.
 
     Example:
         >>> PairwiseStage(input_path="out/kmeans", output_path="out/pairwise", which_to_keep="hard").run()
 
-    Cost: the sum over clusters of n²·d operations; memory of a task as in `semdedup.dedup.compare.groups.group_memory`.
+    Cost: the sum over clusters of n²·d operations; with `exact_up_to`, 2·n·k·d more, and what the bounds leave (see
+    `semdedup.dedup.kernels.bounds`). Memory of a task as in `semdedup.dedup.compare.groups.group_memory`.
     """
 
     step = PAIRWISE
@@ -53,6 +55,7 @@ class PairwiseStage(Stage):
         ranking_strategy: RankingStrategy | Mapping[str, Any] | None = None,
         random_state: int = 42,
         pairwise_batch_size: int = 1024,
+        exact_up_to: float | None = None,
         eps: float | None = None,
         folder: str = "",
         **shared: Unpack[SharedKeywords],
@@ -61,7 +64,9 @@ class PairwiseStage(Stage):
         super().__init__(given)
         self.fields, self.compare = InputOptions.of(given), CompareOptions.of(given)
         self.strategy = self.compare.strategy
-        self.forest_up_to = max(FOREST_UP_TO, ThresholdOptions.of(given).eps or 0.0)
+        exact, chosen = self.compare.exact_up_to, ThresholdOptions.of(given).eps or 0.0
+        check_within(chosen, exact)
+        self.forest_up_to = max(FOREST_UP_TO, chosen) if exact is None else exact
 
     def parameters(self) -> dict[str, Any]:
         """What its result depends on beside its input."""
@@ -95,4 +100,5 @@ class PairwiseStage(Stage):
     def work(self, run: Run, files: Sequence[FileInfo], source: Location) -> dict[str, Any]:
         """Score the clusters."""
         limits = Limits(least_score(self.forest_up_to), self.compare.pairwise_batch_size)
-        return score_clusters(run, files, source, self.fields, self.strategy, limits, self.destination())
+        across = self.compare.exact_up_to is not None
+        return score_clusters(run, files, source, self.fields, self.strategy, limits, across, self.destination())

@@ -13,7 +13,7 @@ import numpy as np
 import pyarrow as pa
 
 from semdedup.arrays import Array, backend_module, to_host
-from semdedup.dedup.compare.groups import Cluster, Comparison, read_cluster, set_aside
+from semdedup.dedup.compare.groups import Cluster, Comparison, Scored, read_cluster, set_aside
 from semdedup.dedup.compare.table import forest_table, score_table, write_scores
 from semdedup.dedup.input.rows import embedding_rows, gather_unit_rows, low_information_mask
 from semdedup.dedup.kernels.best_match import best_match
@@ -59,14 +59,14 @@ def _place(task: Comparison, cluster: Cluster) -> Location:
 def rank_large_cluster(task: Comparison, cluster: Cluster) -> dict[str, Any]:
     """Rank a large cluster by its light columns, which it holds whole: about 100 bytes a row.
 
-    Writes the ids in rank order, and for each rank the row (in the order of the files) and whether it informs.
+    Writes the light columns in rank order; for each rank the row, in the order of the files, and whether it informs.
     """
     gathered = gather_unit_rows(read_cluster(task, cluster), task.dim, None)
     order = rank_order(gathered.others, task.strategy)
     light = gathered.others.take(pa.array(order))
     low = low_information_mask(light)
     place = _place(task, cluster)
-    write_table(place / "ids.parquet", light.select(["id"]))
+    write_table(place / "light.parquet", light)
     save_array(place / "row_of_rank.npy", gathered.positions[order])
     save_array(place / "informs.npy", np.ones(len(order), bool) if low is None else ~low)
     return {"ranked": len(order), "quarantined": set_aside(task, cluster, gathered.faulty)}
@@ -156,13 +156,22 @@ def _edges(sides: Sequence[tuple[Array, np.ndarray]], matches: Matches, within: 
     return Pairs(left, right, np.append(found.score, np.ones(len(again), dtype=np.float32)))
 
 
+def load_tile(task: Comparison, tile: Tile) -> tuple[pa.Table, np.ndarray, Scored]:
+    """The light columns of the whole cluster, the rows of a tile, and what `compare_tile` found for them, by rank."""
+    place, number = _place(task, tile.cluster), tile.number
+    edges = Pairs(*(load_array(place / f"edges-{name}-{number}.npy") for name in Pairs._fields))
+    score, match = (load_array(place / f"{name}-{number}.npy") for name in ("score", "match"))
+    rows = load_array(place / f"rows-{number}.npy")
+    return read_table(place / "light.parquet"), rows, Scored(score, match, edges)
+
+
 def write_large_cluster(task: Comparison, tiles: Sequence[Tile]) -> dict[str, Any]:
     """Put the scores and the forests of the tiles of one cluster together.
 
     Memory: the ids of the cluster, a tile, and the edges of two forests of the cluster.
     """
     place = _place(task, tiles[0].cluster)
-    ids = read_table(place / "ids.parquet").column("id").combine_chunks()
+    ids = read_table(place / "light.parquet", ["id"]).column("id").combine_chunks()
 
     def tables() -> Iterator[pa.Table]:
         for tile in tiles:
@@ -181,15 +190,15 @@ def write_large_cluster(task: Comparison, tiles: Sequence[Tile]) -> dict[str, An
     return {"rows": len(ids), "quarantined": {}}
 
 
-def score_large_clusters(
+def compare_large_clusters(
     run: Run, task: Comparison, large: Sequence[Cluster], rows_per_tile: int
-) -> list[dict[str, Any]]:
-    """Score clusters that are larger than a task; the same results as `score_group` gives for groups.
+) -> tuple[list[dict[str, Any]], list[tuple[Tile, ...]]]:
+    """Rank, lay out and compare clusters that are larger than a task: what `rank_large_cluster` gave, and the tiles.
 
     Memory of a task: the light columns of a cluster, about 100 bytes a row, while it is ranked; then two tiles.
     """
     if not large:
-        return []
+        return [], []
     ranked = run.results("rank", partial(rank_large_cluster, task), large, unit="large clusters", label=_label)
     cut = [tiles_of(cluster, done["ranked"], rows_per_tile) for cluster, done in zip(large, ranked, strict=True)]
     tiled = [tuple(tiles) for tiles in cut if tiles]
@@ -197,5 +206,15 @@ def score_large_clusters(
     run.results("lay out", partial(lay_out_tile, task), every, unit="tiles", label=_label)
     pairs = [(tiles, number) for tiles in tiled for number in reversed(range(len(tiles)))]  # the longest first
     run.results("compare tiles", partial(compare_tile, task), pairs, unit="tiles", label=_label)
+    return ranked, tiled
+
+
+def score_large_clusters(
+    run: Run, task: Comparison, large: Sequence[Cluster], rows_per_tile: int
+) -> list[dict[str, Any]]:
+    """Score clusters that are larger than a task; the same results as `score_group` gives for groups."""
+    ranked, tiled = compare_large_clusters(run, task, large, rows_per_tile)
+    if not large:
+        return []
     written = run.results("write large", partial(write_large_cluster, task), tiled, unit="clusters", label=_label)
     return [{**result, "rows": 0} for result in ranked] + written

@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 
+from semdedup.errors import ParameterError
 from semdedup.settings import Setting
 from semdedup.settings.kinds import number
 
@@ -19,6 +20,15 @@ EPS = Setting(number(0, 1, open_above=True), DEFAULT_EPS, "Drop rows whose score
 def check_eps(eps: Any) -> float:
     """Return eps, or raise a `ParameterError` unless 0 ≤ eps < 1."""
     return EPS.check(eps)
+
+
+def check_within(eps: float, exact_up_to: float | None) -> None:
+    """Raise a `ParameterError` for an eps beyond the one up to which matches across clusters were found."""
+    if exact_up_to is not None and eps > exact_up_to:
+        raise ParameterError(
+            f"eps {eps:g} is above exact_up_to {exact_up_to:g}: matches across clusters are found up to exact_up_to "
+            "only. Choose a smaller eps, or compare anew with a larger exact_up_to (--exact-up-to)."
+        )
 
 
 def least_score(eps: float) -> np.float32:
