@@ -37,7 +37,7 @@ from semdedup.runs.commit import force_names
 from semdedup.runs.owner import owned
 from semdedup.runs.record import FILE_NAME, Record
 from semdedup.settings import documented, needed, taken
-from semdedup.settings.choices import DistanceMetric, InputFiletype, KMeansEngine, WhichToKeep
+from semdedup.settings.choices import DistanceMetric, InputFiletype, KMeansEngine, RemovalRule, WhichToKeep
 from semdedup.settings.shared import SharedKeywords
 from semdedup.storage.location import Location, Paths, storage_options_of
 
@@ -91,6 +91,7 @@ class SemanticDeduplicationWorkflow:
         cache_kwargs: Mapping[str, Any] | None = None,
         files_per_partition: int | None = None,
         skip_bad_files: bool = False,
+        removal: RemovalRule = "any",
         layout: Layout = WORKFLOW,
         count_at: Sequence[float] = (),
         **shared: Unpack[SharedKeywords],

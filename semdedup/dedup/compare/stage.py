@@ -8,12 +8,13 @@ from typing import Any, Unpack
 from semdedup.dedup.compare.groups import Limits
 from semdedup.dedup.compare.run import check_cluster_files, score_clusters
 from semdedup.dedup.input.files import recorded_or_listed
-from semdedup.dedup.names import CLUSTER_FOLDER, PAIRWISE, SCORES_FILE, find_table
+from semdedup.dedup.names import CLUSTER_FOLDER, CLUSTERS_PATH, PAIRWISE, SCORES_FILE, find_table
 from semdedup.dedup.options import CompareOptions, FieldOptions, InputOptions, IOOptions, ThresholdOptions
 from semdedup.dedup.ranking import RankingStrategy
 from semdedup.dedup.stage import Stage
 from semdedup.dedup.threshold.rule import least_score
 from semdedup.errors import InputError
+from semdedup.runs.identity import relative_path
 from semdedup.runs.run import Run
 from semdedup.settings import documented, settings_of
 from semdedup.settings.choices import DistanceMetric, WhichToKeep
@@ -95,4 +96,5 @@ class PairwiseStage(Stage):
     def work(self, run: Run, files: Sequence[FileInfo], source: Location) -> dict[str, Any]:
         """Score the clusters."""
         limits = Limits(least_score(self.forest_up_to), self.compare.pairwise_batch_size)
-        return score_clusters(run, files, source, self.fields, self.strategy, limits, self.destination())
+        facts = score_clusters(run, files, source, self.fields, self.strategy, limits, self.destination())
+        return {**facts, CLUSTERS_PATH: relative_path(find_table(source, "clusters"), run.root)}
