@@ -62,7 +62,9 @@ def lay_out_tile(task: Removing, tile: Tile) -> dict[str, Any]:
     """Gather the rows of one tile, in rank order. Memory: the tile, and 8 bytes for each row of the cluster."""
     place = task.place(tile.cluster)
     ranks = load_array(place / "ranks.npy")
-    save_array(place / f"rows-{tile.number}.npy", rows_between(task.vectors, tile.cluster, ranks, tile.start, tile.stop))
+    save_array(
+        place / f"rows-{tile.number}.npy", rows_between(task.vectors, tile.cluster, ranks, tile.start, tile.stop)
+    )
     return {}
 
 

@@ -19,7 +19,9 @@ from semdedup.settings.kinds import path
 from semdedup.settings.shared import SharedKeywords
 from semdedup.storage.location import FileInfo, Location, Paths
 
-CLUSTERS_PATH = Setting(path(), None, "Folder of the clusters; by default where the record of the scores says.", "clusters_path")
+CLUSTERS_PATH = Setting(
+    path(), None, "Folder of the clusters; by default where the record of the scores says.", "clusters_path"
+)
 
 
 @documented(IOOptions, ThresholdOptions)
