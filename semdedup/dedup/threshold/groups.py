@@ -10,12 +10,12 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from semdedup.arrays import Backend, backend_module
+from semdedup.arrays import Array, Backend, array_module, backend_module
 from semdedup.dedup.compare.groups import Cluster
+from semdedup.dedup.kernels.greedy import Witnesses, best_kept, first_look, removal_in_rank_order, with_second_look
 from semdedup.dedup.names import SCORE
 from semdedup.dedup.threshold.rule import least_score
-from semdedup.dedup.threshold.vectors import Ranked, Vectors, light_rows, rows_between, read_ranked
-from semdedup.dedup.threshold.witness import Removal, first_look, removal_in_rank_order, with_second_look
+from semdedup.dedup.threshold.vectors import Ranked, Vectors, light_rows, read_ranked, rows_between
 from semdedup.errors import IntegrityError
 from semdedup.storage.arrays import load_array
 from semdedup.storage.location import Location
@@ -50,7 +50,7 @@ class Removing:
 
     def place(self, cluster: Cluster) -> Location:
         """Folder of a large cluster."""
-        return self.scratch / f"removal_{cluster.label}"
+        return self.scratch / f"cluster_{cluster.label}"
 
 
 @dataclass(frozen=True)
@@ -63,7 +63,7 @@ class Targets:
     write_kwargs: Mapping[str, Any]
 
 
-def removals(task: Removing, part: Part) -> tuple[Ranked, list[Removal]]:
+def removals(task: Removing, part: Part) -> tuple[Ranked, list[Witnesses]]:
     """The rows of a cluster in rank order, and which of them go, for each threshold.
 
     A cluster is read only where a row needs a second look. Memory: twice its rows, and the products of `best_match`;
@@ -83,8 +83,8 @@ def removals(task: Removing, part: Part) -> tuple[Ranked, list[Removal]]:
     elif any(len(unsure) for _, unsure in looks):
         ranks, informs = light_rows(task.vectors, part.cluster, ranked.ids)
         rows = rows_between(task.vectors, part.cluster, ranks, 0, len(ranked.ids))
-        device_rows = backend_module(task.backend).asarray(rows)
-        found = [removal_in_rank_order(device_rows, ranked.score, ranked.match, least, informs) for least in limits]
+        ranked_rows = backend_module(task.backend).asarray(rows)
+        found = [removal_of_informing(ranked_rows, ranked, informs, least) for least in limits]
     else:
         found = [look for look, _ in looks]
     for removal in found:
@@ -92,27 +92,57 @@ def removals(task: Removing, part: Part) -> tuple[Ranked, list[Removal]]:
     return ranked, found
 
 
-def nearest_of_large(task: Removing, part: Part, threshold: int) -> Removal:
+def removal_of_informing(rows: Array, ranked: Ranked, informs: np.ndarray, least: np.float32) -> Witnesses:
+    """`removal_in_rank_order` of a cluster whose rows of low information stay, and are nobody's witness."""
+    if informs.all():
+        return removal_in_rank_order(rows, ranked.score, ranked.match, least)
+    ranks = np.flatnonzero(informs)
+    match = np.searchsorted(ranks, ranked.match[ranks])  # of a row that informs the match does, too
+    inner = removal_in_rank_order(rows[array_module(rows).asarray(ranks)], ranked.score[ranks], match, least)
+    found = Witnesses.none(len(informs))
+    found.witness[ranks] = np.where(inner.witness < 0, -1, ranks[inner.witness])
+    found.score[ranks] = inner.score
+    return found
+
+
+def unwitnessed(task: Removing, part: Part) -> list[int]:
+    """At each threshold how many of the rows that reach it match none that does not: what `any` takes from nobody's
+    side. Memory: as `removals`."""
+    if part.large:
+        found = [nearest_of_large(task, part, number, "alone") for number in range(len(task.thresholds))]
+        return [int((near.score < least_score(e)).sum()) for near, e in zip(found, task.thresholds, strict=True)]
+    ranked = read_ranked(task.scores.at(part.scores))
+    ranks, informs = light_rows(task.vectors, part.cluster, ranked.ids)
+    rows = rows_between(task.vectors, part.cluster, ranks, 0, len(ranked.ids))
+    counts = []
+    for least in map(least_score, task.thresholds):
+        again = first_look(ranked.score, ranked.match, least)[1]
+        staying = np.flatnonzero((ranked.score < least) & informs)
+        counts.append(int((best_kept(rows[again], again, rows[staying], staying).score < least).sum()))
+    return counts
+
+
+def nearest_of_large(task: Removing, part: Part, threshold: int, what: str = "nearest") -> Witnesses:
     """What the tiles of a large cluster found for the rows that needed a second look, (u,), in rank order."""
-    place = task.place(part.cluster) / f"nearest-{threshold}"
+    place = task.place(part.cluster) / f"{what}-{threshold}"
     sizes = (task.place(part.cluster) / "tiles.json").read_json()
     found = [load_array(place / f"{number}.npy") for number in range(sizes["tiles"])] if sizes["tiles"] else []
     together = np.concatenate([np.empty(0, NEAREST), *found])
-    return Removal(together["witness"], together["score"])
+    return Witnesses(together["witness"], together["score"])
 
 
 NEAREST = np.dtype([("witness", np.int64), ("score", np.float32)])
 """How the second look of a tile is written."""
 
 
-def check_witnesses(removal: Removal, part: Part) -> None:
+def check_witnesses(removal: Witnesses, part: Part) -> None:
     """Raise an `IntegrityError` unless every witness stays."""
     goes = removal.witness >= 0
     if goes[removal.witness[goes]].any():
         raise IntegrityError(f"a witness in cluster {part.cluster.label} does not stay itself")
 
 
-def witness_table(ranked: Ranked, removal: Removal) -> pa.Table:
+def witness_table(ranked: Ranked, removal: Witnesses) -> pa.Table:
     """``id``, ``witness_id`` and similarity of the rows that go."""
     goes = np.flatnonzero(removal.witness >= 0)
     ids, witnesses = (ranked.ids.take(pa.array(rows)) for rows in (goes, removal.witness[goes]))

@@ -1,7 +1,7 @@
 """The rule `witness` in clusters that are too large for a task, in tiles of their ranks as the comparison has them.
 
-Each tile looks at the rows that stay without a match; then the tiles, best ranks first, settle which of their other rows
-stay; then each looks at those. Where no row needs a second look nothing is read.
+Each tile looks at the rows that stay without a match; then the tiles, best ranks first, settle which of their other
+rows stay; then each looks at those. Where no row needs a second look nothing is read.
 """
 
 from __future__ import annotations
@@ -14,14 +14,12 @@ import numpy as np
 
 from semdedup.arrays import backend_module
 from semdedup.dedup.compare.tiles import Tile, tiles_of
+from semdedup.dedup.kernels.greedy import Witnesses, best_kept, better_witness, first_look, stays_in_rank_order
 from semdedup.dedup.threshold.groups import NEAREST, Part, Removing
 from semdedup.dedup.threshold.rule import least_score
-from semdedup.dedup.threshold.vectors import light_rows, rows_between, read_ranked
-from semdedup.dedup.threshold.witness import Removal, better_of, first_look, nearest_among, staying
+from semdedup.dedup.threshold.vectors import light_rows, read_ranked, rows_between
 from semdedup.storage.arrays import load_array, save_array
 from semdedup.storage.location import Location
-
-BATCH_SIZE = 1024
 
 Each = Callable[[str, Callable[[Any], dict[str, Any]], Sequence[Any]], list[dict[str, Any]]]
 """Calls a function, a step of this name, for items, and gives the results in their order."""
@@ -93,13 +91,13 @@ class _Tiles:
         """A file that a tile leaves."""
         return self.place / f"{what}-{self.threshold}" / f"{number}.npy"
 
-    def nearest(self, ranks: np.ndarray, candidates: Callable[[int], np.ndarray], last: int) -> Removal:
+    def nearest(self, ranks: np.ndarray, candidates: Callable[[int], np.ndarray], last: int) -> Witnesses:
         """The nearest of the candidates of the tiles up to the last for the rows of these ranks of the own tile."""
-        queries, found = self.rows(self.number, ranks), Removal.none(len(ranks))
+        queries, found = self.rows(self.number, ranks), Witnesses.none(len(ranks))
         for number in range(last + 1) if len(ranks) else ():
             chosen = candidates(number)
-            near = nearest_among(queries, ranks, self.rows(number, chosen), chosen, BATCH_SIZE)
-            found = better_of(found, near)
+            near = best_kept(queries, ranks, self.rows(number, chosen), chosen)
+            found = better_witness(found, near)
         return found
 
     def settled(self, number: int) -> np.ndarray:
@@ -120,10 +118,10 @@ def settle_tile(task: Removing, item: Item) -> dict[str, Any]:
     """Find out which of the unsure rows of a tile stay; all tiles before it are settled. Memory: two tiles."""
     tiles = _Tiles(task, item)
     unsure, alone = tiles.ranks(tiles.number, UNSURE), _load(tiles.file("alone", tiles.number))
-    rest = unsure[(alone.witness < 0) | (alone.score < tiles.least)]
+    rest = unsure[alone.score < tiles.least]
     before = tiles.nearest(rest, tiles.settled, tiles.number - 1)
-    rest = rest[(before.witness < 0) | (before.score < tiles.least)]
-    stays = rest[staying(tiles.rows(tiles.number, rest), tiles.least, BATCH_SIZE)]
+    rest = rest[before.score < tiles.least]
+    stays = rest[stays_in_rank_order(tiles.rows(tiles.number, rest), tiles.least)]
     save_array(tiles.file("stays", tiles.number), stays)
     return {"stay": len(stays)}
 
@@ -132,20 +130,20 @@ def look_at_settled(task: Removing, item: Item) -> dict[str, Any]:
     """Find for the unsure rows of a tile the nearest row that stays. Memory: two tiles."""
     tiles = _Tiles(task, item)
     unsure, alone = tiles.ranks(tiles.number, UNSURE), _load(tiles.file("alone", tiles.number))
-    found = better_of(alone, tiles.nearest(unsure, tiles.settled, tiles.number))
+    found = better_witness(alone, tiles.nearest(unsure, tiles.settled, tiles.number))
     _save(tiles.file("nearest", tiles.number), found)
     return {}
 
 
-def _save(place: Location, found: Removal) -> None:
+def _save(place: Location, found: Witnesses) -> None:
     array = np.empty(len(found.witness), dtype=NEAREST)
     array["witness"], array["score"] = found
     save_array(place, array)
 
 
-def _load(place: Location) -> Removal:
+def _load(place: Location) -> Witnesses:
     array = load_array(place)
-    return Removal(array["witness"], array["score"])
+    return Witnesses(array["witness"], array["score"])
 
 
 def look_at_large(task: Removing, large: Sequence[Part], rows_per_tile: int, each: Each) -> None:

@@ -19,7 +19,7 @@ EPS = Setting(number(0, 1, open_above=True), DEFAULT_EPS, "Drop rows whose score
 REMOVAL = Setting(
     choice(*get_args(RemovalRule)),
     "any",
-    "Which rows go: any that matches a better-ranked row; those that match one that stays, their witness; or all but the "
+    "Which rows go: any that matches a better-ranked row; those that match one that stays, the witness; or all but the "
     "best-ranked of each component of matches.",
     "removal",
 )

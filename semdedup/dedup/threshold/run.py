@@ -19,7 +19,7 @@ from semdedup.dedup.threshold.groups import Part, Removing, Targets, remove_in_g
 from semdedup.dedup.threshold.large import look_at_large
 from semdedup.dedup.threshold.rule import duplicate_mask
 from semdedup.dedup.threshold.vectors import find_vectors, is_across, scores_record
-from semdedup.errors import BadFileError, InputError, IntegrityError, ParameterError
+from semdedup.errors import BadFileError, InputError, ParameterError
 from semdedup.runs.run import Run
 from semdedup.storage.location import FileInfo, Location, without_storage_options
 from semdedup.storage.tables import RowGroups, cut_files, iter_groups, open_parquet
@@ -155,7 +155,7 @@ def check_across(rule: Rule, compared: Mapping[str, Any]) -> None:
     """Refuse components of rows of two sets."""
     if rule.removal == "components" and is_across(compared):
         raise ParameterError(
-            "removal must be any or witness for scores of one set against another: only rows of one of them go, so that "
+            "removal must be any or witness for scores of one set against another, of which only one loses rows: "
             "there are no components; got 'components'"
         )
 
@@ -174,7 +174,8 @@ def _remove_in_clusters(
         if missing:
             gone = f"cluster {missing[0]}, but no rows of centroid={missing[0]} in {vectors.source}"
             raise InputError(f"there are scores of {gone}: these are not the clusters that the scores were made of")
-    plan_file = run.scratch / "plan.json"
+    scratch = run.scratch / "second-look"
+    plan_file = scratch / "plan.json"
     if not plan_file.exists():
         n_rows, n_values = sum(file.n_rows for file in facts), sum(file.n_values for file in facts)
         n_bytes = sizes.bytes_per_task(session.n_slots, session.task_memory, 4 * n_values)
@@ -183,7 +184,7 @@ def _remove_in_clusters(
     small, large = pack_groups(clusters, rows_per_task)
     parts = [tuple(Part(cluster, scores[cluster.label]) for cluster in group) for group in small]
     large_parts = [Part(cluster, scores[cluster.label], large=True) for cluster in large]
-    task = Removing(source, vectors, run.scratch, tuple(dict.fromkeys([rule.eps, *rule.count_at])), session.backend)
+    task = Removing(source, vectors, scratch, tuple(dict.fromkeys([rule.eps, *rule.count_at])), session.backend)
     with run.refusing():  # the clusters may not be those of the scores
         look_at_large(task, large_parts, rows_per_task, partial(run.results, unit="tiles", label=_part_label))
         items = list(enumerate([(part,) for part in large_parts] + parts))

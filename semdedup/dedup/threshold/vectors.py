@@ -8,7 +8,6 @@ from typing import Any, NamedTuple
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 
 from semdedup.dedup.compare.groups import Cluster
 from semdedup.dedup.input.files import recorded_or_listed
@@ -28,7 +27,7 @@ class Vectors(NamedTuple):
 
     Attributes:
         source: their storage.
-        id_field, embedding_field: names of the columns; where a file has them not, ``id`` and ``embedding``.
+        id_field, embedding_field: names of the columns.
     """
 
     source: Location
@@ -52,7 +51,7 @@ def is_across(compared: Mapping[str, Any]) -> bool:
 
 
 def find_vectors(scores: Location, clusters_path: str | None = None) -> tuple[Vectors, list[FileInfo]]:
-    """The clusters that scores were made of, and their files: those of `clusters_path`, else those that the record names.
+    """The clusters that scores were made of, and their files: of `clusters_path`, else where the record says.
 
     Raises:
         InputError: they are gone, or are not those any more.
@@ -71,7 +70,10 @@ def find_vectors(scores: Location, clusters_path: str | None = None) -> tuple[Ve
     if "input" in compared and fingerprint(listed, known_files([place])) != compared["input"]:
         raise InputError(f"the clusters in {place} are not those that the scores in {scores} were made of. {needed}")
     parameters = compared.get("parameters", {})
-    return Vectors(place, parameters.get("id_field", "id"), parameters.get("embedding_field", "embedding")), listed
+    named = {"id": parameters.get("id_field", "id"), "embedding": parameters.get("embedding_field", "embedding")}
+    with open_parquet(place.at(listed[0].url)) as file:  # as they were called in the input, or as we call them
+        there = file.schema_arrow.names
+    return Vectors(place, *(name if name in there else ours for ours, name in named.items())), listed
 
 
 def _clusters_of(scores: Location, compared: Mapping[str, Any]) -> Location:
@@ -181,14 +183,7 @@ def _tables(vectors: Vectors, cluster: Cluster, with_rows: bool) -> Iterator[pa.
     """A cluster in tables of bounded size: ``id`` and whether rows are of low information, or ``embedding`` alone."""
     for url in cluster.urls:
         with open_parquet(vectors.source.at(url)) as file:
-            names = column_names(file, vectors)
-            wanted = ["embedding"] if with_rows else ["id", LOW_INFORMATION]
-            there = {names.get(name, name): name for name in wanted}
-            for table in iter_rows(file, [name for name in there if name in file.schema_arrow.names]):
-                yield table.rename_columns([there[name] for name in table.column_names])
-
-
-def column_names(file: pq.ParquetFile, vectors: Vectors) -> dict[str, str]:
-    """The columns of ids and embeddings as a file has them: as they were called in the input, or as we call them."""
-    named = {"id": vectors.id_field, "embedding": vectors.embedding_field}
-    return {ours: name if name in file.schema_arrow.names else ours for ours, name in named.items()}
+            ours = {vectors.id_field: "id", vectors.embedding_field: "embedding", LOW_INFORMATION: LOW_INFORMATION}
+            wanted = [vectors.embedding_field] if with_rows else [vectors.id_field, LOW_INFORMATION]
+            for table in iter_rows(file, [name for name in wanted if name in file.schema_arrow.names]):
+                yield table.rename_columns([ours[name] for name in table.column_names])
