@@ -20,6 +20,7 @@ from semdedup.dedup.names import (
     PAIRWISE,
     QUARANTINE,
     STEPS,
+    WITNESSES,
     WORKFLOW,
     WRITTEN,
     Layout,
@@ -31,6 +32,7 @@ from semdedup.dedup.ranking import RankingStrategy
 from semdedup.dedup.results.result import DedupResult
 from semdedup.dedup.results.scores import Scores
 from semdedup.dedup.stage import StageResult
+from semdedup.dedup.threshold.rule import REMOVAL
 from semdedup.dedup.threshold.stage import IdentifyDuplicatesStage
 from semdedup.errors import IntegrityError, ParameterError
 from semdedup.runs.commit import force_names
@@ -101,7 +103,7 @@ class SemanticDeduplicationWorkflow:
         threshold, strategy = ThresholdOptions.of(given), CompareOptions.of(given).strategy
         if not isinstance(layout, Layout):
             raise ParameterError(f"layout must be a Layout, such as WORKFLOW; got {layout!r}")
-        self.eps, self.layout = threshold.eps, layout
+        self.eps, self.removal, self.layout = threshold.eps, threshold.removal, layout
         cached = io.write_kwargs if io.cache_kwargs is None else io.cache_kwargs
         output_path, writes = needed(io.output_path, "output_path"), storage_options_of(io.write_kwargs)
         self.output = self.cache = Location.of(output_path, writes)
@@ -178,6 +180,8 @@ class SemanticDeduplicationWorkflow:
         }
         if identified is not None:
             paths["ids to drop"] = results[IDENTIFY].path
+            if self.removal != REMOVAL.default:
+                paths["witnesses"] = str(self.output / WITNESSES)
         if quarantined:
             paths["quarantine"] = str(self.output / QUARANTINE)
         paths["manifest"] = str(self.output / FILE_NAME)
@@ -193,6 +197,7 @@ class SemanticDeduplicationWorkflow:
             "pairwise_time": times[PAIRWISE],
             "num_duplicates": duplicates,
             "step_seconds": {step: seconds for result in results.values() for step, seconds in result.steps.items()},
+            "removal": self.removal,
             "removed_at": {} if identified is None else identified["removed_at"],
         }
         return DedupResult(

@@ -84,7 +84,7 @@ the reason.
 GOES = {
     "any": "its score is at least 1 - eps",
     "witness": "its similarity to a better-ranked clip that stays is at least 1 - eps",
-    "components": "a chain of clips, each with a similarity of at least 1 - eps to the next, leads to a better-ranked one",
+    "components": "a chain of clips, each at least 1 - eps like the next, leads from it to a better-ranked clip",
 }
 """The removal rules in words."""
 

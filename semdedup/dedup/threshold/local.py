@@ -8,7 +8,6 @@ from contextlib import AbstractContextManager
 from functools import cached_property
 from typing import Any, Self
 
-import numpy as np
 import pyarrow as pa
 
 from semdedup.dedup import sizes
@@ -32,10 +31,11 @@ class LocalRemoval(AbstractContextManager["LocalRemoval"]):
     Args:
         scores: the root of the result, or the folder of its scores.
         thresholds: each eps.
+        removal: the rule, ``witness`` or ``components``.
     """
 
-    def __init__(self, scores: Location, thresholds: Sequence[float]) -> None:
-        self._scores, self.thresholds = scores, tuple(thresholds)
+    def __init__(self, scores: Location, thresholds: Sequence[float], removal: str = "witness") -> None:
+        self._scores, self.thresholds, self.removal = scores, tuple(thresholds), removal
         self._temporary = tempfile.TemporaryDirectory(prefix="semdedup-")
 
     def __enter__(self) -> Self:
