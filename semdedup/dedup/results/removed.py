@@ -43,12 +43,15 @@ class RemovedRows:
         """Whether the score alone tells of a row that it goes. Of a row of two sets the match always stays."""
         return self.removal == "any" or self.scores.across
 
+    def _local(self, thresholds: Sequence[float], removal: str = "") -> LocalRemoval:
+        return LocalRemoval(self.scores.source, self.scores.files, thresholds, removal or self.removal)
+
     def count(self, thresholds: Sequence[float]) -> tuple[int, list[int]]:
         """Rows, and how many of them go at each eps. Time: one reading of the scores, and what the rule needs."""
         if self.by_scores:
             return self.scores.count(thresholds)
         n_rows, removed = 0, np.zeros(len(thresholds), dtype=np.int64)
-        with LocalRemoval(self.scores.source, thresholds, self.removal) as local:
+        with self._local(thresholds) as local:
             for file in self.scores.files:
                 ranked, found = local.cluster(file)
                 n_rows += len(ranked.ids)
@@ -60,7 +63,7 @@ class RemovedRows:
         if self.by_scores:
             yield from self.scores.groups(eps, files)
             return
-        with LocalRemoval(self.scores.source, [check_eps(eps)], self.removal) as local:
+        with self._local([check_eps(eps)]) as local:
             for file in self.scores.files if files is None else files:
                 removed = local.removed(file)
                 if len(removed):
@@ -69,7 +72,7 @@ class RemovedRows:
     def witness_of(self, pair: Pair, eps: float) -> Pair | None:
         """The witness of a row, given the row and its match, and their similarity; None for a row that stays."""
         (file,) = (file for file in self.scores.files if cluster_of(file.url) == pair.cluster)
-        with LocalRemoval(self.scores.source, [check_eps(eps)], self.removal) as local:
+        with self._local([check_eps(eps)]) as local:
             ranked, (found,) = local.cluster(file)
         rank = ranked.ids.index(pa.scalar(pair.id, ranked.ids.type)).as_py()
         if found.witness[rank] < 0:
@@ -80,11 +83,12 @@ class RemovedRows:
         """How many of the rows that go match no row that stays. Reads the clusters in which that is not certain."""
         if self.scores.across or self.removal == "witness":
             return 0
-        with LocalRemoval(self.scores.source, [check_eps(eps)], self.removal) as local:
+        files = self.scores.files
+        with self._local([check_eps(eps)], "witness" if self.removal == "any" else "") as local:
             if self.removal == "any":
-                return sum(local.unwitnessed(file)[0] for file in self.scores.files)
-            below = (local.removed(file).column(SCORE).to_numpy() < least_score(eps) for file in self.scores.files)
-            return sum(int(np.count_nonzero(each)) for each in below)
+                return sum(local.unwitnessed(file)[0] for file in files)
+            scores = (local.removed(file).column(SCORE).to_numpy() for file in files)
+            return sum(int(np.count_nonzero(each < least_score(eps))) for each in scores)
 
     def suggest_eps(self, target_fraction: float) -> float:
         """The smallest eps at which at most this fraction of the rows remains.

@@ -10,12 +10,18 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from semdedup.arrays import Array, Backend, array_module, backend_module
-from semdedup.dedup.compare.groups import Cluster
-from semdedup.dedup.kernels.greedy import Witnesses, best_kept, first_look, removal_in_rank_order, with_second_look
+from semdedup.arrays import Array, array_module, backend_module
+from semdedup.dedup.compare.groups import Cluster, Comparison
+from semdedup.dedup.kernels.greedy import (
+    Witnesses,
+    best_kept,
+    first_look,
+    removal_in_rank_order,
+    with_second_look,
+)
 from semdedup.dedup.names import SCORE
 from semdedup.dedup.threshold.rule import least_score
-from semdedup.dedup.threshold.vectors import Ranked, Vectors, light_rows, read_ranked, rows_between
+from semdedup.dedup.threshold.vectors import Ranked, read_ranked, read_rows
 from semdedup.errors import IntegrityError
 from semdedup.storage.arrays import load_array
 from semdedup.storage.location import Location
@@ -36,21 +42,35 @@ class Removing:
 
     Attributes:
         scores: storage of the tables of scores.
-        vectors: where the clusters are.
-        scratch: folder for the tiles of large clusters.
-        thresholds: each eps that is asked for.
-        backend: arrays to compute with.
+        comparison: how to read the clusters, and to compare them.
+        thresholds: each eps that is asked for; the first is the one whose rows are written, at others they are counted.
+        removal: the rule.
+        forest: storage of the forests of matches; None where clusters are to be compared again.
     """
 
     scores: Location
-    vectors: Vectors
-    scratch: Location
+    comparison: Comparison
     thresholds: tuple[float, ...]
-    backend: Backend
+    removal: str
+    forest: Location | None = None
+
+    @property
+    def limits(self) -> list[np.float32]:
+        """The least score of a match, for each threshold."""
+        return [least_score(eps) for eps in self.thresholds]
 
     def place(self, cluster: Cluster) -> Location:
-        """Folder of a large cluster."""
-        return self.scratch / f"cluster_{cluster.label}"
+        """Folder of a large cluster, where its tiles are."""
+        return self.comparison.scratch / f"cluster_{cluster.label}"
+
+    def read(self, part: Part) -> Ranked:
+        """The scores of a cluster."""
+        return read_ranked(self.scores.at(part.scores))
+
+    def rows(self, part: Part, ranked: Ranked) -> tuple[Array, np.ndarray]:
+        """The rows of a cluster in rank order, on the device, and whether each informs."""
+        rows, informs = read_rows(self.comparison, part.cluster, ranked.ids)
+        return backend_module(self.comparison.backend).asarray(rows), informs
 
 
 @dataclass(frozen=True)
@@ -64,32 +84,21 @@ class Targets:
 
 
 def removals(task: Removing, part: Part) -> tuple[Ranked, list[Witnesses]]:
-    """The rows of a cluster in rank order, and which of them go, for each threshold.
+    """The rows of a cluster in rank order, and which of them go by the rule ``witness``, for each threshold.
 
     A cluster is read only where a row needs a second look. Memory: twice its rows, and the products of `best_match`;
     of a large one the ids and scores.
-
-    Raises:
-        IntegrityError: a witness goes itself.
     """
-    ranked = read_ranked(task.scores.at(part.scores))
-    limits = [least_score(eps) for eps in task.thresholds]
-    looks = [first_look(ranked.score, ranked.match, least) for least in limits]
+    ranked = task.read(part)
+    looks = [first_look(ranked.score, ranked.match, least) for least in task.limits]
+    if not any(len(again) for _, again in looks):
+        return ranked, [found for found, _ in looks]
     if part.large:
-        found = [
-            with_second_look(*look, nearest_of_large(task, part, number), least)
-            for number, (look, least) in enumerate(zip(looks, limits, strict=True))
-        ]
-    elif any(len(unsure) for _, unsure in looks):
-        ranks, informs = light_rows(task.vectors, part.cluster, ranked.ids)
-        rows = rows_between(task.vectors, part.cluster, ranks, 0, len(ranked.ids))
-        ranked_rows = backend_module(task.backend).asarray(rows)
-        found = [removal_of_informing(ranked_rows, ranked, informs, least) for least in limits]
-    else:
-        found = [look for look, _ in looks]
-    for removal in found:
-        check_witnesses(removal, part)
-    return ranked, found
+        nearest = (nearest_of_large(task, part, number) for number in range(len(looks)))
+        every = zip(looks, nearest, task.limits, strict=True)
+        return ranked, [with_second_look(*look, near, least) for look, near, least in every]
+    rows, informs = task.rows(part, ranked)
+    return ranked, [removal_of_informing(rows, ranked, informs, least) for least in task.limits]
 
 
 def removal_of_informing(rows: Array, ranked: Ranked, informs: np.ndarray, least: np.float32) -> Witnesses:
@@ -106,27 +115,33 @@ def removal_of_informing(rows: Array, ranked: Ranked, informs: np.ndarray, least
 
 
 def unwitnessed(task: Removing, part: Part) -> list[int]:
-    """At each threshold how many of the rows that reach it match none that does not: what `any` takes from nobody's
-    side. Memory: as `removals`."""
+    """At each threshold how many rows whose score reaches it match none whose score does not, better-ranked or not.
+
+    Of two that match the worse-ranked has a score that reaches it. So it is enough to look at better-ranked ones.
+    Memory: see `removals`.
+    """
+    ranked = task.read(part)
+    looks = [first_look(ranked.score, ranked.match, least)[1] for least in task.limits]
+    if not any(map(len, looks)):
+        return [0] * len(looks)
     if part.large:
-        found = [nearest_of_large(task, part, number, "alone") for number in range(len(task.thresholds))]
-        return [int((near.score < least_score(e)).sum()) for near, e in zip(found, task.thresholds, strict=True)]
-    ranked = read_ranked(task.scores.at(part.scores))
-    ranks, informs = light_rows(task.vectors, part.cluster, ranked.ids)
-    rows = rows_between(task.vectors, part.cluster, ranks, 0, len(ranked.ids))
-    counts = []
-    for least in map(least_score, task.thresholds):
-        again = first_look(ranked.score, ranked.match, least)[1]
-        staying = np.flatnonzero((ranked.score < least) & informs)
-        counts.append(int((best_kept(rows[again], again, rows[staying], staying).score < least).sum()))
-    return counts
+        found = [nearest_of_large(task, part, number, "alone") for number in range(len(looks))]
+    else:
+        rows, informs = task.rows(part, ranked)
+        on_device = array_module(rows).asarray
+        alone = [np.flatnonzero((ranked.score < least) & informs) for least in task.limits]
+        found = [
+            best_kept(rows[on_device(again)], again, rows[on_device(staying)], staying)
+            for again, staying in zip(looks, alone, strict=True)
+        ]
+    return [int(np.count_nonzero(near.score < least)) for near, least in zip(found, task.limits, strict=True)]
 
 
 def nearest_of_large(task: Removing, part: Part, threshold: int, what: str = "nearest") -> Witnesses:
     """What the tiles of a large cluster found for the rows that needed a second look, (u,), in rank order."""
-    place = task.place(part.cluster) / f"{what}-{threshold}"
-    sizes = (task.place(part.cluster) / "tiles.json").read_json()
-    found = [load_array(place / f"{number}.npy") for number in range(sizes["tiles"])] if sizes["tiles"] else []
+    place = task.place(part.cluster)
+    n_tiles = (place / "tiles.json").read_json()["tiles"]
+    found = [load_array(place / f"{what}-{threshold}" / f"{number}.npy") for number in range(n_tiles)]
     together = np.concatenate([np.empty(0, NEAREST), *found])
     return Witnesses(together["witness"], together["score"])
 
@@ -135,42 +150,52 @@ NEAREST = np.dtype([("witness", np.int64), ("score", np.float32)])
 """How the second look of a tile is written."""
 
 
-def check_witnesses(removal: Witnesses, part: Part) -> None:
+def check_witnesses(found: Witnesses, part: Part) -> None:
     """Raise an `IntegrityError` unless every witness stays."""
-    goes = removal.witness >= 0
-    if goes[removal.witness[goes]].any():
+    goes = found.witness >= 0
+    if goes[found.witness[goes]].any():
         raise IntegrityError(f"a witness in cluster {part.cluster.label} does not stay itself")
 
 
-def witness_table(ranked: Ranked, removal: Witnesses) -> pa.Table:
+def witness_table(ranked: Ranked, found: Witnesses) -> pa.Table:
     """``id``, ``witness_id`` and similarity of the rows that go."""
-    goes = np.flatnonzero(removal.witness >= 0)
-    ids, witnesses = (ranked.ids.take(pa.array(rows)) for rows in (goes, removal.witness[goes]))
-    return pa.table({"id": ids, "witness_id": witnesses, SCORE: removal.score[goes]})
+    goes = np.flatnonzero(found.witness >= 0)
+    ids, witnesses = (ranked.ids.take(pa.array(rows)) for rows in (goes, found.witness[goes]))
+    return pa.table({"id": ids, "witness_id": witnesses, SCORE: found.score[goes]})
 
 
-def remove_in_group(task: Removing, targets: Targets, item: tuple[int, tuple[Part, ...]]) -> dict[str, Any]:
-    """Write the ids to drop of some clusters with their witnesses, as a file each; the ids to keep, if asked for.
+def write_group(
+    targets: Targets, position: int, found: Iterator[tuple[Part, Ranked, list[Witnesses]]]
+) -> dict[str, Any]:
+    """Write the ids to drop of some clusters, their witnesses, and the ids to keep, if asked for, a file each.
 
-    The first of the thresholds is the one that is written, the others are counted. Memory: see `removals`; the ids that
-    are written, three times.
+    Memory: the ids that are written, three times.
 
     Returns:
         ``rows``, and ``removed`` for each threshold.
+
+    Raises:
+        IntegrityError: a witness goes itself.
     """
-    position, parts = item
-    n_rows, removed = 0, np.zeros(len(task.thresholds), dtype=np.int64)
+    n_rows, removed = 0, np.zeros(0, dtype=np.int64)
     dropped: list[pa.Table] = []
     kept: list[pa.Array] = []
-    for part in parts:
-        ranked, found = removals(task, part)
+    for part, ranked, at in found:
+        check_witnesses(at[0], part)
         n_rows += len(ranked.ids)
-        removed += [np.count_nonzero(removal.witness >= 0) for removal in found]
-        dropped.append(witness_table(ranked, found[0]))
+        counts = np.array([np.count_nonzero(each.witness >= 0) for each in at])
+        removed = removed + counts if len(removed) else counts
+        dropped.append(witness_table(ranked, at[0]))
         if targets.kept is not None:
-            kept.append(ranked.ids.filter(pa.array(found[0].witness < 0)))
+            kept.append(ranked.ids.filter(pa.array(at[0].witness < 0)))
     write_removed(targets, position, dropped, kept)
     return {"rows": n_rows, "removed": removed.tolist()}
+
+
+def remove_in_group(task: Removing, targets: Targets, item: tuple[int, tuple[Part, ...]]) -> dict[str, Any]:
+    """The rule ``witness`` for the clusters of a group; see `write_group`. Memory: see `removals`."""
+    position, parts = item
+    return write_group(targets, position, ((part, *removals(task, part)) for part in parts))
 
 
 def write_removed(targets: Targets, position: int, dropped: Sequence[pa.Table], kept: Sequence[pa.Array]) -> None:
@@ -180,6 +205,8 @@ def write_removed(targets: Targets, position: int, dropped: Sequence[pa.Table], 
         if targets.witnesses is not None and (len(table) or not position):
             write_table(targets.witnesses / part_name(position), table, targets.write_kwargs)
         write_ids(targets.dropped, position, [table.column("id")], targets.write_kwargs)
+    elif not position:
+        write_ids(targets.dropped, position, [], targets.write_kwargs)
     if targets.kept is not None:
         write_ids(targets.kept, position, kept, targets.write_kwargs)
 
@@ -207,10 +234,3 @@ def with_narrow_text(table: pa.Table) -> pa.Table:
 
 def _narrow(field: pa.Field) -> pa.Field:
     return field.with_type(pa.string()) if pa.types.is_large_string(field.type) else field
-
-
-def parts_of(clusters: Sequence[Cluster], scores: Mapping[int, str], rows_per_task: int) -> Iterator[Part]:
-    """The clusters that have scores."""
-    for cluster in clusters:
-        if cluster.label in scores:
-            yield Part(cluster, scores[cluster.label], cluster.n_rows > rows_per_task)

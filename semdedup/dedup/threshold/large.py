@@ -13,11 +13,10 @@ from typing import Any
 import numpy as np
 
 from semdedup.arrays import backend_module
-from semdedup.dedup.compare.tiles import Tile, tiles_of
+from semdedup.dedup.compare.tiles import Tile, lay_out_tile, tiles_of
 from semdedup.dedup.kernels.greedy import Witnesses, best_kept, better_witness, first_look, stays_in_rank_order
 from semdedup.dedup.threshold.groups import NEAREST, Part, Removing
-from semdedup.dedup.threshold.rule import least_score
-from semdedup.dedup.threshold.vectors import light_rows, read_ranked, rows_between
+from semdedup.dedup.threshold.vectors import Ranked, rows_of_ranks
 from semdedup.storage.arrays import load_array, save_array
 from semdedup.storage.location import Location
 
@@ -26,6 +25,22 @@ Each = Callable[[str, Callable[[Any], dict[str, Any]], Sequence[Any]], list[dict
 
 Item = tuple[tuple[Tile, ...], int, int]
 """The tiles of a cluster, the number of one of them, and that of a threshold."""
+
+
+ALONE, UNSURE = 1, 2
+"""What a row is at a threshold: it stays without a match, or it needs a second look. All others go, or show nothing."""
+
+
+def find_rows(task: Removing, part: Part, ranked: Ranked) -> np.ndarray:
+    """Leave for the tiles where the rows of a large cluster are; whether each informs, (n,) truth.
+
+    Memory: the light columns of the cluster, about 100 bytes a row.
+    """
+    place = task.place(part.cluster)
+    positions, informs = rows_of_ranks(task.comparison, part.cluster, ranked.ids, None)
+    save_array(place / "row_of_rank.npy", positions)
+    save_array(place / "informs.npy", informs)
+    return informs
 
 
 def prepare_large(task: Removing, rows_per_tile: int, part: Part) -> dict[str, Any]:
@@ -37,33 +52,17 @@ def prepare_large(task: Removing, rows_per_tile: int, part: Part) -> dict[str, A
         ``unsure``: for each threshold how many rows need a second look; and ``rows``.
     """
     place = task.place(part.cluster)
-    ranked = read_ranked(task.scores.at(part.scores))
-    looks = [first_look(ranked.score, ranked.match, least_score(eps))[1] for eps in task.thresholds]
+    ranked = task.read(part)
+    looks = [first_look(ranked.score, ranked.match, least)[1] for least in task.limits]
     if any(map(len, looks)):
-        ranks, informs = light_rows(task.vectors, part.cluster, ranked.ids)
-        save_array(place / "ranks.npy", ranks)
-        for number, (eps, unsure) in enumerate(zip(task.thresholds, looks, strict=True)):
+        informs = find_rows(task, part, ranked)
+        for number, (least, unsure) in enumerate(zip(task.limits, looks, strict=True)):
             role = np.zeros(len(informs), dtype=np.int8)
-            role[(ranked.score < least_score(eps)) & informs] = ALONE
+            role[(ranked.score < least) & informs] = ALONE
             role[unsure] = UNSURE
             save_array(place / f"roles-{number}.npy", role)
-    tiles = -(-len(ranked.ids) // rows_per_tile) if any(map(len, looks)) else 0
-    (place / "tiles.json").write_json({"tiles": tiles})
+    (place / "tiles.json").write_json({"tiles": -(-len(ranked.ids) // rows_per_tile)})
     return {"rows": len(ranked.ids), "unsure": [len(unsure) for unsure in looks]}
-
-
-ALONE, UNSURE = 1, 2
-"""What a row is at a threshold: it stays without a match, or it needs a second look. All others go, or show nothing."""
-
-
-def lay_out_tile(task: Removing, tile: Tile) -> dict[str, Any]:
-    """Gather the rows of one tile, in rank order. Memory: the tile, and 8 bytes for each row of the cluster."""
-    place = task.place(tile.cluster)
-    ranks = load_array(place / "ranks.npy")
-    save_array(
-        place / f"rows-{tile.number}.npy", rows_between(task.vectors, tile.cluster, ranks, tile.start, tile.stop)
-    )
-    return {}
 
 
 class _Tiles:
@@ -72,8 +71,8 @@ class _Tiles:
     def __init__(self, task: Removing, item: Item) -> None:
         self.tiles, self.number, self.threshold = item
         self.place = task.place(self.tiles[0].cluster)
-        self.least = least_score(task.thresholds[self.threshold])
-        self._xp = backend_module(task.backend)
+        self.least = task.limits[self.threshold]
+        self._xp = backend_module(task.comparison.backend)
         self._roles = load_array(self.place / f"roles-{self.threshold}.npy")
 
     def ranks(self, number: int, role: int) -> np.ndarray:
@@ -157,7 +156,7 @@ def look_at_large(task: Removing, large: Sequence[Part], rows_per_tile: int, eac
         if any(found["unsure"]):
             cut.append(tuple(tiles_of(part.cluster, found["rows"], rows_per_tile)))
             items += [(cut[-1], tile.number, e) for e in range(len(task.thresholds)) for tile in cut[-1]]
-    each("lay out tiles", partial(lay_out_tile, task), [tile for tiles in cut for tile in tiles])
+    each("lay out tiles", partial(lay_out_tile, task.comparison), [tile for tiles in cut for tile in tiles])
     each("look at tiles", partial(look_at_alone, task), items)
     for number in range(max(map(len, cut), default=0)):
         each(f"settle tiles {number}", partial(settle_tile, task), [item for item in items if item[1] == number])

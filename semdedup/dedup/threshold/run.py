@@ -10,16 +10,17 @@ from typing import Any
 import pyarrow as pa
 
 from semdedup.dedup import sizes
-from semdedup.dedup.compare.run import find_clusters, pack_groups
 from semdedup.dedup.input.facts import inspect_all
 from semdedup.dedup.names import SCORE, WITNESSES, Destination, below, cluster_of, join, summary_name
 from semdedup.dedup.results.tallies import CountAt
 from semdedup.dedup.sizes import ROWS_AT_A_TIME
-from semdedup.dedup.threshold.groups import Part, Removing, Targets, remove_in_group, write_removed
+from semdedup.dedup.threshold.components import look_at_large_components, remove_components
+from semdedup.dedup.threshold.groups import Targets, remove_in_group, write_removed
 from semdedup.dedup.threshold.large import look_at_large
+from semdedup.dedup.threshold.plan import clusters_of, forest_groups, packed_parts, removing_of
 from semdedup.dedup.threshold.rule import duplicate_mask
 from semdedup.dedup.threshold.vectors import find_vectors, is_across, scores_record
-from semdedup.errors import BadFileError, InputError, ParameterError
+from semdedup.errors import BadFileError, ParameterError
 from semdedup.runs.run import Run
 from semdedup.storage.location import FileInfo, Location, without_storage_options
 from semdedup.storage.tables import RowGroups, cut_files, iter_groups, open_parquet
@@ -163,36 +164,36 @@ def check_across(rule: Rule, compared: Mapping[str, Any]) -> None:
 def _remove_in_clusters(
     run: Run, score_files: Sequence[FileInfo], source: Location, rule: Rule, targets: Targets
 ) -> list[dict[str, Any]]:
-    session = run.session
+    session, scored = run.session, {cluster_of(file.url): file.url for file in score_files}
     with run.refusing():
-        vectors, listed = find_vectors(source, rule.clusters_path)
-        located = [(vectors.source.at(file.url), file.url) for file in listed]
-        facts, _ = inspect_all(session, located, vectors.embedding_field, name="inspect clusters")
-        scores = {cluster_of(file.url): file.url for file in score_files}
-        clusters = [cluster for cluster in find_clusters(listed, facts) if cluster.label in scores]
-        missing = sorted(scores.keys() - {cluster.label for cluster in clusters})
-        if missing:
-            gone = f"cluster {missing[0]}, but no rows of centroid={missing[0]} in {vectors.source}"
-            raise InputError(f"there are scores of {gone}: these are not the clusters that the scores were made of")
-    scratch = run.scratch / "second-look"
+        vectors = find_vectors(source, rule.removal, rule.clusters_path)
+        located = [(vectors.source.at(file.url), file.url) for file in vectors.files]
+        facts, _ = inspect_all(session, located, vectors.fields.embedding_field, name="inspect clusters")
+        found = clusters_of(vectors, facts, scored)
+        scratch, thresholds = run.scratch / "second-look", [rule.eps, *rule.count_at]
+        task = removing_of(source, found, thresholds, rule.removal, scratch, session.backend)
     plan_file = scratch / "plan.json"
     if not plan_file.exists():
-        n_rows, n_values = sum(file.n_rows for file in facts), sum(file.n_values for file in facts)
-        n_bytes = sizes.bytes_per_task(session.n_slots, session.task_memory, 4 * n_values)
-        plan_file.write_json({"rows": sizes.rows_per_task(n_bytes, max(1, n_values // max(1, n_rows)))}, forced=True)
+        n_bytes = sizes.bytes_per_task(session.n_slots, session.task_memory, 4 * found.n_values)
+        plan_file.write_json({"rows": sizes.rows_per_task(n_bytes, found.dim)}, forced=True)
     rows_per_task = plan_file.read_json()["rows"]
-    small, large = pack_groups(clusters, rows_per_task)
-    parts = [tuple(Part(cluster, scores[cluster.label]) for cluster in group) for group in small]
-    large_parts = [Part(cluster, scores[cluster.label], large=True) for cluster in large]
-    task = Removing(source, vectors, scratch, tuple(dict.fromkeys([rule.eps, *rule.count_at])), session.backend)
+    look = partial(run.results, unit="tiles", label=_part_label)
     with run.refusing():  # the clusters may not be those of the scores
-        look_at_large(task, large_parts, rows_per_task, partial(run.results, unit="tiles", label=_part_label))
-        items = list(enumerate([(part,) for part in large_parts] + parts))
-        write = partial(remove_in_group, task, targets)
-        found = run.results("threshold", write, items, unit="groups", label=_part_label)
-    find_vectors(source, rule.clusters_path)  # they were read, so that they are looked at again
-    at = [task.thresholds.index(eps) for eps in (rule.eps, *rule.count_at)]
-    return [{**result, "removed": [result["removed"][i] for i in at]} for result in found]
+        items: list[Any]
+        if rule.removal == "components":
+            if task.forest is None:
+                run.reporter.say(f"no forest of matches up to eps {max(thresholds):g}: the clusters are compared again")
+            groups = forest_groups(task.forest, found.clusters, scored, rows_per_task)
+            look_at_large_components(task, [group for group in groups if group[0][0].large], rows_per_task, look)
+            write, items = partial(remove_components, task, targets), list(enumerate(groups))
+        else:
+            parts = packed_parts(found.clusters, scored, rows_per_task)
+            look_at_large(task, [group[0] for group in parts if group[0].large], rows_per_task, look)
+            write, items = partial(remove_in_group, task, targets), list(enumerate(parts))
+        results = run.results("threshold", write, items, unit="groups", label=_part_label)
+    find_vectors(source, rule.removal, rule.clusters_path)  # they were read, so that they are looked at again
+    at = [task.thresholds.index(eps) for eps in thresholds]
+    return [{**result, "removed": [result["removed"][i] for i in at]} for result in results]
 
 
 def _group_label(item: tuple[int, Sequence[RowGroups]]) -> str:
@@ -202,5 +203,5 @@ def _group_label(item: tuple[int, Sequence[RowGroups]]) -> str:
 def _part_label(item: Any) -> str:
     """What a task on clusters is called where a worker dies of it."""
     while not hasattr(item, "cluster"):
-        item = item[-1] if isinstance(item[0], int) else item[0]
+        item = next(each for each in item if isinstance(each, tuple))
     return f"the scores of cluster {item.cluster.label}"

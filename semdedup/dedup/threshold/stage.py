@@ -33,8 +33,8 @@ class IdentifyDuplicatesStage(Stage):
     of the other rows go to the folder `kept`, if one is named.
 
     Under the rules ``witness`` and ``components`` the folder ``witnesses`` tells of each row that goes which row stays
-    for it: ``id``, ``witness_id``, ``cosine_sim_score``. `witness` reads those clusters in which the scores alone do
-    not decide: those of `clusters_path`, by default those that the record of the scores names.
+    for it: ``id``, ``witness_id``, ``cosine_sim_score``. They read those clusters in which the scores alone do not
+    decide: those of `clusters_path`, by default those that the record of the scores names.
 
     Example:
         >>> IdentifyDuplicatesStage(input_path="out/pairwise", output_path="out/duplicates", eps=0.01).run()
@@ -89,8 +89,8 @@ class IdentifyDuplicatesStage(Stage):
         check_score_files(files, source)
         compared = scores_record(source)
         check_across(self.rule, compared)
-        if self.rule.removal == "witness" and not is_across(compared):
-            find_vectors(source, self.rule.clusters_path)
+        if self.rule.removal != "any" and not is_across(compared):
+            find_vectors(source, self.rule.removal, self.rule.clusters_path)
 
     def work(self, run: Run, files: Sequence[FileInfo], source: Location) -> dict[str, Any]:
         """Apply the rule."""
