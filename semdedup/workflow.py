@@ -39,6 +39,9 @@ CLIPS, DEDUP, DATASET = "clips", "dedup", "dataset"
 METADATA = tuple(name for name in ROWS.names if name not in ("id", "embedding", "low_information"))
 """Columns of the clips that the dedup carries along, for those who ask why."""
 
+RUN_REMOVAL = "witness"
+"""The removal rule of the whole way, where none is given: each clip that goes is like one in the dataset."""
+
 WORKFLOWS: Mapping[str, type] = {
     "split": VideoSplitWorkflow,
     "dedup": SemanticDeduplicationWorkflow,
@@ -89,7 +92,7 @@ class RunResult(Displayable):
             *([("  in quarantine", f"{n_bad:,}")] if n_bad else []),
             *((f"    {reason}", f"{count:,}") for reason, count in self.split.quarantined.items()),
             ("clips", f"{self.shard.clips:,}"),
-            (f"  near-duplicates at eps {self.dedup.eps:g}", f"{self.shard.duplicates:,}"),
+            (f"  near-duplicates at eps {self.dedup.eps:g}, {self.dedup.removal}", f"{self.shard.duplicates:,}"),
             ("  in the dataset", f"{self.shard.kept:,}"),
             ("shards", f"{self.shard.shards:,}"),
             *((f"{part} seconds", f"{seconds:.1f}") for part, seconds in self.seconds.items()),
@@ -121,7 +124,8 @@ class RunOptions(SharedOptions):
 class VideoDeduplicationWorkflow:
     """Split videos, embed and compare their clips, report, and write those that remain as shards.
 
-    Each part goes on where an earlier run stopped, and is left alone where it is complete.
+    Each part goes on where an earlier run stopped, and is left alone where it is complete. The removal rule is
+    ``witness`` unless `dedup` has another one.
 
     Raises:
         ParameterError: a part has no such parameter, or a parameter has a value that it cannot have.
@@ -229,7 +233,7 @@ class VideoDeduplicationWorkflow:
 
     def _dedup(self, eps: float) -> SemanticDeduplicationWorkflow:
         embeddings = (self.root / CLIPS / self.split.kind.folder).url
-        given = {"metadata_fields": METADATA, **self.more["dedup"]}
+        given = {"metadata_fields": METADATA, "removal": RUN_REMOVAL, **self.more["dedup"]}
         return SemanticDeduplicationWorkflow(embeddings, (self.root / DEDUP).url, eps=eps, **self._shared(), **given)
 
     def _report(self, eps: float) -> str:

@@ -22,7 +22,7 @@ FORBIDDEN = {
         *("cluster", "leaks", "results", "threshold.run", "threshold.stage", "threshold.extract"),
         *("pipeline", "workflow"),
     ),
-    "threshold": ("cluster", "compare", "leaks", "workflow"),
+    "threshold": ("cluster", "leaks", "workflow"),
     "leaks": ("cluster", "workflow"),
     "results": (
         *("cluster", "compare", "leaks", "threshold.run", "threshold.stage", "threshold.extract"),

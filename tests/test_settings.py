@@ -141,7 +141,7 @@ def defaults_that_differ() -> Mapping[tuple[Any, str], Any]:
 @pytest.mark.parametrize("door", DOORS, ids=lambda door: door.__name__)
 def test_keywords_are_those_that_are_declared_with_their_defaults_and_help(door: Any) -> None:
     declared = {name: one for one in settings_of(*DOORS[door]) for name in (one.name, *one.aliases)}
-    parts = {"split", "dedup", "shard", "layout", "folder", "summaries", "kept", "against"}
+    parts = {"split", "dedup", "shard", "layout", "folder", "summaries", "kept", "against", "clusters_path"}
     for name, parameter in inspect.signature(door).parameters.items():
         if name not in declared:
             assert name in parts, name

@@ -18,9 +18,10 @@ from semdedup.dedup.pipeline import Pipeline
 from semdedup.dedup.threshold.extract import eps_to_extract, extraction_stage
 from semdedup.dedup.threshold.extract import extract as write_extraction
 from semdedup.dedup.threshold.recommended import chosen_eps
-from semdedup.dedup.threshold.rule import EPS
+from semdedup.dedup.threshold.rule import EPS, REMOVAL
 from semdedup.dedup.workflow import SemanticDeduplicationWorkflow
 from semdedup.errors import ParameterError
+from semdedup.settings.choices import RemovalRule
 from semdedup.settings.shared import SharedOptions
 from semdedup.storage.location import locations_of
 
@@ -95,12 +96,14 @@ def _thresholds(given: dict[str, Any], storage: dict[str, Any]) -> tuple[Sequenc
 @click.argument("results")
 @flag_of(EPS)
 @click.option("--target-fraction", type=float, help="Instead of --eps: the part of the rows that is to remain.")
-@click.option("--output-path", help="Folder to write to; RESULTS/eps_{eps} by default.")
+@flag_of(REMOVAL, help=f"{REMOVAL.help} By default the rule of the results.")
+@click.option("--output-path", help="Folder to write to; RESULTS/eps_{eps}_{removal} by default.")
 @setting_flags(SharedOptions, only=["clear_output", "take_over", "verify"])
 @work_flags()
 def extract(
     results: str,
     eps: float | None,
+    removal: RemovalRule | None,
     target_fraction: float | None,
     output_path: str | None,
     dry_run: bool,
@@ -109,15 +112,16 @@ def extract(
     verbose: bool,
     **flags: Any,
 ) -> None:
-    """Write the ids to drop and to keep for another eps, from scores that exist; nothing is compared again.
+    """Write the ids to drop and to keep for another eps or removal rule, from scores that exist.
 
     \b
     Example:
       semdedup extract clips/dedup --eps 0.05
+      semdedup extract clips/dedup --eps 0.05 --removal witness
       semdedup extract clips/dedup --target-fraction 0.8
     """
-    chosen = eps_to_extract(results, eps, target_fraction, storage)
-    options: dict[str, Any] = {"storage_options": storage, "verbose": verbose, **given_of(flags)}
+    chosen = eps_to_extract(results, eps, target_fraction, storage, removal)
+    options: dict[str, Any] = {"removal": removal, "storage_options": storage, "verbose": verbose, **given_of(flags)}
     if dry_run:
         stage = extraction_stage(results, chosen, output_path, **options)
         show_plan(Pipeline("extract").add_stage(stage).describe())

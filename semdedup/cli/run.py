@@ -9,24 +9,25 @@ from typing import Any
 import click
 import yaml
 
-from semdedup.cli.flags import Command, given_of, setting_flags, show_and_exit, show_plan, work_flags
+from semdedup.cli.flags import Command, flag_of, given_of, setting_flags, show_and_exit, show_plan, work_flags
 from semdedup.compute.options import ClusterOptions
 from semdedup.dedup.options import CompareOptions, KMeansOptions
+from semdedup.dedup.threshold.rule import REMOVAL
 from semdedup.errors import ParameterError
 from semdedup.settings import Options
 from semdedup.shards.options import ShardOptions
 from semdedup.video.options import EmbedOptions, PlanOptions, VideoIOOptions
-from semdedup.workflow import WORKFLOWS, RunOptions, VideoDeduplicationWorkflow
+from semdedup.workflow import RUN_REMOVAL, WORKFLOWS, RunOptions, VideoDeduplicationWorkflow
 
 FLAGS: Mapping[str, tuple[Sequence[type[Options]], Sequence[str]]] = {
     "split": (
         (PlanOptions, EmbedOptions, VideoIOOptions),
         ("splitting_algorithm", "fixed_stride_split_duration", "embedding_algorithm", "model_dir", "limit"),
     ),
-    "dedup": ((KMeansOptions, CompareOptions), ("n_clusters", "which_to_keep")),
+    "dedup": ((KMeansOptions, CompareOptions), ("n_clusters", "which_to_keep", "removal")),
     "shard": ((ShardOptions,), ("layout", "samples_per_shard", "target_tar_size_mb")),
 }
-"""Settings of the parts that have a flag here. The file of --config takes all of them."""
+"""Settings of the parts that have a flag here; that of ``removal`` stands apart. The file of --config takes all of them."""
 
 
 def part_flags(function: Callable[..., Any]) -> Callable[..., Any]:
@@ -39,6 +40,7 @@ def part_flags(function: Callable[..., Any]) -> Callable[..., Any]:
 @click.command(cls=Command)
 @setting_flags(RunOptions)
 @click.option("--config", type=click.Path(exists=True, dir_okay=False), help="YAML file; flags win over it.")
+@flag_of(REMOVAL, help=f"{REMOVAL.help} [default: {RUN_REMOVAL}]")
 @part_flags
 @work_flags()
 def run(

@@ -17,6 +17,7 @@ KMEANS, PAIRWISE, IDENTIFY = STEPS = ("kmeans", "pairwise", "identify")
 
 CENTROIDS = "_kmeans_centroids.npy"
 QUARANTINE = "_quarantine"
+WITNESSES = "witnesses"
 FOREST = "_forest"
 
 L2_DISTANCE, COSINE_DISTANCE = "l2_dist_to_cent", "cosine_dist_to_cent"
@@ -24,6 +25,9 @@ L2_DISTANCE, COSINE_DISTANCE = "l2_dist_to_cent", "cosine_dist_to_cent"
 
 SCORE = "cosine_sim_score"
 """Column of the scores."""
+
+CLUSTERS_PATH = "clusters_path"
+"""Fact of a comparison: where the clusters are, as seen from its root."""
 
 OUR_COLUMNS = ("id", "embedding", "centroid", L2_DISTANCE, COSINE_DISTANCE)
 """Columns of a cluster that semdedup writes itself."""

@@ -12,10 +12,10 @@ from semdedup.arrays import to_host
 from semdedup.dedup.kernels.kmeans import auto_n_clusters
 from semdedup.dedup.names import OUR_COLUMNS, summary_name
 from semdedup.dedup.ranking import KEEP, METRIC, RANDOM_SEED, RankingStrategy, strategy_of
-from semdedup.dedup.threshold.rule import EPS
+from semdedup.dedup.threshold.rule import EPS, REMOVAL
 from semdedup.errors import ParameterError
 from semdedup.settings import Found, Kind, Options, setting
-from semdedup.settings.choices import DistanceMetric, InputFiletype, KMeansEngine, WhichToKeep
+from semdedup.settings.choices import DistanceMetric, InputFiletype, KMeansEngine, RemovalRule, WhichToKeep
 from semdedup.settings.kinds import choice, number, path, paths, several, text, truth, whole
 from semdedup.settings.shared import NO_PART, SharedOptions
 from semdedup.storage.kwargs import READ, WRITE, kwargs_setting
@@ -191,9 +191,10 @@ class CompareOptions(Options):
 
 @dataclass(frozen=True)
 class ThresholdOptions(Options):
-    """At which eps to drop and to count."""
+    """At which eps and by which rule to drop and to count."""
 
     eps: float | None = setting(None, EPS.kind, f"{EPS.help} None: scores only.")
+    removal: RemovalRule = setting(REMOVAL.default, REMOVAL.kind, REMOVAL.help)
     count_at: tuple[float, ...] = setting(
         (),
         several("be numbers in [0, 1)", EPS.kind),

@@ -20,6 +20,7 @@ from semdedup.dedup.names import (
     PAIRWISE,
     QUARANTINE,
     STEPS,
+    WITNESSES,
     WORKFLOW,
     WRITTEN,
     Layout,
@@ -31,13 +32,14 @@ from semdedup.dedup.ranking import RankingStrategy
 from semdedup.dedup.results.result import DedupResult
 from semdedup.dedup.results.scores import Scores
 from semdedup.dedup.stage import StageResult
+from semdedup.dedup.threshold.rule import REMOVAL
 from semdedup.dedup.threshold.stage import IdentifyDuplicatesStage
 from semdedup.errors import IntegrityError, ParameterError
 from semdedup.runs.commit import force_names
 from semdedup.runs.owner import owned
 from semdedup.runs.record import FILE_NAME, Record
 from semdedup.settings import documented, needed, taken
-from semdedup.settings.choices import DistanceMetric, InputFiletype, KMeansEngine, WhichToKeep
+from semdedup.settings.choices import DistanceMetric, InputFiletype, KMeansEngine, RemovalRule, WhichToKeep
 from semdedup.settings.shared import SharedKeywords
 from semdedup.storage.location import Location, Paths, storage_options_of
 
@@ -92,6 +94,7 @@ class SemanticDeduplicationWorkflow:
         cache_kwargs: Mapping[str, Any] | None = None,
         files_per_partition: int | None = None,
         skip_bad_files: bool = False,
+        removal: RemovalRule = "any",
         layout: Layout = WORKFLOW,
         count_at: Sequence[float] = (),
         **shared: Unpack[SharedKeywords],
@@ -101,7 +104,7 @@ class SemanticDeduplicationWorkflow:
         threshold, strategy = ThresholdOptions.of(given), CompareOptions.of(given).strategy
         if not isinstance(layout, Layout):
             raise ParameterError(f"layout must be a Layout, such as WORKFLOW; got {layout!r}")
-        self.eps, self.layout = threshold.eps, layout
+        self.eps, self.removal, self.layout = threshold.eps, threshold.removal, layout
         cached = io.write_kwargs if io.cache_kwargs is None else io.cache_kwargs
         output_path, writes = needed(io.output_path, "output_path"), storage_options_of(io.write_kwargs)
         self.output = self.cache = Location.of(output_path, writes)
@@ -178,6 +181,8 @@ class SemanticDeduplicationWorkflow:
         }
         if identified is not None:
             paths["ids to drop"] = results[IDENTIFY].path
+            if self.removal != REMOVAL.default:
+                paths["witnesses"] = str(self.output / WITNESSES)
         if quarantined:
             paths["quarantine"] = str(self.output / QUARANTINE)
         paths["manifest"] = str(self.output / FILE_NAME)
@@ -193,6 +198,7 @@ class SemanticDeduplicationWorkflow:
             "pairwise_time": times[PAIRWISE],
             "num_duplicates": duplicates,
             "step_seconds": {step: seconds for result in results.values() for step, seconds in result.steps.items()},
+            "removal": self.removal,
             "removed_at": {} if identified is None else identified["removed_at"],
         }
         return DedupResult(

@@ -23,8 +23,9 @@ def dataset_manifest(
         "made_by": "semdedup shard",
         "source": parameters["input_clip_path"],
         "parameters": parameters,
-        "counts": {name: value for name, value in facts.items() if name not in ("eps", "eps_from")},
+        "counts": {name: value for name, value in facts.items() if name not in ("eps", "eps_from", "removal")},
         "eps": facts["eps"],
+        "removal": facts["removal"],
         "shards": list(shards),
     }
     return json.dumps(content, indent=1, sort_keys=True).encode() + b"\n"
@@ -80,13 +81,22 @@ the reason.
 """.encode()
 
 
+GOES = {
+    "any": "its score is at least 1 - eps",
+    "witness": "its similarity to a better-ranked clip that stays is at least 1 - eps",
+    "components": "a chain of clips, each at least 1 - eps like the next, leads from it to a better-ranked clip",
+}
+"""The removal rules in words."""
+
+
 def _threshold(parameters: Mapping[str, Any], facts: Mapping[str, Any]) -> str:
     path = parameters["input_semantic_dedup_path"]
     if path is None:
         return "none were removed"
     if facts["eps"] is None:
         return f"the ids to drop of {_code(path)}"
-    return f"a clip is dropped where its score is at least 1 - eps, eps {facts['eps']!r}, by {_code(path)}"
+    rule = GOES.get(facts["removal"], GOES["any"])
+    return f"a clip is dropped where {rule}, eps {facts['eps']!r}, by {_code(path)}"
 
 
 def _code(text: str) -> str:

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 from semdedup.dedup.input.files import is_data
 from semdedup.dedup.names import COMMAND_LINE, IDENTIFY, SCORES_FILE, WORKFLOW, find_table
-from semdedup.dedup.threshold.rule import check_eps
+from semdedup.dedup.threshold.rule import REMOVAL, check_eps
 from semdedup.errors import InputError, ParameterError
 from semdedup.runs.lookup import check_recorded
 from semdedup.runs.record import Record
@@ -30,49 +30,64 @@ class Drops:
     Attributes:
         scored: whether they are scores.
         eps: the threshold; of ids to drop the one that they were extracted at, None where it is not on record.
+        removal: the rule; of ids to drop likewise.
         why: where the threshold comes from, in words.
         files: the tables.
         source: their storage.
+        ids: tables of ids to drop beside the scores, where they are on record for this eps and a rule that needs more
+            than scores.
     """
 
     scored: bool
     eps: float | None
+    removal: str | None
     why: str
     files: tuple[FileInfo, ...]
     source: Location = field(repr=False)
+    ids: tuple[FileInfo, ...] = ()
+
+    @property
+    def by_scores(self) -> bool:
+        """Whether a score alone tells that its row goes."""
+        return self.scored and self.removal == REMOVAL.default
 
 
-def find_drops(path: Location, eps: float | None) -> Drops:
+def find_drops(path: Location, eps: float | None, removal: str | None = None) -> Drops:
     """Find scores below a path, in either layout; else ids to drop. Nothing is ever taken for "nothing to drop".
 
     Raises:
         InputError: the path holds neither.
-        ParameterError: there are scores, but no threshold, neither given nor on record; or a threshold is given that
-            the ids to drop were not extracted at.
+        ParameterError: there are scores, but no threshold, neither given nor on record; or a threshold or a rule is
+            given that the ids to drop were not extracted by.
     """
     eps = None if eps is None else check_eps(eps)
-    extracted = _extracted_eps(path)
+    extracted, rule = _extracted(path)
     folder = find_table(path, "scores")
     scores = tuple(_known(folder, lambda url: bool(SCORES_FILE.search(url)) and is_data(url[len(folder.url) :])))
     if scores:
-        if eps is not None:
-            return Drops(True, eps, "given", scores, path)
-        if extracted is None:
+        if eps is None and extracted is None:
             raise ParameterError(
                 f"{path} holds scores, and no eps is on record there. Give semantic_dedup_epsilon "
                 "(--semantic-dedup-epsilon): clips with a score of at least 1 - eps are dropped."
             )
-        return Drops(True, extracted, "that of the ids extracted there", scores, path)
+        chosen, why = (extracted, "that of the ids extracted there") if eps is None else (eps, "given")
+        removal = removal or rule or REMOVAL.default
+        there = removal != REMOVAL.default and (chosen, removal) == (extracted, rule)
+        return Drops(True, chosen, removal, why, scores, path, tuple(_ids_to_drop(path)) if there else ())
     ids = tuple(_ids_to_drop(path))
     if not ids:
         raise InputError(f"neither scores nor ids to drop in {path}. Give {NEEDED}")
-    if eps is not None and eps != extracted:
-        when = "at an eps that is not on record" if extracted is None else f"at eps {extracted:g}"
-        raise ParameterError(
-            f"{path} holds no scores, but ids to drop, extracted {when}: they cannot be had for eps {eps:g}. Give the "
-            "folder that holds the scores, or leave semantic_dedup_epsilon out."
-        )
-    return Drops(False, extracted, "that of the ids extracted there", ids, path)
+    for name, given, found in (("eps", eps, extracted), ("removal", removal, rule)):
+        if given is not None and given != found:
+            when = f"at an {name} that is not on record" if found is None else f"at {name} {found}"
+            raise ParameterError(
+                f"{path} holds no scores, but ids to drop, extracted {when}: they cannot be had for {name} {given}. "
+                f"Give the folder that holds the scores, or leave {SPELLED[name]} out."
+            )
+    return Drops(False, extracted, rule, "that of the ids extracted there", ids, path)
+
+
+SPELLED = {"eps": "semantic_dedup_epsilon", "removal": "removal"}
 
 
 def _ids_to_drop(path: Location) -> list[FileInfo]:
@@ -103,13 +118,14 @@ def _known(folder: Location, among: Callable[[str], bool]) -> list[FileInfo]:
     return [file for file in listed if (file.url in ours if ours else among(file.url))]
 
 
-def _extracted_eps(path: Location) -> float | None:
-    """The eps that the ids to drop were extracted at, by the record of the result that a path belongs to."""
+def _extracted(path: Location) -> tuple[float | None, str | None]:
+    """The eps and the rule that the ids to drop were extracted by, by the record of the result of a path."""
     for root in _roots(path):
         record = Record(root).committed(IDENTIFY)
         if record is not None:
-            return float(record["parameters"]["eps"])
-    return None
+            parameters = record["parameters"]
+            return float(parameters["eps"]), parameters.get("removal", REMOVAL.default)
+    return None, None
 
 
 def _roots(path: Location) -> Iterator[Location]:

@@ -79,11 +79,13 @@ class Join:
 
 @dataclass(frozen=True)
 class Partition:
-    """The input of one task: clips, a range of bytes of the table of clips; scores and embeddings."""
+    """The input of one task: clips, a range of bytes of the table of clips; scores, ids to drop where they come apart,
+    and embeddings."""
 
     number: int
     clips: tuple[int, int]
     scores: Pieces
+    drops: Pieces
     embeddings: Pieces
 
 
@@ -118,7 +120,8 @@ def join_partition(task: Join, item: Partition) -> dict[str, Any]:
     at = _positions(ids, scores["id"], unique=task.scored)
     found = scores.take(at)
     n_bytes = clips.column("bytes").to_numpy()
-    reasons = _drop_reasons(n_bytes, found["duplicate"])
+    apart = pc.is_in(ids, value_set=item.drops.read(SCORES_SCHEMA)["id"])
+    reasons = _drop_reasons(n_bytes, pc.or_(pc.fill_null(found["duplicate"], False), apart))
     rows = pa.table(
         {
             "id": ids,
@@ -150,7 +153,7 @@ def _drop_reasons(n_bytes: np.ndarray, duplicate: pa.ChunkedArray) -> np.ndarray
     """Why each clip is dropped, (n,) objects; empty where it is kept."""
     reasons = np.full(len(n_bytes), "", dtype=object)
     reasons[n_bytes == 0] = EMPTY_FILE
-    reasons[pc.fill_null(duplicate, False).to_numpy()] = DUPLICATE
+    reasons[duplicate.to_numpy()] = DUPLICATE
     return reasons
 
 

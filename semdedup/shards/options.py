@@ -5,9 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import Any
 
-from semdedup.dedup.threshold.rule import EPS
+from semdedup.dedup.threshold.rule import EPS, REMOVAL
 from semdedup.errors import ParameterError
 from semdedup.settings import Kind, Options, setting
+from semdedup.settings.choices import RemovalRule
 from semdedup.settings.kinds import number, path, text, truth, whole
 from semdedup.settings.shared import SharedOptions
 from semdedup.shards.layouts import LAYOUTS
@@ -86,13 +87,19 @@ class ShardIOOptions(SharedOptions):
     semantic_dedup_epsilon: float | None = setting(
         None, EPS.kind, f"{EPS.help} By default the eps that the result was extracted at."
     )
+    removal: RemovalRule | None = setting(
+        None,
+        REMOVAL.kind,
+        f"{REMOVAL.help} By default the rule of the result.",
+    )
     read_kwargs: dict[str, Any] | None = kwargs_setting(STORAGE, "storage_options of the input.")
     write_kwargs: dict[str, Any] | None = kwargs_setting(STORAGE, "storage_options of the output.")
 
     def check_together(self) -> None:
-        """An eps needs scores."""
-        if self.input_semantic_dedup_path is None and self.semantic_dedup_epsilon is not None:
-            raise ParameterError(
-                "semantic_dedup_epsilon is given, but no scores: name them by input_semantic_dedup_path "
-                "(--input-semantic-dedup-path)"
-            )
+        """An eps and a rule need scores."""
+        for name in ("semantic_dedup_epsilon", "removal"):
+            if self.input_semantic_dedup_path is None and getattr(self, name) is not None:
+                raise ParameterError(
+                    f"{name} is given, but no scores: name them by input_semantic_dedup_path "
+                    "(--input-semantic-dedup-path)"
+                )

@@ -17,7 +17,7 @@ class ShardResult(Displayable):
         facts: ``clips`` of the input; ``kept``; ``dropped`` by reason; ``shards``; ``bytes`` of the clips kept;
             ``tar_bytes``; ``without_score`` (kept all the same), ``without_metadata``, ``without_embedding``;
             ``unmatched`` scores, whose id is no clip's; ``left_out``, videos that are no MP4 files; ``eps``, and where
-            it is from.
+            it is from; ``removal``, the rule.
         paths: of the dataset and its files, by name.
         seconds: time of each step, and ``total``.
         resumed: whether an earlier run had written the same already, and nothing was done.
@@ -56,7 +56,11 @@ class ShardResult(Displayable):
     def rows(self) -> list[tuple[str, str]]:
         """Name and value of each line of the table."""
         facts = self.facts
-        eps = [("eps", f"{facts['eps']:g} ({facts['eps_from']})")] if facts["eps"] is not None else []
+        eps = (
+            [("eps", f"{facts['eps']:g} ({facts['eps_from']}), removal {facts['removal']}")]
+            if facts["eps"] is not None
+            else []
+        )
         others = [
             ("without score, kept", "without_score"),
             ("without metadata", "without_metadata"),

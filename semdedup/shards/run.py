@@ -8,6 +8,8 @@ from functools import partial
 from itertools import pairwise
 from typing import Any
 
+from semdedup.dedup.threshold.groups import Targets
+from semdedup.dedup.threshold.run import Rule, remove
 from semdedup.errors import InputError, IntegrityError
 from semdedup.runs.run import Run
 from semdedup.shards import card
@@ -18,12 +20,14 @@ from semdedup.shards.layouts import LAYOUTS
 from semdedup.shards.layouts.base import WrittenShard
 from semdedup.shards.options import ShardOptions
 from semdedup.shards.packing import Shard, pack_shards
-from semdedup.shards.plan import Plan, plan_once
+from semdedup.shards.plan import SCORE_BYTES, Plan, plan_once
 from semdedup.shards.scatter import Scatter, pieces_of, scatter_embeddings, scatter_scores
 from semdedup.shards.streams import REQUESTS_AHEAD, ahead
 from semdedup.shards.tables import write_dropped, write_index
 from semdedup.shards.write import Writing, index_schema, write_shard
 from semdedup.storage.arrays import load_array
+from semdedup.storage.location import FileInfo, Location
+from semdedup.storage.tables import cut_files
 
 STEP = "shard"
 
@@ -62,14 +66,25 @@ class ShardRun:
         drops, seed, bounds = self.drops, self.options.shuffle_seed, tuple(plan.bounds)
         scores, embeddings = self.scratch / "scores", self.scratch / "embeddings"
         score_ends: dict[int, list[int]] = {}
+        drop_ends: dict[int, list[int]] = {}
         if drops is not None:
-            scatter = Scatter(drops.source, scores, bounds, seed, drops.eps if drops.scored else None)
+            eps = drops.eps if drops.by_scores else None
+            scatter = Scatter(drops.source, scores, bounds, seed, drops.scored, eps)
             score_ends = self._scatter("scores", partial(scatter_scores, scatter), plan.scores)
+        if drops is not None and drops.scored and not drops.by_scores:
+            files, source = self._ids_to_drop(drops)
+            apart = Scatter(source, self.scratch / "drops", bounds, seed)
+            tasks = cut_files(files, source, SCORE_BYTES)
+            drop_ends = self._scatter("ids to drop", partial(scatter_scores, apart), tasks)
         others = Scatter(self.inputs.root, embeddings, bounds, seed)
         embedding_ends = self._scatter("embeddings", partial(scatter_embeddings, others), plan.embeddings)
         items = [
             Partition(
-                number, clips, pieces_of(scores, score_ends, number), pieces_of(embeddings, embedding_ends, number)
+                number,
+                clips,
+                pieces_of(scores, score_ends, number),
+                pieces_of(self.scratch / "drops", drop_ends, number),
+                pieces_of(embeddings, embedding_ends, number),
             )
             for number, clips in enumerate(pairwise([0, *plan.clip_ends]))
         ]
@@ -87,6 +102,17 @@ class ShardRun:
             if warning := check_matches(self.inputs, drops, rows, partitions):
                 self._run.reporter.say(warning)
         return partitions
+
+    def _ids_to_drop(self, drops: Drops) -> tuple[Sequence[FileInfo], Location]:
+        """The ids that go by a rule that needs more than scores: those on record, else found now."""
+        if drops.ids:
+            return drops.ids, drops.source
+        assert drops.eps is not None
+        assert drops.removal is not None
+        folder = self.scratch / "removal"
+        targets = Targets(dropped=folder, kept=None, witnesses=None, write_kwargs={})
+        remove(self._run, drops.files, drops.source, Rule(drops.eps, removal=drops.removal), targets)
+        return sorted(folder.files(), key=lambda file: file.url), folder
 
     def _scatter(self, what: str, work: Callable[[Any], dict[str, Any]], tasks: Sequence[Any]) -> dict[int, list[int]]:
         """Cut tables into partitions; for each task, where these end in its file."""
@@ -168,5 +194,6 @@ def count_facts(
         "unmatched": total("unmatched"),
         "left_out": inputs.left_out,
         "eps": drops and drops.eps,
+        "removal": drops and drops.removal,
         "eps_from": drops and drops.why,
     }

@@ -36,13 +36,15 @@ class Scatter:
         target: folder for the files that it writes, one a task.
         bounds: where the partitions begin.
         seed: of the order of samples.
-        eps: the threshold for scores; None for tables of ids to drop.
+        scored: whether the tables are scores; else ids to drop.
+        eps: the threshold for scores that tell by themselves which rows go; None where ids to drop come apart.
     """
 
     source: Location
     target: Location
     bounds: tuple[Boundary, ...]
     seed: int | None
+    scored: bool = False
     eps: float | None = None
 
 
@@ -52,18 +54,19 @@ def scatter_scores(task: Scatter, item: tuple[int, tuple[RowGroups, ...]]) -> di
     Returns:
         ``rows`` that have an id, and ``ends``: where each partition ends in the file.
     """
-    columns = ("id",) if task.eps is None else ("id", "cosine_sim_score", "max_id")
+    columns = ("id", "cosine_sim_score", "max_id") if task.scored else ("id",)
     return _scatter(task, item, [_scores(task, found) for found in _read(task.source, item[1], columns)])
 
 
 def _scores(task: Scatter, found: pa.Table) -> pa.Table:
     n = len(found)
-    if task.eps is None:
+    if not task.scored:
         score, max_id = pa.nulls(n, pa.float32()), pa.nulls(n, pa.string())
         duplicate = pa.array(np.ones(n, dtype=bool))
     else:
         score, max_id = found["cosine_sim_score"].cast(pa.float32()), found["max_id"].cast(pa.string())
-        duplicate = pa.array(duplicate_mask(score.to_numpy(), task.eps))
+        mask = np.zeros(n, dtype=bool) if task.eps is None else duplicate_mask(score.to_numpy(), task.eps)
+        duplicate = pa.array(mask)
     return pa.table({"id": found["id"].cast(pa.string()), "score": score, "max_id": max_id, "duplicate": duplicate})
 
 

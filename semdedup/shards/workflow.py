@@ -21,7 +21,7 @@ from semdedup.runs.record import FILE_NAME, SCRATCH, Record
 from semdedup.runs.run import Run
 from semdedup.runs.step import Outcome, Step, complete_already, run_step
 from semdedup.settings import documented, needed
-from semdedup.settings.choices import DatasetLayout
+from semdedup.settings.choices import DatasetLayout, RemovalRule
 from semdedup.settings.shared import SharedKeywords
 from semdedup.shards import card
 from semdedup.shards.drops import Drops, find_drops
@@ -58,6 +58,7 @@ class ShardWorkflow:
         annotation_version: str = "v0",
         input_semantic_dedup_path: str | None = None,
         semantic_dedup_epsilon: float | None = None,
+        removal: RemovalRule | None = None,
         layout: DatasetLayout = "flat",
         samples_per_shard: int = 10_000,
         target_tar_size_mb: float = 500.0,
@@ -73,7 +74,7 @@ class ShardWorkflow:
         self.output = Location.of(needed(io.output_dataset_path, "output_dataset_path"), writes)
         dedup = io.input_semantic_dedup_path
         self.dedup = None if dedup is None else Location.of(dedup, reads)
-        self.eps = io.semantic_dedup_epsilon
+        self.eps, self.removal = io.semantic_dedup_epsilon, io.removal
 
     def run(
         self, client: distributed.Client | str | None = None, *, cluster: ClusterOptions | None = None
@@ -118,11 +119,13 @@ class ShardWorkflow:
             yield f"  left out: {inputs.left_out:,} videos that are no MP4 files, or hidden"
         if drops is None:
             yield "duplicates: none are dropped, for no scores are given"
-        elif drops.scored and drops.eps is not None:
+        elif drops.by_scores and drops.eps is not None:
             rows, (duplicates,) = Scores(drops.files, drops.source).count([drops.eps])
             yield f"duplicates: {duplicates:,} of {rows:,} scores reach 1 - eps, eps {drops.eps:g} ({drops.why})"
+        elif drops.scored and not drops.ids:
+            yield f"duplicates: to be found by the removal rule {drops.removal} at eps {drops.eps:g} ({drops.why})"
         else:
-            yield f"duplicates: those listed in {len(drops.files):,} files"
+            yield f"duplicates: those listed in {len(drops.ids or drops.files):,} files"
         yield f"would write to {self.output}" + (": complete already" if step.is_complete() else "")
         yield (
             f"  layout {self.options.layout}, at most {self.options.samples_per_shard:,} samples and "
@@ -131,7 +134,7 @@ class ShardWorkflow:
 
     def _find(self) -> tuple[Inputs, Drops | None]:
         inputs = find_inputs(self.input, self.output, self.options.annotation_version, self.options.with_embeddings)
-        return inputs, find_drops(self.dedup, self.eps) if self.dedup else None
+        return inputs, find_drops(self.dedup, self.eps, self.removal) if self.dedup else None
 
     def _described(self, inputs: Inputs, drops: Drops | None) -> dict[str, Any]:
         """What the result depends on beside the files of its input, as the dataset says it."""
@@ -139,13 +142,14 @@ class ShardWorkflow:
             "input_clip_path": str(inputs.root),
             "input_semantic_dedup_path": str(self.dedup) if self.dedup else None,
             "semantic_dedup_epsilon": drops and drops.eps,
+            "removal": drops and drops.removal,
             **self.options.recorded(),
             "with_embeddings": inputs.embeddings_folder,
         }
 
     def _identify(self) -> dict[str, Any]:
         inputs, drops = self._find()
-        files = [*inputs.clips, *inputs.metas, *inputs.embeddings, *(drops.files if drops else ())]
+        files = [*inputs.clips, *inputs.metas, *inputs.embeddings, *((*drops.files, *drops.ids) if drops else ())]
         folders = [inputs.root, *([self.dedup] if self.dedup else [])]
         return fingerprint(files, {**files_of_split(inputs.root), **known_files(folders)})
 

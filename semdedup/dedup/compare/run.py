@@ -83,11 +83,11 @@ def score_clusters(
     with run.refusing():
         located = [(source.at(file.url), file.url) for file in files]
         facts, _ = inspect_all(session, located, fields.embedding_field, name="inspect clusters")
-        fields = _check_columns(facts, fields, strategy)
+        fields = check_columns(facts, fields, strategy)
         clusters = find_clusters(files, facts)
         if not clusters:
             raise InputError(f"no rows in the clusters of {source}")
-        dim = fields.embedding_dim or _commonest_length(source, clusters, fields)
+        dim = fields.embedding_dim or commonest_dim(source, clusters, fields)
     n_values = sum(file.n_values for file in facts)
     plan_file = scratch / "plan.json"
     if not plan_file.exists():
@@ -133,10 +133,10 @@ def check_cluster_files(
     files: Sequence[FileInfo], source: Location, fields: InputOptions, strategy: RankingStrategy
 ) -> None:
     """Refuse on the client, before a cluster is started, what the footers of the first files show to be wrong."""
-    _check_columns(inspect_first(files, source, fields.embedding_field), fields, strategy)
+    check_columns(inspect_first(files, source, fields.embedding_field), fields, strategy)
 
 
-def _check_columns(facts: Sequence[FileFacts], fields: InputOptions, strategy: RankingStrategy) -> InputOptions:
+def check_columns(facts: Sequence[FileFacts], fields: InputOptions, strategy: RankingStrategy) -> InputOptions:
     """The names of the columns, after checking that all files have those that are compared and ranked by."""
     for file in {file.schema: file for file in facts if file.n_rows}.values():
         schema = pa.ipc.read_schema(pa.py_buffer(file.schema))
@@ -156,7 +156,8 @@ def _own_names(fields: InputOptions, schema: pa.Schema) -> InputOptions:
     return replace(fields, id_field=id_field, embedding_field=embedding_field)
 
 
-def _commonest_length(source: Location, clusters: Sequence[Cluster], fields: InputOptions) -> int:
+def commonest_dim(source: Location, clusters: Sequence[Cluster], fields: InputOptions) -> int:
+    """The length of most embeddings of the first cluster."""
     column = read_table(source.at(clusters[0].urls[0]), [fields.embedding_field]).column(0)
     length = commonest_length(length_counts(column))
     if not length:

@@ -8,12 +8,13 @@ from typing import Any, Unpack
 from semdedup.dedup.compare.groups import Limits
 from semdedup.dedup.compare.run import check_cluster_files, score_clusters
 from semdedup.dedup.input.files import recorded_or_listed
-from semdedup.dedup.names import CLUSTER_FOLDER, PAIRWISE, SCORES_FILE, find_table
+from semdedup.dedup.names import CLUSTER_FOLDER, CLUSTERS_PATH, PAIRWISE, SCORES_FILE, find_table
 from semdedup.dedup.options import CompareOptions, FieldOptions, InputOptions, IOOptions, ThresholdOptions
 from semdedup.dedup.ranking import RankingStrategy
 from semdedup.dedup.stage import Stage
 from semdedup.dedup.threshold.rule import check_within, least_score
 from semdedup.errors import InputError
+from semdedup.runs.identity import relative_path
 from semdedup.runs.run import Run
 from semdedup.settings import documented, settings_of
 from semdedup.settings.choices import DistanceMetric, WhichToKeep
@@ -101,4 +102,5 @@ class PairwiseStage(Stage):
         """Score the clusters."""
         limits = Limits(least_score(self.forest_up_to), self.compare.pairwise_batch_size)
         across = self.compare.exact_up_to is not None
-        return score_clusters(run, files, source, self.fields, self.strategy, limits, across, self.destination())
+        facts = score_clusters(run, files, source, self.fields, self.strategy, limits, across, self.destination())
+        return {**facts, CLUSTERS_PATH: relative_path(find_table(source, "clusters"), run.root)}

@@ -21,6 +21,11 @@ class Witnesses(NamedTuple):
     witness: np.ndarray
     score: np.ndarray
 
+    @classmethod
+    def none(cls, n: int) -> Witnesses:
+        """No row has one."""
+        return cls(np.full(n, -1, dtype=np.int64), np.zeros(n, dtype=np.float32))
+
 
 def needs_second_look(score: np.ndarray, match: np.ndarray, least: float | np.float32) -> np.ndarray:
     """Rows whose best match may go itself, (n,) truth: those that reach the threshold and whose match reaches it, too.
@@ -34,6 +39,17 @@ def needs_second_look(score: np.ndarray, match: np.ndarray, least: float | np.fl
     """
     reached = score >= np.float32(least)
     return reached & reached[match]
+
+
+def first_look(score: np.ndarray, match: np.ndarray, least: float | np.float32) -> tuple[Witnesses, np.ndarray]:
+    """What scores alone decide of the rule ``witness``, and the rows that need a second look, (u,) int64 increasing.
+
+    Args:
+        score, match, least: as for `needs_second_look`. Of the rows that need it the witness is not known yet: -1.
+    """
+    again = needs_second_look(score, match, least)
+    decided = (score >= np.float32(least)) & ~again
+    return Witnesses(np.where(decided, match, -1), np.where(decided, score, np.float32(0))), np.flatnonzero(again)
 
 
 def removal_in_rank_order(
@@ -53,31 +69,44 @@ def removal_in_rank_order(
     Cost: 2·u·n·d operations for u rows that get a second look; memory a copy of the rows that stay, where u > 0.
     """
     score, match = to_host(score), to_host(match)
-    reached = score >= np.float32(least)
-    witness = np.where(reached, match, -1)
-    similarity = np.where(reached, score, np.float32(0))
-    again = np.flatnonzero(needs_second_look(score, match, least))
+    found, again = first_look(score, match, least)
     if not len(again):
-        return Witnesses(witness, similarity)
-    staying = best_kept(rows, again, np.flatnonzero(~reached), batch_size)
-    open_rows = again[staying.score < np.float32(least)]
-    kept = open_rows[stays_in_rank_order(rows[_on(rows, open_rows)], least, batch_size)]
-    found = better_witness(staying, best_kept(rows, again, kept, batch_size))
-    witness[again], similarity[again] = found
-    witness[kept], similarity[kept] = -1, 0
-    return Witnesses(witness, similarity)
+        return found
+    queries, staying = rows[_on(rows, again)], np.flatnonzero(score < np.float32(least))
+    near = best_kept(queries, again, rows[_on(rows, staying)], staying, batch_size)
+    open_rows = np.flatnonzero(near.score < np.float32(least))
+    kept = open_rows[stays_in_rank_order(queries[_on(rows, open_rows)], least, batch_size)]
+    near = better_witness(near, best_kept(queries, again, queries[_on(rows, kept)], again[kept], batch_size))
+    return with_second_look(found, again, near, least)
 
 
-def best_kept(rows: Array, asking: np.ndarray, kept: np.ndarray, batch_size: int) -> Witnesses:
-    """For rows (q,), increasing, the most similar better-ranked one of those that stay; -1 and score 0 for none."""
-    if not len(kept):
-        return Witnesses(np.full(len(asking), -1, dtype=np.int64), np.zeros(len(asking), dtype=np.float32))
-    xp = array_module(rows)
-    candidates = rows[_on(rows, kept)]
-    first = first_occurrences(candidates)
-    ranks = _on(rows, kept)[first]
-    found = best_match(rows[_on(rows, asking)], _on(rows, asking), candidates[first], ranks, batch_size)
-    position = to_host(xp.where(found.position < 0, -1, ranks[found.position]))
+def with_second_look(found: Witnesses, again: np.ndarray, near: Witnesses, least: float | np.float32) -> Witnesses:
+    """The `first_look`, completed by the best row that stays of each row that needed a second one, (u,)."""
+    goes = near.score >= np.float32(least)
+    found.witness[again[goes]] = near.witness[goes]
+    found.score[again[goes]] = near.score[goes]
+    return found
+
+
+def best_kept(
+    queries: Array, ranks: np.ndarray, kept: Array, kept_ranks: np.ndarray, batch_size: int = 1024
+) -> Witnesses:
+    """For some rows the most similar better-ranked one of those that stay, by rank; -1 and score 0 for none.
+
+    Args:
+        queries: (q, d) float32 of length 1.
+        ranks: (q,) int64, increasing.
+        kept: (k, d), likewise.
+        kept_ranks: (k,) int64, strictly increasing.
+        batch_size: the most rows that are compared at a time.
+    """
+    if not len(ranks) or not len(kept_ranks):
+        return Witnesses.none(len(ranks))
+    xp = array_module(queries)
+    first = first_occurrences(kept)
+    candidates, candidate_ranks = kept[first], _on(queries, kept_ranks)[first]
+    found = best_match(queries, _on(queries, ranks), candidates, candidate_ranks, batch_size)
+    position = to_host(xp.where(found.position < 0, -1, candidate_ranks[found.position]))
     return Witnesses(position, to_host(found.score))
 
 

@@ -13,7 +13,7 @@ import numpy as np
 
 from semdedup.compute.options import ClusterOptions
 from semdedup.dedup.leaks.stage import CrossStage
-from semdedup.dedup.names import IDENTIFY, PAIRWISE, QUARANTINE, WORKFLOW, below
+from semdedup.dedup.names import IDENTIFY, PAIRWISE, QUARANTINE, WITNESSES, WORKFLOW, below
 from semdedup.dedup.pipeline import Pipeline
 from semdedup.dedup.results.pairs import Pair
 from semdedup.dedup.results.scores import Scores
@@ -132,7 +132,7 @@ class LeakSearch:
         given = {**locals(), "output_path": self.root.url, "read_kwargs": kwargs, "write_kwargs": kwargs}
         cross = CrossStage(**taken(CrossStage, given, against=a, input_path=b, folder=WORKFLOW.scores))
         self.eps, self.eps_from = _choose_eps(cross, eps)
-        given |= {"eps": self.eps, "input_path": below(self.root, WORKFLOW.scores).url}
+        given |= {"eps": self.eps, "removal": "witness", "input_path": below(self.root, WORKFLOW.scores).url}
         identify = IdentifyDuplicatesStage(**taken(IdentifyDuplicatesStage, given, folder=WORKFLOW.duplicates))
         self.pipeline = Pipeline("leaks").add_stage(cross).add_stage(identify)
 
@@ -149,6 +149,7 @@ class LeakSearch:
         scored, identified = results[PAIRWISE].facts, results[IDENTIFY].facts
         quarantined = scored["quarantined"]
         paths = {"scores": results[PAIRWISE].path, "ids to drop from B": results[IDENTIFY].path}
+        paths["witnesses"] = str(self.root / WITNESSES)
         if quarantined:
             paths["quarantine"] = str(self.root / QUARANTINE)
         return LeakResult(

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 from semdedup.dedup.input.files import recorded_or_listed
-from semdedup.dedup.names import SCORES_FILE, find_table
-from semdedup.errors import InputError
+from semdedup.dedup.names import IDENTIFY, SCORES_FILE, find_table
+from semdedup.dedup.threshold.rule import REMOVAL
+from semdedup.errors import InputError, OutputConflictError
+from semdedup.runs.lookup import find_record
+from semdedup.runs.record import Record
 from semdedup.storage.location import FileInfo, Location
 
 
@@ -21,3 +24,13 @@ def find_scores(root: Location) -> list[FileInfo]:
             f"no scores in {folder}: there is no cluster_0.parquet, cluster_1.parquet, …; run PairwiseStage first"
         )
     return files
+
+
+def recorded_removal(root: Location) -> str:
+    """The removal rule on record of a result, or of the one that a folder of scores belongs to; else ``any``."""
+    try:
+        records = [Record(root), find_record(find_table(root, "scores"))]
+    except OutputConflictError:  # damaged, or of something else: somebody else's tables
+        return str(REMOVAL.default)
+    found = [step for record in records if record is not None and (step := record.steps.get(IDENTIFY))]
+    return str(found[0]["parameters"].get("removal", REMOVAL.default)) if found else str(REMOVAL.default)

@@ -38,22 +38,32 @@ class Explanation:
 
     Attributes:
         pair: the row, the better-ranked row most like it, their score and cluster.
-        duplicate: whether the score reaches 1 - eps; None where there is no eps.
+        duplicate: whether the row goes; None where there is no eps.
         metadata: columns of the row's clip beside its embedding, where the clusters are there.
-        max_metadata: the same of the other clip.
+        max_metadata: the same of the other clip: the witness, where there is one.
+        witness: the row, the kept row for whose sake it goes, and their similarity; None where it stays, and under the
+            rule ``any``, which looks at the score alone.
     """
 
     pair: Pair
     duplicate: bool | None
     metadata: Mapping[str, Any]
     max_metadata: Mapping[str, Any]
+    witness: Pair | None = None
 
     def __str__(self) -> str:
         pair = self.pair
-        if pair.id == pair.max_id and pair.score == 0:  # the same id may be in two sets that were compared
+        if (
+            pair.id == pair.max_id and pair.score == 0 and self.witness is None
+        ):  # the same id may be in two sets that were compared
             return f"{pair.id} is kept: it ranks best of cluster {pair.cluster}, or is compared with nothing"
         verdict = {True: "is a duplicate of", False: "is kept; most like it is", None: "is most like"}[self.duplicate]
         lines = [f"{pair.id} {verdict} {pair.max_id}: score {pair.score:.6f}, cluster {pair.cluster}"]
+        if self.witness is not None:
+            kept = f"{self.witness.max_id}, which stays: similarity {self.witness.score:.6f}"
+            lines = [f"{pair.id} goes for the sake of {kept}, cluster {pair.cluster}"]
+            if pair.max_id != self.witness.max_id:
+                lines.append(f"  most like it is {pair.max_id}: score {pair.score:.6f}")
         names = list(dict.fromkeys([*self.metadata, *self.max_metadata]))
         lines += [f"  {name}: {self.metadata.get(name)} | {self.max_metadata.get(name)}" for name in names]
         return "\n".join(lines)

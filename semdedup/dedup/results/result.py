@@ -11,10 +11,13 @@ import numpy as np
 
 from semdedup.dedup.names import AGAINST, IDENTIFY, KMEANS, PAIRWISE
 from semdedup.dedup.results.pairs import Explanation, Group, Pair
+from semdedup.dedup.results.removed import RemovedRows
 from semdedup.dedup.results.scores import Scores
+from semdedup.dedup.threshold.rule import REMOVAL
 from semdedup.display import Displayable
 from semdedup.errors import InputError, ParameterError
 from semdedup.runs.record import Record
+from semdedup.settings.choices import RemovalRule
 from semdedup.storage.location import Location
 
 
@@ -31,8 +34,8 @@ class DedupResult(Displayable):
         seconds: time of each step.
         paths: what was written, by table.
         metadata: ``total_time`` (without ``forced_seconds``, in which ``forced_bytes`` were forced to disk),
-            ``kmeans_time``, ``pairwise_time``, ``num_duplicates``, ``step_seconds`` and facts of
-            the clustering.
+            ``kmeans_time``, ``pairwise_time``, ``num_duplicates``, ``step_seconds``, ``removal``
+            (the rule) and facts of the clustering.
         skipped_files: files that could not be read and were left out, with the reason.
         scores: the table of scores, to ask more of it. It is streamed; a result holds no rows.
     """
@@ -64,43 +67,75 @@ class DedupResult(Displayable):
             "duplicate_ratio": None if self.duplicates is None else self.duplicates / max(1, self.total),
         }
 
-    def rethreshold(self, eps: float) -> DedupResult:
-        """The same scores at another eps, larger or smaller. Nothing is computed again, and nothing is written.
+    @property
+    def removal(self) -> str:
+        """The removal rule: ``any``, ``witness`` or ``components``."""
+        return str(self.metadata.get("removal", REMOVAL.default))
 
-        Time: one reading of the scores. To write the ids to drop: ``semdedup extract``.
+    def rethreshold(self, eps: float, removal: RemovalRule | None = None) -> DedupResult:
+        """The same scores at another eps, larger or smaller, or by another rule. Nothing is written.
+
+        Time: one reading of the scores; under ``witness`` also of those clusters in which they do not decide, in this
+        process. To write the ids to drop: ``semdedup extract``.
         """
-        rows, (duplicates,) = self._scores.count([eps])
-        removed = {**self.metadata.get("removed_at", {}), repr(float(eps)): duplicates}
-        paths = {name: path for name, path in self.paths.items() if name != "ids to drop"}
-        metadata = {**self.metadata, "num_duplicates": duplicates, "removed_at": removed}
+        rule = self.removal if removal is None else removal
+        rows, (duplicates,) = self._removed(rule).count([eps])
+        removed = self.metadata.get("removed_at", {}) if rule == self.removal else {}
+        gone = ("ids to drop", "witnesses")
+        paths = {name: path for name, path in self.paths.items() if name not in gone}
+        metadata = {
+            **self.metadata,
+            "num_duplicates": duplicates,
+            "removal": rule,
+            "removed_at": {**removed, repr(float(eps)): duplicates},
+        }
         kept = rows - duplicates
         return replace(self, eps=float(eps), duplicates=duplicates, kept=kept, paths=paths, metadata=metadata)
 
+    def without_witness(self, eps: float | None = None) -> int:
+        """How many of the rows that go match no row that stays; none of them under the rule ``witness``.
+
+        Time: one reading of the scores, and of those clusters in which they do not decide.
+
+        Raises:
+            InputError: the clusters are gone.
+        """
+        return self._removed().without_witness(self._eps(eps))
+
     def explain(self, row_id: Any, eps: float | None = None) -> Explanation:
-        """What a row duplicates: the score, the cluster, and the metadata of both clips.
+        """What a row duplicates: the score, the cluster, the row that stays for it, and the metadata of both clips.
 
         Raises:
             InputError: there is no such row among the scores.
         """
-        return self._scores.explain(row_id, self.eps if eps is None else eps)
+        return self._removed().explain(row_id, self.eps if eps is None else eps)
 
     def borderline(self, n: int = 10, eps: float | None = None) -> list[Pair]:
         """The n pairs whose score is nearest to the threshold: look at these to choose eps."""
         return self._scores.borderline(n, self._eps(eps))
 
     def groups(self, eps: float | None = None) -> Iterator[Group]:
-        """The kept rows that have duplicates, each with these, one after the other."""
-        return self._scores.groups(self._eps(eps))
+        """The kept rows that have duplicates, each with these, one after the other; by the rule of the result."""
+        return self._removed().groups(self._eps(eps))
 
     def remaining(self, thresholds: Sequence[float] | None = None) -> list[tuple[float, float]]:
-        """The curve of what remains: (eps, fraction of the rows kept) for each threshold; 0 to 0.5 by default."""
-        chosen = [round(x, 6) for x in np.linspace(0, 0.5, 101)] if thresholds is None else list(thresholds)
-        rows, duplicates = self._scores.count(chosen)
+        """The curve of what remains by the rule of the result: (eps, fraction of the rows kept) for each threshold.
+
+        By default 0 to 0.5; 0 to 0.2 in steps of 0.01 under other rules than ``any``, for which each threshold costs a
+        second look at the clusters.
+        """
+        removed = self._removed()
+        steps = np.linspace(0, 0.5, 101) if removed.by_scores else np.linspace(0, 0.2, 21)
+        chosen = [round(float(x), 6) for x in steps] if thresholds is None else list(thresholds)
+        rows, duplicates = removed.count(chosen)
         return [(eps, 1 - count / max(1, rows)) for eps, count in zip(chosen, duplicates, strict=True)]
 
-    def suggest_eps(self, target_fraction: float) -> float:
+    def suggest_eps(self, target_fraction: float, removal: RemovalRule | None = None) -> float:
         """The smallest eps at which at most this fraction of the rows remains."""
-        return self._scores.suggest_eps(target_fraction)
+        return self._removed(removal).suggest_eps(target_fraction)
+
+    def _removed(self, removal: str | None = None) -> RemovedRows:
+        return RemovedRows(self._scores, self.removal if removal is None else removal)
 
     @property
     def _scores(self) -> Scores:
@@ -122,7 +157,8 @@ class DedupResult(Displayable):
 
         lines = [("rows", f"{self.total:,}")]
         if self.duplicates is not None and self.kept is not None:
-            lines.append((f"duplicates at eps {self.eps:g}", share(self.duplicates)))
+            rule = "" if self.removal == REMOVAL.default else f", {self.removal}"
+            lines.append((f"duplicates at eps {self.eps:g}{rule}", share(self.duplicates)))
             lines.append(("kept", share(self.kept)))
         else:
             lines.append(("duplicates", "not asked for: no eps, scores only"))
@@ -169,7 +205,11 @@ def load(path: str, *, storage_options: Mapping[str, Any] | None = None) -> Dedu
         eps=identified.get("parameters", {}).get("eps"),
         seconds={},
         paths={"results": str(root)},
-        metadata={"num_duplicates": duplicates, "removed_at": facts.get("removed_at", {})},
+        metadata={
+            "num_duplicates": duplicates,
+            "removal": identified.get("parameters", {}).get("removal", REMOVAL.default),
+            "removed_at": facts.get("removed_at", {}),
+        },
         skipped_files=tuple(clustered.get("skipped_files", ())),
         scores=scores,
     )

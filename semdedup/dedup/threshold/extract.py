@@ -9,13 +9,17 @@ from typing import Any, Unpack
 import distributed
 
 from semdedup.compute.options import ClusterOptions
-from semdedup.dedup.names import WORKFLOW, summary_name
+from semdedup.dedup.names import WITNESSES, WORKFLOW, summary_name
 from semdedup.dedup.pipeline import Pipeline
+from semdedup.dedup.results.find import recorded_removal
 from semdedup.dedup.results.result import load
+from semdedup.dedup.threshold.rule import REMOVAL
 from semdedup.dedup.threshold.stage import IdentifyDuplicatesStage
 from semdedup.display import Displayable
 from semdedup.errors import ParameterError
+from semdedup.settings.choices import RemovalRule
 from semdedup.settings.shared import Shared
+from semdedup.storage.location import Location
 
 KEPT = "kept"
 
@@ -26,12 +30,14 @@ class Extraction(Displayable):
 
     Attributes:
         eps: the threshold.
+        removal: the rule.
         total: rows of the scores.
         duplicates: how many of them go.
-        paths: ids to drop, ids to keep, the summary.
+        paths: ids to drop, ids to keep, the witnesses where the rule has them, the summary.
     """
 
     eps: float
+    removal: str
     total: int
     duplicates: int
     paths: Mapping[str, str]
@@ -46,6 +52,7 @@ class Extraction(Displayable):
         part = self.duplicates / max(1, self.total)
         return [
             ("rows", f"{self.total:,}"),
+            ("removal", self.removal),
             (f"duplicates at eps {self.eps:.6g}", f"{self.duplicates:,} ({part:.1%})"),
             ("kept", f"{self.kept:,} ({1 - part:.1%})"),
             *self.paths.items(),
@@ -53,13 +60,17 @@ class Extraction(Displayable):
 
 
 def eps_to_extract(
-    results: str, eps: float | None, target_fraction: float | None, storage_options: Mapping[str, Any] | None = None
+    results: str,
+    eps: float | None,
+    target_fraction: float | None,
+    storage_options: Mapping[str, Any] | None = None,
+    removal: RemovalRule | None = None,
 ) -> float:
-    """The eps that is given, or the smallest one at which at most a fraction of the rows remains."""
+    """The eps that is given, or the smallest one at which at most a fraction of the rows remains under the rule."""
     if (eps is None) == (target_fraction is None):
         raise ParameterError("give eps, or target_fraction, the part of the rows that is to remain; one of the two")
     if target_fraction is not None:
-        return load(results, storage_options=storage_options).suggest_eps(target_fraction)
+        return load(results, storage_options=storage_options).suggest_eps(target_fraction, removal)
     assert eps is not None
     return eps
 
@@ -69,16 +80,20 @@ def extraction_stage(
     eps: float,
     output_path: str | None = None,
     *,
+    removal: RemovalRule | None = None,
     storage_options: Mapping[str, Any] | None = None,
     **shared: Unpack[Shared],
 ) -> IdentifyDuplicatesStage:
     """The stage that `extract` runs."""
+    recorded = recorded_removal(Location.of(results, storage_options)) if removal is None else removal
+    rule: RemovalRule = REMOVAL.check(recorded)
     kwargs = {"storage_options": dict(storage_options or {})}
     return IdentifyDuplicatesStage(
         eps=eps,
         count_at=[eps],
         input_path=results,
-        output_path=output_path or f"{results.rstrip('/')}/eps_{eps:.6g}",
+        output_path=output_path or f"{results.rstrip('/')}/eps_{eps:.6g}_{rule}",
+        removal=rule,
         kept=KEPT,
         read_kwargs=kwargs,
         write_kwargs=kwargs,
@@ -92,6 +107,7 @@ def extract(
     eps: float | None = None,
     output_path: str | None = None,
     *,
+    removal: RemovalRule | None = None,
     target_fraction: float | None = None,
     client: distributed.Client | str | None = None,
     cluster: ClusterOptions | None = None,
@@ -102,25 +118,29 @@ def extract(
 
     Args:
         results: folder of a dedup, of either layout, or of tables of scores; local or remote.
-        eps: rows whose score is at least 1 - eps are dropped.
-        output_path: folder to write to; ``{results}/eps_{eps}`` by default. It gets ``duplicates/*.parquet``,
-            ``kept/*.parquet`` (``id``, sorted within a file) and ``dedup_summary_{eps}.csv``.
+        eps: rows match where their score is at least 1 - eps.
+        output_path: folder to write to; ``{results}/eps_{eps}_{removal}`` by default. It gets ``duplicates/*.parquet``,
+            ``kept/*.parquet`` (``id``, sorted within a file), ``dedup_summary_{eps}.csv``, and ``witnesses/*.parquet``
+            under the rules that have them.
+        removal: which rows go: ``any``, ``witness``, ``components``; the rule of the record by default, else ``any``.
         target_fraction: instead of eps: the smallest eps at which at most this part of the rows remains.
         client, cluster: as for the workflow.
         storage_options: for fsspec.
         shared: ``clear_output``, ``verbose``, ``take_over`` and ``verify``, as for the workflow.
 
-    Time: a reading of the scores and ids; with `target_fraction`, two more of the scores. Memory of a task: the ids of
-    about 16 MiB of files, twice.
+    Time: a reading of the scores and ids; with `target_fraction`, two more of the scores; under the rule ``witness``
+    also of those clusters in which the scores alone do not decide. Memory of a task: the ids of about 16 MiB of files,
+    twice; or as the comparison.
     """
-    chosen = eps_to_extract(results, eps, target_fraction, storage_options)
-    stage = extraction_stage(results, chosen, output_path, storage_options=storage_options, **shared)
+    chosen = eps_to_extract(results, eps, target_fraction, storage_options, removal)
+    stage = extraction_stage(results, chosen, output_path, removal=removal, storage_options=storage_options, **shared)
     (found,) = Pipeline("extract").add_stage(stage).run(client, cluster=cluster)
     root = stage.destination().root
     paths = {
         "ids to drop": root / WORKFLOW.duplicates,
         "ids to keep": root / KEPT,
+        **({} if stage.rule.removal == "any" else {"witnesses": root / WITNESSES}),
         "summary": root / summary_name(chosen),
     }
     places = {name: str(path) for name, path in paths.items()}
-    return Extraction(chosen, found.facts["rows"], found.facts["duplicates"], places)
+    return Extraction(chosen, stage.rule.removal, found.facts["rows"], found.facts["duplicates"], places)

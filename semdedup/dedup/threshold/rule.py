@@ -2,19 +2,28 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 
 from semdedup.errors import ParameterError
 from semdedup.settings import Setting
-from semdedup.settings.kinds import number
+from semdedup.settings.choices import RemovalRule
+from semdedup.settings.kinds import choice, number
 
 DEFAULT_EPS = 0.1
 """Where nobody chooses: neither the user nor the embedder."""
 
 
 EPS = Setting(number(0, 1, open_above=True), DEFAULT_EPS, "Drop rows whose score is at least 1 - eps.", "eps")
+
+REMOVAL = Setting(
+    choice(*get_args(RemovalRule)),
+    "any",
+    "Which rows go: any that matches a better-ranked row; those that match one that stays, the witness; or all but the "
+    "best-ranked of each component of matches.",
+    "removal",
+)
 
 
 def check_eps(eps: Any) -> float:

@@ -1,4 +1,4 @@
-"""The threshold: from tables of scores to the ids to drop."""
+"""The threshold: from tables of scores to the ids to drop, by one of the removal rules."""
 
 from __future__ import annotations
 
@@ -8,17 +8,22 @@ from functools import partial
 from typing import Any
 
 import pyarrow as pa
-import pyarrow.compute as pc
 
 from semdedup.dedup import sizes
-from semdedup.dedup.names import SCORE, Destination, below, join, summary_name
+from semdedup.dedup.input.facts import inspect_all
+from semdedup.dedup.names import SCORE, WITNESSES, Destination, below, cluster_of, join, summary_name
 from semdedup.dedup.results.tallies import CountAt
 from semdedup.dedup.sizes import ROWS_AT_A_TIME
+from semdedup.dedup.threshold.components import look_at_large_components, remove_components
+from semdedup.dedup.threshold.groups import Targets, remove_in_group, write_removed
+from semdedup.dedup.threshold.large import look_at_large
+from semdedup.dedup.threshold.plan import clusters_of, forest_groups, packed_parts, removing_of
 from semdedup.dedup.threshold.rule import duplicate_mask
-from semdedup.errors import BadFileError
+from semdedup.dedup.threshold.vectors import find_vectors, is_across, scores_record
+from semdedup.errors import BadFileError, ParameterError
 from semdedup.runs.run import Run
 from semdedup.storage.location import FileInfo, Location, without_storage_options
-from semdedup.storage.tables import RowGroups, cut_files, iter_groups, open_parquet, write_table
+from semdedup.storage.tables import RowGroups, cut_files, iter_groups, open_parquet
 
 BYTES_PER_GROUP = 16 << 20
 
@@ -37,18 +42,33 @@ def _check_columns(names: Sequence[str], url: str) -> None:
 
 
 @dataclass(frozen=True)
-class Identification:
-    """What every task of the threshold needs to know: where scores are, where ids go, the thresholds to count at.
+class Rule:
+    """What rows go.
 
-    The ids of rows that are kept are written only where there is a place for them.
+    Attributes:
+        eps: the threshold.
+        count_at: thresholds at which rows are counted, too.
+        removal: the rule.
+        clusters_path: where the clusters are; None: where the record of the scores says.
+    """
+
+    eps: float
+    count_at: tuple[float, ...] = ()
+    removal: str = "any"
+    clusters_path: str | None = None
+
+
+@dataclass(frozen=True)
+class Identification:
+    """What every task of the rule `any` needs to know: where scores are, where ids go, the thresholds to count at.
+
+    Scores `across` two sets have a witness each: rows of the other set stay.
     """
 
     scores: Location
-    dropped: Location
-    kept: Location | None
+    targets: Targets
     eps: float
     count_at: tuple[float, ...]
-    write_kwargs: Mapping[str, Any]
 
 
 def identify_in_files(task: Identification, item: tuple[int, tuple[RowGroups, ...]]) -> dict[str, Any]:
@@ -57,50 +77,37 @@ def identify_in_files(task: Identification, item: tuple[int, tuple[RowGroups, ..
     Memory: the ids that are written, twice.
 
     Returns:
-        ``rows``, ``duplicates``, ``removed_at`` (a count for each threshold).
+        ``rows``, and ``removed`` for each threshold.
     """
     position, parts = item
     counts = CountAt([task.eps, *task.count_at])
-    dropped: list[pa.Array] = []
+    dropped: list[pa.Table] = []
     kept: list[pa.Array] = []
+    names = {"id": "id", SCORE: SCORE, **({"max_id": "witness_id"} if task.targets.witnesses is not None else {})}
     for part in parts:
         with open_parquet(task.scores.at(part.url)) as parquet:
             _check_columns(parquet.schema_arrow.names, part.url)
-            for batch in iter_groups(parquet, part.of(parquet), ["id", SCORE], ROWS_AT_A_TIME):
+            for batch in iter_groups(parquet, part.of(parquet), list(names), ROWS_AT_A_TIME):
                 scores = batch.column(SCORE).cast(pa.float32()).to_numpy(zero_copy_only=False)
                 counts.take(0, 0, scores)
                 mask = duplicate_mask(scores, task.eps)
-                dropped.append(batch.column("id").filter(pa.array(mask)))
-                if task.kept is not None:
+                goes = pa.Table.from_batches([batch.filter(pa.array(mask))])
+                dropped.append(goes.rename_columns([names[name] for name in goes.column_names]))
+                if task.targets.kept is not None:
                     kept.append(batch.column("id").filter(pa.array(~mask)))
-    _write_ids(task.dropped, position, dropped, task.write_kwargs)
-    if task.kept is not None:
-        _write_ids(task.kept, position, kept, task.write_kwargs)
-    duplicates, *removed = counts.duplicates
-    return {
-        "rows": counts.n_rows,
-        "duplicates": duplicates,
-        "removed_at": dict(zip(map(repr, task.count_at), removed, strict=True)),
-    }
-
-
-def _write_ids(target: Location, position: int, found: Sequence[pa.Array], kwargs: Mapping[str, Any]) -> None:
-    """Write ids, sorted; nothing where there are none, but for the first file: readers need a schema."""
-    if not position or any(map(len, found)):
-        ids = pa.chunked_array(found) if found else pa.chunked_array([], pa.string())
-        write_table(target / f"part-{position}.parquet", pa.table({"id": ids.take(pc.sort_indices(ids))}), kwargs)
+    write_removed(task.targets, position, dropped, kept)
+    return {"rows": counts.n_rows, "removed": counts.duplicates}
 
 
 def identify_duplicates(
     run: Run,
     score_files: Sequence[FileInfo],
     source: Location,
-    eps: float,
-    count_at: Sequence[float],
+    rule: Rule,
     folders: tuple[str, str],
     destination: Destination,
 ) -> dict[str, Any]:
-    """Write the ids of all rows whose score reaches 1 - eps, resuming where an earlier run stopped.
+    """Write the ids of all rows that go by a rule, resuming where an earlier run stopped.
 
     For each eps of `count_at` a summary of one line, ``dedup_summary_{eps}.csv``, is written. `folders` are those of
     the summaries, and of the ids to keep (empty: these are not written), below the destination's root.
@@ -109,24 +116,92 @@ def identify_duplicates(
         Facts: rows, duplicates, and rows removed at each eps of `count_at`.
     """
     summaries, kept_folder = folders
-    kwargs = without_storage_options(destination.write_kwargs)
-    dropped, kept = below(run.final, destination.folder), run.final / kept_folder if kept_folder else None
-    task = Identification(source, dropped, kept, eps, tuple(count_at), kwargs)
-    with run.refusing():
-        items = list(enumerate(cut_files(score_files, source, BYTES_PER_GROUP)))
-        found = run.results("threshold", partial(identify_in_files, task), items, unit="groups", label=_group_label)
+    targets = Targets(
+        dropped=below(run.final, destination.folder),
+        kept=run.final / kept_folder if kept_folder else None,
+        witnesses=None if rule.removal == "any" else run.final / WITNESSES,
+        write_kwargs=without_storage_options(destination.write_kwargs),
+    )
+    found = remove(run, score_files, source, rule, targets)
+    rows = sum(result["rows"] for result in found)
+    duplicates, *removed = (sum(each) for each in zip(*(result["removed"] for result in found), strict=True))
     facts: dict[str, Any] = {
-        "rows": sum(result["rows"] for result in found),
-        "duplicates": sum(result["duplicates"] for result in found),
-        "removed_at": {repr(at): sum(result["removed_at"][repr(at)] for result in found) for at in count_at},
+        "rows": rows,
+        "duplicates": duplicates,
+        "removed_at": dict(zip(map(repr, rule.count_at), removed, strict=True)),
     }
     with run.noting():
-        for at in count_at:
+        for at in rule.count_at:
             removed = facts["removed_at"][repr(at)]
-            line = f"eps,kept,removed,total\n{at!r},{facts['rows'] - removed},{removed},{facts['rows']}\n"
+            line = f"eps,kept,removed,total\n{at!r},{rows - removed},{removed},{rows}\n"
             (run.final / join(summaries, summary_name(at))).write_bytes(line.encode())
     return facts
 
 
+def remove(
+    run: Run, score_files: Sequence[FileInfo], source: Location, rule: Rule, targets: Targets
+) -> list[dict[str, Any]]:
+    """Write what goes by a rule; for each task its rows, and how many are removed at each threshold."""
+    compared = scores_record(source)
+    if rule.removal == "any" or is_across(compared):
+        check_across(rule, compared)
+        task = Identification(source, targets, rule.eps, rule.count_at)
+        with run.refusing():
+            items = list(enumerate(cut_files(score_files, source, BYTES_PER_GROUP)))
+            return run.results("threshold", partial(identify_in_files, task), items, unit="groups", label=_group_label)
+    return _remove_in_clusters(run, score_files, source, rule, targets)
+
+
+def check_across(rule: Rule, compared: Mapping[str, Any]) -> None:
+    """Refuse components of rows of two sets."""
+    if rule.removal == "components" and is_across(compared):
+        raise ParameterError(
+            "removal must be any or witness for scores of one set against another, of which only one loses rows: "
+            "there are no components; got 'components'"
+        )
+
+
+def _remove_in_clusters(
+    run: Run, score_files: Sequence[FileInfo], source: Location, rule: Rule, targets: Targets
+) -> list[dict[str, Any]]:
+    session, scored = run.session, {cluster_of(file.url): file.url for file in score_files}
+    with run.refusing():
+        vectors = find_vectors(source, rule.removal, rule.clusters_path)
+        located = [(vectors.source.at(file.url), file.url) for file in vectors.files]
+        facts, _ = inspect_all(session, located, vectors.fields.embedding_field, name="inspect clusters")
+        found = clusters_of(vectors, facts, scored)
+        scratch, thresholds = run.scratch / "second-look", [rule.eps, *rule.count_at]
+        task = removing_of(source, found, thresholds, rule.removal, scratch, session.backend)
+    plan_file = scratch / "plan.json"
+    if not plan_file.exists():
+        n_bytes = sizes.bytes_per_task(session.n_slots, session.task_memory, 4 * found.n_values)
+        plan_file.write_json({"rows": sizes.rows_per_task(n_bytes, found.dim)}, forced=True)
+    rows_per_task = plan_file.read_json()["rows"]
+    look = partial(run.results, unit="tiles", label=_part_label)
+    with run.refusing():  # the clusters may not be those of the scores
+        items: list[Any]
+        if rule.removal == "components":
+            if task.forest is None:
+                run.reporter.say(f"no forest of matches up to eps {max(thresholds):g}: the clusters are compared again")
+            groups = forest_groups(task.forest, found.clusters, scored, rows_per_task)
+            look_at_large_components(task, [group for group in groups if group[0][0].large], rows_per_task, look)
+            write, items = partial(remove_components, task, targets), list(enumerate(groups))
+        else:
+            parts = packed_parts(found.clusters, scored, rows_per_task)
+            look_at_large(task, [group[0] for group in parts if group[0].large], rows_per_task, look)
+            write, items = partial(remove_in_group, task, targets), list(enumerate(parts))
+        results = run.results("threshold", write, items, unit="groups", label=_part_label)
+    find_vectors(source, rule.removal, rule.clusters_path)  # they were read, so that they are looked at again
+    at = [task.thresholds.index(eps) for eps in thresholds]
+    return [{**result, "removed": [result["removed"][i] for i in at]} for result in results]
+
+
 def _group_label(item: tuple[int, Sequence[RowGroups]]) -> str:
     return f"the tables of scores from {item[1][0].url} on"
+
+
+def _part_label(item: Any) -> str:
+    """What a task on clusters is called where a worker dies of it."""
+    while not hasattr(item, "cluster"):
+        item = next(each for each in item if isinstance(each, tuple))
+    return f"the scores of cluster {item.cluster.label}"

@@ -1,0 +1,209 @@
+"""The rule `components`: of the rows that matches connect the best-ranked stays, the witness of the others.
+
+Which rows matches connect the forests tell that the comparison wrote, up to the eps that they were written for; beyond
+it clusters are compared again. The similarity of a row and its witness is that of an edge, or the score of the row, where
+these two are meant; else the rows are read.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from functools import partial
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from semdedup.arrays import array_module, backend_module, to_host
+from semdedup.dedup.compare.groups import Cluster, score_rows
+from semdedup.dedup.compare.tiles import Tile, compare_tile, lay_out_tile, tiles_of
+from semdedup.dedup.kernels.exact import exact_scores
+from semdedup.dedup.kernels.forest import components, thinned
+from semdedup.dedup.kernels.greedy import Witnesses
+from semdedup.dedup.kernels.matches import Pairs
+from semdedup.dedup.names import SCORE
+from semdedup.dedup.threshold.groups import Part, Removing, Targets, write_group
+from semdedup.dedup.threshold.large import Each, find_rows
+from semdedup.dedup.threshold.vectors import Ranked, ranks_of
+from semdedup.storage.arrays import load_array, save_array
+from semdedup.storage.location import Location
+from semdedup.storage.tables import read_table
+
+Group = tuple[tuple[Part, ...], str]
+"""Some clusters, and the URL of the forest of their matches; empty where they are compared again."""
+
+NO_EDGES = Pairs(np.empty(0, np.int64), np.empty(0, np.int64), np.empty(0, np.float32))
+
+
+def groups_of_forests(clusters: Sequence[Cluster], labels: Sequence[int]) -> list[tuple[Cluster, ...]]:
+    """Which clusters each forest is about. The comparison packs them in the order of their size, and names a forest
+    by the first of them.
+
+    Args:
+        clusters: all of them.
+        labels: of the forests.
+    """
+    named, groups = set(labels), list[list[Cluster]]()
+    for cluster in sorted(clusters, key=lambda one: (-one.n_rows, one.label)):
+        if cluster.label in named or not groups:
+            groups.append([])
+        groups[-1].append(cluster)
+    return [tuple(group) for group in groups]
+
+
+def best_of_components(edges: Pairs, n: int, least: np.float32) -> np.ndarray:
+    """The best-ranked row of the component of each of n ranked rows, (n,) int64; -1 for that one itself.
+
+    Args:
+        edges: a maximum spanning forest of the matches, by rank.
+        n: how many rows there are.
+        least: the least score of a match.
+    """
+    reached = edges.score >= least
+    label = components(edges.left[reached], edges.right[reached], n)
+    _, first = np.unique(label, return_index=True)
+    return np.where(first[label] == np.arange(n), -1, first[label])
+
+
+def known_scores(edges: Pairs, ranked: Ranked, witness: np.ndarray) -> np.ndarray:
+    """The similarity of each row that goes and its witness, (n,) float32, of an edge or its score; NaN where unknown."""
+    score = np.where(witness < 0, np.float32(0), np.float32(np.nan))
+    own = (witness >= 0) & (ranked.match == witness)
+    score[own] = ranked.score[own]
+    direct = witness[edges.right] == edges.left
+    score[edges.right[direct]] = edges.score[direct]
+    return score
+
+
+def edges_of(task: Removing, parts: Sequence[tuple[Part, Ranked]], forest: str) -> Iterator[Pairs]:
+    """The edges among the rows of each of some clusters, by rank, from the forest of all of them."""
+    assert task.forest is not None
+    table = read_table(task.forest.at(forest))
+    ids = pa.chunked_array([ranked.ids for _, ranked in parts]).combine_chunks()
+    ends = [ranks_of(table.column(name), ids) for name in ("id_a", "id_b")]
+    score = table.column(SCORE).to_numpy()
+    start = 0
+    for _, ranked in parts:
+        stop = start + len(ranked.ids)
+        own = (ends[0] >= start) & (ends[0] < stop)
+        yield Pairs(ends[0][own] - start, ends[1][own] - start, score[own])
+        start = stop
+
+
+def components_of(task: Removing, group: Group) -> Iterator[tuple[Part, Ranked, list[Witnesses]]]:
+    """The rows of some clusters, and which of them go by the rule ``components``, for each threshold.
+
+    Memory: the ids, scores and edges of the group; twice the rows of a cluster that is read; of a large one the ids.
+    """
+    parts, forest = group
+    read = [(part, task.read(part)) for part in parts]
+    every = edges_of(task, read, forest) if forest else (None for _ in read)
+    for (part, ranked), edges in zip(read, every, strict=True):
+        if part.large:
+            yield part, ranked, _of_large(task, part, ranked, edges)
+        else:
+            yield part, ranked, _of_small(task, part, ranked, edges)
+
+
+def _of_small(task: Removing, part: Part, ranked: Ranked, edges: Pairs | None) -> list[Witnesses]:
+    least = task.limits
+    rows = None
+    if edges is None:
+        rows, informs = task.rows(part, ranked)
+        limits = task.comparison.limits._replace(least=min(least))
+        edges = score_rows(rows, ~informs, limits).forest
+    best = [best_of_components(edges, len(ranked.ids), limit) for limit in least]
+    score = known_scores(edges, ranked, best[0])
+    unknown = np.flatnonzero(np.isnan(score))
+    if len(unknown):
+        rows = task.rows(part, ranked)[0] if rows is None else rows
+        on_device = array_module(rows).asarray
+        score[unknown] = to_host(exact_scores(rows, rows, on_device(unknown), on_device(best[0][unknown])))
+    return _with_scores(best, score)
+
+
+def _with_scores(best: Sequence[np.ndarray], score: np.ndarray) -> list[Witnesses]:
+    return [Witnesses(witness, score if number == 0 else np.zeros(0)) for number, witness in enumerate(best)]
+
+
+def remove_components(task: Removing, targets: Targets, item: tuple[int, Group]) -> dict[str, Any]:
+    """The rule ``components`` for the clusters of a group; see `write_group`. Memory: see `components_of`."""
+    position, group = item
+    return write_group(targets, position, components_of(task, group))
+
+
+def _of_large(task: Removing, part: Part, ranked: Ranked, edges: Pairs | None) -> list[Witnesses]:
+    """From what `look_at_large_components` left."""
+    place = task.place(part.cluster)
+    edges = _edges_of_tiles(place, len(ranked.ids)) if edges is None else edges
+    best = [best_of_components(edges, len(ranked.ids), least) for least in task.limits]
+    score = known_scores(edges, ranked, best[0])
+    tiles = (place / "tiles.json").read_json()["tiles"]
+    similar = np.concatenate([load_array(place / f"similar-{number}.npy") for number in range(tiles)])
+    unknown = np.isnan(score)
+    score[unknown] = similar[unknown]
+    return _with_scores(best, score)
+
+
+def _edges_of_tiles(place: Location, n: int) -> Pairs:
+    """The forest of a large cluster that was compared again."""
+    edges = [NO_EDGES]
+    for number in range((place / "tiles.json").read_json()["tiles"]):
+        found = Pairs(*(load_array(place / f"edges-{name}-{number}.npy") for name in Pairs._fields))
+        edges = [thinned([*edges, found], n)]
+    return edges[0]
+
+
+def _prepare(task: Removing, rows_per_tile: int, part: Part) -> dict[str, Any]:
+    """Find the rows of a large cluster in its files."""
+    ranked = task.read(part)
+    find_rows(task, part, ranked)
+    tiles = -(-len(ranked.ids) // rows_per_tile)
+    (task.place(part.cluster) / "tiles.json").write_json({"tiles": tiles})
+    return {"rows": len(ranked.ids)}
+
+
+def _name_unknown(task: Removing, group: Group) -> dict[str, Any]:
+    """Leave for the tiles of a large cluster the witnesses of rows whose similarity nothing tells, -1 for others."""
+    ((part,), forest) = group
+    ranked = task.read(part)
+    place, n = task.place(part.cluster), len(ranked.ids)
+    edges = next(edges_of(task, [(part, ranked)], forest)) if forest else _edges_of_tiles(place, n)
+    best = best_of_components(edges, n, task.limits[0])
+    save_array(place / "unknown.npy", np.where(np.isnan(known_scores(edges, ranked, best)), best, -1))
+    return {}
+
+
+def _score_tile(task: Removing, item: tuple[tuple[Tile, ...], int]) -> dict[str, Any]:
+    """Compute the similarity of rows of a tile and their witnesses, where it is not known. Memory: two tiles."""
+    tiles, number = item
+    place, xp = task.place(tiles[0].cluster), backend_module(task.comparison.backend)
+    own = tiles[number]
+    witness = load_array(place / "unknown.npy")[own.start : own.stop]
+    similar = np.full(own.stop - own.start, np.nan, dtype=np.float32)
+    rows = xp.asarray(load_array(place / f"rows-{number}.npy")) if (witness >= 0).any() else None
+    for other in tiles[: number + 1]:
+        wanted = np.flatnonzero((witness >= other.start) & (witness < other.stop))
+        if len(wanted):
+            others = xp.asarray(load_array(place / f"rows-{other.number}.npy"))
+            ends = xp.asarray(wanted), xp.asarray(witness[wanted] - other.start)
+            similar[wanted] = to_host(exact_scores(rows, others, *ends))
+    save_array(place / f"similar-{number}.npy", similar)
+    return {}
+
+
+def look_at_large_components(task: Removing, groups: Sequence[Group], rows_per_tile: int, each: Each) -> None:
+    """Leave in the scratch folder what `components_of` needs of large clusters, each with the forest of it alone."""
+    if not groups:
+        return
+    parts = [part for (part,), _ in groups]
+    found = each("look at large clusters", partial(_prepare, task, rows_per_tile), parts)
+    tiled = [
+        tuple(tiles_of(part.cluster, done["rows"], rows_per_tile)) for part, done in zip(parts, found, strict=True)
+    ]
+    each("lay out tiles", partial(lay_out_tile, task.comparison), [tile for tiles in tiled for tile in tiles])
+    items = [(tiles, number) for tiles in tiled for number in reversed(range(len(tiles)))]
+    if task.forest is None:
+        each("compare tiles again", partial(compare_tile, task.comparison), items)
+    each("find components", partial(_name_unknown, task), groups)
+    each("compare with witnesses", partial(_score_tile, task), items)

@@ -1,0 +1,115 @@
+"""The removal rules for one cluster after the other, in this process: for questions to a result that exists."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
+from functools import cached_property
+from typing import Any, Self
+
+import pyarrow as pa
+
+from semdedup.dedup import sizes
+from semdedup.dedup.input.facts import inspect_files
+from semdedup.dedup.kernels.greedy import Witnesses, first_look
+from semdedup.dedup.names import cluster_of
+from semdedup.dedup.threshold.components import components_of, look_at_large_components
+from semdedup.dedup.threshold.groups import Part, Removing, removals, unwitnessed, witness_table
+from semdedup.dedup.threshold.large import look_at_large
+from semdedup.dedup.threshold.plan import Clusters, clusters_of, forest_groups, parts_of, removing_of
+from semdedup.dedup.threshold.rule import least_score
+from semdedup.dedup.threshold.vectors import Ranked, find_vectors, read_ranked
+from semdedup.storage.location import FileInfo, Location
+
+
+class LocalRemoval(AbstractContextManager["LocalRemoval"]):
+    """Which rows of a cluster go, at some thresholds. Clusters are looked for when the first is needed.
+
+    Memory: as a task of the comparison; clusters that are larger go through files in a temporary folder.
+
+    Args:
+        scores: the root of the result, or the folder of its scores.
+        files: the tables of scores.
+        thresholds: each eps.
+        removal: the rule, ``witness`` or ``components``.
+    """
+
+    def __init__(
+        self, scores: Location, files: Sequence[FileInfo], thresholds: Sequence[float], removal: str = "witness"
+    ) -> None:
+        self._scores, self.thresholds, self.removal = scores, tuple(thresholds), removal
+        self._scored = {cluster_of(file.url): file.url for file in files}
+        self._temporary = tempfile.TemporaryDirectory(prefix="semdedup-")
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._temporary.cleanup()
+
+    @cached_property
+    def _found(self) -> Clusters:
+        vectors = find_vectors(self._scores, self.removal)
+        located = [(vectors.source.at(file.url), file.url) for file in vectors.files]
+        facts, _ = inspect_files(vectors.fields.embedding_field, False, located)
+        return clusters_of(vectors, facts, self._scored)
+
+    @cached_property
+    def _task(self) -> Removing:
+        scratch = Location.of(self._temporary.name)
+        return removing_of(self._scores, self._found, self.thresholds, self.removal, scratch, "cpu")
+
+    @cached_property
+    def _rows_per_task(self) -> int:
+        return sizes.rows_per_task(sizes.LARGEST_TASK, self._found.dim)
+
+    @cached_property
+    def _forests(self) -> dict[int, str]:
+        """The forest of each cluster."""
+        groups = forest_groups(self._task.forest, self._found.clusters, self._scored, self._rows_per_task)
+        return {part.cluster.label: forest for parts, forest in groups for part in parts}
+
+    def cluster(self, file: FileInfo) -> tuple[Ranked, list[Witnesses]]:
+        """The rows of a cluster, by its table of scores, and their witnesses at each threshold."""
+        if self.removal == "components":
+            part = self._part(file)
+            group = (part,), self._forests[part.cluster.label]
+            if part.large:
+                look_at_large_components(self._task, [group], self._rows_per_task, _in_turn)
+            ((_, ranked, found),) = components_of(self._task, group)
+            return ranked, found
+        ranked = read_ranked(self._scores.at(file.url))
+        looks = [first_look(ranked.score, ranked.match, least_score(eps)) for eps in self.thresholds]
+        if not any(len(again) for _, again in looks):
+            return ranked, [found for found, _ in looks]
+        return removals(self._task, self._looked_at(file))
+
+    def unwitnessed(self, file: FileInfo) -> list[int]:
+        """At each threshold how many of the rows whose score reaches it match no row whose score does not."""
+        ranked = read_ranked(self._scores.at(file.url))
+        looks = (first_look(ranked.score, ranked.match, least_score(eps))[1] for eps in self.thresholds)
+        if not any(map(len, looks)):
+            return [0] * len(self.thresholds)
+        return unwitnessed(self._task, self._looked_at(file))
+
+    def removed(self, file: FileInfo) -> pa.Table:
+        """``id``, ``witness_id`` and similarity of the rows that go at the first threshold."""
+        ranked, found = self.cluster(file)
+        return witness_table(ranked, found[0])
+
+    def _part(self, file: FileInfo) -> Part:
+        label = cluster_of(file.url)
+        own = [cluster for cluster in self._found.clusters if cluster.label == label]
+        return parts_of(own, self._scored, self._rows_per_task)[0]
+
+    def _looked_at(self, file: FileInfo) -> Part:
+        part = self._part(file)
+        if part.large:
+            self._task.place(part.cluster).remove_tree()
+            look_at_large(self._task, [part], self._rows_per_task, _in_turn)
+        return part
+
+
+def _in_turn(name: str, function: Callable[[Any], dict[str, Any]], items: Sequence[Any]) -> list[dict[str, Any]]:
+    return [function(item) for item in items]

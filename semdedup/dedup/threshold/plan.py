@@ -1,0 +1,133 @@
+"""What the removal rules need to know of clusters before one of them is read, and how they are cut into tasks."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from typing import NamedTuple
+
+from semdedup.arrays import Backend
+from semdedup.dedup.compare.groups import Cluster, Comparison, Limits
+from semdedup.dedup.compare.run import check_columns, commonest_dim, find_clusters, pack_groups
+from semdedup.dedup.input.facts import FileFacts
+from semdedup.dedup.names import FOREST
+from semdedup.dedup.ranking import RankingStrategy
+from semdedup.dedup.threshold.components import Group, groups_of_forests
+from semdedup.dedup.threshold.groups import Part, Removing
+from semdedup.dedup.threshold.rule import least_score
+from semdedup.dedup.threshold.vectors import Vectors, scores_record
+from semdedup.errors import InputError
+from semdedup.runs.lookup import check_recorded
+from semdedup.storage.location import Location
+
+FOREST_FILE = re.compile(rf"(?:^|/){FOREST}/part-(\d+)\.parquet$")
+BATCH_SIZE = 1024
+
+
+class Clusters(NamedTuple):
+    """The clusters that have scores.
+
+    Attributes:
+        vectors: where they are, with the names of the columns as they are there.
+        clusters: each with its files and rows.
+        dim: d.
+        n_values: elements of all embeddings.
+    """
+
+    vectors: Vectors
+    clusters: Sequence[Cluster]
+    dim: int
+    n_values: int
+
+
+def clusters_of(vectors: Vectors, facts: Sequence[FileFacts], scored: Mapping[int, str]) -> Clusters:
+    """The clusters that have scores, from what the footers of their files say.
+
+    Raises:
+        InputError: one of them is missing.
+    """
+    fields = check_columns(facts, vectors.fields, RankingStrategy.random())
+    clusters = find_clusters(vectors.files, facts)
+    missing = sorted(scored.keys() - {cluster.label for cluster in clusters})
+    if missing:
+        gone = f"cluster {missing[0]}, but no rows of centroid={missing[0]} in {vectors.source}"
+        raise InputError(f"there are scores of {gone}: these are not the clusters that the scores were made of")
+    dim = commonest_dim(vectors.source, clusters, fields)
+    return Clusters(vectors._replace(fields=fields), clusters, dim, sum(file.n_values for file in facts))
+
+
+def removing_of(
+    scores: Location, found: Clusters, thresholds: Sequence[float], removal: str, scratch: Location, backend: Backend
+) -> Removing:
+    """The task of a rule for these clusters."""
+    comparison = Comparison(
+        clusters=found.vectors.source,
+        target=scratch,
+        final=scratch,
+        scratch=scratch,
+        fields=found.vectors.fields,
+        strategy=RankingStrategy.random(),  # ranks are those of the scores
+        dim=found.dim,
+        limits=Limits(least_score(max(thresholds)), BATCH_SIZE),
+        backend=backend,
+        write_kwargs={},
+    )
+    forest = forest_of_record(scores, max(thresholds)) if removal == "components" else None
+    return Removing(scores, comparison, tuple(dict.fromkeys(thresholds)), removal, forest)
+
+
+def forest_of_record(scores: Location, eps: float) -> Location | None:
+    """The folder of the forests of matches that the comparison wrote, where they tell of this eps.
+
+    Raises:
+        InputError: forests on record are missing or were changed.
+    """
+    compared = scores_record(scores)
+    up_to = compared.get("parameters", {}).get("forest_up_to")
+    if up_to is None or eps > up_to:
+        return None
+    folder: Location = compared["root"] / FOREST
+    check_recorded(folder, folder.files(), lambda url: bool(FOREST_FILE.search(url)))
+    return folder
+
+
+def parts_of(group: Sequence[Cluster], scored: Mapping[int, str], rows_per_task: int) -> tuple[Part, ...]:
+    """Those clusters of a group that have scores."""
+    here = (cluster for cluster in group if cluster.label in scored)
+    return tuple(Part(cluster, scored[cluster.label], cluster.n_rows > rows_per_task) for cluster in here)
+
+
+def packed_parts(clusters: Sequence[Cluster], scored: Mapping[int, str], rows_per_task: int) -> list[tuple[Part, ...]]:
+    """Groups of small clusters, and large ones alone, which come first."""
+    small, large = pack_groups(clusters, rows_per_task)
+    groups = (parts_of(group, scored, rows_per_task) for group in [*((cluster,) for cluster in large), *small])
+    return [group for group in groups if group]
+
+
+def forest_groups(
+    forest: Location | None, clusters: Sequence[Cluster], scored: Mapping[int, str], rows_per_task: int
+) -> list[Group]:
+    """The groups of clusters that share a forest, each with it; large clusters apart, first."""
+    if forest is None:
+        return [(group, "") for group in packed_parts(clusters, scored, rows_per_task)]
+    urls = {int(match[1]): file.url for file in forest.files() if (match := FOREST_FILE.search(file.url))}
+    return sorted(_with_forest(groups_of_forests(clusters, list(urls)), urls, scored, rows_per_task), key=_order)
+
+
+def _with_forest(
+    groups: Sequence[Sequence[Cluster]], urls: Mapping[int, str], scored: Mapping[int, str], rows_per_task: int
+) -> Iterator[Group]:
+    for group in groups:
+        parts = parts_of(group, scored, rows_per_task)
+        small = tuple(part for part in parts if not part.large)
+        if parts and group[0].label not in urls:
+            raise InputError(
+                f"there is no forest of the matches of cluster {group[0].label}; compare the clusters again"
+            )
+        yield from (((part,), urls[group[0].label]) for part in parts if part.large)
+        if small:
+            yield small, urls[group[0].label]
+
+
+def _order(group: Group) -> bool:
+    return not group[0][0].large

@@ -1,0 +1,178 @@
+"""The tables of scores in rank order, and the rows of the clusters that they were made of in the same order."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from semdedup.dedup.compare.groups import Cluster, Comparison, read_cluster
+from semdedup.dedup.input.files import recorded_or_listed
+from semdedup.dedup.input.ids import id_type
+from semdedup.dedup.input.rows import gather_unit_rows, low_information_mask
+from semdedup.dedup.names import AGAINST, CLUSTER_FOLDER, CLUSTERS_PATH, PAIRWISE, SCORE, find_table
+from semdedup.dedup.options import InputOptions
+from semdedup.errors import BadFileError, InputError
+from semdedup.runs.identity import fingerprint, resolve_path
+from semdedup.runs.lookup import find_record, known_files
+from semdedup.storage.location import FileInfo, Location
+from semdedup.storage.tables import read_table
+
+
+class Vectors(NamedTuple):
+    """The clusters that scores were made of.
+
+    Attributes:
+        source: their storage.
+        fields: names of the columns, as they were when the clusters were compared.
+        files: the files, of all clusters.
+    """
+
+    source: Location
+    fields: InputOptions
+    files: tuple[FileInfo, ...]
+
+
+def scores_record(scores: Location) -> Mapping[str, Any]:
+    """What is on record of the comparison that wrote some scores, and ``root``, where; nothing for those of others.
+
+    Args:
+        scores: the root of a result, or its folder of scores.
+    """
+    record = find_record(find_table(scores, "scores"))
+    return {} if record is None else {**(record.committed(PAIRWISE) or {}), "root": record.root}
+
+
+def is_across(compared: Mapping[str, Any]) -> bool:
+    """Whether a comparison on record was one of two sets."""
+    return any(name.startswith(AGAINST) for name in compared.get("parameters", ()))
+
+
+def find_vectors(scores: Location, removal: str, clusters_path: str | None = None) -> Vectors:
+    """The clusters that scores were made of: those of `clusters_path`, else those that the record of the scores names.
+
+    Args:
+        scores: the root of a result, or its folder of scores.
+        removal: the rule that needs them.
+        clusters_path: where they are.
+
+    Raises:
+        InputError: they are gone, or are not those any more.
+    """
+    compared = scores_record(scores)
+    if clusters_path is not None:
+        place = Location.of(clusters_path, scores.options)
+    else:
+        found = compared.get("facts", {}).get(CLUSTERS_PATH)
+        place = find_table(scores, "clusters") if found is None else resolve_path(found, compared["root"])
+    needed = (
+        f"The removal rule {removal!r} reads the clusters, which are found through the record of the scores. Make the "
+        "clusters again with the command that made the scores, name them with clusters_path, or take removal='any'"
+    )
+    if not place.is_dir():
+        raise InputError(f"no clusters in {place}. {needed}")
+    folder = find_table(place, "clusters")
+    listed = recorded_or_listed([folder], CLUSTER_FOLDER)
+    if not listed:
+        raise InputError(f"no clusters in {place}: there is no folder centroid=0, centroid=1, …. {needed}")
+    if "input" in compared and fingerprint(listed, known_files([folder])) != compared["input"]:
+        raise InputError(f"the clusters in {place} are not those that the scores in {scores} were made of. {needed}")
+    names = {name: compared.get("parameters", {}).get(name) for name in ("id_field", "embedding_field")}
+    return Vectors(place, InputOptions(**{name: value for name, value in names.items() if value}), tuple(listed))
+
+
+class Ranked(NamedTuple):
+    """A table of scores in rank order.
+
+    Attributes:
+        ids: (n,) of the rows.
+        score: (n,) float32.
+        match: (n,) int64, the rank of the row of `max_id`.
+    """
+
+    ids: pa.Array
+    score: np.ndarray
+    match: np.ndarray
+
+
+def read_ranked(location: Location) -> Ranked:
+    """Read the table of scores of one cluster, whose rows stand in rank order. Memory: about 100 bytes a row.
+
+    Raises:
+        BadFileError: a row comes before the better-ranked one that it matches, or that one is missing.
+    """
+    table = read_table(location, ["id", "max_id", SCORE])
+    for name in ("id", "max_id", SCORE):
+        if name not in table.column_names:
+            raise BadFileError(f"the file {location} is no table of scores: it has no column {name!r}")
+    kind = id_type(table.column("id").type) or table.column("id").type
+    ids, max_ids = (_whole(table.column(name).cast(kind)) for name in ("id", "max_id"))
+    score = table.column(SCORE).cast(pa.float32()).to_numpy()
+    match = pc.fill_null(pc.index_in(max_ids, value_set=ids), len(ids)).to_numpy().astype(np.int64)
+    wrong = np.flatnonzero((match >= np.arange(len(ids))) & (score > 0))
+    if len(wrong):
+        raise BadFileError(
+            f"the rows of {location} do not stand in rank order: {ids[wrong[0]].as_py()!r} does not come after "
+            f"{max_ids[wrong[0]].as_py()!r}, which it matches. Of such scores only the removal rule 'any' can be had."
+        )
+    return Ranked(ids, score, np.minimum(match, np.arange(len(ids))))
+
+
+def _whole(column: pa.ChunkedArray) -> pa.Array:
+    """A column of ids as one array; text with 64-bit offsets, for more than 2 GiB of it."""
+    return (column.cast(pa.large_string()) if pa.types.is_string(column.type) else column).combine_chunks()
+
+
+def ranks_of(column: pa.ChunkedArray, ids: pa.Array) -> np.ndarray:
+    """Position of each id of a column among some ids, (m,) int64; -1 for none."""
+    return pc.fill_null(pc.index_in(_whole(column).cast(ids.type), value_set=ids), -1).to_numpy().astype(np.int64)
+
+
+def rows_of_ranks(
+    task: Comparison, cluster: Cluster, ids: pa.Array, out: np.ndarray | None
+) -> tuple[np.ndarray, np.ndarray]:
+    """Find the rows of a cluster in its files.
+
+    Args:
+        task: where and how to read it.
+        cluster: which.
+        ids: (n,) in rank order.
+        out: (m, d) float32 for the rows that can be compared, as they come; None where they are not wanted.
+
+    Returns:
+        For each rank the position of its row in `out`, or in the files where there is none, (n,) int64; and whether it
+        informs, (n,) truth.
+
+    Raises:
+        InputError: a row that has a score is not there, or is there twice.
+    """
+    gathered = gather_unit_rows(read_cluster(task, cluster), task.dim, out)
+    ranks = ranks_of(gathered.others.column("id"), ids)
+    counts = np.bincount(ranks[ranks >= 0], minlength=len(ids))
+    wrong = np.flatnonzero(counts != 1)
+    if len(wrong):
+        there = "more than once" if counts[wrong[0]] else "not"
+        raise InputError(
+            f"the row {ids[int(wrong[0])].as_py()!r} of the scores of cluster {cluster.label} is {there} in "
+            f"centroid={cluster.label} of {task.clusters}: these are not the clusters that the scores were made of"
+        )
+    scored = np.flatnonzero(ranks >= 0)
+    positions, informs = np.empty(len(ids), dtype=np.int64), np.ones(len(ids), dtype=bool)
+    positions[ranks[scored]] = scored if out is not None else gathered.positions[scored]
+    low = low_information_mask(gathered.others)
+    if low is not None:
+        informs[ranks[scored]] = ~low[scored]
+    return positions, informs
+
+
+def read_rows(task: Comparison, cluster: Cluster, ids: pa.Array) -> tuple[np.ndarray, np.ndarray]:
+    """The rows of a cluster in the order of these ids, normalised, (n, d) float32, and whether each informs, (n,).
+
+    Memory: twice the cluster.
+    """
+    rows = np.empty((cluster.n_rows, task.dim), dtype=np.float32)
+    positions, informs = rows_of_ranks(task, cluster, ids, rows)
+    return rows[positions], informs
