@@ -83,6 +83,15 @@ class RankingStrategy:
         nearest_first = WHICH_TO_KEEP[which_to_keep] == "easy"
         return cls((DISTANCE_COLUMNS[distance_metric],), (nearest_first,), id_ascending=nearest_first)
 
+    @classmethod
+    def described(cls, description: Mapping[str, Any]) -> RankingStrategy:
+        """The strategy that `describe` gave these values of."""
+        if "random_seed" in description:
+            return cls.random(description["random_seed"])
+        return cls(
+            tuple(description["columns"]), tuple(description["ascending"]), id_ascending=description["id_ascending"]
+        )
+
     def describe(self) -> dict[str, Any]:
         """The strategy as plain values, for the manifest."""
         if self.random_seed is not None:
@@ -142,6 +151,17 @@ def rank_order(table: pa.Table, strategy: RankingStrategy, id_field: str = "id")
         order = [(str(i), "ascending" if up else "descending") for i, up in enumerate(strategy.ascending)]
         order.append(("id", "ascending" if strategy.id_ascending else "descending"))
     return pc.sort_indices(keys, sort_keys=order).to_numpy().astype(np.int64)  # nulls come last by default
+
+
+def ranks_of_rows(rows: pa.Table, strategy: RankingStrategy) -> np.ndarray:
+    """The rank of each row of a table as for `rank_order`, (n,) int64. The same row may be there twice: then its ranks
+    are equal. Cost: O(n log n)."""
+    order = rank_order(rows, strategy)
+    ids = rows.column("id").take(pa.array(order))
+    changed = pc.not_equal(ids.combine_chunks()[1:], ids.combine_chunks()[:-1]).to_numpy(zero_copy_only=False)
+    ranks = np.empty(len(rows), dtype=np.int64)
+    ranks[order] = np.append(0, np.cumsum(changed)) if len(rows) else 0
+    return ranks
 
 
 SORTED_AS = {pa.float16(): pa.float32(), pa.string_view(): pa.string(), pa.binary_view(): pa.binary()}

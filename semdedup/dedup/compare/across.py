@@ -14,7 +14,6 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 
 from semdedup.arrays import to_host
 from semdedup.dedup.compare.blocks import (
@@ -37,7 +36,7 @@ from semdedup.dedup.kernels.forest import spanning_forest
 from semdedup.dedup.kernels.join import Join
 from semdedup.dedup.kernels.matches import Pairs
 from semdedup.dedup.names import FOREST, SCORE
-from semdedup.dedup.ranking import RankingStrategy, rank_order
+from semdedup.dedup.ranking import ranks_of_rows
 from semdedup.runs.run import Run
 from semdedup.storage.arrays import load_array
 from semdedup.storage.location import Location
@@ -160,7 +159,7 @@ def merge_block(task: Comparison, item: tuple[Block, tuple[int, ...]]) -> dict[s
         within = within.append_column("row", pa.array(rows)).filter(pa.array(score[rows] >= task.limits.least))
         every = pa.concat_tables([candidates, within], promote_options="permissive")
         row, value = every.column("row").to_numpy(), every.column(SCORE).to_numpy()
-        order = np.lexsort((_ranks(every, task.strategy), -value, row))
+        order = np.lexsort((ranks_of_rows(every, task.strategy), -value, row))
         chosen = order[np.append(True, row[order][1:] != row[order][:-1])]
         score[rows] = value[chosen]
         position = np.arange(len(light))
@@ -202,19 +201,9 @@ def merge_forests(task: Comparison, blocks: Sequence[Block], pairs: Sequence[tup
     numbers, score = codes.indices.to_numpy().astype(np.int64), edges.column(SCORE).to_numpy()
     chosen = spanning_forest(numbers[: len(edges)], numbers[len(edges) :], score, len(codes.dictionary))
     edges = edges.take(pa.array(chosen))
-    order = np.lexsort((numbers[len(numbers) // 2 :][chosen], _ranks(edges, task.strategy)))
+    order = np.lexsort((numbers[len(numbers) // 2 :][chosen], ranks_of_rows(edges, task.strategy)))
     edges = edges.rename_columns(["id_a" if name == "id" else name for name in edges.column_names])
     table = edges.select(["id_a", "id_b", SCORE]).take(pa.array(order))
     table = table.cast(forest_schema(table.schema.field("id_a").type))
     write_table(task.final / FOREST / "part-0.parquet", table, task.write_kwargs)
     return {"edges": len(table)}
-
-
-def _ranks(rows: pa.Table, strategy: RankingStrategy) -> np.ndarray:
-    """The rank of each row of a table of ids and what ranks, (n,) int64; the same row twice has the same rank."""
-    order = rank_order(rows, strategy)
-    ids = rows.column("id").take(pa.array(order))
-    changed = pc.not_equal(ids.combine_chunks()[1:], ids.combine_chunks()[:-1]).to_numpy(zero_copy_only=False)
-    ranks = np.empty(len(rows), dtype=np.int64)
-    ranks[order] = np.append(0, np.cumsum(changed)) if len(rows) else 0
-    return ranks

@@ -59,14 +59,16 @@ def clusters_of(vectors: Vectors, facts: Sequence[FileFacts], scored: Mapping[in
 def removing_of(
     scores: Location, found: Clusters, thresholds: Sequence[float], removal: str, scratch: Location, backend: Backend
 ) -> Removing:
-    """The task of a rule for these clusters."""
+    """The task of a rule for these clusters. Ranks are those of the scores; across clusters what ranks is on record."""
+    compared = scores_record(scores).get("parameters", {})
+    by_record = compared.get("exact_up_to") is not None
     comparison = Comparison(
         clusters=found.vectors.source,
         target=scratch,
         final=scratch,
         scratch=scratch,
         fields=found.vectors.fields,
-        strategy=RankingStrategy.random(),  # ranks are those of the scores
+        strategy=RankingStrategy.described(compared["ranking"]) if by_record else RankingStrategy.random(),
         dim=found.dim,
         limits=Limits(least_score(max(thresholds)), BATCH_SIZE),
         backend=backend,

@@ -15,11 +15,13 @@ from semdedup.dedup.names import SCORE, WITNESSES, Destination, below, cluster_o
 from semdedup.dedup.results.tallies import CountAt
 from semdedup.dedup.sizes import ROWS_AT_A_TIME
 from semdedup.dedup.threshold.components import look_at_large_components, remove_components
-from semdedup.dedup.threshold.groups import Targets, remove_in_group, write_removed
+from semdedup.dedup.threshold.everywhere.components import remove_components_everywhere
+from semdedup.dedup.threshold.everywhere.witness import remove_everywhere
+from semdedup.dedup.threshold.groups import Removing, Targets, remove_in_group, write_removed
 from semdedup.dedup.threshold.large import look_at_large
-from semdedup.dedup.threshold.plan import clusters_of, forest_groups, packed_parts, removing_of
+from semdedup.dedup.threshold.plan import Clusters, clusters_of, forest_groups, packed_parts, removing_of
 from semdedup.dedup.threshold.rule import duplicate_mask
-from semdedup.dedup.threshold.vectors import find_vectors, is_across, scores_record
+from semdedup.dedup.threshold.vectors import exact_up_to_of, find_vectors, is_across, scores_record
 from semdedup.errors import BadFileError, ParameterError
 from semdedup.runs.run import Run
 from semdedup.storage.location import FileInfo, Location, without_storage_options
@@ -177,23 +179,45 @@ def _remove_in_clusters(
         n_bytes = sizes.bytes_per_task(session.n_slots, session.task_memory, 4 * found.n_values)
         plan_file.write_json({"rows": sizes.rows_per_task(n_bytes, found.dim)}, forced=True)
     rows_per_task = plan_file.read_json()["rows"]
-    look = partial(run.results, unit="tiles", label=_part_label)
     with run.refusing():  # the clusters may not be those of the scores
-        items: list[Any]
-        if rule.removal == "components":
-            if task.forest is None:
-                run.reporter.say(f"no forest of matches up to eps {max(thresholds):g}: the clusters are compared again")
-            groups = forest_groups(task.forest, found.clusters, scored, rows_per_task)
-            look_at_large_components(task, [group for group in groups if group[0][0].large], rows_per_task, look)
-            write, items = partial(remove_components, task, targets), list(enumerate(groups))
+        if exact_up_to_of(scores_record(source)) is not None:
+            results = _remove_everywhere(run, task, targets, found, scored, rows_per_task)
         else:
-            parts = packed_parts(found.clusters, scored, rows_per_task)
-            look_at_large(task, [group[0] for group in parts if group[0].large], rows_per_task, look)
-            write, items = partial(remove_in_group, task, targets), list(enumerate(parts))
-        results = run.results("threshold", write, items, unit="groups", label=_part_label)
+            results = _remove_within(run, task, targets, found, scored, rows_per_task)
     find_vectors(source, rule.removal, rule.clusters_path)  # they were read, so that they are looked at again
     at = [task.thresholds.index(eps) for eps in thresholds]
     return [{**result, "removed": [result["removed"][i] for i in at]} for result in results]
+
+
+def _remove_within(
+    run: Run, task: Removing, targets: Targets, found: Clusters, scored: Mapping[int, str], rows_per_task: int
+) -> list[dict[str, Any]]:
+    """Each cluster by itself."""
+    look = partial(run.results, unit="tiles", label=_part_label)
+    items: list[Any]
+    if task.removal == "components":
+        if task.forest is None:
+            eps = max(task.thresholds)
+            run.reporter.say(f"no forest of matches up to eps {eps:g}: the clusters are compared again")
+        groups = forest_groups(task.forest, found.clusters, scored, rows_per_task)
+        look_at_large_components(task, [group for group in groups if group[0][0].large], rows_per_task, look)
+        write, items = partial(remove_components, task, targets), list(enumerate(groups))
+    else:
+        parts = packed_parts(found.clusters, scored, rows_per_task)
+        look_at_large(task, [group[0] for group in parts if group[0].large], rows_per_task, look)
+        write, items = partial(remove_in_group, task, targets), list(enumerate(parts))
+    return run.results("threshold", write, items, unit="groups", label=_part_label)
+
+
+def _remove_everywhere(
+    run: Run, task: Removing, targets: Targets, found: Clusters, scored: Mapping[int, str], rows_per_task: int
+) -> list[dict[str, Any]]:
+    """All clusters together: matches were found across them."""
+    each = partial(run.results, unit="groups", label=_part_label)
+    groups = packed_parts(found.clusters, scored, rows_per_task)
+    if task.removal == "components":
+        return remove_components_everywhere(task, targets, groups, each)
+    return remove_everywhere(task, targets, groups, rows_per_task, each)
 
 
 def _group_label(item: tuple[int, Sequence[RowGroups]]) -> str:
@@ -203,5 +227,8 @@ def _group_label(item: tuple[int, Sequence[RowGroups]]) -> str:
 def _part_label(item: Any) -> str:
     """What a task on clusters is called where a worker dies of it."""
     while not hasattr(item, "cluster"):
-        item = next(each for each in item if isinstance(each, tuple))
+        inner = [each for each in item if isinstance(each, tuple)] if isinstance(item, tuple) else []
+        if not inner:
+            return "rows of several clusters"
+        item = inner[-1]
     return f"the scores of cluster {item.cluster.label}"

@@ -51,6 +51,12 @@ def is_across(compared: Mapping[str, Any]) -> bool:
     return any(name.startswith(AGAINST) for name in compared.get("parameters", ()))
 
 
+def exact_up_to_of(compared: Mapping[str, Any]) -> float | None:
+    """Up to which eps a comparison on record found matches across clusters; None: within clusters only."""
+    found = compared.get("parameters", {}).get("exact_up_to")
+    return None if found is None else float(found)
+
+
 def find_vectors(scores: Location, removal: str, clusters_path: str | None = None) -> Vectors:
     """The clusters that scores were made of: those of `clusters_path`, else those that the record of the scores names.
 

@@ -1,0 +1,54 @@
+"""What the tasks of a rule over the whole input read, and what they leave for each other."""
+
+from __future__ import annotations
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from semdedup.dedup.compare.groups import read_cluster
+from semdedup.dedup.input.rows import gather_unit_rows
+from semdedup.dedup.names import SCORE
+from semdedup.dedup.threshold.groups import Part, Removing, Targets, write_removed
+from semdedup.storage.location import Location
+from semdedup.storage.tables import read_table
+
+Group = tuple[int, tuple[Part, ...]]
+"""Some clusters, and their number."""
+
+WITNESS = "witness_id"
+
+
+def read_scores(task: Removing, part: Part) -> pa.Table:
+    """``id``, ``max_id`` and score of the rows of a cluster, in rank order."""
+    return read_table(task.scores.at(part.scores), ["id", "max_id", SCORE])
+
+
+def scratch_file(task: Removing, what: str, number: int, ending: str = "parquet") -> Location:
+    """A file that tasks leave for each other."""
+    return task.comparison.scratch / what / f"{number}.{ending}"
+
+
+def wide(ids: pa.Array) -> pa.Array:
+    """Ids with 64-bit offsets where they are text, for more than 2 GiB of it."""
+    return ids.cast(pa.large_string()) if pa.types.is_string(ids.type) else ids
+
+
+def read_cluster_rows(task: Removing, part: Part) -> tuple[pa.Table, np.ndarray]:
+    """What ranks the rows of a cluster, and the rows, in the order of its files."""
+    comparison = task.comparison
+    rows = np.empty((part.cluster.n_rows, comparison.dim), dtype=np.float32)
+    gathered = gather_unit_rows(read_cluster(comparison, part.cluster), comparison.dim, rows)
+    return gathered.others, rows[: gathered.n_rows]
+
+
+def write_dropped(task: Removing, targets: Targets, group: Group, dropped: pa.Table) -> None:
+    """Write ids to drop with their witnesses, ``id``, `WITNESS`, score, and the ids to keep if asked for."""
+    number, parts = group
+    kept: list[pa.Array] = []
+    if targets.kept is not None:
+        gone = dropped.column("id").combine_chunks()
+        for part in parts:
+            ids = read_scores(task, part).column("id").combine_chunks()
+            kept.append(ids.filter(pc.invert(pc.is_in(ids, gone))))
+    write_removed(targets, number, [dropped], kept)
