@@ -15,13 +15,16 @@ from typing import Any
 import pyarrow as pa
 
 from semdedup.dedup import sizes
+from semdedup.dedup.base.kept import BaseRows, KeptRows, find_kept
+from semdedup.dedup.base.returning import name_returning
+from semdedup.dedup.base.update import Base
 from semdedup.dedup.compare.across import score_across
 from semdedup.dedup.compare.groups import Cluster, Comparison, Limits, score_group
 from semdedup.dedup.compare.tiles import score_large_clusters
 from semdedup.dedup.input.facts import FileFacts, inspect_all, inspect_first
 from semdedup.dedup.input.rows import commonest_length, length_counts
 from semdedup.dedup.input.schema import check_file_schema
-from semdedup.dedup.names import CLUSTER_FOLDER, Destination, below
+from semdedup.dedup.names import CLUSTER_FOLDER, Destination, below, label_of
 from semdedup.dedup.options import InputOptions
 from semdedup.dedup.ranking import RankingStrategy, check_rankable
 from semdedup.errors import BadFileError, InputError, IntegrityError
@@ -41,6 +44,20 @@ def find_clusters(files: Sequence[FileInfo], facts: Sequence[FileFacts]) -> list
         if match and rows.get(file.url):
             urls[int(match[1])].append(file.url)
     return [Cluster(k, tuple(sorted(urls[k])), tuple(rows[url] for url in sorted(urls[k]))) for k in sorted(urls)]
+
+
+def _with_base(run: Run, clusters: Sequence[Cluster], base: Base, kept: KeptRows) -> tuple[list[Cluster], int]:
+    """The clusters with what stands in them in the base, and how many elements all that has."""
+    wanted = {cluster.label for cluster in clusters}
+    files = [(link.cache.at(f.url), f.url) for link in base.links for f in link.clusters if label_of(f.url) in wanted]
+    facts, _ = inspect_all(run.session, files, "embedding", name="inspect the base")
+    theirs = {cluster.label: cluster for cluster in find_clusters([FileInfo(url, 0, "") for _, url in files], facts)}
+    found = []
+    for cluster in clusters:
+        other = theirs.get(cluster.label)
+        rows = BaseRows(*((other.urls, other.n_rows) if other else ((), 0)), kept)
+        found.append(replace(cluster, base=rows))
+    return found, sum(file.n_values for file in facts)
 
 
 def pack_groups(clusters: Sequence[Cluster], rows_per_task: int) -> tuple[list[tuple[Cluster, ...]], list[Cluster]]:
@@ -71,13 +88,16 @@ def score_clusters(
     limits: Limits,
     across: bool,
     destination: Destination,
+    base: Base | None = None,
 ) -> dict[str, Any]:
     """Score all clusters in `files` and write a table for each, resuming where an earlier run stopped.
 
     The forests of matches go to `FOREST`. With `across`, matches of all clusters are found, else those within each.
+    With a `base` its kept rows are compared with, too.
 
     Returns:
-        Facts: rows scored, rows quarantined by reason, clusters; what bounds left of the pairs `across` clusters.
+        Facts: rows scored, rows quarantined by reason, clusters; what bounds left of the pairs `across` clusters; of an
+        update what it tells of its base.
     """
     session, scratch = run.session, run.scratch
     with run.refusing():
@@ -88,7 +108,13 @@ def score_clusters(
         if not clusters:
             raise InputError(f"no rows in the clusters of {source}")
         dim = fields.embedding_dim or commonest_dim(source, clusters, fields)
-    n_values = sum(file.n_values for file in facts)
+        n_values = sum(file.n_values for file in facts)
+        update: dict[str, Any] = {}
+        if base is not None:
+            kept = find_kept(run, base)
+            clusters, more = _with_base(run, clusters, base, kept.rows)
+            n_values += more
+            update = kept.facts(base) | (name_returning(run, base, kept) if base.values else {})
     plan_file = scratch / "plan.json"
     if not plan_file.exists():
         task_bytes = sizes.bytes_per_task(session.n_slots, session.task_memory, 4 * n_values)
@@ -115,12 +141,12 @@ def score_clusters(
         results += run.results("compare", partial(score_group, task), small, unit="groups", label=_group_label)
     n_scored = sum(result["rows"] for result in results)
     quarantined = sum((Counter(result["quarantined"]) for result in results), Counter[str]())
-    n_rows = sum(cluster.n_rows for cluster in clusters)
+    n_rows = sum(sum(cluster.rows) for cluster in clusters)
     if n_scored + sum(quarantined.values()) != n_rows:
         raise IntegrityError(
             f"{n_rows} rows are in the clusters, but {n_scored} were scored and {quarantined} quarantined"
         )
-    found = {"rows": n_scored, "quarantined": dict(quarantined), "clusters": len(clusters)}
+    found = {"rows": n_scored, "quarantined": dict(quarantined), "clusters": len(clusters), **update}
     return {**found, "pairs": counts} if across else found
 
 
