@@ -118,11 +118,8 @@ class SemanticDeduplicationWorkflow:
         self.base = Base.of({**given, "write_kwargs": cached})
         if self.base is not None:
             given = self.base.inherit(given, self.named)
-        inputs, threshold, strategy = (
-            InputOptions.of(given),
-            ThresholdOptions.of(given),
-            CompareOptions.of(given).strategy,
-        )
+        inputs, threshold = InputOptions.of(given), ThresholdOptions.of(given)
+        strategy = CompareOptions.of(given).strategy
         if not isinstance(layout, Layout):
             raise ParameterError(f"layout must be a Layout, such as WORKFLOW; got {layout!r}")
         self.eps, self.removal, self.layout = threshold.eps, threshold.removal, layout

@@ -7,7 +7,7 @@ Small clusters are packed into *groups*, one task each. A cluster too large for 
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from typing import Any
@@ -15,7 +15,7 @@ from typing import Any
 import pyarrow as pa
 
 from semdedup.dedup import sizes
-from semdedup.dedup.base.kept import BaseRows, KeptRows, find_kept
+from semdedup.dedup.base.kept import BaseRows, find_kept
 from semdedup.dedup.base.returning import name_returning
 from semdedup.dedup.base.update import Base
 from semdedup.dedup.compare.across import score_across
@@ -46,8 +46,10 @@ def find_clusters(files: Sequence[FileInfo], facts: Sequence[FileFacts]) -> list
     return [Cluster(k, tuple(sorted(urls[k])), tuple(rows[url] for url in sorted(urls[k]))) for k in sorted(urls)]
 
 
-def _with_base(run: Run, clusters: Sequence[Cluster], base: Base, kept: KeptRows) -> tuple[list[Cluster], int]:
-    """The clusters with what stands in them in the base, and how many elements all that has."""
+def _with_base(run: Run, clusters: Sequence[Cluster], base: Base) -> tuple[list[Cluster], int, dict[str, Any]]:
+    """The clusters with what stands in them in the base, how many elements all that has, and facts of the base."""
+    kept = find_kept(run, base)
+    update = kept.facts(base) | (name_returning(run, base, kept) if base.values else {})
     wanted = {cluster.label for cluster in clusters}
     files = [(link.cache.at(f.url), f.url) for link in base.links for f in link.clusters if label_of(f.url) in wanted]
     facts, _ = inspect_all(run.session, files, "embedding", name="inspect the base")
@@ -55,9 +57,9 @@ def _with_base(run: Run, clusters: Sequence[Cluster], base: Base, kept: KeptRows
     found = []
     for cluster in clusters:
         other = theirs.get(cluster.label)
-        rows = BaseRows(*((other.urls, other.n_rows) if other else ((), 0)), kept)
+        rows = BaseRows(*((other.urls, other.n_rows) if other else ((), 0)), kept.rows)
         found.append(replace(cluster, base=rows))
-    return found, sum(file.n_values for file in facts)
+    return found, sum(file.n_values for file in facts), update
 
 
 def pack_groups(clusters: Sequence[Cluster], rows_per_task: int) -> tuple[list[tuple[Cluster, ...]], list[Cluster]]:
@@ -109,17 +111,8 @@ def score_clusters(
             raise InputError(f"no rows in the clusters of {source}")
         dim = fields.embedding_dim or commonest_dim(source, clusters, fields)
         n_values = sum(file.n_values for file in facts)
-        update: dict[str, Any] = {}
-        if base is not None:
-            kept = find_kept(run, base)
-            clusters, more = _with_base(run, clusters, base, kept.rows)
-            n_values += more
-            update = kept.facts(base) | (name_returning(run, base, kept) if base.values else {})
-    plan_file = scratch / "plan.json"
-    if not plan_file.exists():
-        task_bytes = sizes.bytes_per_task(session.n_slots, session.task_memory, 4 * n_values)
-        plan_file.write_json({"task_bytes": task_bytes}, forced=True)
-    rows_per_task = sizes.rows_per_task(plan_file.read_json()["task_bytes"], dim)
+        clusters, more, update = (clusters, 0, {}) if base is None else _with_base(run, clusters, base)
+    rows_per_task = _rows_per_task(run, n_values + more, dim)
     task = Comparison(
         clusters=source,
         target=below(run.final, destination.folder),
@@ -139,15 +132,28 @@ def score_clusters(
     else:
         results = score_large_clusters(run, task, large, rows_per_task)
         results += run.results("compare", partial(score_group, task), small, unit="groups", label=_group_label)
+    found = {**_balanced(results, sum(sum(cluster.rows) for cluster in clusters)), "clusters": len(clusters), **update}
+    return {**found, "pairs": counts} if across else found
+
+
+def _rows_per_task(run: Run, n_values: int, dim: int) -> int:
+    """How many rows a task holds, as decided by the first of the runs that go on with each other."""
+    session, plan_file = run.session, run.scratch / "plan.json"
+    if not plan_file.exists():
+        task_bytes = sizes.bytes_per_task(session.n_slots, session.task_memory, 4 * n_values)
+        plan_file.write_json({"task_bytes": task_bytes}, forced=True)
+    return sizes.rows_per_task(plan_file.read_json()["task_bytes"], dim)
+
+
+def _balanced(results: Sequence[Mapping[str, Any]], n_rows: int) -> dict[str, Any]:
+    """``rows`` and ``quarantined`` of all tasks. Raises an `IntegrityError` unless that are all `n_rows` rows."""
     n_scored = sum(result["rows"] for result in results)
     quarantined = sum((Counter(result["quarantined"]) for result in results), Counter[str]())
-    n_rows = sum(sum(cluster.rows) for cluster in clusters)
     if n_scored + sum(quarantined.values()) != n_rows:
         raise IntegrityError(
             f"{n_rows} rows are in the clusters, but {n_scored} were scored and {quarantined} quarantined"
         )
-    found = {"rows": n_scored, "quarantined": dict(quarantined), "clusters": len(clusters), **update}
-    return {**found, "pairs": counts} if across else found
+    return {"rows": n_scored, "quarantined": dict(quarantined)}
 
 
 def _group_label(group: Sequence[Cluster]) -> str:
