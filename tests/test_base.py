@@ -21,12 +21,14 @@ from semdedup import (
     ParameterError,
     RankingStrategy,
     SemanticDeduplicationWorkflow,
+    extract,
     load,
 )
 from semdedup.cli import main
 from semdedup.dedup import sizes
 from semdedup.dedup.base.chain import chain_of
 from semdedup.storage.location import Location
+from tests import reference
 from tests.helpers import (
     NOWHERE,
     assert_same_answer,
@@ -179,6 +181,59 @@ def test_a_chain_gives_what_one_comparison_with_forced_ranks_gives(
     expected = read_folder(tmp_path / "scores")
     expected = expected[expected["id"].isin(new["id"])].reset_index(drop=True)
     pd.testing.assert_frame_equal(read_all_scores(tmp_path / "2"), expected, check_exact=True)
+
+
+def removal_of_rule_8(
+    kept: pd.DataFrame, new: pd.DataFrame, eps: float, rule: str, across: bool = False
+) -> pd.DataFrame:
+    """``id``, ``witness_id`` and score of the new rows that go, by brute force: kept rows rank first."""
+    parts = [reference.ranked(rows) for rows in (kept, new)]
+    ids, rows, clusters = (np.concatenate(part) for part in zip(*parts, strict=True))
+    low = np.concatenate([_low(rows, part[0]) for rows, part in zip((kept, new), parts, strict=True)])
+    found = reference.removal(rows, eps, rule, None if across else clusters, len(kept), low)
+    goes = found.removed
+    assert (goes >= len(kept)).all()
+    columns = {"id": ids[goes], "witness_id": ids[found.witness[goes]], "cosine_sim_score": found.score[goes]}
+    return pd.DataFrame(columns).sort_values("id", ignore_index=True)
+
+
+def _low(rows: pd.DataFrame, ids: np.ndarray) -> np.ndarray:
+    return rows.set_index("id")["low_information"].loc[ids].to_numpy(dtype=bool)
+
+
+@pytest.mark.parametrize("task_bytes", [None, 600])
+@pytest.mark.parametrize("rule", ["witness", "components"])
+def test_every_removal_rule_goes_with_a_chain(
+    rule: str,
+    task_bytes: int | None,
+    client: distributed.Client,
+    tmp_path: Path,
+    rng: np.random.Generator,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    parts_of(rng, tmp_path, n_parts=3, low_information=[i % 7 == 3 for i in range(480)])
+    if task_bytes:
+        monkeypatch.setattr(sizes, "SMALLEST_TASK", task_bytes)
+        monkeypatch.setattr(sizes, "LARGEST_TASK", task_bytes)
+    workflow(tmp_path / "in-0", tmp_path / "0", eps=0.1, removal=rule).run(client)
+    update(tmp_path / "in-1", tmp_path / "1", tmp_path / "0").run(client)
+    found = update(tmp_path / "in-2", tmp_path / "2", tmp_path / "1", count_at=[0.02, 0.3]).run(client)
+
+    kept = pd.concat([kept_of(tmp_path / name) for name in "01"])
+    new = read_folder(tmp_path / "2" / "kmeans_results")
+    expected = removal_of_rule_8(kept, new, 0.1, rule)
+    witnesses = read_folder(tmp_path / "2" / "witnesses")
+    pd.testing.assert_frame_equal(witnesses, expected, check_exact=True)
+    assert read_folder(tmp_path / "2" / "duplicates")["id"].tolist() == expected["id"].tolist()
+    assert set(expected["witness_id"]) & set(kept["id"])
+    assert (found.total, found.duplicates, found.kept) == (160, len(expected), 160 - len(expected))
+    for eps in (0.02, 0.3):  # the latter beyond the forest
+        number = len(removal_of_rule_8(kept, new, eps, rule))
+        assert found.metadata["removed_at"][repr(eps)] == number
+        assert found.rethreshold(eps).duplicates == number
+    extracted = extract(str(tmp_path / "2"), 0.02, str(tmp_path / "e"), client=client)
+    assert extracted.duplicates == found.metadata["removed_at"]["0.02"]
+    assert extracted.kept == len(read_folder(tmp_path / "e" / "kept"))
 
 
 @pytest.fixture(scope="module")

@@ -30,6 +30,9 @@ WITNESSES = "witnesses"
 WITHDRAWN = "_withdrawn"
 """Folder for the rows that an update withdrew from its base."""
 
+BASE_ROWS = "_base"
+"""Folder of the ids of the kept rows of a base that an update compared with, in rank order, a file for each cluster."""
+
 WITHDRAWN_IDS, COULD_RETURN = "withdrawn.parquet", "could_return.parquet"
 """Files in there: the ids that were withdrawn, and the duplicates that nothing else keeps out."""
 
@@ -72,7 +75,9 @@ SCORES_FILE = re.compile(r"(?:^|/)cluster_(\d+)\.parquet$")
 _TABLES = r"(?:[^/]+/){0,4}"
 WRITTEN = {
     KMEANS: re.compile(rf"{_TABLES}centroid=\d+/[^/]+\.parquet|{re.escape(CENTROIDS)}|{QUARANTINE}/[^/]+\.parquet"),
-    PAIRWISE: re.compile(rf"{_TABLES}cluster_\d+\.parquet|(?:{QUARANTINE}|{FOREST}|{WITHDRAWN})/[^/]+\.parquet"),
+    PAIRWISE: re.compile(
+        rf"{_TABLES}cluster_\d+\.parquet|(?:{QUARANTINE}|{FOREST}|{WITHDRAWN}|{BASE_ROWS})/[^/]+\.parquet"
+    ),
     IDENTIFY: re.compile(rf"{_TABLES}(?:part-\d+\.parquet|dedup_summary_[^/]+\.csv)"),
 }
 """What the names of the files of each step look like: a record that names others is not believed."""

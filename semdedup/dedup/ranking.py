@@ -98,13 +98,6 @@ class RankingStrategy:
             return {"random_seed": self.random_seed}
         return {"columns": list(self.columns), "ascending": list(self.ascending), "id_ascending": self.id_ascending}
 
-    @classmethod
-    def described(cls, value: Mapping[str, Any]) -> RankingStrategy:
-        """The reverse of `describe`."""
-        if "random_seed" in value:
-            return cls.random(value["random_seed"])
-        return cls(tuple(value["columns"]), tuple(value["ascending"]), value["id_ascending"])
-
 
 def strategy_of(value: Any) -> RankingStrategy:
     """The strategy that a value means: itself, or a mapping of the parameters of `metadata_based` or `random`."""

@@ -182,17 +182,22 @@ def chain_of(root: Location) -> tuple[Link, ...]:
         InputError: a result is not there, or is another than it was; the message names it.
     """
     last = Link.read(root)
+    return (*links_of(last.bases, last.cache), last)
+
+
+def links_of(entries: Sequence[Entry], root: Location) -> list[Link]:
+    """The results that the record of a folder names as bases; as for `chain_of`."""
     links = []
-    for entry in last.bases:
-        link = Link.read(resolve_path(entry["path"], last.cache))
+    for entry in entries:
+        link = Link.read(resolve_path(entry["path"], root))
         if link.commit != entry["commit"]:
             raise InputError(
-                f"base: {link.root} is not what it was when {last.root} was compared with it: it was made anew or "
-                f"changed since. Put back what was there, or make {last.root} anew."
+                f"base: {link.root} is not what it was when {root} was compared with it: it was made anew or changed "
+                f"since. Put back what was there, or make {root} anew."
             )
         link.check_kept()
         links.append(link)
-    return (*links, last)
+    return links
 
 
 def eps_of(root: Location) -> float:

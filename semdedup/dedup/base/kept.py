@@ -20,7 +20,7 @@ from semdedup.dedup.base.ids import IDS_PER_TASK
 from semdedup.dedup.base.update import Base
 from semdedup.dedup.input.ids import hash_ids
 from semdedup.dedup.input.scan import EXAMPLES, WHOLE, one_batch
-from semdedup.dedup.names import KMEANS, L2_DISTANCE, WITHDRAWN_IDS, label_of
+from semdedup.dedup.names import KMEANS, L2_DISTANCE, WITHDRAWN_IDS, cluster_file, label_of
 from semdedup.dedup.sizes import ROWS_AT_A_TIME
 from semdedup.errors import InputError
 from semdedup.runs.run import Run
@@ -33,6 +33,7 @@ from semdedup.storage.tables import (
     open_parquet,
     read_arrow_batch,
     read_arrow_batches,
+    read_table,
     write_arrow,
     write_table,
 )
@@ -73,6 +74,21 @@ class KeptRows:
                 found[cluster].append(batch)
         return {cluster: pa.Table.from_batches(batches) for cluster, batches in found.items()}
 
+    def dropped_ids(self, cluster: int) -> pa.Array:
+        """The ids of those of one cluster."""
+        return self.dropped([cluster])[cluster].column("id").combine_chunks()
+
+
+@dataclass(frozen=True)
+class ListedRows:
+    """The rows of a base that an update compared with, as it has left them in `BASE_ROWS`."""
+
+    folder: Location
+
+    def ids(self, cluster: int) -> pa.Array:
+        """Their ids, in rank order."""
+        return read_table(self.folder / cluster_file(cluster), ["id"]).column("id").combine_chunks()
+
 
 @dataclass(frozen=True)
 class BaseRows:
@@ -81,22 +97,23 @@ class BaseRows:
     Attributes:
         urls: the files.
         n_rows: rows of all of them, those too that are not kept.
-        kept: where the others are named.
+        kept: what tells.
     """
 
     urls: tuple[str, ...]
     n_rows: int
-    kept: KeptRows
+    kept: KeptRows | ListedRows
 
     def tables(self, store: Location, label: int, columns: Sequence[str]) -> Iterator[pa.Table]:
         """The kept rows, in tables of bounded size: ``id`` and those of these columns that a file has."""
-        dropped = self.kept.dropped([label])[label].column("id").combine_chunks()
+        listed = isinstance(self.kept, ListedRows)
+        among = self.kept.ids(label) if isinstance(self.kept, ListedRows) else self.kept.dropped_ids(label)
         for url in self.urls:
             with open_parquet(store.at(url)) as file:
                 names = dict.fromkeys(["id", *columns])
                 for table in iter_rows(file, [name for name in names if name in file.schema_arrow.names]):
-                    ids = table.column("id").cast(dropped.type)
-                    yield table.filter(pc.invert(pc.is_in(ids, dropped)))
+                    inside = pc.is_in(table.column("id").cast(among.type), among)
+                    yield table.filter(inside if listed else pc.invert(inside))
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,7 @@ import pyarrow as pa
 
 from semdedup.arrays import Array, Backend, array_module, backend_module, to_host
 from semdedup.dedup.base.kept import BaseRows
-from semdedup.dedup.compare.table import forest_table, score_table, write_scores
+from semdedup.dedup.compare.table import forest_table, score_table, write_base_rows, write_scores
 from semdedup.dedup.input.ids import id_type
 from semdedup.dedup.input.rows import gather_unit_rows, low_information_mask, with_source, write_aside
 from semdedup.dedup.kernels.best_match import best_match, compare_ranked
@@ -127,6 +127,8 @@ def score_group(task: Comparison, group: tuple[Cluster, ...]) -> dict[str, Any]:
         table = score_table(ids.slice(ranked.n_base), ids.take(pa.array(found.match)), found.score)
         write_scores(task.target, cluster.label, ids.type, [table], task.write_kwargs)
         edges.append(forest_table(ids, found.forest, None if cluster.base is None else ranked.n_base))
+        if cluster.base is not None:
+            write_base_rows(task.final, cluster.label, ids.slice(0, ranked.n_base), task.write_kwargs)
         n_rows += len(table)
     if edges:
         place = task.final / FOREST / f"part-{group[0].label}.parquet"

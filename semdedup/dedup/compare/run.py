@@ -15,7 +15,7 @@ from typing import Any
 import pyarrow as pa
 
 from semdedup.dedup import sizes
-from semdedup.dedup.base.kept import BaseRows, find_kept
+from semdedup.dedup.base.kept import BaseRows, KeptRows, ListedRows, find_kept
 from semdedup.dedup.base.returning import name_returning
 from semdedup.dedup.base.update import Base
 from semdedup.dedup.compare.across import score_across
@@ -49,17 +49,23 @@ def find_clusters(files: Sequence[FileInfo], facts: Sequence[FileFacts]) -> list
 def _with_base(run: Run, clusters: Sequence[Cluster], base: Base) -> tuple[list[Cluster], int, dict[str, Any]]:
     """The clusters with what stands in them in the base, how many elements all that has, and facts of the base."""
     kept = find_kept(run, base)
-    update = kept.facts(base) | (name_returning(run, base, kept) if base.values else {})
+    update = {"bases": base.entries(run.root), **kept.facts(base)} | (
+        name_returning(run, base, kept) if base.values else {}
+    )
     wanted = {cluster.label for cluster in clusters}
-    files = [(link.cache.at(f.url), f.url) for link in base.links for f in link.clusters if label_of(f.url) in wanted]
-    facts, _ = inspect_all(run.session, files, "embedding", name="inspect the base")
-    theirs = {cluster.label: cluster for cluster in find_clusters([FileInfo(url, 0, "") for _, url in files], facts)}
-    found = []
-    for cluster in clusters:
-        other = theirs.get(cluster.label)
-        rows = BaseRows(*((other.urls, other.n_rows) if other else ((), 0)), kept.rows)
-        found.append(replace(cluster, base=rows))
+    files = [(link.cache, file) for link in base.links for file in link.clusters if label_of(file.url) in wanted]
+    located = [(store.at(file.url), file.url) for store, file in files]
+    facts, _ = inspect_all(run.session, located, "embedding", name="inspect the base")
+    found = with_base(clusters, [file for _, file in files], kept.rows, facts)
     return found, sum(file.n_values for file in facts), update
+
+
+def with_base(
+    clusters: Sequence[Cluster], files: Sequence[FileInfo], kept: KeptRows | ListedRows, facts: Sequence[FileFacts]
+) -> list[Cluster]:
+    """The clusters with what stands in them in files of a base."""
+    theirs = {cluster.label: (cluster.urls, cluster.n_rows) for cluster in find_clusters(files, facts)}
+    return [replace(cluster, base=BaseRows(*theirs.get(cluster.label, ((), 0)), kept)) for cluster in clusters]
 
 
 def pack_groups(clusters: Sequence[Cluster], rows_per_task: int) -> tuple[list[tuple[Cluster, ...]], list[Cluster]]:

@@ -15,7 +15,7 @@ import pyarrow as pa
 
 from semdedup.arrays import Array, backend_module, to_host
 from semdedup.dedup.compare.groups import Cluster, Comparison, Scored, rank_cluster, read_base, read_cluster
-from semdedup.dedup.compare.table import forest_table, score_table, write_scores
+from semdedup.dedup.compare.table import forest_table, score_table, write_base_rows, write_scores
 from semdedup.dedup.input.rows import embedding_rows, low_information_mask
 from semdedup.dedup.kernels.best_match import best_match
 from semdedup.dedup.kernels.distinct import first_occurrences, occurrences
@@ -27,6 +27,8 @@ from semdedup.runs.run import Run
 from semdedup.storage.arrays import load_array, save_array
 from semdedup.storage.location import Location
 from semdedup.storage.tables import read_table, write_table
+
+NO_EDGES = Pairs(np.empty(0, np.int64), np.empty(0, np.int64), np.empty(0, np.float32))
 
 
 @dataclass(frozen=True)
@@ -106,6 +108,8 @@ def lay_out_tile(task: Comparison, tile: Tile) -> dict[str, Any]:
 def compare_tile(task: Comparison, item: tuple[tuple[Tile, ...], int]) -> dict[str, Any]:
     """Compare the rows of the tile of a number with its better-ranked rows and those of all tiles before it.
 
+    The rows of a tile that is of the base are compared with nothing.
+
     Memory: two tiles, twice each while one is read or thinned out, and both as bfloat16; the products of `best_match`.
     """
     xp = backend_module(task.backend)
@@ -119,8 +123,8 @@ def compare_tile(task: Comparison, item: tuple[tuple[Tile, ...], int]) -> dict[s
     queries = xp.asarray(rows[asking])
     score = np.zeros(len(asking), dtype=np.float32)
     match = np.full(len(asking), -1, dtype=np.int64)
-    edges: list[Pairs] = []
-    for other in tiles[: number + 1]:  # best ranks first, so that of equal scores the first found wins
+    edges = [NO_EDGES]
+    for other in [] if tile.of_base else tiles[: number + 1]:  # best ranks first: of equal scores the first found wins
         chosen = load_array(place / f"candidates-{other.number}.npy")
         block = rows if other.number == number else load_array(place / f"rows-{other.number}.npy")
         candidates, candidate_ranks = xp.asarray(block[chosen]), chosen + other.start
@@ -196,6 +200,8 @@ def write_large_cluster(task: Comparison, tiles: Sequence[Tile]) -> dict[str, An
     cluster = tiles[0].cluster
     label, n_base = cluster.label, new[0].start
     write_scores(task.target, label, ids.type, tables(), task.write_kwargs)
+    if cluster.base is not None:
+        write_base_rows(task.final, label, ids.slice(0, n_base), task.write_kwargs)
     edges: list[Pairs] = []
     for tile in new:
         found = Pairs(*(load_array(place / f"edges-{name}-{tile.number}.npy") for name in Pairs._fields))
@@ -222,9 +228,7 @@ def compare_large_clusters(
     tiled = [tuple(tiles) for tiles in cut if tiles and not tiles[-1].of_base]
     every = [tile for tiles in tiled for tile in tiles]
     run.results("lay out", partial(lay_out_tile, task), every, unit="tiles", label=_label)
-    pairs = [
-        (tiles, number) for tiles in tiled for number in reversed(range(len(tiles))) if not tiles[number].of_base
-    ]  # the longest first
+    pairs = [(tiles, number) for tiles in tiled for number in reversed(range(len(tiles)))]  # the longest first
     run.results("compare tiles", partial(compare_tile, task), pairs, unit="tiles", label=_label)
     return ranked, tiled
 
