@@ -1,6 +1,7 @@
 """What `semdedup` offers, and where it lives. `__init__.py` imports it from here, when it is first asked for."""
 
 from .compute.options import ClusterOptions
+from .dedup.base.summary import BaseSummary, Withdrawal
 from .dedup.cluster.stage import KMeansStage
 from .dedup.compare.stage import PairwiseStage
 from .dedup.kernels.best_match import max_similarity
@@ -50,6 +51,7 @@ __version__: str
 
 __all__ = [
     "BadFileError",
+    "BaseSummary",
     "ClusterError",
     "ClusterOptions",
     "CrossStage",
@@ -83,6 +85,7 @@ __all__ = [
     "VideoDeduplicationWorkflow",
     "VideoEmbedWorkflow",
     "VideoSplitWorkflow",
+    "Withdrawal",
     "extract",
     "find_leaks",
     "get_output_path_ce1_embd_parquet",

@@ -16,6 +16,7 @@ TREES = {name: ast.parse(path.read_text(encoding="utf-8")) for name, path in MOD
 
 LATER = ("cluster", "compare", "threshold", "leaks", "results", "stage", "pipeline", "workflow")
 FORBIDDEN = {
+    "base": ("cluster", "compare", "leaks", "results", "threshold.run", "stage", "pipeline", "workflow"),
     "input": LATER,
     "cluster": ("compare", "threshold", "leaks", "results", "pipeline", "workflow"),
     "compare": (

@@ -40,6 +40,7 @@ from semdedup.dedup.options import (
     IOOptions,
     KMeansOptions,
     ThresholdOptions,
+    UpdateOptions,
 )
 from semdedup.settings import Options, Setting, settings_of
 from semdedup.shards.options import ShardIOOptions, ShardOptions
@@ -47,13 +48,20 @@ from semdedup.video.options import ClipOptions, EmbedOptions, PlanOptions, Video
 from semdedup.workflow import RunOptions, names_of
 
 Group = type[Options]
-DEDUP: tuple[Group, ...] = (IOOptions, InputOptions, KMeansOptions, CompareOptions, ThresholdOptions)
+DEDUP: tuple[Group, ...] = (
+    IOOptions,
+    InputOptions,
+    KMeansOptions,
+    CompareOptions,
+    ThresholdOptions,
+    UpdateOptions,
+)
 SPLIT: tuple[Group, ...] = (VideoIOOptions, PlanOptions, ClipOptions, EmbedOptions)
 
 DOORS: Mapping[Any, tuple[Group, ...]] = {
     SemanticDeduplicationWorkflow: DEDUP,
-    KMeansStage: (IOOptions, InputOptions, KMeansOptions),
-    PairwiseStage: (IOOptions, FieldOptions, CompareOptions),
+    KMeansStage: (IOOptions, InputOptions, KMeansOptions, UpdateOptions),
+    PairwiseStage: (IOOptions, FieldOptions, CompareOptions, ThresholdOptions, UpdateOptions),
     IdentifyDuplicatesStage: (IOOptions, ThresholdOptions),
     CrossStage: (IOOptions, FieldOptions),
     VideoSplitWorkflow: SPLIT,

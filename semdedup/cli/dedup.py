@@ -11,9 +11,17 @@ import click
 
 from semdedup.cli.flags import EXIT_QUARANTINE, Command, flag_of, given_of, setting_flags, show, show_plan, work_flags
 from semdedup.compute.options import ClusterOptions
+from semdedup.dedup.base.chain import eps_of
 from semdedup.dedup.input.files import find_files
 from semdedup.dedup.names import COMMAND_LINE
-from semdedup.dedup.options import CompareOptions, InputOptions, IOOptions, KMeansOptions, ThresholdOptions
+from semdedup.dedup.options import (
+    CompareOptions,
+    InputOptions,
+    IOOptions,
+    KMeansOptions,
+    ThresholdOptions,
+    UpdateOptions,
+)
 from semdedup.dedup.pipeline import Pipeline
 from semdedup.dedup.threshold.extract import eps_to_extract, extraction_stage
 from semdedup.dedup.threshold.extract import extract as write_extraction
@@ -23,7 +31,7 @@ from semdedup.dedup.workflow import SemanticDeduplicationWorkflow
 from semdedup.errors import ParameterError
 from semdedup.settings.choices import RemovalRule
 from semdedup.settings.shared import SharedOptions
-from semdedup.storage.location import locations_of
+from semdedup.storage.location import Location, locations_of
 
 EPS_SPELLED = replace(EPS, default=None, aliases=("eps_to_extract", "eps_threshold"))
 
@@ -35,6 +43,7 @@ EPS_SPELLED = replace(EPS, default=None, aliases=("eps_to_extract", "eps_thresho
     KMeansOptions,
     CompareOptions,
     ThresholdOptions,
+    UpdateOptions,
     without=["eps"],
     required=["input_path", "output_path"],
 )
@@ -84,6 +93,8 @@ def _thresholds(given: dict[str, Any], storage: dict[str, Any]) -> tuple[Sequenc
     extract, why = EPS_SPELLED.of(spelled), "".join(f"--{name.replace('_', '-')}" for name in names[:1])
     if not spelled and several:
         extract, why = several[0], "the first of --eps-thresholds"
+    elif not spelled and "base" in given:
+        extract, why = eps_of(Location.of(given["base"], storage)), "of the base"
     elif not spelled:
         io, inputs = IOOptions.of(given), InputOptions.of(given)
         locations = locations_of(io.input_path, {"storage_options": storage})

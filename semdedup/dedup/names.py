@@ -19,6 +19,22 @@ CENTROIDS = "_kmeans_centroids.npy"
 QUARANTINE = "_quarantine"
 WITNESSES = "witnesses"
 FOREST = "_forest"
+"""Folder of a maximum spanning forest of the matches."""
+
+OF_BASE = "a_of_base"
+"""Column of such a forest of an update: whether the row `id_a` is one of its base; `id_b` never is."""
+
+WITNESSES = "witnesses"
+"""Folder of the table that tells for whose sake each duplicate goes."""
+
+WITHDRAWN = "_withdrawn"
+"""Folder for the rows that an update withdrew from its base."""
+
+BASE_ROWS = "_base"
+"""Folder of the ids of the kept rows of a base that an update compared with, in rank order, a file for each cluster."""
+
+WITHDRAWN_IDS, COULD_RETURN = "withdrawn.parquet", "could_return.parquet"
+"""Files in there: the ids that were withdrawn, and the duplicates that nothing else keeps out."""
 
 L2_DISTANCE, COSINE_DISTANCE = "l2_dist_to_cent", "cosine_dist_to_cent"
 """Columns of a cluster: the distances of a row to its centroid."""
@@ -59,7 +75,9 @@ SCORES_FILE = re.compile(r"(?:^|/)cluster_(\d+)\.parquet$")
 _TABLES = r"(?:[^/]+/){0,4}"
 WRITTEN = {
     KMEANS: re.compile(rf"{_TABLES}centroid=\d+/[^/]+\.parquet|{re.escape(CENTROIDS)}|{QUARANTINE}/[^/]+\.parquet"),
-    PAIRWISE: re.compile(rf"{_TABLES}cluster_\d+\.parquet|(?:{QUARANTINE}|{FOREST})/[^/]+\.parquet"),
+    PAIRWISE: re.compile(
+        rf"{_TABLES}cluster_\d+\.parquet|(?:{QUARANTINE}|{FOREST}|{WITHDRAWN}|{BASE_ROWS})/[^/]+\.parquet"
+    ),
     IDENTIFY: re.compile(rf"{_TABLES}(?:part-\d+\.parquet|dedup_summary_[^/]+\.csv)"),
 }
 """What the names of the files of each step look like: a record that names others is not believed."""
@@ -68,6 +86,12 @@ WRITTEN = {
 def cluster_file(cluster: int) -> str:
     """Name of the table that holds the scores of a cluster, or its rows in quarantine."""
     return f"cluster_{cluster}.parquet"
+
+
+def label_of(url: str) -> int:
+    """The cluster that a file of clusters belongs to, by its folder; -1 where that tells none."""
+    match = CLUSTER_FOLDER.search(url)
+    return int(match[1]) if match else -1
 
 
 def cluster_of(url: str) -> int:

@@ -213,6 +213,37 @@ class ThresholdOptions(Options):
                 raise ParameterError(f"count_at has {both}, whose summary would be {summary_name(eps)}; leave one out")
 
 
+def _id(value: Any) -> str | int:
+    """An id: text, or a whole number."""
+    if isinstance(value, (bool, np.bool_)) or not isinstance(value, (str, int, np.integer)) or value == "":
+        raise TypeError
+    return value if isinstance(value, str) else int(value)
+
+
+@dataclass(frozen=True)
+class UpdateOptions(Options):
+    """What new rows are compared with beside each other."""
+
+    base: str | None = setting(
+        None,
+        path(),
+        "An earlier result: its kept rows stay, new rows are compared with them in its clusters, and what is not given "
+        "is as it was there.",
+        unrecorded="the record knows it by its commit",
+    )
+    withdraw: tuple[str | int, ...] = setting(
+        (),
+        several("be ids, or a file of them that ends in .txt (one a line) or .parquet (column id)", Kind("", _id)),
+        "Ids that leave the kept rows of the base; or a file of them, .txt (one a line) or .parquet (column id).",
+        unrecorded="the record knows the ids by a digest",
+    )
+
+    def check_together(self) -> None:
+        """Rows can be withdrawn from a base only."""
+        if self.withdraw and self.base is None:
+            raise ParameterError("withdraw names rows of a base; give base, the result that they are to leave")
+
+
 @dataclass(frozen=True)
 class IOOptions(SharedOptions):
     """Where to read and write, and how."""

@@ -10,6 +10,8 @@ from typing import Any, Unpack
 import distributed
 
 from semdedup.compute.options import ClusterOptions
+from semdedup.dedup.base.summary import summary_of
+from semdedup.dedup.base.update import Base
 from semdedup.dedup.cluster.stage import KMeansStage
 from semdedup.dedup.compare.stage import PairwiseStage
 from semdedup.dedup.names import (
@@ -26,7 +28,14 @@ from semdedup.dedup.names import (
     Layout,
     below,
 )
-from semdedup.dedup.options import CompareOptions, InputOptions, IOOptions, KMeansOptions, ThresholdOptions
+from semdedup.dedup.options import (
+    CompareOptions,
+    InputOptions,
+    IOOptions,
+    KMeansOptions,
+    ThresholdOptions,
+    UpdateOptions,
+)
 from semdedup.dedup.pipeline import Pipeline
 from semdedup.dedup.ranking import RankingStrategy
 from semdedup.dedup.results.result import DedupResult
@@ -44,7 +53,7 @@ from semdedup.settings.shared import SharedKeywords
 from semdedup.storage.location import Location, Paths, storage_options_of
 
 
-@documented(IOOptions, InputOptions, KMeansOptions, CompareOptions, ThresholdOptions)
+@documented(IOOptions, InputOptions, KMeansOptions, CompareOptions, ThresholdOptions, UpdateOptions)
 class SemanticDeduplicationWorkflow:
     """Find near-duplicates among embeddings: cluster them, compare within clusters, apply a threshold.
 
@@ -62,6 +71,8 @@ class SemanticDeduplicationWorkflow:
 
     Reference: A. Abbas et al., SemDeDup: Data-efficient learning at web-scale through semantic deduplication, 2023.
     """
+
+    named: frozenset[str]
 
     def __init__(
         self,
@@ -95,23 +106,29 @@ class SemanticDeduplicationWorkflow:
         files_per_partition: int | None = None,
         skip_bad_files: bool = False,
         removal: RemovalRule = "any",
+        base: str | None = None,
+        withdraw: Sequence[str | int] = (),
         layout: Layout = WORKFLOW,
         count_at: Sequence[float] = (),
         **shared: Unpack[SharedKeywords],
     ) -> None:
         given = {**locals(), **shared}
-        io, inputs = IOOptions.of(given), InputOptions.of(given)
-        threshold, strategy = ThresholdOptions.of(given), CompareOptions.of(given).strategy
+        io = IOOptions.of(given)
+        cached = io.write_kwargs if io.cache_kwargs is None else io.cache_kwargs
+        self.base = Base.of({**given, "write_kwargs": cached})
+        if self.base is not None:
+            given = self.base.inherit(given, self.named)
+        inputs, threshold = InputOptions.of(given), ThresholdOptions.of(given)
+        strategy = CompareOptions.of(given).strategy
         if not isinstance(layout, Layout):
             raise ParameterError(f"layout must be a Layout, such as WORKFLOW; got {layout!r}")
         self.eps, self.removal, self.layout = threshold.eps, threshold.removal, layout
-        cached = io.write_kwargs if io.cache_kwargs is None else io.cache_kwargs
         output_path, writes = needed(io.output_path, "output_path"), storage_options_of(io.write_kwargs)
         self.output = self.cache = Location.of(output_path, writes)
         if io.cache_path is not None:
             self.cache = Location.of(io.cache_path, storage_options_of(cached))
-        ranked_by = () if ranking_strategy is None else strategy.columns
-        more = [column for column in ranked_by if column not in (*OUR_COLUMNS, id_field)]
+        ranked_by = () if given["ranking_strategy"] is None else strategy.columns
+        more = [column for column in ranked_by if column not in (*OUR_COLUMNS, inputs.id_field)]
         given["metadata_fields"] = [*inputs.metadata_fields, *more]
         given |= {"output_path": self.cache.url, "write_kwargs": cached}
         self.pipeline = self._pipeline(given, io, cached)
@@ -189,7 +206,10 @@ class SemanticDeduplicationWorkflow:
         times = {name: result.seconds for name, result in results.items()}
         forced = [sum(part) for part in zip(*(result.forced for result in results.values()), strict=True)]
         seconds -= forced[1]
+        base, withdrawn = summary_of(clustered, scored, self.cache)
         metadata = {
+            "base": base,
+            "withdrawn": withdrawn,
             **{name: clustered[name] for name in ("clusters", "n_clusters", "embedding_dim", "iterations", "inertia")},
             "total_time": seconds,
             "forced_bytes": forced[0],

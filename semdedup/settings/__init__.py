@@ -204,6 +204,7 @@ def _spelled_out(init: Callable[..., None], defaults: Mapping[str, Any]) -> Call
     @wraps(init)
     def spelled_out(*args: Any, **given: Any) -> None:
         bound = whole.bind(*args, **given)
+        args[0].named = frozenset(bound.arguments)  # the keywords that were given, for what defaults depend on others
         bound.apply_defaults()
         init(*bound.args, **bound.kwargs)
 

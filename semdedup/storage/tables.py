@@ -200,10 +200,18 @@ def read_arrow_batch(location: Location, index: int) -> pa.RecordBatch:
 
     The file is read, not mapped: Dask counts mapped pages as memory of the worker.
     """
+    (batch,) = read_arrow_batches(location, [index])
+    return batch
+
+
+def read_arrow_batches(location: Location, indices: Sequence[int]) -> Iterator[pa.RecordBatch]:
+    """Read some batches of an Arrow IPC file, one after the other; see `read_arrow_batch`."""
     with location.errors("read"), contextlib.ExitStack() as stack:
         opened = pa.OSFile(location.url, "rb") if location.is_local else location.open()
         source = stack.enter_context(opened)
-        return pa.ipc.open_file(source).get_batch(index)
+        file = pa.ipc.open_file(source)
+        for index in indices:
+            yield file.get_batch(index)
 
 
 def embedding_column(rows: np.ndarray) -> pa.ListArray:

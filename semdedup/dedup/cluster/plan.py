@@ -9,16 +9,19 @@ from typing import Any
 import pyarrow as pa
 
 from semdedup.dedup import sizes
+from semdedup.dedup.base.update import Base
 from semdedup.dedup.cluster.shuffle import cluster_schema
 from semdedup.dedup.input.facts import FileFacts
 from semdedup.dedup.input.partitions import Partition, Slice, cut_partitions
-from semdedup.dedup.input.schema import InputSchema, unify_schemas
+from semdedup.dedup.input.schema import InputSchema, embedders_of, unify_schemas
 from semdedup.dedup.input.usable import first_usable_files
 from semdedup.dedup.kernels.kmeans import sample_size
 from semdedup.dedup.options import InputOptions, KMeansOptions
 from semdedup.dedup.ranking import RankingStrategy, check_rankable
 from semdedup.errors import InputError
 from semdedup.storage.location import FileInfo, Location
+
+_PLAIN = ("n_rows", "task_bytes", "skipped", "n_sample_parts", "embedders")
 
 
 @dataclass(frozen=True)
@@ -31,6 +34,7 @@ class Plan:
     task_bytes: int
     skipped: tuple[str, ...]
     n_sample_parts: int
+    embedders: tuple[str, ...] = ()
 
     def to_json(self, files: Sequence[FileInfo], scratch: Location) -> dict[str, Any]:
         """As JSON values. A slice names its file by the position in the input, so that both may be moved.
@@ -45,7 +49,7 @@ class Plan:
             [[positions[s.source], s.url[start:] if s.url != s.source else "", s.start, s.stop] for s in partition]
             for partition in self.partitions
         ]
-        rest = {name: getattr(self, name) for name in ("n_rows", "task_bytes", "skipped", "n_sample_parts")}
+        rest = {name: getattr(self, name) for name in _PLAIN}
         return {"schema": self.schema.to_json(), "partitions": partitions, **rest}
 
     @classmethod
@@ -59,9 +63,9 @@ class Plan:
             return Slice(scratch.below(converted).url if converted else source, source, start, stop)
 
         partitions = tuple(tuple(slice_of(*piece) for piece in partition) for partition in value.pop("partitions"))
-        skipped = tuple(value.pop("skipped"))
+        value |= {name: tuple(value[name]) for name in ("skipped", "embedders")}
         schema = InputSchema.from_json(options, value.pop("schema"))
-        return cls(schema=schema, partitions=partitions, skipped=skipped, **value)
+        return cls(schema=schema, partitions=partitions, **value)
 
     def without(self, bad: Mapping[str, str]) -> Plan:
         """The plan without these files, by source, each with what is wrong with it.
@@ -98,11 +102,16 @@ def make_plan(
         task_bytes=task_bytes,
         skipped=tuple(skipped),
         n_sample_parts=max(n_slots, -(-sample_bytes // task_bytes)),
+        embedders=tuple(embedders_of(facts)),
     )
 
 
 def check_embedding_files(
-    files: Sequence[FileInfo], source: Location, inputs: InputOptions, ranked_by: RankingStrategy | None = None
+    files: Sequence[FileInfo],
+    source: Location,
+    inputs: InputOptions,
+    ranked_by: RankingStrategy | None = None,
+    base: Base | None = None,
 ) -> None:
     """Refuse on the client, before a cluster is started, what the first files show to be wrong.
 
@@ -116,6 +125,19 @@ def check_embedding_files(
             check_rankable(carried, ranked_by, file.source, complete=False)
     if every:
         check_ranking(unify_schemas(usable, inputs), ranked_by)
+    if base is not None and usable:
+        schema = unify_schemas(usable, replace(inputs, metadata_fields=()))
+        base.check_rows(cluster_schema(schema), embedders_of(usable), _lengths(usable))
+
+
+def _lengths(facts: Sequence[FileFacts]) -> set[int]:
+    """Lengths of the embeddings of files whose footers tell it; none where one does not."""
+    found = set()
+    for file in facts:
+        if not file.n_values or file.n_values % file.n_rows:
+            return set()
+        found.add(file.n_values // file.n_rows)
+    return found
 
 
 def check_ranking(schema: InputSchema, ranked_by: RankingStrategy | None) -> None:

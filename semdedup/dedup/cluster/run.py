@@ -12,9 +12,18 @@ import numpy as np
 
 from semdedup.compute.session import Session
 from semdedup.dedup import sizes
+from semdedup.dedup.base.ids import check_ids_new
+from semdedup.dedup.base.update import Base
 from semdedup.dedup.cluster.fit import Fit, fit_centroids
 from semdedup.dedup.cluster.plan import Plan, check_ranking, make_plan
-from semdedup.dedup.cluster.shuffle import Assignment, assign_partition, bucket_starts, cluster_ranges, write_clusters
+from semdedup.dedup.cluster.shuffle import (
+    Assignment,
+    assign_partition,
+    bucket_starts,
+    cluster_ranges,
+    cluster_schema,
+    write_clusters,
+)
 from semdedup.dedup.input.partitions import partition_label
 from semdedup.dedup.input.scan import (
     Sampling,
@@ -36,11 +45,12 @@ from semdedup.storage.location import FileInfo, Location, without_storage_option
 
 
 class Assigned(NamedTuple):
-    """What the assignment counted: rows, rows of each cluster, rows in quarantine by reason."""
+    """What the assignment counted: rows, rows of each cluster, rows in quarantine by reason, the mean L2 distance."""
 
     rows: int
     cluster_rows: Mapping[int, int]
     quarantined: Mapping[str, int]
+    mean_distance: float
 
 
 def cluster_embeddings(
@@ -52,10 +62,12 @@ def cluster_embeddings(
     destination: Destination,
     read_kwargs: Mapping[str, Any],
     ranked_by: RankingStrategy | None = None,
+    base: Base | None = None,
 ) -> dict[str, Any]:
     """Cluster the embeddings in `files` and write a folder for each cluster, resuming where an earlier run stopped.
 
-    What the clusters are going to be `ranked_by` is refused before any work where they will not have it.
+    What the clusters are going to be `ranked_by` is refused before any work where they will not have it. With a `base`
+    nothing is fitted: its centroids are taken, and rows that cannot be compared with its own are refused.
 
     Returns:
         Facts: rows, quarantined rows by reason, clusters, length, seconds, files skipped.
@@ -66,14 +78,16 @@ def cluster_embeddings(
     if plan_file.exists():  # this refusal takes back nothing of what an earlier run has done
         check_ranking(Plan.from_json(inputs, plan_file.read_json(), files, scratch).schema, ranked_by)
     with run.refusing():
-        plan, scanned = _plan_and_scan(run, files, source, plan_file, inputs, kmeans, kwargs, ranked_by)
+        plan, scanned = _plan_and_scan(run, files, source, plan_file, inputs, kmeans, kwargs, ranked_by, base)
         work = Workspace(plan.schema, source, scratch, kwargs)
         n_rows = sum(result["rows"] for result in scanned)
-        dim = expected_length(lengths_by_source(scanned), inputs.embedding_dim)
-        check_ids_unique(
-            run.session, work, plan.partitions, kmeans.random_state, [result["hashes"] for result in scanned]
-        )
-        fit = _fit(run.session, work, plan, dim, kmeans.k_for(n_rows), kmeans)
+        lengths = lengths_by_source(scanned)
+        dim = expected_length(lengths, inputs.embedding_dim) if base is None else base.expected_length(lengths)
+        ids = (work, plan.partitions, kmeans.random_state, [result["hashes"] for result in scanned])
+        check_ids_unique(run.session, *ids)
+        if base is not None:
+            check_ids_new(run, *ids, base)
+        fit = _fit(run.session, work, plan, dim, kmeans.k_for(n_rows), kmeans, base)
 
     rows_per_task = sizes.rows_per_task(plan.task_bytes, dim)
     starts = bucket_starts(fit.counts * (n_rows / max(1, int(fit.counts.sum()))), rows_per_task)
@@ -91,6 +105,9 @@ def cluster_embeddings(
         "inertia": fit.inertia,
         "engine": fit.engine,
         "skipped_files": list(plan.skipped),
+        "embedders": list(plan.embedders),
+        "mean_distance": assigned.mean_distance,
+        **({} if base is None else {"bases": base.entries(run.root)}),
     }
 
 
@@ -103,6 +120,7 @@ def _plan_and_scan(
     kmeans: KMeansOptions,
     read_kwargs: Mapping[str, Any],
     ranked_by: RankingStrategy | None,
+    base: Base | None,
 ) -> tuple[Plan, list[dict[str, Any]]]:
     """Decide on partitions and look at every row; again without the files that turned out to be bad, if need be."""
     scratch = place.parent
@@ -112,11 +130,13 @@ def _plan_and_scan(
         facts, skipped = usable_files(run, files, source, inputs)
         plan = make_plan(facts, skipped, inputs, kmeans, run.session.n_slots, run.session.task_memory)
         check_ranking(plan.schema, ranked_by)
+        if base is not None:
+            base.check_rows(cluster_schema(plan.schema), plan.embedders)
         place.write_json(plan.to_json(files, scratch), forced=True)
     while True:
         work = Workspace(plan.schema, source, scratch, read_kwargs)
         n_clusters = kmeans.k_for(plan.n_rows)
-        n_wanted = sample_size(plan.n_rows, n_clusters, kmeans.fit_data_fraction)
+        n_wanted = 0 if base is not None else sample_size(plan.n_rows, n_clusters, kmeans.fit_data_fraction)
         sampling = Sampling.of(kmeans.random_state, n_wanted, plan.n_rows, plan.n_sample_parts)
         scan = partial(scan_partition, work, sampling, inputs.skip_bad_files)
         items = list(enumerate(plan.partitions))
@@ -129,9 +149,22 @@ def _plan_and_scan(
         place.write_json(plan.to_json(files, scratch), forced=True)
 
 
-def _fit(session: Session, work: Workspace, plan: Plan, dim: int, n_clusters: int, kmeans: KMeansOptions) -> Fit:
-    """The centroids, from the files of an earlier run where that has fitted them."""
+def _fit(
+    session: Session,
+    work: Workspace,
+    plan: Plan,
+    dim: int,
+    n_clusters: int,
+    kmeans: KMeansOptions,
+    base: Base | None,
+) -> Fit:
+    """The centroids: those of the base, else from the files of an earlier run where that has fitted them."""
     noted, centroids_file = work.scratch / "fit.json", work.scratch / "centroids.npy"
+    if base is not None:
+        centroids = load_array(base.last.centroids)
+        save_array(centroids_file, centroids)
+        evenly = np.ones(len(centroids), dtype=np.int64)
+        return Fit(centroids, evenly, *(base.fit[name] for name in ("inertia", "iterations", "engine")))
     if not noted.exists():
         fit = fit_centroids(session, work, len(plan.partitions), plan.n_sample_parts, dim, n_clusters, kmeans)
         save_array(centroids_file, fit.centroids)
@@ -167,11 +200,12 @@ def _assign(run: Run, work: Workspace, plan: Plan, task: Assignment, n_rows: int
     Raises:
         IntegrityError: there are more or fewer rows now.
     """
-    rows, cluster_rows, quarantined = 0, Counter[int](), Counter[str]()
+    rows, distance, cluster_rows, quarantined = 0, 0.0, Counter[int](), Counter[str]()
     items, assign = list(enumerate(plan.partitions)), partial(assign_partition, work, task)
     for entry in run.each("assign", assign, items, unit="partitions", label=partition_label):
         result = entry.result
         rows += result["assigned"]
+        distance += result["distance"]
         quarantined.update(result["quarantined"])
         cluster_rows.update(dict(zip(*result["clusters"], strict=True)))
     if rows + sum(quarantined.values()) != n_rows:
@@ -179,7 +213,7 @@ def _assign(run: Run, work: Workspace, plan: Plan, task: Assignment, n_rows: int
             f"{n_rows} rows were read, but {rows} assigned and {sum(quarantined.values())} quarantined; did the "
             "input change during the run?"
         )
-    return Assigned(rows, cluster_rows, quarantined)
+    return Assigned(rows, cluster_rows, quarantined, distance / max(1, rows))
 
 
 def _write(

@@ -91,7 +91,8 @@ def assign_partition(work: Workspace, task: Assignment, item: tuple[int, Partiti
     """Label the rows of one partition, and write them sorted by cluster; write those that cannot be compared aside.
 
     Returns:
-        ``assigned``, ``quarantined`` (rows by reason) and ``clusters`` (label and rows, sparse).
+        ``assigned``, ``quarantined`` (rows by reason), ``clusters`` (label and rows, sparse) and ``distance`` (the sum
+        of the L2 distances).
     """
     position, slices = item
     rows, other, faulty = work.gather(slices, task.dim)
@@ -121,6 +122,7 @@ def assign_partition(work: Workspace, task: Assignment, item: tuple[int, Partiti
         "assigned": len(rows),
         "quarantined": write_aside(task.quarantine / f"part-{position}.parquet", faulty),
         "clusters": [found.tolist(), counts.tolist()],
+        "distance": float(to_host(l2).sum(dtype=np.float64)),
     }
 
 

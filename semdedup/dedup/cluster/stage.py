@@ -6,11 +6,12 @@ from collections.abc import Sequence
 from functools import partial
 from typing import Any, Unpack
 
+from semdedup.dedup.base.update import Base
 from semdedup.dedup.cluster.plan import check_embedding_files
 from semdedup.dedup.cluster.run import cluster_embeddings
 from semdedup.dedup.input.files import find_files, is_input
 from semdedup.dedup.names import CLUSTER_FOLDER, KMEANS, below
-from semdedup.dedup.options import InputOptions, IOOptions, KMeansOptions
+from semdedup.dedup.options import InputOptions, IOOptions, KMeansOptions, UpdateOptions
 from semdedup.dedup.ranking import RankingStrategy
 from semdedup.dedup.stage import Stage
 from semdedup.runs.lookup import check_recorded
@@ -21,7 +22,7 @@ from semdedup.settings.shared import SharedKeywords
 from semdedup.storage.location import FileInfo, Location, Paths
 
 
-@documented(IOOptions, InputOptions, KMeansOptions)
+@documented(IOOptions, InputOptions, KMeansOptions, UpdateOptions)
 class KMeansStage(Stage):
     """Cluster embeddings: one folder ``centroid={k}`` of Parquet files for each cluster, and the centroids.
 
@@ -57,6 +58,8 @@ class KMeansStage(Stage):
         kmeans_engine: KMeansEngine = "auto",
         files_per_partition: int | None = None,
         skip_bad_files: bool = False,
+        base: str | None = None,
+        withdraw: Sequence[str | int] = (),
         folder: str = "",
         **shared: Unpack[SharedKeywords],
     ) -> None:
@@ -65,10 +68,12 @@ class KMeansStage(Stage):
         self.inputs, self.kmeans = InputOptions.of(given), KMeansOptions.of(given)
         self.other_outputs: Sequence[Location] = ()
         self.ranked_by: RankingStrategy | None = None
+        self.base = Base.of(given)
 
     def parameters(self) -> dict[str, Any]:
         """What its result depends on beside its input."""
-        return {"folder": self.folder, **self.inputs.recorded(), **self.kmeans.recorded()}
+        base = {} if self.base is None else {"base": self.base.digest}
+        return {"folder": self.folder, **self.inputs.recorded(), **self.kmeans.recorded(), **base}
 
     def find_input(self, sources: Sequence[Location]) -> list[FileInfo]:
         """Its input files."""
@@ -83,7 +88,11 @@ class KMeansStage(Stage):
 
     def check_schema(self, files: Sequence[FileInfo], source: Location) -> None:
         """Refuse what the footers of the first files show to be wrong."""
-        check_embedding_files(files, source, self.inputs, self.ranked_by)
+        if self.base is not None:
+            self.base.check()
+            if self.ranked_by is not None:
+                self.base.check_ranking(self.ranked_by)
+        check_embedding_files(files, source, self.inputs, self.ranked_by, self.base)
 
     def before(self, following: Stage | None) -> None:
         """Know by what the clusters will be ranked, where the next stage of the pipeline reads them."""
@@ -96,6 +105,9 @@ class KMeansStage(Stage):
 
     def work(self, run: Run, files: Sequence[FileInfo], source: Location) -> dict[str, Any]:
         """Cluster the embeddings."""
-        return cluster_embeddings(
-            run, files, source, self.inputs, self.kmeans, self.destination(), self.io.read_kwargs or {}, self.ranked_by
-        )
+        read_kwargs, destination = self.io.read_kwargs or {}, self.destination()
+        if self.base is not None:
+            with run.refusing():
+                self.base.check()
+        options = (self.inputs, self.kmeans, destination, read_kwargs)
+        return cluster_embeddings(run, files, source, *options, self.ranked_by, self.base)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -11,12 +11,13 @@ import numpy as np
 import pyarrow as pa
 
 from semdedup.arrays import Array, Backend, array_module, backend_module, to_host
-from semdedup.dedup.compare.table import forest_table, score_table, write_scores
+from semdedup.dedup.base.kept import BaseRows
+from semdedup.dedup.compare.table import forest_table, score_table, write_base_rows, write_scores
 from semdedup.dedup.input.ids import id_type
 from semdedup.dedup.input.rows import gather_unit_rows, low_information_mask, with_source, write_aside
-from semdedup.dedup.kernels.best_match import compare_ranked
-from semdedup.dedup.kernels.distinct import occurrences
-from semdedup.dedup.kernels.forest import forest_of, matches_to_gather
+from semdedup.dedup.kernels.best_match import best_match, compare_ranked
+from semdedup.dedup.kernels.distinct import first_occurrences, occurrences
+from semdedup.dedup.kernels.forest import forest_between, forest_of, matches_to_gather, thinned
 from semdedup.dedup.kernels.matches import Pairs
 from semdedup.dedup.names import FOREST, QUARANTINE, cluster_file
 from semdedup.dedup.options import InputOptions
@@ -82,16 +83,17 @@ class Comparison:
 
 @dataclass(frozen=True)
 class Cluster:
-    """One cluster: its number, its files and their rows."""
+    """One cluster: its number, its files and their rows; and where an update has a base, what stands in it there."""
 
     label: int
     urls: tuple[str, ...]
     rows: tuple[int, ...]
+    base: BaseRows | None = None
 
     @property
     def n_rows(self) -> int:
-        """Rows of all its files."""
-        return sum(self.rows)
+        """Rows of all its files, those of its base among them."""
+        return sum(self.rows) + (0 if self.base is None else self.base.n_rows)
 
 
 def group_memory(n_rows: int, dim: int, batch_size: int) -> int:
@@ -117,14 +119,16 @@ def score_group(task: Comparison, group: tuple[Cluster, ...]) -> dict[str, Any]:
     for cluster in group:
         ranked = rank_cluster(task, cluster)
         quarantined.update(ranked.quarantined)
-        if not len(ranked.light):
+        if len(ranked.light) == ranked.n_base:
             continue
         rows = backend_module(task.backend).asarray(ranked.rows)
-        found = score_rows(rows, low_information_mask(ranked.light), task.limits)
+        found = score_new_rows(rows, low_information_mask(ranked.light), ranked.n_base, task.limits)
         ids = ranked.light.column("id")
-        table = score_table(ids, ids.take(pa.array(found.match)), found.score)
+        table = score_table(ids.slice(ranked.n_base), ids.take(pa.array(found.match)), found.score)
         write_scores(task.target, cluster.label, ids.type, [table], task.write_kwargs)
-        edges.append(forest_table(ids, found.forest))
+        edges.append(forest_table(ids, found.forest, None if cluster.base is None else ranked.n_base))
+        if cluster.base is not None:
+            write_base_rows(task.final, cluster.label, ids.slice(0, ranked.n_base), task.write_kwargs)
         n_rows += len(table)
     if edges:
         place = task.final / FOREST / f"part-{group[0].label}.parquet"
@@ -136,27 +140,73 @@ class Ranked(NamedTuple):
     """The rows of a cluster that can be compared, best-ranked first.
 
     Attributes:
-        light: ids, what ranks, and whether they inform.
-        rows: (n, d) float32 of length 1.
-        quarantined: how many others there are, by reason.
+        light: ids, what ranks, and whether they inform, n rows.
+        rows: (n, d) float32 of length 1; none where they were not asked for.
+        positions: (n,) int64, their positions as the cluster is read, that of the base before its own.
+        n_base: how many of them are kept rows of the base, which are candidates only.
+        quarantined: how many of its own cannot be compared, by reason.
     """
 
     light: pa.Table
     rows: np.ndarray
+    positions: np.ndarray
+    n_base: int
     quarantined: Mapping[str, int]
 
 
-def rank_cluster(task: Comparison, cluster: Cluster) -> Ranked:
-    """Read a cluster whole and rank it; write the rows that cannot be compared into the quarantine.
+def rank_cluster(task: Comparison, cluster: Cluster, with_rows: bool = True) -> Ranked:
+    """Read a cluster whole and rank it, the kept rows of a base first; write what cannot be compared into quarantine.
 
-    Memory: the cluster twice, and a batch of it as it is decoded.
+    Memory: the cluster twice, and a batch of it as it is decoded; about 100 bytes a row without its rows.
     """
-    rows = np.empty((cluster.n_rows, task.dim), dtype=np.float32)
-    gathered = gather_unit_rows(read_cluster(task, cluster), task.dim, rows)
-    order = rank_order(gathered.others, task.strategy)
-    light = gathered.others.take(pa.array(order))
-    rows = rows[order] if gathered.n_rows == len(rows) else rows[: gathered.n_rows][order]
-    return Ranked(light, rows, set_aside(task, cluster, gathered.faulty))
+    sets = [read_cluster(task, cluster)]
+    if cluster.base is not None and cluster.base.urls:
+        sets.insert(0, read_base(task, cluster, task.light_columns[1:]))
+    rows = np.empty((cluster.n_rows if with_rows else 0, task.dim), dtype=np.float32)
+    n, seen, n_base = 0, 0, 0
+    lights, orders, positions = [], [], []
+    for tables in sets:
+        n_base = n
+        gathered = gather_unit_rows(tables, task.dim, rows[n:] if with_rows else None)
+        order = rank_order(gathered.others, task.strategy)
+        lights.append(gathered.others.take(pa.array(order)))
+        orders.append(order + n)
+        positions.append(gathered.positions[order] + seen)
+        n, seen = n + gathered.n_rows, seen + gathered.n_rows + len(gathered.faulty)
+    light = lights[0] if len(lights) == 1 else pa.concat_tables(lights, promote_options="permissive")
+    quarantined = set_aside(task, cluster, gathered.faulty)
+    rows = rows[np.concatenate(orders)] if with_rows else rows
+    return Ranked(light, rows, np.concatenate(positions), n_base, quarantined)
+
+
+def score_new_rows(rows: Array, low_information: np.ndarray | None, n_base: int, limits: Limits) -> Scored:
+    """`score_rows` of all but the first `n_base` rows, which rank better than the others and are candidates only.
+
+    Returns:
+        As `score_rows`, of the others; positions are those among all rows, and no edge is between two of the base.
+    """
+    low = np.zeros(len(rows), dtype=bool) if low_information is None else low_information
+    among = score_rows(rows[n_base:], low[n_base:], limits)
+    forest = Pairs(among.forest.left + n_base, among.forest.right + n_base, among.forest.score)
+    score, match = among.score, among.match + n_base
+    theirs, mine = np.flatnonzero(~low[:n_base]), n_base + np.flatnonzero(~low[n_base:])
+    if not len(theirs) or not len(mine):
+        return Scored(score, match, forest)
+    xp = array_module(rows)
+    theirs = theirs[to_host(first_occurrences(rows[xp.asarray(theirs)]))]
+    first, same_as = map(to_host, occurrences(rows[xp.asarray(mine)]))
+    candidates, queries = rows[xp.asarray(theirs)], rows[xp.asarray(mine[first])]
+    matches = matches_to_gather(limits.least, len(theirs) + len(first))
+    ranks = xp.asarray(mine[first]), xp.asarray(theirs)
+    found = best_match(queries, ranks[0], candidates, ranks[1], limits.batch_size, matches)
+    place = np.searchsorted(first, same_as)
+    best, position = to_host(found.score)[place], to_host(found.position)[place]
+    wins = best >= score[mine - n_base]  # of equal scores the base, which ranks better
+    score[mine[wins] - n_base], match[mine[wins] - n_base] = best[wins], theirs[position[wins]]
+    between = forest_between(candidates, queries, limits.least, matches)
+    ends = np.append(theirs, mine[first])
+    edges = Pairs(ends[between.left], ends[between.right], between.score)
+    return Scored(score, match, thinned([forest, edges], len(rows)))
 
 
 def score_rows(rows: Array, low_information: np.ndarray | None, limits: Limits) -> Scored:
@@ -199,6 +249,12 @@ def read_cluster(task: Comparison, cluster: Cluster, embeddings_only: bool = Fal
                     position = table.column_names.index("id")
                     table = table.set_column(position, "id", ids.cast(id_type(ids.type) or ids.type))
                 yield table
+
+
+def read_base(task: Comparison, cluster: Cluster, columns: Sequence[str]) -> Iterator[pa.Table]:
+    """The kept rows of the base in a cluster, in tables of bounded size: ``id``, ``embedding`` and these columns."""
+    if cluster.base is not None:
+        yield from cluster.base.tables(task.clusters, cluster.label, ["embedding", *columns])
 
 
 def set_aside(task: Comparison, cluster: Cluster, faulty: pa.Table) -> dict[str, int]:

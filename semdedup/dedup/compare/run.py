@@ -7,7 +7,7 @@ Small clusters are packed into *groups*, one task each. A cluster too large for 
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from typing import Any
@@ -15,13 +15,16 @@ from typing import Any
 import pyarrow as pa
 
 from semdedup.dedup import sizes
+from semdedup.dedup.base.kept import BaseRows, KeptRows, ListedRows, find_kept
+from semdedup.dedup.base.returning import name_returning
+from semdedup.dedup.base.update import Base
 from semdedup.dedup.compare.across import score_across
 from semdedup.dedup.compare.groups import Cluster, Comparison, Limits, score_group
 from semdedup.dedup.compare.tiles import score_large_clusters
 from semdedup.dedup.input.facts import FileFacts, inspect_all, inspect_first
 from semdedup.dedup.input.rows import commonest_length, length_counts
 from semdedup.dedup.input.schema import check_file_schema
-from semdedup.dedup.names import CLUSTER_FOLDER, Destination, below
+from semdedup.dedup.names import CLUSTER_FOLDER, Destination, below, label_of
 from semdedup.dedup.options import InputOptions
 from semdedup.dedup.ranking import RankingStrategy, check_rankable
 from semdedup.errors import BadFileError, InputError, IntegrityError
@@ -41,6 +44,28 @@ def find_clusters(files: Sequence[FileInfo], facts: Sequence[FileFacts]) -> list
         if match and rows.get(file.url):
             urls[int(match[1])].append(file.url)
     return [Cluster(k, tuple(sorted(urls[k])), tuple(rows[url] for url in sorted(urls[k]))) for k in sorted(urls)]
+
+
+def _with_base(run: Run, clusters: Sequence[Cluster], base: Base) -> tuple[list[Cluster], int, dict[str, Any]]:
+    """The clusters with what stands in them in the base, how many elements all that has, and facts of the base."""
+    kept = find_kept(run, base)
+    update = {"bases": base.entries(run.root), **kept.facts(base)} | (
+        name_returning(run, base, kept) if base.values else {}
+    )
+    wanted = {cluster.label for cluster in clusters}
+    files = [(link.cache, file) for link in base.links for file in link.clusters if label_of(file.url) in wanted]
+    located = [(store.at(file.url), file.url) for store, file in files]
+    facts, _ = inspect_all(run.session, located, "embedding", name="inspect the base")
+    found = with_base(clusters, [file for _, file in files], kept.rows, facts)
+    return found, sum(file.n_values for file in facts), update
+
+
+def with_base(
+    clusters: Sequence[Cluster], files: Sequence[FileInfo], kept: KeptRows | ListedRows, facts: Sequence[FileFacts]
+) -> list[Cluster]:
+    """The clusters with what stands in them in files of a base."""
+    theirs = {cluster.label: (cluster.urls, cluster.n_rows) for cluster in find_clusters(files, facts)}
+    return [replace(cluster, base=BaseRows(*theirs.get(cluster.label, ((), 0)), kept)) for cluster in clusters]
 
 
 def pack_groups(clusters: Sequence[Cluster], rows_per_task: int) -> tuple[list[tuple[Cluster, ...]], list[Cluster]]:
@@ -71,13 +96,16 @@ def score_clusters(
     limits: Limits,
     across: bool,
     destination: Destination,
+    base: Base | None = None,
 ) -> dict[str, Any]:
     """Score all clusters in `files` and write a table for each, resuming where an earlier run stopped.
 
     The forests of matches go to `FOREST`. With `across`, matches of all clusters are found, else those within each.
+    With a `base` its kept rows are compared with, too.
 
     Returns:
-        Facts: rows scored, rows quarantined by reason, clusters; what bounds left of the pairs `across` clusters.
+        Facts: rows scored, rows quarantined by reason, clusters; what bounds left of the pairs `across` clusters; of an
+        update what it tells of its base.
     """
     session, scratch = run.session, run.scratch
     with run.refusing():
@@ -88,12 +116,9 @@ def score_clusters(
         if not clusters:
             raise InputError(f"no rows in the clusters of {source}")
         dim = fields.embedding_dim or commonest_dim(source, clusters, fields)
-    n_values = sum(file.n_values for file in facts)
-    plan_file = scratch / "plan.json"
-    if not plan_file.exists():
-        task_bytes = sizes.bytes_per_task(session.n_slots, session.task_memory, 4 * n_values)
-        plan_file.write_json({"task_bytes": task_bytes}, forced=True)
-    rows_per_task = sizes.rows_per_task(plan_file.read_json()["task_bytes"], dim)
+        n_values = sum(file.n_values for file in facts)
+        clusters, more, update = (clusters, 0, {}) if base is None else _with_base(run, clusters, base)
+    rows_per_task = _rows_per_task(run, n_values + more, dim)
     task = Comparison(
         clusters=source,
         target=below(run.final, destination.folder),
@@ -113,15 +138,28 @@ def score_clusters(
     else:
         results = score_large_clusters(run, task, large, rows_per_task)
         results += run.results("compare", partial(score_group, task), small, unit="groups", label=_group_label)
+    found = {**_balanced(results, sum(sum(cluster.rows) for cluster in clusters)), "clusters": len(clusters), **update}
+    return {**found, "pairs": counts} if across else found
+
+
+def _rows_per_task(run: Run, n_values: int, dim: int) -> int:
+    """How many rows a task holds, as decided by the first of the runs that go on with each other."""
+    session, plan_file = run.session, run.scratch / "plan.json"
+    if not plan_file.exists():
+        task_bytes = sizes.bytes_per_task(session.n_slots, session.task_memory, 4 * n_values)
+        plan_file.write_json({"task_bytes": task_bytes}, forced=True)
+    return sizes.rows_per_task(plan_file.read_json()["task_bytes"], dim)
+
+
+def _balanced(results: Sequence[Mapping[str, Any]], n_rows: int) -> dict[str, Any]:
+    """``rows`` and ``quarantined`` of all tasks. Raises an `IntegrityError` unless that are all `n_rows` rows."""
     n_scored = sum(result["rows"] for result in results)
     quarantined = sum((Counter(result["quarantined"]) for result in results), Counter[str]())
-    n_rows = sum(cluster.n_rows for cluster in clusters)
     if n_scored + sum(quarantined.values()) != n_rows:
         raise IntegrityError(
             f"{n_rows} rows are in the clusters, but {n_scored} were scored and {quarantined} quarantined"
         )
-    found = {"rows": n_scored, "quarantined": dict(quarantined), "clusters": len(clusters)}
-    return {**found, "pairs": counts} if across else found
+    return {"rows": n_scored, "quarantined": dict(quarantined)}
 
 
 def _group_label(group: Sequence[Cluster]) -> str:

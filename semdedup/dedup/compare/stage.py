@@ -5,11 +5,19 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any, Unpack
 
+from semdedup.dedup.base.update import Base
 from semdedup.dedup.compare.groups import Limits
 from semdedup.dedup.compare.run import check_cluster_files, score_clusters
 from semdedup.dedup.input.files import recorded_or_listed
 from semdedup.dedup.names import CLUSTER_FOLDER, CLUSTERS_PATH, PAIRWISE, SCORES_FILE, find_table
-from semdedup.dedup.options import CompareOptions, FieldOptions, InputOptions, IOOptions, ThresholdOptions
+from semdedup.dedup.options import (
+    CompareOptions,
+    FieldOptions,
+    InputOptions,
+    IOOptions,
+    ThresholdOptions,
+    UpdateOptions,
+)
 from semdedup.dedup.ranking import RankingStrategy
 from semdedup.dedup.stage import Stage
 from semdedup.dedup.threshold.rule import check_within, least_score
@@ -25,7 +33,7 @@ FOREST_UP_TO = 0.2
 """Eps up to which the forest tells of components, at least."""
 
 
-@documented(IOOptions, FieldOptions, CompareOptions)
+@documented(IOOptions, FieldOptions, CompareOptions, UpdateOptions)
 class PairwiseStage(Stage):
     """Score clusters: one table ``cluster_{k}.parquet`` of ``id``, ``max_id``, ``cosine_sim_score`` for each.
 
@@ -58,6 +66,8 @@ class PairwiseStage(Stage):
         pairwise_batch_size: int = 1024,
         exact_up_to: float | None = None,
         eps: float | None = None,
+        base: str | None = None,
+        withdraw: Sequence[str | int] = (),
         folder: str = "",
         **shared: Unpack[SharedKeywords],
     ) -> None:
@@ -68,13 +78,15 @@ class PairwiseStage(Stage):
         exact, chosen = self.compare.exact_up_to, ThresholdOptions.of(given).eps or 0.0
         check_within(chosen, exact)
         self.forest_up_to = max(FOREST_UP_TO, chosen) if exact is None else exact
+        self.base = Base.of(given)
 
     def parameters(self) -> dict[str, Any]:
         """What its result depends on beside its input."""
         names = [declared.name for declared in settings_of(FieldOptions)]
         fields = {name: getattr(self.fields, name) for name in names}
         forest = {"forest_up_to": self.forest_up_to}
-        return {"folder": self.folder, **self.compare.recorded(), **fields, **forest}
+        base = {} if self.base is None else self.base.parameters()
+        return {"folder": self.folder, **self.compare.recorded(), **fields, **forest, **base}
 
     def find_input(self, sources: Sequence[Location]) -> list[FileInfo]:
         """The cluster files."""
@@ -96,11 +108,20 @@ class PairwiseStage(Stage):
 
     def check_schema(self, files: Sequence[FileInfo], source: Location) -> None:
         """Refuse what the footers of the first files show to be wrong."""
+        if self.base is not None:
+            self.base.check()
+            self.base.check_ranking(self.strategy)
         check_cluster_files(files, source, self.fields, self.strategy)
 
     def work(self, run: Run, files: Sequence[FileInfo], source: Location) -> dict[str, Any]:
         """Score the clusters."""
         limits = Limits(least_score(self.forest_up_to), self.compare.pairwise_batch_size)
         across = self.compare.exact_up_to is not None
-        facts = score_clusters(run, files, source, self.fields, self.strategy, limits, across, self.destination())
+        options = (self.fields, self.strategy, limits, across, self.destination())
+        if self.base is not None:
+            with run.refusing():
+                self.base.check()
+        facts = score_clusters(run, files, source, *options, self.base)
+        if self.base is not None:
+            self.base.check()  # it was read all the while
         return {**facts, CLUSTERS_PATH: relative_path(find_table(source, "clusters"), run.root)}

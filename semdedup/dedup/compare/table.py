@@ -13,9 +13,9 @@ import numpy as np
 import pyarrow as pa
 
 from semdedup.dedup.kernels.matches import Pairs
-from semdedup.dedup.names import SCORE, cluster_file
+from semdedup.dedup.names import BASE_ROWS, OF_BASE, SCORE, cluster_file
 from semdedup.storage.location import Location
-from semdedup.storage.tables import write_batches
+from semdedup.storage.tables import write_batches, write_table
 
 
 def score_schema(ids: pa.DataType) -> pa.Schema:
@@ -33,10 +33,16 @@ def forest_schema(ids: pa.DataType) -> pa.Schema:
     return pa.schema([("id_a", ids), ("id_b", ids), (SCORE, pa.float32())])
 
 
-def forest_table(ids: pa.Array | pa.ChunkedArray, edges: Pairs) -> pa.Table:
-    """Edges between rows of these ids, (n,) in the order of their ranks."""
+def forest_table(ids: pa.Array | pa.ChunkedArray, edges: Pairs, n_base: int | None = None) -> pa.Table:
+    """Edges between rows of these ids, (n,) in the order of their ranks. The first `n_base` are of the base, if any."""
     ends = (ids.take(pa.array(end)) for end in (edges.left, edges.right))
-    return pa.table([*ends, pa.array(edges.score)], schema=forest_schema(ids.type))
+    table = pa.table([*ends, pa.array(edges.score)], schema=forest_schema(ids.type))
+    return table if n_base is None else table.append_column(OF_BASE, pa.array(edges.left < n_base))
+
+
+def write_base_rows(final: Location, cluster: int, ids: pa.Array | pa.ChunkedArray, kwargs: Mapping[str, Any]) -> None:
+    """Write the ids, in rank order, of the rows of a base that an update compares with in a cluster."""
+    write_table(final / BASE_ROWS / cluster_file(cluster), pa.table({"id": ids}), kwargs)
 
 
 def write_scores(

@@ -7,42 +7,51 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
+from itertools import chain
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 
 from semdedup.arrays import Array, backend_module, to_host
-from semdedup.dedup.compare.groups import Cluster, Comparison, Scored, read_cluster, set_aside
-from semdedup.dedup.compare.table import forest_table, score_table, write_scores
-from semdedup.dedup.input.rows import embedding_rows, gather_unit_rows, low_information_mask
+from semdedup.dedup.compare.groups import Cluster, Comparison, Scored, rank_cluster, read_base, read_cluster
+from semdedup.dedup.compare.table import forest_table, score_table, write_base_rows, write_scores
+from semdedup.dedup.input.rows import embedding_rows, low_information_mask
 from semdedup.dedup.kernels.best_match import best_match
 from semdedup.dedup.kernels.distinct import first_occurrences, occurrences
 from semdedup.dedup.kernels.exact import unit_rows
-from semdedup.dedup.kernels.forest import forest_of, matches_to_gather, thinned
+from semdedup.dedup.kernels.forest import forest_between, forest_of, matches_to_gather, thinned
 from semdedup.dedup.kernels.matches import Matches, Pairs
 from semdedup.dedup.names import FOREST
-from semdedup.dedup.ranking import rank_order
 from semdedup.runs.run import Run
 from semdedup.storage.arrays import load_array, save_array
 from semdedup.storage.location import Location
 from semdedup.storage.tables import read_table, write_table
 
+NO_EDGES = Pairs(np.empty(0, np.int64), np.empty(0, np.int64), np.empty(0, np.float32))
+
 
 @dataclass(frozen=True)
 class Tile:
-    """Ranks [start, stop) of one large cluster; the tiles of a cluster before it rank better."""
+    """Ranks [start, stop) of one large cluster; the tiles of a cluster before it rank better.
+
+    The rows of a tile are all `of_base`, candidates only, or none of them is.
+    """
 
     cluster: Cluster
     number: int
     start: int
     stop: int
+    of_base: bool = False
 
 
-def tiles_of(cluster: Cluster, n_ranked: int, rows_per_tile: int) -> list[Tile]:
-    """Cut the ranks 0 … n_ranked - 1 of a cluster into tiles."""
-    starts = range(0, n_ranked, rows_per_tile)
-    return [Tile(cluster, i, start, min(start + rows_per_tile, n_ranked)) for i, start in enumerate(starts)]
+def tiles_of(cluster: Cluster, n_ranked: int, rows_per_tile: int, n_base: int = 0) -> list[Tile]:
+    """Cut the ranks 0 … n_ranked - 1 of a cluster into tiles; the first `n_base` are those of its base."""
+    starts = [*range(0, n_base, rows_per_tile), *range(n_base, n_ranked, rows_per_tile)]
+    ends = [*starts[1:], n_ranked]
+    return [
+        Tile(cluster, i, start, stop, start < n_base) for i, (start, stop) in enumerate(zip(starts, ends, strict=True))
+    ]
 
 
 def _label(item: Any) -> str:
@@ -61,15 +70,13 @@ def rank_large_cluster(task: Comparison, cluster: Cluster) -> dict[str, Any]:
 
     Writes the light columns in rank order; for each rank the row, in the order of the files, and whether it informs.
     """
-    gathered = gather_unit_rows(read_cluster(task, cluster), task.dim, None)
-    order = rank_order(gathered.others, task.strategy)
-    light = gathered.others.take(pa.array(order))
-    low = low_information_mask(light)
+    ranked = rank_cluster(task, cluster, with_rows=False)
+    low = low_information_mask(ranked.light)
     place = _place(task, cluster)
-    write_table(place / "light.parquet", light)
-    save_array(place / "row_of_rank.npy", gathered.positions[order])
-    save_array(place / "informs.npy", np.ones(len(order), bool) if low is None else ~low)
-    return {"ranked": len(order), "quarantined": set_aside(task, cluster, gathered.faulty)}
+    write_table(place / "light.parquet", ranked.light)
+    save_array(place / "row_of_rank.npy", ranked.positions)
+    save_array(place / "informs.npy", np.ones(len(ranked.light), bool) if low is None else ~low)
+    return {"ranked": len(ranked.light), "base": ranked.n_base, "quarantined": dict(ranked.quarantined)}
 
 
 def lay_out_tile(task: Comparison, tile: Tile) -> dict[str, Any]:
@@ -83,7 +90,7 @@ def lay_out_tile(task: Comparison, tile: Tile) -> dict[str, Any]:
     sorted_rows = wanted[by_row]
     rows = np.empty((len(wanted), task.dim), dtype=np.float32)
     position = 0
-    for table in read_cluster(task, tile.cluster, embeddings_only=True):
+    for table in chain(read_base(task, tile.cluster, []), read_cluster(task, tile.cluster, embeddings_only=True)):
         low, high = np.searchsorted(sorted_rows, [position, position + len(table)])
         if low < high:
             chosen = table.column("embedding").take(pa.array(sorted_rows[low:high] - position))
@@ -101,6 +108,8 @@ def lay_out_tile(task: Comparison, tile: Tile) -> dict[str, Any]:
 def compare_tile(task: Comparison, item: tuple[tuple[Tile, ...], int]) -> dict[str, Any]:
     """Compare the rows of the tile of a number with its better-ranked rows and those of all tiles before it.
 
+    The rows of a tile that is of the base are compared with nothing.
+
     Memory: two tiles, twice each while one is read or thinned out, and both as bfloat16; the products of `best_match`.
     """
     xp = backend_module(task.backend)
@@ -114,8 +123,8 @@ def compare_tile(task: Comparison, item: tuple[tuple[Tile, ...], int]) -> dict[s
     queries = xp.asarray(rows[asking])
     score = np.zeros(len(asking), dtype=np.float32)
     match = np.full(len(asking), -1, dtype=np.int64)
-    edges: list[Pairs] = []
-    for other in tiles[: number + 1]:  # best ranks first, so that of equal scores the first found wins
+    edges = [NO_EDGES]
+    for other in [] if tile.of_base else tiles[: number + 1]:  # best ranks first: of equal scores the first found wins
         chosen = load_array(place / f"candidates-{other.number}.npy")
         block = rows if other.number == number else load_array(place / f"rows-{other.number}.npy")
         candidates, candidate_ranks = xp.asarray(block[chosen]), chosen + other.start
@@ -127,7 +136,7 @@ def compare_tile(task: Comparison, item: tuple[tuple[Tile, ...], int]) -> dict[s
         better = (position >= 0) & ((found_score > score) | (match < 0))
         score[better], match[better] = found_score[better], candidate_ranks[position[better]]
         sides = [(candidates, candidate_ranks), (queries, ranks)]
-        edges = [thinned([*edges, _edges(sides, matches, within=other.number == number)], tile.stop)]
+        edges = [thinned([*edges, _edges(sides, matches, other, within=other.number == number)], tile.stop)]
     every_score = np.zeros(len(rows), dtype=np.float32)
     every_match = np.arange(tile.start, tile.stop)
     every_score[asking] = score
@@ -139,17 +148,23 @@ def compare_tile(task: Comparison, item: tuple[tuple[Tile, ...], int]) -> dict[s
     return {"rows": len(rows)}
 
 
-def _edges(sides: Sequence[tuple[Array, np.ndarray]], matches: Matches, within: bool) -> Pairs:
-    """A forest of the matches of candidates and queries, each with their ranks; `within` one tile they are the same."""
+def _edges(sides: Sequence[tuple[Array, np.ndarray]], matches: Matches, other: Tile, within: bool) -> Pairs:
+    """A forest of the matches of candidates and queries, each with their ranks; `within` one tile they are the same.
+
+    Of the candidates of an `other` tile that is of the base none are matches of each other.
+    """
     pairs = matches.pairs()
     (candidates, candidate_ranks), (queries, ranks) = sides
     if pairs is not None:
         left, right, score = map(to_host, pairs)
         return Pairs(candidate_ranks[left], ranks[right], score)
     first, same_as = occurrences(queries)
-    parts = [candidates] if within else [candidates, queries[first]]
+    distinct = queries[first]
     every = candidate_ranks if within else np.concatenate([candidate_ranks, ranks[to_host(first)]])
-    found = forest_of(parts, matches.least, matches)
+    if other.of_base:
+        found = forest_between(candidates, distinct, matches.least, matches)
+    else:
+        found = forest_of([candidates] if within else [candidates, distinct], matches.least, matches)
     like = to_host(same_as)
     again = np.flatnonzero(like != np.arange(len(like)))
     left, right = np.append(every[found.left], ranks[like[again]]), np.append(every[found.right], ranks[again])
@@ -166,28 +181,34 @@ def load_tile(task: Comparison, tile: Tile) -> tuple[pa.Table, np.ndarray, Score
 
 
 def write_large_cluster(task: Comparison, tiles: Sequence[Tile]) -> dict[str, Any]:
-    """Put the scores and the forests of the tiles of one cluster together.
+    """Put the scores and the forests of the tiles of one cluster together, those of its base left out.
 
     Memory: the ids of the cluster, a tile, and the edges of two forests of the cluster.
     """
     place = _place(task, tiles[0].cluster)
     ids = read_table(place / "light.parquet", ["id"]).column("id").combine_chunks()
 
+    new = [tile for tile in tiles if not tile.of_base]
+
     def tables() -> Iterator[pa.Table]:
-        for tile in tiles:
+        for tile in new:
             match = load_array(place / f"match-{tile.number}.npy")
             score = load_array(place / f"score-{tile.number}.npy")
             own = ids.slice(tile.start, tile.stop - tile.start)
             yield score_table(own, ids.take(pa.array(match)), score)
 
-    label = tiles[0].cluster.label
+    cluster = tiles[0].cluster
+    label, n_base = cluster.label, new[0].start
     write_scores(task.target, label, ids.type, tables(), task.write_kwargs)
+    if cluster.base is not None:
+        write_base_rows(task.final, label, ids.slice(0, n_base), task.write_kwargs)
     edges: list[Pairs] = []
-    for tile in tiles:
+    for tile in new:
         found = Pairs(*(load_array(place / f"edges-{name}-{tile.number}.npy") for name in Pairs._fields))
         edges = [thinned([*edges, found], len(ids))]
-    write_table(task.final / FOREST / f"part-{label}.parquet", forest_table(ids, edges[0]), task.write_kwargs)
-    return {"rows": len(ids), "quarantined": {}}
+    table = forest_table(ids, edges[0], None if cluster.base is None else n_base)
+    write_table(task.final / FOREST / f"part-{label}.parquet", table, task.write_kwargs)
+    return {"rows": len(ids) - n_base, "quarantined": {}}
 
 
 def compare_large_clusters(
@@ -200,8 +221,11 @@ def compare_large_clusters(
     if not large:
         return [], []
     ranked = run.results("rank", partial(rank_large_cluster, task), large, unit="large clusters", label=_label)
-    cut = [tiles_of(cluster, done["ranked"], rows_per_tile) for cluster, done in zip(large, ranked, strict=True)]
-    tiled = [tuple(tiles) for tiles in cut if tiles]
+    cut = [
+        tiles_of(cluster, done["ranked"], rows_per_tile, done["base"])
+        for cluster, done in zip(large, ranked, strict=True)
+    ]
+    tiled = [tuple(tiles) for tiles in cut if tiles and not tiles[-1].of_base]
     every = [tile for tiles in tiled for tile in tiles]
     run.results("lay out", partial(lay_out_tile, task), every, unit="tiles", label=_label)
     pairs = [(tiles, number) for tiles in tiled for number in reversed(range(len(tiles)))]  # the longest first

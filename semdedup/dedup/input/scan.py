@@ -81,7 +81,7 @@ class Sampling:
 
     @classmethod
     def of(cls, seed: int, n_wanted: int, n_rows: int, n_parts: int) -> Sampling:
-        """Sample about `n_wanted` of `n_rows` rows; all of them where that many are wanted."""
+        """Sample about `n_wanted` of `n_rows` rows; all of them where that many are wanted, none for 0."""
         return cls(seed, WHOLE if n_wanted >= n_rows else WHOLE * n_wanted // n_rows, n_parts)
 
     def edges(self) -> np.ndarray:
@@ -90,7 +90,7 @@ class Sampling:
 
     def chosen(self, hashes: np.ndarray) -> np.ndarray:
         """Truth for each hash, (n,): whether the row belongs to the sample."""
-        return hashes <= np.uint64(self.threshold - 1)
+        return hashes <= np.uint64(self.threshold - 1) if self.threshold else np.zeros(len(hashes), dtype=bool)
 
 
 def sample_file(work: Workspace, position: int) -> Location:
@@ -193,40 +193,25 @@ def expected_length(lengths: Mapping[str, Mapping[int, int]], embedding_dim: int
     return expected
 
 
+HashFile = tuple[Location, int]
+"""A file of sorted hashes, uint64, and how many it holds."""
+
+
 def check_ids_unique(
     session: Session, work: Workspace, partitions: Sequence[Partition], seed: int, counts: Sequence[int]
 ) -> None:
     """Refuse an input with an id more than once.
 
-    Ids that share a hash are found range by range of the hash, then looked up, so that a chance collision of two hashes
-    is no refusal. Memory of a task: 16 bytes for each of about `HASHES_PER_RANGE` ids.
-
     Raises:
         DuplicateIdError: with examples and the number of repeated ids.
     """
-    n_ranges = max(1, -(-sum(counts) // HASHES_PER_RANGE))
-    tasks = [(index, n_ranges) for index in range(n_ranges)]
-    repeated: list[int] = []
-    n_repeated = 0
-    for _, (found, number) in session.run(
-        "check ids", partial(_repeated_hashes, work, list(counts)), tasks, unit="ranges"
-    ):
-        repeated += found
-        n_repeated += number
-    if not repeated:
-        return
-    suspects = np.array(repeated[:1000], dtype=np.uint64)
-    times: Counter[Any] = Counter()
-    places: dict[Any, str] = {}
-    look = partial(_ids_with_hashes, work, seed, suspects)
-    for _, found in session.run("look up ids", look, list(partitions), unit="partitions"):
-        for value, source in found:
-            times[value] += 1
-            places[value] = source if times[value] == 1 else f"{places[value]} and {source}"
-    twice = [value for value, number in times.items() if number > 1]
+    files = [(hashes_file(work, position), count) for position, count in enumerate(counts)]
+    places, n_repeated = repeated_ids(session, work, partitions, seed, files)
+    twice = {value: sources for value, sources in places.items() if len(sources) > 1}
     if twice:
         examples = "\n".join(
-            f"  {value!r}: {times[value]} times, in {places[value]}" for value in sorted(twice)[:EXAMPLES]
+            f"  {value!r}: {len(twice[value])} times, in {' and '.join(twice[value])}"
+            for value in sorted(twice)[:EXAMPLES]
         )
         raise DuplicateIdError(
             f"{n_repeated:,} ids stand in the input more than once, so that ids could not tell which row to drop. "
@@ -234,14 +219,40 @@ def check_ids_unique(
         )
 
 
-def _repeated_hashes(work: Workspace, counts: Sequence[int], item: tuple[int, int]) -> tuple[list[int], int]:
+def repeated_ids(
+    session: Session, work: Workspace, partitions: Sequence[Partition], seed: int, files: Sequence[HashFile]
+) -> tuple[dict[Any, list[str]], int]:
+    """The ids of the input whose hash stands more than once in some files, each with the files of its rows.
+
+    Hashes are compared range by range, then ids looked up, so that the caller can tell a chance collision of two hashes
+    from one id. Memory of a task: 16 bytes for each of about `HASHES_PER_RANGE` ids.
+
+    Returns:
+        Up to a thousand ids, and the number of repeated hashes.
+    """
+    n_ranges = max(1, -(-sum(count for _, count in files) // HASHES_PER_RANGE))
+    tasks = [(index, n_ranges) for index in range(n_ranges)]
+    repeated: list[int] = []
+    n_repeated = 0
+    for _, (found, number) in session.run("check ids", partial(_repeated_hashes, list(files)), tasks, unit="ranges"):
+        repeated += found
+        n_repeated += number
+    places: dict[Any, list[str]] = {}
+    if repeated:
+        look = partial(_ids_with_hashes, work, seed, np.array(repeated[:1000], dtype=np.uint64))
+        for _, found in session.run("look up ids", look, list(partitions), unit="partitions"):
+            for value, source in found:
+                places.setdefault(value, []).append(source)
+    return places, n_repeated
+
+
+def _repeated_hashes(files: Sequence[HashFile], item: tuple[int, int]) -> tuple[list[int], int]:
     index, n_ranges = item
     low, high = WHOLE * index // n_ranges, WHOLE * (index + 1) // n_ranges
     blocks = []
-    for position, count in enumerate(counts):
+    for file, count in files:
         if not count:
             continue
-        file = hashes_file(work, position)
         start, stop = _byte_range(file, count, low, high)
         blocks.append(np.frombuffer(file.read_bytes(start, stop), dtype=np.uint64))
     hashes = np.sort(np.concatenate(blocks)) if blocks else np.empty(0, dtype=np.uint64)

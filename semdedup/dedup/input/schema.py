@@ -15,7 +15,7 @@ from semdedup.dedup.input.rows import embedding_element_type
 from semdedup.dedup.options import InputOptions
 from semdedup.errors import BadFileError, ParameterError
 from semdedup.storage.location import Location
-from semdedup.storage.tables import iter_rows, open_parquet
+from semdedup.storage.tables import EMBEDDER, iter_rows, open_parquet
 
 
 @dataclass(frozen=True)
@@ -82,6 +82,16 @@ def check_file_schema(schema: pa.Schema, source: str, options: InputOptions) -> 
             f"the column {options.embedding_field!r} of {source} is {found}; embeddings must be lists of float16, "
             f"float32 or float64 (columns: {', '.join(schema.names)})"
         )
+
+
+def embedders_of(facts: Sequence[FileFacts]) -> dict[str, str]:
+    """Names of the embedders that the metadata of files tell, each with a file that tells it."""
+    found: dict[str, str] = {}
+    for schema, source in {file.schema: file.source for file in facts}.items():
+        embedder = (pa.ipc.read_schema(pa.py_buffer(schema)).metadata or {}).get(EMBEDDER)
+        if embedder is not None:
+            found.setdefault(embedder.decode(errors="replace"), source)
+    return found
 
 
 def unify_schemas(facts: Sequence[FileFacts], options: InputOptions) -> InputSchema:

@@ -15,7 +15,7 @@ import numpy as np
 from semdedup.arrays import Array, array_module, to_host
 from semdedup.dedup.kernels.distinct import equal_pairs
 from semdedup.dedup.kernels.exact import exact_dot, quick_error
-from semdedup.dedup.kernels.matches import Matches, Pairs
+from semdedup.dedup.kernels.matches import Matches, Pairs, matching_pairs
 
 GROUP = 1024
 """Rows whose products with each other, and with those of one more group, are held at a time, in float64."""
@@ -86,6 +86,31 @@ def forest_of(parts: Sequence[Array], least: float | np.float32, gathered: Match
     pairs = gathered.pairs()
     found = _dense_forest(parts, least) if pairs is None else Pairs(*map(to_host, pairs))
     return thinned([found], n)
+
+
+def forest_between(left: Array, right: Array, least: float | np.float32, gathered: Matches) -> Pairs:
+    """A maximum spanning forest of the matches of a row of `left` and one of `right`, and of no others.
+
+    Args:
+        left: (n, d) float32 of length 1.
+        right: (m, d), likewise.
+        least: the least score of a match.
+        gathered: the matches that a comparison of `right` with the candidates `left` came by.
+
+    Returns:
+        The edges, positions of `right` counted on from those of `left`; NumPy arrays.
+
+    Cost: O(p log p) of p matches, which are sought again, piece by piece, where they were too many to be listed.
+    """
+    n = len(left) + len(right)
+    pairs = gathered.pairs()
+    edges = [Pairs(np.empty(0, np.int64), np.empty(0, np.int64), np.empty(0, np.float32))]
+    for piece in matching_pairs(left, right, least) if pairs is None else [pairs]:
+        start, stop, score = map(to_host, piece)
+        edges.append(Pairs(start, stop + len(left), score))
+        if sum(len(found.left) for found in edges) > MOST_EDGES:
+            edges = [thinned(edges, n)]
+    return thinned(edges, n)
 
 
 def thinned(edges: Sequence[Pairs], n: int) -> Pairs:

@@ -9,11 +9,10 @@ import pyarrow as pa
 
 from semdedup.dedup.input.facts import FileFacts
 from semdedup.dedup.input.files import find_files
-from semdedup.dedup.input.schema import InputSchema, check_file_schema, unify_schemas
+from semdedup.dedup.input.schema import InputSchema, check_file_schema, embedders_of, unify_schemas
 from semdedup.dedup.options import InputOptions
 from semdedup.errors import InputError
 from semdedup.storage.location import FileInfo, Location
-from semdedup.storage.tables import EMBEDDER
 
 EMBEDDINGS_FOLDER = "_embd_parquet"
 
@@ -59,13 +58,9 @@ def check_sets(
         BadFileError: a column is missing or of the wrong type, or ids are text here and numbers there.
         InputError: the sets were embedded by different embedders.
     """
-    embedders: dict[str, str] = {}
     for file in {file.schema: file for file in (*a, *b)}.values():
-        schema = pa.ipc.read_schema(pa.py_buffer(file.schema))
-        check_file_schema(schema, file.source, fields)
-        embedder = (schema.metadata or {}).get(EMBEDDER)
-        if embedder is not None:
-            embedders.setdefault(embedder.decode(errors="replace"), file.source)
+        check_file_schema(pa.ipc.read_schema(pa.py_buffer(file.schema)), file.source, fields)
+    embedders = embedders_of([*a, *b])
     if len(embedders) > 1:
         found = "; ".join(f"{source} is of {name!r}" for name, source in embedders.items())
         raise InputError(

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from semdedup.dedup.base.summary import BaseSummary, Withdrawal, summary_of
 from semdedup.dedup.names import AGAINST, IDENTIFY, KMEANS, PAIRWISE
 from semdedup.dedup.results.pairs import Explanation, Group, Pair
 from semdedup.dedup.results.removed import RemovedRows
@@ -34,8 +35,8 @@ class DedupResult(Displayable):
         seconds: time of each step.
         paths: what was written, by table.
         metadata: ``total_time`` (without ``forced_seconds``, in which ``forced_bytes`` were forced to disk),
-            ``kmeans_time``, ``pairwise_time``, ``num_duplicates``, ``step_seconds``, ``removal``
-            (the rule) and facts of the clustering.
+            ``kmeans_time``, ``pairwise_time``, ``num_duplicates``, ``step_seconds``, ``removal`` (the rule),
+            `base`, `withdrawn` and facts of the clustering.
         skipped_files: files that could not be read and were left out, with the reason.
         scores: the table of scores, to ask more of it. It is streamed; a result holds no rows.
     """
@@ -55,6 +56,16 @@ class DedupResult(Displayable):
     def n_quarantined(self) -> int:
         """Rows set aside."""
         return sum(self.quarantined.values())
+
+    @property
+    def base(self) -> BaseSummary | None:
+        """The earlier result that new rows were compared with, if there was one."""
+        return self.metadata.get("base")
+
+    @property
+    def withdrawn(self) -> Withdrawal | None:
+        """What was withdrawn from it, if anything was."""
+        return self.metadata.get("withdrawn")
 
     def summary(self) -> dict[str, Any]:
         """Counts as plain values."""
@@ -168,6 +179,8 @@ class DedupResult(Displayable):
             lines.append(("files skipped", f"{len(self.skipped_files):,}"))
         if "clusters" in self.metadata:
             lines.append(("clusters", f"{self.metadata['clusters']:,}"))
+        for part in (self.base, self.withdrawn):
+            lines += [] if part is None else part.lines()
         lines += [(f"{step} seconds", f"{seconds:.1f}") for step, seconds in self.seconds.items()]
         if self.metadata.get("forced_bytes"):
             forced = f"{self.metadata['forced_bytes']:,} bytes in {self.metadata['forced_seconds']:.1f} s"
@@ -195,6 +208,7 @@ def load(path: str, *, storage_options: Mapping[str, Any] | None = None) -> Dedu
     identified = steps.get(IDENTIFY, {})
     facts = identified.get("facts", {})
     rows = facts["rows"] if facts else scores.n_rows
+    base, withdrawn = summary_of(clustered, compared.get("facts", {}), record.cache_root or root)
     quarantined = Counter(clustered.get("quarantined", {})) + Counter(compared.get("facts", {}).get("quarantined", {}))
     duplicates = facts.get("duplicates")
     return DedupResult(
@@ -209,6 +223,8 @@ def load(path: str, *, storage_options: Mapping[str, Any] | None = None) -> Dedu
             "num_duplicates": duplicates,
             "removal": identified.get("parameters", {}).get("removal", REMOVAL.default),
             "removed_at": facts.get("removed_at", {}),
+            "base": base,
+            "withdrawn": withdrawn,
         },
         skipped_files=tuple(clustered.get("skipped_files", ())),
         scores=scores,

@@ -15,8 +15,8 @@ import numpy as np
 import pyarrow as pa
 
 from semdedup.arrays import array_module, backend_module, to_host
-from semdedup.dedup.compare.groups import Cluster, score_rows
-from semdedup.dedup.compare.tiles import Tile, compare_tile, lay_out_tile, tiles_of
+from semdedup.dedup.compare.groups import Cluster, score_new_rows
+from semdedup.dedup.compare.tiles import NO_EDGES, Tile, compare_tile, lay_out_tile, tiles_of
 from semdedup.dedup.kernels.exact import exact_scores
 from semdedup.dedup.kernels.forest import components, thinned
 from semdedup.dedup.kernels.greedy import Witnesses
@@ -31,8 +31,6 @@ from semdedup.storage.tables import read_table
 
 Group = tuple[tuple[Part, ...], str]
 """Some clusters, and the URL of the forest of their matches; empty where they are compared again."""
-
-NO_EDGES = Pairs(np.empty(0, np.int64), np.empty(0, np.int64), np.empty(0, np.float32))
 
 
 def groups_of_forests(clusters: Sequence[Cluster], labels: Sequence[int]) -> list[tuple[Cluster, ...]]:
@@ -51,18 +49,21 @@ def groups_of_forests(clusters: Sequence[Cluster], labels: Sequence[int]) -> lis
     return [tuple(group) for group in groups]
 
 
-def best_of_components(edges: Pairs, n: int, least: np.float32) -> np.ndarray:
-    """The best-ranked row of the component of each of n ranked rows, (n,) int64; -1 for that one itself.
+def best_of_components(edges: Pairs, n: int, least: np.float32, n_base: int = 0) -> np.ndarray:
+    """The best-ranked row of the component of each of n ranked rows, (n,) int64; -1 for a row that stays: that one
+    itself, and rows of a base.
 
     Args:
         edges: a maximum spanning forest of the matches, by rank.
         n: how many rows there are.
         least: the least score of a match.
+        n_base: how many of them, the first, are of a base.
     """
     reached = edges.score >= least
     label = components(edges.left[reached], edges.right[reached], n)
     _, first = np.unique(label, return_index=True)
-    return np.where(first[label] == np.arange(n), -1, first[label])
+    stays = (first[label] == np.arange(n)) | (np.arange(n) < n_base)
+    return np.where(stays, -1, first[label])
 
 
 def known_scores(edges: Pairs, ranked: Ranked, witness: np.ndarray) -> np.ndarray:
@@ -111,8 +112,8 @@ def _of_small(task: Removing, part: Part, ranked: Ranked, edges: Pairs | None) -
     if edges is None:
         rows, informs = task.rows(part, ranked)
         limits = task.comparison.limits._replace(least=min(least))
-        edges = score_rows(rows, ~informs, limits).forest
-    best = [best_of_components(edges, len(ranked.ids), limit) for limit in least]
+        edges = score_new_rows(rows, ~informs, ranked.n_base, limits).forest
+    best = [best_of_components(edges, len(ranked.ids), limit, ranked.n_base) for limit in least]
     score = known_scores(edges, ranked, best[0])
     unknown = np.flatnonzero(np.isnan(score))
     if len(unknown):
@@ -136,7 +137,7 @@ def _of_large(task: Removing, part: Part, ranked: Ranked, edges: Pairs | None) -
     """From what `look_at_large_components` left."""
     place = task.place(part.cluster)
     edges = _edges_of_tiles(place, len(ranked.ids)) if edges is None else edges
-    best = [best_of_components(edges, len(ranked.ids), least) for least in task.limits]
+    best = [best_of_components(edges, len(ranked.ids), least, ranked.n_base) for least in task.limits]
     score = known_scores(edges, ranked, best[0])
     tiles = (place / "tiles.json").read_json()["tiles"]
     similar = np.concatenate([load_array(place / f"similar-{number}.npy") for number in range(tiles)])
@@ -158,9 +159,9 @@ def _prepare(task: Removing, rows_per_tile: int, part: Part) -> dict[str, Any]:
     """Find the rows of a large cluster in its files."""
     ranked = task.read(part)
     find_rows(task, part, ranked)
-    tiles = -(-len(ranked.ids) // rows_per_tile)
-    (task.place(part.cluster) / "tiles.json").write_json({"tiles": tiles})
-    return {"rows": len(ranked.ids)}
+    tiles = tiles_of(part.cluster, len(ranked.ids), rows_per_tile, ranked.n_base)
+    (task.place(part.cluster) / "tiles.json").write_json({"tiles": len(tiles)})
+    return {"rows": len(ranked.ids), "base": ranked.n_base}
 
 
 def _name_unknown(task: Removing, group: Group) -> dict[str, Any]:
@@ -169,7 +170,7 @@ def _name_unknown(task: Removing, group: Group) -> dict[str, Any]:
     ranked = task.read(part)
     place, n = task.place(part.cluster), len(ranked.ids)
     edges = next(edges_of(task, [(part, ranked)], forest)) if forest else _edges_of_tiles(place, n)
-    best = best_of_components(edges, n, task.limits[0])
+    best = best_of_components(edges, n, task.limits[0], ranked.n_base)
     save_array(place / "unknown.npy", np.where(np.isnan(known_scores(edges, ranked, best)), best, -1))
     return {}
 
@@ -199,7 +200,8 @@ def look_at_large_components(task: Removing, groups: Sequence[Group], rows_per_t
     parts = [part for (part,), _ in groups]
     found = each("look at large clusters", partial(_prepare, task, rows_per_tile), parts)
     tiled = [
-        tuple(tiles_of(part.cluster, done["rows"], rows_per_tile)) for part, done in zip(parts, found, strict=True)
+        tuple(tiles_of(part.cluster, done["rows"], rows_per_tile, done["base"]))
+        for part, done in zip(parts, found, strict=True)
     ]
     each("lay out tiles", partial(lay_out_tile, task.comparison), [tile for tiles in tiled for tile in tiles])
     items = [(tiles, number) for tiles in tiled for number in reversed(range(len(tiles)))]

@@ -11,6 +11,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from semdedup.arrays import Array, array_module, backend_module
+from semdedup.dedup.base.kept import ListedRows
 from semdedup.dedup.compare.groups import Cluster, Comparison
 from semdedup.dedup.kernels.greedy import (
     Witnesses,
@@ -65,7 +66,9 @@ class Removing:
 
     def read(self, part: Part) -> Ranked:
         """The scores of a cluster."""
-        return read_ranked(self.scores.at(part.scores))
+        base = part.cluster.base
+        listed = base.kept if base is not None and isinstance(base.kept, ListedRows) else None
+        return read_ranked(self.scores.at(part.scores), listed)
 
     def rows(self, part: Part, ranked: Ranked) -> tuple[Array, np.ndarray]:
         """The rows of a cluster in rank order, on the device, and whether each informs."""
@@ -182,12 +185,12 @@ def write_group(
     kept: list[pa.Array] = []
     for part, ranked, at in found:
         check_witnesses(at[0], part)
-        n_rows += len(ranked.ids)
+        n_rows += len(ranked.ids) - ranked.n_base
         counts = np.array([np.count_nonzero(each.witness >= 0) for each in at])
         removed = removed + counts if len(removed) else counts
         dropped.append(witness_table(ranked, at[0]))
         if targets.kept is not None:
-            kept.append(ranked.ids.filter(pa.array(at[0].witness < 0)))
+            kept.append(ranked.ids.filter(pa.array(at[0].witness < 0)).slice(ranked.n_base))
     write_removed(targets, position, dropped, kept)
     return {"rows": n_rows, "removed": removed.tolist()}
 

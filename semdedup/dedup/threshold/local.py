@@ -11,6 +11,7 @@ from typing import Any, Self
 import pyarrow as pa
 
 from semdedup.dedup import sizes
+from semdedup.dedup.base.kept import ListedRows
 from semdedup.dedup.input.facts import inspect_files
 from semdedup.dedup.kernels.greedy import Witnesses, first_look
 from semdedup.dedup.names import cluster_of
@@ -19,7 +20,7 @@ from semdedup.dedup.threshold.groups import Part, Removing, removals, unwitnesse
 from semdedup.dedup.threshold.large import look_at_large
 from semdedup.dedup.threshold.plan import Clusters, clusters_of, forest_groups, parts_of, removing_of
 from semdedup.dedup.threshold.rule import least_score
-from semdedup.dedup.threshold.vectors import Ranked, find_vectors, read_ranked
+from semdedup.dedup.threshold.vectors import Ranked, base_rows_of, find_vectors, read_ranked, scores_record
 from semdedup.storage.location import FileInfo, Location
 
 
@@ -51,9 +52,12 @@ class LocalRemoval(AbstractContextManager["LocalRemoval"]):
     @cached_property
     def _found(self) -> Clusters:
         vectors = find_vectors(self._scores, self.removal)
-        located = [(vectors.source.at(file.url), file.url) for file in vectors.files]
-        facts, _ = inspect_files(vectors.fields.embedding_field, False, located)
+        facts, _ = inspect_files(vectors.fields.embedding_field, False, vectors.located)
         return clusters_of(vectors, facts, self._scored)
+
+    @cached_property
+    def _base(self) -> ListedRows | None:
+        return base_rows_of(scores_record(self._scores))
 
     @cached_property
     def _task(self) -> Removing:
@@ -79,7 +83,7 @@ class LocalRemoval(AbstractContextManager["LocalRemoval"]):
                 look_at_large_components(self._task, [group], self._rows_per_task, _in_turn)
             ((_, ranked, found),) = components_of(self._task, group)
             return ranked, found
-        ranked = read_ranked(self._scores.at(file.url))
+        ranked = read_ranked(self._scores.at(file.url), self._base)
         looks = [first_look(ranked.score, ranked.match, least_score(eps)) for eps in self.thresholds]
         if not any(len(again) for _, again in looks):
             return ranked, [found for found, _ in looks]
@@ -87,7 +91,7 @@ class LocalRemoval(AbstractContextManager["LocalRemoval"]):
 
     def unwitnessed(self, file: FileInfo) -> list[int]:
         """At each threshold how many of the rows whose score reaches it match no row whose score does not."""
-        ranked = read_ranked(self._scores.at(file.url))
+        ranked = read_ranked(self._scores.at(file.url), self._base)
         looks = (first_look(ranked.score, ranked.match, least_score(eps))[1] for eps in self.thresholds)
         if not any(map(len, looks)):
             return [0] * len(self.thresholds)

@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 from semdedup.arrays import Backend
 from semdedup.dedup.compare.groups import Cluster, Comparison, Limits
-from semdedup.dedup.compare.run import check_columns, commonest_dim, find_clusters, pack_groups
+from semdedup.dedup.compare.run import check_columns, commonest_dim, find_clusters, pack_groups, with_base
 from semdedup.dedup.input.facts import FileFacts
 from semdedup.dedup.names import FOREST
 from semdedup.dedup.ranking import RankingStrategy
@@ -48,6 +48,8 @@ def clusters_of(vectors: Vectors, facts: Sequence[FileFacts], scored: Mapping[in
     """
     fields = check_columns(facts, vectors.fields, RankingStrategy.random())
     clusters = find_clusters(vectors.files, facts)
+    if vectors.base is not None:
+        clusters = with_base(clusters, *vectors.base, facts)
     missing = sorted(scored.keys() - {cluster.label for cluster in clusters})
     if missing:
         gone = f"cluster {missing[0]}, but no rows of centroid={missing[0]} in {vectors.source}"

@@ -169,8 +169,7 @@ def _remove_in_clusters(
     session, scored = run.session, {cluster_of(file.url): file.url for file in score_files}
     with run.refusing():
         vectors = find_vectors(source, rule.removal, rule.clusters_path)
-        located = [(vectors.source.at(file.url), file.url) for file in vectors.files]
-        facts, _ = inspect_all(session, located, vectors.fields.embedding_field, name="inspect clusters")
+        facts, _ = inspect_all(session, vectors.located, vectors.fields.embedding_field, name="inspect clusters")
         found = clusters_of(vectors, facts, scored)
         scratch, thresholds = run.scratch / "second-look", [rule.eps, *rule.count_at]
         task = removing_of(source, found, thresholds, rule.removal, scratch, session.backend)

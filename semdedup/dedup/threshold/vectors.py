@@ -3,17 +3,29 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from itertools import chain
 from typing import Any, NamedTuple
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from semdedup.dedup.compare.groups import Cluster, Comparison, read_cluster
+from semdedup.dedup.base.chain import links_of
+from semdedup.dedup.base.kept import ListedRows
+from semdedup.dedup.compare.groups import Cluster, Comparison, read_base, read_cluster
 from semdedup.dedup.input.files import recorded_or_listed
 from semdedup.dedup.input.ids import id_type
 from semdedup.dedup.input.rows import gather_unit_rows, low_information_mask
-from semdedup.dedup.names import AGAINST, CLUSTER_FOLDER, CLUSTERS_PATH, PAIRWISE, SCORE, find_table
+from semdedup.dedup.names import (
+    AGAINST,
+    BASE_ROWS,
+    CLUSTER_FOLDER,
+    CLUSTERS_PATH,
+    PAIRWISE,
+    SCORE,
+    cluster_of,
+    find_table,
+)
 from semdedup.dedup.options import InputOptions
 from semdedup.errors import BadFileError, InputError
 from semdedup.runs.identity import fingerprint, resolve_path
@@ -29,11 +41,18 @@ class Vectors(NamedTuple):
         source: their storage.
         fields: names of the columns, as they were when the clusters were compared.
         files: the files, of all clusters.
+        base: of an update the clusters of its base, and the folder that names the rows that it was compared with.
     """
 
     source: Location
     fields: InputOptions
     files: tuple[FileInfo, ...]
+    base: tuple[tuple[FileInfo, ...], ListedRows] | None = None
+
+    @property
+    def located(self) -> list[tuple[Location, str]]:
+        """Every file, of the base too, with its name to tell."""
+        return [(self.source.at(file.url), file.url) for file in (*self.files, *(self.base[0] if self.base else ()))]
 
 
 def scores_record(scores: Location) -> Mapping[str, Any]:
@@ -87,24 +106,43 @@ def find_vectors(scores: Location, removal: str, clusters_path: str | None = Non
     if "input" in compared and fingerprint(listed, known_files([folder])) != compared["input"]:
         raise InputError(f"the clusters in {place} are not those that the scores in {scores} were made of. {needed}")
     names = {name: compared.get("parameters", {}).get(name) for name in ("id_field", "embedding_field")}
-    return Vectors(place, InputOptions(**{name: value for name, value in names.items() if value}), tuple(listed))
+    fields = InputOptions(**{name: value for name, value in names.items() if value})
+    return Vectors(place, fields, tuple(listed), _base_of(compared))
+
+
+def _base_of(compared: Mapping[str, Any]) -> tuple[tuple[FileInfo, ...], ListedRows] | None:
+    """The clusters of the base that a comparison on record had, all of them there."""
+    listed = base_rows_of(compared)
+    if listed is None:
+        return None
+    links = links_of(compared["facts"]["bases"], compared["root"])
+    for link in links:
+        link.check()
+    return tuple(file for link in links for file in link.clusters), listed
+
+
+def base_rows_of(compared: Mapping[str, Any]) -> ListedRows | None:
+    """The rows of the base that a comparison on record had, if it was an update."""
+    return ListedRows(compared["root"] / BASE_ROWS) if compared.get("facts", {}).get("bases") else None
 
 
 class Ranked(NamedTuple):
-    """A table of scores in rank order.
+    """A table of scores in rank order; of an update with the rows of its base, which rank first and match nothing.
 
     Attributes:
         ids: (n,) of the rows.
         score: (n,) float32.
         match: (n,) int64, the rank of the row of `max_id`.
+        n_base: how many of them are of the base.
     """
 
     ids: pa.Array
     score: np.ndarray
     match: np.ndarray
+    n_base: int = 0
 
 
-def read_ranked(location: Location) -> Ranked:
+def read_ranked(location: Location, base: ListedRows | None = None) -> Ranked:
     """Read the table of scores of one cluster, whose rows stand in rank order. Memory: about 100 bytes a row.
 
     Raises:
@@ -117,6 +155,11 @@ def read_ranked(location: Location) -> Ranked:
     kind = id_type(table.column("id").type) or table.column("id").type
     ids, max_ids = (_whole(table.column(name).cast(kind)) for name in ("id", "max_id"))
     score = table.column(SCORE).cast(pa.float32()).to_numpy()
+    n_base = 0
+    if base is not None:
+        theirs = base.ids(cluster_of(location.url)).cast(ids.type)
+        n_base, score = len(theirs), np.append(np.zeros(len(theirs), dtype=np.float32), score)
+        ids, max_ids = (pa.concat_arrays([theirs, column]) for column in (ids, max_ids))
     match = pc.fill_null(pc.index_in(max_ids, value_set=ids), len(ids)).to_numpy().astype(np.int64)
     wrong = np.flatnonzero((match >= np.arange(len(ids))) & (score > 0))
     if len(wrong):
@@ -124,7 +167,7 @@ def read_ranked(location: Location) -> Ranked:
             f"the rows of {location} do not stand in rank order: {ids[wrong[0]].as_py()!r} does not come after "
             f"{max_ids[wrong[0]].as_py()!r}, which it matches. Of such scores only the removal rule 'any' can be had."
         )
-    return Ranked(ids, score, np.minimum(match, np.arange(len(ids))))
+    return Ranked(ids, score, np.minimum(match, np.arange(len(ids))), n_base)
 
 
 def _whole(column: pa.ChunkedArray) -> pa.Array:
@@ -155,7 +198,8 @@ def rows_of_ranks(
     Raises:
         InputError: a row that has a score is not there, or is there twice.
     """
-    gathered = gather_unit_rows(read_cluster(task, cluster), task.dim, out)
+    tables = chain(read_base(task, cluster, task.light_columns[1:]), read_cluster(task, cluster))
+    gathered = gather_unit_rows(tables, task.dim, out)
     ranks = ranks_of(gathered.others.column("id"), ids)
     counts = np.bincount(ranks[ranks >= 0], minlength=len(ids))
     wrong = np.flatnonzero(counts != 1)
