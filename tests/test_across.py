@@ -14,7 +14,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.sparse.csgraph import connected_components
 
-from semdedup import IdentifyDuplicatesStage, ParameterError, RankingStrategy, extract, load
+from semdedup import (
+    IdentifyDuplicatesStage,
+    ParameterError,
+    RankingStrategy,
+    SemanticDeduplicationWorkflow,
+    extract,
+    load,
+)
 from semdedup.dedup import sizes
 from semdedup.dedup.kernels import join
 from semdedup.dedup.kernels.bounds import principal_axes, short_error, short_rows
@@ -230,3 +237,50 @@ def test_an_eps_beyond_is_refused(
         with pytest.raises(ParameterError, match="exact_up_to"):
             call()
     assert max(at for at, _ in result.remaining()) <= 0.1
+
+
+@pytest.mark.parametrize("rule", ["any", "witness", "components"])
+@pytest.mark.parametrize("task_bytes", [1 << 22, 60_000])
+def test_new_rows_against_a_base(
+    rule: str,
+    task_bytes: int,
+    text_rows: np.ndarray,
+    client: distributed.Client,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(sizes, "SMALLEST_TASK", task_bytes)
+    monkeypatch.setattr(sizes, "LARGEST_TASK", task_bytes)
+    exact = 0.25
+    ids = [f"clip-{i:05d}" for i in range(600)]
+    chosen = np.random.default_rng(0).permutation(600)
+    for number, part in enumerate((chosen[:350], chosen[350:])):
+        write_embeddings(tmp_path / f"in-{number}", [ids[i] for i in part], text_rows[part], 2)
+    workflow(tmp_path / "in-0", tmp_path / "old", eps=exact, exact_up_to=exact, removal="witness").run(client)
+    SemanticDeduplicationWorkflow(
+        *(str(tmp_path / name) for name in ("in-1", "out")),
+        base=str(tmp_path / "old"),
+        removal=rule,  # type: ignore[arg-type]
+        eps=exact,
+        verbose=False,
+    ).run(client)
+
+    old, new = Answer(tmp_path / "old", RANKINGS["hard"]), Answer(tmp_path / "out", RANKINGS["hard"])
+    kept = ~np.isin(old.ids, read_folder(tmp_path / "old" / "duplicates")["id"])
+    n = int(kept.sum())
+    rows, names = np.concatenate([old.rows[kept], new.rows]), np.concatenate([old.ids[kept], new.ids])
+    labels = np.concatenate([old.labels[kept], new.labels])
+    expected = scores(rows, labels, exact, n)
+    table = read_folder(tmp_path / "out" / "pairwise_results").set_index("id").loc[names[n:]]
+    np.testing.assert_array_equal(table["cosine_sim_score"], expected.score[n:])
+    np.testing.assert_array_equal(table["max_id"], names[expected.match[n:]])
+    for eps, folder in ((exact, tmp_path / "out"), (0.15, tmp_path / "more")):
+        if folder != tmp_path / "out":
+            extract(str(tmp_path / "out"), eps, str(folder), client=client)
+        gone = removal(rows, eps, rule, base=n)
+        assert set(read_folder(folder / "duplicates")["id"]) == set(names[gone.removed])
+        assert set(gone.witness[gone.removed] < n) == {True, False}
+        if rule != "any":
+            witnesses = read_folder(folder / "witnesses").set_index("id").loc[names[gone.removed]]
+            np.testing.assert_array_equal(witnesses["witness_id"], names[gone.witness[gone.removed]])
+            np.testing.assert_array_equal(witnesses["cosine_sim_score"], gone.score[gone.removed])

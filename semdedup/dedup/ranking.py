@@ -11,7 +11,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from semdedup.dedup.input.ids import hash_ids
-from semdedup.dedup.names import COSINE_DISTANCE, L2_DISTANCE
+from semdedup.dedup.names import COSINE_DISTANCE, L2_DISTANCE, OF_BASE
 from semdedup.errors import ParameterError
 from semdedup.settings import Found, Setting, check_names, shown
 from semdedup.settings.choices import DistanceMetric, WhichToKeep
@@ -134,7 +134,8 @@ def rank_order(table: pa.Table, strategy: RankingStrategy, id_field: str = "id")
     """Positions of the rows of a cluster, best rank first.
 
     Args:
-        table: the ids and what the strategy ranks by, n rows; ids are unique, so that the order is total.
+        table: the ids and what the strategy ranks by, n rows; ids are unique, so that the order is total. Rows of a
+            base, where the column `OF_BASE` tells of them, rank before all others.
         strategy: what to rank by. Distances are compared as the float32 that is written.
 
     Returns:
@@ -150,6 +151,8 @@ def rank_order(table: pa.Table, strategy: RankingStrategy, id_field: str = "id")
         keys = pa.table({**columns, "id": ids})
         order = [(str(i), "ascending" if up else "descending") for i, up in enumerate(strategy.ascending)]
         order.append(("id", "ascending" if strategy.id_ascending else "descending"))
+    if OF_BASE in table.column_names:
+        keys, order = keys.append_column("base", table.column(OF_BASE)), [("base", "descending"), *order]
     return pc.sort_indices(keys, sort_keys=order).to_numpy().astype(np.int64)  # nulls come last by default
 
 

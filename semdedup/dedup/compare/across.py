@@ -21,12 +21,16 @@ from semdedup.dedup.compare.blocks import (
     MATCH,
     Block,
     edge_table,
+    edges_file,
     fit_axes,
+    found_file,
     lay_out_group,
     lay_out_tile_block,
     load_light,
     load_side,
+    with_base_told,
 )
+from semdedup.dedup.compare.blocks_of_base import compare_with_base
 from semdedup.dedup.compare.groups import Cluster, Comparison
 from semdedup.dedup.compare.reduce import reduce_matches
 from semdedup.dedup.compare.table import forest_schema, score_table, write_scores
@@ -35,18 +39,22 @@ from semdedup.dedup.kernels.bounds import short_width
 from semdedup.dedup.kernels.forest import spanning_forest
 from semdedup.dedup.kernels.join import Join
 from semdedup.dedup.kernels.matches import Pairs
-from semdedup.dedup.names import FOREST, SCORE
+from semdedup.dedup.names import FOREST, OF_BASE, SCORE
 from semdedup.dedup.ranking import ranks_of_rows
 from semdedup.runs.run import Run
 from semdedup.storage.arrays import load_array
-from semdedup.storage.location import Location
 from semdedup.storage.tables import read_table, write_table
 
 
 def score_across(
-    run: Run, task: Comparison, small: Sequence[tuple[Cluster, ...]], large: Sequence[Cluster], rows_per_task: int
+    run: Run,
+    task: Comparison,
+    small: Sequence[tuple[Cluster, ...]],
+    large: Sequence[Cluster],
+    base: Sequence[Cluster],
+    rows_per_task: int,
 ) -> tuple[list[dict[str, Any]], dict[str, int]]:
-    """Score all clusters, and find every match across them.
+    """Score all clusters, and find every match across them, and with those of a base.
 
     Returns:
         Results with ``rows`` and ``quarantined``, and what the bounds left: see `kernels.join.Join`.
@@ -62,20 +70,23 @@ def score_across(
     results += [{**result, "rows": 0} for result in ranked]
     for tiles in tiled:
         first = len(blocks)
-        new = [Block(first + number, tiles=tiles, tile=number) for number in range(len(tiles))]
+        own = [tile.number for tile in tiles if not tile.of_base]
+        new = [Block(first + i, tiles=tiles, tile=number) for i, number in enumerate(own)]
         results += run.results(f"lay out tiles of {tiles[0].cluster.label}", partial(lay_out_tile_block, task), new)
         blocks += new
     pairs = [(a, b) for i, a in enumerate(blocks) for b in blocks[i:] if not a.same_cluster(b)]
     compared = run.results("compare blocks", partial(compare_blocks, task), pairs, unit="pairs of blocks")
-    found: dict[int, list[int]] = {block.number: [] for block in blocks}
+    found: dict[int, list[str]] = {block.number: [] for block in blocks}
     for (a, b), result in zip(pairs, compared, strict=True):
         for one, other, rows in ((a, b, result["found"][0]), (b, a, result["found"][1])):
             if rows:
-                found[one.number].append(other.number)
+                found[one.number].append(str(other.number))
+    with_edges = [f"{a.number}-{b.number}" for (a, b), result in zip(pairs, compared, strict=True) if result["edges"]]
+    if base:
+        compared += compare_with_base(run, task, blocks, base, rows_per_task, found, with_edges)
     items = [(block, tuple(found[block.number])) for block in blocks]
     run.results("put together", partial(merge_block, task), items, unit="blocks")
     run.results("write large", partial(join_tiles, task), _tiles_by_cluster(blocks), unit="clusters")
-    with_edges = [(a.number, b.number) for (a, b), result in zip(pairs, compared, strict=True) if result["edges"]]
     run.results("forest", partial(merge_forests, task, blocks), [tuple(with_edges)])
     counts: Counter[str] = Counter()
     for result in compared:
@@ -89,16 +100,6 @@ def _tiles_by_cluster(blocks: Sequence[Block]) -> list[tuple[Block, ...]]:
         if block.tiles:
             by_label.setdefault(block.label, []).append(block)
     return [tuple(found) for found in by_label.values()]
-
-
-def _found_file(task: Comparison, block: int, other: int) -> Location:
-    """The best matches of the rows of a block in another, and in itself across clusters."""
-    return task.scratch / f"found-{block}" / f"{other}.parquet"
-
-
-def _edges_file(task: Comparison, block: int, other: int) -> Location:
-    """The forest of the matches of two blocks."""
-    return task.scratch / "edges" / f"{block}-{other}.parquet"
 
 
 def compare_blocks(task: Comparison, item: tuple[Block, Block]) -> dict[str, Any]:
@@ -132,13 +133,13 @@ def compare_blocks(task: Comparison, item: tuple[Block, Block]) -> dict[str, Any
             table = table.append_column("row", pa.array(found.best.right[mine] - start))
             table = table.append_column(SCORE, pa.array(found.best.score[mine]))
             against = one if block is other else other
-            write_table(_found_file(task, block.number, against.number), table)
+            write_table(found_file(task, block.number, str(against.number)), table)
     if len(found.forest.left):
-        write_table(_edges_file(task, one.number, other.number), edge_table(light, found.forest))
+        write_table(edges_file(task, f"{one.number}-{other.number}"), edge_table(light, found.forest))
     return {"counts": dict(join.counts), "found": [*counts, 0][:2], "edges": len(found.forest.left)}
 
 
-def merge_block(task: Comparison, item: tuple[Block, tuple[int, ...]]) -> dict[str, Any]:
+def merge_block(task: Comparison, item: tuple[Block, tuple[str, ...]]) -> dict[str, Any]:
     """Put together what was found for the rows of a block, within its clusters and in other blocks; write the scores.
 
     A row that has a match in another cluster gets the best of all: the highest score, of equal ones the best rank.
@@ -151,13 +152,13 @@ def merge_block(task: Comparison, item: tuple[Block, tuple[int, ...]]) -> dict[s
     score = own.column(SCORE).to_numpy().copy()
     ids, max_ids = light.column("id"), own.column(f"{MATCH}id").combine_chunks()
     if others:
-        found = [read_table(_found_file(task, block.number, other)) for other in others]
+        found = [read_table(found_file(task, block.number, other)) for other in others]
         candidates = pa.concat_tables(found, promote_options="permissive")
         rows = np.unique(candidates.column("row").to_numpy())
         within = own.take(pa.array(rows))
         within = within.rename_columns([name.removeprefix(MATCH) for name in within.column_names])
         within = within.append_column("row", pa.array(rows)).filter(pa.array(score[rows] >= task.limits.least))
-        every = pa.concat_tables([candidates, within], promote_options="permissive")
+        every = with_base_told(pa.concat_tables([candidates, within], promote_options="permissive"))
         row, value = every.column("row").to_numpy(), every.column(SCORE).to_numpy()
         order = np.lexsort((ranks_of_rows(every, task.strategy), -value, row))
         chosen = order[np.append(True, row[order][1:] != row[order][:-1])]
@@ -189,13 +190,13 @@ def join_tiles(task: Comparison, blocks: Sequence[Block]) -> dict[str, Any]:
     return {}
 
 
-def merge_forests(task: Comparison, blocks: Sequence[Block], pairs: Sequence[tuple[int, int]]) -> dict[str, Any]:
+def merge_forests(task: Comparison, blocks: Sequence[Block], pairs: Sequence[str]) -> dict[str, Any]:
     """Write one forest of all matches, from those within clusters and those of pairs of blocks, by rank.
 
     Memory: ids and what ranks of all rows that have a match, a few times.
     """
-    places = [block.place(task) / "edges.parquet" for block in blocks] + [_edges_file(task, *pair) for pair in pairs]
-    edges = pa.concat_tables(map(read_table, places), promote_options="permissive")
+    places = [block.place(task) / "edges.parquet" for block in blocks] + [edges_file(task, pair) for pair in pairs]
+    edges = with_base_told(pa.concat_tables(map(read_table, places), promote_options="permissive"))
     ends = pa.chunked_array([*edges.column("id").chunks, *edges.column("id_b").chunks])
     codes = ends.combine_chunks().dictionary_encode()
     numbers, score = codes.indices.to_numpy().astype(np.int64), edges.column(SCORE).to_numpy()
@@ -203,7 +204,9 @@ def merge_forests(task: Comparison, blocks: Sequence[Block], pairs: Sequence[tup
     edges = edges.take(pa.array(chosen))
     order = np.lexsort((numbers[len(numbers) // 2 :][chosen], ranks_of_rows(edges, task.strategy)))
     edges = edges.rename_columns(["id_a" if name == "id" else name for name in edges.column_names])
-    table = edges.select(["id_a", "id_b", SCORE]).take(pa.array(order))
-    table = table.cast(forest_schema(table.schema.field("id_a").type))
+    schema = forest_schema(edges.schema.field("id_a").type)
+    if OF_BASE in edges.column_names:
+        schema = schema.append(pa.field(OF_BASE, pa.bool_()))
+    table = edges.select(schema.names).take(pa.array(order)).cast(schema)
     write_table(task.final / FOREST / "part-0.parquet", table, task.write_kwargs)
     return {"edges": len(table)}

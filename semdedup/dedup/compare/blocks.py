@@ -15,14 +15,14 @@ import numpy as np
 import pyarrow as pa
 
 from semdedup.arrays import backend_module, to_host
-from semdedup.dedup.compare.groups import Cluster, Comparison, Scored, rank_cluster, read_cluster, score_rows
+from semdedup.dedup.compare.groups import Cluster, Comparison, Scored, rank_cluster, read_cluster, score_new_rows
 from semdedup.dedup.compare.tiles import Tile, load_tile
 from semdedup.dedup.input.rows import gather_unit_rows, low_information_mask
 from semdedup.dedup.kernels.bounds import principal_axes, short_rows
 from semdedup.dedup.kernels.distinct import occurrences
 from semdedup.dedup.kernels.join import Side
 from semdedup.dedup.kernels.matches import Pairs
-from semdedup.dedup.names import SCORE
+from semdedup.dedup.names import OF_BASE, SCORE
 from semdedup.storage.arrays import load_array, save_array
 from semdedup.storage.location import Location
 from semdedup.storage.tables import LOW_INFORMATION, read_table, write_table
@@ -58,12 +58,20 @@ class Block:
 
 
 class Part(NamedTuple):
-    """The rows of one cluster, ranked and scored: ids and what ranks, the rows, and the scores; for `write_block`."""
+    """Rows of one cluster, ranked and scored, for `write_block`.
+
+    Attributes:
+        label: the cluster.
+        light: ids and what ranks.
+        rows: the rows, (n, d).
+        every: ids and what ranks of all rows of the cluster, those of a base among them, in rank order.
+        scored: the scores of the rows, by position in `every`.
+    """
 
     label: int
     light: pa.Table
     rows: np.ndarray
-    matches: pa.Table
+    every: pa.Table
     scored: Scored
 
 
@@ -96,12 +104,12 @@ def lay_out_group(task: Comparison, block: Block) -> dict[str, Any]:
     for cluster in block.clusters:
         ranked = rank_cluster(task, cluster)
         quarantined.update(ranked.quarantined)
-        if not len(ranked.light):
+        if len(ranked.light) == ranked.n_base:
             continue
         rows = backend_module(task.backend).asarray(ranked.rows)
-        scored = score_rows(rows, low_information_mask(ranked.light), task.limits)
-        matches = ranked.light.take(pa.array(scored.match))
-        parts.append(Part(cluster.label, ranked.light, ranked.rows, matches, scored))
+        scored = score_new_rows(rows, low_information_mask(ranked.light), ranked.n_base, task.limits)
+        new = slice(ranked.n_base, None)
+        parts.append(Part(cluster.label, ranked.light.slice(ranked.n_base), ranked.rows[new], ranked.light, scored))
     write_block(task, block, parts)
     return {"rows": sum(len(part.light) for part in parts), "quarantined": dict(quarantined)}
 
@@ -111,19 +119,18 @@ def lay_out_tile_block(task: Comparison, block: Block) -> dict[str, Any]:
     tile = block.tiles[block.tile]
     light, rows, scored = load_tile(task, tile)
     own = light.slice(tile.start, tile.stop - tile.start)
-    matches = light.take(pa.array(scored.match))
-    write_block(task, block, [Part(tile.cluster.label, own, rows, matches, scored)], light)
+    write_block(task, block, [Part(tile.cluster.label, own, rows, light, scored)])
     return {"rows": len(own), "quarantined": {}}
 
 
-def write_block(task: Comparison, block: Block, parts: Sequence[Part], every: pa.Table | None = None) -> None:
+def write_block(task: Comparison, block: Block, parts: Sequence[Part]) -> None:
     """Write the files of a block.
 
     - ``light.parquet``: for each row its id and what ranks it; ``own.parquet``: its score, and the same of its match.
     - ``rows.npy``, ``short.npy``: the rows that inform, without repeated ones; ``row_of.npy``: which these are.
     - ``copies.npy``: (2, c), rows that are bit-identical to a better-ranked one, and that one.
     - ``starts.npy``, ``labels.npy``, ``centroids.npy``: of the clusters in ``rows.npy``; centroids are means of them.
-    - ``edges.parquet``: the forests of the clusters, see `edge_table`. Their ends are rows of `every`, where given.
+    - ``edges.parquet``: the forests of the clusters, see `edge_table`.
     """
     place, xp = block.place(task), backend_module(task.backend)
     rows, row_of, copies, edges = [], [], [], []
@@ -136,7 +143,7 @@ def write_block(task: Comparison, block: Block, parts: Sequence[Part], every: pa
         row_of.append(first + informs[distinct])
         rows.append(part.rows[informs[distinct]])
         copies.append(first + np.stack([informs[again], informs[like[again]]]))
-        edges.append(edge_table(part.light if every is None else every, part.scored.forest))
+        edges.append(edge_table(part.every, part.scored.forest))
         first += len(part.light)
     kept = [found for found in rows if len(found)]
     lights = [part.light for part in parts]
@@ -158,7 +165,8 @@ def write_block(task: Comparison, block: Block, parts: Sequence[Part], every: pa
 
 def _own(part: Part) -> pa.Table:
     """Of each row its score, and id and what ranks of its match, in columns that begin with `MATCH`."""
-    matches = part.matches.rename_columns([f"{MATCH}{name}" for name in part.matches.column_names])
+    matches = part.every.take(pa.array(part.scored.match))
+    matches = matches.rename_columns([f"{MATCH}{name}" for name in matches.column_names])
     return matches.append_column(SCORE, pa.array(part.scored.score))
 
 
@@ -186,3 +194,20 @@ def load_side(task: Comparison, block: Block) -> tuple[Side, np.ndarray]:
 def load_light(task: Comparison, block: Block) -> pa.Table:
     """Ids and what ranks, of all rows of a block, cluster by cluster in rank order."""
     return read_table(block.place(task) / "light.parquet")
+
+
+def found_file(task: Comparison, block: int, other: str) -> Location:
+    """The best matches of the rows of a block in another, in itself across clusters, or in clusters of a base."""
+    return task.scratch / f"found-{block}" / f"{other}.parquet"
+
+
+def edges_file(task: Comparison, pair: str) -> Location:
+    """The forest of the matches of two blocks, or of a block and clusters of a base."""
+    return task.scratch / "edges" / f"{pair}.parquet"
+
+
+def with_base_told(table: pa.Table) -> pa.Table:
+    """A table in which rows are told to be of a base, or not; where it is not told they are not."""
+    if OF_BASE not in table.column_names:
+        return table
+    return table.set_column(table.column_names.index(OF_BASE), OF_BASE, table.column(OF_BASE).fill_null(False))

@@ -19,7 +19,7 @@ from semdedup.dedup.kernels.best_match import best_match, compare_ranked
 from semdedup.dedup.kernels.distinct import first_occurrences, occurrences
 from semdedup.dedup.kernels.forest import forest_between, forest_of, matches_to_gather, thinned
 from semdedup.dedup.kernels.matches import Pairs
-from semdedup.dedup.names import FOREST, QUARANTINE, cluster_file
+from semdedup.dedup.names import FOREST, OF_BASE, QUARANTINE, cluster_file
 from semdedup.dedup.options import InputOptions
 from semdedup.dedup.ranking import RankingStrategy, rank_order
 from semdedup.storage.location import Location
@@ -174,6 +174,8 @@ def rank_cluster(task: Comparison, cluster: Cluster, with_rows: bool = True) -> 
         positions.append(gathered.positions[order] + seen)
         n, seen = n + gathered.n_rows, seen + gathered.n_rows + len(gathered.faulty)
     light = lights[0] if len(lights) == 1 else pa.concat_tables(lights, promote_options="permissive")
+    if cluster.base is not None:
+        light = light.append_column(OF_BASE, pa.array(np.arange(len(light)) < n_base))
     quarantined = set_aside(task, cluster, gathered.faulty)
     rows = rows[np.concatenate(orders)] if with_rows else rows
     return Ranked(light, rows, np.concatenate(positions), n_base, quarantined)

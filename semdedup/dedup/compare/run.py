@@ -10,7 +10,7 @@ from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import partial
-from typing import Any
+from typing import Any, NamedTuple
 
 import pyarrow as pa
 
@@ -46,26 +46,55 @@ def find_clusters(files: Sequence[FileInfo], facts: Sequence[FileFacts]) -> list
     return [Cluster(k, tuple(sorted(urls[k])), tuple(rows[url] for url in sorted(urls[k]))) for k in sorted(urls)]
 
 
-def _with_base(run: Run, clusters: Sequence[Cluster], base: Base) -> tuple[list[Cluster], int, dict[str, Any]]:
-    """The clusters with what stands in them in the base, how many elements all that has, and facts of the base."""
+class Based(NamedTuple):
+    """Clusters with what stands in them in a base.
+
+    Attributes:
+        clusters: those that have new rows.
+        everywhere: all clusters of the base, without new rows; none where only clusters are compared.
+        n_values: how many elements all that has.
+        facts: what is to be on record of the base.
+    """
+
+    clusters: Sequence[Cluster]
+    everywhere: Sequence[Cluster] = ()
+    n_values: int = 0
+    facts: Mapping[str, Any] = {}
+
+
+def _with_base(run: Run, clusters: Sequence[Cluster], base: Base, across: bool) -> Based:
     kept = find_kept(run, base)
     update = {"bases": base.entries(run.root), **kept.facts(base)} | (
         name_returning(run, base, kept) if base.values else {}
     )
     wanted = {cluster.label for cluster in clusters}
-    files = [(link.cache, file) for link in base.links for file in link.clusters if label_of(file.url) in wanted]
+    every = ((link.cache, file) for link in base.links for file in link.clusters)
+    files = [(store, file) for store, file in every if across or label_of(file.url) in wanted]
     located = [(store.at(file.url), file.url) for store, file in files]
     facts, _ = inspect_all(run.session, located, "embedding", name="inspect the base")
-    found = with_base(clusters, [file for _, file in files], kept.rows, facts)
-    return found, sum(file.n_values for file in facts), update
+    listed = [file for _, file in files]
+    return Based(
+        with_base(clusters, listed, kept.rows, facts),
+        clusters_of_base(listed, kept.rows, facts) if across else (),
+        sum(file.n_values for file in facts),
+        update,
+    )
 
 
 def with_base(
     clusters: Sequence[Cluster], files: Sequence[FileInfo], kept: KeptRows | ListedRows, facts: Sequence[FileFacts]
 ) -> list[Cluster]:
     """The clusters with what stands in them in files of a base."""
-    theirs = {cluster.label: (cluster.urls, cluster.n_rows) for cluster in find_clusters(files, facts)}
-    return [replace(cluster, base=BaseRows(*theirs.get(cluster.label, ((), 0)), kept)) for cluster in clusters]
+    theirs = {cluster.label: cluster.base for cluster in clusters_of_base(files, kept, facts)}
+    return [replace(cluster, base=theirs.get(cluster.label, BaseRows((), 0, kept))) for cluster in clusters]
+
+
+def clusters_of_base(
+    files: Sequence[FileInfo], kept: KeptRows | ListedRows, facts: Sequence[FileFacts]
+) -> list[Cluster]:
+    """All clusters that files of a base hold, without new rows."""
+    found = find_clusters(files, facts)
+    return [Cluster(each.label, (), (), BaseRows(each.urls, each.n_rows, kept)) for each in found]
 
 
 def pack_groups(clusters: Sequence[Cluster], rows_per_task: int) -> tuple[list[tuple[Cluster, ...]], list[Cluster]]:
@@ -117,8 +146,8 @@ def score_clusters(
             raise InputError(f"no rows in the clusters of {source}")
         dim = fields.embedding_dim or commonest_dim(source, clusters, fields)
         n_values = sum(file.n_values for file in facts)
-        clusters, more, update = (clusters, 0, {}) if base is None else _with_base(run, clusters, base)
-    rows_per_task = _rows_per_task(run, n_values + more, dim)
+        based = Based(clusters) if base is None else _with_base(run, clusters, base, across)
+    rows_per_task = _rows_per_task(run, n_values + based.n_values, dim)
     task = Comparison(
         clusters=source,
         target=below(run.final, destination.folder),
@@ -131,14 +160,15 @@ def score_clusters(
         backend=session.backend,
         write_kwargs=without_storage_options(destination.write_kwargs),
     )
-    small, large = pack_groups(clusters, rows_per_task)
+    small, large = pack_groups(based.clusters, rows_per_task)
     counts: dict[str, Any] = {}
     if across:
-        results, counts = score_across(run, task, small, large, rows_per_task)
+        results, counts = score_across(run, task, small, large, based.everywhere, rows_per_task)
     else:
         results = score_large_clusters(run, task, large, rows_per_task)
         results += run.results("compare", partial(score_group, task), small, unit="groups", label=_group_label)
-    found = {**_balanced(results, sum(sum(cluster.rows) for cluster in clusters)), "clusters": len(clusters), **update}
+    balanced = _balanced(results, sum(sum(cluster.rows) for cluster in clusters))
+    found = {**balanced, "clusters": len(clusters), **based.facts}
     return {**found, "pairs": counts} if across else found
 
 

@@ -8,7 +8,14 @@ from typing import NamedTuple
 
 from semdedup.arrays import Backend
 from semdedup.dedup.compare.groups import Cluster, Comparison, Limits
-from semdedup.dedup.compare.run import check_columns, commonest_dim, find_clusters, pack_groups, with_base
+from semdedup.dedup.compare.run import (
+    check_columns,
+    clusters_of_base,
+    commonest_dim,
+    find_clusters,
+    pack_groups,
+    with_base,
+)
 from semdedup.dedup.input.facts import FileFacts
 from semdedup.dedup.names import FOREST
 from semdedup.dedup.ranking import RankingStrategy
@@ -30,12 +37,14 @@ class Clusters(NamedTuple):
     Attributes:
         vectors: where they are, with the names of the columns as they are there.
         clusters: each with its files and rows.
+        base: clusters of the base of an update that was compared across clusters, without its own rows.
         dim: d.
         n_values: elements of all embeddings.
     """
 
     vectors: Vectors
     clusters: Sequence[Cluster]
+    base: Sequence[Cluster]
     dim: int
     n_values: int
 
@@ -55,7 +64,8 @@ def clusters_of(vectors: Vectors, facts: Sequence[FileFacts], scored: Mapping[in
         gone = f"cluster {missing[0]}, but no rows of centroid={missing[0]} in {vectors.source}"
         raise InputError(f"there are scores of {gone}: these are not the clusters that the scores were made of")
     dim = commonest_dim(vectors.source, clusters, fields)
-    return Clusters(vectors._replace(fields=fields), clusters, dim, sum(file.n_values for file in facts))
+    base = [] if vectors.base is None else clusters_of_base(*vectors.base, facts)
+    return Clusters(vectors._replace(fields=fields), clusters, base, dim, sum(file.n_values for file in facts))
 
 
 def removing_of(
@@ -106,6 +116,12 @@ def packed_parts(clusters: Sequence[Cluster], scored: Mapping[int, str], rows_pe
     small, large = pack_groups(clusters, rows_per_task)
     groups = (parts_of(group, scored, rows_per_task) for group in [*((cluster,) for cluster in large), *small])
     return [group for group in groups if group]
+
+
+def packed_base(clusters: Sequence[Cluster], rows_per_task: int) -> list[tuple[Part, ...]]:
+    """Groups of clusters of a base, which have no scores."""
+    small, large = pack_groups(clusters, rows_per_task)
+    return [tuple(Part(cluster, "") for cluster in group) for group in [*((cluster,) for cluster in large), *small]]
 
 
 def forest_groups(

@@ -19,7 +19,7 @@ from semdedup.dedup.threshold.everywhere.components import remove_components_eve
 from semdedup.dedup.threshold.everywhere.witness import remove_everywhere
 from semdedup.dedup.threshold.groups import Removing, Targets, remove_in_group, write_removed
 from semdedup.dedup.threshold.large import look_at_large
-from semdedup.dedup.threshold.plan import Clusters, clusters_of, forest_groups, packed_parts, removing_of
+from semdedup.dedup.threshold.plan import Clusters, clusters_of, forest_groups, packed_base, packed_parts, removing_of
 from semdedup.dedup.threshold.rule import duplicate_mask
 from semdedup.dedup.threshold.vectors import exact_up_to_of, find_vectors, is_across, scores_record
 from semdedup.errors import BadFileError, ParameterError
@@ -214,9 +214,10 @@ def _remove_everywhere(
     """All clusters together: matches were found across them."""
     each = partial(run.results, unit="groups", label=_part_label)
     groups = packed_parts(found.clusters, scored, rows_per_task)
+    base = packed_base(found.base, rows_per_task)
     if task.removal == "components":
-        return remove_components_everywhere(task, targets, groups, each)
-    return remove_everywhere(task, targets, groups, rows_per_task, each)
+        return remove_components_everywhere(task, targets, groups, base, each)
+    return remove_everywhere(task, targets, groups, base, rows_per_task, each)
 
 
 def _group_label(item: tuple[int, Sequence[RowGroups]]) -> str:

@@ -13,10 +13,11 @@ import pyarrow.compute as pc
 from semdedup.arrays import backend_module, to_host
 from semdedup.dedup.kernels.exact import exact_scores
 from semdedup.dedup.kernels.forest import components
-from semdedup.dedup.names import SCORE
+from semdedup.dedup.names import OF_BASE, SCORE
 from semdedup.dedup.threshold.everywhere.scratch import (
     WITNESS,
     Group,
+    ids_of,
     read_cluster_rows,
     read_scores,
     scratch_file,
@@ -44,20 +45,39 @@ def find_components(task: Removing, forest: Sequence[str]) -> dict[str, Any]:
     codes = wide(ends).dictionary_encode()
     numbers, score = codes.indices.to_numpy().astype(np.int64), edges.column(SCORE).to_numpy()
     a, b = numbers[: len(edges)], numbers[len(edges) :]
-    removed = [int(np.count_nonzero(score >= least)) for least in task.limits]  # an edge for each row that goes
-    reached = np.flatnonzero(score >= task.limits[0])
-    label = components(a[reached], b[reached], len(codes.dictionary))
-    best = np.full(label.max(initial=-1) + 1, -1)
-    best[label[a[reached[::-1]]]] = a[reached[::-1]]  # the edges are in rank order: the first one written last
-    rows = np.unique(numbers[np.concatenate([reached, reached + len(edges)])])
-    goes = rows[best[label[rows]] != rows]
-    known = np.full(len(codes.dictionary), np.nan, dtype=np.float32)
-    direct = reached[best[label[b[reached]]] == a[reached]]
+    n = len(codes.dictionary)
+    of_base = np.zeros(n, dtype=bool)
+    if OF_BASE in edges.column_names:
+        of_base[a[edges.column(OF_BASE).to_numpy()]] = True
+    found = [_witnesses(a, b, score >= least, of_base) for least in task.limits]
+    removed = [int(np.count_nonzero(witness >= 0)) for witness in found]
+    witness = found[0]
+    goes = np.flatnonzero(witness >= 0)
+    known = np.full(n, np.nan, dtype=np.float32)
+    direct = witness[b] == a
     known[b[direct]] = score[direct]
     ids = codes.dictionary
-    columns = {"id": ids.take(pa.array(goes)), WITNESS: ids.take(pa.array(best[label[goes]])), SCORE: known[goes]}
+    columns = {"id": ids.take(pa.array(goes)), WITNESS: ids.take(pa.array(witness[goes])), SCORE: known[goes]}
     write_table(scratch_file(task, "components", 0), pa.table(columns))
     return {"removed": removed, "unknown": bool(np.isnan(known[goes]).any())}
+
+
+def _witnesses(a: np.ndarray, b: np.ndarray, reached: np.ndarray, of_base: np.ndarray) -> np.ndarray:
+    """The best-ranked row of the component of each row, (n,) int64; -1 for rows that stay: it, and those of a base.
+
+    Args:
+        a, b: (p,) the ends of all edges, in the order of the ranks of `a`, the better ones.
+        reached: (p,) truth, which edges reach the threshold.
+        of_base: (n,) truth, which rows are of a base.
+    """
+    n = len(of_base)
+    left, right = a[reached], b[reached]
+    label = components(left, right, n)
+    best = np.full(label.max(initial=-1) + 1, -1)
+    best[label[left[::-1]]] = left[::-1]  # the first edge of a component is written last
+    witness = best[label]
+    witness[(witness == np.arange(n)) | of_base] = -1
+    return witness
 
 
 def gather_rows(task: Removing, group: Group) -> dict[str, Any]:
@@ -71,7 +91,7 @@ def gather_rows(task: Removing, group: Group) -> dict[str, Any]:
     wanted = pc.unique(pa.chunked_array([*table.column("id").chunks, *table.column(WITNESS).chunks]))
     ids, rows = [pa.array([], wanted.type)], [np.empty((0, task.comparison.dim), dtype=np.float32)]
     for part in parts:
-        own = wide(read_scores(task, part).column("id").combine_chunks())
+        own = wide(ids_of(task, part))
         inside = own.filter(pc.is_in(own, wanted))
         if len(inside):
             light, every = read_cluster_rows(task, part)
@@ -120,7 +140,11 @@ def write_components(task: Removing, targets: Targets, unknown: bool, group: Gro
 
 
 def remove_components_everywhere(
-    task: Removing, targets: Targets, groups: Sequence[Sequence[Part]], each: Each
+    task: Removing,
+    targets: Targets,
+    groups: Sequence[Sequence[Part]],
+    base: Sequence[Sequence[Part]],
+    each: Each,
 ) -> list[dict[str, Any]]:
     """The rule `components` over the whole input; for each group of clusters its rows, and those removed."""
     assert task.forest is not None
@@ -128,8 +152,9 @@ def remove_components_everywhere(
     forest = tuple(file.url for file in task.forest.files())
     (found,) = each("components", partial(find_components, task), [forest])
     if found["unknown"]:
-        each("gather rows", partial(gather_rows, task), numbered)
-        pairs = [(number, len(numbered)) for number, _ in numbered]
+        every = numbered + tuple((len(numbered) + number, tuple(parts)) for number, parts in enumerate(base))
+        each("gather rows", partial(gather_rows, task), every)
+        pairs = [(number, len(every)) for number, _ in numbered]
         each("compare with witnesses", partial(score_rows_of_group, task), pairs)
     results = each("threshold", partial(write_components, task, targets, found["unknown"]), numbered)
     return [*results, {"rows": 0, "removed": [0, *found["removed"][1:]]}]

@@ -6,15 +6,16 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from semdedup.dedup.compare.groups import read_cluster
+from semdedup.dedup.base.kept import ListedRows
+from semdedup.dedup.compare.groups import read_base, read_cluster
 from semdedup.dedup.input.rows import gather_unit_rows
-from semdedup.dedup.names import SCORE
+from semdedup.dedup.names import OF_BASE, SCORE
 from semdedup.dedup.threshold.groups import Part, Removing, Targets, write_removed
 from semdedup.storage.location import Location
 from semdedup.storage.tables import read_table
 
 Group = tuple[int, tuple[Part, ...]]
-"""Some clusters, and their number."""
+"""Some clusters, and their number. Parts without a table of scores are of a base."""
 
 WITNESS = "witness_id"
 
@@ -22,6 +23,14 @@ WITNESS = "witness_id"
 def read_scores(task: Removing, part: Part) -> pa.Table:
     """``id``, ``max_id`` and score of the rows of a cluster, in rank order."""
     return read_table(task.scores.at(part.scores), ["id", "max_id", SCORE])
+
+
+def ids_of(task: Removing, part: Part) -> pa.Array:
+    """The ids of a cluster; of a base those of its kept rows."""
+    base = part.cluster.base
+    if not part.scores and base is not None and isinstance(base.kept, ListedRows):
+        return base.kept.ids(part.cluster.label)
+    return read_scores(task, part).column("id").combine_chunks()
 
 
 def scratch_file(task: Removing, what: str, number: int, ending: str = "parquet") -> Location:
@@ -35,11 +44,16 @@ def wide(ids: pa.Array) -> pa.Array:
 
 
 def read_cluster_rows(task: Removing, part: Part) -> tuple[pa.Table, np.ndarray]:
-    """What ranks the rows of a cluster, and the rows, in the order of its files."""
-    comparison = task.comparison
-    rows = np.empty((part.cluster.n_rows, comparison.dim), dtype=np.float32)
-    gathered = gather_unit_rows(read_cluster(comparison, part.cluster), comparison.dim, rows)
-    return gathered.others, rows[: gathered.n_rows]
+    """What ranks the rows of a cluster, and the rows, in the order of its files; of a base its kept rows."""
+    comparison, cluster = task.comparison, part.cluster
+    of_base = not part.scores
+    tables = read_cluster(comparison, cluster)
+    if of_base:
+        tables = read_base(comparison, cluster, comparison.light_columns[1:])
+    rows = np.empty((cluster.n_rows if of_base else sum(cluster.rows), comparison.dim), dtype=np.float32)
+    gathered = gather_unit_rows(tables, comparison.dim, rows)
+    light = gathered.others.append_column(OF_BASE, pa.array(np.full(gathered.n_rows, of_base)))
+    return light, rows[: gathered.n_rows]
 
 
 def write_dropped(task: Removing, targets: Targets, group: Group, dropped: pa.Table) -> None:

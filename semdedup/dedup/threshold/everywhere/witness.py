@@ -85,6 +85,8 @@ def look_at_staying(task: Removing, item: tuple[int, tuple[int, ...], Group]) ->
 
 def _score_of_rows(task: Removing, part: Part, light: pa.Table) -> np.ndarray:
     """The score of each row of a cluster as its files have them, (n,) float32."""
+    if not part.scores:
+        return np.zeros(len(light), dtype=np.float32)  # rows of a base stay
     scores = read_scores(task, part)
     places = ranks_of(light.column("id"), wide(scores.column("id").combine_chunks()))
     if len(light) != len(scores) or (places < 0).any():
@@ -120,7 +122,7 @@ class Looks:
     """How the second look is cut into tasks.
 
     Attributes:
-        groups: all clusters.
+        groups: all clusters, those of a base among them.
         blocks: for each block of unsure rows the groups that they come from.
         rows_per_tile: most rows of a tile of those that are taken in rank order.
     """
@@ -257,7 +259,12 @@ def write_everywhere(task: Removing, targets: Targets, n_blocks: int, group: Gro
 
 
 def remove_everywhere(
-    task: Removing, targets: Targets, groups: Sequence[Sequence[Part]], rows_per_task: int, each: Each
+    task: Removing,
+    targets: Targets,
+    groups: Sequence[Sequence[Part]],
+    base: Sequence[Sequence[Part]],
+    rows_per_task: int,
+    each: Each,
 ) -> list[dict[str, Any]]:
     """The rule `witness` over the whole input; for each group of clusters its rows, and those removed."""
     numbered: tuple[Group, ...] = tuple((number, tuple(parts)) for number, parts in enumerate(groups))
@@ -269,8 +276,9 @@ def remove_everywhere(
         each("gather unsure rows", partial(gather_unsure, task), [numbered[number] for number in some])
         each("principal axes", partial(fit_axes, task), [tuple(some)])
         blocks = pack_blocks([(number, found["unsure"][number]) for number in some], rows_per_task)
-        looks = Looks(numbered, tuple(blocks), rows_per_task)
-        items = [(block, numbers, group) for block, numbers in enumerate(blocks) for group in numbered]
+        every = numbered + tuple((len(numbered) + number, tuple(parts)) for number, parts in enumerate(base))
+        looks = Looks(every, tuple(blocks), rows_per_task)
+        items = [(block, numbers, group) for block, numbers in enumerate(blocks) for group in every]
         each("look at rows that stay", partial(look_at_staying, task), items)
         (settled,) = each("settle", partial(settle, task), [looks])
         last = [(looks, tuple(settled["tiles"]), block) for block in range(len(blocks))]
