@@ -9,7 +9,7 @@ from .dedup.leaks.search import LeakResult, find_leaks
 from .dedup.leaks.stage import CrossStage
 from .dedup.pipeline import Pipeline
 from .dedup.ranking import RankingStrategy
-from .dedup.results.frames import read_clusters, read_duplicates, read_embeddings, read_scores
+from .dedup.results.frames import read_clusters, read_duplicates, read_embeddings, read_scores, read_witnesses
 from .dedup.results.pairs import Explanation, Group, Pair
 from .dedup.results.result import DedupResult, load
 from .dedup.stage import StageResult
@@ -104,5 +104,6 @@ __all__ = [
     "read_duplicates",
     "read_embeddings",
     "read_scores",
+    "read_witnesses",
     "write_report",
 ]

@@ -169,8 +169,8 @@ def test_extract_applies_another_eps_to_scores_that_exist(run, tmp_path: Path) -
     assert done.exit_code == 0, done.output
     scores = pq.read_table(tmp_path / "out" / "extraction" / "semdedup_pruning_tables")
     expected = {r["id"] for r in scores.to_pylist() if r["cosine_sim_score"] >= np.float32(0.1)}
-    assert set(pq.read_table(tmp_path / "out" / "eps_0.9" / "duplicates").column("id").to_pylist()) == expected
-    assert (tmp_path / "out" / "eps_0.9" / "dedup_summary_0.9.csv").exists()
+    assert set(pq.read_table(tmp_path / "out" / "eps_0.9_any" / "duplicates").column("id").to_pylist()) == expected
+    assert (tmp_path / "out" / "eps_0.9_any" / "dedup_summary_0.9.csv").exists()
     again = run("dedup --input-embeddings-path emb --output-path out --n-clusters 1 --eps-threshold 0.001 --quiet")
     assert again.exit_code == 0, again.output
 

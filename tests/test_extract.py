@@ -121,12 +121,12 @@ def test_the_command_writes_beside_the_results_by_default(
     scheduler = ["--scheduler", str(client.scheduler.address), "--quiet"]
     planned = CliRunner().invoke(cli.main, ["extract", str(root), "--eps", "0.25", "--dry-run"])
     assert planned.exit_code == 0, planned.output
-    assert not (root / "eps_0.25").exists()
+    assert not (root / "eps_0.25_any").exists()
     done = CliRunner().invoke(cli.main, ["extract", str(root), "--eps", "0.25", *scheduler])
     assert done.exit_code == 0, done.output
     n = int((rows["cosine_sim_score"].astype(np.float32) >= np.float32(0.75)).sum())
     assert f"{n:,} (" in done.output
-    assert sum(map(len, read_ids(root / "eps_0.25" / "duplicates"))) == n
+    assert sum(map(len, read_ids(root / "eps_0.25_any" / "duplicates"))) == n
     wrong = CliRunner().invoke(cli.main, ["extract", str(root)])
     assert wrong.exit_code == 2
     assert "target_fraction" in wrong.output

@@ -43,7 +43,7 @@ from semdedup.dedup.options import (
     UpdateOptions,
 )
 from semdedup.settings import Options, Setting, settings_of
-from semdedup.shards.options import ShardIOOptions, ShardOptions
+from semdedup.shards.options import DropOptions, ShardIOOptions, ShardOptions
 from semdedup.video.options import ClipOptions, EmbedOptions, PlanOptions, VideoIOOptions
 from semdedup.workflow import RunOptions, names_of
 
@@ -66,7 +66,7 @@ DOORS: Mapping[Any, tuple[Group, ...]] = {
     CrossStage: (IOOptions, FieldOptions),
     VideoSplitWorkflow: SPLIT,
     VideoEmbedWorkflow: (VideoIOOptions, EmbedOptions),
-    ShardWorkflow: (ShardIOOptions, ShardOptions),
+    ShardWorkflow: (ShardIOOptions, DropOptions, ShardOptions),
     VideoDeduplicationWorkflow: (RunOptions,),
     ClusterOptions: (ClusterOptions,),
 }

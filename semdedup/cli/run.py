@@ -27,7 +27,7 @@ FLAGS: Mapping[str, tuple[Sequence[type[Options]], Sequence[str]]] = {
     "dedup": ((KMeansOptions, CompareOptions), ("n_clusters", "which_to_keep", "removal")),
     "shard": ((ShardOptions,), ("layout", "samples_per_shard", "target_tar_size_mb")),
 }
-"""Settings of the parts that have a flag here; that of ``removal`` stands apart. The file of --config takes all of them."""
+"""Settings of the parts that have a flag here (``removal`` has it apart). The file of --config takes all of them."""
 
 
 def part_flags(function: Callable[..., Any]) -> Callable[..., Any]:

@@ -8,12 +8,12 @@ import click
 
 from semdedup.cli.flags import Command, given_of, setting_flags, show, show_plan, work_flags
 from semdedup.compute.options import ClusterOptions
-from semdedup.shards.options import ShardIOOptions, ShardOptions
+from semdedup.shards.options import DropOptions, ShardIOOptions, ShardOptions
 from semdedup.shards.workflow import ShardWorkflow
 
 
 @click.command(cls=Command)
-@setting_flags(ShardIOOptions, ShardOptions, required=["input_clip_path", "output_dataset_path"])
+@setting_flags(ShardIOOptions, DropOptions, ShardOptions, required=["input_clip_path", "output_dataset_path"])
 @work_flags()
 def shard(dry_run: bool, cluster: ClusterOptions, storage: dict[str, Any], verbose: bool, **flags: Any) -> None:
     """Write the clips that remain as WebDataset shards, with their metadata.

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from semdedup.dedup.input.files import is_data
 from semdedup.dedup.names import COMMAND_LINE, IDENTIFY, SCORES_FILE, WORKFLOW, find_table
 from semdedup.dedup.threshold.rule import REMOVAL, check_eps
+from semdedup.dedup.threshold.vectors import check_exact, scores_record
 from semdedup.errors import InputError, ParameterError
 from semdedup.runs.lookup import check_recorded
 from semdedup.runs.record import Record
@@ -72,6 +73,8 @@ def find_drops(path: Location, eps: float | None, removal: str | None = None) ->
             )
         chosen, why = (extracted, "that of the ids extracted there") if eps is None else (eps, "given")
         removal = removal or rule or REMOVAL.default
+        assert chosen is not None
+        check_exact(scores_record(path), [chosen])
         there = removal != REMOVAL.default and (chosen, removal) == (extracted, rule)
         return Drops(True, chosen, removal, why, scores, path, tuple(_ids_to_drop(path)) if there else ())
     ids = tuple(_ids_to_drop(path))

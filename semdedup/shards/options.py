@@ -76,24 +76,16 @@ class ShardOptions(Options):
 
 
 @dataclass(frozen=True)
-class ShardIOOptions(SharedOptions):
-    """Where to read and write, and what is dropped."""
+class DropOptions(Options):
+    """What is dropped."""
 
-    input_clip_path: str | None = setting(None, path(), "Output of split, or a folder of MP4 files.")
-    output_dataset_path: str | None = setting(None, path(), "Folder for the dataset, local or s3://.")
     input_semantic_dedup_path: str | None = setting(
         None, path(), "Result of dedup, whose duplicates are dropped; none by default."
     )
     semantic_dedup_epsilon: float | None = setting(
         None, EPS.kind, f"{EPS.help} By default the eps that the result was extracted at."
     )
-    removal: RemovalRule | None = setting(
-        None,
-        REMOVAL.kind,
-        f"{REMOVAL.help} By default the rule of the result.",
-    )
-    read_kwargs: dict[str, Any] | None = kwargs_setting(STORAGE, "storage_options of the input.")
-    write_kwargs: dict[str, Any] | None = kwargs_setting(STORAGE, "storage_options of the output.")
+    removal: RemovalRule | None = setting(None, REMOVAL.kind, f"{REMOVAL.help} By default the rule of the result.")
 
     def check_together(self) -> None:
         """An eps and a rule need scores."""
@@ -103,3 +95,13 @@ class ShardIOOptions(SharedOptions):
                     f"{name} is given, but no scores: name them by input_semantic_dedup_path "
                     "(--input-semantic-dedup-path)"
                 )
+
+
+@dataclass(frozen=True)
+class ShardIOOptions(SharedOptions):
+    """Where to read and write."""
+
+    input_clip_path: str | None = setting(None, path(), "Output of split, or a folder of MP4 files.")
+    output_dataset_path: str | None = setting(None, path(), "Folder for the dataset, local or s3://.")
+    read_kwargs: dict[str, Any] | None = kwargs_setting(STORAGE, "storage_options of the input.")
+    write_kwargs: dict[str, Any] | None = kwargs_setting(STORAGE, "storage_options of the output.")

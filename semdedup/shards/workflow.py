@@ -27,7 +27,7 @@ from semdedup.shards import card
 from semdedup.shards.drops import Drops, find_drops
 from semdedup.shards.inputs import Inputs, find_inputs
 from semdedup.shards.layouts import LAYOUTS
-from semdedup.shards.options import ShardIOOptions, ShardOptions
+from semdedup.shards.options import DropOptions, ShardIOOptions, ShardOptions
 from semdedup.shards.result import ShardResult
 from semdedup.shards.run import STEP, ShardRun
 from semdedup.storage.location import Location, storage_options_of
@@ -39,7 +39,7 @@ WRITTEN = re.compile(r"(?:[^/]+/){0,6}(?:[^/]+\.tar|wdinfo[^/]*\.(?:json|csv))|[
 TOP_FILES = (card.DATASET_MANIFEST, card.README, card.INDEX, card.DROPPED)
 
 
-@documented(ShardIOOptions, ShardOptions)
+@documented(ShardIOOptions, DropOptions, ShardOptions)
 class ShardWorkflow:
     """The clips that remain after the dedup, as WebDataset shards with their metadata.
 
@@ -72,9 +72,10 @@ class ShardWorkflow:
         reads, writes = storage_options_of(io.read_kwargs), storage_options_of(io.write_kwargs)
         self.input = Location.of(needed(io.input_clip_path, "input_clip_path"), reads)
         self.output = Location.of(needed(io.output_dataset_path, "output_dataset_path"), writes)
-        dedup = io.input_semantic_dedup_path
+        drops = DropOptions.of(given)
+        dedup = drops.input_semantic_dedup_path
         self.dedup = None if dedup is None else Location.of(dedup, reads)
-        self.eps, self.removal = io.semantic_dedup_epsilon, io.removal
+        self.eps, self.removal = drops.semantic_dedup_epsilon, drops.removal
 
     def run(
         self, client: distributed.Client | str | None = None, *, cluster: ClusterOptions | None = None

@@ -10,9 +10,9 @@ import pyarrow as pa
 
 from semdedup.arrays import Backend
 from semdedup.dedup.input.files import EXTENSIONS, find_files
-from semdedup.dedup.names import CLUSTER_FOLDER, find_table
+from semdedup.dedup.names import CLUSTER_FOLDER, WITNESSES, find_table
 from semdedup.dedup.results.find import find_scores
-from semdedup.errors import ParameterError
+from semdedup.errors import InputError, ParameterError
 from semdedup.storage.location import FileInfo, Location, Paths, locations_of
 from semdedup.storage.tables import open_parquet, read_table
 
@@ -56,6 +56,19 @@ def read_duplicates(
 ) -> dd.DataFrame:
     """The ids to drop of a result as a Dask DataFrame of ``id``; the root of a result or the folder itself."""
     folder = find_table(Location.of(path, storage_options), "duplicates")
+    return _frame(folder, find_files([folder], "parquet", [folder / WITNESSES]), backend)
+
+
+def read_witnesses(
+    path: str, *, storage_options: Mapping[str, Any] | None = None, backend: Backend = "cpu"
+) -> dd.DataFrame:
+    """The witnesses of a result as a Dask DataFrame of ``id``, ``witness_id``, ``cosine_sim_score``, a row for each
+    duplicate; the root of a result or the folder itself. The rule ``any`` has none.
+    """
+    root = Location.of(path, storage_options)
+    folder = root / WITNESSES if (root / WITNESSES).is_dir() else root
+    if folder.name != WITNESSES:
+        raise InputError(f"no witnesses in {root}: the removal rules that write them are witness and components")
     return _frame(folder, find_files([folder], "parquet"), backend)
 
 

@@ -15,6 +15,7 @@ from semdedup.dedup.results.pairs import Explanation, Group, Pair
 from semdedup.dedup.results.scores import Scores
 from semdedup.dedup.threshold.local import LocalRemoval
 from semdedup.dedup.threshold.rule import REMOVAL, check_eps, least_score
+from semdedup.dedup.threshold.vectors import check_exact, scores_record
 from semdedup.errors import ParameterError
 from semdedup.storage.location import FileInfo
 
@@ -43,11 +44,16 @@ class RemovedRows:
         """Whether the score alone tells of a row that it goes. Of a row of two sets the match always stays."""
         return self.removal == "any" or self.scores.across
 
+    def _check(self, thresholds: Sequence[float]) -> None:
+        """Refuse what the comparison did not find: see `check_exact`."""
+        check_exact(scores_record(self.scores.source), thresholds)
+
     def _local(self, thresholds: Sequence[float], removal: str = "") -> LocalRemoval:
         return LocalRemoval(self.scores.source, self.scores.files, thresholds, removal or self.removal)
 
     def count(self, thresholds: Sequence[float]) -> tuple[int, list[int]]:
         """Rows, and how many of them go at each eps. Time: one reading of the scores, and what the rule needs."""
+        self._check(thresholds)
         if self.by_scores:
             return self.scores.count(thresholds)
         n_rows, removed = 0, np.zeros(len(thresholds), dtype=np.int64)
@@ -60,6 +66,7 @@ class RemovedRows:
 
     def groups(self, eps: float, files: Sequence[FileInfo] | None = None) -> Iterator[Group]:
         """Each kept row that is a witness, with the rows that go for its sake; under ``any`` see `Scores.groups`."""
+        self._check([eps])
         if self.by_scores:
             yield from self.scores.groups(eps, files)
             return

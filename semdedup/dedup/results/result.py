@@ -11,6 +11,7 @@ import numpy as np
 
 from semdedup.dedup.base.summary import BaseSummary, Withdrawal, summary_of
 from semdedup.dedup.names import AGAINST, IDENTIFY, KMEANS, PAIRWISE
+from semdedup.dedup.results.frames import read_witnesses
 from semdedup.dedup.results.pairs import Explanation, Group, Pair
 from semdedup.dedup.results.removed import RemovedRows
 from semdedup.dedup.results.scores import Scores
@@ -112,6 +113,19 @@ class DedupResult(Displayable):
             InputError: the clusters are gone.
         """
         return self._removed().without_witness(self._eps(eps))
+
+    def witnesses_frame(self) -> Any:
+        """The witnesses as a Dask DataFrame, see `read_witnesses`.
+
+        Raises:
+            InputError: the result has none: its rule is ``any``, or nothing was written for this eps.
+        """
+        place = self.paths.get("witnesses") or self.paths.get("results")
+        if place is None:
+            raise InputError(
+                "no witnesses were written for this result; semdedup extract --removal witness writes them"
+            )
+        return read_witnesses(place, storage_options=self._scores.source.options)
 
     def explain(self, row_id: Any, eps: float | None = None) -> Explanation:
         """What a row duplicates: the score, the cluster, the row that stays for it, and the metadata of both clips.

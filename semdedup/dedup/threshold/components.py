@@ -1,7 +1,7 @@
 """The rule `components`: of the rows that matches connect the best-ranked stays, the witness of the others.
 
-Which rows matches connect the forests tell that the comparison wrote, up to the eps that they were written for; beyond
-it clusters are compared again. The similarity of a row and its witness is that of an edge, or the score of the row, where
+Which rows are connected the forests tell that the comparison wrote, up to the eps that they were written for; beyond it
+clusters are compared again. The similarity of a row and its witness is that of an edge, or the score of the row, where
 these two are meant; else the rows are read.
 """
 
@@ -67,7 +67,7 @@ def best_of_components(edges: Pairs, n: int, least: np.float32, n_base: int = 0)
 
 
 def known_scores(edges: Pairs, ranked: Ranked, witness: np.ndarray) -> np.ndarray:
-    """The similarity of each row that goes and its witness, (n,) float32, of an edge or its score; NaN where unknown."""
+    """The similarity of each row that goes to its witness, (n,) float32: an edge or its score; NaN where unknown."""
     score = np.where(witness < 0, np.float32(0), np.float32(np.nan))
     own = (witness >= 0) & (ranked.match == witness)
     score[own] = ranked.score[own]

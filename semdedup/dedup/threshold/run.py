@@ -21,7 +21,7 @@ from semdedup.dedup.threshold.groups import Removing, Targets, remove_in_group, 
 from semdedup.dedup.threshold.large import look_at_large
 from semdedup.dedup.threshold.plan import Clusters, clusters_of, forest_groups, packed_base, packed_parts, removing_of
 from semdedup.dedup.threshold.rule import duplicate_mask
-from semdedup.dedup.threshold.vectors import exact_up_to_of, find_vectors, is_across, scores_record
+from semdedup.dedup.threshold.vectors import check_exact, exact_up_to_of, find_vectors, is_across, scores_record
 from semdedup.errors import BadFileError, ParameterError
 from semdedup.runs.run import Run
 from semdedup.storage.location import FileInfo, Location, without_storage_options
@@ -145,6 +145,7 @@ def remove(
 ) -> list[dict[str, Any]]:
     """Write what goes by a rule; for each task its rows, and how many are removed at each threshold."""
     compared = scores_record(source)
+    check_exact(compared, [rule.eps, *rule.count_at])
     if rule.removal == "any" or is_across(compared):
         check_across(rule, compared)
         task = Identification(source, targets, rule.eps, rule.count_at)

@@ -9,9 +9,9 @@ from semdedup.dedup.names import IDENTIFY, SCORES_FILE, WITNESSES
 from semdedup.dedup.options import IOOptions, ThresholdOptions
 from semdedup.dedup.results.find import find_scores
 from semdedup.dedup.stage import Stage
-from semdedup.dedup.threshold.rule import DEFAULT_EPS, check_eps, check_within
+from semdedup.dedup.threshold.rule import DEFAULT_EPS, check_eps
 from semdedup.dedup.threshold.run import Rule, check_across, check_score_files, identify_duplicates
-from semdedup.dedup.threshold.vectors import exact_up_to_of, find_vectors, is_across, scores_record
+from semdedup.dedup.threshold.vectors import check_exact, find_vectors, is_across, scores_record
 from semdedup.runs.run import Run
 from semdedup.settings import Setting, documented
 from semdedup.settings.choices import RemovalRule
@@ -88,8 +88,8 @@ class IdentifyDuplicatesStage(Stage):
         """Refuse what the footers of the first files show to be wrong."""
         check_score_files(files, source)
         compared = scores_record(source)
-        check_within(max([self.rule.eps, *self.rule.count_at]), exact_up_to_of(compared))
         check_across(self.rule, compared)
+        check_exact(compared, [self.rule.eps, *self.rule.count_at])
         if self.rule.removal != "any" and not is_across(compared):
             find_vectors(source, self.rule.removal, self.rule.clusters_path)
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from itertools import chain
 from typing import Any, NamedTuple
 
@@ -27,6 +27,7 @@ from semdedup.dedup.names import (
     find_table,
 )
 from semdedup.dedup.options import InputOptions
+from semdedup.dedup.threshold.rule import check_within
 from semdedup.errors import BadFileError, InputError
 from semdedup.runs.identity import fingerprint, resolve_path
 from semdedup.runs.lookup import find_record, known_files
@@ -74,6 +75,12 @@ def exact_up_to_of(compared: Mapping[str, Any]) -> float | None:
     """Up to which eps a comparison on record found matches across clusters; None: within clusters only."""
     found = compared.get("parameters", {}).get("exact_up_to")
     return None if found is None else float(found)
+
+
+def check_exact(compared: Mapping[str, Any], thresholds: Sequence[float]) -> None:
+    """Refuse an eps up to which a comparison on record did not find all matches across clusters."""
+    for eps in thresholds:
+        check_within(eps, exact_up_to_of(compared))
 
 
 def find_vectors(scores: Location, removal: str, clusters_path: str | None = None) -> Vectors:
