@@ -30,6 +30,7 @@ from semdedup import (
     extract,
     find_leaks,
     load,
+    write_report,
 )
 from semdedup.cli import main
 from semdedup.dedup import sizes
@@ -357,6 +358,47 @@ def test_rows_that_any_removes_without_a_witness_are_counted(scored: Path) -> No
         scores = np.stack(near["embedding"]).astype(np.float64) @ clusters.loc[row, "embedding"].astype(np.float64)
         lonely += not (scores.astype(np.float32) >= np.float32(1 - EPS)).any()
     assert load(str(scored)).rethreshold(EPS).without_witness() == lonely > 0
+
+
+@pytest.mark.parametrize("rule", RULES)
+def test_across_clusters_a_result_answers_as_that_of_one_cluster(
+    rule: str, emb: Path, client: distributed.Client, tmp_path: Path
+) -> None:
+    made: dict[str, Any] = {"eps": EPS, "which_to_keep": "random", "removal": rule, "exact_up_to": 0.2}
+    many = workflow(emb, tmp_path / "many", n_clusters=5, **made).run(client)
+    one = workflow(emb, tmp_path / "one", n_clusters=1, **{**made, "exact_up_to": None}).run(client)
+    assert many.duplicates == one.duplicates
+    for other in RULES:
+        found, wanted = many.rethreshold(0.15, other), one.rethreshold(0.15, other)
+        assert found.duplicates == wanted.duplicates
+        assert found.without_witness() == wanted.without_witness()
+        groups, others = ({group.kept: group.dropped for group in each.groups()} for each in (found, wanted))
+        assert groups.keys() == others.keys()
+        for kept, dropped in groups.items():
+            assert {(pair.id, pair.max_id) for pair in dropped} == {(pair.id, pair.max_id) for pair in others[kept]}
+        row = next(iter(groups.values()))[0].id
+        told, wanted_told = found.explain(row), wanted.explain(row)
+        assert (told.duplicate, told.pair.max_id) == (wanted_told.duplicate, wanted_told.pair.max_id)
+        assert told.metadata
+        assert told.max_metadata
+        assert (told.witness and told.witness.max_id) == (wanted_told.witness and wanted_told.witness.max_id)
+    for ask in (many.rethreshold, lambda eps: extract(str(tmp_path / "many"), eps, client=NOWHERE)):
+        with pytest.raises(ParameterError, match=r"eps 0\.3 is above exact_up_to 0\.2"):
+            ask(0.3)
+    assert max(eps for eps, _ in many.remaining()) == 0.2
+    assert Path(write_report(str(tmp_path / "many"), verbose=False)).exists()
+
+
+@pytest.mark.parametrize("rule", RULES)
+def test_the_page_tells_of_the_rule(rule: str, emb: Path, client: distributed.Client, tmp_path: Path) -> None:
+    result = workflow(emb, tmp_path / "out", eps=EPS, removal=rule).run(client)
+    page = Path(write_report(str(tmp_path / "out"), verbose=False)).read_text()
+    assert f"<h1>{result.duplicates} of 600 clips are near-duplicates</h1>" in page
+    assert ("dropped for its sake, their witness" in page) == (rule != "any")
+    assert (f"removal rule {rule}" in page) == (rule != "any")
+    (tmp_path / "out" / "kmeans_results").rename(tmp_path / "gone")
+    page = Path(write_report(str(tmp_path / "out"), verbose=False)).read_text()
+    assert ("groups are those of the rule any: no clusters in" in page) == (rule != "any")
 
 
 def test_leaks_have_the_best_match_as_witness(emb: Path, client: distributed.Client, tmp_path: Path) -> None:

@@ -17,6 +17,7 @@ from PIL import Image
 
 import semdedup
 from semdedup import InputError, OutputConflictError, ParameterError
+from semdedup.dedup.results.removed import RemovedRows
 from semdedup.dedup.results.scores import Scores
 from semdedup.report import survey as survey_module
 from semdedup.report.survey import THRESHOLDS, survey
@@ -270,7 +271,7 @@ def large(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, pd.DataFrame]
 
 def test_what_is_told_is_so_of_all_rows(large: tuple[Path, pd.DataFrame]) -> None:
     folder, rows = large
-    found = survey(Scores.of(Location.of(folder)), 0.1)
+    found = survey(RemovedRows(Scores.of(Location.of(folder))), 0.1)
     scores = rows["cosine_sim_score"].to_numpy()
     assert found.n_rows == len(rows)
     assert [eps for eps, _ in found.curve] == sorted({*THRESHOLDS, 0.1})
@@ -294,7 +295,7 @@ def test_clusters_with_too_many_duplicates_give_no_groups_and_that_is_told(
     large: tuple[Path, pd.DataFrame], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(survey_module, "MOST_DUPLICATES", 10)
-    found = survey(Scores.of(Location.of(large[0])), 0.1)
+    found = survey(RemovedRows(Scores.of(Location.of(large[0]))), 0.1)
     assert found.groups == ()
     assert any("no groups of 30 clusters" in note for note in found.notes)
     assert found.similar

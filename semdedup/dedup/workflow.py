@@ -41,7 +41,7 @@ from semdedup.dedup.ranking import RankingStrategy
 from semdedup.dedup.results.result import DedupResult
 from semdedup.dedup.results.scores import Scores
 from semdedup.dedup.stage import StageResult
-from semdedup.dedup.threshold.rule import REMOVAL
+from semdedup.dedup.threshold.rule import REMOVAL, check_within
 from semdedup.dedup.threshold.stage import IdentifyDuplicatesStage
 from semdedup.errors import IntegrityError, ParameterError
 from semdedup.runs.commit import force_names
@@ -119,7 +119,10 @@ class SemanticDeduplicationWorkflow:
         if self.base is not None:
             given = self.base.inherit(given, self.named)
         inputs, threshold = InputOptions.of(given), ThresholdOptions.of(given)
-        strategy = CompareOptions.of(given).strategy
+        compare = CompareOptions.of(given)
+        strategy = compare.strategy
+        for at in threshold.count_at:
+            check_within(at, compare.exact_up_to)
         if not isinstance(layout, Layout):
             raise ParameterError(f"layout must be a Layout, such as WORKFLOW; got {layout!r}")
         self.eps, self.removal, self.layout = threshold.eps, threshold.removal, layout
@@ -143,7 +146,8 @@ class SemanticDeduplicationWorkflow:
             "read_kwargs": {"storage_options": storage_options_of(cached)},
             "embedding_dim": None,  # of clusters, whose rows all have it
         }
-        pairwise = PairwiseStage(**taken(PairwiseStage, given, folder=layout.scores))
+        counted = (self.eps or 0.0, *given["count_at"]) if self.removal == "components" else (self.eps,)
+        pairwise = PairwiseStage(**{**taken(PairwiseStage, given, folder=layout.scores), "eps": max(counted)})
         pipeline = Pipeline("semantic deduplication").add_stage(kmeans).add_stage(pairwise)
         if self.eps is not None:
             given |= {

@@ -15,6 +15,7 @@ import jinja2
 import numpy as np
 
 from semdedup.dedup.results.pairs import Pair
+from semdedup.dedup.threshold.rule import REMOVAL
 from semdedup.report.strips import ClipStrip
 from semdedup.report.survey import DROPPED_PER_GROUP, Survey
 
@@ -31,6 +32,8 @@ class Background:
         steps: parameters, facts, versions and seconds of each step, as the manifest has them.
         across: whether the scores are of one set against another, and not within clusters.
         notes: more sentences on what the page leaves out.
+        removal: the removal rule of the result.
+        removed: how many rows go by it at the threshold that the page begins with, where that is known.
     """
 
     place: str
@@ -38,6 +41,8 @@ class Background:
     steps: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     across: bool = False
     notes: Sequence[str] = ()
+    removal: str = REMOVAL.default
+    removed: int | None = None
 
 
 @dataclass(frozen=True)

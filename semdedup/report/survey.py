@@ -9,9 +9,10 @@ from dataclasses import dataclass
 import numpy as np
 
 from semdedup.dedup.results.pairs import Group, Pair
-from semdedup.dedup.results.scores import Scores
+from semdedup.dedup.results.removed import RemovedRows
 from semdedup.dedup.results.tallies import CountAt, FileSizes, Histogram, Nearest
 from semdedup.dedup.threshold.rule import check_eps
+from semdedup.storage.location import FileInfo
 
 THRESHOLDS = tuple(
     round(float(eps), 6)
@@ -27,7 +28,7 @@ CLUSTERS_SAMPLED, MOST_DUPLICATES = 8, 200_000
 
 @dataclass(frozen=True)
 class Survey:
-    """Counts and samples of a table of scores.
+    """Counts and samples of a table of scores: counts by the scores alone, groups by the removal rule.
 
     Attributes:
         eps: the threshold that the samples are for.
@@ -59,13 +60,14 @@ class Survey:
         return dict(self.curve)[self.eps]
 
 
-def survey(scores: Scores, eps: float) -> Survey:
+def survey(rows: RemovedRows, eps: float) -> Survey:
     """Look at a table of scores: all scores once, and the ids of the sample.
 
     Time: a reading of the scores, and the ids of a few row groups and clusters. Memory: `ROWS_AT_A_TIME` rows, and the
     duplicates of one cluster, at most `MOST_DUPLICATES`.
     """
-    thresholds = sorted({*THRESHOLDS, check_eps(eps)})
+    scores, most = rows.scores, rows.exact_up_to
+    thresholds = sorted({*(x for x in THRESHOLDS if most is None or x <= most), check_eps(eps)})
     counts, histogram = CountAt(thresholds), Histogram(N_BINS)
     sizes = FileSizes(len(scores.files), eps)
     borderline, similar = Nearest(N_BORDERLINE, 1 - eps), Nearest(N_SIMILAR, 1.0)
@@ -73,8 +75,7 @@ def survey(scores: Scores, eps: float) -> Survey:
     with_duplicates = np.flatnonzero(sizes.duplicates > 0)
     usable = [int(i) for i in with_duplicates if sizes.duplicates[i] <= MOST_DUPLICATES]
     chosen = _spread(sorted(usable, key=lambda i: -sizes.duplicates[i]), CLUSTERS_SAMPLED)
-    by_cluster = [sorted(scores.groups(eps, [scores.files[i]]), key=lambda g: -len(g.dropped)) for i in chosen]
-    groups = tuple(itertools.islice(_in_turn(by_cluster), N_GROUPS))
+    groups = tuple(itertools.islice(_in_turn(_groups(rows, eps, [scores.files[i] for i in chosen])), N_GROUPS))
     nearest, highest = scores.pairs(borderline.places), scores.pairs(similar.places)
     limit = np.float32(1 - eps)
     n_duplicates = dict(zip(thresholds, counts.duplicates, strict=True))[eps]
@@ -101,6 +102,12 @@ def survey(scores: Scores, eps: float) -> Survey:
         groups=groups,
         notes=tuple(notes),
     )
+
+
+def _groups(rows: RemovedRows, eps: float, files: Sequence[FileInfo]) -> list[list[Group]]:
+    """The groups of some clusters, the largest of each first; of all of them together where they reach across."""
+    several = [files] if rows.exact_up_to is not None else [[file] for file in files]
+    return [sorted(rows.groups(eps, some), key=lambda group: -len(group.dropped)) for some in several if some]
 
 
 def _spread(items: Sequence[int], n: int) -> list[int]:

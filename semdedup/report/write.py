@@ -9,8 +9,10 @@ from typing import Any
 from semdedup.compute.progress import Reporter
 from semdedup.dedup.names import STEPS
 from semdedup.dedup.results.pairs import Pair
+from semdedup.dedup.results.removed import RemovedRows
 from semdedup.dedup.results.result import DedupResult, load
 from semdedup.dedup.threshold.rule import DEFAULT_EPS
+from semdedup.dedup.threshold.vectors import find_vectors
 from semdedup.errors import InputError, OutputConflictError
 from semdedup.report.page import Background, render
 from semdedup.report.plot import check_matplotlib, plot_format, write_plot
@@ -65,7 +67,9 @@ def write_report(
             raise InputError(f"no such folder: {folder}; give the output of split, or a folder of MP4 files")
     assert result.scores is not None
     with reporter.step("scores", None, "tables") as advance:
-        found = survey(result.scores, _eps_of(result, eps))
+        chosen = _eps_of(result, eps)
+        rows, notes = _by_rule(result)
+        found = survey(rows, chosen)
         advance(len(result.scores.files))
     strips = _strips(result, found, folders, reporter)
     background = Background(
@@ -73,7 +77,9 @@ def write_report(
         quarantine=_quarantine(result, folders),
         steps=_steps(Location.of(results, storage_options)),
         across=result.scores.across,
-        notes=[] if folders else ["no frames of the clips: name their folder with --clips to see them"],
+        notes=notes + ([] if folders else ["no frames of the clips: name their folder with --clips to see them"]),
+        removal=rows.removal,
+        removed=result.duplicates if result.eps == chosen and result.removal == rows.removal else None,
     )
     target.write_bytes(render(found, strips, background).encode())
     return str(target)
@@ -84,7 +90,8 @@ def plot_curve(
 ) -> str:
     """Write the curve of what remains against eps as a PNG or SVG file; returns where it is.
 
-    The curve ends at eps 0.2, or further where the threshold of the result, or the one given, is above 0.15.
+    The curve ends at eps 0.2, or further where the threshold of the result, or the one given, is above 0.15; under
+    other removal rules than ``any`` at 0.2, and at `exact_up_to`.
 
     Raises:
         ParameterError: the name ends in neither .png nor .svg, or Matplotlib is not installed.
@@ -95,7 +102,11 @@ def plot_curve(
     chosen = result.eps if eps is None else eps
     most = next(most for most in (0.2, 0.5, 1.0) if chosen is None or chosen <= 0.75 * most or most == 1.0)
     target = Location.of(path, storage_options)
-    write_plot(target, result.remaining([x for x in THRESHOLDS if x <= most]), chosen)
+    assert result.scores is not None
+    rows = RemovedRows(result.scores, result.removal)
+    most = min(most, 1.0 if rows.exact_up_to is None else rows.exact_up_to)
+    curve = result.remaining([x for x in THRESHOLDS if x <= most] if rows.by_scores else None)
+    write_plot(target, curve, chosen)
     return str(target)
 
 
@@ -103,6 +114,18 @@ def _eps_of(result: DedupResult, eps: float | None) -> float:
     if eps is not None:
         return float(eps)
     return DEFAULT_EPS if result.eps is None else result.eps
+
+
+def _by_rule(result: DedupResult) -> tuple[RemovedRows, list[str]]:
+    """The rows that go by the rule of the result; by the scores, and a note, where clusters that it needs are gone."""
+    assert result.scores is not None
+    rows = RemovedRows(result.scores, result.removal)
+    try:
+        if not rows.by_scores:
+            find_vectors(result.scores.source, rows.removal)
+    except InputError as error:
+        return RemovedRows(result.scores), [f"groups are those of the rule any: {error}"]
+    return rows, []
 
 
 def _check_target(target: Location, overwrite: bool) -> None:

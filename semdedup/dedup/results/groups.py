@@ -16,19 +16,26 @@ from semdedup.dedup.results.pairs import Group, Pair
 def groups_of(duplicates: pa.Table, cluster: int, across: bool) -> Iterator[Group]:
     """The duplicates of one cluster, sorted into groups, in the order in which their kept rows first come.
 
-    Where rows were compared `across` two sets the kept row is the match itself.
+    Args:
+        duplicates: ``id``, ``max_id``, score; and ``cluster`` of each, where they are of several.
+        cluster: where they lie.
+        across: whether the match stays itself: it is a witness, or of another set.
     """
     ids, max_ids = (_wide(duplicates.column(name)) for name in ("id", "max_id"))
     kept = max_ids if across else max_ids.take(pa.array(_ends(ids, max_ids)))
     encoded = kept.dictionary_encode()
-    table = pa.table({"id": ids, "max_id": max_ids, SCORE: duplicates.column(SCORE), "group": encoded.indices})
+    several = "cluster" in duplicates.column_names
+    clusters = duplicates.column("cluster") if several else pa.array(np.full(len(ids), cluster))
+    columns = {"id": ids, "max_id": max_ids, SCORE: duplicates.column(SCORE), "cluster": clusters}
+    table = pa.table({**columns, "group": encoded.indices})
     by_group = table.sort_by([("group", "ascending"), (SCORE, "descending"), ("id", "ascending")])
     edges = np.bincount(encoded.indices.to_numpy(), minlength=len(encoded.dictionary)).cumsum()
     for number, (start, stop) in enumerate(itertools.pairwise([0, *edges.tolist()])):
         rows = by_group.slice(start, stop - start)
-        columns = (rows.column(name).to_pylist() for name in ("id", "max_id", SCORE))
-        pairs = (Pair(row_id, max_id, score, cluster) for row_id, max_id, score in zip(*columns, strict=True))
-        yield Group(encoded.dictionary[number].as_py(), tuple(pairs), cluster)
+        pairs = tuple(
+            Pair(*values) for values in zip(*(rows.column(name).to_pylist() for name in columns), strict=True)
+        )
+        yield Group(encoded.dictionary[number].as_py(), pairs, pairs[0].cluster)
 
 
 def _wide(column: pa.ChunkedArray) -> pa.Array:

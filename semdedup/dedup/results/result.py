@@ -147,11 +147,13 @@ class DedupResult(Displayable):
         """The curve of what remains by the rule of the result: (eps, fraction of the rows kept) for each threshold.
 
         By default 0 to 0.5; 0 to 0.2 in steps of 0.01 under other rules than ``any``, for which each threshold costs a
-        second look at the clusters.
+        second look at the clusters; no further than `exact_up_to`, where matches were found up to that.
         """
         removed = self._removed()
         steps = np.linspace(0, 0.5, 101) if removed.by_scores else np.linspace(0, 0.2, 21)
-        chosen = [round(float(x), 6) for x in steps] if thresholds is None else list(thresholds)
+        most = 1.0 if removed.exact_up_to is None else removed.exact_up_to
+        usual = [round(float(x), 6) for x in steps if x <= most]
+        chosen = usual if thresholds is None else list(thresholds)
         rows, duplicates = removed.count(chosen)
         return [(eps, 1 - count / max(1, rows)) for eps, count in zip(chosen, duplicates, strict=True)]
 

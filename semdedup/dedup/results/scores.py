@@ -196,7 +196,7 @@ class Scores:
     def metadata(self, pairs: Sequence[Pair]) -> dict[Any, dict[str, Any]]:
         """What the clusters tell of the rows of these pairs, by id; nothing where the clusters are not there.
 
-        Time: a reading of the metadata of the clusters that they lie in.
+        Time: a reading of the metadata of the clusters that they lie in; of a match in another cluster also of the ids.
         """
         wanted: dict[int, set[Any]] = {}
         for pair in pairs:
@@ -205,16 +205,31 @@ class Scores:
         if self.clusters is None:
             return found
         for cluster, ids in wanted.items():
-            folder = self.clusters / f"centroid={cluster}"
-            for file in folder.files():
-                with open_parquet(folder.at(file.url)) as parquet:
-                    names = [name for name in parquet.schema_arrow.names if name != "embedding"]
-                    kind = parquet.schema_arrow.field("id").type
-                    among = pa.array(list(ids), kind)
-                    for batch in parquet.iter_batches(ROWS_AT_A_TIME, columns=names, use_threads=False):
-                        rows = batch.filter(pc.is_in(batch.column("id"), among)).to_pylist()
-                        found |= {row.pop("id"): row for row in rows}
+            found |= self._rows_of(cluster, ids)
+        missing = {row_id for ids in wanted.values() for row_id in ids} - found.keys()
+        if missing and not self.across:
+            for cluster, batch in self.batches(["id"]):
+                there = batch.column("id").filter(pc.is_in(batch.column("id"), self._ids(missing, batch.schema)))
+                found |= self._rows_of(cluster, set(there.to_pylist())) if len(there) else {}
         return found
+
+    def _rows_of(self, cluster: int, ids: set[Any]) -> dict[Any, dict[str, Any]]:
+        """The metadata of some rows of a cluster, by id."""
+        assert self.clusters is not None
+        found: dict[Any, dict[str, Any]] = {}
+        folder = self.clusters / f"centroid={cluster}"
+        for file in folder.files():
+            with open_parquet(folder.at(file.url)) as parquet:
+                names = [name for name in parquet.schema_arrow.names if name != "embedding"]
+                among = self._ids(ids, parquet.schema_arrow)
+                for batch in parquet.iter_batches(ROWS_AT_A_TIME, columns=names, use_threads=False):
+                    rows = batch.filter(pc.is_in(batch.column("id"), among)).to_pylist()
+                    found |= {row.pop("id"): row for row in rows}
+        return found
+
+    @staticmethod
+    def _ids(ids: set[Any], schema: pa.Schema) -> pa.Array:
+        return pa.array(list(ids), schema.field("id").type)
 
 
 def _scores_of(batch: pa.RecordBatch) -> np.ndarray:
