@@ -63,7 +63,7 @@ class RemovedRows:
             n_rows, removed = 0, np.zeros(len(thresholds), dtype=np.int64)
             for file in self.scores.files:
                 ranked, found = local.cluster(file)
-                n_rows += len(ranked.ids)
+                n_rows += len(ranked.ids) - ranked.n_base
                 removed += [np.count_nonzero(each.witness >= 0) for each in found]
             return n_rows, removed.tolist()
 

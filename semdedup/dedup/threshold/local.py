@@ -20,7 +20,15 @@ from semdedup.dedup.threshold.everywhere.components import remove_components_eve
 from semdedup.dedup.threshold.everywhere.witness import remove_everywhere, unwitnessed_everywhere
 from semdedup.dedup.threshold.groups import Part, Removing, Targets, removals, unwitnessed, witness_table
 from semdedup.dedup.threshold.large import look_at_large
-from semdedup.dedup.threshold.plan import Clusters, clusters_of, forest_groups, packed_parts, parts_of, removing_of
+from semdedup.dedup.threshold.plan import (
+    Clusters,
+    clusters_of,
+    forest_groups,
+    packed_base,
+    packed_parts,
+    parts_of,
+    removing_of,
+)
 from semdedup.dedup.threshold.rule import least_score
 from semdedup.dedup.threshold.vectors import Ranked, base_rows_of, find_vectors, read_ranked, scores_record
 from semdedup.storage.location import FileInfo, Location
@@ -105,22 +113,27 @@ class LocalRemoval(AbstractContextManager["LocalRemoval"]):
         ranked, found = self.cluster(file)
         return witness_table(ranked, found[0])
 
+    @property
+    def _groups(self) -> tuple[Sequence[tuple[Part, ...]], Sequence[tuple[Part, ...]]]:
+        """Groups of clusters, and those of a base."""
+        groups = packed_parts(self._found.clusters, self._scored, self._rows_per_task)
+        return groups, packed_base(self._found.base, self._rows_per_task)
+
     def unwitnessed_everywhere(self) -> int:
         """`unwitnessed` at the first threshold, of all clusters, where scores tell of matches across them."""
         self.everywhere()
-        groups = packed_parts(self._found.clusters, self._scored, self._rows_per_task)
-        return unwitnessed_everywhere(self._task, len(groups))
+        return unwitnessed_everywhere(self._task, *map(len, self._groups))
 
     def everywhere(self) -> tuple[int, list[int], pa.Table]:
         """For scores that tell of matches across clusters: the rows, how many go at each threshold, and a table of
         ``id``, ``witness_id`` and similarity of those that go at the first."""
-        groups = packed_parts(self._found.clusters, self._scored, self._rows_per_task)
+        groups, base = self._groups
         folder = self._task.comparison.scratch / "removed"
         targets = Targets(folder / "ids", None, folder / WITNESSES, {})
         if self.removal == "components":
-            results = remove_components_everywhere(self._task, targets, groups, _in_turn)
+            results = remove_components_everywhere(self._task, targets, groups, base, _in_turn)
         else:
-            results = remove_everywhere(self._task, targets, groups, self._rows_per_task, _in_turn)
+            results = remove_everywhere(self._task, targets, groups, base, self._rows_per_task, _in_turn)
         removed = [sum(each) for each in zip(*(result["removed"] for result in results), strict=True)]
         tables = [read_table(file) for file in ((folder / WITNESSES).at(f.url) for f in (folder / WITNESSES).files())]
         at = [removed[self._task.thresholds.index(eps)] for eps in self.thresholds]

@@ -289,12 +289,18 @@ def remove_everywhere(
     return results
 
 
-def unwitnessed_everywhere(task: Removing, n_groups: int) -> int:
-    """After `remove_everywhere`: how many rows reach the first threshold and match none that does not."""
+def unwitnessed_everywhere(task: Removing, n_groups: int, n_base: int) -> int:
+    """After `remove_everywhere`: how many rows reach the first threshold and match none that does not.
+
+    Args:
+        task: as for it.
+        n_groups: of clusters.
+        n_base: of clusters of a base.
+    """
     unsure = [load_array(scratch_file(task, "unsure", number, "npy"))[:, 0] for number in range(n_groups)]
     count, block = sum(int(flags.sum()) for flags in unsure), 0
     while scratch_file(task, f"near-{block}", 0).exists():
-        near = [read_table(scratch_file(task, f"near-{block}", number)) for number in range(n_groups)]
+        near = [read_table(scratch_file(task, f"near-{block}", number)) for number in range(n_groups + n_base)]
         rows = [table.column(ROW).filter(pc.equal(table.column(THRESHOLD), 0)).to_numpy() for table in near]
         count, block = count - len(np.unique(np.concatenate(rows))), block + 1
     return count
