@@ -97,8 +97,8 @@ def run(size: str) -> dict[str, Any]:
         print("\n".join(report(case["modes"], ALLOWED)))
         print(f"    {lost(case['modes']):.1%} of the duplicates lie in other clusters than all that they match")
         print(
-            f"    brute force with sgemm {brute['seconds']:9.2f} s for the pairs alone, scaled from {brute['blocks']:,} "
-            f"of {brute['of']:,} blocks in {brute['measured']:.2f} s",
+            f"    brute force with sgemm {brute['seconds']:9.2f} s for the pairs alone, scaled from "
+            f"{brute['blocks']:,} of {brute['of']:,} blocks in {brute['measured']:.2f} s",
             flush=True,
         )
         cases.append(case)

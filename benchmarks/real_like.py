@@ -65,7 +65,7 @@ def visits(rows: np.ndarray, centroids: np.ndarray, eps: float) -> float:
     """Clusters that a row must be compared with by the half-margin bound, its own among them, on average.
 
     Of two rows within r = √(2·eps) in different clusters one lies within r/2 of the hyperplane that bisects their
-    centroids; so a row visits the clusters from whose hyperplane it is at most that far. Centroids of length 1 are taken.
+    centroids; so a row visits the clusters from whose hyperplane it is at most that far. Centroids are made unit.
     """
     units = unit_rows(centroids)
     similarity, between = rows @ units.T, units @ units.T
