@@ -1,9 +1,9 @@
 """Rows like real embeddings: drawn around real ones, and looked at whether they need what real ones need.
 
 Copies planted among noise lie in the cluster of their original, and nothing else is near: a comparison across clusters
-has hardly anything to do there. Here the rows are those of the tests' real sentence embeddings with noise, twice: around
-real rows *documents*, around each document rows at all distances from none to far. The noise has the covariance of the
-differences between real rows and their nearest, so that leading axes hold as much as they do of real rows.
+has hardly anything to do there. Here the rows are those of the tests' real sentence embeddings with noise, twice:
+around real rows *documents*, around each document rows at all distances from none to far. The noise has the covariance
+of the differences between real rows and their nearest, so that leading axes hold as much as they do of real rows.
 """
 
 from pathlib import Path
@@ -104,6 +104,6 @@ def looked_at(rows: np.ndarray, centroids: np.ndarray, sampled: int = 2000) -> d
     squares = np.linalg.eigvalsh(rows[: 10 * BLOCK].T @ rows[: 10 * BLOCK])[::-1]
     found["energy"] = float(squares[:LEADING].sum() / squares.sum())
     print(
-        f"    {LEADING} principal axes of {rows.shape[1]} hold {found['energy']:.2f} (of 384 of real rows {REAL_ENERGY})"
+        f"    {LEADING} principal axes of {rows.shape[1]} hold {found['energy']:.2f} (384 of real ones: {REAL_ENERGY})"
     )
     return found
