@@ -13,6 +13,9 @@ from semdedup import SemanticDeduplicationWorkflow
 
 WORKERS, MEMORY, N_FILES = 2, "3GiB", 20
 
+LEAST = 0.03
+"""Steps that take a smaller share of a run are not printed."""
+
 Mode = Callable[[Path], SemanticDeduplicationWorkflow]
 """Gives the workflow that writes to a folder."""
 
@@ -79,14 +82,9 @@ def report(found: Mapping[str, Mapping[str, Any]], allowed: Mapping[str, float] 
             f"    {name:<24}{mode['seconds']:9.2f} s{beside}{bar}; {mode['duplicates']:,} duplicates; "
             f"most memory of a worker {mode['peak_mib']:,.0f} MiB{memory}"
         )
-        if mode["pairs"]:
-            lines.append(
-                "      pairs: " + ", ".join(f"{fact} {_number(value)}" for fact, value in mode["pairs"].items())
-            )
+        told = [f"{step} {seconds:.1f}" for step, seconds in mode["steps"].items() if seconds > LEAST * mode["seconds"]]
+        lines.append(f"      steps of one run in seconds: {', '.join(told)}")
+        if every := mode["pairs"].get("pairs"):
+            left = (f"{fact} {number:,} ({number / every:.3g})" for fact, number in mode["pairs"].items())
+            lines.append(f"      pairs in different clusters, and what each bound left: {', '.join(left)}")
     return lines
-
-
-def _number(value: Any) -> str:
-    if isinstance(value, float):
-        return f"{value:,.6g}"
-    return f"{value:,}" if isinstance(value, int) else str(value)
