@@ -18,7 +18,7 @@ ROWS_A_DOCUMENT = 5
 SKEW = 1.2
 """Of documents: above 1 some have more rows than others."""
 
-SPREAD = 0.65
+SPREAD = 0.72
 """Length of the noise between a real row and a document: with it rows need as many visits as real ones do."""
 
 CLOSENESS = 1.75
