@@ -8,7 +8,7 @@ from typing import Any
 
 import psutil
 
-from benchmarks.workers import MemoryWatch, local_workers, pids
+from benchmarks.workers import MemoryWatch, local_workers, pids, processor_seconds
 from semdedup import SemanticDeduplicationWorkflow
 
 WORKERS, MEMORY, N_FILES = 2, "3GiB", 20
@@ -23,11 +23,14 @@ Mode = Callable[[Path], SemanticDeduplicationWorkflow]
 def run_mode(mode: Mode, output: Path) -> dict[str, Any]:
     """Run on fresh workers; seconds, counts, what the result says of the pairs, and the workers' highest memory."""
     with local_workers(WORKERS, MEMORY) as client, MemoryWatch(pids(client)) as watch:
+        before = processor_seconds(pids(client))
         result = mode(output).run(client)
         if not all(map(psutil.Process.is_running, watch.processes)):
             raise SystemExit("a worker died, most likely for want of memory, and was started again")
+        processor = processor_seconds(pids(client)) - before
     return {
         "seconds": result.metadata["total_time"],
+        "processor": processor,
         "steps": dict(result.metadata["step_seconds"]),
         "rows": result.total,
         "duplicates": result.duplicates,
@@ -49,8 +52,9 @@ def beside_the_first(
         each: called with the name and the folder of each result of the first round.
 
     Returns:
-        For each mode the facts of its first run, with ``seconds`` and ``peak_mib`` the medians of all rounds, and
-        ``ratio`` and ``peak_ratio`` the medians of those to the first mode in the same round.
+        For each mode the facts of its first run, with ``seconds``, ``processor`` (seconds of the workers' processors,
+        which others on the machine disturb less) and ``peak_mib`` the medians of all rounds, and ``ratio``,
+        ``processor_ratio`` and ``peak_ratio`` the medians of those to the first mode in the same round.
     """
     measured: dict[str, list[dict[str, Any]]] = {name: [] for name in modes}
     for i in range(rounds):
@@ -65,7 +69,11 @@ def beside_the_first(
 
 def _medians(runs: list[dict[str, Any]], first: list[dict[str, Any]]) -> dict[str, float]:
     found = {}
-    for figure, ratio in (("seconds", "ratio"), ("peak_mib", "peak_ratio")):
+    for figure, ratio in (
+        ("seconds", "ratio"),
+        ("processor", "processor_ratio"),
+        ("peak_mib", "peak_ratio"),
+    ):
         found[figure] = statistics.median(run[figure] for run in runs)
         found[ratio] = statistics.median(run[figure] / one[figure] for run, one in zip(runs, first, strict=True))
     return found
@@ -79,9 +87,10 @@ def report(found: Mapping[str, Mapping[str, Any]], allowed: Mapping[str, float] 
         bar = f" (at most {allowed[name]:g} ×)" if allowed and name in allowed else ""
         memory = f" ({mode['peak_ratio']:.2f} ×)" if name != first else ""
         lines.append(
-            f"    {name:<24}{mode['seconds']:9.2f} s{beside}{bar}; {mode['duplicates']:,} duplicates; "
-            f"most memory of a worker {mode['peak_mib']:,.0f} MiB{memory}"
+            f"    {name:<24}{mode['seconds']:9.2f} s{beside}{bar}; of processors {mode['processor']:.1f} s "
+            f"({mode['processor_ratio']:.2f} ×); {mode['duplicates']:,} duplicates"
         )
+        lines.append(f"      most memory of a worker {mode['peak_mib']:,.0f} MiB{memory}")
         told = [f"{step} {seconds:.1f}" for step, seconds in mode["steps"].items() if seconds > LEAST * mode["seconds"]]
         lines.append(f"      steps of one run in seconds: {', '.join(told)}")
         if every := mode["pairs"].get("pairs"):
