@@ -8,11 +8,12 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from semdedup import SemanticDeduplicationWorkflow
 from tests import reference
 from tests.helpers import read_all_scores, read_folder, workflow, write_embeddings
 
 EPS = {"text_rows": 0.1, "digit_rows": 0.02}
-CLUSTERS = (1, 40)
+RULES = ("any", "witness", "components")
 
 
 @pytest.fixture(scope="module", params=list(EPS))
@@ -24,16 +25,24 @@ def known(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFacto
 
 
 class Found:
-    """A result beside brute force over the same rows in the order of its ranks."""
+    """A result beside brute force over the same rows in the order of its ranks, those that a base kept first."""
 
-    def __init__(self, output: Path) -> None:
+    def __init__(self, output: Path, base: Path | None = None) -> None:
         self.output = output
         self.ids, self.rows, self.clusters = reference.ranked(read_folder(output / "kmeans_results"))
+        self.base = 0
+        if base is not None:
+            ids, rows, clusters = reference.ranked(read_folder(base / "kmeans_results"))
+            kept = ~np.isin(ids, read_folder(base / "duplicates")["id"])
+            self.base = int(kept.sum())
+            self.ids = np.concatenate([ids[kept], self.ids])
+            self.rows = np.concatenate([rows[kept], self.rows])
+            self.clusters = np.concatenate([clusters[kept], self.clusters])
 
     def assert_scores(self, expected: reference.Scores) -> None:
-        scores = pd.DataFrame(
-            {"id": self.ids, "max_id": self.ids[expected.match], "cosine_sim_score": expected.score}
-        ).sort_values("id", ignore_index=True)
+        scores = pd.DataFrame({"id": self.ids, "max_id": self.ids[expected.match], "cosine_sim_score": expected.score})[
+            self.base :
+        ].sort_values("id", ignore_index=True)
         pd.testing.assert_frame_equal(read_all_scores(self.output), scores, check_exact=True, check_dtype=False)
 
     def assert_removal(self, expected: reference.Removal, witnesses: bool = True) -> None:
@@ -59,8 +68,8 @@ def run(client: distributed.Client, known: tuple[Path, float], output: Path, **o
     return Found(output)
 
 
-@pytest.mark.parametrize("removal", ["any", "witness", "components"])
-@pytest.mark.parametrize("n_clusters", CLUSTERS)
+@pytest.mark.parametrize("removal", RULES)
+@pytest.mark.parametrize("n_clusters", [1, 40])
 def test_inside_clusters(
     n_clusters: int, removal: str, known: tuple[Path, float], client: distributed.Client, tmp_path: Path
 ) -> None:
@@ -69,26 +78,14 @@ def test_inside_clusters(
     found.assert_removal(reference.removal(found.rows, known[1], removal, found.clusters), removal != "any")
 
 
-@pytest.mark.parametrize("removal", ["any", "witness", "components"])
-@pytest.mark.parametrize("n_clusters", CLUSTERS)
+@pytest.mark.parametrize("removal", RULES)
 def test_over_the_whole_input(
-    n_clusters: int, removal: str, known: tuple[Path, float], client: distributed.Client, tmp_path: Path
+    removal: str, known: tuple[Path, float], client: distributed.Client, tmp_path: Path
 ) -> None:
     _, eps = known
-    found = run(client, known, tmp_path / "out", n_clusters=n_clusters, removal=removal, exact_up_to=2 * eps)
+    found = run(client, known, tmp_path / "out", removal=removal, exact_up_to=2 * eps)
     found.assert_scores(reference.scores(found.rows, found.clusters, exact_up_to=2 * eps))
     found.assert_removal(reference.removal(found.rows, eps, removal), removal != "any")
-
-
-def test_the_number_of_clusters_does_not_change_what_goes_where_ranks_do_not_depend_on_it(
-    known: tuple[Path, float], client: distributed.Client, tmp_path: Path
-) -> None:
-    gone = []
-    for n_clusters in CLUSTERS:
-        output = tmp_path / f"out-{n_clusters}"
-        found = run(client, known, output, n_clusters=n_clusters, which_to_keep="random", exact_up_to=known[1])
-        gone.append(read_folder(found.output / "duplicates")["id"].tolist())
-    assert gone[0] == gone[1]
 
 
 def test_what_clusters_hide_is_there(known: tuple[Path, float], client: distributed.Client, tmp_path: Path) -> None:
@@ -97,3 +94,29 @@ def test_what_clusters_hide_is_there(known: tuple[Path, float], client: distribu
     inside = reference.removal(found.rows, known[1], clusters=found.clusters).removed
     assert len(inside) < len(reference.removal(found.rows, known[1]).removed)
     assert np.isin(inside, reference.removal(found.rows, known[1]).removed).all()
+
+
+@pytest.fixture(scope="module")
+def in_two(text_rows: np.ndarray, client: distributed.Client, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with the result of most of the rows, ``base``, and the rest as ``new``."""
+    folder = tmp_path_factory.mktemp("in-two")
+    ids = [f"{i:05d}" for i in range(len(text_rows))]
+    write_embeddings(folder / "old", ids[:2000], text_rows[:2000])
+    write_embeddings(folder / "new", ids[2000:], text_rows[2000:])
+    workflow(folder / "old", folder / "base", n_clusters=40, eps=0.1).run(client)
+    return folder
+
+
+@pytest.mark.parametrize("removal", RULES)
+def test_new_rows_on_a_base(removal: str, in_two: Path, client: distributed.Client, tmp_path: Path) -> None:
+    SemanticDeduplicationWorkflow(
+        str(in_two / "new"),
+        str(tmp_path / "out"),
+        eps=0.1,
+        removal=removal,
+        base=str(in_two / "base"),
+        verbose=False,
+    ).run(client)
+    found = Found(tmp_path / "out", in_two / "base")
+    found.assert_scores(reference.scores(found.rows, found.clusters, base=found.base))
+    found.assert_removal(reference.removal(found.rows, 0.1, removal, found.clusters, found.base), removal != "any")
