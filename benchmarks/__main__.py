@@ -11,7 +11,22 @@ from typing import Any
 import numpy as np
 import psutil
 
-from benchmarks import clustering, comparison, data_path, growth, results, same_answer, shard, split, table, whole
+from benchmarks import (
+    base,
+    clustering,
+    comparison,
+    data_path,
+    exact,
+    growth,
+    pairs_peer,
+    removal,
+    results,
+    same_answer,
+    shard,
+    split,
+    table,
+    whole,
+)
 
 BENCHMARKS = {
     "split": split,
@@ -23,10 +38,14 @@ BENCHMARKS = {
     "data_path": data_path,
     "whole": whole,
     "growth": growth,
+    "pairs_peer": pairs_peer,
+    "exact": exact,
+    "removal": removal,
+    "base": base,
 }
-IN_THE_TABLE = ("comparison", "clustering", "data_path", "whole", "growth")
+IN_THE_TABLE = ("comparison", "clustering", "data_path", "whole", "growth", "pairs_peer", "exact", "removal", "base")
 PACKAGES = ("semdedup", "av", "numpy", "numkong", "scipy", "pyarrow", "dask")
-PEERS = ("faiss-cpu", "semhash", "torch", "scikit-learn")
+PEERS = ("faiss-cpu", "semhash", "torch", "scikit-learn", "pylance")
 
 
 def machine() -> dict[str, Any]:

@@ -29,13 +29,16 @@ def unstructured_rows(n_rows: int, dim: int, seed: int = 0) -> np.ndarray:
     return rows
 
 
-def write_files(folder: Path, rows: np.ndarray, n_files: int, seed: int = 1) -> None:
-    """Write rows, shuffled by the seed, as `n_files` Parquet files of ``id`` and ``embedding`` (list<float>)."""
+def write_files(folder: Path, rows: np.ndarray, n_files: int, seed: int = 1, first: int = 0) -> None:
+    """Write rows, shuffled by the seed, as `n_files` Parquet files of ``id`` and ``embedding`` (list<float>).
+
+    Ids count the rows from `first` on.
+    """
     folder.mkdir(parents=True)
     order = np.random.default_rng(seed).permutation(len(rows))
     for i, chosen in enumerate(np.array_split(order, n_files)):
         block = rows[chosen]
         offsets = pa.array(np.arange(len(block) + 1, dtype=np.int32) * rows.shape[1])
         embeddings = pa.ListArray.from_arrays(offsets, pa.array(block.reshape(-1)))
-        ids = pa.array([f"clip-{row:09d}" for row in chosen])
+        ids = pa.array([f"clip-{first + row:09d}" for row in chosen])
         pq.write_table(pa.table({"id": ids, "embedding": embeddings}), folder / f"part-{i:04d}.parquet")

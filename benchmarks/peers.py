@@ -105,6 +105,27 @@ CLUSTERING: dict[str, tuple[str, Peer]] = {
 }
 
 
+def lance_index(folder: Path, embeddings: pa.FixedSizeListArray, partitions: int) -> None:
+    """A data set of embeddings with an index of so many partitions, in which Lance looks for pairs."""
+    import lance
+
+    written = lance.write_dataset(pa.table({"embedding": embeddings}), folder)
+    written.create_index("embedding", "IVF_FLAT", metric="cosine", num_partitions=partitions)
+
+
+def lance_pairs(folder: Path, eps: float) -> np.ndarray:
+    """Pairs (p, 2) of the positions of rows in one partition; what is open and cached is so for this call alone."""
+    import lance
+    from lance.vector import find_duplicate_pairs
+
+    with find_duplicate_pairs(lance.dataset(folder), "embedding", eps, max_concurrency=1) as reader:
+        found = reader.read_all()
+    return np.stack([found["row_id_a"].to_numpy(), found["row_id_b"].to_numpy()], axis=1).astype(np.int64)
+
+
+PAIRS: dict[str, tuple[str, Peer]] = {"Lance find_duplicate_pairs": ("lance", lance_pairs)}
+
+
 def faiss_script(inputs: Path, output: Path, k: int, eps: float, iterations: int = 10) -> dict[str, float]:
     """The whole dedup as one would write it down with faiss: one process that holds everything in memory.
 

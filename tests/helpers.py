@@ -20,6 +20,7 @@ import pytest
 
 from semdedup import SemanticDeduplicationWorkflow
 from semdedup.storage.location import Location
+from tests import reference
 
 LISTS: Mapping[str, Callable[[pa.DataType, int], pa.DataType]] = {
     "list": lambda element, dim: pa.list_(element),
@@ -98,22 +99,14 @@ def assert_same_answer(found: Path, expected: tuple[pd.DataFrame, list[Any]]) ->
 
 
 def reference_scores(clusters: pd.DataFrame, by: Sequence[str], ascending: Sequence[bool]) -> pd.DataFrame:
-    """Scores of clusters whose embeddings are normalised: the whole comparison in ten lines of NumPy.
+    """Scores of clusters whose embeddings are normalised, by brute force, in order of the ids.
 
     `ascending` has one more entry than `by`, the direction in which ids break ties.
     """
-    tables = []
-    for _, rows in clusters.groupby("centroid"):
-        ranked = rows.sort_values([*by, "id"], ascending=list(ascending), na_position="last", ignore_index=True)
-        x = np.stack(ranked["embedding"]).astype(np.float64)
-        similarity = (x @ x.T).clip(0, 1).astype(np.float32)
-        similarity[(x[:, None] == x).all(axis=2)] = 1
-        similarity[np.triu_indices(len(x))] = -1  # only better-ranked rows count
-        similarity[0, 0] = 0
-        best = similarity.argmax(axis=1)  # the first of equals ranks best
-        found = {"id": ranked["id"], "max_id": ranked["id"][best].array, "cosine_sim_score": similarity.max(axis=1)}
-        tables.append(pd.DataFrame(found))
-    return pd.concat(tables).sort_values("id", ignore_index=True)
+    ids, rows, labels = reference.ranked(clusters, by, ascending)
+    found = reference.scores(rows, labels)
+    table = pd.DataFrame({"id": ids, "max_id": ids[found.match], "cosine_sim_score": found.score})
+    return table.sort_values("id", ignore_index=True)
 
 
 def files_below(folder: Path) -> list[str]:

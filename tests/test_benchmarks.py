@@ -29,8 +29,12 @@ def test_the_benchmarks_run_and_print_ratios(tmp_path: Path) -> None:
     assert found["machine"]["cores"] >= 1
     assert found["whole"]["duplicates"] > 0
     assert all(answer["same"] for answer in found["same_answer"]["answers"].values())
-    measured = {*found["comparison"]["shapes"][0]["found"], *found["clustering"]["cases"][0]["fits"]}
-    for name, (package, _) in {**peers.COMPARISON, **peers.CLUSTERING}.items():
+    measured = {
+        *found["comparison"]["shapes"][0]["found"],
+        *found["clustering"]["cases"][0]["fits"],
+        *found["pairs_peer"]["seconds"],
+    }
+    for name, (package, _) in {**peers.COMPARISON, **peers.CLUSTERING, **peers.PAIRS}.items():
         assert name in done.stdout, f"{name} was neither measured nor said to be missing"
         assert (name in measured) == (find_spec(package) is not None)
     assert matplotlib.image.imread(plot).shape[0] > 100
