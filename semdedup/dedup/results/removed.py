@@ -90,6 +90,11 @@ class RemovedRows:
                     if len(removed):
                         yield from groups_of(removed, cluster_of(file.url), True)
 
+    def borderline(self, n: int, eps: float) -> list[Pair]:
+        """See `Scores.borderline`."""
+        self._check([eps])
+        return self.scores.borderline(n, eps)
+
     def without_witness(self, eps: float) -> int:
         """How many of the rows that go match no row that stays. Reads the clusters in which that is not certain."""
         self._check([eps])

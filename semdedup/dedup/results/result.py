@@ -137,7 +137,7 @@ class DedupResult(Displayable):
 
     def borderline(self, n: int = 10, eps: float | None = None) -> list[Pair]:
         """The n pairs whose score is nearest to the threshold: look at these to choose eps."""
-        return self._scores.borderline(n, self._eps(eps))
+        return self._removed().borderline(n, self._eps(eps))
 
     def groups(self, eps: float | None = None) -> Iterator[Group]:
         """The kept rows that have duplicates, each with these, one after the other; by the rule of the result."""
