@@ -201,7 +201,7 @@ def _low(rows: pd.DataFrame, ids: np.ndarray) -> np.ndarray:
     return rows.set_index("id")["low_information"].loc[ids].to_numpy(dtype=bool)
 
 
-@pytest.mark.parametrize("task_bytes", [None, 600])
+@pytest.mark.parametrize("task_bytes", [None, pytest.param(600, marks=pytest.mark.slow)])
 @pytest.mark.parametrize("rule", ["witness", "components"])
 def test_every_removal_rule_goes_with_a_chain(
     rule: str,
@@ -234,6 +234,43 @@ def test_every_removal_rule_goes_with_a_chain(
     extracted = extract(str(tmp_path / "2"), 0.02, str(tmp_path / "e"), client=client)
     assert extracted.duplicates == found.metadata["removed_at"]["0.02"]
     assert extracted.kept == len(read_folder(tmp_path / "e" / "kept"))
+
+
+@pytest.mark.parametrize("task_bytes", [None, pytest.param(600, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("rule", ["any", "witness", "components"])
+def test_matches_in_other_clusters_of_a_base_are_found(
+    rule: str,
+    task_bytes: int | None,
+    client: distributed.Client,
+    tmp_path: Path,
+    rng: np.random.Generator,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    parts_of(rng, tmp_path, n_parts=3, low_information=[i % 7 == 3 for i in range(480)])
+    if task_bytes:
+        monkeypatch.setattr(sizes, "SMALLEST_TASK", task_bytes)
+        monkeypatch.setattr(sizes, "LARGEST_TASK", task_bytes)
+    k = 60 if task_bytes is None else 4  # some clusters have rows of the base only; or all are larger than a task
+    workflow(tmp_path / "in-0", tmp_path / "0", eps=0.1, n_clusters=k, removal=rule, exact_up_to=0.15).run(client)
+    update(tmp_path / "in-1", tmp_path / "1", tmp_path / "0").run(client)
+    found = update(tmp_path / "in-2", tmp_path / "2", tmp_path / "1", count_at=[0.02]).run(client)
+
+    kept = pd.concat([kept_of(tmp_path / name) for name in "01"])
+    new = read_folder(tmp_path / "2" / "kmeans_results")
+    assert task_bytes or set(kept["centroid"]) - set(new["centroid"])
+    parts = [reference.ranked(rows) for rows in (kept, new)]
+    ids, rows, clusters = (np.concatenate(part) for part in zip(*parts, strict=True))
+    low = np.concatenate([_low(rows, part[0]) for rows, part in zip((kept, new), parts, strict=True)])
+    scores = reference.scores(rows, clusters, 0.15, len(kept), low)
+    columns = {"id": ids, "max_id": ids[scores.match], "cosine_sim_score": scores.score}
+    expected = pd.DataFrame(columns)[len(kept) :].sort_values("id", ignore_index=True)
+    pd.testing.assert_frame_equal(read_all_scores(tmp_path / "2"), expected, check_exact=True)
+    goes = removal_of_rule_8(kept, new, 0.1, rule, across=True)
+    assert read_folder(tmp_path / "2" / "duplicates")["id"].tolist() == goes["id"].tolist()
+    assert found.duplicates == len(goes)
+    assert found.metadata["removed_at"]["0.02"] == len(removal_of_rule_8(kept, new, 0.02, rule, across=True))
+    if rule != "any":
+        pd.testing.assert_frame_equal(read_folder(tmp_path / "2" / "witnesses"), goes, check_exact=True)
 
 
 @pytest.fixture(scope="module")
