@@ -34,10 +34,13 @@ from tests.helpers import (
     assert_same_answer,
     contents,
     embedding_table,
+    kill,
     near_duplicates,
     read_all_scores,
     read_answer,
     read_folder,
+    start_driver,
+    wait_for,
     workflow,
     write_embeddings,
 )
@@ -547,3 +550,25 @@ def test_a_base_in_a_bucket(client: distributed.Client, made: Path, s3: tuple[st
     workflow(made / "in-0", made / "local", eps=EPS).run(client)
     other = update(made / "in-1", made / "local-out", made / "local", withdraw=["clip-00001"]).run(client)
     assert (found.duplicates, found.base.kept) == (other.duplicates, other.base.kept)  # type: ignore[union-attr]
+
+
+@pytest.mark.slow
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "pattern",
+    ["kmeans-*/journal/assign/1.json", "pairwise-*/dropped/0.arrow", "pairwise-*/journal/compare*/0.json"],
+)
+def test_a_killed_update_goes_on_where_it_stopped(
+    pattern: str, made: Path, client: distributed.Client, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    given = {"base": str(made / "old"), "withdraw": ["clip-00001"], "verbose": False}
+    monkeypatch.setattr(sizes, "SMALLEST_TASK", 600)
+    monkeypatch.setattr(sizes, "LARGEST_TASK", 600)
+    update(made / "in-1", tmp_path / "whole", **given).run(client)
+    out = tmp_path / "out"
+    parameters = {"input_path": str(made / "in-1"), "output_path": str(out), **given}
+    driver = start_driver(tmp_path, parameters, task_bytes=600)
+    wait_for(out, f"_scratch/{pattern}", driver)
+    kill(driver)
+    update(made / "in-1", out, **given).run(client)
+    assert contents(out) == contents(tmp_path / "whole")
