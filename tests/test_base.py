@@ -12,6 +12,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from click.testing import CliRunner
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from semdedup import (
     DuplicateIdError,
@@ -27,6 +29,9 @@ from semdedup import (
 from semdedup.cli import main
 from semdedup.dedup import sizes
 from semdedup.dedup.base.chain import chain_of
+from semdedup.dedup.compare.groups import Limits, score_new_rows
+from semdedup.dedup.kernels.matches import Matches
+from semdedup.dedup.threshold.components import best_of_components
 from semdedup.storage.location import Location
 from tests import reference
 from tests.helpers import (
@@ -276,6 +281,33 @@ def test_matches_in_other_clusters_of_a_base_are_found(
         pd.testing.assert_frame_equal(read_folder(tmp_path / "2" / "witnesses"), goes, check_exact=True)
 
 
+@settings(max_examples=60)
+@given(data=st.data())
+@pytest.mark.parametrize("listed", [True, False])
+def test_rows_of_a_base_are_candidates_only(listed: bool, data: st.DataObject) -> None:
+    n = data.draw(st.integers(2, 24))
+    n_base = data.draw(st.integers(0, n - 1))
+    points = np.array(data.draw(st.lists(st.integers(0, 9), min_size=n, max_size=n)))
+    low = np.array(data.draw(st.lists(st.integers(0, 5), min_size=n, max_size=n))) == 0
+    rows = np.stack([np.cos(points / 5), np.sin(points / 5), np.zeros(n)], axis=1).astype(np.float32)  # with copies
+    limits = Limits(np.float32(0.95), 8)
+    with pytest.MonkeyPatch.context() as patch:
+        if not listed:  # as where there are too many matches to be gathered
+            patch.setattr("semdedup.dedup.compare.groups.matches_to_gather", lambda least, n: Matches(least, -1))
+            patch.setattr("semdedup.dedup.kernels.forest.MOST_EDGES", 3)
+        found = score_new_rows(rows, low, n_base, limits)
+    expected = reference.scores(rows, base=n_base, low_information=low)
+    assert np.array_equal(found.score, expected.score[n_base:])
+    assert np.array_equal(found.match, expected.match[n_base:])
+    for least in (0.95, 0.99, 1.0):
+        reached = found.forest.score >= np.float32(least)
+        a, b = found.forest.left[reached], found.forest.right[reached]
+        assert not ((a < n_base) & (b < n_base)).any()
+        best = best_of_components(found.forest, n, np.float32(least), n_base)
+        goes = reference.removal(rows, 1 - least, "components", base=n_base, low_information=low)
+        assert np.array_equal(best, goes.witness)
+
+
 @pytest.fixture(scope="module")
 def made(client: distributed.Client, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder of inputs ``in-0`` and ``in-1``, and a result ``old`` of the first with an id in quarantine."""
@@ -289,19 +321,19 @@ def made(client: distributed.Client, tmp_path_factory: pytest.TempPathFactory) -
 
 
 def test_what_is_not_given_comes_from_the_record(made: Path, tmp_path: Path) -> None:
-    def settings(**parameters: Any) -> tuple[Any, ...]:
+    def chosen(**parameters: Any) -> tuple[Any, ...]:
         found = update(made / "in-1", tmp_path / "out", made / "old", **parameters)
         return found.eps, found.pipeline.stages[1].ranking()
 
     def by_distance(keep: Any, metric: Any) -> RankingStrategy:
         return RankingStrategy.by_distance(keep, metric)
 
-    assert settings() == (EPS, by_distance("easy", "l2"))
-    assert settings(eps=0.1, which_to_keep="hard") == (0.1, by_distance("hard", "l2"))
-    assert settings(distance_metric="cosine") == (EPS, by_distance("easy", "cosine"))
-    assert settings(which_to_keep="random", random_state=7) == (EPS, RankingStrategy.random(7))
+    assert chosen() == (EPS, by_distance("easy", "l2"))
+    assert chosen(eps=0.1, which_to_keep="hard") == (0.1, by_distance("hard", "l2"))
+    assert chosen(distance_metric="cosine") == (EPS, by_distance("easy", "cosine"))
+    assert chosen(which_to_keep="random", random_state=7) == (EPS, RankingStrategy.random(7))
     other = RankingStrategy.metadata_based("height")
-    assert settings(ranking_strategy=other) == (EPS, other)
+    assert chosen(ranking_strategy=other) == (EPS, other)
 
 
 def test_names_of_the_columns_and_a_ranking_by_metadata_come_from_the_record(
@@ -561,14 +593,14 @@ def test_a_base_in_a_bucket(client: distributed.Client, made: Path, s3: tuple[st
 def test_a_killed_update_goes_on_where_it_stopped(
     pattern: str, made: Path, client: distributed.Client, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    given = {"base": str(made / "old"), "withdraw": ["clip-00001"], "verbose": False}
+    options = {"base": str(made / "old"), "withdraw": ["clip-00001"], "verbose": False}
     monkeypatch.setattr(sizes, "SMALLEST_TASK", 600)
     monkeypatch.setattr(sizes, "LARGEST_TASK", 600)
-    update(made / "in-1", tmp_path / "whole", **given).run(client)
+    update(made / "in-1", tmp_path / "whole", **options).run(client)
     out = tmp_path / "out"
-    parameters = {"input_path": str(made / "in-1"), "output_path": str(out), **given}
+    parameters = {"input_path": str(made / "in-1"), "output_path": str(out), **options}
     driver = start_driver(tmp_path, parameters, task_bytes=600)
     wait_for(out, f"_scratch/{pattern}", driver)
     kill(driver)
-    update(made / "in-1", out, **given).run(client)
+    update(made / "in-1", out, **options).run(client)
     assert contents(out) == contents(tmp_path / "whole")
