@@ -12,6 +12,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from click.testing import CliRunner
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from semdedup import (
     DuplicateIdError,
@@ -27,6 +29,9 @@ from semdedup import (
 from semdedup.cli import main
 from semdedup.dedup import sizes
 from semdedup.dedup.base.chain import chain_of
+from semdedup.dedup.compare.groups import Limits, score_new_rows
+from semdedup.dedup.kernels.matches import Matches
+from semdedup.dedup.threshold.components import best_of_components
 from semdedup.storage.location import Location
 from tests import reference
 from tests.helpers import (
@@ -34,10 +39,13 @@ from tests.helpers import (
     assert_same_answer,
     contents,
     embedding_table,
+    kill,
     near_duplicates,
     read_all_scores,
     read_answer,
     read_folder,
+    start_driver,
+    wait_for,
     workflow,
     write_embeddings,
 )
@@ -201,7 +209,7 @@ def _low(rows: pd.DataFrame, ids: np.ndarray) -> np.ndarray:
     return rows.set_index("id")["low_information"].loc[ids].to_numpy(dtype=bool)
 
 
-@pytest.mark.parametrize("task_bytes", [None, 600])
+@pytest.mark.parametrize("task_bytes", [None, pytest.param(600, marks=pytest.mark.slow)])
 @pytest.mark.parametrize("rule", ["witness", "components"])
 def test_every_removal_rule_goes_with_a_chain(
     rule: str,
@@ -236,6 +244,70 @@ def test_every_removal_rule_goes_with_a_chain(
     assert extracted.kept == len(read_folder(tmp_path / "e" / "kept"))
 
 
+@pytest.mark.parametrize("task_bytes", [None, pytest.param(600, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("rule", ["any", "witness", "components"])
+def test_matches_in_other_clusters_of_a_base_are_found(
+    rule: str,
+    task_bytes: int | None,
+    client: distributed.Client,
+    tmp_path: Path,
+    rng: np.random.Generator,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    parts_of(rng, tmp_path, n_parts=3, low_information=[i % 7 == 3 for i in range(480)])
+    if task_bytes:
+        monkeypatch.setattr(sizes, "SMALLEST_TASK", task_bytes)
+        monkeypatch.setattr(sizes, "LARGEST_TASK", task_bytes)
+    k = 60 if task_bytes is None else 4  # some clusters have rows of the base only; or all are larger than a task
+    workflow(tmp_path / "in-0", tmp_path / "0", eps=0.1, n_clusters=k, removal=rule, exact_up_to=0.15).run(client)
+    update(tmp_path / "in-1", tmp_path / "1", tmp_path / "0").run(client)
+    found = update(tmp_path / "in-2", tmp_path / "2", tmp_path / "1", count_at=[0.02]).run(client)
+
+    kept = pd.concat([kept_of(tmp_path / name) for name in "01"])
+    new = read_folder(tmp_path / "2" / "kmeans_results")
+    assert task_bytes or set(kept["centroid"]) - set(new["centroid"])
+    parts = [reference.ranked(rows) for rows in (kept, new)]
+    ids, rows, clusters = (np.concatenate(part) for part in zip(*parts, strict=True))
+    low = np.concatenate([_low(rows, part[0]) for rows, part in zip((kept, new), parts, strict=True)])
+    scores = reference.scores(rows, clusters, 0.15, len(kept), low)
+    columns = {"id": ids, "max_id": ids[scores.match], "cosine_sim_score": scores.score}
+    expected = pd.DataFrame(columns)[len(kept) :].sort_values("id", ignore_index=True)
+    pd.testing.assert_frame_equal(read_all_scores(tmp_path / "2"), expected, check_exact=True)
+    goes = removal_of_rule_8(kept, new, 0.1, rule, across=True)
+    assert read_folder(tmp_path / "2" / "duplicates")["id"].tolist() == goes["id"].tolist()
+    assert found.duplicates == len(goes)
+    assert found.metadata["removed_at"]["0.02"] == len(removal_of_rule_8(kept, new, 0.02, rule, across=True))
+    if rule != "any":
+        pd.testing.assert_frame_equal(read_folder(tmp_path / "2" / "witnesses"), goes, check_exact=True)
+
+
+@settings(max_examples=60)
+@given(data=st.data())
+@pytest.mark.parametrize("listed", [True, False])
+def test_rows_of_a_base_are_candidates_only(listed: bool, data: st.DataObject) -> None:
+    n = data.draw(st.integers(2, 24))
+    n_base = data.draw(st.integers(0, n - 1))
+    points = np.array(data.draw(st.lists(st.integers(0, 9), min_size=n, max_size=n)))
+    low = np.array(data.draw(st.lists(st.integers(0, 5), min_size=n, max_size=n))) == 0
+    rows = np.stack([np.cos(points / 5), np.sin(points / 5), np.zeros(n)], axis=1).astype(np.float32)  # with copies
+    limits = Limits(np.float32(0.95), 8)
+    with pytest.MonkeyPatch.context() as patch:
+        if not listed:  # as where there are too many matches to be gathered
+            patch.setattr("semdedup.dedup.compare.groups.matches_to_gather", lambda least, n: Matches(least, -1))
+            patch.setattr("semdedup.dedup.kernels.forest.MOST_EDGES", 3)
+        found = score_new_rows(rows, low, n_base, limits)
+    expected = reference.scores(rows, base=n_base, low_information=low)
+    assert np.array_equal(found.score, expected.score[n_base:])
+    assert np.array_equal(found.match, expected.match[n_base:])
+    for least in (0.95, 0.99, 1.0):
+        reached = found.forest.score >= np.float32(least)
+        a, b = found.forest.left[reached], found.forest.right[reached]
+        assert not ((a < n_base) & (b < n_base)).any()
+        best = best_of_components(found.forest, n, np.float32(least), n_base)
+        goes = reference.removal(rows, 1 - least, "components", base=n_base, low_information=low)
+        assert np.array_equal(best, goes.witness)
+
+
 @pytest.fixture(scope="module")
 def made(client: distributed.Client, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder of inputs ``in-0`` and ``in-1``, and a result ``old`` of the first with an id in quarantine."""
@@ -249,19 +321,19 @@ def made(client: distributed.Client, tmp_path_factory: pytest.TempPathFactory) -
 
 
 def test_what_is_not_given_comes_from_the_record(made: Path, tmp_path: Path) -> None:
-    def settings(**parameters: Any) -> tuple[Any, ...]:
+    def chosen(**parameters: Any) -> tuple[Any, ...]:
         found = update(made / "in-1", tmp_path / "out", made / "old", **parameters)
         return found.eps, found.pipeline.stages[1].ranking()
 
     def by_distance(keep: Any, metric: Any) -> RankingStrategy:
         return RankingStrategy.by_distance(keep, metric)
 
-    assert settings() == (EPS, by_distance("easy", "l2"))
-    assert settings(eps=0.1, which_to_keep="hard") == (0.1, by_distance("hard", "l2"))
-    assert settings(distance_metric="cosine") == (EPS, by_distance("easy", "cosine"))
-    assert settings(which_to_keep="random", random_state=7) == (EPS, RankingStrategy.random(7))
+    assert chosen() == (EPS, by_distance("easy", "l2"))
+    assert chosen(eps=0.1, which_to_keep="hard") == (0.1, by_distance("hard", "l2"))
+    assert chosen(distance_metric="cosine") == (EPS, by_distance("easy", "cosine"))
+    assert chosen(which_to_keep="random", random_state=7) == (EPS, RankingStrategy.random(7))
     other = RankingStrategy.metadata_based("height")
-    assert settings(ranking_strategy=other) == (EPS, other)
+    assert chosen(ranking_strategy=other) == (EPS, other)
 
 
 def test_names_of_the_columns_and_a_ranking_by_metadata_come_from_the_record(
@@ -510,3 +582,25 @@ def test_a_base_in_a_bucket(client: distributed.Client, made: Path, s3: tuple[st
     workflow(made / "in-0", made / "local", eps=EPS).run(client)
     other = update(made / "in-1", made / "local-out", made / "local", withdraw=["clip-00001"]).run(client)
     assert (found.duplicates, found.base.kept) == (other.duplicates, other.base.kept)  # type: ignore[union-attr]
+
+
+@pytest.mark.slow
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "pattern",
+    ["kmeans-*/journal/assign/1.json", "pairwise-*/dropped/0.arrow", "pairwise-*/journal/compare*/0.json"],
+)
+def test_a_killed_update_goes_on_where_it_stopped(
+    pattern: str, made: Path, client: distributed.Client, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    options = {"base": str(made / "old"), "withdraw": ["clip-00001"], "verbose": False}
+    monkeypatch.setattr(sizes, "SMALLEST_TASK", 600)
+    monkeypatch.setattr(sizes, "LARGEST_TASK", 600)
+    update(made / "in-1", tmp_path / "whole", **options).run(client)
+    out = tmp_path / "out"
+    parameters = {"input_path": str(made / "in-1"), "output_path": str(out), **options}
+    driver = start_driver(tmp_path, parameters, task_bytes=600)
+    wait_for(out, f"_scratch/{pattern}", driver)
+    kill(driver)
+    update(made / "in-1", out, **options).run(client)
+    assert contents(out) == contents(tmp_path / "whole")

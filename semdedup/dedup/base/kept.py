@@ -7,7 +7,7 @@ the hash of the ids, so that a task holds the ids of one range, whatever the bas
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from functools import partial
 from itertools import pairwise
 from typing import Any, NamedTuple
@@ -60,10 +60,17 @@ class KeptRows:
     Attributes:
         folder: where the join has written them, one file a range.
         n_ranges: how many.
+        held: of some clusters these ids, where a task has read them together.
     """
 
     folder: Location
     n_ranges: int
+    held: Mapping[int, pa.Array] = field(default_factory=dict)
+
+    def holding(self, clusters: Collection[int]) -> KeptRows:
+        """With the ids of some clusters in memory: footers of the files, which name every cluster, are read once."""
+        found = self.dropped(clusters)
+        return replace(self, held={label: table.column("id").combine_chunks() for label, table in found.items()})
 
     def dropped(self, clusters: Collection[int]) -> dict[int, pa.Table]:
         """The rows that are not kept of some clusters: ``id``, ``why``. Memory: these ids."""
@@ -76,7 +83,8 @@ class KeptRows:
 
     def dropped_ids(self, cluster: int) -> pa.Array:
         """The ids of those of one cluster."""
-        return self.dropped([cluster])[cluster].column("id").combine_chunks()
+        found = self if cluster in self.held else self.holding([cluster])
+        return found.held[cluster]
 
 
 @dataclass(frozen=True)
@@ -103,6 +111,10 @@ class BaseRows:
     urls: tuple[str, ...]
     n_rows: int
     kept: KeptRows | ListedRows
+
+    def in_memory(self, clusters: Collection[int]) -> KeptRows | ListedRows:
+        """What tells, ready to be asked for some clusters of one task."""
+        return self.kept.holding(clusters) if isinstance(self.kept, KeptRows) else self.kept
 
     def tables(self, store: Location, label: int, columns: Sequence[str]) -> Iterator[pa.Table]:
         """The kept rows, in tables of bounded size: ``id`` and those of these columns that a file has."""

@@ -81,8 +81,8 @@ def summary_of(
 ) -> tuple[BaseSummary | None, Withdrawal | None]:
     """What the facts of the two steps tell whose record is in the folder `cache`."""
     base, withdrawn = compared.get("base"), compared.get("withdrawn")
-    if base is None:
-        return None, None
-    paths = tuple(str(resolve_path(entry["path"], cache)) for entry in clustered.get("bases", ()))
-    found = BaseSummary(base["rows"], base["kept"], paths, base["mean_distance"], clustered["mean_distance"])
+    found = None
+    if base is not None and "mean_distance" in clustered:
+        paths = tuple(str(resolve_path(entry["path"], cache)) for entry in compared["bases"])
+        found = BaseSummary(base["rows"], base["kept"], paths, base["mean_distance"], clustered["mean_distance"])
     return found, None if withdrawn is None else Withdrawal(**withdrawn, path=str(cache / WITHDRAWN))

@@ -73,6 +73,11 @@ class Base:
                 "leave it out, or cluster anew without base"
             )
         found = cls(links, options.withdraw)
+        if given.get("embedding_dim") not in (None, found.dim):
+            raise ParameterError(
+                f"embedding_dim is {given['embedding_dim']}, but the embeddings of the base {root} have length "
+                f"{found.dim}"
+            )
         if found.values:
             found.check()
             found.withdraw  # noqa: B018  (refused here where it cannot be read)
@@ -148,7 +153,7 @@ class Base:
     def expected_length(self, lengths: Mapping[str, Mapping[int, int]]) -> int:
         """Its own length, after checking that rows of each file have it; see `semdedup.dedup.input.scan`."""
         self.check_rows(self.last.schema, (), {length for counts in lengths.values() for length in counts})
-        return expected_length(lengths, self.dim)
+        return expected_length(lengths, self.dim, f"that of the base {self.last.root}")
 
     def refuse_lost(self, ids: Sequence[Any]) -> None:
         """Raise an `InputError` where there are ids to withdraw that are in no cluster of the chain."""
@@ -158,10 +163,27 @@ class Base:
                 f"{', '.join(map(repr, sorted(ids)[:EXAMPLES]))}; its chain: {', '.join(self.paths)}"
             )
 
-    def check_ranking(self, strategy: RankingStrategy) -> None:
-        """Refuse a ranking by columns that the clusters of a link do not have."""
+    def check_ranking(self, strategy: RankingStrategy, schema: pa.Schema | None = None) -> None:
+        """Refuse a ranking by columns that the clusters of a link do not have, or of types that do not go together.
+
+        Args:
+            strategy: what is to rank.
+            schema: columns of the clusters of new rows, where they are known.
+        """
+        schemas = [] if schema is None else [schema]
         for link in self.links:
             check_rankable(link.schema, strategy, f"the clusters of the base {link.root}")
+            schemas.append(link.schema)
+        for column in strategy.columns:
+            kinds = [pa.schema([other.field(column).remove_metadata()]) for other in schemas]
+            try:
+                pa.unify_schemas(kinds, promote_options="permissive")
+            except (pa.ArrowTypeError, pa.ArrowInvalid):
+                types = ", ".join(dict.fromkeys(str(kind.field(0).type) for kind in kinds))
+                raise ParameterError(
+                    f"the column {column!r}, by which rows are to be ranked, has types in the input and in the base "
+                    f"{self.last.root} that do not go together: {types}"
+                ) from None
 
     def inherit(self, given: Mapping[str, Any], named: Collection[str]) -> dict[str, Any]:
         """The keywords, with what was not `named` as it is on the record of the base.

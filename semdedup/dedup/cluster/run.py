@@ -132,6 +132,8 @@ def _plan_and_scan(
         check_ranking(plan.schema, ranked_by)
         if base is not None:
             base.check_rows(cluster_schema(plan.schema), plan.embedders)
+            if ranked_by is not None:
+                base.check_ranking(ranked_by, cluster_schema(plan.schema))
         place.write_json(plan.to_json(files, scratch), forced=True)
     while True:
         work = Workspace(plan.schema, source, scratch, read_kwargs)

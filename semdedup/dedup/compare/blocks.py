@@ -15,7 +15,7 @@ import numpy as np
 import pyarrow as pa
 
 from semdedup.arrays import backend_module, to_host
-from semdedup.dedup.compare.groups import Cluster, Comparison, Scored, rank_cluster, read_cluster, score_new_rows
+from semdedup.dedup.compare.groups import Cluster, Comparison, Scored, rank_cluster, read_cluster, ready, score_new_rows
 from semdedup.dedup.compare.tiles import Tile, load_tile
 from semdedup.dedup.input.rows import gather_unit_rows, low_information_mask
 from semdedup.dedup.kernels.bounds import principal_axes, short_rows
@@ -101,7 +101,7 @@ def lay_out_group(task: Comparison, block: Block) -> dict[str, Any]:
         ``rows``, and ``quarantined`` by reason.
     """
     parts, quarantined = [], Counter[str]()
-    for cluster in block.clusters:
+    for cluster in ready(block.clusters):
         ranked = rank_cluster(task, cluster)
         quarantined.update(ranked.quarantined)
         if len(ranked.light) == ranked.n_base:

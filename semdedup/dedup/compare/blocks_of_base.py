@@ -11,7 +11,7 @@ import pyarrow as pa
 
 from semdedup.arrays import backend_module, to_host
 from semdedup.dedup.compare.blocks import Block, axes_file, edge_table, edges_file, found_file, load_light, load_side
-from semdedup.dedup.compare.groups import Cluster, Comparison, read_base
+from semdedup.dedup.compare.groups import Cluster, Comparison, read_base, ready
 from semdedup.dedup.compare.reduce import reduce_matches
 from semdedup.dedup.compare.table import write_base_rows
 from semdedup.dedup.input.rows import gather_unit_rows, low_information_mask
@@ -67,7 +67,7 @@ def compare_with_base(
 
 def list_base_rows(task: Comparison, item: Clusters) -> dict[str, Any]:
     """Write the ids of the kept rows of some clusters, in rank order: what an update was compared with."""
-    for cluster in item[1]:
+    for cluster in ready(item[1]):
         light, _ = kept_rows(task, cluster)
         order = rank_order(light, task.strategy)
         write_base_rows(task.final, cluster.label, light.column("id").take(pa.array(order)), task.write_kwargs)
@@ -98,7 +98,7 @@ def compare_block_with_base(task: Comparison, item: tuple[Block, Clusters]) -> d
     if OF_BASE not in light.column_names:
         light = light.append_column(OF_BASE, pa.array(np.zeros(len(light), dtype=bool)))
     found, edges, counts = [], [], dict[str, int]()
-    for cluster in clusters:
+    for cluster in ready(clusters):
         theirs, every = kept_rows(task, cluster)
         low = low_information_mask(theirs)
         usable = np.arange(len(theirs)) if low is None else np.flatnonzero(~low)

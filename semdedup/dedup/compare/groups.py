@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -116,7 +116,7 @@ def score_group(task: Comparison, group: tuple[Cluster, ...]) -> dict[str, Any]:
         ``rows``, and ``quarantined`` by reason.
     """
     n_rows, quarantined, edges = 0, Counter[str](), []
-    for cluster in group:
+    for cluster in ready(group):
         ranked = rank_cluster(task, cluster)
         quarantined.update(ranked.quarantined)
         if len(ranked.light) == ranked.n_base:
@@ -152,6 +152,14 @@ class Ranked(NamedTuple):
     positions: np.ndarray
     n_base: int
     quarantined: Mapping[str, int]
+
+
+def ready(group: Sequence[Cluster]) -> Sequence[Cluster]:
+    """Clusters of one task, with what tells which rows of their base are kept in memory."""
+    if not group or group[0].base is None:
+        return group
+    kept = group[0].base.in_memory([cluster.label for cluster in group])
+    return [replace(cluster, base=replace(cluster.base, kept=kept)) for cluster in group if cluster.base is not None]
 
 
 def rank_cluster(task: Comparison, cluster: Cluster, with_rows: bool = True) -> Ranked:

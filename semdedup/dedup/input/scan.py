@@ -169,7 +169,9 @@ def lengths_by_source(scanned: Iterable[Mapping[str, Any]]) -> dict[str, Counter
     return lengths
 
 
-def expected_length(lengths: Mapping[str, Mapping[int, int]], embedding_dim: int | None) -> int:
+def expected_length(
+    lengths: Mapping[str, Mapping[int, int]], embedding_dim: int | None, asked_by: str = "embedding_dim"
+) -> int:
     """The length that embeddings must have: the one asked for, else the commonest.
 
     Raises:
@@ -184,7 +186,7 @@ def expected_length(lengths: Mapping[str, Mapping[int, int]], embedding_dim: int
         raise InputError("the input holds no embeddings: every one of them is null or empty")
     for source, counts in sorted(lengths.items()):
         if counts and expected not in counts:
-            why = "embedding_dim" if embedding_dim else "the commonest length of the input"
+            why = asked_by if embedding_dim else "the commonest length of the input"
             raise BadFileError(
                 f"the file {source} has embeddings of length {commonest_length(counts)} and none of length {expected} "
                 f"({why}). Embeddings of different models cannot be compared; take the file out, or give "
