@@ -214,7 +214,6 @@ class SemanticDeduplicationWorkflow:
         metadata = {
             "base": base,
             "withdrawn": withdrawn,
-            "pairs": scored.get("pairs"),
             **{name: clustered[name] for name in ("clusters", "n_clusters", "embedding_dim", "iterations", "inertia")},
             "total_time": seconds,
             "forced_bytes": forced[0],
