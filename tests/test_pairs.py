@@ -41,6 +41,8 @@ from semdedup.dedup import sizes
 from semdedup.dedup.kernels.bounds import principal_axes, short_rows
 from semdedup.dedup.kernels.exact import unit_rows
 from semdedup.dedup.kernels.join import Side
+from semdedup.dedup.kernels.matches import Pairs
+from semdedup.dedup.pairs.copies import Copies, expanded
 from semdedup.dedup.pairs.match import choose_width, every_match
 from semdedup.dedup.ranking import rank_order
 from tests import reference
@@ -161,6 +163,35 @@ def test_the_width_of_short_rows_is_chosen_by_what_they_leave(text_rows: np.ndar
     assert choose_width(np.empty((0, 384), np.float32), np.float32(0.9))[1].shape == (384, 0)
 
 
+@given(
+    seed=st.integers(0, 2**32),
+    sizes=st.lists(st.integers(1, 6), min_size=1, max_size=8),
+    most=st.integers(1, 40),
+    same=st.booleans(),
+)
+def test_pairs_of_rows_that_have_copies_are_pairs_of_all(seed: int, sizes: list[int], most: int, same: bool) -> None:
+    rng = np.random.default_rng(seed)
+    left = rng.permutation(np.repeat(np.arange(len(sizes)), sizes))
+    right = left if same else rng.permutation(np.repeat(np.arange(len(sizes)), sizes[::-1]))
+    matching = np.triu(rng.random((len(sizes),) * 2) < 0.5)
+    if same:
+        matching[np.diag_indices(len(sizes))] = True
+    chosen = np.nonzero(matching)
+    score = rng.random(len(chosen[0])).astype(np.float32)
+    one = Copies.of(left)
+    pieces = list(expanded(Pairs(*chosen, score), one, one if same else Copies.of(right), most))
+    assert all(len(piece.left) <= most for piece in pieces)
+    found = Counter(pair for piece in pieces for pair in zip(*map(np.ndarray.tolist, piece), strict=True))
+    both = {(a, b): float(value) for a, b, value in zip(*chosen, score, strict=True)}
+    expected = Counter(
+        (i, j, both[a, b])
+        for i, a in enumerate(left)
+        for j, b in enumerate(right)
+        if (a, b) in both and (not same or a != b or i < j)
+    )
+    assert found == expected
+
+
 # The whole of it
 
 
@@ -179,7 +210,8 @@ def test_the_pairs_are_those_of_brute_force_however_the_rows_lie(
         found = pairs(source, eps, tmp_path / f"out-{n_files}", client)
         assert_same_pairs(read_pairs(tmp_path / f"out-{n_files}"), expected)
         assert (found.pairs, found.compared, found.eps) == (len(expected), len(rows), eps)
-        assert found.counts["pairs"] == len(rows) * (len(rows) - 1) // 2
+        differ = len(np.unique(rows, axis=0))
+        assert found.counts["pairs"] == differ * (differ - 1) // 2
         assert f"{part + (part > 1)} blocks" in found.plan or f"{part} blocks" in found.plan
         assert "margins" not in found.plan
 

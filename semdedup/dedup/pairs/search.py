@@ -30,8 +30,8 @@ class PairsResult(Displayable):
         compared: rows that were compared.
         low_information: rows that show nothing and were left out.
         quarantined: rows that cannot be compared, by reason.
-        counts: pairs of rows that there are (``pairs``), what was left to look at by the margins of clusters
-            (``by_margin``), and of those by short rows (``by_axes``), and the ``matches`` among these.
+        counts: of the rows without repeated ones, the ``pairs`` that there are, what the margins of clusters
+            (``by_margin``) and then short rows (``by_axes``) left of them, and the ``matches`` among these.
         plan: how pairs were ruled out, in words.
         seconds: time of the run, without forcing files to disk.
         paths: what was written, by table.
@@ -59,7 +59,7 @@ class PairsResult(Displayable):
             lines.append(("left out: low_information", f"{self.low_information:,}"))
         lines.append(("quarantined", f"{self.n_quarantined:,}"))
         lines += [(f"  {reason}", f"{count:,}") for reason, count in sorted(self.quarantined.items())]
-        names = {"pairs": "pairs of rows", "by_margin": "  left by margins", "by_axes": "  left by products"}
+        names = {"pairs": "pairs of different rows", "by_margin": "  left by margins", "by_axes": "  left by products"}
         lines += [(name, f"{self.counts.get(key, 0):,}") for key, name in names.items()]
         return [*lines, ("plan", self.plan), ("seconds", f"{self.seconds:.1f}"), *self.paths.items()]
 

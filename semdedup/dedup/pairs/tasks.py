@@ -21,9 +21,11 @@ from semdedup.dedup.input.partitions import Partition
 from semdedup.dedup.input.rows import low_information_mask, write_aside
 from semdedup.dedup.input.scan import Workspace
 from semdedup.dedup.kernels.bounds import short_rows
+from semdedup.dedup.kernels.distinct import occurrences
 from semdedup.dedup.kernels.join import Side
 from semdedup.dedup.kernels.matches import Pairs
 from semdedup.dedup.names import PAIRS, QUARANTINE
+from semdedup.dedup.pairs.copies import Copies, expanded
 from semdedup.dedup.pairs.match import choose_width, every_match
 from semdedup.dedup.ranking import RankingStrategy, rank_order
 from semdedup.dedup.sizes import ROWS_AT_A_TIME
@@ -87,13 +89,16 @@ class PairsTask:
 def lay_out_block(task: PairsTask, block: Block) -> dict[str, Any]:
     """Read and normalise the rows of a block, and write what later tasks need of them; the rest goes to the quarantine.
 
-    - ``rows.npy``, ``light.parquet``: the rows that inform, and their ids and what ranks them.
-    - ``starts.npy``, ``centroids.npy``: where the rows of each cluster begin, and their means, of clustered rows.
+    - ``light.parquet``: ids and what ranks, of the rows that inform; ``rows.npy``: those of them that differ;
+      ``different.npy``: which of these each is.
+    - ``starts.npy``, ``centroids.npy``: where those of each cluster begin, and their means, of clustered rows.
     - ``sample.npy``: some of the rows.
 
-    Memory: the block, twice.
+    Memory: the block, three times.
     """
-    rows, lights, quarantined, low_rows = [], [], [], 0
+    xp = backend_module(task.backend)
+    rows, lights, different, quarantined = [], [], [], []
+    low_rows = n_rows = 0
     for part in block.parts:
         found, light, faulty = task.work.gather(part, task.dim)
         low = low_information_mask(light)
@@ -101,21 +106,26 @@ def lay_out_block(task: PairsTask, block: Block) -> dict[str, Any]:
             low_rows += int(low.sum())
             found, light = found[~low], light.filter(pa.array(~low))
         quarantined.append(faulty)
-        if len(found):
-            rows.append(found)
-            lights.append(light)
+        if not len(found):
+            continue
+        first, same_as = map(to_host, occurrences(xp.asarray(found)))
+        different.append(np.searchsorted(first, same_as) + n_rows)
+        n_rows += len(first)
+        rows.append(found[first] if len(first) < len(found) else found)
+        lights.append(light)
         del found
     place = task.place(block.number)
     every = rows[0] if len(rows) == 1 else np.concatenate([np.empty((0, task.dim), np.float32), *rows])
     save_array(place / "rows.npy", every)
     write_table(place / "light.parquet", pa.concat_tables(lights) if lights else pa.table({}))
+    save_array(place / "different.npy", np.concatenate([np.empty(0, np.int64), *different]))
     save_array(place / "sample.npy", every[:: max(1, -(-len(every) // task.sampled))])
     if block.clustered:
         save_array(place / "starts.npy", np.cumsum([0, *map(len, rows)]))
-        means = [found.mean(axis=0, dtype=np.float64).astype(np.float32) for found in rows]
+        means = [part_rows.mean(axis=0, dtype=np.float64).astype(np.float32) for part_rows in rows]
         save_array(place / "centroids.npy", np.stack(means) if means else np.empty((0, task.dim), np.float32))
     aside = write_aside(task.final / QUARANTINE / f"{PAIRS}-{block.number}.parquet", pa.concat_tables(quarantined))
-    return {"rows": len(every), LOW_INFORMATION: low_rows, "quarantined": aside}
+    return {"rows": sum(map(len, lights)), LOW_INFORMATION: low_rows, "quarantined": aside}
 
 
 def fit_axes(task: PairsTask, blocks: Sequence[int]) -> dict[str, Any]:
@@ -126,14 +136,15 @@ def fit_axes(task: PairsTask, blocks: Sequence[int]) -> dict[str, Any]:
     return {"width": width, "rows": len(sample)}
 
 
-def load_side(task: PairsTask, block: Block) -> Side:
-    """The rows of a block, with their short rows: the rows themselves where products are of whole rows."""
+def load_side(task: PairsTask, block: Block) -> tuple[Side, Copies]:
+    """The rows of a block that differ, with short rows (the same for products of whole rows), and what copies there are."""
     xp, place = backend_module(task.backend), task.place(block.number)
     rows, axes = xp.asarray(load_array(place / "rows.npy")), xp.asarray(load_array(task.axes))
     short = short_rows(rows, axes) if axes.shape[1] else rows
+    copies = Copies.of(load_array(place / "different.npy"))
     if not block.clustered:
-        return Side(rows, short, np.array([0, len(rows)]), None)
-    return Side(rows, short, load_array(place / "starts.npy"), load_array(place / "centroids.npy"))
+        return Side(rows, short, np.array([0, len(rows)]), None), copies
+    return Side(rows, short, load_array(place / "starts.npy"), load_array(place / "centroids.npy")), copies
 
 
 class Ends:
@@ -160,14 +171,13 @@ class Ends:
         rank[rank_order(self.light, self._strategy)] = np.arange(len(rank))
         return rank
 
-    def table(self, pairs: Pairs) -> Iterator[pa.Table]:
-        """Pairs of positions as rows of the result, some at a time."""
-        for start in range(0, len(pairs.left), ROWS_AT_A_TIME):
-            one, other, score = (part[start : start + ROWS_AT_A_TIME] for part in pairs)
-            first = self.rank[one] < self.rank[other]
-            ends = np.where(first, one, other), np.where(first, other, one)
-            columns = [*(self.ids.take(pa.array(end)) for end in ends), pa.array(score)]
-            yield pa.table(columns, schema=forest_schema(self.ids.type))
+    def table(self, pairs: Pairs) -> pa.Table:
+        """Pairs of positions as rows of the result."""
+        one, other, score = pairs
+        first = self.rank[one] < self.rank[other]
+        ends = np.where(first, one, other), np.where(first, other, one)
+        columns = [*(self.ids.take(pa.array(end)) for end in ends), pa.array(score)]
+        return pa.table(columns, schema=forest_schema(self.ids.type))
 
 
 class Finding:
@@ -179,11 +189,11 @@ class Finding:
         counts: what the bounds left.
     """
 
-    def __init__(self, task: PairsTask, left: Side, right: Side) -> None:
-        self._task, self._sides = task, (left, right)
-        self._shift = 0 if left is right else len(left.rows)
+    def __init__(self, task: PairsTask, left: tuple[Side, Copies], right: tuple[Side, Copies]) -> None:
+        self._task, self._left, self._right = task, left, right
+        self.first_of_second = 0 if left is right else len(left[1].rows)
         self.pairs, self.counts = 0, Counter[str]()
-        self.matches = np.zeros(self._shift + len(right.rows), dtype=np.int64)
+        self.matches = np.zeros(self.first_of_second + len(right[1].rows), dtype=np.int64)
 
     @property
     def too_many(self) -> bool:
@@ -191,15 +201,23 @@ class Finding:
         return self.pairs > self._task.max_pairs
 
     def __iter__(self) -> Iterator[Pairs]:
-        for found in every_match(*self._sides, self._task.least, self.counts):
-            pairs = Pairs(to_host(found.left), to_host(found.right) + self._shift, to_host(found.score))
-            self.pairs += len(pairs.left)
-            for end in pairs[:2]:
-                self.matches += np.bincount(end, minlength=len(self.matches))
-            if len(pairs.left):
+        (left, left_copies), (right, right_copies) = self._left, self._right
+        for found in self._different(left, right, left_copies):
+            for pairs in expanded(found, left_copies, right_copies, ROWS_AT_A_TIME):
+                pairs = pairs._replace(right=pairs.right + self.first_of_second)
+                self.pairs += len(pairs.left)
+                for end in pairs[:2]:
+                    self.matches += np.bincount(end, minlength=len(self.matches))
                 yield pairs
-            if self.too_many:
-                return
+                if self.too_many:
+                    return
+
+    def _different(self, left: Side, right: Side, copies: Copies) -> Iterator[Pairs]:
+        """Pairs of rows that differ, and of one block each row that has copies with itself."""
+        if left is right:
+            yield copies.pairs()
+        for found in every_match(left, right, self._task.least, self.counts):
+            yield Pairs(*map(to_host, found))
 
 
 def find_in_blocks(task: PairsTask, item: tuple[int, Block, Block]) -> dict[str, Any]:
@@ -218,11 +236,11 @@ def find_in_blocks(task: PairsTask, item: tuple[int, Block, Block]) -> dict[str,
     found = iter(finding)
     first = next(found, None)
     if first is not None:
-        tables = (table for pairs in chain([first], found) for table in ends.table(pairs))
+        tables = (ends.table(pairs) for pairs in chain([first], found))
         write_batches(
             task.final / PAIRS / f"part-{number}.parquet", forest_schema(ends.ids.type), tables, task.write_kwargs
         )
-        cut = len(left.rows)
+        cut = finding.first_of_second or len(finding.matches)
         save_array(task.matched(one.number, other.number), finding.matches[:cut])
         if one != other:
             save_array(task.matched(other.number, one.number), finding.matches[cut:])
