@@ -7,6 +7,8 @@ from .dedup.compare.stage import PairwiseStage
 from .dedup.kernels.best_match import max_similarity
 from .dedup.leaks.search import LeakResult, find_leaks
 from .dedup.leaks.stage import CrossStage
+from .dedup.pairs.search import PairsResult, find_pairs
+from .dedup.pairs.stage import PairsStage
 from .dedup.pipeline import Pipeline
 from .dedup.ranking import RankingStrategy
 from .dedup.results.frames import read_clusters, read_duplicates, read_embeddings, read_scores, read_witnesses
@@ -68,6 +70,8 @@ __all__ = [
     "Limits",
     "OutputConflictError",
     "Pair",
+    "PairsResult",
+    "PairsStage",
     "PairwiseStage",
     "ParameterError",
     "Pipeline",
@@ -88,6 +92,7 @@ __all__ = [
     "Withdrawal",
     "extract",
     "find_leaks",
+    "find_pairs",
     "get_output_path_ce1_embd_parquet",
     "get_output_path_clips",
     "get_output_path_dct3d_embd_parquet",

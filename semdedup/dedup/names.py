@@ -15,6 +15,9 @@ from semdedup.storage.location import Location, storage_options_of
 KMEANS, PAIRWISE, IDENTIFY = STEPS = ("kmeans", "pairwise", "identify")
 """Names of the steps, each of which is made of what the one before it wrote."""
 
+PAIRS = "pairs"
+"""Name of the step that lists pairs, and of their folder."""
+
 CENTROIDS = "_kmeans_centroids.npy"
 QUARANTINE = "_quarantine"
 WITNESSES = "witnesses"
@@ -79,6 +82,7 @@ WRITTEN = {
         rf"{_TABLES}cluster_\d+\.parquet|(?:{QUARANTINE}|{FOREST}|{WITHDRAWN}|{BASE_ROWS})/[^/]+\.parquet"
     ),
     IDENTIFY: re.compile(rf"{_TABLES}(?:part-\d+\.parquet|dedup_summary_[^/]+\.csv)"),
+    PAIRS: re.compile(rf"{PAIRS}/part-\d+\.parquet|{QUARANTINE}/{PAIRS}-\d+\.parquet"),
 }
 """What the names of the files of each step look like: a record that names others is not believed."""
 

@@ -92,6 +92,16 @@ class InputOptions(FieldOptions):
         return list(dict.fromkeys([self.id_field, self.embedding_field, *self.metadata_fields, LOW_INFORMATION]))
 
 
+@dataclass(frozen=True)
+class RankedOptions(InputOptions):
+    """What to read of rows that are ranked: of a cluster, `metadata_fields` may be columns that semdedup wrote."""
+
+    def check_together(self) -> None:
+        """Only the columns of ids and embeddings must differ."""
+        FieldOptions.check_together(self)
+        object.__setattr__(self, "metadata_fields", tuple(self.metadata_fields or ()))
+
+
 def _random_state() -> Any:
     return setting(42, RANDOM_SEED.kind, "Seed of the sample, of the seeding and of the random rank.")
 
@@ -242,6 +252,19 @@ class UpdateOptions(Options):
         """Rows can be withdrawn from a base only."""
         if self.withdraw and self.base is None:
             raise ParameterError("withdraw names rows of a base; give base, the result that they are to leave")
+
+
+@dataclass(frozen=True)
+class PairsOptions(Options):
+    """Which pairs to list, and in which order their rows stand."""
+
+    eps: float = setting(EPS.default, EPS.kind, "List the pairs whose score is at least 1 - eps.")
+    ranking_strategy: RankingStrategy | None = setting(
+        None, RANKING, "Which row of a pair is a; of a result by the ranks of its rows, else by id, by default."
+    )
+    max_pairs: int = setting(
+        10**9, whole(1), "Stop where there are more pairs than that.", unrecorded="a run that stops writes nothing"
+    )
 
 
 @dataclass(frozen=True)

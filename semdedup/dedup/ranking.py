@@ -92,6 +92,11 @@ class RankingStrategy:
             tuple(description["columns"]), tuple(description["ascending"]), id_ascending=description["id_ascending"]
         )
 
+    @classmethod
+    def by_id(cls) -> RankingStrategy:
+        """The smallest id first."""
+        return cls((), ())
+
     def describe(self) -> dict[str, Any]:
         """The strategy as plain values, for the manifest."""
         if self.random_seed is not None:

@@ -55,9 +55,11 @@ class Stage(ABC):
         step: name of the step that its record has.
         io: where it reads and writes.
         folder: where its tables go, below the output path.
+        hint: what else can be done where the output path holds a result of other parameters.
     """
 
     step: str
+    hint = ANOTHER_EPS
 
     def __init__(self, given: Mapping[str, Any]) -> None:
         self.io, self.folder = IOOptions.of(given), given["folder"]
@@ -132,6 +134,10 @@ class Stage(ABC):
         files = self.find_input(sources)
         return files, fingerprint(files, known_files(sources))
 
+    def made_anew(self) -> Sequence[str]:
+        """What goes where its output is cleared: its step, and those that are made of it."""
+        return STEPS[STEPS.index(self.step) :]
+
     def as_step(self, sources: Sequence[Location]) -> Step:
         """The stage as a step of a run that reads these places."""
         return Step(
@@ -140,8 +146,8 @@ class Stage(ABC):
             parameters=self.parameters(),
             identify=lambda: self.identify(sources)[1],
             written=WRITTEN,
-            cleared=STEPS[STEPS.index(self.step) :] if self.clear_output else (),  # with what is made of this step
-            hint=ANOTHER_EPS,
+            cleared=self.made_anew() if self.clear_output else (),
+            hint=self.hint,
             verify=self.io.verify,
         )
 
@@ -221,7 +227,7 @@ def check_stages(stages: Sequence[Stage]) -> None:
         files, identity = stage.identify(sources) if ready else ([], None)
         record = Record(destination.root)
         if not stage.clear_output:
-            record.check(stage.step, stage.parameters(), identity, ANOTHER_EPS)
+            record.check(stage.step, stage.parameters(), identity, stage.hint)
         if stage.clear_output or stage.step not in record.steps:
             stage.check_destination(record)
             if ready:

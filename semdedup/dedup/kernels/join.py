@@ -95,8 +95,8 @@ class Join:
                     yield rows + start, columns + first
 
     def _of_parts(self, left: Side, right: Side) -> Iterator[tuple[Array, Array]]:
-        every = np.outer(_sizes(left), _sizes(right))
-        number = int((np.triu(every, 1) if left is right else every).sum())
+        n, m = len(left.rows), len(right.rows)
+        number = (n * n - int((_sizes(left) ** 2).sum())) // 2 if left is right else n * m
         self.counts["pairs"] += number
         plan = self._plan(left, right)
         if plan is None:
@@ -161,7 +161,13 @@ class Join:
 
 
 def _parts(side: Side) -> Iterator[tuple[Side, int]]:
-    """A side in parts of few clusters and rows, so that the margins of their rows fit in little memory."""
+    """A side in parts of few clusters and rows, so that the margins of their rows fit in little memory.
+
+    Where there are no centroids there are no margins, and the side is one part.
+    """
+    if side.centroids is None:
+        yield side, 0
+        return
     first, n_clusters = 0, len(side.starts) - 1
     while first < n_clusters:
         last = first + 1

@@ -1,0 +1,121 @@
+"""What pairs are looked for in: files of embeddings, or the clusters of a result, by the ranks on its record."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import NamedTuple, get_args
+
+import pyarrow as pa
+
+from semdedup.dedup.compare.run import check_columns
+from semdedup.dedup.input.facts import FileFacts
+from semdedup.dedup.input.files import find_files, recorded_or_listed
+from semdedup.dedup.input.schema import check_file_schema
+from semdedup.dedup.leaks.sets import find_embeddings
+from semdedup.dedup.names import CLUSTER_FOLDER, CLUSTERS_PATH, find_table
+from semdedup.dedup.options import PairsOptions, RankedOptions
+from semdedup.dedup.ranking import RankingStrategy, check_rankable
+from semdedup.dedup.threshold.vectors import is_across, scores_record
+from semdedup.errors import InputError, ParameterError
+from semdedup.runs.identity import resolve_path
+from semdedup.settings.choices import InputFiletype
+from semdedup.storage.location import FileInfo, Location
+
+PARQUET = get_args(InputFiletype)[0]
+
+RESULT_OF_RUN = "dedup"
+"""Where a run from videos to shards puts its result."""
+
+
+class Clusters(NamedTuple):
+    """The folder of the clusters of a result, and the ranking on its record; None where there is none."""
+
+    folder: Location
+    ranking: RankingStrategy | None
+
+
+class Search(NamedTuple):
+    """What is asked for: columns, threshold and limit, what ranks, and whether the files are clusters of a result."""
+
+    fields: RankedOptions
+    options: PairsOptions
+    strategy: RankingStrategy
+    clustered: bool
+
+
+def find_clusters_of(sources: Sequence[Location]) -> Clusters | None:
+    """The clusters of a result, or of that of a run from videos on; None where other files are given.
+
+    Raises:
+        InputError: a result that has no clusters.
+    """
+    if len(sources) == 1 and sources[0].is_dir():
+        for place in (sources[0], sources[0] / RESULT_OF_RUN):
+            found = _clusters_of(place) if place.is_dir() else None
+            if found is not None:
+                return found
+    return None
+
+
+def _clusters_of(root: Location) -> Clusters | None:
+    compared = scores_record(root)
+    folder, noted = find_table(root, "clusters"), compared.get("facts", {}).get(CLUSTERS_PATH)
+    if folder.url == root.url and noted is not None:
+        place = resolve_path(noted, compared["root"])
+        folder = find_table(place, "clusters") if place.is_dir() else root
+    if folder.url != root.url or any(CLUSTER_FOLDER.search(name) for name in root.folder_names()):
+        ranking = compared.get("parameters", {}).get("ranking")
+        return Clusters(folder, None if ranking is None else RankingStrategy.described(ranking))
+    if is_across(compared):
+        raise InputError(f"{root} holds the comparison of two sets, which has no clusters; name embeddings instead")
+    if compared.get("parameters"):
+        raise InputError(
+            f"{root} holds a result whose clusters are not there any more; run the command that made it again, or name "
+            "the embeddings that it was made of"
+        )
+    return None
+
+
+def list_files(
+    sources: Sequence[Location], clusters: Clusters | None, filetype: str, outputs: Sequence[Location]
+) -> list[FileInfo]:
+    """The files of the clusters of a result, else of embeddings.
+
+    Raises:
+        InputError: no such path, or no files.
+    """
+    if clusters is None:
+        return find_embeddings(sources, outputs) if filetype == PARQUET else find_files(sources, filetype, outputs)
+    files = recorded_or_listed([clusters.folder], CLUSTER_FOLDER)
+    if not files:
+        raise InputError(f"no clusters in {clusters.folder}: there is no folder centroid=0, centroid=1, …")
+    return files
+
+
+def checked_fields(facts: Sequence[FileFacts], search: Search, complete: bool = True) -> RankedOptions:
+    """The columns to read, after checking that the files have those that are compared and ranked by.
+
+    Args:
+        facts: of files that have rows. Clusters have our names, and every column in every file.
+        search: what is asked for.
+        complete: whether these are all files: a column that ranks must be in one of them.
+
+    Raises:
+        BadFileError: a column is missing or of the wrong type.
+        ParameterError: a column that ranks is missing or has no order.
+    """
+    if search.clustered:
+        as_there = check_columns(facts, search.fields, search.strategy)
+        fields = replace(search.fields, id_field=as_there.id_field, embedding_field=as_there.embedding_field)
+        return replace(fields, metadata_fields=search.strategy.columns)
+    names: dict[str, None] = {}
+    for file in {file.schema: file for file in facts}.values():
+        schema = pa.ipc.read_schema(pa.py_buffer(file.schema))
+        check_file_schema(schema, file.source, search.fields)
+        check_rankable(schema, search.strategy, file.source, complete=False)
+        names |= dict.fromkeys(schema.names)
+    absent = [column for column in search.strategy.columns if column not in names]
+    if complete and absent:
+        raise ParameterError(f"ranking needs the column {absent[0]!r}, which no file has; they have {', '.join(names)}")
+    return replace(search.fields, metadata_fields=search.strategy.columns)
