@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from semdedup.arrays import Array, array_module
+from semdedup.arrays import Array, array_module, scratch
 from semdedup.dedup.kernels.exact import product_error
 
 ROWS_TO_TRY = 1024
@@ -65,14 +65,18 @@ def leading(rows: Array, lengths: Array | None, axes: Array) -> Array:
         rows: (n, d) float32.
         lengths: (n,) float64 of the rows; None where all are 1.
         axes: (d, p) float32.
+
+    The result lies in scratch memory of the thread: the next call takes its place.
     """
     xp = array_module(rows)
     dim, width = axes.shape
-    short = xp.empty((len(rows), width + 1), dtype=np.float32)
-    short[:, :width] = rows @ axes
+    short = scratch(xp, "short", (len(rows), width + 1), np.float32)
+    coordinates = scratch(xp, "coordinates", (len(rows), width), np.float32)
+    xp.matmul(rows, axes, out=coordinates)
     if lengths is not None:
-        short[:, :width] /= lengths.astype(np.float32)[:, None]
-    squares = xp.einsum("ij,ij->i", short[:, :width], short[:, :width], dtype=np.float64)
+        coordinates /= lengths.astype(np.float32)[:, None]
+    squares = xp.einsum("ij,ij->i", coordinates, coordinates, dtype=np.float64)
+    short[:, :width] = coordinates
     short[:, width] = xp.sqrt((1 - squares).clip(0) + 3 * coordinates_error(dim, width))
     return short
 
@@ -94,4 +98,3 @@ def bound_error(dim: int, width: int) -> float:
     that round to the threshold. A width of 0 means whole rows.
     """
     return 3 * coordinates_error(dim, width) + 1.01 * product_error(width + 1 if width else dim) + 2.0**-22
-

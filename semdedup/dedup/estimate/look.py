@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import numpy as np
 import pyarrow as pa
 
-from semdedup.arrays import Array, array_module, backend_module, scratch, to_host
+from semdedup.arrays import Array, Backend, backend_module, scratch, take_rows, to_host
 from semdedup.dedup.cluster.fit import load_centroids
 from semdedup.dedup.cluster.shuffle import Assignment
 from semdedup.dedup.estimate.leading import bound_error, leading
@@ -22,7 +22,7 @@ from semdedup.dedup.input.scan import Workspace
 from semdedup.dedup.kernels.exact import exact_scores, square_lengths, unit_rows
 from semdedup.dedup.kernels.kmeans import assign
 
-BATCH = 512
+BATCH = 256
 """Rows in one product with the sample."""
 
 LABELLED_AT_A_TIME = 1 << 14
@@ -62,21 +62,29 @@ class Search:
 
     Args:
         sample: on the host.
-        clusters: the centroids, to label rows that match.
+        label: gives the cluster of each of some rows of length 1, (m, d) to (m,).
+        backend: arrays to compute with.
         least, settled: the least scores of a match at the largest and at the smallest eps.
     """
 
-    def __init__(self, sample: Sample, clusters: Assignment, least: np.float32, settled: np.float32) -> None:
+    def __init__(
+        self,
+        sample: Sample,
+        label: Callable[[Array], Array],
+        backend: Backend,
+        least: np.float32,
+        settled: np.float32,
+    ) -> None:
         self.seen = Seen.nothing(len(sample.rows))
-        self._xp = backend_module(clusters.backend)
-        self._sample, self._clusters = sample, clusters
+        self._xp = backend_module(backend)
+        self._sample, self._label = sample, label
         self._least, self._settled = least, settled
         self._axes = self._xp.asarray(sample.axes) if sample.axes.shape[1] else None
         self._every = self._xp.asarray(sample.rows)
         error = bound_error(*sample.axes.shape)  # of no axes: of the whole product
         self._limit = np.float32(float(least) - error)
-        self._short = self._every if self._axes is None else leading(self._every, None, self._axes)
-        self._held: list[tuple[np.ndarray, Array, np.ndarray]] = []
+        self._short = self._every if self._axes is None else leading(self._every, None, self._axes).copy()
+        self._held: list[tuple[np.ndarray, Array, np.ndarray, np.ndarray]] = []
         self._n_held = 0
         self._ask(np.arange(len(sample.rows)))
 
@@ -90,7 +98,8 @@ class Search:
         order = np.argsort(ranks)
         rows, ranks = self._xp.asarray(rows), ranks[order]
         rows, short = self._shortened(rows)
-        short = short[self._xp.asarray(order)]
+        ordered = scratch(self._xp, "ordered", short.shape, np.float32)
+        short = take_rows(short, self._xp.asarray(order), ordered)
         for start in range(0, len(ranks), BATCH):
             stop = min(start + BATCH, len(ranks))
             first = int(np.searchsorted(self._ranks, ranks[start], side="right"))  # the others rank better than these
@@ -134,9 +143,7 @@ class Search:
         """Label the rows that matched, and go on without the rows of the sample that are settled."""
         if not self._held:
             return self.seen
-        centroids = load_centroids(self._clusters.centroids, self._clusters.digest, self._clusters.backend)
-        units = self._xp.concatenate([part for _, part, _, _ in self._held])
-        labels = to_host(assign(units, centroids, self._clusters.max_samples_per_batch))
+        labels = to_host(self._label(self._xp.concatenate([part for _, part, _, _ in self._held])))
         start = 0
         for queries, part, scores, row in self._held:
             own = labels[start + row] == self._sample.labels[queries]
@@ -182,7 +189,12 @@ def look_at_partition(work: Workspace, task: Look, item: tuple[int, tuple[int, P
     product; the rows that match.
     """
     block, (_, slices) = item
-    search = Search(load_block(work.scratch, block), task.clusters, task.least, task.settled)
+    centroids = load_centroids(task.clusters.centroids, task.clusters.digest, task.clusters.backend)
+
+    def label(rows: Array) -> Array:
+        return assign(rows, centroids, task.clusters.max_samples_per_batch)
+
+    search = Search(load_block(work.scratch, block), label, task.clusters.backend, task.least, task.settled)
     faults = np.zeros(len(REASONS), dtype=np.int64)
     tables = Timed(table for piece in slices for table in work.read(piece))
     for table in tables:

@@ -1,4 +1,4 @@
-"""Short pieces of a run, measured on the workers: the functions of the run itself, on a few thousand rows of the input."""
+"""Short pieces of a run, measured on the workers: the functions of the run itself on a few thousand rows of the input."""
 
 from __future__ import annotations
 

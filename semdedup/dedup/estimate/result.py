@@ -103,7 +103,9 @@ class Estimate(Displayable):
 
         def records(table: pd.DataFrame) -> list[dict[str, Any]]:
             found = table.to_dict(orient="records")
-            return [{k: None if isinstance(v, float) and np.isnan(v) else v for k, v in row.items()} for row in found]
+            return [
+                {str(k): None if isinstance(v, float) and np.isnan(v) else v for k, v in row.items()} for row in found
+            ]
 
         return {
             "shares": records(self.shares),

@@ -59,8 +59,8 @@ class Found:
 def estimate_files(run: Run, files: Sequence[FileInfo], source: Location, asked: Asked) -> Found:
     """Estimate what a run over these files would find and cost.
 
-    Cost: the scan and the fit of the run; the input is read once more; 2·s·n·p operations at most for a sample of s rows
-    and p leading coordinates; about a second of pieces.
+    Cost: the scan and the fit of the run; the input is read once more; 2·s·n·p operations at most for a sample of s
+    rows and p leading coordinates; about a second of pieces.
     """
     options, seed = asked.options, asked.kmeans.random_state
     started = time.monotonic()

@@ -88,15 +88,13 @@ def estimate(
         ownership = stack.enter_context(owned(scratch, say=reporter.say))
         reads = [sources[0].at(file.url) for file in (files[0], files[-1])]
         try:
-            session = stack.enter_context(
-                open_session(client, cluster or ClusterOptions(), reporter, reads, [scratch])
-            )
+            session = stack.enter_context(open_session(client, cluster or ClusterOptions(), reporter, reads, [scratch]))
         except ClusterError as error:
             if asked.options.scratch_path is not None or str(scratch) not in str(error):
                 raise
             raise ClusterError(
-                f"{error}\nThe temporary folder {scratch} is of this machine alone: give scratch_path (--scratch-path), "
-                "a folder that every worker sees."
+                f"{error}\nThe temporary folder {scratch} is of this machine alone: give scratch_path "
+                "(--scratch-path), a folder that every worker sees."
             ) from error
         run = begin(Record(scratch, ownership.token), STEP, {}, fingerprint(files), ownership, session, {})
         if run is None:
@@ -123,8 +121,8 @@ def _asked(given: dict[str, Any], options: dict[str, Any]) -> Asked:
 def _scratch(asked: Asked) -> Iterator[Location]:
     """A folder for files in between, which is gone after the block."""
     if asked.options.scratch_path is None:
-        with tempfile.TemporaryDirectory(prefix="semdedup-estimate-", ignore_cleanup_errors=True) as folder:
-            yield Location.of(folder)
+        with tempfile.TemporaryDirectory(prefix="semdedup-estimate-", ignore_cleanup_errors=True) as temporary:
+            yield Location.of(temporary)
         return
     place = Location.of(asked.options.scratch_path, storage_options_of(asked.io.write_kwargs))
     folder = place / f"_estimate-{uuid.uuid4().hex[:12]}"
