@@ -13,13 +13,13 @@ import pyarrow as pa
 from semdedup.arrays import Array, Backend, backend_module, scratch, take_rows, to_host
 from semdedup.dedup.cluster.fit import load_centroids
 from semdedup.dedup.cluster.shuffle import Assignment
-from semdedup.dedup.estimate.leading import bound_error, leading
 from semdedup.dedup.estimate.sample import Sample, load_block
 from semdedup.dedup.input.ids import hash_ids
 from semdedup.dedup.input.partitions import Partition
 from semdedup.dedup.input.rows import REASONS, check_rows, low_information_mask
 from semdedup.dedup.input.scan import Workspace
-from semdedup.dedup.kernels.exact import exact_scores, square_lengths, unit_rows
+from semdedup.dedup.kernels.bounds import short_error, short_rows
+from semdedup.dedup.kernels.exact import exact_scores, product_error, square_lengths, unit_rows
 from semdedup.dedup.kernels.kmeans import assign
 
 BATCH = 256
@@ -30,6 +30,10 @@ LABELLED_AT_A_TIME = 1 << 14
 
 LONGEST = 2.0**40
 """Rows longer or shorter than this, or its inverse, are normalised before float32 multiplies them."""
+
+
+ROUGHLY = 2.0**-20
+"""By how much the product of a row that is divided by its length in float32 may differ from that of the unit row."""
 
 
 class Seen(NamedTuple):
@@ -81,9 +85,10 @@ class Search:
         self._least, self._settled = least, settled
         self._axes = self._xp.asarray(sample.axes) if sample.axes.shape[1] else None
         self._every = self._xp.asarray(sample.rows)
-        error = bound_error(*sample.axes.shape)  # of no axes: of the whole product
-        self._limit = np.float32(float(least) - error)
-        self._short = self._every if self._axes is None else leading(self._every, None, self._axes).copy()
+        dim, width = sample.axes.shape
+        error = short_error(dim, width + 1) if width else 1.01 * product_error(dim)
+        self._limit = np.float32(float(least) - error - ROUGHLY)
+        self._short = self._every if self._axes is None else short_rows(self._every, self._axes)
         self._held: list[tuple[np.ndarray, Array, np.ndarray, np.ndarray]] = []
         self._n_held = 0
         self._ask(np.arange(len(sample.rows)))
@@ -115,12 +120,18 @@ class Search:
                 self._decide(self._asking[query[better]], rows, order[column[better]])
 
     def _shortened(self, rows: Array) -> tuple[Array, Array]:
-        """Rows as they are to be normalised, and what is multiplied of them: leading coordinates, or unit rows."""
+        """Rows as they are to be normalised, and what is multiplied of them: leading coordinates, or unit rows.
+
+        For the coordinates a row is divided by its length in float32, which leaves it within 2**-22 of what
+        normalising gives, at a quarter of the cost.
+        """
         lengths = self._xp.sqrt(square_lengths(rows))
-        plain = rows.dtype == np.float32 and bool(((lengths < LONGEST) & (lengths > 1 / LONGEST)).all())
-        if self._axes is None or not plain:
-            rows, lengths = unit_rows(rows), None
-        return rows, (rows if self._axes is None else leading(rows, lengths, self._axes))
+        if rows.dtype == np.float32 and bool(((lengths < LONGEST) & (lengths > 1 / LONGEST)).all()):
+            roughly = scratch(self._xp, "roughly", rows.shape, np.float32)
+            self._xp.divide(rows, lengths.astype(np.float32)[:, None], out=roughly)
+        else:
+            rows = roughly = unit_rows(rows)
+        return rows, (roughly if self._axes is None else short_rows(roughly, self._axes))
 
     def _decide(self, queries: np.ndarray, rows: Array, positions: np.ndarray) -> None:
         """Score pairs that were not ruled out, and keep those that match until their rows are labelled."""

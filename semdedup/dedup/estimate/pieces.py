@@ -1,4 +1,4 @@
-"""Short pieces of a run, measured on the workers: the functions of the run itself on a few thousand rows of the input."""
+"""Short pieces of a run, measured on the workers: functions of the run itself on a few thousand rows of the input."""
 
 from __future__ import annotations
 
@@ -12,12 +12,10 @@ import pyarrow as pa
 
 from semdedup.arrays import Backend, backend_module
 from semdedup.dedup.cluster.shuffle import Assignment, ClusterRange, assign_partition, write_clusters
-from semdedup.dedup.compare.groups import Cluster, Comparison, read_cluster, score_group
+from semdedup.dedup.compare.groups import Cluster, Comparison, Limits, rank_cluster, score_group, score_rows
 from semdedup.dedup.input.facts import inspect_files
 from semdedup.dedup.input.partitions import Partition, Slice
-from semdedup.dedup.input.rows import gather_unit_rows
 from semdedup.dedup.input.scan import Workspace
-from semdedup.dedup.kernels.best_match import max_similarity
 from semdedup.dedup.names import SCORE, cluster_file
 from semdedup.dedup.options import InputOptions
 from semdedup.dedup.ranking import RankingStrategy
@@ -46,7 +44,7 @@ class Measuring:
         few: the same with as few centroids as make clusters of the size that is expected.
         n_few: how many these are.
         strategy: what ranks.
-        batch_size: most rows compared at a time.
+        limits: the least score of a match that forests hold, and the most rows compared at a time.
         eps: a threshold.
         write_kwargs: options for writing Parquet.
         backend: arrays to compute with.
@@ -56,7 +54,7 @@ class Measuring:
     few: Assignment
     n_few: int
     strategy: RankingStrategy
-    batch_size: int
+    limits: Limits
     eps: float
     write_kwargs: Mapping[str, Any]
     backend: Backend
@@ -142,12 +140,12 @@ def _comparison(work: Workspace, task: Measuring, place: Location) -> Comparison
     return Comparison(
         clusters=place,
         target=place / "scores",
-        quarantine=place / "aside",
+        final=place,
         scratch=place,
         fields=InputOptions(),
         strategy=task.strategy,
         dim=task.clusters.dim,
-        batch_size=task.batch_size,
+        limits=task.limits,
         backend=task.backend,
         write_kwargs=task.write_kwargs,
     )
@@ -159,10 +157,9 @@ def _scores(file: Location) -> np.ndarray:
 
 def _largest(task: Comparison, cluster: Cluster) -> tuple[float, float]:
     """Seconds a row to read a cluster again, and seconds to compare it, over the square of its rows."""
-    rows = np.empty((cluster.n_rows, task.dim), dtype=np.float32)
-    gathered, reading = _timed(lambda: gather_unit_rows(read_cluster(task, cluster), task.dim, rows))
-    device_rows = backend_module(task.backend).asarray(rows[: gathered.n_rows])
-    _, comparing = _timed(lambda: float(max_similarity(device_rows, task.batch_size)[0].sum()))  # waits for a GPU
+    ranked, reading = _timed(lambda: rank_cluster(task, cluster))
+    rows = backend_module(task.backend).asarray(ranked.rows)
+    _, comparing = _timed(lambda: score_rows(rows, None, task.limits))
     return reading / cluster.n_rows, comparing / cluster.n_rows**2
 
 

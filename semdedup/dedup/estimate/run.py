@@ -18,6 +18,8 @@ from semdedup.dedup import sizes
 from semdedup.dedup.cluster.plan import Plan
 from semdedup.dedup.cluster.run import Fitted, scan_and_fit
 from semdedup.dedup.cluster.shuffle import Assignment
+from semdedup.dedup.compare.groups import Limits
+from semdedup.dedup.compare.stage import FOREST_UP_TO
 from semdedup.dedup.estimate.cost import Expected, cost_table, mean_piece
 from semdedup.dedup.estimate.look import Look, Seen, look_at_partition
 from semdedup.dedup.estimate.pieces import LARGEST_CLUSTER, ROWS, Measuring, measure_piece, piece_of
@@ -138,7 +140,7 @@ def _expected(
         few=few,
         n_few=n_few,
         strategy=asked.compare.strategy,
-        batch_size=asked.compare.pairwise_batch_size,
+        limits=Limits(least_score(max(FOREST_UP_TO, *asked.options.eps)), asked.compare.pairwise_batch_size),
         eps=max(asked.options.eps),
         write_kwargs=without_storage_options(asked.io.write_kwargs or {}),
         backend=run.session.backend,

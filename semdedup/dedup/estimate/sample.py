@@ -14,7 +14,7 @@ import pyarrow as pa
 from semdedup.arrays import backend_module, to_host
 from semdedup.dedup.cluster.fit import load_centroids
 from semdedup.dedup.cluster.shuffle import Assignment
-from semdedup.dedup.estimate.leading import choose_axes
+from semdedup.dedup.estimate.axes import choose_axes
 from semdedup.dedup.input.ids import hash_ids
 from semdedup.dedup.input.partitions import Partition, Slice
 from semdedup.dedup.input.rows import check_rows, embedding_element_type
@@ -92,7 +92,7 @@ class Sample(NamedTuple):
         rows: (q, d) float32 of length 1.
         ranks: (q,) uint64, increasing; a smaller one is better.
         labels: (q,) int32, their clusters.
-        axes: (d, p) float32 to rule out pairs by, see `leading`; p is 0 where rows are compared as they are.
+        axes: (d, p) float32 to rule out pairs by, see `kernels.bounds`; p is 0 where rows are compared as they are.
     """
 
     rows: np.ndarray
