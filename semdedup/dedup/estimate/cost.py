@@ -5,11 +5,21 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from statistics import fmean
+from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
 
+from semdedup.dedup.estimate.across import Across, across_bytes, across_seconds
 from semdedup.dedup.estimate.pieces import Piece
+
+
+class AcrossTried(NamedTuple):
+    """Of the comparison across clusters: its blocks, the length of rows, what bounds left at each eps."""
+
+    blocks: int
+    dim: int
+    found: Sequence[Across]
 
 
 @dataclass(frozen=True)
@@ -27,6 +37,7 @@ class Expected:
         sample_bytes: what the scan writes.
         duplicates: share of the rows that are duplicates within their cluster, at the largest eps.
         piece: the pieces that were measured, as one.
+        across: what is known of the comparison across clusters.
     """
 
     rows: int
@@ -39,6 +50,7 @@ class Expected:
     sample_bytes: int
     duplicates: float
     piece: Piece
+    across: AcrossTried
 
     @property
     def squares(self) -> float:
@@ -98,16 +110,25 @@ def components_cost(run: Expected) -> Cost:
     return any_cost(run) + Cost(tables / run.slots, scores, scores)
 
 
+def across_cost(run: Expected, found: Across) -> Cost:
+    """With `exact_up_to`: blocks of clusters are laid out, and each is compared with each other one."""
+    n_blocks, dim, _ = run.across
+    seconds = across_seconds(found, run.rows, len(run.cluster_rows), n_blocks, dim)
+    read = across_bytes(run.rows, n_blocks, dim, found.eps)
+    return any_cost(run) + Cost(seconds / run.slots, read, read / n_blocks)
+
+
 MODES: Mapping[str, Callable[[Expected], Cost]] = {
     "any": any_cost,
     "witness": witness_cost,
     "components": components_cost,
 }
-"""The modes of a run, and what each costs."""
+"""The removal rules within clusters, and what a run costs under each."""
 
 
 def cost_table(run: Expected) -> pd.DataFrame:
     """``mode``, ``seconds``, ``bytes`` (those ``read`` and those ``written``) of each mode."""
     costs = {mode: cost(run) for mode, cost in MODES.items()}
+    costs |= {f"exact_up_to={found.eps:.6g}": across_cost(run, found) for found in run.across.found}
     rows = [(mode, cost.seconds, cost.read + cost.written, cost.read, cost.written) for mode, cost in costs.items()]
     return pd.DataFrame(rows, columns=["mode", "seconds", "bytes", "read", "written"])

@@ -25,6 +25,9 @@ from semdedup.storage.tables import read_table
 
 T = TypeVar("T")
 
+LABELLED = "labelled"
+"""Folder of the rows of a piece as the run would label them."""
+
 ROWS = 1 << 13
 """Rows of a piece, where clusters are not expected to be larger."""
 
@@ -99,11 +102,20 @@ def measure_piece(work: Workspace, task: Measuring, item: tuple[int, Partition])
     """Run a small piece of each step; its files lie below the scratch folder. Memory: the rows of the piece, twice."""
     number, slices = item
     _run_piece(work, task, work.scratch / f"warming-{number}", piece_of(slices, WARMING_ROWS))
-    return _run_piece(work, task, work.scratch / f"measured-{number}", slices)
+    return _run_piece(work, task, _folder(work, number), slices)
+
+
+def _folder(work: Workspace, number: int) -> Location:
+    return work.scratch / f"measured-{number}"
+
+
+def labelled_folder(work: Workspace, number: int) -> Location:
+    """Where a piece has its shuffle file."""
+    return _folder(work, number) / LABELLED
 
 
 def _run_piece(work: Workspace, task: Measuring, place: Location, slices: Partition) -> Piece:
-    _, assigning = _timed(lambda: assign_partition(_elsewhere(work, place / "labelled"), task.clusters, (0, slices)))
+    _, assigning = _timed(lambda: assign_partition(_elsewhere(work, place / LABELLED), task.clusters, (0, slices)))
     again = _elsewhere(work, place / "grouped")
     labelled = assign_partition(again, task.few, (0, slices))
     everything = ClusterRange(0, 0, task.n_few, (0,), 0)
@@ -121,7 +133,7 @@ def _run_piece(work: Workspace, task: Measuring, place: Location, slices: Partit
     looked_at = [(place.at(cluster.urls[0]), cluster.urls[0]) for cluster in group]
     _, inspecting = _timed(lambda: inspect_files("embedding", False, looked_at))
     reading, comparing_pairs = _largest(comparison, max(group, key=lambda cluster: cluster.n_rows))
-    folders = (place / "labelled" / "pieces", place / "clusters", place / "scores")
+    folders = (place / LABELLED / "pieces", place / "clusters", place / "scores")
     pieces, clusters, tables = (sum(file.n_bytes for file in folder.files()) for folder in folders)
     return Piece(
         rows=sum(cluster.n_rows for cluster in group),

@@ -9,6 +9,7 @@ from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
+from operator import itemgetter
 from typing import Any
 
 import numpy as np
@@ -20,9 +21,10 @@ from semdedup.dedup.cluster.run import Fitted, scan_and_fit
 from semdedup.dedup.cluster.shuffle import Assignment
 from semdedup.dedup.compare.groups import Limits
 from semdedup.dedup.compare.stage import FOREST_UP_TO
-from semdedup.dedup.estimate.cost import Expected, cost_table, mean_piece
+from semdedup.dedup.estimate.across import measure_across
+from semdedup.dedup.estimate.cost import AcrossTried, Expected, cost_table, mean_piece
 from semdedup.dedup.estimate.look import Look, Seen, look_at_partition
-from semdedup.dedup.estimate.pieces import LARGEST_CLUSTER, ROWS, Measuring, measure_piece, piece_of
+from semdedup.dedup.estimate.pieces import LARGEST_CLUSTER, ROWS, Measuring, labelled_folder, measure_piece, piece_of
 from semdedup.dedup.estimate.result import shares_of
 from semdedup.dedup.estimate.sample import lay_out_sample, sampling_of, scan_and_take
 from semdedup.dedup.input.scan import Sampling
@@ -148,6 +150,11 @@ def _expected(
     pieces = [piece_of(plan.partitions[slot % len(plan.partitions)], rows) for slot in range(slots)]
     measured = run.session.run("measure", partial(measure_piece, fitted.work, measuring), list(enumerate(pieces)))
     found = [piece for _, piece in measured]
+    several = [eps for eps in asked.options.eps if eps > 0] if len(fit.centroids) > 1 else []
+    across = partial(measure_across, fitted.work, clusters, labelled_folder(fitted.work, 0))
+    tried = [one for _, one in sorted(run.session.run("measure across", across, several), key=itemgetter(0))]
+    task_bytes = sizes.bytes_per_task(slots, run.session.task_memory, 4 * fitted.n_rows * fitted.dim)
+    n_blocks = math.ceil(fitted.n_rows / sizes.rows_per_task(task_bytes, fitted.dim))
     started = time.monotonic()
     idle = list(range(4 * slots))
     run.results("idle", _nothing, idle)
@@ -164,6 +171,7 @@ def _expected(
         sample_bytes=4 * fitted.dim * wanted + 8 * fitted.n_rows,
         duplicates=duplicates,
         piece=mean_piece(found),
+        across=AcrossTried(n_blocks, fitted.dim, [one for one in tried if one is not None]),
     )
 
 
