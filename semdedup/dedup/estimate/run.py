@@ -6,18 +6,17 @@ import hashlib
 import math
 import time
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from operator import itemgetter
-from typing import Any
 
 import numpy as np
 import pandas as pd
 
 from semdedup.dedup import sizes
 from semdedup.dedup.cluster.plan import Plan
-from semdedup.dedup.cluster.run import Fitted, scan_and_fit
+from semdedup.dedup.cluster.run import Fitted, Scan, scan_and_fit
 from semdedup.dedup.cluster.shuffle import Assignment
 from semdedup.dedup.compare.groups import Limits
 from semdedup.dedup.compare.stage import FOREST_UP_TO
@@ -107,7 +106,7 @@ def estimate_files(run: Run, files: Sequence[FileInfo], source: Location, asked:
     )
 
 
-def _scan_of(seed: int, wanted: int, plan: Plan) -> Callable[..., dict[str, Any]]:
+def _scan_of(seed: int, wanted: int, plan: Plan) -> Scan:
     chosen: Sampling = sampling_of(seed, wanted, plan.n_rows)
     return partial(scan_and_take, chosen)
 
