@@ -6,26 +6,29 @@ a smaller share of the pairs of few rows. How this share grows is seen on half o
 
 from __future__ import annotations
 
-import time
 from dataclasses import dataclass
 
 import numpy as np
 import pyarrow as pa
 
+from semdedup.arrays import to_host
 from semdedup.dedup.cluster.fit import load_centroids
 from semdedup.dedup.cluster.shuffle import Assignment, piece_file
+from semdedup.dedup.estimate.pieces import timed
 from semdedup.dedup.input.rows import embedding_rows
 from semdedup.dedup.input.scan import Workspace
 from semdedup.dedup.kernels.bounds import principal_axes, short_rows, short_width
 from semdedup.dedup.kernels.exact import exact_scores
 from semdedup.dedup.kernels.join import NANOSECONDS_A_RECTANGLE, Join, Margins, Side
 from semdedup.dedup.threshold.rule import least_score
-from semdedup.storage.arrays import load_array, save_array
 from semdedup.storage.location import Location
 from semdedup.storage.tables import read_arrow_batch
 
-ROWS = 1 << 12
-"""Rows that the bounds are tried on."""
+CLUSTERS = 128
+"""Most clusters whose rows the bounds are tried on."""
+
+REPEATED = 8
+"""Times that the rows are repeated to see what margins cost a row."""
 
 AREA_WANES, CHOSEN_WANES = 0.8, 0.72
 """The growth of what margins leave from one doubling of the rows to the next, as powers of the one before; measured
@@ -44,7 +47,7 @@ class Across:
         rows, clusters: rows that they were tried on, and the clusters that these are of.
         area, chosen: pairs of rows and pairs of clusters that margins left, of half of the rows and of all.
         survivors: share of the pairs of rows that leading coordinates left.
-        margins: seconds for the margins of all rows.
+        margin: seconds for the margin of a row and a cluster.
         pair, decided: seconds of a short product, and of an exact score.
         byte: seconds to write and to read a byte of the blocks.
     """
@@ -55,7 +58,7 @@ class Across:
     area: tuple[float, float]
     chosen: tuple[int, int]
     survivors: float
-    margins: float
+    margin: float
     pair: float
     decided: float
     byte: float
@@ -63,48 +66,48 @@ class Across:
 
 def measure_across(work: Workspace, clusters: Assignment, labelled: Location, eps: float) -> Across | None:
     """Try the bounds on rows that a piece of the assignment labelled; None where they are of less than two clusters."""
-    there = Workspace(work.schema, work.inputs, labelled, {})
-    batch = read_arrow_batch(piece_file(there, 0), 0)
-    labels = batch.column("centroid").to_numpy()
-    chosen = np.sort(np.random.default_rng(0).permutation(len(labels))[:ROWS])
-    rows, _ = embedding_rows(pa.chunked_array([batch.column("embedding")]), clusters.dim)
-    rows, labels = rows[chosen], labels[chosen]
+    rows, labels = _some_clusters(work, clusters, labelled)
     if len(np.unique(labels)) < 2:
         return None
-    centroids = np.asarray(load_centroids(clusters.centroids, clusters.digest, "cpu"))
-    width = short_width(clusters.dim, eps) or clusters.dim
+    centroids = np.asarray(to_host(load_centroids(clusters.centroids, clusters.digest, clusters.backend)))
+    width, least = short_width(clusters.dim, eps) or clusters.dim, least_score(eps)
     short = short_rows(rows, principal_axes(rows, width - 1))
-    least = least_score(eps)
-    half = _side(rows[::2], short[::2], labels[::2], centroids)
     whole = _side(rows, short, labels, centroids)
-    fewer = Margins(half, half, least)
-    started = time.perf_counter()
-    margins = Margins(whole, whole, least)
-    margin_seconds = time.perf_counter() - started
-    join = Join(whole, whole._replace(centroids=None), least)
-    started = time.perf_counter()
-    near = sum(len(found) for found, _ in join._blocked(whole, join.right))
-    pair = (time.perf_counter() - started) / len(rows) ** 2
+    every_other = _side(rows[::2], short[::2], labels[::2], centroids)
+    half = Margins(every_other, every_other, least)
+    margins, once = timed(lambda: Margins(whole, whole, least))
+    again = np.repeat(np.arange(len(rows)), REPEATED)
+    several = _side(rows[again], short[again], labels[again], centroids)
+    _, often = timed(lambda: Margins(several, several, least))
+    join = Join(whole._replace(centroids=None), whole._replace(centroids=None), least)  # without margins: blocked
+    _, joining = timed(lambda: sum(len(found.left) for found in join.pairs()))
     others = np.random.default_rng(1).permutation(len(rows))
-    started = time.perf_counter()
-    exact_scores(rows, rows, np.arange(len(rows)), others)
-    decided = (time.perf_counter() - started) / len(rows)
-    started = time.perf_counter()
-    save_array(labelled / "block.npy", rows)
-    load_array(labelled / "block.npy")
-    byte = (time.perf_counter() - started) / rows.nbytes
+    _, deciding = timed(lambda: exact_scores(rows, rows, np.arange(len(rows)), others))
+    place = labelled / f"block-{eps}"
+    _, writing = timed(lambda: place.write_bytes(rows.tobytes()))
+    _, reading = timed(place.read_bytes)
+    left = join.counts["by_axes"]
     return Across(
         eps=eps,
         rows=len(rows),
         clusters=len(whole.starts) - 1,
-        area=(fewer.area(), margins.area()),
-        chosen=(len(fewer.chosen), len(margins.chosen)),
-        survivors=max(0, near - len(rows)) / len(rows) ** 2,
-        margins=margin_seconds,
-        pair=pair,
-        decided=decided,
-        byte=byte,
+        area=(half.area(), margins.area()),
+        chosen=(len(half.chosen), len(margins.chosen)),
+        survivors=left / max(1, join.counts["pairs"]),
+        margin=max(0.0, often - once) / (2 * (REPEATED - 1) * len(rows) * (len(whole.starts) - 1)),
+        pair=max(0.0, joining - left * deciding / len(rows)) / len(rows) ** 2,
+        decided=deciding / len(rows),
+        byte=(writing + reading) / rows.nbytes,
     )
+
+
+def _some_clusters(work: Workspace, clusters: Assignment, labelled: Location) -> tuple[np.ndarray, np.ndarray]:
+    """Rows of a piece, of `CLUSTERS` clusters at random, and their labels, in the order of these."""
+    batch = read_arrow_batch(piece_file(Workspace(work.schema, work.inputs, labelled, {}), 0), 0)
+    labels = batch.column("centroid").to_numpy()
+    rows, _ = embedding_rows(pa.chunked_array([batch.column("embedding")]), clusters.dim)
+    chosen = np.isin(labels, np.random.default_rng(0).permutation(np.unique(labels))[:CLUSTERS])
+    return rows[chosen], labels[chosen]
 
 
 def _side(rows: np.ndarray, short: np.ndarray, labels: np.ndarray, centroids: np.ndarray) -> Side:
@@ -131,19 +134,15 @@ def grown(half: float, whole: float, doubling: float, wanes: float, n_doublings:
 
 def across_seconds(found: Across, n_rows: int, n_clusters: int, n_blocks: int, dim: int) -> float:
     """Seconds of one thread to find all matches across clusters, beyond the comparison within them."""
-    doublings = max(0.0, float(np.log2(n_rows / found.rows)))
+    share = found.clusters / n_clusters
+    doublings = max(0.0, float(np.log2(n_rows * share / found.rows)))
     every = n_rows**2 / 2
-    area = min(every, HALVED * grown(*found.area, 4, AREA_WANES, doublings))
-    pairs = min(n_clusters * (n_clusters - 1) / 2, grown(*found.chosen, 1, CHOSEN_WANES, doublings))
+    area = min(every, HALVED * grown(*found.area, 4, AREA_WANES, doublings) / share**2)
+    pairs = min(n_clusters * (n_clusters - 1) / 2, grown(*found.chosen, 1, CHOSEN_WANES, doublings) / share**2)
     by_margins = area * found.pair + RECTANGLES * pairs * NANOSECONDS_A_RECTANGLE * 1e-9
-    margins = found.margins * n_rows * n_clusters / (2 * found.rows * found.clusters)
-    decided = found.survivors * every * min(1.0, area / every) * found.decided
-    return (
-        margins
-        + min(by_margins, every * found.pair)
-        + decided
-        + found.byte * across_bytes(n_rows, n_blocks, dim, found.eps)
-    )
+    decided = found.survivors * every * found.decided
+    copied = found.byte * across_bytes(n_rows, n_blocks, dim, found.eps)
+    return found.margin * n_rows * n_clusters + min(by_margins, every * found.pair) + decided + copied
 
 
 def across_bytes(n_rows: int, n_blocks: int, dim: int, eps: float) -> float:

@@ -115,11 +115,11 @@ def labelled_folder(work: Workspace, number: int) -> Location:
 
 
 def _run_piece(work: Workspace, task: Measuring, place: Location, slices: Partition) -> Piece:
-    _, assigning = _timed(lambda: assign_partition(_elsewhere(work, place / LABELLED), task.clusters, (0, slices)))
+    _, assigning = timed(lambda: assign_partition(_elsewhere(work, place / LABELLED), task.clusters, (0, slices)))
     again = _elsewhere(work, place / "grouped")
     labelled = assign_partition(again, task.few, (0, slices))
     everything = ClusterRange(0, 0, task.n_few, (0,), 0)
-    _, writing = _timed(lambda: write_clusters(again, place / "clusters", task.write_kwargs, everything))
+    _, writing = timed(lambda: write_clusters(again, place / "clusters", task.write_kwargs, everything))
     group = [
         Cluster(label, ((place / "clusters" / f"centroid={label}" / "part-0.parquet").url,), (rows,))
         for label, rows in zip(*labelled["clusters"], strict=True)
@@ -127,11 +127,11 @@ def _run_piece(work: Workspace, task: Measuring, place: Location, slices: Partit
     if not group:
         return Piece()
     comparison = _comparison(work, task, place)
-    _, comparing = _timed(lambda: score_group(comparison, tuple(group)))
+    _, comparing = timed(lambda: score_group(comparison, tuple(group)))
     scores = [place / "scores" / cluster_file(cluster.label) for cluster in group]
-    _, identifying = _timed(lambda: [duplicate_mask(_scores(file), task.eps).sum() for file in scores])
+    _, identifying = timed(lambda: [duplicate_mask(_scores(file), task.eps).sum() for file in scores])
     looked_at = [(place.at(cluster.urls[0]), cluster.urls[0]) for cluster in group]
-    _, inspecting = _timed(lambda: inspect_files("embedding", False, looked_at))
+    _, inspecting = timed(lambda: inspect_files("embedding", False, looked_at))
     reading, comparing_pairs = _largest(comparison, max(group, key=lambda cluster: cluster.n_rows))
     folders = (place / LABELLED / "pieces", place / "clusters", place / "scores")
     pieces, clusters, tables = (sum(file.n_bytes for file in folder.files()) for folder in folders)
@@ -169,13 +169,14 @@ def _scores(file: Location) -> np.ndarray:
 
 def _largest(task: Comparison, cluster: Cluster) -> tuple[float, float]:
     """Seconds a row to read a cluster again, and seconds to compare it, over the square of its rows."""
-    ranked, reading = _timed(lambda: rank_cluster(task, cluster))
+    ranked, reading = timed(lambda: rank_cluster(task, cluster))
     rows = backend_module(task.backend).asarray(ranked.rows)
-    _, comparing = _timed(lambda: score_rows(rows, None, task.limits))
+    _, comparing = timed(lambda: score_rows(rows, None, task.limits))
     return reading / cluster.n_rows, comparing / cluster.n_rows**2
 
 
-def _timed(call: Callable[[], T]) -> tuple[T, float]:
+def timed(call: Callable[[], T]) -> tuple[T, float]:
+    """What a call gives, and the seconds that it takes."""
     started = time.perf_counter()
     return call(), time.perf_counter() - started
 

@@ -76,9 +76,14 @@ def estimate(
     Example:
         >>> semdedup.estimate("emb/", eps=[0.05, 0.1], n_clusters=1000).shares
     """
+    given = {"input_path": input, "eps": eps, "sample": sample, "random_state": random_state}
+    asked = _asked({**options, **given, "scratch_path": scratch_path}, options)
+    return _estimate(asked, client, cluster or ClusterOptions())
+
+
+def _estimate(asked: Asked, client: distributed.Client | str | None, cluster: ClusterOptions) -> Estimate:
+    """Check what can be checked here, and work in a folder that goes."""
     started = time.monotonic()
-    asked = _asked({**options, "input_path": input, "eps": eps, "sample": sample, "random_state": random_state,
-                    "scratch_path": scratch_path}, options)  # fmt: skip
     sources = locations_of(asked.io.input_path, asked.io.read_kwargs)
     files = find_files(sources, asked.inputs.input_filetype)
     check_embedding_files(files, sources[0], asked.inputs, asked.compare.strategy)
@@ -88,7 +93,7 @@ def estimate(
         ownership = stack.enter_context(owned(scratch, say=reporter.say))
         reads = [sources[0].at(file.url) for file in (files[0], files[-1])]
         try:
-            session = stack.enter_context(open_session(client, cluster or ClusterOptions(), reporter, reads, [scratch]))
+            session = stack.enter_context(open_session(client, cluster, reporter, reads, [scratch]))
         except ClusterError as error:
             if asked.options.scratch_path is not None or str(scratch) not in str(error):
                 raise
