@@ -24,7 +24,7 @@ from semdedup.dedup.threshold.rule import least_score
 from semdedup.storage.location import Location
 from semdedup.storage.tables import read_arrow_batch
 
-CLUSTERS = 128
+CLUSTERS = 64
 """Most clusters whose rows the bounds are tried on."""
 
 REPEATED = 8
