@@ -28,26 +28,24 @@ class Expected:
 
     Attributes:
         rows: rows of the input.
-        input_bytes: of its files.
+        bytes: of its files, and of what the scan writes.
         cluster_rows: (k,) how many rows each cluster is expected to have.
         tasks: tasks of the four steps that go over all rows.
         slots: tasks that the workers run at the same time.
         begun: seconds of the scan and of the fit, which the estimate has done as the run does.
         task_seconds: what a task takes that does nothing, on all workers together.
-        sample_bytes: what the scan writes.
         duplicates: share of the rows that are duplicates within their cluster, at the largest eps.
         piece: the pieces that were measured, as one.
         across: what is known of the comparison across clusters.
     """
 
     rows: int
-    input_bytes: int
+    bytes: tuple[int, int]
     cluster_rows: np.ndarray
     tasks: int
     slots: int
     begun: float
     task_seconds: float
-    sample_bytes: int
     duplicates: float
     piece: Piece
     across: AcrossTried
@@ -91,8 +89,9 @@ def any_cost(run: Expected) -> Cost:
     tables = piece.tables * len(run.cluster_rows) / max(1, piece.clusters)
     seconds = run.begun + run.tasks * run.task_seconds + (labelled + piece.pair * run.squares + tables) / run.slots
     shuffled, clusters, scores = map(run.all_rows, piece.bytes)
-    read = 2 * run.input_bytes + run.sample_bytes + shuffled + clusters + scores
-    return Cost(seconds, read, run.sample_bytes + shuffled + clusters + scores)
+    source, sampled = run.bytes
+    between = sampled + shuffled + clusters + scores
+    return Cost(seconds, 2 * source + between, between)
 
 
 def witness_cost(run: Expected) -> Cost:

@@ -161,13 +161,12 @@ def _expected(
     wanted = sample_size(fitted.n_rows, len(fit.centroids), asked.kmeans.fit_data_fraction)
     return Expected(
         rows=fitted.n_rows,
-        input_bytes=run.record.steps[run.step]["input"]["bytes"],
+        bytes=(run.record.steps[run.step]["input"]["bytes"], 4 * fitted.dim * wanted + 8 * fitted.n_rows),
         cluster_rows=cluster_rows,
         tasks=2 * len(plan.partitions) + 2 * math.ceil(fitted.n_rows / partition_rows),
         slots=slots,
         begun=begun,
         task_seconds=task_seconds,
-        sample_bytes=4 * fitted.dim * wanted + 8 * fitted.n_rows,
         duplicates=duplicates,
         piece=mean_piece(found),
         across=AcrossTried(n_blocks, fitted.dim, [one for one in tried if one is not None]),
