@@ -17,6 +17,7 @@ import semdedup
 from semdedup import ParameterError, SemdedupError
 from semdedup.arrays import Backend, backend_module
 from semdedup.cli import main
+from semdedup.dedup.estimate.across import Across, across_seconds, grown
 from semdedup.dedup.estimate.axes import choose_axes
 from semdedup.dedup.estimate.cost import MODES
 from semdedup.dedup.estimate.look import Search, Seen
@@ -165,7 +166,7 @@ def test_json_lines_and_a_scratch_folder_of_ones_own(client: distributed.Client,
     source = write_embeddings(tmp_path / "parquet", ids, rows)
     scratch = tmp_path / "scratch"
     scratch.mkdir()
-    options = {"sample": 400, "n_clusters": 4}
+    options: dict[str, Any] = {"sample": 400, "n_clusters": 4, "removal": "witness", "output_path": "unused"}
     found = estimate(tmp_path / "in.jsonl", client, input_filetype="jsonl", scratch_path=str(scratch), **options)
     pd.testing.assert_frame_equal(found.shares, estimate(source, client, **options).shares)
     assert not list(scratch.iterdir())
@@ -214,6 +215,7 @@ def test_the_bytes_of_a_run_are_foretold(client: distributed.Client, tmp_path: P
     found = estimate(source, client, eps=0.1, sample=500).cost
     assert found["mode"].tolist()[:3] == ["any", "witness", "components"] == list(MODES)[:3]
     assert (found["bytes"] == found["read"] + found["written"]).all()
+    assert found["mode"].tolist()[3:] == ["exact_up_to=0.1"]
     assert (found["seconds"] > 0).all()
     workflow(source, tmp_path / "out", n_clusters="auto", max_iter=300).run(client)
     stays = sum(path.stat().st_size for path in (tmp_path / "out").rglob("*.parquet"))
@@ -222,6 +224,18 @@ def test_the_bytes_of_a_run_are_foretold(client: distributed.Client, tmp_path: P
 
 
 # --- the parts ---
+
+
+def test_what_is_counted_of_few_rows_grows_at_first_as_between_half_and_all_of_them() -> None:
+    assert grown(1, 4, 4, 0.8, 3) == 256
+    assert grown(10, 60, 4, 0.8, 1) == pytest.approx(60 * 4 * 1.5**0.8)
+    assert grown(0, 5, 1, 0.7, 2) == 5
+
+
+def test_the_cost_of_all_pairs_is_never_more_than_without_bounds() -> None:
+    tried = Across(0.1, 1000, 10, (90_000, 900_000), (40, 45), 1e-3, 1e-8, 1e-9, 1e-6, 0.0)
+    seconds = across_seconds(tried, 1_000_000, 10, 4, 100)
+    assert seconds == pytest.approx(1e-8 * 1e7 + 1e-9 * 5e11 + 1e-3 * 5e11 * 1e-6)
 
 
 def test_axes_are_chosen_where_rows_have_directions(rng: np.random.Generator) -> None:

@@ -26,6 +26,7 @@ from semdedup.dedup.options import (
     InputOptions,
     IOOptions,
     KMeansOptions,
+    ThresholdOptions,
 )
 from semdedup.errors import ClusterError, IntegrityError
 from semdedup.runs.identity import fingerprint
@@ -110,11 +111,12 @@ def _estimate(asked: Asked, client: distributed.Client | str | None, cluster: Cl
 
 def _asked(given: dict[str, Any], options: dict[str, Any]) -> Asked:
     """The settings by groups. Raises a `ParameterError` for a name that the workflow does not have."""
-    groups = (IOOptions, InputOptions, KMeansOptions, CompareOptions)
+    groups = (IOOptions, InputOptions, KMeansOptions, CompareOptions, ThresholdOptions)
     names = [name for declared in settings_of(*groups) for name in (declared.name, *declared.aliases)]
-    ours = ("input_path", "random_state")
+    ours = ("input_path", "random_state", "eps")
     check_names("estimate", options, [name for name in names if name not in ours])
     compare = CompareOptions.of(given)
+    ThresholdOptions.of({name: value for name, value in given.items() if name != "eps"})
     inputs = InputOptions.of(given)
     if compare.ranking_strategy is not None:  # as the workflow does
         more = [name for name in compare.strategy.columns if name not in (*OUR_COLUMNS, inputs.id_field)]
