@@ -28,6 +28,7 @@ from semdedup.dedup.kernels.bounds import principal_axes
 from semdedup.dedup.kernels.exact import unit_rows
 from semdedup.dedup.kernels.kmeans import assign
 from semdedup.dedup.threshold.rule import least_score
+from semdedup.storage.location import Location
 from tests.helpers import NOWHERE, near_duplicates, read_folder, workflow, write_embeddings
 
 EPS = (0.001, 0.01, 0.05)
@@ -221,6 +222,29 @@ def test_the_bytes_of_a_run_are_foretold(client: distributed.Client, tmp_path: P
     stays = sum(path.stat().st_size for path in (tmp_path / "out").rglob("*.parquet"))
     shuffled = rows.nbytes
     assert found["written"][0] == pytest.approx(stays + shuffled + rows.nbytes, rel=0.2)  # all are fitted on
+
+
+def test_on_s3_with_a_scratch_folder_there(
+    client: distributed.Client, tmp_path: Path, s3: tuple[str, dict[str, Any]]
+) -> None:
+    bucket, storage = s3
+    source = write_embeddings(tmp_path / "in", *digits(), n_files=2)
+    for path in source.iterdir():
+        (Location.of(bucket, storage) / "in" / path.name).write_bytes(path.read_bytes())
+    kwargs = {"storage_options": storage}
+    options: dict[str, Any] = {"sample": 200, "n_clusters": 3}
+    found = semdedup.estimate(
+        f"{bucket}/in",
+        EPS,
+        client=client,
+        read_kwargs=kwargs,
+        write_kwargs=kwargs,
+        scratch_path=f"{bucket}/scratch",
+        verbose=False,
+        **options,
+    )
+    pd.testing.assert_frame_equal(found.shares, estimate(source, client, **options).shares)
+    assert len(Location.of(bucket, storage).files()) == 2
 
 
 # --- the parts ---
