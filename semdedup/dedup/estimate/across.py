@@ -6,6 +6,7 @@ a smaller share of the pairs of few rows. How this share grows is seen on half o
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -24,11 +25,14 @@ from semdedup.dedup.threshold.rule import least_score
 from semdedup.storage.location import Location
 from semdedup.storage.tables import read_arrow_batch
 
-CLUSTERS = 64
+CLUSTERS = 128
 """Most clusters whose rows the bounds are tried on."""
 
-REPEATED = 8
-"""Times that the rows are repeated to see what margins cost a row."""
+PIECES = 4
+"""Most pieces whose rows they are tried on."""
+
+REPEATED = 4
+"""Times that the rows are repeated to see what margins and products cost a row."""
 
 AREA_WANES, CHOSEN_WANES = 0.8, 0.72
 """The growth of what margins leave from one doubling of the rows to the next, as powers of the one before; measured
@@ -64,8 +68,8 @@ class Across:
     byte: float
 
 
-def measure_across(work: Workspace, clusters: Assignment, labelled: Location, eps: float) -> Across | None:
-    """Try the bounds on rows that a piece of the assignment labelled; None where they are of less than two clusters."""
+def measure_across(work: Workspace, clusters: Assignment, labelled: Sequence[Location], eps: float) -> Across | None:
+    """Try the bounds on rows that pieces of the assignment labelled; None where they are of less than two clusters."""
     rows, labels = _some_clusters(work, clusters, labelled)
     if len(np.unique(labels)) < 2:
         return None
@@ -76,37 +80,49 @@ def measure_across(work: Workspace, clusters: Assignment, labelled: Location, ep
     every_other = _side(rows[::2], short[::2], labels[::2], centroids)
     half = Margins(every_other, every_other, least)
     margins, once = timed(lambda: Margins(whole, whole, least))
-    again = np.repeat(np.arange(len(rows)), REPEATED)
-    several = _side(rows[again], short[again], labels[again], centroids)
+    copies = np.repeat(np.arange(len(rows)), REPEATED)
+    several = _side(rows[copies], short[copies], labels[copies], centroids)
     _, often = timed(lambda: Margins(several, several, least))
-    join = Join(whole._replace(centroids=None), whole._replace(centroids=None), least)  # without margins: blocked
-    _, joining = timed(lambda: sum(len(found.left) for found in join.pairs()))
+    join = _blocked(whole, least)
+    sum(len(found.left) for found in join.pairs())
+    again = _blocked(several, least)
+    _, joining = timed(lambda: sum(len(found.left) for found in again.pairs()))
     others = np.random.default_rng(1).permutation(len(rows))
     _, deciding = timed(lambda: exact_scores(rows, rows, np.arange(len(rows)), others))
-    place = labelled / f"block-{eps}"
+    place = labelled[0] / f"block-{eps}"
     _, writing = timed(lambda: place.write_bytes(rows.tobytes()))
     _, reading = timed(place.read_bytes)
-    left = join.counts["by_axes"]
     return Across(
         eps=eps,
         rows=len(rows),
         clusters=len(whole.starts) - 1,
         area=(half.area(), margins.area()),
         chosen=(len(half.chosen), len(margins.chosen)),
-        survivors=left / max(1, join.counts["pairs"]),
+        survivors=join.counts["by_axes"] / max(1, join.counts["pairs"]),
         margin=max(0.0, often - once) / (2 * (REPEATED - 1) * len(rows) * (len(whole.starts) - 1)),
-        pair=max(0.0, joining - left * deciding / len(rows)) / len(rows) ** 2,
+        pair=2 * max(0.0, joining - again.counts["by_axes"] * deciding / len(rows)) / len(copies) ** 2,
         decided=deciding / len(rows),
         byte=(writing + reading) / rows.nbytes,
     )
 
 
-def _some_clusters(work: Workspace, clusters: Assignment, labelled: Location) -> tuple[np.ndarray, np.ndarray]:
-    """Rows of a piece, of `CLUSTERS` clusters at random, and their labels, in the order of these."""
-    batch = read_arrow_batch(piece_file(Workspace(work.schema, work.inputs, labelled, {}), 0), 0)
-    labels = batch.column("centroid").to_numpy()
-    rows, _ = embedding_rows(pa.chunked_array([batch.column("embedding")]), clusters.dim)
-    chosen = np.isin(labels, np.random.default_rng(0).permutation(np.unique(labels))[:CLUSTERS])
+def _blocked(side: Side, least: np.float32) -> Join:
+    """The join of the rows of different clusters that does not look at margins."""
+    side = side._replace(centroids=None)
+    return Join(side, side, least)
+
+
+def _some_clusters(
+    work: Workspace, clusters: Assignment, labelled: Sequence[Location]
+) -> tuple[np.ndarray, np.ndarray]:
+    """Rows of pieces, of `CLUSTERS` clusters at random, and their labels, in the order of these."""
+    pieces = [Workspace(work.schema, work.inputs, place, {}) for place in labelled[:PIECES]]
+    table = pa.Table.from_batches([read_arrow_batch(piece_file(piece, 0), 0) for piece in pieces])
+    labels = table.column("centroid").to_numpy()
+    rows, _ = embedding_rows(table.column("embedding"), clusters.dim)
+    order = np.argsort(labels, kind="stable")
+    some = np.random.default_rng(0).permutation(np.unique(labels))[:CLUSTERS]
+    chosen = order[np.isin(labels[order], some)]
     return rows[chosen], labels[chosen]
 
 

@@ -28,7 +28,7 @@ T = TypeVar("T")
 LABELLED = "labelled"
 """Folder of the rows of a piece as the run would label them."""
 
-ROWS = 1 << 12
+ROWS = 1 << 13
 """Rows of a piece, where clusters are not expected to be larger."""
 
 LARGEST_CLUSTER = 1 << 14

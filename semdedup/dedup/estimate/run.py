@@ -150,7 +150,9 @@ def _expected(
     measured = run.session.run("measure", partial(measure_piece, fitted.work, measuring), list(enumerate(pieces)))
     found = [piece for _, piece in measured]
     several = [eps for eps in asked.options.eps if eps > 0] if len(fit.centroids) > 1 else []
-    across = partial(measure_across, fitted.work, clusters, labelled_folder(fitted.work, 0))
+    across = partial(
+        measure_across, fitted.work, clusters, [labelled_folder(fitted.work, slot) for slot in range(slots)]
+    )
     tried = [one for _, one in sorted(run.session.run("measure across", across, several), key=itemgetter(0))]
     task_bytes = sizes.bytes_per_task(slots, run.session.task_memory, 4 * fitted.n_rows * fitted.dim)
     n_blocks = math.ceil(fitted.n_rows / sizes.rows_per_task(task_bytes, fitted.dim))
