@@ -4,6 +4,8 @@ from .compute.options import ClusterOptions
 from .dedup.base.summary import BaseSummary, Withdrawal
 from .dedup.cluster.stage import KMeansStage
 from .dedup.compare.stage import PairwiseStage
+from .dedup.estimate.result import Estimate
+from .dedup.estimate.search import estimate
 from .dedup.kernels.best_match import max_similarity
 from .dedup.leaks.search import LeakResult, find_leaks
 from .dedup.leaks.stage import CrossStage
@@ -59,6 +61,7 @@ __all__ = [
     "CrossStage",
     "DedupResult",
     "DuplicateIdError",
+    "Estimate",
     "Explanation",
     "Extraction",
     "Group",
@@ -90,6 +93,7 @@ __all__ = [
     "VideoEmbedWorkflow",
     "VideoSplitWorkflow",
     "Withdrawal",
+    "estimate",
     "extract",
     "find_leaks",
     "find_pairs",

@@ -101,7 +101,7 @@ def make_plan(
         n_rows=n_rows,
         task_bytes=task_bytes,
         skipped=tuple(skipped),
-        n_sample_parts=max(n_slots, -(-sample_bytes // task_bytes)),
+        n_sample_parts=n_slots * max(1, -(-sample_bytes // (task_bytes * n_slots))),  # as many for each thread
         embedders=tuple(embedders_of(facts)),
     )
 

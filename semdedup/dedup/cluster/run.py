@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections import Counter
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -24,7 +24,7 @@ from semdedup.dedup.cluster.shuffle import (
     cluster_schema,
     write_clusters,
 )
-from semdedup.dedup.input.partitions import partition_label
+from semdedup.dedup.input.partitions import Partition, partition_label
 from semdedup.dedup.input.scan import (
     Sampling,
     Workspace,
@@ -53,6 +53,59 @@ class Assigned(NamedTuple):
     mean_distance: float
 
 
+class Fitted(NamedTuple):
+    """What is known once the centroids are: how to read the input, length and number of its rows, the centroids."""
+
+    plan: Plan
+    work: Workspace
+    dim: int
+    n_rows: int
+    fit: Fit
+
+
+Scan = Callable[[Workspace, Sampling, bool, tuple[int, Partition]], dict[str, Any]]
+"""What looks at a partition, as `scan_partition` does."""
+
+
+def scan_as_planned(plan: Plan) -> Scan:
+    """What looks at a partition of this plan: `scan_partition`."""
+    return scan_partition
+
+
+def scan_and_fit(
+    run: Run,
+    files: Sequence[FileInfo],
+    source: Location,
+    inputs: InputOptions,
+    kmeans: KMeansOptions,
+    read_kwargs: Mapping[str, Any],
+    ranked_by: RankingStrategy | None = None,
+    base: Base | None = None,
+    scan_of: Callable[[Plan], Scan] = scan_as_planned,
+) -> Fitted:
+    """Look at every row, refuse what cannot be clustered, and fit the centroids; or find what an earlier run did of it.
+
+    `scan_of` a plan is what looks at a partition, for who wants to take more from it than `scan_partition` does.
+    """
+    scratch = run.scratch
+    kwargs = without_storage_options(read_kwargs)
+    plan_file = scratch / "plan.json"
+    if plan_file.exists():  # this refusal takes back nothing of what an earlier run has done
+        check_ranking(Plan.from_json(inputs, plan_file.read_json(), files, scratch).schema, ranked_by)
+    with run.refusing():
+        plan, scanned = _plan_and_scan(run, files, source, plan_file, inputs, kmeans, kwargs, ranked_by, base, scan_of)
+        work = Workspace(plan.schema, source, scratch, kwargs)
+        n_rows = sum(result["rows"] for result in scanned)
+        lengths = lengths_by_source(scanned)
+        dim = expected_length(lengths, inputs.embedding_dim) if base is None else base.expected_length(lengths)
+        ids = (work, plan.partitions, kmeans.random_state, [result["hashes"] for result in scanned])
+        check_ids_unique(run.session, *ids)
+        if base is not None:
+            check_ids_new(run, *ids, base)
+        fit = _fit(run.session, work, plan, dim, kmeans.k_for(n_rows), kmeans, base)
+    return Fitted(plan, work, dim, n_rows, fit)
+
+
 def cluster_embeddings(
     run: Run,
     files: Sequence[FileInfo],
@@ -72,23 +125,7 @@ def cluster_embeddings(
     Returns:
         Facts: rows, quarantined rows by reason, clusters, length, seconds, files skipped.
     """
-    scratch = run.scratch
-    kwargs = without_storage_options(read_kwargs)
-    plan_file = scratch / "plan.json"
-    if plan_file.exists():  # this refusal takes back nothing of what an earlier run has done
-        check_ranking(Plan.from_json(inputs, plan_file.read_json(), files, scratch).schema, ranked_by)
-    with run.refusing():
-        plan, scanned = _plan_and_scan(run, files, source, plan_file, inputs, kmeans, kwargs, ranked_by, base)
-        work = Workspace(plan.schema, source, scratch, kwargs)
-        n_rows = sum(result["rows"] for result in scanned)
-        lengths = lengths_by_source(scanned)
-        dim = expected_length(lengths, inputs.embedding_dim) if base is None else base.expected_length(lengths)
-        ids = (work, plan.partitions, kmeans.random_state, [result["hashes"] for result in scanned])
-        check_ids_unique(run.session, *ids)
-        if base is not None:
-            check_ids_new(run, *ids, base)
-        fit = _fit(run.session, work, plan, dim, kmeans.k_for(n_rows), kmeans, base)
-
+    plan, work, dim, n_rows, fit = scan_and_fit(run, files, source, inputs, kmeans, read_kwargs, ranked_by, base)
     rows_per_task = sizes.rows_per_task(plan.task_bytes, dim)
     starts = bucket_starts(fit.counts * (n_rows / max(1, int(fit.counts.sum()))), rows_per_task)
     assigned = _assign(run, work, plan, _assignment(run, work, fit, dim, starts, kmeans), n_rows)
@@ -121,6 +158,7 @@ def _plan_and_scan(
     read_kwargs: Mapping[str, Any],
     ranked_by: RankingStrategy | None,
     base: Base | None,
+    scan_of: Callable[[Plan], Scan],
 ) -> tuple[Plan, list[dict[str, Any]]]:
     """Decide on partitions and look at every row; again without the files that turned out to be bad, if need be."""
     scratch = place.parent
@@ -140,7 +178,7 @@ def _plan_and_scan(
         n_clusters = kmeans.k_for(plan.n_rows)
         n_wanted = 0 if base is not None else sample_size(plan.n_rows, n_clusters, kmeans.fit_data_fraction)
         sampling = Sampling.of(kmeans.random_state, n_wanted, plan.n_rows, plan.n_sample_parts)
-        scan = partial(scan_partition, work, sampling, inputs.skip_bad_files)
+        scan = partial(scan_of(plan), work, sampling, inputs.skip_bad_files)
         items = list(enumerate(plan.partitions))
         scanned = run.results("scan", scan, items, unit="partitions", label=partition_label)
         bad = dict(pair for result in scanned for pair in result["bad"])
