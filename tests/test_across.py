@@ -3,6 +3,7 @@
 import itertools
 from collections.abc import Sequence
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import distributed
@@ -22,6 +23,7 @@ from semdedup import (
     extract,
     load,
 )
+from semdedup.arrays import to_host
 from semdedup.dedup import sizes
 from semdedup.dedup.kernels import join
 from semdedup.dedup.kernels.bounds import principal_axes, short_error, short_rows
@@ -56,6 +58,11 @@ def side(rows: np.ndarray, labels: np.ndarray, axes: np.ndarray, centroids: bool
     return Side(rows[order], short_rows(rows[order], axes), starts, centres), order
 
 
+def on_device(one: Side, xp: ModuleType) -> Side:
+    """The side with its rows as arrays of a module."""
+    return one._replace(rows=xp.asarray(one.rows), short=xp.asarray(one.short))
+
+
 @settings(deadline=None, max_examples=80)
 @given(
     st.integers(2, 90),
@@ -64,7 +71,9 @@ def side(rows: np.ndarray, labels: np.ndarray, axes: np.ndarray, centroids: bool
     st.sampled_from([0.0, 0.05, 0.3]),
     st.integers(0, 10_000),
 )
-def test_a_join_finds_what_brute_force_finds(n: int, d: int, spread: float, eps: float, seed: int) -> None:
+def test_a_join_finds_what_brute_force_finds(
+    xp: ModuleType, n: int, d: int, spread: float, eps: float, seed: int
+) -> None:
     rng = np.random.default_rng(seed)
     rows, labels = crowd(n, d, spread, seed), rng.integers(5, size=n)
     axes = principal_axes(rows[: n // 2 + 1], int(rng.integers(1, d + 1)))
@@ -84,10 +93,11 @@ def test_a_join_finds_what_brute_force_finds(n: int, d: int, spread: float, eps:
                 ),
             ):
                 other = 0 if left is right or left[0] is right[0] else n // 2
+                sides = {id(one): on_device(one, xp) for one in (left[0], right[0])}
                 found = {
                     tuple(sorted((int(left[1][i]), int(right[1][j]) + other)))
-                    for pairs in Join(left[0], right[0], least_score(eps)).pairs()
-                    for i, j in zip(pairs.left, pairs.right, strict=True)
+                    for pairs in Join(sides[id(left[0])], sides[id(right[0])], least_score(eps)).pairs()
+                    for i, j in zip(to_host(pairs.left), to_host(pairs.right), strict=True)
                 }
                 assert found == {(int(i), int(j)) for i, j in np.argwhere(wanted)}
 

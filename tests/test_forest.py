@@ -1,10 +1,13 @@
 """Matches, their forest, and the removal in rank order, against a few lines of NumPy."""
 
+from types import ModuleType
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from semdedup.arrays import to_host
 from semdedup.dedup.kernels import forest
 from semdedup.dedup.kernels.best_match import compare_ranked, max_similarity
 from semdedup.dedup.kernels.distinct import first_occurrences
@@ -52,15 +55,15 @@ def check_forest(edges: Pairs, scores: np.ndarray, least: float) -> None:
 @pytest.mark.parametrize("most", [10, 1 << 20])
 @pytest.mark.parametrize("group", [16, 1 << 10])
 def test_the_forest_connects_what_the_matches_connect(
-    spread: float, most: int, group: int, monkeypatch: pytest.MonkeyPatch
+    spread: float, most: int, group: int, xp: ModuleType, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(forest, "GROUP", group)
     monkeypatch.setattr(forest, "MOST_EDGES", 64)
     rows = crowd(130, 24, spread, seed=3)
     rows = rows[first_occurrences(rows)]
-    matches = Matches(0.6, most)
-    compare_ranked(rows, 64, matches)
-    for parts in ([rows], [rows[:50], rows[50:]]):
+    matches, on_device = Matches(0.6, most), xp.asarray(rows)
+    compare_ranked(on_device, 64, matches)
+    for parts in ([on_device], [on_device[:50], on_device[50:]]):
         check_forest(forest_of(parts, 0.6, matches), similarities(rows), 0.6)
 
 
@@ -81,17 +84,19 @@ def test_the_spanning_forest_of_any_graph(n: int, seed: int, n_edges: int) -> No
 
 @pytest.mark.parametrize("spread", [0.01, 0.3, 1.0])
 @pytest.mark.parametrize("least", [0.3, 0.9, 1.0])
-def test_all_matches_are_found_once(spread: float, least: float) -> None:
+def test_all_matches_are_found_once(spread: float, least: float, xp: ModuleType) -> None:
     rows = crowd(300, 40, spread, seed=1)
-    scores = similarities(rows)
-    found = [(int(i), int(j)) for pairs in matching_pairs_within(rows, least) for i, j in zip(*pairs[:2], strict=True)]
+    scores, on_device = similarities(rows), xp.asarray(rows)
+    within = (map(to_host, pairs[:2]) for pairs in matching_pairs_within(on_device, least))
+    found = [(int(i), int(j)) for ends in within for i, j in zip(*ends, strict=True)]
     expected = np.argwhere(np.triu(scores >= np.float32(least), 1))
     assert sorted(found) == sorted(map(tuple, expected.tolist()))
-    left, right = rows[:120], rows[120:]
+    left, right = on_device[:120], on_device[120:]
     found = []
     for pairs in matching_pairs(left, right, least):
-        np.testing.assert_array_equal(pairs.score, scores[pairs.left, pairs.right + 120])
-        found += list(zip(pairs.left.tolist(), pairs.right.tolist(), strict=True))
+        i, j, score = map(to_host, pairs)
+        np.testing.assert_array_equal(score, scores[i, j + 120])
+        found += list(zip(i.tolist(), j.tolist(), strict=True))
     assert sorted(found) == sorted(map(tuple, np.argwhere(scores[:120, 120:] >= np.float32(least)).tolist()))
 
 
@@ -109,9 +114,11 @@ def removal(scores: np.ndarray, least: float) -> tuple[np.ndarray, np.ndarray]:
 
 @settings(deadline=None, max_examples=60)
 @given(st.integers(1, 80), st.integers(0, 10_000), st.sampled_from([0.02, 0.3, 0.8]), st.sampled_from([0.5, 0.9, 1.0]))
-def test_rows_go_in_rank_order(n: int, seed: int, spread: float, least: float) -> None:
+def test_rows_go_in_rank_order(xp: ModuleType, n: int, seed: int, spread: float, least: float) -> None:
     rows = crowd(n, 8, spread, seed)
-    found = removal_in_rank_order(rows, *max_similarity(rows), least, batch_size=7)
+    on_device = xp.asarray(rows)
+    score, match = map(to_host, max_similarity(on_device))
+    found = removal_in_rank_order(on_device, score, match, least, batch_size=7)
     witness, similarity = removal(similarities(rows), least)
     np.testing.assert_array_equal(found.witness, witness)
     np.testing.assert_array_equal(found.score, similarity)

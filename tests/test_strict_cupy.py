@@ -39,11 +39,21 @@ def assert_all_passed(done: subprocess.CompletedProcess, at_least: int) -> None:
 
 @pytest.mark.parametrize(
     ("file", "at_least"),
-    [("test_exact.py", 30), ("test_kmeans.py", 30), ("test_similarity.py", 150), ("test_leaks.py", 2)],
+    [
+        ("test_exact.py", 30),
+        ("test_kmeans.py", 30),
+        ("test_similarity.py", 150),
+        ("test_leaks.py", 2),
+        ("test_forest.py", 20),
+    ],
 )
 def test_arrays_on_the_gpu(file: str, at_least: int) -> None:
     done = run_over_the_stand_in("-k", "gpu and not bfloat16", f"tests/{file}")  # bfloat16 is for NumPy's arrays alone
     assert_all_passed(done, at_least)
+
+
+def test_a_join_on_the_gpu() -> None:
+    assert_all_passed(run_over_the_stand_in("-k", "gpu and join", "tests/test_across.py"), 1)
 
 
 def test_the_whole_dedup_on_the_gpu() -> None:
