@@ -9,6 +9,7 @@ from semdedup.cli.dedup import dedup, extract
 from semdedup.cli.demo import demo
 from semdedup.cli.doctor import doctor
 from semdedup.cli.estimate import estimate
+from semdedup.cli.explain import explain
 from semdedup.cli.leaks import leaks
 from semdedup.cli.pairs import pairs
 from semdedup.cli.report import report
@@ -36,5 +37,5 @@ def main() -> None:
     """
 
 
-for command in (run, split, embed, estimate, dedup, report, extract, pairs, leaks, shard, doctor, demo):
+for command in (run, split, embed, estimate, dedup, report, extract, explain, pairs, leaks, shard, doctor, demo):
     main.add_command(command)

@@ -136,6 +136,19 @@ class DedupResult(Displayable):
         """
         return self._removed().explain(row_id, self.eps if eps is None else eps)
 
+    def row_id(self, text: str) -> str | int:
+        """An id that was given as text, in the type that ids have here.
+
+        Raises:
+            ParameterError: ids are numbers, and this is none.
+        """
+        if not self._scores.has_whole_ids:
+            return text
+        try:
+            return int(text)
+        except ValueError as error:
+            raise ParameterError(f"ids are whole numbers here; got {text!r}") from error
+
     def borderline(self, n: int = 10, eps: float | None = None) -> list[Pair]:
         """The n pairs whose score is nearest to the threshold: look at these to choose eps."""
         return self._removed().borderline(n, self._eps(eps))

@@ -55,6 +55,12 @@ class Scores:
                 total += parquet.metadata.num_rows
         return total
 
+    @property
+    def has_whole_ids(self) -> bool:
+        """Whether ids are whole numbers, and not text."""
+        with open_parquet(self.source.at(self.files[0].url)) as parquet:
+            return bool(pa.types.is_integer(parquet.schema_arrow.field("id").type))
+
     def batches(self, columns: Sequence[str]) -> Iterator[tuple[int, pa.RecordBatch]]:
         """(cluster, some rows of it) in order, with no other columns read. Memory: `ROWS_AT_A_TIME` rows."""
         for file in self.files:
