@@ -119,10 +119,7 @@ class SemanticDeduplicationWorkflow:
         if self.base is not None:
             given = self.base.inherit(given, self.named)
         inputs, threshold = InputOptions.of(given), ThresholdOptions.of(given)
-        compare = CompareOptions.of(given)
-        strategy = compare.strategy
-        for at in threshold.count_at:
-            check_within(at, compare.exact_up_to)
+        strategy = CompareOptions.of(given).strategy
         if not isinstance(layout, Layout):
             raise ParameterError(f"layout must be a Layout, such as WORKFLOW; got {layout!r}")
         self.eps, self.removal, self.layout = threshold.eps, threshold.removal, layout
@@ -139,6 +136,8 @@ class SemanticDeduplicationWorkflow:
     def _pipeline(self, given: dict[str, Any], io: IOOptions, cached: Mapping[str, Any] | None) -> Pipeline:
         """The stages, each with its share of the keywords that were given."""
         layout = self.layout
+        for at in given["count_at"]:
+            check_within(at, given["exact_up_to"])
         kmeans = KMeansStage(**taken(KMeansStage, given, folder=layout.clusters))
         kmeans.other_outputs = [self.output]
         given |= {
