@@ -23,6 +23,9 @@ GROUP = 1024
 MATCHES_A_ROW = 16
 """Matches a row, on average, that are gathered before the forest is sought in a way that does not list them."""
 
+FEW_EDGES = 64
+"""Edges whose spanning forest is found without SciPy."""
+
 MOST_EDGES = 1 << 18
 """Edges that are gathered before the forest thins them out."""
 
@@ -37,11 +40,11 @@ def spanning_forest(a: np.ndarray, b: np.ndarray, score: np.ndarray, n: int) -> 
 
     Cost: O(p log p).
     """
+    if len(a) <= FEW_EDGES:
+        return _spanning_forest_of_few(a.tolist(), b.tolist(), np.asarray(score).tolist())
     from scipy.sparse import coo_array
     from scipy.sparse.csgraph import minimum_spanning_tree
 
-    if not len(a):
-        return np.empty(0, dtype=np.int64)
     low, high = np.minimum(a, b).astype(np.int64), np.maximum(a, b).astype(np.int64)
     keys = low * n + high
     order = np.lexsort((-np.asarray(score, dtype=np.float64), keys))
@@ -52,6 +55,24 @@ def spanning_forest(a: np.ndarray, b: np.ndarray, score: np.ndarray, n: int) -> 
     tree = minimum_spanning_tree(coo_array((weights, (left, right)), shape=(len(ends), len(ends))).tocsr()).tocoo()
     found = ends[np.minimum(tree.row, tree.col)] * n + ends[np.maximum(tree.row, tree.col)]
     return np.sort(chosen[np.searchsorted(keys[chosen], found)])
+
+
+def _spanning_forest_of_few(a: list[int], b: list[int], score: list[float]) -> np.ndarray:
+    """The same by Kruskal's algorithm, where a call of SciPy takes longer than the work: 1 ms."""
+    parent: dict[int, int] = {}
+
+    def root(vertex: int) -> int:
+        while (above := parent.get(vertex, vertex)) != vertex:
+            parent[vertex] = vertex = parent.get(above, above)
+        return vertex
+
+    chosen = []
+    for edge in sorted(range(len(a)), key=lambda i: (-score[i], min(a[i], b[i]), max(a[i], b[i]))):
+        one, other = root(a[edge]), root(b[edge])
+        if one != other:
+            parent[one] = other
+            chosen.append(edge)
+    return np.sort(np.array(chosen, dtype=np.int64))
 
 
 def components(a: np.ndarray, b: np.ndarray, n: int) -> np.ndarray:
@@ -89,7 +110,7 @@ def forest_of(parts: Sequence[Array], least: float | np.float32, gathered: Match
 
 
 def forest_between(left: Array, right: Array, least: float | np.float32, gathered: Matches) -> Pairs:
-    """A maximum spanning forest of the matches of a row of `left` and one of `right`, and of no others.
+    """Edges that hold a maximum spanning forest of the matches of a row of `left` and one of `right`, and no others.
 
     Args:
         left: (n, d) float32 of length 1.
@@ -98,7 +119,8 @@ def forest_between(left: Array, right: Array, least: float | np.float32, gathere
         gathered: the matches that a comparison of `right` with the candidates `left` came by.
 
     Returns:
-        The edges, positions of `right` counted on from those of `left`; NumPy arrays.
+        The edges, positions of `right` counted on from those of `left`; NumPy arrays. They are `thinned` only where
+        they are many: the caller has more of them.
 
     Cost: O(p log p) of p matches, which are sought again, piece by piece, where they were too many to be listed.
     """
@@ -110,7 +132,7 @@ def forest_between(left: Array, right: Array, least: float | np.float32, gathere
         edges.append(Pairs(start, stop + len(left), score))
         if sum(len(found.left) for found in edges) > MOST_EDGES:
             edges = [thinned(edges, n)]
-    return thinned(edges, n)
+    return Pairs(*(np.concatenate(part) for part in zip(*edges, strict=True)))
 
 
 def thinned(edges: Sequence[Pairs], n: int) -> Pairs:
