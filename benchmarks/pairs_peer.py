@@ -7,6 +7,7 @@ is everything, with twenty the pairs that it misses are counted.
 
 import statistics
 import tempfile
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -19,8 +20,10 @@ from benchmarks.real_like import real_like_rows
 from benchmarks.table import Row
 from benchmarks.timing import process, seconds_of
 from semdedup.dedup.input.rows import embedding_rows
+from semdedup.dedup.kernels.bounds import short_rows
 from semdedup.dedup.kernels.exact import unit_rows
-from semdedup.dedup.kernels.matches import matching_pairs_within
+from semdedup.dedup.kernels.join import Side
+from semdedup.dedup.pairs.match import choose_width, every_match
 
 SIZES: dict[str, dict[str, Any]] = {
     "smoke": {"rows": 1_000, "dim": 48, "rounds": 1},
@@ -29,6 +32,9 @@ SIZES: dict[str, dict[str, Any]] = {
 }
 EPS, PARTITIONS = 0.1, 20
 OURS = "semdedup"
+SAMPLE = 8192
+"""Rows that the axes are taken from, as `find_pairs` does."""
+
 AT_LEAST = 5
 """Times as fast as the peer."""
 
@@ -36,8 +42,11 @@ AT_LEAST = 5
 def pairs_here(path: Path, eps: float) -> np.ndarray:
     """All pairs of the rows of a Parquet file, (p, 2), the smaller position first."""
     column = pq.read_table(path, columns=["embedding"])["embedding"]
-    rows, _ = embedding_rows(column, column.type.list_size)
-    found = list(matching_pairs_within(unit_rows(rows), np.float32(1 - eps)))
+    least = np.float32(1 - eps)
+    rows = unit_rows(embedding_rows(column, column.type.list_size)[0])
+    _, axes = choose_width(rows[:: max(1, len(rows) // SAMPLE)], least)
+    side = Side(rows, short_rows(rows, axes) if axes.shape[1] else rows, np.array([0, len(rows)]), None)
+    found = list(every_match(side, side, least, Counter()))
     return np.concatenate([np.empty((0, 2), dtype=np.int64), *(np.stack([p.left, p.right], axis=1) for p in found)])
 
 

@@ -108,7 +108,11 @@ def in_two(text_rows: np.ndarray, client: distributed.Client, tmp_path_factory: 
 
 
 @pytest.mark.parametrize("removal", RULES)
-def test_new_rows_on_a_base(removal: str, in_two: Path, client: distributed.Client, tmp_path: Path) -> None:
+@pytest.mark.parametrize("exact_up_to", [None, 0.2])
+def test_new_rows_on_a_base(
+    exact_up_to: float | None, removal: str, in_two: Path, client: distributed.Client, tmp_path: Path
+) -> None:
+    options = {} if exact_up_to is None else {"exact_up_to": exact_up_to}
     SemanticDeduplicationWorkflow(
         str(in_two / "new"),
         str(tmp_path / "out"),
@@ -116,7 +120,9 @@ def test_new_rows_on_a_base(removal: str, in_two: Path, client: distributed.Clie
         removal=removal,
         base=str(in_two / "base"),
         verbose=False,
+        **options,
     ).run(client)
     found = Found(tmp_path / "out", in_two / "base")
-    found.assert_scores(reference.scores(found.rows, found.clusters, base=found.base))
-    found.assert_removal(reference.removal(found.rows, 0.1, removal, found.clusters, found.base), removal != "any")
+    found.assert_scores(reference.scores(found.rows, found.clusters, exact_up_to, found.base))
+    clusters = found.clusters if exact_up_to is None else None
+    found.assert_removal(reference.removal(found.rows, 0.1, removal, clusters, found.base), removal != "any")
