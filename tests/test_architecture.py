@@ -14,7 +14,7 @@ MODULES = {
 }
 TREES = {name: ast.parse(path.read_text(encoding="utf-8")) for name, path in MODULES.items()}
 
-LATER = ("cluster", "compare", "threshold", "leaks", "results", "stage", "pipeline", "workflow")
+LATER = ("cluster", "compare", "threshold", "leaks", "pairs", "results", "stage", "pipeline", "workflow")
 FORBIDDEN = {
     "base": ("cluster", "compare", "leaks", "results", "threshold.run", "stage", "pipeline", "workflow"),
     "input": LATER,
@@ -24,7 +24,8 @@ FORBIDDEN = {
         *("pipeline", "workflow"),
     ),
     "threshold": ("cluster", "leaks", "workflow"),
-    "leaks": ("cluster", "workflow"),
+    "leaks": ("cluster", "pairs", "workflow"),
+    "pairs": ("cluster", "pipeline", "workflow"),
     "results": (
         *("cluster", "compare", "leaks", "threshold.run", "threshold.stage", "threshold.extract"),
         *("stage", "pipeline", "workflow"),
