@@ -14,7 +14,10 @@ MODULES = {
 }
 TREES = {name: ast.parse(path.read_text(encoding="utf-8")) for name, path in MODULES.items()}
 
-LATER = ("cluster", "compare", "threshold", "leaks", "estimate", "results", "stage", "pipeline", "workflow")
+LATER = (
+    *("cluster", "compare", "threshold", "leaks", "pairs", "estimate", "results"),
+    *("stage", "pipeline", "workflow"),
+)
 FORBIDDEN = {
     "base": ("cluster", "compare", "leaks", "results", "threshold.run", "stage", "pipeline", "workflow"),
     "input": LATER,
@@ -24,8 +27,9 @@ FORBIDDEN = {
         *("pipeline", "workflow"),
     ),
     "threshold": ("cluster", "leaks", "workflow"),
-    "leaks": ("cluster", "workflow"),
-    "estimate": ("leaks", "results", "threshold.run", "threshold.stage", "pipeline", "workflow"),
+    "leaks": ("cluster", "pairs", "workflow"),
+    "pairs": ("cluster", "pipeline", "workflow"),
+    "estimate": ("leaks", "pairs", "results", "threshold.run", "threshold.stage", "pipeline", "workflow"),
     "results": (
         *("cluster", "compare", "leaks", "threshold.run", "threshold.stage", "threshold.extract"),
         *("stage", "pipeline", "workflow"),

@@ -20,6 +20,7 @@ from semdedup import (
     IdentifyDuplicatesStage,
     KMeansStage,
     Limits,
+    PairsStage,
     PairwiseStage,
     ParameterError,
     RankingStrategy,
@@ -39,6 +40,7 @@ from semdedup.dedup.options import (
     InputOptions,
     IOOptions,
     KMeansOptions,
+    PairsOptions,
     ThresholdOptions,
     UpdateOptions,
 )
@@ -64,6 +66,7 @@ DOORS: Mapping[Any, tuple[Group, ...]] = {
     PairwiseStage: (IOOptions, FieldOptions, CompareOptions, ThresholdOptions, UpdateOptions),
     IdentifyDuplicatesStage: (IOOptions, ThresholdOptions),
     CrossStage: (IOOptions, FieldOptions),
+    PairsStage: (IOOptions, FieldOptions, PairsOptions),
     VideoSplitWorkflow: SPLIT,
     VideoEmbedWorkflow: (VideoIOOptions, EmbedOptions),
     ShardWorkflow: (ShardIOOptions, DropOptions, ShardOptions),
@@ -149,7 +152,18 @@ def defaults_that_differ() -> Mapping[tuple[Any, str], Any]:
 @pytest.mark.parametrize("door", DOORS, ids=lambda door: door.__name__)
 def test_keywords_are_those_that_are_declared_with_their_defaults_and_help(door: Any) -> None:
     declared = {name: one for one in settings_of(*DOORS[door]) for name in (one.name, *one.aliases)}
-    parts = {"split", "dedup", "shard", "layout", "folder", "summaries", "kept", "against", "clusters_path"}
+    parts = {
+        "split",
+        "dedup",
+        "shard",
+        "layout",
+        "folder",
+        "summaries",
+        "kept",
+        "against",
+        "clusters_path",
+        "input_filetype",
+    }
     for name, parameter in inspect.signature(door).parameters.items():
         if name not in declared:
             assert name in parts, name

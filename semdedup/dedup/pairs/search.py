@@ -115,7 +115,8 @@ def find_pairs(
 
     Args:
         input: embeddings in Parquet or JSON Lines, a folder, file, glob or list of these; the output folder of `split`;
-            or a result of the dedup, whose clusters then spare most of the work.
+            or a result of the dedup, whose clusters then spare most of the work. Of one with a base, these are its new
+            rows.
         eps: the threshold.
         output: folder for ``pairs/*.parquet`` (``id_a``, ``id_b``, ``cosine_sim_score``), the quarantine and the
             manifest.

@@ -9,7 +9,7 @@ from typing import Any, Unpack
 from semdedup.dedup.compare.run import check_cluster_files
 from semdedup.dedup.input.usable import first_usable_files
 from semdedup.dedup.names import PAIRS
-from semdedup.dedup.options import IOOptions, PairsOptions, RankedOptions
+from semdedup.dedup.options import FieldOptions, IOOptions, PairsOptions, RankedOptions
 from semdedup.dedup.pairs.run import list_pairs
 from semdedup.dedup.pairs.source import Clusters, Search, checked_fields, find_clusters_of, list_files
 from semdedup.dedup.ranking import RankingStrategy
@@ -22,7 +22,7 @@ from semdedup.settings.shared import SharedKeywords
 from semdedup.storage.location import FileInfo, Location, Paths
 
 
-@documented(IOOptions, RankedOptions, PairsOptions)
+@documented(IOOptions, FieldOptions, PairsOptions)
 class PairsStage(Stage):
     """List every pair within eps: tables ``pairs/part-{n}.parquet`` of ``id_a``, ``id_b``, ``cosine_sim_score``.
 

@@ -137,7 +137,7 @@ def fit_axes(task: PairsTask, blocks: Sequence[int]) -> dict[str, Any]:
 
 
 def load_side(task: PairsTask, block: Block) -> tuple[Side, Copies]:
-    """The rows of a block that differ, with short rows (the same for products of whole rows), and what copies there are."""
+    """The rows of a block that differ, with short rows (themselves where products are whole), and their copies."""
     xp, place = backend_module(task.backend), task.place(block.number)
     rows, axes = xp.asarray(load_array(place / "rows.npy")), xp.asarray(load_array(task.axes))
     short = short_rows(rows, axes) if axes.shape[1] else rows
