@@ -1,1 +1,1 @@
-"""Arrays in, arrays out: imports NumPy, `semdedup.arrays` and `semdedup.errors` alone."""
+"""Arrays in, arrays out: imports NumPy, SciPy, `semdedup.arrays` and `semdedup.errors` alone."""
