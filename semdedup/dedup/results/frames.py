@@ -9,6 +9,7 @@ import pandas as pd
 import pyarrow as pa
 
 from semdedup.arrays import Backend
+from semdedup.dedup.base.folders import results_in
 from semdedup.dedup.input.files import EXTENSIONS, find_files
 from semdedup.dedup.names import CLUSTER_FOLDER, find_table
 from semdedup.dedup.results.find import find_scores
@@ -37,26 +38,31 @@ def read_embeddings(
 def read_clusters(
     path: str, *, storage_options: Mapping[str, Any] | None = None, backend: Backend = "cpu"
 ) -> dd.DataFrame:
-    """The clusters of a result as a Dask DataFrame, with the column ``centroid``; either layout."""
-    folder = find_table(Location.of(path, storage_options), "clusters")
-    files = [file for file in find_files([folder], "parquet") if CLUSTER_FOLDER.search(file.url)]
-    return _frame(folder, files, backend, _centroid_of)
+    """The clusters of a result, or of all results of a run, as a Dask DataFrame, with the column ``centroid``; either
+    layout."""
+    root = Location.of(path, storage_options)
+    folders = [find_table(result, "clusters") for result in results_in(root)]
+    files = [file for file in find_files(folders, "parquet") if CLUSTER_FOLDER.search(file.url)]
+    return _frame(root, files, backend, _centroid_of)
 
 
 def read_scores(
     path: str, *, storage_options: Mapping[str, Any] | None = None, backend: Backend = "cpu"
 ) -> dd.DataFrame:
-    """The scores of a result as a Dask DataFrame of ``id``, ``max_id``, ``cosine_sim_score``; either layout."""
+    """The scores of a result, or of all results of a run, as a Dask DataFrame of ``id``, ``max_id``,
+    ``cosine_sim_score``; either layout."""
     root = Location.of(path, storage_options)
-    return _frame(root, find_scores(root), backend)
+    return _frame(root, [file for result in results_in(root) for file in find_scores(result)], backend)
 
 
 def read_duplicates(
     path: str, *, storage_options: Mapping[str, Any] | None = None, backend: Backend = "cpu"
 ) -> dd.DataFrame:
-    """The ids to drop of a result as a Dask DataFrame of ``id``; the root of a result or the folder itself."""
-    folder = find_table(Location.of(path, storage_options), "duplicates")
-    return _frame(folder, find_files([folder], "parquet"), backend)
+    """The ids to drop of a result, or of all results of a run, as a Dask DataFrame of ``id``; the root of a result or
+    the folder itself."""
+    root = Location.of(path, storage_options)
+    folders = [find_table(result, "duplicates") for result in results_in(root)]
+    return _frame(root, find_files(folders, "parquet"), backend)
 
 
 def _centroid_of(url: str) -> dict[str, int]:

@@ -50,13 +50,12 @@ class RemovedRows:
         """Rows, and how many of them go at each eps. Time: one reading of the scores, and what the rule needs."""
         if self.by_scores:
             return self.scores.count(thresholds)
-        n_rows, removed = 0, np.zeros(len(thresholds), dtype=np.int64)
+        removed = np.zeros(len(thresholds), dtype=np.int64)
         with self._local(thresholds) as local:
             for file in self.scores.files:
-                ranked, found = local.cluster(file)
-                n_rows += len(ranked.ids)
+                _, found = local.cluster(file)
                 removed += [np.count_nonzero(each.witness >= 0) for each in found]
-        return n_rows, removed.tolist()
+        return self.scores.n_rows, removed.tolist()  # those of a base, which stand in front, are not among them
 
     def groups(self, eps: float, files: Sequence[FileInfo] | None = None) -> Iterator[Group]:
         """Each kept row that is a witness, with the rows that go for its sake; under ``any`` see `Scores.groups`."""
