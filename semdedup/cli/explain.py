@@ -7,7 +7,7 @@ from typing import Any
 import click
 
 from semdedup.cli.flags import Command, flag_of, work_flags
-from semdedup.dedup.results.result import load
+from semdedup.dedup.results.load import load
 from semdedup.dedup.threshold.rule import EPS
 
 

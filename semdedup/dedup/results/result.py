@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
 
-from semdedup.dedup.base.summary import BaseSummary, Withdrawal, summary_of
-from semdedup.dedup.names import AGAINST, IDENTIFY, KMEANS, PAIRWISE
+from semdedup.dedup.base.summary import BaseSummary, Withdrawal
 from semdedup.dedup.results.frames import read_witnesses
 from semdedup.dedup.results.pairs import Explanation, Group, Pair
 from semdedup.dedup.results.removed import RemovedRows
@@ -18,9 +16,7 @@ from semdedup.dedup.results.scores import Scores
 from semdedup.dedup.threshold.rule import REMOVAL
 from semdedup.display import Displayable
 from semdedup.errors import InputError, ParameterError
-from semdedup.runs.record import Record
 from semdedup.settings.choices import RemovalRule
-from semdedup.storage.location import Location
 
 
 @dataclass(frozen=True, repr=False)
@@ -209,6 +205,7 @@ class DedupResult(Displayable):
             lines.append(("files skipped", f"{len(self.skipped_files):,}"))
         if "clusters" in self.metadata:
             lines.append(("clusters", f"{self.metadata['clusters']:,}"))
+        lines += bounds_lines(self.metadata.get("pairs") or {})
         for part in (self.base, self.withdrawn):
             lines += [] if part is None else part.lines()
         lines += [(f"{step} seconds", f"{seconds:.1f}") for step, seconds in self.seconds.items()]
@@ -219,43 +216,13 @@ class DedupResult(Displayable):
         return lines
 
 
-def load(path: str, *, storage_options: Mapping[str, Any] | None = None) -> DedupResult:
-    """The result in a folder, local or remote, of either layout, or of another program.
-
-    Args:
-        path: the folder that a dedup wrote to, or one with tables of scores.
-        storage_options: for fsspec.
-
-    Raises:
-        InputError: there are no scores.
-    """
-    root = Location.of(path, storage_options)
-    record = Record(root)
-    steps = record.every_step
-    clustered, compared = steps.get(KMEANS, {}).get("facts", {}), steps.get(PAIRWISE, {})
-    found = Scores.of(record.cache_root or root)
-    scores = replace(found, across=any(name.startswith(AGAINST) for name in compared.get("parameters", ())))
-    identified = steps.get(IDENTIFY, {})
-    facts = identified.get("facts", {})
-    rows = facts["rows"] if facts else scores.n_rows
-    base, withdrawn = summary_of(clustered, compared.get("facts", {}), record.cache_root or root)
-    quarantined = Counter(clustered.get("quarantined", {})) + Counter(compared.get("facts", {}).get("quarantined", {}))
-    duplicates = facts.get("duplicates")
-    return DedupResult(
-        total=clustered.get("rows", rows + sum(quarantined.values())),
-        duplicates=duplicates,
-        kept=None if duplicates is None else rows - duplicates,
-        quarantined=dict(quarantined),
-        eps=identified.get("parameters", {}).get("eps"),
-        seconds={},
-        paths={"results": str(root)},
-        metadata={
-            "num_duplicates": duplicates,
-            "removal": identified.get("parameters", {}).get("removal", REMOVAL.default),
-            "removed_at": facts.get("removed_at", {}),
-            "base": base,
-            "withdrawn": withdrawn,
-        },
-        skipped_files=tuple(clustered.get("skipped_files", ())),
-        scores=scores,
-    )
+def bounds_lines(pairs: Mapping[str, int]) -> list[tuple[str, str]]:
+    """What the bounds left of the pairs of rows in different clusters, see `semdedup.dedup.kernels.join.Join`."""
+    every = pairs.get("pairs", 0)
+    if not every:
+        return []
+    left = {"by_margin": "  left by margins", "by_axes": "  left by leading coordinates", "matches": "  matches"}
+    lines = [("pairs across clusters", f"{every:,}")]
+    lines += [(words, f"{pairs.get(name, 0):,} ({pairs.get(name, 0) / every:.2g})") for name, words in left.items()]
+    blocked = pairs.get("blocked", 0) / every
+    return [*lines, ("  multiplied without margins", f"{blocked:.0%}, where that was cheaper")] if blocked else lines
