@@ -311,6 +311,20 @@ def test_a_stage_finds_the_clusters_by_the_record_of_the_scores(
         identify("wrong", clusters_path=str(other)).run(NOWHERE)
 
 
+def test_a_cache_elsewhere_and_a_result_that_was_moved(emb: Path, client: distributed.Client, tmp_path: Path) -> None:
+    place = tmp_path / "before"
+    made = workflow(emb, place / "out", cache_path=place / "cache", eps=EPS, removal="witness", which_to_keep="random")
+    result = made.run(client)
+    assert result.paths["witnesses"] == str(place / "out" / "witnesses")
+    place.rename(tmp_path / "after")
+    out = tmp_path / "after" / "out"
+    done = extract(str(out), EPS, str(tmp_path / "x"), client=client, verbose=False)
+    assert (done.removal, done.duplicates) == ("witness", result.duplicates)
+    assert contents(tmp_path / "x" / "witnesses") == contents(out / "witnesses")
+    assert load(str(out)).rethreshold(0.05).duplicates == len(expected(tmp_path / "after" / "cache", "witness", 0.05))
+    assert_right(tmp_path / "after" / "cache", "witness", EPS, out)
+
+
 def test_tables_of_others_serve_where_they_stand_in_rank_order(client: distributed.Client, tmp_path: Path) -> None:
     rows = np.array([[1, 0], [0.99, 0.14], [0.95, 0.31]], dtype=np.float32)
     write_embeddings(tmp_path / "kmeans_results" / "centroid=4", ["a", "b", "c"], rows)
