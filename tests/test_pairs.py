@@ -3,6 +3,7 @@
 import json
 import re
 import shlex
+import shutil
 import subprocess
 import sys
 from collections import Counter
@@ -26,9 +27,11 @@ from hypothesis import strategies as st
 from semdedup import (
     DuplicateIdError,
     InputError,
+    KMeansStage,
     OutputConflictError,
     PairsResult,
     PairsStage,
+    PairwiseStage,
     ParameterError,
     RankingStrategy,
     SemdedupError,
@@ -400,6 +403,26 @@ def test_pairs_beside_the_result_that_they_are_of(client: distributed.Client, tm
     again = pairs(out, 0.02, out, client, clear_output=True)
     assert again.pairs >= found.pairs
     assert {name: content for name, content in contents(out).items() if not name.startswith("pairs/")} == before
+
+
+def test_clusters_are_found_wherever_a_result_has_them(client: distributed.Client, tmp_path: Path) -> None:
+    ids, rows = near_duplicates(np.random.default_rng(0))
+    source = write_embeddings(tmp_path / "in", ids, rows)
+    workflow(source, tmp_path / "run" / "dedup", cache_path=tmp_path / "cache").run(client)
+    kwargs: dict[str, Any] = {"verbose": False}
+    clusters, scores = str(tmp_path / "clusters"), str(tmp_path / "scores")
+    KMeansStage(3, input_path=str(source), output_path=clusters, max_iter=5, **kwargs).run(client)
+    PairwiseStage(input_path=clusters, output_path=scores, **kwargs).run(client)
+    by_ranks = [pairs(tmp_path / name, 0.01, tmp_path / f"of-{name}", client) for name in ("run", "cache", "scores")]
+    expected = read_pairs(tmp_path / "of-run")
+    for name in ("cache", "scores"):
+        assert_same_pairs(read_pairs(tmp_path / f"of-{name}"), expected)
+    shutil.copytree(clusters, tmp_path / "foreign", ignore=shutil.ignore_patterns("_*"))
+    for name in ("clusters", "foreign"):  # without ranks: by id
+        pairs(tmp_path / name, 0.01, tmp_path / f"of-{name}", client)
+        assert_same_pairs(read_pairs(tmp_path / f"of-{name}"), brute_force(*by_id(ids, unit_rows(rows)), 0.01))
+    assert {found.pairs for found in by_ranks} == {len(expected)}
+    assert any(a > b for a, b in zip(expected["id_a"], expected["id_b"], strict=True))
 
 
 # Killed
