@@ -14,8 +14,9 @@ from .dedup.pairs.stage import PairsStage
 from .dedup.pipeline import Pipeline
 from .dedup.ranking import RankingStrategy
 from .dedup.results.frames import read_clusters, read_duplicates, read_embeddings, read_scores, read_witnesses
+from .dedup.results.load import load
 from .dedup.results.pairs import Explanation, Group, Pair
-from .dedup.results.result import DedupResult, load
+from .dedup.results.result import DedupResult
 from .dedup.stage import StageResult
 from .dedup.threshold.extract import Extraction, extract
 from .dedup.threshold.stage import IdentifyDuplicatesStage

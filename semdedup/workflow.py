@@ -13,13 +13,15 @@ import distributed
 from semdedup.compute.cluster import client_for
 from semdedup.compute.options import ClusterOptions
 from semdedup.compute.progress import Reporter
+from semdedup.dedup.base.folders import FIRST, folder_name
 from semdedup.dedup.input.files import find_files
+from semdedup.dedup.results.chain import ChainResult, name_of
 from semdedup.dedup.results.result import DedupResult
 from semdedup.dedup.threshold.recommended import chosen_eps
 from semdedup.dedup.threshold.rule import EPS
 from semdedup.dedup.workflow import SemanticDeduplicationWorkflow
 from semdedup.display import Displayable
-from semdedup.errors import InputError, OutputConflictError, ParameterError
+from semdedup.errors import InputError, IntegrityError, OutputConflictError, ParameterError
 from semdedup.report.write import PAGE, write_report
 from semdedup.runs.owner import owned
 from semdedup.settings import check_names, documented, needed, setting
@@ -29,12 +31,16 @@ from semdedup.shards.result import ShardResult
 from semdedup.shards.workflow import ShardWorkflow
 from semdedup.storage.kwargs import FSSPEC, kwargs_setting
 from semdedup.storage.location import Location, Paths
+from semdedup.updates import ANEW, Dedups
+from semdedup.video.changes import changes_of
 from semdedup.video.records import ROWS
-from semdedup.video.result import SplitResult
+from semdedup.video.result import MOST_FAULTS, SplitResult
+from semdedup.video.video_table import VideoTable
 from semdedup.video.workflow import VideoSplitWorkflow
 
-CLIPS, DEDUP, DATASET = "clips", "dedup", "dataset"
-"""Folders of the steps, below the output path; beside them the page, ``report.html``."""
+CLIPS, DEDUP, DATASET = "clips", FIRST, "dataset"
+"""Folders of the steps, below the output path; beside them the page, ``report.html``, and of clips that came later
+``dedup-0002``, ``dedup-0003``, …"""
 
 METADATA = tuple(name for name in ROWS.names if name not in ("id", "embedding", "low_information"))
 """Columns of the clips that the dedup carries along, for those who ask why."""
@@ -51,6 +57,7 @@ OURS = {
     *("input_path", "video_dir", "output_path", "output_clip_path", "input_clip_path", "output_dataset_path"),
     *("input_semantic_dedup_path", "semantic_dedup_epsilon", "eps", "count_at"),
     *("read_kwargs", "write_kwargs", "cache_kwargs", "cache_path", "clear_output", "verbose", "take_over", "verify"),
+    *("base", "withdraw"),
 }
 """Parameters of the three that the whole way sets by itself."""
 
@@ -71,6 +78,7 @@ class RunResult(Displayable):
         shard: of the dataset.
         report: path of the page.
         seconds: time of each part, and ``total``.
+        gone: videos of earlier runs that are not in the input any more; their clips stay.
     """
 
     split: SplitResult
@@ -78,6 +86,7 @@ class RunResult(Displayable):
     shard: ShardResult
     report: str
     seconds: Mapping[str, float]
+    gone: tuple[str, ...] = ()
 
     @property
     def clean(self) -> bool:
@@ -91,9 +100,11 @@ class RunResult(Displayable):
             ("videos", f"{len(self.split.videos):,}"),
             *([("  in quarantine", f"{n_bad:,}")] if n_bad else []),
             *((f"    {reason}", f"{count:,}") for reason, count in self.split.quarantined.items()),
+            *([("  gone, their clips stay", f"{len(self.gone):,}")] if self.gone else []),
             ("clips", f"{self.shard.clips:,}"),
             (f"  near-duplicates at eps {self.dedup.eps:g}, {self.dedup.removal}", f"{self.shard.duplicates:,}"),
             ("  in the dataset", f"{self.shard.kept:,}"),
+            *((f"  {name}", counts) for name, counts in self._dedups()),
             ("shards", f"{self.shard.shards:,}"),
             *((f"{part} seconds", f"{seconds:.1f}") for part, seconds in self.seconds.items()),
             ("clip files", str(self.split.paths.get("clip files", ""))),
@@ -101,6 +112,11 @@ class RunResult(Displayable):
             ("dataset", str(self.shard.paths["dataset"])),
             ("report", self.report),
         ]
+
+    def _dedups(self) -> Iterator[tuple[str, str]]:
+        """The dedups, where there are several, with what each was about."""
+        for link in self.dedup.links if isinstance(self.dedup, ChainResult) else ():
+            yield name_of(link), f"{link.total:,} clips, {link.duplicates:,} near-duplicates"
 
 
 @dataclass(frozen=True)
@@ -126,6 +142,11 @@ class VideoDeduplicationWorkflow:
 
     Each part goes on where an earlier run stopped, and is left alone where it is complete. The removal rule is
     ``witness`` unless `dedup` has another one.
+
+    A folder of videos may grow. Clips of new videos are compared with those in the dataset, and with each other, in a
+    dedup of their own (``dedup-0002``, …); those that remain are added to the dataset in new shards, and no shard that
+    there was is written again. Of a video that was deleted the clips stay. A video that was changed is refused by name,
+    for its clips may be in the dataset: ``clear_output`` makes dedup and dataset anew.
 
     Raises:
         ParameterError: a part has no such parameter, or a parameter has a value that it cannot have.
@@ -158,8 +179,8 @@ class VideoDeduplicationWorkflow:
         self.split = self._split(clear_output=False)  # parameters of every part are checked before any work
         if not (self.split.clips.upload_clips and self.split.clips.generate_embeddings):
             raise ParameterError("upload_clips and generate_embeddings are needed on the whole way")
-        self._dedup(self.eps or 0.0)
-        self._shard(None)
+        self._dedups(fresh=True).workflow(1, self.eps or 0.0)
+        self._shard(None, DEDUP)
 
     def run(
         self, client: distributed.Client | str | None = None, *, cluster: ClusterOptions | None = None
@@ -173,7 +194,7 @@ class VideoDeduplicationWorkflow:
         """
         started = time.monotonic()
         reporter = Reporter(self.options.verbose)
-        self.split.find()  # an absent input is refused before a cluster is started
+        gone = self._check_videos()  # an absent input is refused before a cluster is started
         with (
             owned(self.root, take_over=self.options.take_over, say=reporter.say),
             client_for(client, cluster or ClusterOptions()) as found,
@@ -185,15 +206,20 @@ class VideoDeduplicationWorkflow:
                     f"none of the {len(split.videos):,} videos gave a clip with an embedding: "
                     + ("; ".join(split.faults()) or "all are too short")
                 )
-            eps, why = self._eps(split)
+            dedups = self._dedups()
+            eps, why = self._eps(split, dedups)
             reporter.say(f"2 of 4: dedup at eps {eps:g} ({why})")
-            dedup = self._dedup(eps).run(found, cluster=cluster)
+            dedup = dedups.run(found, cluster, reporter, eps)
             reporter.say("3 of 4: report")
             report_started = time.monotonic()
-            report = self._report(eps)
+            report = self._report(eps, dedup)
             report_seconds = time.monotonic() - report_started
             reporter.say("4 of 4: shard")
-            shard = self._shard(eps).run(found, cluster=cluster)
+            shard = self._run_shard(found, cluster, reporter, eps)
+        if gone:
+            examples = ", ".join(gone[:3])
+            reporter.say(f"{len(gone):,} videos of earlier runs are gone, their clips stay: {examples}")
+        check_balance(split, dedup, shard)
         seconds = {
             "split": split.seconds["total"],
             "dedup": dedup.seconds["total"],
@@ -201,12 +227,15 @@ class VideoDeduplicationWorkflow:
             "shard": shard.seconds["total"],
             "total": time.monotonic() - started,
         }
-        return RunResult(split, dedup, shard, report, seconds)
+        return RunResult(split, dedup, shard, report, seconds, gone)
 
     def plan(self, *, cluster: ClusterOptions | None = None) -> Iterator[str]:
         """What `run` would do, in lines of text; nothing is written. The later parts depend on the clips."""
+        gone = self._check_videos()
         yield from self.split.plan(cluster=cluster)
-        rest = ", ".join(str(self.root / name) for name in (DEDUP, PAGE, DATASET))
+        if gone:
+            yield f"  gone, their clips stay: {len(gone):,} videos"
+        rest = ", ".join(str(self.root / name) for name in (*self._dedup_names(), PAGE, DATASET))
         yield f"then would compare the clips and write {rest}"
 
     def _shared(self, **others: Any) -> dict[str, Any]:
@@ -227,18 +256,45 @@ class VideoDeduplicationWorkflow:
                 raise
             return self._split(clear_output=True).run(client, cluster=cluster)
 
-    def _eps(self, split: SplitResult) -> tuple[float, str]:
+    def _check_videos(self) -> tuple[str, ...]:
+        """Videos of earlier runs that are gone.
+
+        Raises:
+            InputError: there is no input.
+            OutputConflictError: videos were changed whose clips are in a dedup.
+        """
+        files, dedups = self.split.find(), self._dedups()
+        found = changes_of(VideoTable(self.split.output, self.split.kind), files)
+        if found.changed and dedups.folders and not self.options.clear_output:
+            raise OutputConflictError(
+                f"{len(found.changed):,} videos were changed since their clips were compared: "
+                f"{', '.join(found.changed[:MOST_FAULTS])}. Clips of what they were may be in the dataset. Put back "
+                f"what was there, or give what is new another name; or {ANEW}."
+            )
+        return found.gone
+
+    def _dedup_names(self) -> list[str]:
+        """Folders of the dedups that `run` would complete or make."""
+        n = 0 if self.options.clear_output else len(self._dedups().folders)
+        return [DEDUP] if n == 0 else [f"{folder_name(n)} or {folder_name(n + 1)}"]
+
+    def _eps(self, split: SplitResult, dedups: Dedups) -> tuple[float, str]:
+        recorded = None if self.options.clear_output else dedups.recorded("eps")
+        if self.eps is None and recorded is not None:
+            return recorded, f"as in {self.root / DEDUP}"
         folder = Location.of(split.paths["embeddings"], self.storage_options)
         return chosen_eps(self.eps, [folder.at(file.url) for file in find_files([folder], "parquet")])
 
-    def _dedup(self, eps: float) -> SemanticDeduplicationWorkflow:
-        embeddings = (self.root / CLIPS / self.split.kind.folder).url
-        given = {"metadata_fields": METADATA, "removal": RUN_REMOVAL, **self.more["dedup"]}
-        return SemanticDeduplicationWorkflow(embeddings, (self.root / DEDUP).url, eps=eps, **self._shared(), **given)
+    def _dedups(self, fresh: bool = False) -> Dedups:
+        """The dedups; what is not given is as in the first one, unless all are to be `fresh`."""
+        embeddings = self.root / CLIPS / self.split.kind.folder
+        dedups = Dedups(self.root, embeddings, {"metadata_fields": METADATA, **self.more["dedup"]}, self._shared())
+        recorded = None if fresh or self.options.clear_output else dedups.recorded("removal")
+        return dedups.with_default("removal", RUN_REMOVAL if recorded is None else recorded)
 
-    def _report(self, eps: float) -> str:
+    def _report(self, eps: float, dedup: DedupResult) -> str:
         return write_report(
-            (self.root / DEDUP).url,
+            (self.root if isinstance(dedup, ChainResult) else self.root / DEDUP).url,
             clips=(self.root / CLIPS).url,
             output_path=(self.root / PAGE).url,
             eps=eps,
@@ -246,12 +302,41 @@ class VideoDeduplicationWorkflow:
             verbose=self.options.verbose,
         )
 
-    def _shard(self, eps: float | None) -> ShardWorkflow:
+    def _run_shard(
+        self, client: distributed.Client, cluster: ClusterOptions | None, reporter: Reporter, eps: float
+    ) -> ShardResult:
+        newest = self._dedups().folders[-1].name
+        shard = self._shard(eps, newest)
+        if not self.options.clear_output and shard.is_stale():
+            reporter.say(f"{DATASET}: begun again, for clips came since it was begun")
+            shard = self._shard(eps, newest, clear_output=True)
+        return shard.run(client, cluster=cluster)
+
+    def _shard(self, eps: float | None, dedup: str, **others: Any) -> ShardWorkflow:
         return ShardWorkflow(
             (self.root / CLIPS).url,
             (self.root / DATASET).url,
-            input_semantic_dedup_path=(self.root / DEDUP).url,
+            input_semantic_dedup_path=(self.root / dedup).url,
             semantic_dedup_epsilon=eps,
-            **self._shared(),
+            **self._shared(**others),
             **self.more["shard"],
         )
+
+
+def check_balance(split: SplitResult, dedup: DedupResult, shard: ShardResult) -> None:
+    """Every clip is kept, a duplicate, or set aside, over all dedups and in the dataset. Raises `IntegrityError`."""
+    faults = []
+    if dedup.total != (dedup.kept or 0) + (dedup.duplicates or 0) + dedup.n_quarantined:
+        faults.append(
+            f"of {dedup.total:,} clips in the dedups {dedup.kept:,} are kept, {dedup.duplicates:,} duplicates and "
+            f"{dedup.n_quarantined:,} in quarantine"
+        )
+    if dedup.total != split.embedded and not dedup.skipped_files:
+        faults.append(f"{split.embedded:,} clips have an embedding, but {dedup.total:,} are in the dedups")
+    if shard.clips != shard.kept + sum(shard.dropped.values()) or shard.duplicates != dedup.duplicates:
+        faults.append(
+            f"of {shard.clips:,} clips {shard.kept:,} are in the dataset, and {shard.duplicates:,} were dropped as "
+            f"duplicates, of {dedup.duplicates:,}"
+        )
+    if faults:
+        raise IntegrityError("clips were lost or added on the way: " + "; ".join(faults))

@@ -18,7 +18,7 @@ import pytest
 from click.testing import CliRunner, Result
 
 import semdedup
-from semdedup import InputError, OutputConflictError, ParameterError, VideoDeduplicationWorkflow, cli
+from semdedup import InputError, ParameterError, VideoDeduplicationWorkflow, cli
 from tests.helpers import NOWHERE, contents, files_below, stamps
 from tests.splits import OWN, make_folder, make_texture, read_rows
 
@@ -89,7 +89,7 @@ def test_a_second_run_changes_nothing(videos: Path, done: Path, client: distribu
     assert before.keys() == stamps(done).keys()
 
 
-def test_new_videos_make_the_later_parts_anew_when_that_is_asked_for(
+def test_the_later_parts_are_made_anew_over_all_videos_when_that_is_asked_for(
     videos: Path, done: Path, client: distributed.Client, tmp_path: Path
 ) -> None:
     out = tmp_path / "out"
@@ -98,10 +98,9 @@ def test_new_videos_make_the_later_parts_anew_when_that_is_asked_for(
     whole(source, out).run(client)
     clips = stamps(out / "clips" / "clips")
     make_folder(source, ["new.mp4"])
-    with pytest.raises(OutputConflictError, match="clear_output=True"):
-        whole(source, out).run(client)
     result = whole(source, out, clear_output=True).run(client)
     assert result.shard.clips == 6
+    assert not (out / "dedup-0002").exists()
     assert clips.items() <= stamps(out / "clips" / "clips").items(), "clips that were there are not made again"
     whole(source, tmp_path / "fresh").run(client)
     assert results(out / "dataset").keys() == results(tmp_path / "fresh" / "dataset").keys()

@@ -22,8 +22,7 @@ from semdedup.dedup.options import (
     ThresholdOptions,
     UpdateOptions,
 )
-from semdedup.dedup.pipeline import Pipeline
-from semdedup.dedup.threshold.extract import eps_to_extract, extraction_stage
+from semdedup.dedup.threshold.extract import eps_to_extract, extraction
 from semdedup.dedup.threshold.extract import extract as write_extraction
 from semdedup.dedup.threshold.recommended import chosen_eps
 from semdedup.dedup.threshold.rule import EPS, REMOVAL
@@ -134,7 +133,6 @@ def extract(
     chosen = eps_to_extract(results, eps, target_fraction, storage, removal)
     options: dict[str, Any] = {"removal": removal, "storage_options": storage, "verbose": verbose, **given_of(flags)}
     if dry_run:
-        stage = extraction_stage(results, chosen, output_path, **options)
-        show_plan(Pipeline("extract").add_stage(stage).describe())
+        show_plan(extraction(results, chosen, output_path, **options).describe())
     else:
         show(write_extraction(results, chosen, output_path, cluster=cluster, **options))

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from semdedup.dedup.names import cluster_of
 from semdedup.dedup.results.pairs import Group, Pair
 from semdedup.dedup.results.removed import RemovedRows
 from semdedup.dedup.results.tallies import CountAt, FileSizes, Histogram, Nearest
@@ -72,10 +73,11 @@ def survey(rows: RemovedRows, eps: float) -> Survey:
     sizes = FileSizes(len(scores.files), eps)
     borderline, similar = Nearest(N_BORDERLINE, 1 - eps), Nearest(N_SIMILAR, 1.0)
     scores.tally(counts, histogram, sizes, borderline, similar)
-    with_duplicates = np.flatnonzero(sizes.duplicates > 0)
-    usable = [int(i) for i in with_duplicates if sizes.duplicates[i] <= MOST_DUPLICATES]
-    chosen = _spread(sorted(usable, key=lambda i: -sizes.duplicates[i]), CLUSTERS_SAMPLED)
-    groups = tuple(itertools.islice(_in_turn(_groups(rows, eps, [scores.files[i] for i in chosen])), N_GROUPS))
+    tables, cluster_rows, duplicates = _by_cluster(scores.files, sizes)
+    with_duplicates = np.flatnonzero(duplicates > 0)
+    usable = [int(i) for i in with_duplicates if duplicates[i] <= MOST_DUPLICATES]
+    chosen = _spread(sorted(usable, key=lambda i: -duplicates[i]), CLUSTERS_SAMPLED)
+    groups = tuple(itertools.islice(_in_turn(_groups(rows, eps, [tables[i] for i in chosen])), N_GROUPS))
     nearest, highest = scores.pairs(borderline.places), scores.pairs(similar.places)
     limit = np.float32(1 - eps)
     n_duplicates = dict(zip(thresholds, counts.duplicates, strict=True))[eps]
@@ -95,8 +97,8 @@ def survey(rows: RemovedRows, eps: float) -> Survey:
         n_rows=counts.n_rows,
         curve=tuple(zip(thresholds, counts.duplicates, strict=True)),
         histogram=histogram.counts,
-        cluster_rows=sizes.rows,
-        cluster_duplicates=sizes.duplicates,
+        cluster_rows=cluster_rows,
+        cluster_duplicates=duplicates,
         borderline=tuple(nearest),
         similar=above,
         groups=groups,
@@ -104,9 +106,24 @@ def survey(rows: RemovedRows, eps: float) -> Survey:
     )
 
 
-def _groups(rows: RemovedRows, eps: float, files: Sequence[FileInfo]) -> list[list[Group]]:
+def _by_cluster(files: Sequence[FileInfo], sizes: FileSizes) -> tuple[list[list[FileInfo]], np.ndarray, np.ndarray]:
+    """The tables of each cluster, of which several results have one each, its rows, and its duplicates."""
+    labels = [cluster_of(file.url) for file in files]
+    numbers = {label: number for number, label in enumerate(dict.fromkeys(labels))}
+    tables: list[list[FileInfo]] = [[] for _ in numbers]
+    for label, file in zip(labels, files, strict=True):
+        tables[numbers[label]].append(file)
+    places = np.array([numbers[label] for label in labels], dtype=np.int64)
+    rows, duplicates = (
+        np.bincount(places, weights=each, minlength=len(numbers)).astype(np.int64)
+        for each in (sizes.rows, sizes.duplicates)
+    )
+    return tables, rows, duplicates
+
+
+def _groups(rows: RemovedRows, eps: float, tables: Sequence[Sequence[FileInfo]]) -> list[list[Group]]:
     """The groups of some clusters, the largest of each first; of all of them together where they reach across."""
-    several = [files] if rows.exact_up_to is not None else [[file] for file in files]
+    several = [[file for own in tables for file in own]] if rows.exact_up_to is not None else tables
     return [sorted(rows.groups(eps, some), key=lambda group: -len(group.dropped)) for some in several if some]
 
 

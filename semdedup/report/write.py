@@ -7,10 +7,13 @@ from dataclasses import replace
 from typing import Any
 
 from semdedup.compute.progress import Reporter
+from semdedup.dedup.base.folders import results_in
 from semdedup.dedup.names import STEPS
+from semdedup.dedup.results.chain import ChainResult, ChainRows, name_of
+from semdedup.dedup.results.load import load
 from semdedup.dedup.results.pairs import Pair
 from semdedup.dedup.results.removed import RemovedRows
-from semdedup.dedup.results.result import DedupResult, load
+from semdedup.dedup.results.result import DedupResult
 from semdedup.dedup.threshold.rule import DEFAULT_EPS
 from semdedup.dedup.threshold.vectors import find_vectors
 from semdedup.errors import InputError, OutputConflictError
@@ -20,7 +23,7 @@ from semdedup.report.strips import ClipStrip, load_strips
 from semdedup.report.survey import DROPPED_PER_GROUP, THRESHOLDS, Survey, survey
 from semdedup.runs.record import Record
 from semdedup.storage.location import Location, Paths, locations_of
-from semdedup.video.tree import SUMMARY
+from semdedup.video.tree import CLIPS, METAS, SUMMARY
 
 PAGE = "report.html"
 GENERATOR = b'<meta name="generator" content="semdedup'
@@ -41,9 +44,10 @@ def write_report(
     The page needs no network and stays below 10 MB whatever the size of the result.
 
     Args:
-        results: folder of a dedup, of either layout, or of tables of scores; local or remote.
-        clips: the output folder of `split`, or a folder of MP4 files, for pictures, or a list of those; None: no
-            pictures.
+        results: folder of a dedup, of either layout, or of tables of scores; local or remote. Or the root of a run,
+            whose dedups are shown together.
+        clips: the output folder of `split`, or a folder of MP4 files, for pictures, or a list of those; by default that
+            of the run, and none for a result by itself.
         output_path: the file to write; ``{results}/report.html`` by default.
         eps: the threshold to begin with; that of the result by default, or 0.1.
         storage_options: for fsspec.
@@ -57,11 +61,13 @@ def write_report(
         InputError: no scores, or no clips, at the paths.
         OutputConflictError: the file exists and is not a report of semdedup.
     """
-    reporter = Reporter(verbose)
+    reporter, root = Reporter(verbose), Location.of(results, storage_options)
     result = load(results, storage_options=storage_options)
     target = Location.of(output_path or f"{results.rstrip('/')}/{PAGE}", storage_options)
     _check_target(target, overwrite)
     folders = locations_of(clips, {"storage_options": dict(storage_options or {})})
+    if clips is None and isinstance(result, ChainResult) and (root / CLIPS / METAS).is_dir():
+        folders = [root / CLIPS]
     for folder in folders:
         if not folder.is_dir():
             raise InputError(f"no such folder: {folder}; give the output of split, or a folder of MP4 files")
@@ -75,9 +81,9 @@ def write_report(
     background = Background(
         place=str(Location.of(results)),
         quarantine=_quarantine(result, folders),
-        steps=_steps(Location.of(results, storage_options)),
+        steps=_steps(results_in(root)),
         across=result.scores.across,
-        notes=notes + ([] if folders else ["no frames of the clips: name their folder with --clips to see them"]),
+        notes=notes + _notes(result, bool(folders)),
         removal=rows.removal,
         removed=result.duplicates if result.eps == chosen and result.removal == rows.removal else None,
     )
@@ -119,10 +125,13 @@ def _eps_of(result: DedupResult, eps: float | None) -> float:
 def _by_rule(result: DedupResult) -> tuple[RemovedRows, list[str]]:
     """The rows that go by the rule of the result; by the scores, and a note, where clusters that it needs are gone."""
     assert result.scores is not None
-    rows = RemovedRows(result.scores, result.removal)
+    links = result.links if isinstance(result, ChainResult) else (result,)
+    several = [RemovedRows(link.scores, link.removal) for link in links if link.scores is not None]
+    rows = several[0] if len(several) == 1 else ChainRows.together(result.scores, several)
     try:
-        if not rows.by_scores:
-            find_vectors(result.scores.source, rows.removal)
+        for each in several:
+            if not each.by_scores:
+                find_vectors(each.scores.source, each.removal)
     except InputError as error:
         return RemovedRows(result.scores), [f"groups are those of the rule any: {error}"]
     return rows, []
@@ -166,7 +175,19 @@ def _quarantine(result: DedupResult, folders: Sequence[Location]) -> Sequence[tu
     return rows
 
 
-def _steps(root: Location) -> dict[str, Mapping[str, Any]]:
-    """What is on record, in the order of the work."""
-    steps = Record(root).every_step
-    return {name: steps[name] for name in sorted(steps, key=lambda n: (STEPS.index(n) if n in STEPS else -1, n))}
+def _notes(result: DedupResult, pictures: bool) -> list[str]:
+    notes = [] if pictures else ["no frames of the clips: name their folder with --clips to see them"]
+    if isinstance(result, ChainResult):
+        parts = (f"{name_of(link)} ({link.total:,} rows)" for link in result.links)
+        notes.append(f"{len(result.links):,} dedups together, each of new rows: {', '.join(parts)}")
+    return notes
+
+
+def _steps(roots: Sequence[Location]) -> dict[str, Mapping[str, Any]]:
+    """What is on record, in the order of the work; of several results with the name of the folder in front."""
+    found: dict[str, Mapping[str, Any]] = {}
+    for root in roots:
+        steps, front = Record(root).every_step, f"{root.name}: " if len(roots) > 1 else ""
+        names = sorted(steps, key=lambda name: (STEPS.index(name) if name in STEPS else -1, name))
+        found |= {f"{front}{name}": steps[name] for name in names}
+    return found

@@ -12,9 +12,10 @@ from typing import Any
 from semdedup.compute.progress import Reporter
 from semdedup.compute.session import Session
 from semdedup.errors import IntegrityError, OutputConflictError
+from semdedup.runs.files import changed_files
 from semdedup.runs.owner import FILE_NAME, Ownership, owned, read_owner
 from semdedup.runs.record import SCRATCH, Record
-from semdedup.runs.run import Run, begin
+from semdedup.runs.run import Run, begin, finish
 from semdedup.storage.location import UNFINISHED, Location
 
 Identity = Mapping[str, Any]
@@ -34,6 +35,8 @@ class Step:
         cleared: what goes first where the output is to be made anew: its name, and those of the steps made of it.
         hint: what else can be done where a folder holds other results.
         verify: whether checksums of what is complete are compared, too.
+        grows: whether what is on record is a part of what there is to make now, so that a run adds the rest and leaves
+            the files of before; None: other input is refused.
     """
 
     name: str
@@ -44,6 +47,7 @@ class Step:
     cleared: Collection[str] = ()
     hint: str = ""
     verify: bool = False
+    grows: Callable[[Mapping[str, Any]], bool] | None = None
 
     def is_complete(self) -> bool:
         """Whether an earlier run committed it, its files are all there, and it is not to be cleared."""
@@ -103,6 +107,7 @@ def run_step(
     record.remove_strays()
     identity = step.identify()
     _clear_what_changed(record, step, reporter, identity if made_anew else None)
+    _open_again(record, step, reporter, identity, ownership)
     record.check(step.name, step.parameters, identity, step.hint)
     run = None
     if not record.committed(step.name):
@@ -117,11 +122,33 @@ def run_step(
     started = time.monotonic()
     reporter.start_over()
     with run:
+        before = record.steps[step.name].get("files", {}) if step.grows is not None else {}
         facts = work(run)
-        run.commit(facts, look_again=step.identify)
+        run.commit(facts, kept=before, look_again=step.identify)
     seconds = time.monotonic() - started - reporter.forced_seconds
     record.update(step.name, seconds=round(seconds, 3))
     return Outcome(facts, seconds)
+
+
+def _open_again(record: Record, step: Step, reporter: Reporter, identity: Identity, ownership: Ownership) -> None:
+    """Begin to continue a step that grows; what a killed run had added of an input that has grown since is given up."""
+    if step.grows is None:
+        return
+    with contextlib.suppress(IntegrityError):  # what a killed run had ordered cannot be carried out any more
+        finish(record, step.name, ownership, step.written)
+    entry = record.steps.get(step.name)
+    if entry is None or entry["status"] == "clearing" or "facts" not in entry:
+        return
+    faults = changed_files(record.root, entry["files"])
+    if faults:
+        reporter.say(f"{step.name}: made again, for {len(faults)} of its files changed: {'; '.join(faults[:3])}")
+        record.clear([step.name], step.written)
+    elif entry["input"] != identity and step.grows(entry):
+        record.check(step.name, step.parameters, hint=step.hint)
+        for name in entry.get("temporary", ()):
+            record.root.below(name).remove_tree()
+        name = f"{SCRATCH}/{step.name}-{ownership.token}"
+        record.update(step.name, status="begun", input=dict(identity), temporary=[name])
 
 
 def _clear_what_changed(record: Record, step: Step, reporter: Reporter, made_anew: Identity | None) -> None:

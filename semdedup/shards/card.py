@@ -61,7 +61,7 @@ tags:
 {dropped}{counts}
 - Source: {_code(parameters["input_clip_path"])}
 - Near-duplicates: {_threshold(parameters, facts)}
-- Order: {"by id" if parameters["shuffle_seed"] is None else f"shuffled, with the seed {parameters['shuffle_seed']}"}
+- Order: {_order(parameters, facts)}
 
 ## Samples
 
@@ -97,6 +97,12 @@ def _threshold(parameters: Mapping[str, Any], facts: Mapping[str, Any]) -> str:
         return f"the ids to drop of {_code(path)}"
     rule = GOES.get(facts["removal"], GOES["any"])
     return f"a clip is dropped where {rule}, eps {facts['eps']!r}, by {_code(path)}"
+
+
+def _order(parameters: Mapping[str, Any], facts: Mapping[str, Any]) -> str:
+    seed, updates = parameters["shuffle_seed"], facts.get("updates", 0)
+    order = "by id" if seed is None else f"shuffled, with the seed {seed}"
+    return order + f"; clips of {updates:,} updates, each in shards of its own, after those before" * bool(updates)
 
 
 def _code(text: str) -> str:

@@ -14,8 +14,12 @@ from semdedup.runs.lookup import check_recorded
 from semdedup.runs.record import Record
 from semdedup.storage.location import FileInfo, Location
 
-DUPLICATE, EMPTY_FILE = "duplicate", "empty_file"
-DROP_REASONS = {DUPLICATE: "a near-duplicate of a better-ranked clip", EMPTY_FILE: "the file has no bytes"}
+DUPLICATE, EMPTY_FILE, WITHDRAWN = "duplicate", "empty_file", "withdrawn"
+DROP_REASONS = {
+    DUPLICATE: "a near-duplicate of a better-ranked clip",
+    EMPTY_FILE: "the file has no bytes",
+    WITHDRAWN: "taken back by a later update",
+}
 """Why a clip can be left out of the shards, with the words of the dataset's card."""
 
 NEEDED = (
@@ -123,7 +127,7 @@ def _known(folder: Location, among: Callable[[str], bool]) -> list[FileInfo]:
 
 def _extracted(path: Location) -> tuple[float | None, str | None]:
     """The eps and the rule that the ids to drop were extracted by, by the record of the result of a path."""
-    for root in _roots(path):
+    for root in roots_of(path):
         record = Record(root).committed(IDENTIFY)
         if record is not None:
             parameters = record["parameters"]
@@ -131,7 +135,8 @@ def _extracted(path: Location) -> tuple[float | None, str | None]:
     return None, None
 
 
-def _roots(path: Location) -> Iterator[Location]:
+def roots_of(path: Location) -> Iterator[Location]:
+    """The folders whose record may be that of a path: itself, and around a folder of tables the root of the result."""
     yield path
     for layout in (WORKFLOW, COMMAND_LINE):
         for folder in (layout.scores, layout.duplicates, layout.summaries):

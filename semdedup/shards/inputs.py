@@ -49,7 +49,7 @@ class Inputs:
 
 
 def find_inputs(path: Location, output: Location, version: str, with_embeddings: bool | str) -> Inputs:
-    """List the input. Of the output of `split`, the folder ``clips`` may be given as well.
+    """List the input. Of the output of `split`, the folder ``clips`` may be given as well; or the root of a run.
 
     Files below the output are left out.
 
@@ -59,6 +59,8 @@ def find_inputs(path: Location, output: Location, version: str, with_embeddings:
         ParameterError: embeddings are asked for, and there are none, or several.
     """
     root = path.parent if path.name == CLIPS and (path.parent / METAS).is_dir() else path
+    if (root / CLIPS / METAS).is_dir() and not (root / METAS).is_dir():
+        root = root / CLIPS
     folder = root / CLIPS if (root / CLIPS).is_dir() else root
     if not folder.is_dir():
         raise InputError(
@@ -156,6 +158,11 @@ def clip_table(inputs: Inputs) -> pa.Table:
             "has_meta": pa.array([stem in known for stem in stems], pa.bool_()),
         }
     )
+
+
+def id_of(url: str) -> str:
+    """The id of a clip, by its file or that of its metadata."""
+    return printable(os.path.splitext(url.rsplit("/", 1)[-1])[0])
 
 
 def stem_of(path: str) -> str:

@@ -22,7 +22,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from semdedup.errors import DuplicateIdError
-from semdedup.shards.drops import DUPLICATE, EMPTY_FILE
+from semdedup.shards.drops import DUPLICATE, EMPTY_FILE, WITHDRAWN
 from semdedup.shards.inputs import stem_of
 from semdedup.shards.keys import sample_key
 from semdedup.shards.layouts import ShardLayout
@@ -79,8 +79,8 @@ class Join:
 
 @dataclass(frozen=True)
 class Partition:
-    """The input of one task: clips, a range of bytes of the table of clips; scores, ids to drop where they come apart,
-    and embeddings."""
+    """The input of one task: clips, a range of bytes of the table of clips; scores, ids to drop or withdrawn where they
+    come apart, and embeddings."""
 
     number: int
     clips: tuple[int, int]
@@ -120,8 +120,12 @@ def join_partition(task: Join, item: Partition) -> dict[str, Any]:
     at = _positions(ids, scores["id"], unique=task.scored)
     found = scores.take(at)
     n_bytes = clips.column("bytes").to_numpy()
-    apart = pc.is_in(ids, value_set=item.drops.read(SCORES_SCHEMA)["id"])
-    reasons = _drop_reasons(n_bytes, pc.or_(pc.fill_null(found["duplicate"], False), apart))
+    apart = item.drops.read(SCORES_SCHEMA)
+    goes, withdrawn = (
+        pc.is_in(ids, value_set=apart["id"].filter(rows))
+        for rows in (apart["duplicate"], pc.invert(apart["duplicate"]))
+    )
+    reasons = _drop_reasons(n_bytes, pc.or_(pc.fill_null(found["duplicate"], False), goes), withdrawn)
     rows = pa.table(
         {
             "id": ids,
@@ -149,11 +153,12 @@ def join_partition(task: Join, item: Partition) -> dict[str, Any]:
     }
 
 
-def _drop_reasons(n_bytes: np.ndarray, duplicate: pa.ChunkedArray) -> np.ndarray:
+def _drop_reasons(n_bytes: np.ndarray, duplicate: pa.ChunkedArray, withdrawn: pa.Array) -> np.ndarray:
     """Why each clip is dropped, (n,) objects; empty where it is kept."""
     reasons = np.full(len(n_bytes), "", dtype=object)
     reasons[n_bytes == 0] = EMPTY_FILE
     reasons[duplicate.to_numpy()] = DUPLICATE
+    reasons[withdrawn.to_numpy(zero_copy_only=False)] = WITHDRAWN
     return reasons
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -72,7 +72,7 @@ class Shard:
     """What one task writes.
 
     Attributes:
-        number: position among all shards.
+        number: position among the shards of the run.
         tars: names of its tars, by column of the index; see `ShardLayout.tar_columns`.
         bin: of its samples.
         rows: where these are.
@@ -95,6 +95,7 @@ def pack_shards(
     ends: Sequence[Sequence[int]],
     most_samples: int,
     most_bytes: int,
+    first: Mapping[int, int] = {},
 ) -> list[Shard]:
     """Cut the samples of all bins into shards.
 
@@ -104,11 +105,13 @@ def pack_shards(
         sizes: for each partition, bytes and bin of each sample, (2, n) int64.
         ends: for each partition, where the chunks of its samples end.
         most_samples, most_bytes: as for `pack`.
+        first: for each bin the number of its first shard, where there are shards already.
     """
     shards: list[Shard] = []
     lengths, bins = [array[0] for array in sizes], [array[1] for array in sizes]
     for bin_ in range(layout.n_bins):
         for i, (rows, n_bytes) in enumerate(rows_of_shards(lengths, bins, bin_, most_samples, most_bytes)):
             places = tuple(tuple(ends[part.partition]) for part in rows)
-            shards.append(Shard(len(shards), layout.tar_names(version, bin_, i), bin_, rows, places, n_bytes))
+            tars = layout.tar_names(version, bin_, first.get(bin_, 0) + i)
+            shards.append(Shard(len(shards), tars, bin_, rows, places, n_bytes))
     return shards

@@ -13,7 +13,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from semdedup.dedup.input.ids import hash_ids
-from semdedup.shards.drops import Drops
+from semdedup.shards.chain import DropChain
 from semdedup.shards.inputs import Inputs, clip_table
 from semdedup.shards.streams import write_chunks
 from semdedup.storage.location import Location
@@ -82,12 +82,14 @@ class Plan:
         bounds: where the partitions begin.
         clip_ends: where they end in the file of clips, in bytes.
         scores: for each task, the row groups of scores, or of ids to drop, that it scatters.
+        links: for each of these, the number of the result that they are of.
         embeddings: the same for embeddings.
     """
 
     bounds: list[Boundary]
     clip_ends: list[int]
     scores: list[tuple[RowGroups, ...]]
+    links: list[int]
     embeddings: list[tuple[RowGroups, ...]]
 
     @classmethod
@@ -96,7 +98,8 @@ class Plan:
         scores, embeddings = (
             [tuple(RowGroups(**groups) for groups in task) for task in value[name]] for name in ("scores", "embeddings")
         )
-        return cls([tuple(bound) for bound in value["bounds"]], value["clip_ends"], scores, embeddings)
+        bounds = [tuple(bound) for bound in value["bounds"]]
+        return cls(bounds, value["clip_ends"], scores, value["links"], embeddings)
 
 
 def clips_file(scratch: Location) -> Location:
@@ -104,16 +107,18 @@ def clips_file(scratch: Location) -> Location:
     return scratch / "clips.arrows"
 
 
-def plan_once(scratch: Location, inputs: Inputs, drops: Drops | None, seed: int | None) -> Plan:
+def plan_once(scratch: Location, inputs: Inputs, drops: DropChain | None, seed: int | None) -> Plan:
     """Sort the clips, and cut them and the tables into tasks. A resumed run reads the plan, so that it cuts alike."""
     place = scratch / "plan.json"
     if not place.exists():
         per_partition = EMBEDDED_CLIPS_PER_PARTITION if inputs.embeddings_folder else CLIPS_PER_PARTITION
         table = in_order(clip_table(inputs), seed)
+        links = [] if drops is None else [cut_files(link.files, link.source, SCORE_BYTES) for link in drops.links]
         plan = Plan(
             bounds=boundaries(table, per_partition),
             clip_ends=write_chunks(clips_file(scratch), cut(table, per_partition)),
-            scores=cut_files(drops.files, drops.source, SCORE_BYTES) if drops else [],
+            scores=[task for tasks in links for task in tasks],
+            links=[number for number, tasks in enumerate(links) for _ in tasks],
             embeddings=cut_files(inputs.embeddings, inputs.root, EMBEDDING_BYTES),
         )
         clips_file(scratch).force()

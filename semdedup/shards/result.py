@@ -17,7 +17,7 @@ class ShardResult(Displayable):
         facts: ``clips`` of the input; ``kept``; ``dropped`` by reason; ``shards``; ``bytes`` of the clips kept;
             ``tar_bytes``; ``without_score`` (kept all the same), ``without_metadata``, ``without_embedding``;
             ``unmatched`` scores, whose id is no clip's; ``left_out``, videos that are no MP4 files; ``eps``, and where
-            it is from; ``removal``, the rule.
+            it is from; ``removal``, the rule; ``updates``, how often it was continued, where it was.
         paths: of the dataset and its files, by name.
         seconds: time of each step, and ``total``.
         resumed: whether an earlier run had written the same already, and nothing was done.

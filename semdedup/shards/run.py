@@ -13,15 +13,17 @@ from semdedup.dedup.threshold.run import Rule, remove
 from semdedup.errors import InputError, IntegrityError
 from semdedup.runs.run import Run
 from semdedup.shards import card
+from semdedup.shards.chain import DropChain
 from semdedup.shards.drops import Drops
+from semdedup.shards.growth import Shipped, made_from, only
 from semdedup.shards.inputs import Inputs
 from semdedup.shards.join import Join, Partition, join_partition, sizes_file
 from semdedup.shards.layouts import LAYOUTS
 from semdedup.shards.layouts.base import WrittenShard
 from semdedup.shards.options import ShardOptions
 from semdedup.shards.packing import Shard, pack_shards
-from semdedup.shards.plan import SCORE_BYTES, Plan, plan_once
-from semdedup.shards.scatter import Scatter, pieces_of, scatter_embeddings, scatter_scores
+from semdedup.shards.plan import SCORE_BYTES, Boundary, Plan, plan_once
+from semdedup.shards.scatter import Scatter, pieces_of, scatter_embeddings, scatter_several
 from semdedup.shards.streams import REQUESTS_AHEAD, ahead
 from semdedup.shards.tables import write_dropped, write_index
 from semdedup.shards.write import Writing, index_schema, write_shard
@@ -33,33 +35,57 @@ STEP = "shard"
 
 
 class ShardRun:
-    """One run on a session: each step leaves its results in the scratch folder, where a later run finds them."""
+    """One run on a session: each step leaves its results in the scratch folder, where a later run finds them.
+
+    Args:
+        run: of the step.
+        inputs, drops: everything that there is now.
+        options, parameters: of the dataset.
+        before: what it holds already, where it is continued.
+    """
 
     def __init__(
-        self, run: Run, inputs: Inputs, drops: Drops | None, options: ShardOptions, parameters: Mapping[str, Any]
+        self,
+        run: Run,
+        inputs: Inputs,
+        drops: DropChain | None,
+        options: ShardOptions,
+        parameters: Mapping[str, Any],
+        before: Shipped | None = None,
     ) -> None:
-        self._run, self.inputs, self.drops = run, inputs, drops
+        self._run, self._every, self.before = run, (inputs, drops), before
+        self.inputs, self.drops = inputs, drops
+        if before is not None and drops is not None:
+            self.inputs, self.drops = only(inputs, before.ids(), inside=False), drops.after(before.n_links)
         self.options, self.parameters = options, parameters
         self.layout = LAYOUTS[options.layout]
         self.scratch, self.final = run.scratch, run.final
 
     def run(self) -> dict[str, Any]:
-        """Join, cut, write, commit; return the facts."""
+        """Join, cut and write what is new; return the facts of the whole."""
         with self._run.refusing():
             partitions = self._join(plan_once(self.scratch, self.inputs, self.drops, self.options.shuffle_seed))
         shards = self._cut(partitions)
         schema = index_schema(self.layout, self.inputs.embeddings_folder is not None)
         work = partial(write_shard, Writing(self.inputs.root, self.scratch, self.final, self.layout, schema))
         written = self._run.results("write shards", work, shards, unit="shards")
-        facts = count_facts(self.inputs, self.drops, partitions, written)
+        facts, before = count_facts(self.inputs, self.drops, partitions, written), self.before
         tars = [{"samples": result["samples"], **tar} for result in written for tar in result["tars"]]
+        done = [
+            WrittenShard(shard.bin, shard.tars, result["samples"])
+            for shard, result in zip(shards, written, strict=True)
+        ]
+        root, old = self._run.root, None if before is None else self._run.root
+        if before is not None:
+            facts, tars, done = before.merged(facts), before.tars + tars, before.shards(self.layout) + done
         with self._run.noting():
-            write_index(self.final / card.INDEX, self.scratch, written, schema)
-            write_dropped(self.final / card.DROPPED, self.scratch, partitions)
+            write_index(self.final / card.INDEX, self.scratch, written, schema, old and old / card.INDEX)
+            write_dropped(self.final / card.DROPPED, self.scratch, partitions, old and old / card.DROPPED)
             (self.final / card.DATASET_MANIFEST).write_bytes(card.dataset_manifest(self.parameters, facts, tars))
             (self.final / card.README).write_bytes(card.readme(self.parameters, facts, self.layout.loading))
-            self._write_extra_files(shards, written)
-        return facts
+            for name, content in self.layout.extra_files(root, self.options.annotation_version, done):
+                (self.final / name).write_bytes(content)
+        return {**facts, **made_from(*self._every, [shard.bin for shard in done])}
 
     def _join(self, plan: Plan) -> list[dict[str, Any]]:
         """The results of `join_partition`, for each partition."""
@@ -68,14 +94,13 @@ class ShardRun:
         score_ends: dict[int, list[int]] = {}
         drop_ends: dict[int, list[int]] = {}
         if drops is not None:
-            eps = drops.eps if drops.by_scores else None
-            scatter = Scatter(drops.source, scores, bounds, seed, drops.scored, eps)
-            score_ends = self._scatter("scores", partial(scatter_scores, scatter), plan.scores)
-        if drops is not None and drops.scored and not drops.by_scores:
-            files, source = self._ids_to_drop(drops)
-            apart = Scatter(source, self.scratch / "drops", bounds, seed)
-            tasks = cut_files(files, source, SCORE_BYTES)
-            drop_ends = self._scatter("ids to drop", partial(scatter_scores, apart), tasks)
+            several = [
+                Scatter(link.source, scores, bounds, seed, link.scored, link.eps if link.by_scores else None)
+                for link in drops.links
+            ]
+            tasks = list(zip(plan.links, plan.scores, strict=True))
+            score_ends = self._scatter("scores", partial(scatter_several, several), tasks)
+            drop_ends = self._drop(drops, bounds)
         others = Scatter(self.inputs.root, embeddings, bounds, seed)
         embedding_ends = self._scatter("embeddings", partial(scatter_embeddings, others), plan.embeddings)
         items = [
@@ -103,6 +128,18 @@ class ShardRun:
                 self._run.reporter.say(warning)
         return partitions
 
+    def _drop(self, drops: DropChain, bounds: tuple[Boundary, ...]) -> dict[int, list[int]]:
+        """Cut the tables of ids to drop that come beside scores, and of those that were withdrawn, into partitions."""
+        several: list[Scatter] = []
+        tasks: list[Any] = []
+        apart = [(*self._ids_to_drop(link), True) for link in drops.links if link.scored and not link.by_scores]
+        gone = zip(drops.withdrawn, drops.sources, strict=True)
+        for files, source, duplicate in [*apart, *((files, source, False) for files, source in gone if files)]:
+            tasks += [(len(several), task) for task in cut_files(files, source, SCORE_BYTES)]
+            target, seed = self.scratch / "drops", self.options.shuffle_seed
+            several.append(Scatter(source, target, bounds, seed, duplicate=duplicate))
+        return self._scatter("ids to drop", partial(scatter_several, several), tasks) if tasks else {}
+
     def _ids_to_drop(self, drops: Drops) -> tuple[Sequence[FileInfo], Location]:
         """The ids that go by a rule that needs more than scores: those on record, else found now."""
         if drops.ids:
@@ -124,21 +161,12 @@ class ShardRun:
         files = [sizes_file(self.scratch, number) for number in range(len(partitions))]
         sizes, ends = list(ahead(load_array, files, REQUESTS_AHEAD)), [found["ends"] for found in partitions]
         options = self.options
-        return pack_shards(
-            self.layout, options.annotation_version, sizes, ends, options.samples_per_shard, options.most_bytes
-        )
-
-    def _write_extra_files(self, shards: Sequence[Shard], written: Sequence[Mapping[str, Any]]) -> None:
-        """Write the files that the layout adds."""
-        done = [
-            WrittenShard(shard.bin, shard.tars, result["samples"])
-            for shard, result in zip(shards, written, strict=True)
-        ]
-        for name, content in self.layout.extra_files(self._run.root, self.options.annotation_version, done):
-            (self.final / name).write_bytes(content)
+        first = Counter([] if self.before is None else self.before.bins)
+        most = options.samples_per_shard, options.most_bytes
+        return pack_shards(self.layout, options.annotation_version, sizes, ends, *most, first)
 
 
-def check_matches(inputs: Inputs, drops: Drops, rows: int, partitions: Sequence[Mapping[str, Any]]) -> str | None:
+def check_matches(inputs: Inputs, drops: DropChain, rows: int, partitions: Sequence[Mapping[str, Any]]) -> str | None:
     """A warning where some of the `rows` scores or ids to drop belong to no clip.
 
     Raises:
@@ -146,14 +174,14 @@ def check_matches(inputs: Inputs, drops: Drops, rows: int, partitions: Sequence[
     """
     what = "scores" if drops.scored else "ids to drop"
     if drops.scored and not rows:
-        raise InputError(f"no rows in the {len(drops.files)} tables of scores in {drops.source}")
+        raise InputError(f"no rows in the {len(drops.files)} tables of scores in {drops}")
     unmatched = sum(found["unmatched"] for found in partitions)
     if not unmatched:
         return None
     examples = ", ".join([repr(name) for found in partitions for name in found["examples"]][:3])
     if unmatched == rows:
         raise InputError(
-            f"none of the {rows:,} {what} in {drops.source} belongs to a clip in {inputs.root}: ids "
+            f"none of the {rows:,} {what} in {drops} belongs to a clip in {inputs.root}: ids "
             f"there are {examples}. Ids of clips are the names of their files, without ending; give the result of "
             "the dedup of these clips."
         )
@@ -161,7 +189,10 @@ def check_matches(inputs: Inputs, drops: Drops, rows: int, partitions: Sequence[
 
 
 def count_facts(
-    inputs: Inputs, drops: Drops | None, partitions: Sequence[Mapping[str, Any]], written: Sequence[Mapping[str, Any]]
+    inputs: Inputs,
+    drops: DropChain | None,
+    partitions: Sequence[Mapping[str, Any]],
+    written: Sequence[Mapping[str, Any]],
 ) -> dict[str, Any]:
     """The facts of a `ShardResult`, from the results of `join_partition` and `write_shard`.
 
@@ -193,7 +224,7 @@ def count_facts(
         "without_embedding": total("without_embedding") if inputs.embeddings_folder else 0,
         "unmatched": total("unmatched"),
         "left_out": inputs.left_out,
-        "eps": drops and drops.eps,
-        "removal": drops and drops.removal,
-        "eps_from": drops and drops.why,
+        "eps": drops and drops.last.eps,
+        "removal": drops and drops.last.removal,
+        "eps_from": drops and drops.last.why,
     }

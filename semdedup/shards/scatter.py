@@ -38,6 +38,7 @@ class Scatter:
         seed: of the order of samples.
         scored: whether the tables are scores; else ids to drop.
         eps: the threshold for scores that tell by themselves which rows go; None where ids to drop come apart.
+        duplicate: of ids to drop, whether they are duplicates; else they were withdrawn.
     """
 
     source: Location
@@ -46,6 +47,7 @@ class Scatter:
     seed: int | None
     scored: bool = False
     eps: float | None = None
+    duplicate: bool = True
 
 
 def scatter_scores(task: Scatter, item: tuple[int, tuple[RowGroups, ...]]) -> dict[str, Any]:
@@ -58,11 +60,17 @@ def scatter_scores(task: Scatter, item: tuple[int, tuple[RowGroups, ...]]) -> di
     return _scatter(task, item, [_scores(task, found) for found in _read(task.source, item[1], columns)])
 
 
+def scatter_several(tasks: Sequence[Scatter], item: tuple[int, tuple[int, tuple[RowGroups, ...]]]) -> dict[str, Any]:
+    """`scatter_scores` for tables of several results, of which the item names one by its number."""
+    position, (number, groups) = item
+    return scatter_scores(tasks[number], (position, groups))
+
+
 def _scores(task: Scatter, found: pa.Table) -> pa.Table:
     n = len(found)
     if not task.scored:
         score, max_id = pa.nulls(n, pa.float32()), pa.nulls(n, pa.string())
-        duplicate = pa.array(np.ones(n, dtype=bool))
+        duplicate = pa.array(np.full(n, task.duplicate))
     else:
         score, max_id = found["cosine_sim_score"].cast(pa.float32()), found["max_id"].cast(pa.string())
         mask = np.zeros(n, dtype=bool) if task.eps is None else duplicate_mask(score.to_numpy(), task.eps)

@@ -24,7 +24,9 @@ from semdedup.settings import documented, needed
 from semdedup.settings.choices import DatasetLayout, RemovalRule
 from semdedup.settings.shared import SharedKeywords
 from semdedup.shards import card
-from semdedup.shards.drops import Drops, find_drops
+from semdedup.shards.chain import DropChain, find_chain
+from semdedup.shards.drops import Drops
+from semdedup.shards.growth import shipped
 from semdedup.shards.inputs import Inputs, find_inputs
 from semdedup.shards.layouts import LAYOUTS
 from semdedup.shards.options import DropOptions, ShardIOOptions, ShardOptions
@@ -90,14 +92,15 @@ class ShardWorkflow:
         started = time.monotonic()
         reporter = Reporter(self.io.verbose)
         inputs, drops = self._find()
-        step = self._checked_step(inputs, drops)
-        if step.is_complete():
+        step, grows = self._checked_step(inputs, drops)
+        if step.is_complete() and not grows:
             outcome = complete_already(step, reporter)
             return self._result(outcome, {"total": time.monotonic() - started})
         reads = [self.input.at(clip.url) for clip in (inputs.clips[0], inputs.clips[-1])]
 
         def work(run: Run) -> dict[str, Any]:
-            return ShardRun(run, inputs, drops, self.options, self._described(inputs, drops)).run()
+            before = shipped(self.output, run.record.steps[STEP], inputs, drops)
+            return ShardRun(run, inputs, drops, self.options, self._described(inputs, drops), before).run()
 
         with (
             owned(self.output, take_over=self.io.take_over, say=reporter.say) as ownership,
@@ -114,51 +117,51 @@ class ShardWorkflow:
         No cluster is needed: `client` and `cluster` are taken as `run` takes them, and left alone.
         """
         inputs, drops = self._find()
-        step = self._checked_step(inputs, drops)
+        step, grows = self._checked_step(inputs, drops)
         yield f"input: {len(inputs.clips):,} clips, {inputs.n_bytes:,} bytes, {len(inputs.metas):,} with metadata"
         if inputs.left_out:
             yield f"  left out: {inputs.left_out:,} videos that are no MP4 files, or hidden"
         if drops is None:
             yield "duplicates: none are dropped, for no scores are given"
-        elif drops.by_scores and drops.eps is not None:
-            rows, (duplicates,) = Scores(drops.files, drops.source).count([drops.eps])
-            yield f"duplicates: {duplicates:,} of {rows:,} scores reach 1 - eps, eps {drops.eps:g} ({drops.why})"
-        elif drops.scored and not drops.ids:
-            yield f"duplicates: to be found by the removal rule {drops.removal} at eps {drops.eps:g} ({drops.why})"
         else:
-            yield f"duplicates: those listed in {len(drops.ids or drops.files):,} files"
-        yield f"would write to {self.output}" + (": complete already" if step.is_complete() else "")
+            yield from map(_described_drops, drops.links)
+        what = "complete already" if step.is_complete() else "all shards"
+        yield f"would write to {self.output}: " + ("new shards after those that there are" if grows else what)
         yield (
             f"  layout {self.options.layout}, at most {self.options.samples_per_shard:,} samples and "
             f"{self.options.target_tar_size_mb:g} MiB a shard"
         )
 
-    def _find(self) -> tuple[Inputs, Drops | None]:
+    def _find(self) -> tuple[Inputs, DropChain | None]:
         inputs = find_inputs(self.input, self.output, self.options.annotation_version, self.options.with_embeddings)
-        return inputs, find_drops(self.dedup, self.eps, self.removal) if self.dedup else None
+        return inputs, find_chain(self.dedup, self.eps, self.removal) if self.dedup else None
 
-    def _described(self, inputs: Inputs, drops: Drops | None) -> dict[str, Any]:
+    def _described(self, inputs: Inputs, drops: DropChain | None) -> dict[str, Any]:
         """What the result depends on beside the files of its input, as the dataset says it."""
         return {
             "input_clip_path": str(inputs.root),
             "input_semantic_dedup_path": str(self.dedup) if self.dedup else None,
-            "semantic_dedup_epsilon": drops and drops.eps,
-            "removal": drops and drops.removal,
+            "semantic_dedup_epsilon": drops and drops.last.eps,
+            "removal": drops and drops.last.removal,
             **self.options.recorded(),
             "with_embeddings": inputs.embeddings_folder,
         }
 
+    @staticmethod
+    def _recorded(described: Mapping[str, Any]) -> dict[str, Any]:
+        """The same for the record: an input is known by its files, wherever it is."""
+        places = ("input_clip_path", "input_semantic_dedup_path")
+        return {name: value is not None if name in places else value for name, value in described.items()}
+
     def _identify(self) -> dict[str, Any]:
         inputs, drops = self._find()
-        files = [*inputs.clips, *inputs.metas, *inputs.embeddings, *((*drops.files, *drops.ids) if drops else ())]
-        folders = [inputs.root, *([self.dedup] if self.dedup else [])]
+        files = [*inputs.clips, *inputs.metas, *inputs.embeddings, *(drops.files if drops else ())]
+        folders = [inputs.root, *(drops.sources if drops else [])]
         return fingerprint(files, {**files_of_split(inputs.root), **known_files(folders)})
 
-    def _checked_step(self, inputs: Inputs, drops: Drops | None) -> Step:
-        """The step; refuses a folder that holds other shards, recorded or not."""
-        parameters = self._described(inputs, drops)
-        for name in ("input_clip_path", "input_semantic_dedup_path"):  # known by its files, wherever it is
-            parameters[name] = parameters[name] is not None
+    def _checked_step(self, inputs: Inputs, drops: DropChain | None) -> tuple[Step, bool]:
+        """The step, and whether it continues a dataset; refuses a folder that holds other shards, recorded or not."""
+        parameters = self._recorded(self._described(inputs, drops))
         step = Step(
             name=STEP,
             root=self.output,
@@ -167,13 +170,31 @@ class ShardWorkflow:
             written={STEP: WRITTEN},
             cleared=(STEP,) if self.io.clear_output else (),
             verify=self.io.verify,
+            grows=lambda entry: shipped(self.output, entry, *self._find()) is not None,
         )
-        record = Record(self.output)
-        if not self.io.clear_output:
-            record.check(STEP, parameters, self._identify())
+        record, grows = Record(self.output), False
+        if not self.io.clear_output and STEP in record.steps:
+            identity = self._identify()
+            entry = record.steps[STEP]
+            grows = entry["input"] != identity and shipped(self.output, entry, inputs, drops) is not None
+            record.check(STEP, parameters, None if grows else identity)
+        elif not self.io.clear_output:
+            record.check(STEP, parameters)
         if self.io.clear_output or STEP not in record.steps:
             self._check_foreign(record)
-        return step
+        return step, grows
+
+    def is_stale(self) -> bool:
+        """Whether the output holds only the beginning of a dataset that was to be made of other clips or drops.
+
+        Raises:
+            OutputConflictError: it was begun with other parameters.
+        """
+        entry = Record(self.output).steps.get(STEP)
+        if entry is None or "facts" in entry or entry["input"] == self._identify():
+            return False
+        Record(self.output).check(STEP, self._recorded(self._described(*self._find())))
+        return True
 
     def _check_foreign(self, record: Record) -> None:
         ours = record.files
@@ -188,6 +209,16 @@ class ShardWorkflow:
         paths |= {name.split(".")[0]: str(self.output / name) for name in (card.INDEX, card.DROPPED, card.README)}
         paths["manifest"] = str(self.output / FILE_NAME)
         return ShardResult(outcome.facts, paths, seconds, outcome.resumed)
+
+
+def _described_drops(drops: Drops) -> str:
+    """What a result drops, in a line of text; scores are counted."""
+    if drops.by_scores and drops.eps is not None:
+        rows, (duplicates,) = Scores(drops.files, drops.source).count([drops.eps])
+        return f"duplicates: {duplicates:,} of {rows:,} scores reach 1 - eps, eps {drops.eps:g} ({drops.why})"
+    if drops.scored and not drops.ids:
+        return f"duplicates: to be found by the removal rule {drops.removal} at eps {drops.eps:g} ({drops.why})"
+    return f"duplicates: those listed in {len(drops.ids or drops.files):,} files"
 
 
 def _is_of_a_dataset(name: str) -> bool:

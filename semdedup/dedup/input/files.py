@@ -16,7 +16,8 @@ PICKLES = (".pickle", ".pkl")
 def find_files(paths: Sequence[Location], filetype: str, outputs: Sequence[Location] = ()) -> list[FileInfo]:
     """List the input: files, folders (at any depth) and patterns. Names that begin with ``_`` or ``.`` are not data.
 
-    What is below `outputs` is left out, so that a result inside the input folder does not become input.
+    What is below `outputs` is left out, so that a result inside the input folder does not become input; but for what is
+    below a path that is given and lies in a part of an output that holds no results (``_input``).
 
     Raises:
         InputError: a path is not there, or there are no files; pickles are refused by name.
@@ -36,8 +37,7 @@ def find_files(paths: Sequence[Location], filetype: str, outputs: Sequence[Locat
             wanted = path.glob() if any(mark in path.url for mark in "*?[") else []
             if not wanted:
                 _refuse_absent(path)
-        found |= {file.url: file for file in wanted}
-    found = {url: file for url, file in found.items() if not _is_below(url, outputs)}
+        found |= {file.url: file for file in wanted if not _is_below(file.url, _around(path, outputs))}
     if not found:
         raise InputError(
             f"no {filetype} files in {', '.join(map(str, paths))} outside of the output folder; take another output"
@@ -66,7 +66,12 @@ def recorded_or_listed(folders: Sequence[Location], name: re.Pattern[str]) -> li
 def is_input(folder: Location, filetype: str, outputs: Sequence[Location], url: str) -> bool:
     """Whether a file of this URL would be found below a folder."""
     ending = EXTENSIONS[filetype]
-    return url.endswith(ending) and is_data(url[len(folder.url) :]) and not _is_below(url, outputs)
+    return url.endswith(ending) and is_data(url[len(folder.url) :]) and not _is_below(url, _around(folder, outputs))
+
+
+def _around(path: Location, outputs: Sequence[Location]) -> list[Location]:
+    """The outputs but for those that the path lies in, aside of their results."""
+    return [out for out in outputs if not _is_below(path.url, [out]) or is_data(path.url[len(out.url.rstrip("/")) :])]
 
 
 def _is_below(url: str, folders: Sequence[Location]) -> bool:

@@ -9,6 +9,7 @@ import pandas as pd
 import pyarrow as pa
 
 from semdedup.arrays import Backend
+from semdedup.dedup.base.folders import results_in
 from semdedup.dedup.input.files import EXTENSIONS, find_files
 from semdedup.dedup.names import CLUSTER_FOLDER, WITNESSES, find_table
 from semdedup.dedup.results.find import find_scores
@@ -37,39 +38,47 @@ def read_embeddings(
 def read_clusters(
     path: str, *, storage_options: Mapping[str, Any] | None = None, backend: Backend = "cpu"
 ) -> dd.DataFrame:
-    """The clusters of a result as a Dask DataFrame, with the column ``centroid``; either layout."""
-    folder = find_table(Location.of(path, storage_options), "clusters")
-    files = [file for file in find_files([folder], "parquet") if CLUSTER_FOLDER.search(file.url)]
-    return _frame(folder, files, backend, _centroid_of)
+    """The clusters of a result, or of all results of a run, as a Dask DataFrame, with the column ``centroid``; either
+    layout."""
+    root = Location.of(path, storage_options)
+    folders = [find_table(result, "clusters") for result in results_in(root)]
+    files = [file for file in find_files(folders, "parquet") if CLUSTER_FOLDER.search(file.url)]
+    return _frame(root, files, backend, _centroid_of)
 
 
 def read_scores(
     path: str, *, storage_options: Mapping[str, Any] | None = None, backend: Backend = "cpu"
 ) -> dd.DataFrame:
-    """The scores of a result as a Dask DataFrame of ``id``, ``max_id``, ``cosine_sim_score``; either layout."""
+    """The scores of a result, or of all results of a run, as a Dask DataFrame of ``id``, ``max_id``,
+    ``cosine_sim_score``; either layout."""
     root = Location.of(path, storage_options)
-    return _frame(root, find_scores(root), backend)
+    return _frame(root, [file for result in results_in(root) for file in find_scores(result)], backend)
 
 
 def read_duplicates(
     path: str, *, storage_options: Mapping[str, Any] | None = None, backend: Backend = "cpu"
 ) -> dd.DataFrame:
-    """The ids to drop of a result as a Dask DataFrame of ``id``; the root of a result or the folder itself."""
-    folder = find_table(Location.of(path, storage_options), "duplicates")
-    return _frame(folder, find_files([folder], "parquet", [folder / WITNESSES]), backend)
+    """The ids to drop of a result, or of all results of a run, as a Dask DataFrame of ``id``; the root of a result or
+    the folder itself."""
+    root = Location.of(path, storage_options)
+    folders = [find_table(result, "duplicates") for result in results_in(root)]
+    witnesses = [folder / WITNESSES for folder in folders]
+    return _frame(root, find_files(folders, "parquet", witnesses), backend)
 
 
 def read_witnesses(
     path: str, *, storage_options: Mapping[str, Any] | None = None, backend: Backend = "cpu"
 ) -> dd.DataFrame:
-    """The witnesses of a result as a Dask DataFrame of ``id``, ``witness_id``, ``cosine_sim_score``, a row for each
-    duplicate; the root of a result or the folder itself. The rule ``any`` has none.
+    """The witnesses of a result, or of all results of a run, as a Dask DataFrame of ``id``, ``witness_id``,
+    ``cosine_sim_score``, a row for each duplicate; the root of a result or the folder itself. The rule ``any`` has none.
     """
     root = Location.of(path, storage_options)
-    folder = root / WITNESSES if (root / WITNESSES).is_dir() else root
-    if folder.name != WITNESSES:
-        raise InputError(f"no witnesses in {root}: the removal rules that write them are witness and components")
-    return _frame(folder, find_files([folder], "parquet"), backend)
+    results = results_in(root)
+    folders = [result / WITNESSES if (result / WITNESSES).is_dir() else result for result in results]
+    for folder, result in zip(folders, results, strict=True):
+        if folder.name != WITNESSES:
+            raise InputError(f"no witnesses in {result}: the removal rules that write them are witness and components")
+    return _frame(root, find_files(folders, "parquet"), backend)
 
 
 def _centroid_of(url: str) -> dict[str, int]:

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
 
-from semdedup.dedup.base.summary import BaseSummary, Withdrawal, summary_of
-from semdedup.dedup.names import AGAINST, IDENTIFY, KMEANS, PAIRWISE
+from semdedup.dedup.base.summary import BaseSummary, Withdrawal
 from semdedup.dedup.results.frames import read_witnesses
 from semdedup.dedup.results.pairs import Explanation, Group, Pair
 from semdedup.dedup.results.removed import RemovedRows
@@ -18,9 +16,7 @@ from semdedup.dedup.results.scores import Scores
 from semdedup.dedup.threshold.rule import REMOVAL
 from semdedup.display import Displayable
 from semdedup.errors import InputError, ParameterError
-from semdedup.runs.record import Record
 from semdedup.settings.choices import RemovalRule
-from semdedup.storage.location import Location
 
 
 @dataclass(frozen=True, repr=False)
@@ -204,45 +200,3 @@ class DedupResult(Displayable):
             lines.append(("forced to disk", forced))
         lines += [(name, path) for name, path in self.paths.items()]
         return lines
-
-
-def load(path: str, *, storage_options: Mapping[str, Any] | None = None) -> DedupResult:
-    """The result in a folder, local or remote, of either layout, or of another program.
-
-    Args:
-        path: the folder that a dedup wrote to, or one with tables of scores.
-        storage_options: for fsspec.
-
-    Raises:
-        InputError: there are no scores.
-    """
-    root = Location.of(path, storage_options)
-    record = Record(root)
-    steps = record.every_step
-    clustered, compared = steps.get(KMEANS, {}).get("facts", {}), steps.get(PAIRWISE, {})
-    found = Scores.of(record.cache_root or root)
-    scores = replace(found, across=any(name.startswith(AGAINST) for name in compared.get("parameters", ())))
-    identified = steps.get(IDENTIFY, {})
-    facts = identified.get("facts", {})
-    rows = facts["rows"] if facts else scores.n_rows
-    base, withdrawn = summary_of(clustered, compared.get("facts", {}), record.cache_root or root)
-    quarantined = Counter(clustered.get("quarantined", {})) + Counter(compared.get("facts", {}).get("quarantined", {}))
-    duplicates = facts.get("duplicates")
-    return DedupResult(
-        total=clustered.get("rows", rows + sum(quarantined.values())),
-        duplicates=duplicates,
-        kept=None if duplicates is None else rows - duplicates,
-        quarantined=dict(quarantined),
-        eps=identified.get("parameters", {}).get("eps"),
-        seconds={},
-        paths={"results": str(root)},
-        metadata={
-            "num_duplicates": duplicates,
-            "removal": identified.get("parameters", {}).get("removal", REMOVAL.default),
-            "removed_at": facts.get("removed_at", {}),
-            "base": base,
-            "withdrawn": withdrawn,
-        },
-        skipped_files=tuple(clustered.get("skipped_files", ())),
-        scores=scores,
-    )

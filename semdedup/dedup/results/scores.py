@@ -23,6 +23,10 @@ from semdedup.storage.location import FileInfo, Location
 from semdedup.storage.tables import open_parquet
 
 
+class NoSuchRowError(InputError):
+    """No table of scores has a row of an id."""
+
+
 @dataclass(frozen=True)
 class Scores:
     """The tables ``cluster_{k}.parquet`` of a result, in either layout.
@@ -32,12 +36,14 @@ class Scores:
         source: their storage.
         clusters: folder of the clusters, or None.
         across: whether `max_id` is of another set than `id`, of which nothing is dropped; ids may be in both.
+        others: of several results that are read together, the folders of clusters of all but the first.
     """
 
     files: tuple[FileInfo, ...]
     source: Location = field(repr=False)
     clusters: Location | None = field(default=None, repr=False)
     across: bool = False
+    others: tuple[Location, ...] = field(default=(), repr=False)
 
     @classmethod
     def of(cls, root: Location) -> Scores:
@@ -45,6 +51,13 @@ class Scores:
         files = tuple(find_scores(root))
         clusters = find_table(root, "clusters")
         return cls(files, root, clusters if clusters.url != root.url else None)
+
+    @classmethod
+    def chained(cls, parts: Sequence[Scores]) -> Scores:
+        """The scores of a result and its updates as one; a cluster then has a table in each."""
+        folders = [part.clusters for part in parts if part.clusters is not None]
+        files = tuple(file for part in parts for file in part.files)
+        return cls(files, parts[0].source, folders[0] if folders else None, others=tuple(folders[1:]))
 
     @property
     def n_rows(self) -> int:
@@ -171,7 +184,7 @@ class Scores:
         """What a row duplicates, and why. Time: a reading of the ids, and of one cluster's metadata.
 
         Raises:
-            InputError: there is no such row.
+            NoSuchRowError: there is no such row.
         """
         for file in self.files:
             with open_parquet(self.source.at(file.url)) as parquet:
@@ -191,7 +204,7 @@ class Scores:
                             else bool(duplicate_mask(np.array([pair.score], dtype=np.float32), eps)[0])
                         )
                         return Explanation(pair, verdict, known.get(pair.id, {}), known.get(pair.max_id, {}))
-        raise InputError(f"no row {row_id!r} in the scores of {self.source}")
+        raise NoSuchRowError(f"no row {row_id!r} in the scores of {self.source}")
 
     def metadata(self, pairs: Sequence[Pair]) -> dict[Any, dict[str, Any]]:
         """What the clusters tell of the rows of these pairs, by id; nothing where the clusters are not there.
@@ -217,9 +230,9 @@ class Scores:
         """The metadata of some rows of a cluster, by id."""
         assert self.clusters is not None
         found: dict[Any, dict[str, Any]] = {}
-        folder = self.clusters / f"centroid={cluster}"
-        for file in folder.files():
-            with open_parquet(folder.at(file.url)) as parquet:
+        folders = [clusters / f"centroid={cluster}" for clusters in (self.clusters, *self.others)]
+        for file in [file for folder in folders for file in folder.files()]:
+            with open_parquet(self.clusters.at(file.url)) as parquet:
                 names = [name for name in parquet.schema_arrow.names if name != "embedding"]
                 among = self._ids(ids, parquet.schema_arrow)
                 for batch in parquet.iter_batches(ROWS_AT_A_TIME, columns=names, use_threads=False):

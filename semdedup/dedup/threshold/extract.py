@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Unpack
 
 import distributed
 
 from semdedup.compute.options import ClusterOptions
+from semdedup.dedup.base.folders import folder_name, results_in
 from semdedup.dedup.names import WITNESSES, WORKFLOW, summary_name
 from semdedup.dedup.pipeline import Pipeline
 from semdedup.dedup.results.find import recorded_removal
-from semdedup.dedup.results.result import load
+from semdedup.dedup.results.load import load
 from semdedup.dedup.threshold.rule import REMOVAL
 from semdedup.dedup.threshold.stage import IdentifyDuplicatesStage
 from semdedup.display import Displayable
@@ -75,7 +76,7 @@ def eps_to_extract(
     return eps
 
 
-def extraction_stage(
+def extraction(
     results: str,
     eps: float,
     output_path: str | None = None,
@@ -83,23 +84,29 @@ def extraction_stage(
     removal: RemovalRule | None = None,
     storage_options: Mapping[str, Any] | None = None,
     **shared: Unpack[Shared],
-) -> IdentifyDuplicatesStage:
-    """The stage that `extract` runs."""
-    recorded = recorded_removal(Location.of(results, storage_options)) if removal is None else removal
-    rule: RemovalRule = REMOVAL.check(recorded)
+) -> Pipeline:
+    """What `extract` runs: a stage, or of the root of a run one for each of its results."""
     kwargs = {"storage_options": dict(storage_options or {})}
-    return IdentifyDuplicatesStage(
-        eps=eps,
-        count_at=[eps],
-        input_path=results,
-        output_path=output_path or f"{results.rstrip('/')}/eps_{eps:.6g}_{rule}",
-        removal=rule,
-        kept=KEPT,
-        read_kwargs=kwargs,
-        write_kwargs=kwargs,
-        folder=WORKFLOW.duplicates,
-        **shared,
-    )
+    root = Location.of(results, storage_options)
+    links = results_in(root)
+    rules: list[RemovalRule] = [REMOVAL.check(recorded_removal(link)) if removal is None else removal for link in links]
+    target = output_path or f"{results.rstrip('/')}/eps_{eps:.6g}_{rules[-1]}"
+    pipeline = Pipeline("extract")
+    for number, (link, rule) in enumerate(zip(links, rules, strict=True), 1):
+        stage = IdentifyDuplicatesStage(
+            eps=eps,
+            count_at=[eps],
+            input_path=results if link.url == root.url else link.url,
+            output_path=target if len(links) == 1 else f"{target.rstrip('/')}/{folder_name(number)}",
+            removal=rule,
+            kept=KEPT,
+            read_kwargs=kwargs,
+            write_kwargs=kwargs,
+            folder=WORKFLOW.duplicates,
+            **shared,
+        )
+        pipeline.add_stage(stage)
+    return pipeline
 
 
 def extract(
@@ -117,11 +124,12 @@ def extract(
     """Write the ids to drop and the ids to keep for any eps; nothing is compared again.
 
     Args:
-        results: folder of a dedup, of either layout, or of tables of scores; local or remote.
+        results: folder of a dedup, of either layout, or of tables of scores; local or remote. Of the root of a run each
+            dedup is looked at by its own rule, with the rows of its base that were kept when it was made.
         eps: rows match where their score is at least 1 - eps.
         output_path: folder to write to; ``{results}/eps_{eps}_{removal}`` by default. It gets ``duplicates/*.parquet``,
             ``kept/*.parquet`` (``id``, sorted within a file), ``dedup_summary_{eps}.csv``, and ``witnesses/*.parquet``
-            under the rules that have them.
+            under the rules that have them; of a run, ``dedup/``, ``dedup-0002/``, … with these.
         removal: which rows go: ``any``, ``witness``, ``components``; the rule of the record by default, else ``any``.
         target_fraction: instead of eps: the smallest eps at which at most this part of the rows remains.
         client, cluster: as for the workflow.
@@ -133,14 +141,24 @@ def extract(
     twice; or as the comparison.
     """
     chosen = eps_to_extract(results, eps, target_fraction, storage_options, removal)
-    stage = extraction_stage(results, chosen, output_path, removal=removal, storage_options=storage_options, **shared)
-    (found,) = Pipeline("extract").add_stage(stage).run(client, cluster=cluster)
-    root = stage.destination().root
+    pipeline = extraction(results, chosen, output_path, removal=removal, storage_options=storage_options, **shared)
+    found = pipeline.run(client, cluster=cluster)
+    rows, duplicates = (sum(part.facts[name] for part in found) for name in ("rows", "duplicates"))
+    last = pipeline.stages[-1]
+    assert isinstance(last, IdentifyDuplicatesStage)
+    roots = [stage.destination().root for stage in pipeline.stages]
+    return Extraction(chosen, last.rule.removal, rows, duplicates, _paths(roots, last.rule.removal, chosen))
+
+
+def _paths(roots: Sequence[Location], removal: str, eps: float) -> dict[str, str]:
+    """Where the results are, by what they are; of several results, by folder."""
+    if len(roots) > 1:
+        return {"ids to drop and to keep": str(roots[0].parent), **{root.name: str(root) for root in roots}}
+    (root,) = roots
     paths = {
         "ids to drop": root / WORKFLOW.duplicates,
         "ids to keep": root / KEPT,
-        **({} if stage.rule.removal == "any" else {"witnesses": root / WITNESSES}),
-        "summary": root / summary_name(chosen),
+        **({} if removal == "any" else {"witnesses": root / WITNESSES}),
+        "summary": root / summary_name(eps),
     }
-    places = {name: str(path) for name, path in paths.items()}
-    return Extraction(chosen, stage.rule.removal, found.facts["rows"], found.facts["duplicates"], places)
+    return {name: str(path) for name, path in paths.items()}

@@ -1,0 +1,195 @@
+"""The rows of a folder of embeddings that no result of a chain has: the input of the next update, in files of its own.
+
+    embeddings, file by file ──ids──▶ range 0 of the hash: those of no result ──▶ per file ──▶ part-0.parquet, …
+    results of the chain ────ids──▶  range 1 …
+
+A folder of embeddings grows: its files are written anew with rows that came in between. So new rows are found by their
+ids, with a join over ranges of their hash; a task holds the ids of one range, whatever the input.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from functools import partial
+from itertools import pairwise
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from semdedup.dedup.base.chain import Link
+from semdedup.dedup.base.ids import IDS_PER_TASK
+from semdedup.dedup.base.kept import IDS_PER_RANGE
+from semdedup.dedup.input.files import find_files
+from semdedup.dedup.input.ids import hash_ids
+from semdedup.dedup.input.scan import WHOLE, one_batch
+from semdedup.dedup.names import KMEANS
+from semdedup.dedup.sizes import ROWS_AT_A_TIME
+from semdedup.errors import InputError
+from semdedup.runs.files import delete_files
+from semdedup.runs.identity import fingerprint
+from semdedup.runs.lookup import known_files
+from semdedup.runs.record import Record
+from semdedup.runs.run import Run
+from semdedup.runs.step import Identity, Step
+from semdedup.storage.location import Location
+from semdedup.storage.tables import (
+    RowGroups,
+    cut_files,
+    iter_groups,
+    iter_rows,
+    open_parquet,
+    read_arrow_batch,
+    write_arrow,
+    write_batches,
+)
+
+SELECT = "select"
+"""Name of the step in the record of the update."""
+
+FOLDER = "_input"
+"""Folder of the files, below that of the update."""
+
+WRITTEN = {SELECT: re.compile(rf"{FOLDER}/part-\d+\.parquet")}
+ROWS_PER_GROUP = 1 << 13
+
+IdPart = tuple[Location, tuple[RowGroups, ...]]
+"""What one task reads ids of: a storage, and files there."""
+
+
+class NothingNewError(InputError):
+    """Every row of the embeddings is one of a result."""
+
+
+def identify(embeddings: Location) -> Identity:
+    """What identifies a folder of embeddings as it is now."""
+    return fingerprint(find_files([embeddings], "parquet"), known_files([embeddings]))
+
+
+def selection(root: Location, embeddings: Location, links: Sequence[Link]) -> Step:
+    """The step that writes the rows of `embeddings` that no link has to the folder `FOLDER` of an update in `root`."""
+    return Step(
+        name=SELECT,
+        root=root,
+        parameters={"results": [link.commit for link in links]},
+        identify=partial(identify, embeddings),
+        written=WRITTEN,
+    )
+
+
+def select_new_rows(embeddings: Location, links: Sequence[Link]) -> Callable[[Run], dict[str, Any]]:
+    """The work of this step. Its facts: ``rows``.
+
+    Raises:
+        NothingNewError: there are no such rows. Nothing is left of the step.
+
+    Cost: ids of all are read once, and the embeddings once. Memory of a task: `IDS_PER_TASK` ids, those of one range,
+    about `IDS_PER_RANGE`, or the new ids of one file.
+    """
+
+    def work(run: Run) -> dict[str, Any]:
+        with run.refusing():
+            return _select(run, embeddings, links)
+
+    return work
+
+
+def forget_selected(root: Location, token: str) -> None:
+    """Delete the files that the step wrote, once the update made of them is complete; what they were made from stays
+    on record."""
+    record = Record(root, token)
+    files = (record.committed(SELECT) or {}).get("files")
+    if files:
+        delete_files(root, files)
+        record.update(SELECT, files={})
+
+
+def _select(run: Run, embeddings: Location, links: Sequence[Link]) -> dict[str, Any]:
+    files = find_files([embeddings], "parquet")
+    with open_parquet(embeddings.at(files[0].url)) as parquet:
+        kind = parquet.schema_arrow.field("id").type
+    n_ids = sum(link.facts(KMEANS)["rows"] for link in links) + _rows_of(embeddings, [file.url for file in files])
+    n_ranges = max(1, -(-n_ids // IDS_PER_RANGE))
+    ours: list[IdPart] = [(embeddings, (RowGroups(file.url),)) for file in files]
+    theirs: list[IdPart] = [
+        (link.cache, part)
+        for link in links
+        for part in cut_files(
+            [*link.clusters, *link.quarantine], link.cache, 4 * link.facts(KMEANS)["embedding_dim"] * IDS_PER_TASK
+        )
+    ]
+    for name, parts in (("ours", ours), ("theirs", theirs)):
+        spread = partial(_spread, run.scratch / name, n_ranges, kind)
+        run.results(f"ids {name}", spread, list(enumerate(parts)), unit="groups")
+    join = partial(_join, run.scratch, len(ours), len(theirs))
+    n_new = sum(run.results("find new rows", join, list(range(n_ranges)), unit="ranges"))
+    if not n_new:
+        raise NothingNewError(f"every row of {embeddings} is one of {', '.join(str(link.root) for link in links)}")
+    write = partial(_write, run.scratch, run.final / FOLDER, embeddings, n_ranges)
+    written = run.results("write new rows", write, [(i, file.url) for i, file in enumerate(files)], unit="files")
+    return {"rows": sum(written)}
+
+
+def _rows_of(store: Location, urls: Iterable[str]) -> int:
+    n_rows = 0
+    for url in urls:
+        with open_parquet(store.at(url)) as parquet:
+            n_rows += parquet.metadata.num_rows
+    return n_rows
+
+
+def _spread(target: Location, n_ranges: int, kind: pa.DataType, item: tuple[int, IdPart]) -> int:
+    """Write the ids of some files, a batch for each range of the hash; how many there are."""
+    position, (store, groups) = item
+    chunks: list[pa.Array] = []
+    for part in groups:
+        with open_parquet(store.at(part.url)) as parquet:
+            for batch in iter_groups(parquet, part.of(parquet), ["id"], ROWS_AT_A_TIME):
+                chunks.append(batch.column("id").drop_null().cast(kind))
+    ids = pa.chunked_array(chunks, kind).combine_chunks()
+    hashes = hash_ids(ids, 0)
+    order = np.argsort(hashes, kind="stable")
+    edges = np.array([WHOLE * index // n_ranges for index in range(n_ranges)], dtype=np.uint64)
+    starts = [*np.searchsorted(hashes[order], edges), len(ids)]
+    table = pa.table({"id": ids.take(pa.array(order))})
+    batches = (one_batch(table.slice(start, stop - start)) for start, stop in pairwise(starts))
+    write_arrow(target / f"{position}.arrow", table.schema, batches)
+    return len(ids)
+
+
+def _join(scratch: Location, n_ours: int, n_theirs: int, index: int) -> int:
+    """Write the ids of one range that no result has, a batch for each file of the embeddings; how many there are."""
+    known = [read_arrow_batch(scratch / "theirs" / f"{i}.arrow", index).column("id") for i in range(n_theirs)]
+    found: list[pa.RecordBatch] = []
+    for position in range(n_ours):
+        batch = read_arrow_batch(scratch / "ours" / f"{position}.arrow", index)
+        value_set = pa.chunked_array(known, batch.schema.field("id").type)
+        found.append(batch.filter(pc.invert(pc.is_in(batch.column("id"), value_set=value_set))))
+    write_arrow(scratch / "new" / f"{index}.arrow", found[0].schema, found)
+    return sum(map(len, found))
+
+
+def _write(scratch: Location, target: Location, store: Location, n_ranges: int, item: tuple[int, str]) -> int:
+    """Write the new rows of one file of the embeddings in their order, where it has any; how many there are."""
+    position, url = item
+    new = [read_arrow_batch(scratch / "new" / f"{index}.arrow", position).column("id") for index in range(n_ranges)]
+    wanted = pa.chunked_array(new)
+    if len(wanted):
+        with open_parquet(store.at(url)) as parquet:
+            rows = _groups(parquet, wanted)
+            write_batches(target / f"part-{position}.parquet", parquet.schema_arrow, rows)
+    return len(wanted)
+
+
+def _groups(parquet: Any, wanted: pa.ChunkedArray) -> Iterator[pa.Table]:
+    """The rows of an open file with one of these ids, `ROWS_PER_GROUP` at a time."""
+    held: list[pa.Table] = []
+    for table in iter_rows(parquet, parquet.schema_arrow.names):
+        held.append(table.filter(pc.is_in(table.column("id"), value_set=wanted)))
+        if sum(map(len, held)) >= ROWS_PER_GROUP:
+            yield pa.concat_tables(held)
+            held = []
+    if any(map(len, held)):
+        yield pa.concat_tables(held)

@@ -1,0 +1,144 @@
+"""A dataset that grows: what came since is added in new shards, and what was shipped stays as it is.
+
+A dataset is continued where nothing of what it was made from has changed: its clips and their metadata are there as
+they were, and the results of the dedup are those that it was made with, followed by updates. Then the clips that came
+since are joined, cut and written as if they were all; their shards go on with the numbers, and the tables are those of
+before with the new rows at their end.
+"""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+from semdedup.errors import OutputConflictError
+from semdedup.runs.identity import fingerprint
+from semdedup.runs.lookup import known_files
+from semdedup.shards import card
+from semdedup.shards.chain import DropChain
+from semdedup.shards.inputs import Inputs, id_of
+from semdedup.shards.layouts.base import ShardLayout, WrittenShard
+from semdedup.storage.location import Location
+from semdedup.storage.tables import open_parquet
+from semdedup.video.video_table import files_of_split
+
+MADE_FROM = "made_from"
+"""Fact of the record: what identifies the clips and the results of the dedup, and the bin of each shard."""
+
+SUMMED = (
+    *("clips", "kept", "shards", "bytes", "tar_bytes"),
+    *("without_score", "without_metadata", "without_embedding", "unmatched"),
+)
+"""Facts that are counts of clips or shards."""
+
+
+@dataclass(frozen=True)
+class Shipped:
+    """What a dataset holds before it is continued.
+
+    Attributes:
+        root: its folder.
+        facts: on record.
+    """
+
+    root: Location
+    facts: Mapping[str, Any]
+
+    @property
+    def n_links(self) -> int:
+        """Results of the dedup that it was made from."""
+        return len(self.facts[MADE_FROM]["results"])
+
+    @property
+    def bins(self) -> Sequence[int]:
+        """The bin of each shard."""
+        bins: Sequence[int] = self.facts[MADE_FROM]["bins"]
+        return bins
+
+    @property
+    def tars(self) -> list[dict[str, Any]]:
+        """What the manifest tells of each tar."""
+        tars: list[dict[str, Any]] = json.loads((self.root / card.DATASET_MANIFEST).read_bytes())["shards"]
+        return tars
+
+    def ids(self) -> set[str]:
+        """The clips in it, and those that were dropped. Memory: their ids."""
+        found: set[str] = set()
+        for name in (card.INDEX, card.DROPPED):
+            with open_parquet(self.root / name) as parquet:
+                for batch in parquet.iter_batches(columns=["id"], use_threads=False):
+                    found.update(batch.column("id").to_pylist())
+        return found
+
+    def shards(self, layout: ShardLayout) -> list[WrittenShard]:
+        """Its shards in order."""
+        columns = list(dict.fromkeys(layout.tar_columns.values()))
+        tars = self.tars
+        together = (tars[i : i + len(columns)] for i in range(0, len(tars), len(columns)))
+        return [
+            WrittenShard(
+                bin_, {column: tar["name"] for column, tar in zip(columns, own, strict=True)}, own[0]["samples"]
+            )
+            for bin_, own in zip(self.bins, together, strict=True)
+        ]
+
+    def merged(self, facts: Mapping[str, Any]) -> dict[str, Any]:
+        """The facts of the whole, with those of what is added."""
+        dropped = Counter(self.facts["dropped"]) + Counter(facts["dropped"])
+        counts = {name: self.facts[name] + facts[name] for name in SUMMED}
+        updates = self.facts.get("updates", 0) + 1
+        return {**facts, **counts, "dropped": dict(sorted(dropped.items())), "updates": updates}
+
+
+def only(inputs: Inputs, ids: Collection[str], inside: bool) -> Inputs:
+    """The clips that are, or are not, among these ids, with their metadata."""
+    clips = [clip for clip in inputs.clips if (id_of(clip.url) in ids) == inside]
+    metas = [meta for meta in inputs.metas if (id_of(meta.url) in ids) == inside]
+    return replace(inputs, clips=clips, metas=metas)
+
+
+def identity_of(inputs: Inputs) -> dict[str, Any]:
+    """What identifies clips and their metadata, wherever they are."""
+    own = {id_of(clip.url) for clip in inputs.clips}
+    metas = [meta for meta in inputs.metas if id_of(meta.url) in own]
+    known = {**files_of_split(inputs.root), **known_files([inputs.root])}
+    return fingerprint([*inputs.clips, *metas], known)
+
+
+def made_from(inputs: Inputs, drops: DropChain | None, bins: Sequence[int]) -> dict[str, Any]:
+    """The fact `MADE_FROM` of a dataset."""
+    results = [] if drops is None else drops.identities()
+    return {MADE_FROM: {"clips": identity_of(inputs), "results": results, "bins": list(bins)}}
+
+
+def shipped(root: Location, entry: Mapping[str, Any] | None, inputs: Inputs, drops: DropChain | None) -> Shipped | None:
+    """The dataset in a folder, if it can be continued with what came since.
+
+    Args:
+        root: the folder.
+        entry: what is on record there.
+        inputs, drops: what there is now.
+
+    Raises:
+        OutputConflictError: clips that were shipped have been withdrawn since.
+    """
+    facts = (entry or {}).get("facts", {})
+    if drops is None or MADE_FROM not in facts:
+        return None
+    found, results = Shipped(root, facts), drops.identities()
+    before = facts[MADE_FROM]["results"]
+    if not 0 < len(before) < len(results) or results[: len(before)] != before:
+        return None
+    ids = found.ids()
+    old = only(inputs, ids, inside=True)
+    if len(old.clips) == len(inputs.clips) or identity_of(old) != facts[MADE_FROM]["clips"]:
+        return None
+    if any(drops.withdrawn[len(before) :]):
+        raise OutputConflictError(
+            f"{root} holds shards that are left as they are, and {drops.last.source} withdraws clips from them. Make "
+            "the dataset anew with clear_output=True (--overwrite), or in another folder."
+        )
+    return found

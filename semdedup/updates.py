@@ -1,0 +1,199 @@
+"""The dedups of a run: the first one over all clips, and an update each time that clips came since."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+import distributed
+
+from semdedup.compute.options import ClusterOptions
+from semdedup.compute.progress import Reporter
+from semdedup.compute.session import open_session
+from semdedup.dedup.base import new_rows
+from semdedup.dedup.base.chain import chain_of
+from semdedup.dedup.base.folders import dedups_below, dedups_beyond, folder_name
+from semdedup.dedup.base.update import OF_THE_FIT
+from semdedup.dedup.input.files import find_files
+from semdedup.dedup.names import IDENTIFY, KMEANS, STEPS, WRITTEN
+from semdedup.dedup.results.load import load
+from semdedup.dedup.results.result import DedupResult
+from semdedup.dedup.workflow import SemanticDeduplicationWorkflow
+from semdedup.errors import OutputConflictError
+from semdedup.runs.owner import Ownership, owned
+from semdedup.runs.record import Record
+from semdedup.runs.step import run_step
+from semdedup.storage.location import Location
+
+ALL_STEPS = (new_rows.SELECT, *STEPS)
+ALL_WRITTEN = {**new_rows.WRITTEN, **WRITTEN}
+ANEW = "clear_output=True (--overwrite) makes dedup and dataset anew"
+
+
+class Dedups:
+    """The dedups below the root of a run, ``dedup``, ``dedup-0002``, …, each with those before it for its base.
+
+    Args:
+        root: of the run.
+        embeddings: folder of the embeddings of all clips.
+        given: parameters of the dedup, as the user gave them.
+        shared: ``read_kwargs``, ``write_kwargs``, ``clear_output`` and others that all workflows take.
+    """
+
+    def __init__(
+        self, root: Location, embeddings: Location, given: Mapping[str, Any], shared: Mapping[str, Any]
+    ) -> None:
+        self.root, self.embeddings = root, embeddings
+        self._given, self._shared = dict(given), dict(shared)
+
+    def with_default(self, name: str, value: Any) -> Dedups:
+        """The same with a parameter of the dedup that the user may have left out."""
+        return Dedups(self.root, self.embeddings, {name: value, **self._given}, self._shared)
+
+    @property
+    def folders(self) -> list[Location]:
+        """Their folders, the oldest first; a last one may not be complete."""
+        return dedups_below(self.root)
+
+    def recorded(self, name: str) -> Any:
+        """A parameter of the threshold of the first one, None where it is not on record."""
+        entry = Record(self._folder(1)).steps.get(IDENTIFY)
+        return None if entry is None else entry["parameters"].get(name)
+
+    def workflow(self, number: int, eps: float) -> SemanticDeduplicationWorkflow:
+        """The dedup of this number. Raises `InputError` where its base is not complete."""
+        folder, shared, given = self._folder(number), self._shared, self._given
+        if number == 1:
+            return SemanticDeduplicationWorkflow(self.embeddings.url, folder.url, eps=eps, **shared, **given)
+        given = {name: value for name, value in given.items() if name not in OF_THE_FIT}
+        base = self._folder(number - 1).url
+        shared = {**shared, "clear_output": False}
+        source = (folder / new_rows.FOLDER).url
+        return SemanticDeduplicationWorkflow(source, folder.url, eps=eps, base=base, **shared, **given)
+
+    def run(
+        self, client: distributed.Client, cluster: ClusterOptions | None, reporter: Reporter, eps: float
+    ) -> DedupResult:
+        """Complete what was begun, then compare clips that no dedup has with all before, in a dedup of their own.
+
+        Raises:
+            OutputConflictError: other parameters than on record; or files of an earlier dedup are missing and cannot be
+                made again as they were.
+        """
+        if self._shared["clear_output"]:
+            self._clear_updates()
+            return self.workflow(1, eps).run(client, cluster=cluster)
+        if beyond := dedups_beyond(self.root):
+            raise OutputConflictError(
+                f"{self._folder(len(self.folders) + 1)} is not there, and {beyond[0]} was made after it. Put it back, "
+                f"or {ANEW}."
+            )
+        made: list[DedupResult] = []
+        n = len(self.folders)
+        for number in range(1, n + 1):
+            if not self._is_complete(number, eps):
+                self._check_can_be_made(number, n)
+                made.append(self._make(number, client, cluster, reporter, eps))
+            self._forget_selected(number)
+        if n == 0:
+            n, made = 1, [self._make(1, client, cluster, reporter, eps)]
+        while self._recorded_input(n) != new_rows.identify(self.embeddings):
+            try:
+                made.append(self._make(n + 1, client, cluster, reporter, eps))
+            except new_rows.NothingNewError:
+                break
+            n += 1
+        if n == 1:
+            return made[0] if made else self.workflow(1, eps).run(client, cluster=cluster)
+        return self._together(made)
+
+    def _folder(self, number: int) -> Location:
+        return self.root / folder_name(number)
+
+    def _is_complete(self, number: int, eps: float) -> bool:
+        """Whether a dedup is. Raises `OutputConflictError` where it was made with other parameters."""
+        stages = self.workflow(number, eps).pipeline.stages
+        for stage in reversed(stages):  # another eps is to be told as such, and not as another forest
+            Record(stage.destination().root).check(stage.step, stage.parameters())
+        return all(stage.as_step(stage.source()).is_complete() for stage in stages)
+
+    def _recorded_input(self, number: int) -> Mapping[str, Any] | None:
+        """What the embeddings were when a dedup took its clips from them."""
+        entry = Record(self._folder(number)).steps.get(KMEANS if number == 1 else new_rows.SELECT)
+        return None if entry is None else entry["input"]
+
+    def _check_can_be_made(self, number: int, n: int) -> None:
+        """Refuse to make a dedup again that was complete, where that would give another than it was."""
+        folder = self._folder(number)
+        record = Record(folder)
+        if record.committed(IDENTIFY) is None:
+            return
+        faults = [fault for step in STEPS for fault in record.changed(step, self._shared["verify"])]
+        if faults and (number < n or self._recorded_input(number) != new_rows.identify(self.embeddings)):
+            raise OutputConflictError(
+                f"{len(faults)} files of {folder} are not as they were written: {'; '.join(faults[:3])}. There are "
+                f"clips that came since, so that they cannot be made again as they were. Put them back, or {ANEW}."
+            )
+
+    def _make(
+        self, number: int, client: distributed.Client, cluster: ClusterOptions | None, reporter: Reporter, eps: float
+    ) -> DedupResult:
+        """Make a dedup, or complete it."""
+        folder = self._folder(number)
+        with owned(folder, take_over=self._shared["take_over"], say=reporter.say) as ownership:
+            record = Record(folder, ownership.token)
+            if number == 1:
+                begun = KMEANS in record.steps and record.committed(IDENTIFY) is None
+                if begun and self._recorded_input(1) != new_rows.identify(self.embeddings):
+                    reporter.say(f"{folder.name}: begun again, for clips came since it was begun")
+                    record.clear(STEPS, WRITTEN)
+            else:
+                self._select(number, client, cluster, reporter, ownership)
+            result = self.workflow(number, eps).run(client, cluster=cluster)
+        self._forget_selected(number)
+        return result
+
+    def _forget_selected(self, number: int) -> None:
+        """Delete the copies of new clips' embeddings that a complete update was made of."""
+        folder = self._folder(number)
+        if Record(folder).steps.get(new_rows.SELECT, {}).get("files"):
+            with owned(folder, take_over=self._shared["take_over"]) as ownership:
+                new_rows.forget_selected(folder, ownership.token)
+
+    def _select(
+        self,
+        number: int,
+        client: distributed.Client,
+        cluster: ClusterOptions | None,
+        reporter: Reporter,
+        ownership: Ownership,
+    ) -> None:
+        """Write the clips that no earlier dedup has, unless a killed run has done that."""
+        folder, links = self._folder(number), chain_of(self._folder(number - 1))
+        record = Record(folder, ownership.token)
+        step = new_rows.selection(folder, self.embeddings, links)
+        if step.is_complete() and record.steps[step.name]["files"]:
+            return
+        record.clear(ALL_STEPS, ALL_WRITTEN)
+        reads = [self.embeddings.at(find_files([self.embeddings], "parquet")[0].url)]
+        with open_session(client, cluster or ClusterOptions(), reporter, reads, [folder]) as session:
+            found = run_step(step, new_rows.select_new_rows(self.embeddings, links), session, ownership)
+        reporter.say(f"{folder.name}: {found.facts['rows']:,} clips that no dedup has yet")
+
+    def _clear_updates(self) -> None:
+        """Delete all but the first, the newest first, so that none is without its base."""
+        for folder in reversed([*self.folders[1:], *dedups_beyond(self.root)]):
+            with owned(folder, take_over=self._shared["take_over"]) as ownership:
+                Record(folder, ownership.token).clear(ALL_STEPS, ALL_WRITTEN)
+            folder.remove_if_empty()
+
+    def _together(self, made: Sequence[DedupResult]) -> DedupResult:
+        """All of them as one result, with the seconds of those that this run made."""
+        found = load(self.root.url, storage_options=self.root.options)
+        seconds: dict[str, float] = {}
+        for result in made:
+            for name, each in result.seconds.items():
+                seconds[name] = seconds.get(name, 0.0) + each
+        newest = {"scores": str(self.folders[-1])}
+        return replace(found, seconds={"total": 0.0, **seconds}, paths={**found.paths, **newest})
