@@ -11,7 +11,6 @@ import numpy as np
 from semdedup.dedup.names import cluster_of
 from semdedup.dedup.results.pairs import Group, Pair
 from semdedup.dedup.results.removed import RemovedRows
-from semdedup.dedup.results.scores import Scores
 from semdedup.dedup.results.tallies import CountAt, FileSizes, Histogram, Nearest
 from semdedup.dedup.threshold.rule import check_eps
 from semdedup.storage.location import FileInfo
@@ -74,7 +73,7 @@ def survey(rows: RemovedRows, eps: float) -> Survey:
     sizes = FileSizes(len(scores.files), eps)
     borderline, similar = Nearest(N_BORDERLINE, 1 - eps), Nearest(N_SIMILAR, 1.0)
     scores.tally(counts, histogram, sizes, borderline, similar)
-    tables, cluster_rows, duplicates = _by_cluster(scores, sizes)
+    tables, cluster_rows, duplicates = _by_cluster(scores.files, sizes)
     with_duplicates = np.flatnonzero(duplicates > 0)
     usable = [int(i) for i in with_duplicates if duplicates[i] <= MOST_DUPLICATES]
     chosen = _spread(sorted(usable, key=lambda i: -duplicates[i]), CLUSTERS_SAMPLED)
@@ -107,18 +106,12 @@ def survey(rows: RemovedRows, eps: float) -> Survey:
     )
 
 
-def _groups(rows: RemovedRows, eps: float, tables: Sequence[list[FileInfo]]) -> list[list[Group]]:
-    """The groups of some clusters, the largest of each first; of all of them together where they reach across."""
-    several = [list(itertools.chain(*tables))] if rows.exact_up_to is not None else tables
-    return [sorted(rows.groups(eps, some), key=lambda group: -len(group.dropped)) for some in several if some]
-
-
-def _by_cluster(scores: Scores, sizes: FileSizes) -> tuple[list[list[FileInfo]], np.ndarray, np.ndarray]:
+def _by_cluster(files: Sequence[FileInfo], sizes: FileSizes) -> tuple[list[list[FileInfo]], np.ndarray, np.ndarray]:
     """The tables of each cluster, of which several results have one each, its rows, and its duplicates."""
-    labels = [cluster_of(file.url) for file in scores.files]
+    labels = [cluster_of(file.url) for file in files]
     numbers = {label: number for number, label in enumerate(dict.fromkeys(labels))}
     tables: list[list[FileInfo]] = [[] for _ in numbers]
-    for label, file in zip(labels, scores.files, strict=True):
+    for label, file in zip(labels, files, strict=True):
         tables[numbers[label]].append(file)
     places = np.array([numbers[label] for label in labels], dtype=np.int64)
     rows, duplicates = (
@@ -126,6 +119,12 @@ def _by_cluster(scores: Scores, sizes: FileSizes) -> tuple[list[list[FileInfo]],
         for each in (sizes.rows, sizes.duplicates)
     )
     return tables, rows, duplicates
+
+
+def _groups(rows: RemovedRows, eps: float, tables: Sequence[Sequence[FileInfo]]) -> list[list[Group]]:
+    """The groups of some clusters, the largest of each first; of all of them together where they reach across."""
+    several = [[file for own in tables for file in own]] if rows.exact_up_to is not None else tables
+    return [sorted(rows.groups(eps, some), key=lambda group: -len(group.dropped)) for some in several if some]
 
 
 def _spread(items: Sequence[int], n: int) -> list[int]:

@@ -9,7 +9,7 @@ from typing import Any
 from semdedup.compute.progress import Reporter
 from semdedup.dedup.base.folders import results_in
 from semdedup.dedup.names import STEPS
-from semdedup.dedup.results.chain import ChainResult, name_of
+from semdedup.dedup.results.chain import ChainResult, ChainRows, name_of
 from semdedup.dedup.results.load import load
 from semdedup.dedup.results.pairs import Pair
 from semdedup.dedup.results.removed import RemovedRows
@@ -83,7 +83,7 @@ def write_report(
         quarantine=_quarantine(result, folders),
         steps=_steps(results_in(root)),
         across=result.scores.across,
-        notes=[*notes, *_notes(result, bool(folders))],
+        notes=notes + _notes(result, bool(folders)),
         removal=rows.removal,
         removed=result.duplicates if result.eps == chosen and result.removal == rows.removal else None,
     )
@@ -125,12 +125,13 @@ def _eps_of(result: DedupResult, eps: float | None) -> float:
 def _by_rule(result: DedupResult) -> tuple[RemovedRows, list[str]]:
     """The rows that go by the rule of the result; by the scores, and a note, where clusters that it needs are gone."""
     assert result.scores is not None
-    if isinstance(result, ChainResult):
-        return RemovedRows(result.scores), ["groups are those of the rule any: several results are shown together"]
-    rows = RemovedRows(result.scores, result.removal)
+    links = result.links if isinstance(result, ChainResult) else (result,)
+    several = [RemovedRows(link.scores, link.removal) for link in links if link.scores is not None]
+    rows = several[0] if len(several) == 1 else ChainRows.together(result.scores, several)
     try:
-        if not rows.by_scores:
-            find_vectors(result.scores.source, rows.removal)
+        for each in several:
+            if not each.by_scores:
+                find_vectors(each.scores.source, each.removal)
     except InputError as error:
         return RemovedRows(result.scores), [f"groups are those of the rule any: {error}"]
     return rows, []

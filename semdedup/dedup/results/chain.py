@@ -5,15 +5,71 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Any
 
-import numpy as np
-
 from semdedup.dedup.results.pairs import Explanation, Group
+from semdedup.dedup.results.removed import RemovedRows
 from semdedup.dedup.results.result import DedupResult
 from semdedup.dedup.results.scores import NoSuchRowError, Scores
-from semdedup.errors import InputError
 from semdedup.settings.choices import RemovalRule
+from semdedup.storage.location import FileInfo
+
+
+@dataclass(frozen=True)
+class ChainRows(RemovedRows):
+    """What goes of several results, of each by its own rule; `removal` is that of the last.
+
+    Attributes:
+        links: the same of each.
+    """
+
+    links: tuple[RemovedRows, ...] = ()
+
+    @classmethod
+    def together(cls, scores: Scores, links: Sequence[RemovedRows]) -> ChainRows:
+        """What goes of results, given their scores as one."""
+        return cls(scores, links[-1].removal, tuple(links))
+
+    @cached_property
+    def exact_up_to(self) -> float | None:
+        """The least of theirs; None: within clusters only, in all of them."""
+        return min((link.exact_up_to for link in self.links if link.exact_up_to is not None), default=None)
+
+    @property
+    def by_scores(self) -> bool:
+        """Whether the scores alone tell in all of them."""
+        return all(link.by_scores for link in self.links)
+
+    def count(self, thresholds: Sequence[float]) -> tuple[int, list[int]]:
+        """See `RemovedRows.count`; of all together."""
+        counts = [link.count(thresholds) for link in self.links]
+        return sum(rows for rows, _ in counts), [sum(each) for each in zip(*(removed for _, removed in counts))]
+
+    def groups(self, eps: float, files: Sequence[FileInfo] | None = None) -> Iterator[Group]:
+        """See `RemovedRows.groups`; result by result, so that a kept row may come once for each."""
+        for link in self.links:
+            own = None if files is None else [file for file in files if file in link.scores.files]
+            if own is None or own:
+                yield from link.groups(eps, own)
+
+    def without_witness(self, eps: float) -> int:
+        """See `RemovedRows.without_witness`; of all together."""
+        return sum(link.without_witness(eps) for link in self.links)
+
+    def explain(self, row_id: Any, eps: float | None) -> Explanation:
+        """See `RemovedRows.explain`; by the result that has the row. The other row may be one of an earlier result."""
+        for link in self.links:
+            try:
+                found = link.explain(row_id, eps)
+            except NoSuchRowError:
+                continue
+            other = found.pair if found.witness is None else found.witness
+            others = found.max_metadata or self.scores.metadata([other]).get(other.max_id, {})
+            return replace(found, max_metadata=others)
+        raise NoSuchRowError(
+            f"no row {row_id!r} in the scores of {len(self.links)} results, from {self.scores.source} on"
+        )
 
 
 @dataclass(frozen=True, repr=False)
@@ -63,34 +119,8 @@ class ChainResult(DedupResult):
         kept = sum(link.kept or 0 for link in links)
         return replace(self, eps=float(eps), duplicates=duplicates, kept=kept, metadata=metadata)
 
-    def without_witness(self, eps: float | None = None) -> int:
-        """See `DedupResult.without_witness`; of all results."""
-        return sum(link.without_witness(eps) for link in self.links)
-
-    def explain(self, row_id: Any, eps: float | None = None) -> Explanation:
-        """See `DedupResult.explain`; by the result that has the row. The other row may be one of an earlier result."""
-        for link in self.links:
-            try:
-                found = link.explain(row_id, eps)
-            except NoSuchRowError:
-                continue
-            other = found.pair if found.witness is None else found.witness
-            others = found.max_metadata or self._scores.metadata([other]).get(other.max_id, {})
-            return replace(found, max_metadata=others)
-        raise InputError(f"no row {row_id!r} in the scores of {self.paths['results']}")
-
-    def groups(self, eps: float | None = None) -> Iterator[Group]:
-        """See `DedupResult.groups`; result by result, so that a kept row may come once for each."""
-        for link in self.links:
-            yield from link.groups(eps)
-
-    def remaining(self, thresholds: Sequence[float] | None = None) -> list[tuple[float, float]]:
-        """See `DedupResult.remaining`; of all results together."""
-        curves = [link.remaining(thresholds) for link in self.links]
-        sizes = np.array([link.total - link.n_quarantined for link in self.links])
-        parts = np.array([[part for _, part in curve] for curve in curves])
-        whole = sizes @ parts / max(1, sizes.sum())
-        return [(eps, float(part)) for (eps, _), part in zip(curves[0], whole, strict=True)]
+    def _removed(self, removal: str | None = None) -> ChainRows:
+        return ChainRows.together(self._scores, [link._removed(removal) for link in self.links])
 
     def rows(self) -> list[tuple[str, str]]:
         """Name and value of everything that there is to tell; a line for each result."""

@@ -62,22 +62,22 @@ def read_duplicates(
     the folder itself."""
     root = Location.of(path, storage_options)
     folders = [find_table(result, "duplicates") for result in results_in(root)]
-    return _frame(root, find_files(folders, "parquet", [folder / WITNESSES for folder in folders]), backend)
+    witnesses = [folder / WITNESSES for folder in folders]
+    return _frame(root, find_files(folders, "parquet", witnesses), backend)
 
 
 def read_witnesses(
     path: str, *, storage_options: Mapping[str, Any] | None = None, backend: Backend = "cpu"
 ) -> dd.DataFrame:
     """The witnesses of a result, or of all results of a run, as a Dask DataFrame of ``id``, ``witness_id``,
-    ``cosine_sim_score``, a row for each duplicate; the root of a result or the folder itself. The rule ``any`` has
-    none.
+    ``cosine_sim_score``, a row for each duplicate; the root of a result or the folder itself. The rule ``any`` has none.
     """
     root = Location.of(path, storage_options)
-    folders = [place for result in results_in(root) if (place := result / WITNESSES).is_dir()]
-    if not folders and root.name == WITNESSES:
-        folders = [root]
-    if not folders:
-        raise InputError(f"no witnesses in {root}: the removal rules that write them are witness and components")
+    results = results_in(root)
+    folders = [result / WITNESSES if (result / WITNESSES).is_dir() else result for result in results]
+    for folder, result in zip(folders, results, strict=True):
+        if folder.name != WITNESSES:
+            raise InputError(f"no witnesses in {result}: the removal rules that write them are witness and components")
     return _frame(root, find_files(folders, "parquet"), backend)
 
 

@@ -174,20 +174,17 @@ class Scores:
 
         Args:
             eps: the threshold.
-            files: the tables to look at; all of them by default. Those of one cluster are looked at together.
+            files: the tables to look at, one a cluster; all of them by default.
         """
         check_eps(eps)
-        tables: dict[int, list[FileInfo]] = {}
         for file in self.files if files is None else files:
-            tables.setdefault(cluster_of(file.url), []).append(file)
-        for cluster, own in tables.items():
             columns = ["id", "max_id", SCORE]
             found = [
                 batch.filter(pa.array(duplicate_mask(_scores_of(batch), eps)))
-                for _, batch in Scores(tuple(own), self.source).batches(columns)
+                for _, batch in Scores((file,), self.source).batches(columns)
             ]
             if any(map(len, found)):
-                yield from groups_of(pa.Table.from_batches(found), cluster, self.across)
+                yield from groups_of(pa.Table.from_batches(found), cluster_of(file.url), self.across)
 
     def explain(self, row_id: Any, eps: float | None) -> Explanation:
         """What a row duplicates, and why. Time: a reading of the ids, and of one cluster's metadata.
@@ -240,8 +237,8 @@ class Scores:
         assert self.clusters is not None
         found: dict[Any, dict[str, Any]] = {}
         folders = [clusters / f"centroid={cluster}" for clusters in (self.clusters, *self.others)]
-        for place in (folder.at(file.url) for folder in folders for file in folder.files()):
-            with open_parquet(place) as parquet:
+        for file in [file for folder in folders for file in folder.files()]:
+            with open_parquet(self.clusters.at(file.url)) as parquet:
                 names = [name for name in parquet.schema_arrow.names if name != "embedding"]
                 among = self._ids(ids, parquet.schema_arrow)
                 for batch in parquet.iter_batches(ROWS_AT_A_TIME, columns=names, use_threads=False):
