@@ -155,27 +155,29 @@ def write_input(folder: Path, rows: np.ndarray, n_files: int = 3) -> Path:
     return write_embeddings(folder, ids, rows, n_files, height=[int(i) % 3 for i in range(len(rows))])
 
 
-@pytest.fixture(params=["digits", "text"])
-def real_rows(request: pytest.FixtureRequest, digit_rows: np.ndarray, text_rows: np.ndarray) -> np.ndarray:
-    return digit_rows[:700] if request.param == "digits" else text_rows[:700]
-
-
 EPS = {"digits": 0.06, "text": 0.25}
+WHOLE, CUT = 1 << 22, {"digits": 20_000, "text": 120_000}
+CASES = [(data, ranking, task_bytes) for data in EPS for ranking in RANKINGS for task_bytes in (WHOLE, CUT[data])]
+QUICK = [("digits", "hard", WHOLE), ("digits", "metadata", CUT["digits"]), ("text", "easy", CUT["text"])]
 
 
-@pytest.mark.parametrize("ranking", RANKINGS)
-@pytest.mark.parametrize("task_bytes", [1 << 22, 60_000])
+@pytest.mark.parametrize(
+    ("data", "ranking", "task_bytes"),
+    [pytest.param(*case, marks=() if case in QUICK else pytest.mark.slow) for case in CASES],
+)
 def test_scores_and_removals_are_those_of_brute_force(
-    real_rows: np.ndarray,
+    data: str,
     ranking: str,
     task_bytes: int,
+    digit_rows: np.ndarray,
+    text_rows: np.ndarray,
     client: distributed.Client,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(sizes, "SMALLEST_TASK", task_bytes)
     monkeypatch.setattr(sizes, "LARGEST_TASK", task_bytes)
-    exact = EPS["digits" if real_rows.shape[1] == 64 else "text"]
+    real_rows, exact = (digit_rows if data == "digits" else text_rows)[:500], EPS[data]
     strategy = RANKINGS[ranking]
     source = write_input(tmp_path / "in", real_rows)
     fields = {"metadata_fields": ["height"], "ranking_strategy": strategy, "n_clusters": 6}
@@ -249,8 +251,15 @@ def test_an_eps_beyond_is_refused(
     assert max(at for at, _ in result.remaining()) <= 0.1
 
 
-@pytest.mark.parametrize("rule", ["any", "witness", "components"])
-@pytest.mark.parametrize("task_bytes", [1 << 22, 60_000])
+@pytest.mark.parametrize(
+    ("rule", "task_bytes"),
+    [
+        ("witness", CUT["text"]),
+        *(pytest.param(rule, WHOLE, marks=pytest.mark.slow) for rule in ("any", "witness")),
+        *(pytest.param(rule, CUT["text"], marks=pytest.mark.slow) for rule in ("any", "components")),
+        ("components", WHOLE),
+    ],
+)
 def test_new_rows_against_a_base(
     rule: str,
     task_bytes: int,
@@ -262,9 +271,9 @@ def test_new_rows_against_a_base(
     monkeypatch.setattr(sizes, "SMALLEST_TASK", task_bytes)
     monkeypatch.setattr(sizes, "LARGEST_TASK", task_bytes)
     exact = 0.25
-    ids = [f"clip-{i:05d}" for i in range(600)]
-    chosen = np.random.default_rng(0).permutation(600)
-    for number, part in enumerate((chosen[:350], chosen[350:])):
+    ids = [f"clip-{i:05d}" for i in range(450)]
+    chosen = np.random.default_rng(0).permutation(450)
+    for number, part in enumerate((chosen[:250], chosen[250:])):
         write_embeddings(tmp_path / f"in-{number}", [ids[i] for i in part], text_rows[part], 2)
     workflow(tmp_path / "in-0", tmp_path / "old", eps=exact, exact_up_to=exact, removal="witness").run(client)
     SemanticDeduplicationWorkflow(
