@@ -214,7 +214,10 @@ def test_the_pairs_are_those_of_brute_force_however_the_rows_lie(
         assert_same_pairs(read_pairs(tmp_path / f"out-{n_files}"), expected)
         assert (found.pairs, found.compared, found.eps) == (len(expected), len(rows), eps)
         differ = len(np.unique(rows, axis=0))
-        assert found.counts["pairs"] == differ * (differ - 1) // 2
+        assert differ * (differ - 1) // 2 <= found.counts["pairs"] <= len(rows) * (len(rows) - 1) // 2
+        assert (
+            part > 1 or found.counts["pairs"] == differ * (differ - 1) // 2
+        )  # of a block one of equal rows is compared
         assert f"{part + (part > 1)} blocks" in found.plan or f"{part} blocks" in found.plan
         assert "margins" not in found.plan
 
