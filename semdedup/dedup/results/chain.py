@@ -44,7 +44,8 @@ class ChainRows(RemovedRows):
     def count(self, thresholds: Sequence[float]) -> tuple[int, list[int]]:
         """See `RemovedRows.count`; of all together."""
         counts = [link.count(thresholds) for link in self.links]
-        return sum(rows for rows, _ in counts), [sum(each) for each in zip(*(removed for _, removed in counts))]
+        removed = zip(*(found for _, found in counts), strict=True)
+        return sum(rows for rows, _ in counts), [sum(each) for each in removed]
 
     def groups(self, eps: float, files: Sequence[FileInfo] | None = None) -> Iterator[Group]:
         """See `RemovedRows.groups`; result by result, so that a kept row may come once for each."""
@@ -67,9 +68,7 @@ class ChainRows(RemovedRows):
             other = found.pair if found.witness is None else found.witness
             others = found.max_metadata or self.scores.metadata([other]).get(other.max_id, {})
             return replace(found, max_metadata=others)
-        raise NoSuchRowError(
-            f"no row {row_id!r} in the scores of {len(self.links)} results, from {self.scores.source} on"
-        )
+        raise NoSuchRowError(f"no row {row_id!r} in the scores of {self.scores.source} and its updates")
 
 
 @dataclass(frozen=True, repr=False)

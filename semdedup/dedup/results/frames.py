@@ -70,7 +70,8 @@ def read_witnesses(
     path: str, *, storage_options: Mapping[str, Any] | None = None, backend: Backend = "cpu"
 ) -> dd.DataFrame:
     """The witnesses of a result, or of all results of a run, as a Dask DataFrame of ``id``, ``witness_id``,
-    ``cosine_sim_score``, a row for each duplicate; the root of a result or the folder itself. The rule ``any`` has none.
+    ``cosine_sim_score``, a row for each duplicate; the root of a result or the folder itself. The rule ``any`` has
+    none.
     """
     root = Location.of(path, storage_options)
     results = results_in(root)
