@@ -58,6 +58,7 @@ def test_the_forest_connects_what_the_matches_connect(
     spread: float, most: int, group: int, xp: ModuleType, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(forest, "GROUP", group)
+    monkeypatch.setattr(forest, "SAMPLED", 12)
     monkeypatch.setattr(forest, "MOST_EDGES", 64)
     rows = crowd(130, 24, spread, seed=3)
     rows = rows[first_occurrences(rows)]

@@ -13,12 +13,20 @@ from collections.abc import Sequence
 import numpy as np
 
 from semdedup.arrays import Array, array_module, to_host
+from semdedup.dedup.kernels.bounds import LONGEST
 from semdedup.dedup.kernels.distinct import equal_pairs
-from semdedup.dedup.kernels.exact import exact_dot, quick_error
+from semdedup.dedup.kernels.exact import exact_dot, exact_scores, quick_error
 from semdedup.dedup.kernels.matches import Matches, Pairs, matching_pairs
+from semdedup.dedup.kernels.products import SinglePrecision, products_error
 
 GROUP = 1024
-"""Rows whose products with each other, and with those of one more group, are held at a time, in float64."""
+"""Rows whose products with those of another group are held at a time."""
+
+SAMPLED = 256
+"""Rows of a sample whose forest tells of most pairs that they are in none."""
+
+CROWDED = 16
+"""Where more than one in so many pairs is left by products in float32, products in float64 decide."""
 
 MATCHES_A_ROW = 16
 """Matches a row, on average, that are gathered before the forest is sought in a way that does not list them."""
@@ -100,8 +108,7 @@ def forest_of(parts: Sequence[Array], least: float | np.float32, gathered: Match
     Returns:
         The edges, the smaller position on the left; NumPy arrays.
 
-    Cost: O(p log p) of p matches. Where too many were found to be listed: about 12·n²·d operations for up to `GROUP`
-    rows, and up to 4·n²·d of many more.
+    Cost: O(p log p) of p matches; where too many were found to be listed, n²·d operations more.
     """
     n = sum(map(len, parts))
     pairs = gathered.pairs()
@@ -148,39 +155,49 @@ def thinned(edges: Sequence[Pairs], n: int) -> Pairs:
 def _dense_forest(parts: Sequence[Array], least: float | np.float32) -> Pairs:
     """The forest of rows most of which match each other, whose matches are too many to list.
 
-    The rows are cut into groups. The first group together with each other one gives a forest of all rows, by Prim's
-    algorithm on their scores. In it, the least score on the path between two rows is at least the smaller of the least
-    scores on the paths from each of the two to a third, the *hub*. A pair of any other two groups whose score does not
-    exceed that is in no maximum spanning forest, and nearly all are like that: only the others are decided.
+    A sample of the rows, connected by Prim's algorithm, and an edge from each other row to the nearest of the sample
+    make a forest of all rows. In it, the least score on the path between two rows is at least the smaller of the least
+    scores on the paths from each of the two to a third, the *hub*. A pair whose score does not exceed that is in no
+    maximum spanning forest, and nearly all are like that: only the others are decided.
 
     Reference: D. R. Karger, P. N. Klein and R. E. Tarjan, A randomized linear-time algorithm to find minimum spanning
     trees, 1995 (edges that are heavy with regard to the forest of a sample).
     """
-    groups, starts = [], []
-    position = 0
-    for part in parts:
-        for start in range(0, len(part), GROUP):
-            groups.append(part[start : start + GROUP])
-            starts.append(position + start)
-        position += len(part)
-    edges: list[Pairs] = []
-    xp = array_module(groups[0])
-    for number in range(max(1, len(groups) - 1)):
-        chosen = [0, number + 1] if len(groups) > 1 else [0]
-        rows = np.concatenate([np.arange(starts[i], starts[i] + len(groups[i])) for i in chosen])
-        together = xp.concatenate([groups[i] for i in chosen])
-        found = _prim(_scores_between(together, together), least)
-        edges = [thinned([*edges, Pairs(rows[found.left], rows[found.right], found.score)], position)]
-    label, level = _levels_to_hub(edges[0], position)
-    for first, second in ((i, j) for i in range(1, len(groups)) for j in range(i + 1, len(groups))):
-        spans = [slice(starts[i], starts[i] + len(groups[i])) for i in (first, second)]
-        scores = _scores_between(groups[first], groups[second])
-        row, column = _needed(scores, [(label[s], level[s]) for s in spans], np.float32(least))
-        edges.append(Pairs(row + starts[first], column + starts[second], scores[row, column]))
+    groups = [part[start : start + GROUP] for part in parts for start in range(0, len(part), GROUP)]
+    starts = np.cumsum([0, *map(len, groups)])
+    n = int(starts[-1])
+    edges = [thinned([_sample_forest(groups, starts, least)], n)]
+    label, level = _levels_to_hub(edges[0], n)
+    for first, second in ((i, j) for i in range(len(groups)) for j in range(i, len(groups))):
+        spans = [slice(starts[i], starts[i + 1]) for i in (first, second)]
+        known = [(label[span], level[span]) for span in spans]
+        edges.append(_needed(groups[first], groups[second], known, np.float32(least)))
+        edges[-1] = Pairs(edges[-1].left + spans[0].start, edges[-1].right + spans[1].start, edges[-1].score)
         if sum(len(found.left) for found in edges[1:]) > MOST_EDGES:
-            edges = [thinned(edges, position)]
-            label, level = _levels_to_hub(edges[0], position)
-    return edges[0] if len(edges) == 1 else thinned(edges, position)
+            edges = [thinned(edges, n)]
+            label, level = _levels_to_hub(edges[0], n)
+    return thinned(edges, n)
+
+
+def _sample_forest(groups: Sequence[Array], starts: np.ndarray, least: float | np.float32) -> Pairs:
+    """A forest of all rows: of a sample by its products, and of each other row the nearest of the sample."""
+    xp, n = array_module(groups[0]), int(starts[-1])
+    chosen = np.arange(0, n, max(1, n // SAMPLED))
+    places = np.searchsorted(starts, chosen, side="right") - 1
+    sample = xp.concatenate([groups[g][xp.asarray(chosen[places == g] - starts[g])] for g in np.unique(places)])
+    left, right, score = [], [], []
+    for number, group in enumerate(groups):
+        nearest = (sample @ group.T).argmax(axis=0)
+        left.append(chosen[to_host(nearest)])
+        right.append(np.arange(starts[number], starts[number + 1]))
+        score.append(to_host(exact_scores(sample, group, nearest, xp.arange(len(group)))))
+    tree = _prim(to_host(sample @ sample.T))
+    left.append(chosen[tree[0]])
+    right.append(chosen[tree[1]])
+    score.append(to_host(exact_scores(sample, sample, *map(xp.asarray, tree))))
+    found = Pairs(*map(np.concatenate, (left, right, score)))
+    usable = (found.score >= np.float32(least)) & (found.left != found.right)
+    return Pairs(*(part[usable] for part in found))
 
 
 def _scores_between(left: Array, right: Array) -> np.ndarray:
@@ -201,29 +218,27 @@ def _scores_between(left: Array, right: Array) -> np.ndarray:
     return to_host(scores)
 
 
-def _prim(scores: np.ndarray, least: float | np.float32) -> Pairs:
-    """Edges of a maximum spanning forest of rows by all their scores (n, n), without those below the least score.
+def _prim(scores: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Ends of the edges of a maximum spanning tree of rows by all their scores (n, n), (n − 1,) int64 each.
 
     Reference: R. C. Prim, Shortest connection networks and some generalizations, 1957.
     """
     n = len(scores)
     best, parent = scores[0].copy(), np.zeros(n, dtype=np.int64)
-    best[0] = -1
+    best[0] = -np.inf
     outside = np.ones(n, dtype=bool)
     outside[0] = False
-    child, level = np.empty(n - 1, dtype=np.int64), np.empty(n - 1, dtype=np.float32)
+    child = np.empty(n - 1, dtype=np.int64)
     for step in range(n - 1):
         nearest = int(best.argmax())
-        child[step], level[step] = nearest, best[nearest]
+        child[step] = nearest
         outside[nearest] = False
-        row = scores[nearest]
-        closer = row > best
+        closer = scores[nearest] > best
         closer &= outside
-        np.copyto(best, row, where=closer)
+        np.copyto(best, scores[nearest], where=closer)
         parent[closer] = nearest
-        best[nearest] = -1
-    reached = level >= np.float32(least)
-    return Pairs(parent[child[reached]], child[reached], level[reached])
+        best[nearest] = -np.inf
+    return parent[child], child
 
 
 def _levels_to_hub(forest: Pairs, n: int) -> tuple[np.ndarray, np.ndarray]:
@@ -256,9 +271,28 @@ def _levels_to_hub(forest: Pairs, n: int) -> tuple[np.ndarray, np.ndarray]:
     return label, np.array(level[:n], dtype=np.float32)
 
 
-def _needed(scores: np.ndarray, known: Sequence[tuple[np.ndarray, np.ndarray]], least: np.float32) -> Array:
-    """Where scores (n, m) of two groups may improve on a forest, by component and level to the hub of their rows."""
+def _needed(left: Array, right: Array, known: Sequence[tuple[np.ndarray, np.ndarray]], least: np.float32) -> Pairs:
+    """The pairs of two groups that may improve on a forest, given component and level to the hub of their rows.
+
+    Products in float32 rule out all but those within their error of that, unless these are still many. The two groups
+    may be the same one: then of each pair of its rows the first is on the left.
+    """
+    xp = array_module(left)
     (label, level), (other_label, other_level) = known
     limit = np.minimum(level[:, None], other_level)
     limit[label[:, None] != other_label] = np.nextafter(least, np.float32(0))
-    return np.divmod(np.flatnonzero(scores > limit), scores.shape[1])
+    if left is right:
+        limit[np.tri(len(limit), dtype=bool)] = np.inf
+    side, other = SinglePrecision(left, LONGEST), SinglePrecision(right, LONGEST)
+    error = np.float32(1.0001 * products_error(side, other, left.shape[1]) + 2.0**-22)
+    products = left @ right.T
+    products += error
+    row, column = xp.divmod(xp.flatnonzero(products > xp.asarray(limit)), len(right))
+    if len(row) * CROWDED > products.size:
+        scores = _scores_between(left, right)
+        found = np.divmod(np.flatnonzero(scores > limit), len(right))
+        return Pairs(*found, scores[found])
+    score = to_host(exact_scores(left, right, row, column))
+    rows, columns = to_host(row), to_host(column)
+    better = score > limit[rows, columns]
+    return Pairs(rows[better], columns[better], score[better])
