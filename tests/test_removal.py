@@ -526,5 +526,11 @@ def test_the_command_line_has_the_rule(emb: Path, client: distributed.Client, tm
 
 
 def test_the_whole_way_removes_with_a_witness_unless_told_otherwise(tmp_path: Path) -> None:
-    assert VideoDeduplicationWorkflow("in", str(tmp_path))._dedup(EPS).removal == "witness"
-    assert VideoDeduplicationWorkflow("in", str(tmp_path), dedup={"removal": "any"})._dedup(EPS).removal == "any"
+    assert VideoDeduplicationWorkflow("in", str(tmp_path))._dedups(fresh=True).workflow(1, EPS).removal == "witness"
+    assert (
+        VideoDeduplicationWorkflow("in", str(tmp_path), dedup={"removal": "any"})
+        ._dedups(fresh=True)
+        .workflow(1, EPS)
+        .removal
+        == "any"
+    )
