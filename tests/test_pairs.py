@@ -491,6 +491,9 @@ def test_the_command(run: Any, tmp_path: Path) -> None:
     done = run(f"{line} --quiet")
     assert done.exit_code == 0, done.output
     assert "pairs within eps 0.01" in done.output
+    told = json.loads(run(f"{line} --json --quiet").stdout)
+    assert told["pairs"] == len(read_pairs(tmp_path / "out")) == told["counts"]["matches"] + 20
+    assert (told["eps"], told["compared"], told["quarantined"]) == (0.01, len(ids), {})
     assert "complete already" in run(f"{line} --dry-run").output
     refused = run(f"{line.replace('0.01', '0.02')} --quiet")
     assert (refused.exit_code, "eps" in refused.output) == (1, True)

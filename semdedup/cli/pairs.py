@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import sys
 from typing import Any
 
@@ -23,9 +24,16 @@ from semdedup.settings.shared import SharedOptions
 @setting_flags(FieldOptions)
 @setting_flags(RankedOptions, only=["input_filetype"])
 @setting_flags(SharedOptions, only=["clear_output", "take_over", "verify"])
+@click.option("--json", "as_json", is_flag=True, help="Print the table as JSON.")
 @work_flags()
 def pairs(
-    input: str, dry_run: bool, cluster: ClusterOptions, storage: dict[str, Any], verbose: bool, **flags: Any
+    input: str,
+    as_json: bool,
+    dry_run: bool,
+    cluster: ClusterOptions,
+    storage: dict[str, Any],
+    verbose: bool,
+    **flags: Any,
 ) -> None:
     """List every pair within eps, wherever the two rows lie.
 
@@ -41,5 +49,8 @@ def pairs(
         show_plan(Pipeline("pairs").add_stage(stage).describe())
         return
     result = run_pairs(stage, cluster=cluster)
-    show(result)
+    if as_json:
+        click.echo(json.dumps(result.to_json()))
+    else:
+        show(result)
     sys.exit(EXIT_QUARANTINE if result.n_quarantined else 0)

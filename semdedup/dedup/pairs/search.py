@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import distributed
@@ -51,6 +51,10 @@ class PairsResult(Displayable):
     def n_quarantined(self) -> int:
         """Rows set aside."""
         return sum(self.quarantined.values())
+
+    def to_json(self) -> dict[str, Any]:
+        """Everything that there is to tell, as JSON values."""
+        return asdict(self)
 
     def rows(self) -> list[tuple[str, str]]:
         """Name and value of everything that there is to tell."""
