@@ -604,3 +604,30 @@ def test_a_killed_update_goes_on_where_it_stopped(
     kill(driver)
     update(made / "in-1", out, **options).run(client)
     assert contents(out) == contents(tmp_path / "whole")
+
+
+@pytest.mark.parametrize("exact_up_to", [None, 0.01])
+@pytest.mark.parametrize(("rule", "back"), [("any", ["b2", "b3"]), ("witness", []), ("components", ["b2", "b3", "d"])])
+def test_what_withdrawn_rows_kept_out_under_each_rule(
+    rule: str, back: list[str], exact_up_to: float | None, client: distributed.Client, tmp_path: Path
+) -> None:
+    # d matches b2 and b3, not b: by `any` it goes for them, by `components` for b, by `witness` it stays
+    source = on_a_circle(tmp_path / "in", {**CLIPS, "d": 1.13})
+    ranking = RankingStrategy.metadata_based("order")
+    k = 1 if exact_up_to is None else 7  # each row in a cluster of its own
+    workflow(
+        source,
+        tmp_path / "old",
+        n_clusters=k,
+        eps=0.0062,
+        ranking_strategy=ranking,
+        removal=rule,
+        exact_up_to=exact_up_to,
+    ).run(client)
+    found = update(on_a_circle(tmp_path / "new", {"n": 3.0}), tmp_path / "out", tmp_path / "old", withdraw=["b"]).run(
+        client
+    )
+    assert found.withdrawn is not None
+    assert found.withdrawn.could_return == len(back)
+    file = tmp_path / "out" / "_withdrawn" / "could_return.parquet"
+    assert (pq.read_table(file)["id"].to_pylist() if back else file.exists()) == (back or False)

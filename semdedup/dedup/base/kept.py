@@ -124,6 +124,9 @@ class BaseRows:
             with open_parquet(store.at(url)) as file:
                 names = dict.fromkeys(["id", *columns])
                 for table in iter_rows(file, [name for name in names if name in file.schema_arrow.names]):
+                    if not len(among):
+                        yield table.slice(0, 0) if listed else table
+                        continue
                     inside = pc.is_in(table.column("id").cast(among.type), among)
                     yield table.filter(inside if listed else pc.invert(inside))
 

@@ -167,15 +167,15 @@ def rank_cluster(task: Comparison, cluster: Cluster, with_rows: bool = True) -> 
 
     Memory: the cluster twice, and a batch of it as it is decoded; about 100 bytes a row without its rows.
     """
-    sets = [read_cluster(task, cluster)]
+    sets = [(read_cluster(task, cluster), False)]
     if cluster.base is not None and cluster.base.urls:
-        sets.insert(0, read_base(task, cluster, task.light_columns[1:]))
+        sets.insert(0, (read_base(task, cluster, task.light_columns[1:]), True))
     rows = np.empty((cluster.n_rows if with_rows else 0, task.dim), dtype=np.float32)
     n, seen, n_base = 0, 0, 0
     lights, orders, positions = [], [], []
-    for tables in sets:
+    for tables, checked_before in sets:
         n_base = n
-        gathered = gather_unit_rows(tables, task.dim, rows[n:] if with_rows else None)
+        gathered = gather_unit_rows(tables, task.dim, rows[n:] if with_rows else None, checked_before)
         order = rank_order(gathered.others, task.strategy)
         lights.append(gathered.others.take(pa.array(order)))
         orders.append(order + n)

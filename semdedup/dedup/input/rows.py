@@ -119,6 +119,11 @@ def check_rows(ids: pa.ChunkedArray, embeddings: pa.ChunkedArray, dim: int) -> C
     return CheckedRows(rows, positions, faults)
 
 
+def _without_check(ids: pa.ChunkedArray, embeddings: pa.ChunkedArray, dim: int) -> CheckedRows:
+    """`check_rows` of rows that all can be compared."""
+    return CheckedRows(*embedding_rows(embeddings, dim), np.zeros(len(ids), dtype=np.uint8))
+
+
 class Gathered(NamedTuple):
     """What `gather_unit_rows` found beside the rows.
 
@@ -135,20 +140,24 @@ class Gathered(NamedTuple):
     positions: np.ndarray
 
 
-def gather_unit_rows(tables: Iterable[pa.Table], dim: int, out: np.ndarray | None) -> Gathered:
+def gather_unit_rows(
+    tables: Iterable[pa.Table], dim: int, out: np.ndarray | None, checked_before: bool = False
+) -> Gathered:
     """Check and L2-normalise the rows of tables that come one after the other.
 
     Args:
         tables: at least one, with the columns ``id`` and ``embedding``.
         dim: d, the length that embeddings must have.
         out: (m, d) float32 for the rows, with space for all of them; None where only the other columns are wanted.
+        checked_before: whether all rows are known to be such as can be compared.
 
     Memory: one table, and a copy of its embeddings where some of its rows cannot be compared.
     """
     n, seen = 0, 0
     others, faulty, positions = [], [], []
     for table in tables:
-        checked = check_rows(table.column("id"), table.column("embedding"), dim)
+        check = _without_check if checked_before else check_rows
+        checked = check(table.column("id"), table.column("embedding"), dim)
         if out is not None:
             unit_rows(checked.rows, out=out[n : n + len(checked.rows)])
         n += len(checked.rows)
