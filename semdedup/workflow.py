@@ -117,6 +117,8 @@ class RunResult(Displayable):
         """The dedups, where there are several, with what each was about."""
         for link in self.dedup.links if isinstance(self.dedup, ChainResult) else ():
             yield name_of(link), f"{link.total:,} clips, {link.duplicates:,} near-duplicates"
+        if isinstance(self.dedup, ChainResult) and self.dedup.advice:
+            yield "advice", f"{self.dedup.advice} (--overwrite)"
 
 
 @dataclass(frozen=True)

@@ -1,5 +1,6 @@
 """`semdedup run` on a folder of videos that grows: an update of the dedup, new shards, and one answer over all."""
 
+import dataclasses
 import json
 import os
 import tarfile
@@ -239,6 +240,28 @@ def test_the_commands_read_the_results_together(twice: Place, client: distribute
         ShardWorkflow(
             str(twice.out), str(tmp_path / "d"), input_semantic_dedup_path=str(twice.out), semantic_dedup_epsilon=0.6
         ).run("tcp://127.0.0.1:1")
+
+
+def test_a_dry_run_says_what_would_be_made(first: Place, client: distributed.Client) -> None:
+    (first.videos / "a.mp4").unlink()
+    make_folder(first.videos, NEW)
+    before = stamps(first.out)
+    done = CliRunner().invoke(cli.main, [*first.command(client), "--dry-run"])
+    assert done.exit_code == 0, done.output
+    for words in ("d.mp4: 4.00 s", "gone, their clips stay: 1 videos", "dedup or dedup-0002"):
+        assert words in done.output
+    assert stamps(first.out) == before
+
+
+def test_new_clips_that_are_far_from_the_centroids_are_told(twice: Place, client: distributed.Client) -> None:
+    found = semdedup.load(str(twice.out))
+    summary = found.links[-1].base  # type: ignore[attr-defined]
+    assert (summary.rows, summary.kept, found.advice) == (6, 4, "")  # type: ignore[attr-defined]
+    far = dataclasses.replace(summary, new_mean_distance=3 * summary.mean_distance)
+    last = dataclasses.replace(found, metadata={**found.metadata})
+    links = [*found.links[:-1], dataclasses.replace(found.links[-1], metadata={"base": far})]  # type: ignore[attr-defined]
+    last.metadata["links"] = tuple(links)  # type: ignore[index]
+    assert "cluster all anew" in dict(last.rows())["advice"]
 
 
 def test_a_run_with_nothing_new_does_nothing(twice: Place, client: distributed.Client) -> None:

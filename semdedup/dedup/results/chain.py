@@ -129,7 +129,13 @@ class ChainResult(DedupResult):
             return f"{link.total:,} rows, {removed}"
 
         lines = super().rows()
-        return lines[:1] + [(f"  {name_of(link)}", count(link)) for link in self.links] + lines[1:]
+        advice = [("advice", self.advice)] * bool(self.advice)
+        return lines[:1] + [(f"  {name_of(link)}", count(link)) for link in self.links] + advice + lines[1:]
+
+    @property
+    def advice(self) -> str:
+        """What to do where the centroids do not fit the rows of the last update; empty where they do."""
+        return "" if self.links[-1].base is None else self.links[-1].base.advice
 
 
 def name_of(link: DedupResult) -> str:
