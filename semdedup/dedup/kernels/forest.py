@@ -12,14 +12,14 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from semdedup.arrays import Array, array_module, to_host
+from semdedup.arrays import Array, array_module, scratch, to_host
 from semdedup.dedup.kernels.bounds import LONGEST
 from semdedup.dedup.kernels.distinct import equal_pairs
 from semdedup.dedup.kernels.exact import exact_dot, exact_scores, quick_error
 from semdedup.dedup.kernels.matches import Matches, Pairs, matching_pairs
 from semdedup.dedup.kernels.products import SinglePrecision, products_error
 
-GROUP = 1024
+GROUP = 512
 """Rows whose products with those of another group are held at a time."""
 
 SAMPLED = 256
@@ -277,21 +277,22 @@ def _needed(left: Array, right: Array, known: Sequence[tuple[np.ndarray, np.ndar
     Products in float32 rule out all but those within their error of that, unless these are still many. The two groups
     may be the same one: then of each pair of its rows the first is on the left.
     """
-    xp = array_module(left)
+    xp, shape = array_module(left), (len(left), len(right))
     (label, level), (other_label, other_level) = known
-    limit = np.minimum(level[:, None], other_level)
-    limit[label[:, None] != other_label] = np.nextafter(least, np.float32(0))
-    if left is right:
-        limit[np.tri(len(limit), dtype=bool)] = np.inf
+    limit = np.minimum(level[:, None], other_level, out=scratch(np, "limit", shape, np.float32))
+    if (label != label[0]).any() or (other_label != label[0]).any():
+        limit[label[:, None] != other_label] = np.nextafter(least, np.float32(0))
+    products = xp.matmul(left, right.T, out=scratch(xp, "products", shape, np.float32))
     side, other = SinglePrecision(left, LONGEST), SinglePrecision(right, LONGEST)
-    error = np.float32(1.0001 * products_error(side, other, left.shape[1]) + 2.0**-22)
-    products = left @ right.T
-    products += error
+    products += np.float32(1.0001 * products_error(side, other, left.shape[1]) + 2.0**-22)
     row, column = xp.divmod(xp.flatnonzero(products > xp.asarray(limit)), len(right))
+    if left is right:
+        row, column = (end[row < column] for end in (row, column))
     if len(row) * CROWDED > products.size:
         scores = _scores_between(left, right)
-        found = np.divmod(np.flatnonzero(scores > limit), len(right))
-        return Pairs(*found, scores[found])
+        rows, columns = np.divmod(np.flatnonzero(scores > limit), len(right))
+        ahead = rows < columns if left is right else slice(None)
+        return Pairs(rows[ahead], columns[ahead], scores[rows[ahead], columns[ahead]])
     score = to_host(exact_scores(left, right, row, column))
     rows, columns = to_host(row), to_host(column)
     better = score > limit[rows, columns]
