@@ -26,7 +26,7 @@ from semdedup.settings.shared import SharedKeywords
 from semdedup.shards import card
 from semdedup.shards.chain import DropChain, find_chain
 from semdedup.shards.drops import Drops
-from semdedup.shards.growth import shipped
+from semdedup.shards.growth import MADE_FROM, shipped
 from semdedup.shards.inputs import Inputs, find_inputs
 from semdedup.shards.layouts import LAYOUTS
 from semdedup.shards.options import DropOptions, ShardIOOptions, ShardOptions
@@ -208,7 +208,8 @@ class ShardWorkflow:
         paths = {"dataset": str(self.output)}
         paths |= {name.split(".")[0]: str(self.output / name) for name in (card.INDEX, card.DROPPED, card.README)}
         paths["manifest"] = str(self.output / FILE_NAME)
-        return ShardResult(outcome.facts, paths, seconds, outcome.resumed)
+        facts = {name: value for name, value in outcome.facts.items() if name != MADE_FROM}  # for later runs alone
+        return ShardResult(facts, paths, seconds, outcome.resumed)
 
 
 def _described_drops(drops: Drops) -> str:
