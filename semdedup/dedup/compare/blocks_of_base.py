@@ -66,9 +66,16 @@ def compare_with_base(
 
 
 def list_base_rows(task: Comparison, item: Clusters) -> dict[str, Any]:
-    """Write the ids of the kept rows of some clusters, in rank order: what an update was compared with."""
+    """Write the ids of the kept rows of some clusters, in rank order: what an update was compared with.
+
+    Memory: the ids and what ranks of a cluster, whose embeddings are not read.
+    """
     for cluster in ready(item[1]):
-        light, _ = kept_rows(task, cluster)
+        assert cluster.base is not None
+        columns = task.light_columns[1:]
+        light = pa.concat_tables(
+            cluster.base.tables(task.clusters, cluster.label, columns), promote_options="permissive"
+        )
         order = rank_order(light, task.strategy)
         write_base_rows(task.final, cluster.label, light.column("id").take(pa.array(order)), task.write_kwargs)
     return {}
