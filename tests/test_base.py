@@ -570,6 +570,7 @@ def test_a_base_whose_clusters_are_in_a_cache(client: distributed.Client, made: 
     pd.testing.assert_frame_equal(*answers)
 
 
+@pytest.mark.slow
 def test_a_base_in_a_bucket(client: distributed.Client, made: Path, s3: tuple[str, dict]) -> None:
     bucket, options = s3
     kwargs = {"storage_options": options}

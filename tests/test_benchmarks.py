@@ -16,6 +16,7 @@ from benchmarks.__main__ import main
 ROOT = Path(__file__).parent.parent
 
 
+@pytest.mark.slow
 def test_the_benchmarks_run_and_print_ratios(tmp_path: Path) -> None:
     figures, plot, readme = tmp_path / "found.json", tmp_path / "plot.png", tmp_path / "README.md"
     readme.write_text(f"before\n\n{table.BEGIN}\nold\n{table.END}\n\nafter\n")

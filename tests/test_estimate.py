@@ -224,6 +224,7 @@ def test_the_bytes_of_a_run_are_foretold(client: distributed.Client, tmp_path: P
     assert found["written"][0] == pytest.approx(stays + shuffled + rows.nbytes, rel=0.2)  # all are fitted on
 
 
+@pytest.mark.slow
 def test_on_s3_with_a_scratch_folder_there(
     client: distributed.Client, tmp_path: Path, s3: tuple[str, dict[str, Any]]
 ) -> None:

@@ -507,6 +507,7 @@ def test_the_command(run: Any, tmp_path: Path) -> None:
     assert "semdedup pairs clips" in run("pairs --help").output
 
 
+@pytest.mark.slow
 def test_a_result_in_a_bucket(s3: tuple[str, dict], client: distributed.Client, tmp_path: Path) -> None:
     bucket, options = s3
     ids, rows = near_duplicates(np.random.default_rng(0))

@@ -244,6 +244,7 @@ def test_a_chain_of_slow_drift_keeps_a_witness_for_each_row(client: distributed.
     assert load(str(tmp_path / "any")).without_witness() > 300
 
 
+@pytest.mark.slow
 def test_a_heap_of_nearly_equal_rows_is_cheap(client: distributed.Client, tmp_path: Path) -> None:
     rng = np.random.default_rng(2)
     rows = (1 + rng.normal(scale=1e-3, size=(20_000, 16))).astype(np.float32)
@@ -467,6 +468,7 @@ def test_leaks_have_the_best_match_as_witness(emb: Path, client: distributed.Cli
 # Killed, in a bucket, from the command line
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("rule", ["witness", "components"])
 def test_a_run_that_is_killed_in_a_second_look_ends_with_the_same_bytes(
     rule: str, emb: Path, client: distributed.Client, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
@@ -486,6 +488,7 @@ def test_a_run_that_is_killed_in_a_second_look_ends_with_the_same_bytes(
     assert contents(tmp_path / "out") == contents(tmp_path / "whole")
 
 
+@pytest.mark.slow
 def test_witnesses_in_a_bucket(s3: tuple[str, dict], client: distributed.Client, tmp_path: Path) -> None:
     source = write_embeddings(tmp_path / "in", *near_duplicates(np.random.default_rng(3)))
     kwargs = {"storage_options": s3[1]}

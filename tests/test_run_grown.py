@@ -574,6 +574,7 @@ def test_a_dataset_is_continued_only_where_nothing_of_it_changed(
         shard(whole)
 
 
+@pytest.mark.slow
 def test_a_folder_that_grows_in_an_object_store(
     begun: Place, twice: Place, client: distributed.Client, s3: tuple[str, dict], tmp_path: Path
 ) -> None:
