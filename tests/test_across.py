@@ -28,7 +28,7 @@ from semdedup.dedup import sizes
 from semdedup.dedup.kernels import join
 from semdedup.dedup.kernels.bounds import principal_axes, short_error, short_rows
 from semdedup.dedup.kernels.exact import unit_rows
-from semdedup.dedup.kernels.join import Join, Side
+from semdedup.dedup.kernels.join import Join, Margins, Side
 from semdedup.dedup.ranking import rank_order
 from tests.helpers import read_folder, workflow, write_embeddings
 from tests.reference import least_score, pairs, removal, scores, similarities
@@ -100,6 +100,20 @@ def test_a_join_finds_what_brute_force_finds(
                     for i, j in zip(to_host(pairs.left), to_host(pairs.right), strict=True)
                 }
                 assert found == {(int(i), int(j)) for i, j in np.argwhere(wanted)}
+
+
+@settings(deadline=None, max_examples=60)
+@given(st.integers(4, 90), st.sampled_from([0.02, 0.3, 1.0]), st.sampled_from([0.0, 0.1, 0.3]), st.integers(0, 10_000))
+def test_every_match_is_in_a_rectangle_of_the_margins(n: int, spread: float, eps: float, seed: int) -> None:
+    labels = np.random.default_rng(seed).integers(5, size=n)
+    rows = crowd(n, 8, spread, seed)
+    whole, order = side(rows, labels, principal_axes(rows, 4))
+    wanted = np.triu(similarities(rows[order]) >= least_score(eps), 1) & (labels[order][:, None] != labels[order])
+    for pair in (0.0, np.inf):  # a cluster with all that is near to it, and clusters two by two
+        left = wanted.copy()
+        for found in Margins(whole, whole, least_score(eps), pair).rectangles():
+            left[np.ix_(*found)] = False
+        assert not left.any()
 
 
 @settings(deadline=None, max_examples=60)

@@ -78,11 +78,11 @@ def measure_across(work: Workspace, clusters: Assignment, labelled: Sequence[Loc
     short = short_rows(rows, principal_axes(rows, width - 1))
     whole = _side(rows, short, labels, centroids)
     every_other = _side(rows[::2], short[::2], labels[::2], centroids)
-    half = Margins(every_other, every_other, least)
-    margins, once = timed(lambda: Margins(whole, whole, least))
+    half = Margins(every_other, every_other, least, np.inf)
+    margins, once = timed(lambda: Margins(whole, whole, least, np.inf))
     copies = np.repeat(np.arange(len(rows)), REPEATED)
     several = _side(rows[copies], short[copies], labels[copies], centroids)
-    _, often = timed(lambda: Margins(several, several, least))
+    _, often = timed(lambda: Margins(several, several, least, np.inf))
     join = _blocked(whole, least)
     sum(len(found.left) for found in join.pairs())
     again = _blocked(several, least)
@@ -96,7 +96,7 @@ def measure_across(work: Workspace, clusters: Assignment, labelled: Sequence[Loc
         eps=eps,
         rows=len(rows),
         clusters=len(whole.starts) - 1,
-        area=(half.area(), margins.area()),
+        area=(half.area, margins.area),
         chosen=(len(half.chosen), len(margins.chosen)),
         survivors=join.counts["by_axes"] / max(1, join.counts["pairs"]),
         margin=max(0.0, often - once) / (2 * (REPEATED - 1) * len(rows) * (len(whole.starts) - 1)),

@@ -151,13 +151,10 @@ class Join:
         """Rectangles of rows that the margins leave, or None where products of all rows are expected to be cheaper."""
         if left.centroids is None or right.centroids is None or array_module(left.rows) is not np:
             return None
-        margins = Margins(left, right, self.least)
-        width = left.short.shape[1]
-        pair = 2 * width / OPERATIONS_A_NANOSECOND + NANOSECONDS_A_PAIR
+        pair = 2 * left.short.shape[1] / OPERATIONS_A_NANOSECOND + NANOSECONDS_A_PAIR
+        margins = Margins(left, right, self.least, pair)
         whole = len(left.rows) * len(right.rows) * (0.5 if left is right else 1.0) * pair
-        if margins.area() * 0.5 * pair + 2 * NANOSECONDS_A_RECTANGLE * len(margins.chosen) >= whole:
-            return None
-        return margins.rectangles()
+        return None if margins.cost >= whole else margins.rectangles()
 
 
 def _parts(side: Side) -> Iterator[tuple[Side, int]]:
@@ -191,41 +188,57 @@ def _sizes(side: Side) -> np.ndarray:
 class Margins:
     """Which rows of two clusters can match, by how far they are from the hyperplane between the centroids.
 
+    Args:
+        left, right: the sides.
+        least: the least score of a match.
+        pair: nanoseconds that the product of two short rows takes, about. Infinite: clusters are looked at two by two.
+
     Attributes:
-        chosen: (p, 2) int64, the pairs of clusters of which rows can match.
+        chosen: (p, 2) int64, the pairs of clusters that are looked at two by two.
+        area: pairs of rows of them, in one rectangle each.
+        cost: nanoseconds that the products of all rectangles take, about.
     """
 
-    def __init__(self, left: Side, right: Side, least: float | np.float32) -> None:
+    def __init__(self, left: Side, right: Side, least: float | np.float32, pair: float) -> None:
         points = [np.asarray(side.centroids, dtype=np.float64) for side in (left, right)]
         between = np.linalg.norm(points[0][:, None] - points[1], axis=2)
         longest = max(float(np.linalg.norm(each, axis=1).max()) for each in points)
-        error = margin_error(left.rows.shape[1], longest)
-        self._limits = (radius(least) * between + error).astype(np.float32)
-        self._left, self._left_least = _depths(left, right)
-        self._right, self._right_least = _depths(right, left)
+        self._limits = (radius(least) * between + margin_error(left.rows.shape[1], longest)).astype(np.float32)
+        left_depths, self._left_least = _depths(left, right)
+        right_depths, self._right_least = _depths(right, left)
         possible = self._left_least + self._right_least.T <= self._limits
         if left is right:
             possible = np.triu(possible, 1)
-        self.chosen = np.argwhere(possible)
-        self._ends = left.starts, right.starts
         reach = np.where(possible, self._limits, -np.inf)
-        self._left_rows = _within(self._left, left.starts, reach - self._right_least.T)
-        self._right_rows = _within(self._right, right.starts, (reach - self._left_least).T)
-
-    def area(self) -> float:
-        """Pairs of rows in one rectangle for each pair of clusters."""
-        a, b = self.chosen.T
-        return float(self._left_rows.counts[a, b].astype(np.float64) @ self._right_rows.counts[b, a])
+        self._starts = right.starts
+        self._left = _within(left_depths, left.starts, reach - self._right_least.T)
+        together = self._left.counts.sum(axis=0) * _sizes(right) * pair + NANOSECONDS_A_RECTANGLE
+        apart = 1.5 * NANOSECONDS_A_RECTANGLE * possible.sum(axis=0)
+        self._together = together < apart
+        self.cost = float(together[self._together].sum())
+        reach[:, self._together] = -np.inf
+        self.chosen = np.argwhere(np.isfinite(reach))
+        self.area = 0.0
+        if len(self.chosen):
+            self._right = _within(right_depths, right.starts, (reach - self._left_least).T)
+            a, b = self.chosen.T
+            self.area = float(self._left.counts[a, b].astype(np.float64) @ self._right.counts[b, a])
+            self.cost += 0.5 * self.area * pair + 2 * NANOSECONDS_A_RECTANGLE * len(a)
 
     def rectangles(self) -> Iterator[tuple[np.ndarray, np.ndarray]]:
         """Rows of the left and rows of the right, all pairs of which are to be looked at; every match is in one.
 
-        Where they are many, the half of the left that is nearer to the hyperplane is paired with all of the right, and
-        the other half with those of the right that are near to it.
+        Where few rows of many clusters are near to a cluster of the right they are paired with the whole of it. Else
+        the rows of two clusters make a rectangle, and where they are many two: the half of the left that is nearer to
+        the hyperplane with all of the right, and the other half with those of the right that are near to it.
         """
+        for b in np.flatnonzero(self._together).tolist():
+            rows = self._left.all_of(b)
+            if len(rows):
+                yield rows, np.arange(self._starts[b], self._starts[b + 1])
         for a, b in self.chosen.tolist():
-            rows, depths = self._left_rows.of(a, b)
-            columns, other_depths = self._right_rows.of(b, a)
+            rows, depths = self._left.of(a, b)
+            columns, other_depths = self._right.of(b, a)
             if len(rows) * len(columns) <= SMALL:
                 yield rows, columns
                 continue
@@ -246,7 +259,12 @@ class _Rows(NamedTuple):
     rows: np.ndarray
     depths: np.ndarray
 
+    def all_of(self, j: int) -> np.ndarray:
+        """The rows of all clusters that are near to cluster j."""
+        return self.rows[int(self.ends[j, 0] - self.counts[0, j]) : int(self.ends[j, -1])]
+
     def of(self, i: int, j: int) -> tuple[np.ndarray, np.ndarray]:
+        """Those of cluster i, and their depths."""
         stop = int(self.ends[j, i])
         part = slice(stop - int(self.counts[i, j]), stop)
         return self.rows[part], self.depths[part]
