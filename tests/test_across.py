@@ -109,7 +109,7 @@ def test_every_match_is_in_a_rectangle_of_the_margins(n: int, spread: float, eps
     rows = crowd(n, 8, spread, seed)
     whole, order = side(rows, labels, principal_axes(rows, 4))
     wanted = np.triu(similarities(rows[order]) >= least_score(eps), 1) & (labels[order][:, None] != labels[order])
-    for pair in (0.0, np.inf):  # a cluster with all that is near to it, and clusters two by two
+    for pair in (0.0, 1e30):  # a cluster with all that is near to it, and clusters two by two
         left = wanted.copy()
         for found in Margins(whole, whole, least_score(eps), pair).rectangles():
             left[np.ix_(*found)] = False

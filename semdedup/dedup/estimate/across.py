@@ -41,6 +41,9 @@ between 2,048 and 200,000 rows of sentence embeddings: of pairs of rows, and of 
 RECTANGLES, HALVED = 2, 0.5
 """Products for each pair of clusters, and the share of the pairs of rows that dividing by the margins leaves."""
 
+APART = 1e30
+"""A price of a pair of rows at which clusters are looked at two by two."""
+
 
 @dataclass(frozen=True)
 class Across:
@@ -78,11 +81,11 @@ def measure_across(work: Workspace, clusters: Assignment, labelled: Sequence[Loc
     short = short_rows(rows, principal_axes(rows, width - 1))
     whole = _side(rows, short, labels, centroids)
     every_other = _side(rows[::2], short[::2], labels[::2], centroids)
-    half = Margins(every_other, every_other, least, np.inf)
-    margins, once = timed(lambda: Margins(whole, whole, least, np.inf))
+    half = Margins(every_other, every_other, least, APART)
+    margins, once = timed(lambda: Margins(whole, whole, least, APART))
     copies = np.repeat(np.arange(len(rows)), REPEATED)
     several = _side(rows[copies], short[copies], labels[copies], centroids)
-    _, often = timed(lambda: Margins(several, several, least, np.inf))
+    _, often = timed(lambda: Margins(several, several, least, APART))
     join = _blocked(whole, least)
     sum(len(found.left) for found in join.pairs())
     again = _blocked(several, least)
