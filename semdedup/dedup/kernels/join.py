@@ -191,8 +191,8 @@ class Margins:
     Args:
         left, right: the sides.
         least: the least score of a match.
-        pair: nanoseconds that the product of two short rows takes, about; where that is very much clusters are looked at
-            two by two.
+        pair: nanoseconds that the product of two short rows takes, about; where that is very much clusters are looked
+            at two by two.
 
     Attributes:
         chosen: (p, 2) int64, the pairs of clusters that are looked at two by two.

@@ -120,3 +120,20 @@ def fit_axes(task: Removing, numbers: Sequence[int]) -> dict[str, Any]:
     width = short_width(dim, max(task.thresholds)) or dim + 1
     save_array(scratch_file(task, "axes", 0, "npy"), principal_axes(sample, width - 1))
     return {}
+
+
+def pack_blocks(counts: Sequence[tuple[int, int]], most: int) -> list[tuple[int, ...]]:
+    """Pack numbered groups of rows into blocks of at most so many rows, but for a larger group.
+
+    >>> pack_blocks([(0, 5), (2, 4), (3, 9)], 10)
+    [(0, 2), (3,)]
+    """
+    blocks: list[list[int]] = []
+    held = 0
+    for number, count in counts:
+        if not blocks or held + count > most:
+            blocks.append([])
+            held = 0
+        blocks[-1].append(number)
+        held += count
+    return [tuple(block) for block in blocks]

@@ -8,10 +8,10 @@ stay are compared with all unsure rows.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pyarrow as pa
@@ -39,6 +39,7 @@ from semdedup.dedup.threshold.everywhere.unsure import (
     fit_axes,
     gather_unsure,
     load_unsure,
+    pack_blocks,
 )
 from semdedup.dedup.threshold.groups import Part, Removing, Targets
 from semdedup.dedup.threshold.large import Each
@@ -49,13 +50,16 @@ from semdedup.storage.tables import read_table, write_table
 
 ROW, THRESHOLD = "row", "threshold"
 
+ROWS_TOGETHER = 1 << 15
+"""Rows of clusters that unsure rows are compared with at a time: what is computed of these is computed as often."""
+
 
 def look_at_staying(task: Removing, item: tuple[int, tuple[int, ...], Group]) -> dict[str, Any]:
     """Find for some unsure rows, in some clusters, the nearest row that stays because it has no better-ranked match.
 
     Of two rows that match the worse-ranked has a better-ranked match; so one without ranks better than all its matches.
 
-    Memory: the unsure rows, and a cluster twice.
+    Memory: the unsure rows, `ROWS_TOGETHER` rows of clusters or a larger cluster, twice.
     """
     block, numbers, (number, parts) = item
     xp = backend_module(task.comparison.backend)
@@ -63,24 +67,54 @@ def look_at_staying(task: Removing, item: tuple[int, tuple[int, ...], Group]) ->
     queries = xp.asarray(unsure.rows)
     left = Side(queries, short_rows(queries, axes), unsure.starts, unsure.centroids)
     found = [_no_candidates(unsure.light)]
+    for staying in _rows_that_stay(task, parts):
+        candidates = xp.asarray(staying.rows)
+        right = Side(candidates, short_rows(candidates, axes), staying.starts, staying.centroids)
+        for pairs in Join(left, right, min(task.limits)).pairs():
+            query, row, value = map(to_host, pairs)
+            for threshold, least in enumerate(task.limits):
+                chosen = (value >= least) & (staying.score[row] < least) & unsure.flags[query, threshold]
+                light = staying.light.take(pa.array(row[chosen]))
+                found.append(_candidates(light, query[chosen], threshold, value[chosen]))
+    together = pa.concat_tables(found, promote_options="permissive")
+    write_table(scratch_file(task, f"near-{block}", number), _best(task, together))
+    return {}
+
+
+class Staying(NamedTuple):
+    """Rows of some clusters that stay at one of the thresholds at least: what ranks them, their scores, the rows, where
+    those of each cluster begin, and the means of the clusters."""
+
+    light: pa.Table
+    score: np.ndarray
+    rows: np.ndarray
+    starts: np.ndarray
+    centroids: np.ndarray
+
+
+def _rows_that_stay(task: Removing, parts: Sequence[Part]) -> Iterator[Staying]:
+    """The rows that have no better-ranked match, of about `ROWS_TOGETHER` rows at a time."""
+    held: list[tuple[pa.Table, np.ndarray, np.ndarray, np.ndarray]] = []
+
+    def together() -> Staying:
+        lights, scores, rows, centroids = zip(*held, strict=True)
+        light = pa.concat_tables(lights, promote_options="permissive")
+        starts = np.cumsum([0, *map(len, rows)])
+        return Staying(light, np.concatenate(scores), np.concatenate(rows), starts, np.stack(centroids))
+
     for part in parts:
         light, rows = read_cluster_rows(task, part)
         score = _score_of_rows(task, part, light)
         low = low_information_mask(light)
-        staying = np.flatnonzero(score < max(task.limits) if low is None else (score < max(task.limits)) & ~low)
-        if not len(staying):
-            continue
-        candidates = xp.asarray(rows[staying])
-        centre = rows.mean(axis=0, dtype=np.float64).astype(np.float32)[None]
-        right = Side(candidates, short_rows(candidates, axes), np.array([0, len(staying)]), centre)
-        for pairs in Join(left, right, min(task.limits)).pairs():
-            query, row, value = to_host(pairs.left), staying[to_host(pairs.right)], to_host(pairs.score)
-            for threshold, least in enumerate(task.limits):
-                chosen = (value >= least) & (score[row] < least) & unsure.flags[query, threshold]
-                found.append(_candidates(light.take(pa.array(row[chosen])), query[chosen], threshold, value[chosen]))
-    together = pa.concat_tables(found, promote_options="permissive")
-    write_table(scratch_file(task, f"near-{block}", number), _best(task, together))
-    return {}
+        stays = score < max(task.limits) if low is None else (score < max(task.limits)) & ~low
+        if stays.any():
+            centre = rows.mean(axis=0, dtype=np.float64).astype(np.float32)
+            held.append((light.filter(pa.array(stays)), score[stays], rows[stays], centre))
+        if sum(len(each[1]) for each in held) >= ROWS_TOGETHER:
+            yield together()
+            held = []
+    if held:
+        yield together()
 
 
 def _score_of_rows(task: Removing, part: Part, light: pa.Table) -> np.ndarray:
@@ -304,20 +338,3 @@ def unwitnessed_everywhere(task: Removing, n_groups: int, n_base: int) -> int:
         rows = [table.column(ROW).filter(pc.equal(table.column(THRESHOLD), 0)).to_numpy() for table in near]
         count, block = count - len(np.unique(np.concatenate(rows))), block + 1
     return count
-
-
-def pack_blocks(counts: Sequence[tuple[int, int]], most: int) -> list[tuple[int, ...]]:
-    """Pack numbered groups of rows into blocks of at most so many rows, but for a larger group.
-
-    >>> pack_blocks([(0, 5), (2, 4), (3, 9)], 10)
-    [(0, 2), (3,)]
-    """
-    blocks: list[list[int]] = []
-    held = 0
-    for number, count in counts:
-        if not blocks or held + count > most:
-            blocks.append([])
-            held = 0
-        blocks[-1].append(number)
-        held += count
-    return [tuple(block) for block in blocks]
