@@ -408,6 +408,7 @@ def test_of_two_runs_that_start_at_once_one_does_all_and_the_other_is_told_or_fi
         if output.startswith("OutputConflictError"):
             assert re.search(rf"another run is at work in {out}: process \d+ on .*, since 2", output)
     assert sorted(path.name for path in out.iterdir() if path.name.startswith("_")) == [
+        "_forest",
         "_kmeans_centroids.npy",
         "_manifest.json",
     ]
