@@ -24,7 +24,7 @@ FLAGS: Mapping[str, tuple[Sequence[type[Options]], Sequence[str]]] = {
         (PlanOptions, EmbedOptions, VideoIOOptions),
         ("splitting_algorithm", "fixed_stride_split_duration", "embedding_algorithm", "model_dir", "limit"),
     ),
-    "dedup": ((KMeansOptions, CompareOptions), ("n_clusters", "which_to_keep", "removal")),
+    "dedup": ((KMeansOptions, CompareOptions), ("n_clusters", "which_to_keep", "exact_up_to", "removal")),
     "shard": ((ShardOptions,), ("layout", "samples_per_shard", "target_tar_size_mb")),
 }
 """Settings of the parts that have a flag here (``removal`` has it apart). The file of --config takes all of them."""
