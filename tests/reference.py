@@ -70,6 +70,7 @@ def similarities(rows: np.ndarray) -> np.ndarray:
     doubles = rows.astype(np.float64)
     found = (doubles @ doubles.T).clip(0, 1).astype(np.float32)
     _, same = np.unique(np.ascontiguousarray(rows).view(np.uint32), axis=0, return_inverse=True)
+    same = same.reshape(-1)  # NumPy 2.0 gives it the dimensions of the rows
     found[same[:, None] == same] = 1
     return found
 

@@ -68,6 +68,17 @@ def test_the_forest_connects_what_the_matches_connect(
         check_forest(forest_of(parts, 0.6, matches), similarities(rows), 0.6)
 
 
+def test_levels_to_the_hub_of_many_rows() -> None:
+    n = 70_000  # the square of which is beyond 32 bits
+    chain = Pairs(np.arange(n - 1), np.arange(1, n), np.linspace(0.9, 1, n - 1, dtype=np.float32))
+    label, level = forest._levels_to_hub(chain, n)
+    assert (label == 0).all()
+    hub = int(level.argmax())
+    assert level[hub] == 1
+    np.testing.assert_array_equal(level[:hub], chain.score[:hub])  # the nearer to the hub the better
+    assert (level[hub + 1 :] == chain.score[hub]).all()
+
+
 @settings(deadline=None, max_examples=60)
 @given(st.integers(2, 40), st.integers(0, 10_000), st.integers(0, 200))
 def test_the_spanning_forest_of_any_graph(n: int, seed: int, n_edges: int) -> None:

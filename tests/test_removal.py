@@ -103,7 +103,7 @@ def expected(out: Path, rule: str, eps: float) -> pd.DataFrame:
         x = np.stack(found["embedding"]).astype(np.float64)
         scores = (x @ x.T).clip(0, 1).astype(np.float32)
         _, same = np.unique(np.stack(found["embedding"]), axis=0, return_inverse=True)
-        scores[same[:, None] == same] = 1
+        scores[same.reshape(-1, 1) == same.reshape(-1)] = 1
         if "low_information" in found:
             low = found["low_information"].to_numpy(dtype=bool)
             scores[low] = scores[:, low] = 0

@@ -9,6 +9,7 @@ Reference: R. E. Tarjan, Data structures and network algorithms, 1983, chapter 6
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 
@@ -50,7 +51,6 @@ def spanning_forest(a: np.ndarray, b: np.ndarray, score: np.ndarray, n: int) -> 
     """
     if len(a) <= FEW_EDGES:
         return _spanning_forest_of_few(a.tolist(), b.tolist(), np.asarray(score).tolist())
-    from scipy.sparse import coo_array
     from scipy.sparse.csgraph import minimum_spanning_tree
 
     low, high = np.minimum(a, b).astype(np.int64), np.maximum(a, b).astype(np.int64)
@@ -60,7 +60,7 @@ def spanning_forest(a: np.ndarray, b: np.ndarray, score: np.ndarray, n: int) -> 
     ends, places = np.unique(np.concatenate([low[chosen], high[chosen]]), return_inverse=True)
     left, right = places[: len(chosen)], places[len(chosen) :]
     weights = 2.0 - score[chosen].astype(np.float64)  # never 0, which would be no edge
-    tree = minimum_spanning_tree(coo_array((weights, (left, right)), shape=(len(ends), len(ends))).tocsr()).tocoo()
+    tree = minimum_spanning_tree(_graph(left, right, len(ends), weights)).tocoo()
     found = ends[np.minimum(tree.row, tree.col)] * n + ends[np.maximum(tree.row, tree.col)]
     return np.sort(chosen[np.searchsorted(keys[chosen], found)])
 
@@ -85,11 +85,17 @@ def _spanning_forest_of_few(a: list[int], b: list[int], score: list[float]) -> n
 
 def components(a: np.ndarray, b: np.ndarray, n: int) -> np.ndarray:
     """The connected component of each of n vertices, (n,) int32, from edges (p,) in [0, n). Cost: O(n + p)."""
-    from scipy.sparse import coo_array
     from scipy.sparse.csgraph import connected_components
 
-    edges = coo_array((np.ones(len(a), dtype=np.int8), (a, b)), shape=(n, n))
-    return connected_components(edges, directed=False)[1]
+    return connected_components(_graph(a, b, n), directed=False)[1]
+
+
+def _graph(a: np.ndarray, b: np.ndarray, n: int, weights: np.ndarray | None = None) -> Any:
+    """A graph of n vertices as `scipy.sparse.csgraph` takes it; SciPy 1.14 knows vertices of 32 bits only."""
+    from scipy.sparse import coo_array
+
+    values = np.ones(len(a), dtype=np.int8) if weights is None else weights
+    return coo_array((values, (a.astype(np.int32), b.astype(np.int32))), shape=(n, n)).tocsr()
 
 
 def matches_to_gather(least: float | np.float32, n: int) -> Matches:
@@ -246,7 +252,6 @@ def _levels_to_hub(forest: Pairs, n: int) -> tuple[np.ndarray, np.ndarray]:
 
     The hub is a row of the largest part that the better half of the edges connects: most rows are well connected to it.
     """
-    from scipy.sparse import coo_array
     from scipy.sparse.csgraph import breadth_first_order
 
     label = components(forest.left, forest.right, n)
@@ -258,15 +263,15 @@ def _levels_to_hub(forest: Pairs, n: int) -> tuple[np.ndarray, np.ndarray]:
     # one more vertex, from which the hubs are reached, makes a tree of the forest
     a, b = np.append(forest.left, hubs), np.append(forest.right, np.full(len(hubs), n))
     score = np.append(forest.score, np.ones(len(hubs), dtype=np.float32))
-    tree = coo_array((np.ones(len(a), dtype=np.int8), (a, b)), shape=(n + 1, n + 1)).tocsr()
-    order, before = breadth_first_order(tree, n, directed=False)
+    order, before = breadth_first_order(_graph(a, b, n + 1), n, directed=False)
     keys = np.minimum(a, b) * (n + 1) + np.maximum(a, b)
     sorted_keys = np.argsort(keys)
-    child = order[1:]
-    wanted = np.minimum(child, before[child]) * (n + 1) + np.maximum(child, before[child])
+    child = order[1:].astype(np.int64)  # SciPy's are of 32 bits
+    parents = before[child].astype(np.int64)
+    wanted = np.minimum(child, parents) * (n + 1) + np.maximum(child, parents)
     level = [1.0] * (n + 1)
     edges = score[sorted_keys[np.searchsorted(keys[sorted_keys], wanted)]]
-    for row, parent, edge in zip(child.tolist(), before[child].tolist(), edges.tolist(), strict=True):
+    for row, parent, edge in zip(child.tolist(), parents.tolist(), edges.tolist(), strict=True):
         level[row] = min(edge, level[parent])
     return label, np.array(level[:n], dtype=np.float32)
 
