@@ -220,6 +220,7 @@ def test_dask_knows_the_program_as_a_command_of_its_own() -> None:
     assert "dedup" in done.stdout
 
 
+@pytest.mark.slow
 def test_secrets_given_as_storage_options_are_never_shown(run, tmp_path: Path) -> None:
     secret = json.dumps({"key": "k", "secret": "canary-0451", "client_kwargs": {"endpoint_url": "http://127.0.0.1:9"}})
     line = f"dedup --input-embeddings-path s3://b/emb --output-path out --storage-options {shlex.quote(secret)}"

@@ -210,6 +210,7 @@ def test_a_path_that_is_not_there_and_ids_given_twice_are_refused(client: distri
     assert not (tmp_path / "scratch").exists() or not list((tmp_path / "scratch").iterdir())
 
 
+@pytest.mark.slow
 def test_the_bytes_of_a_run_are_foretold(client: distributed.Client, tmp_path: Path, rng: np.random.Generator) -> None:
     rows = rng.standard_normal((20_000, 64)).astype(np.float32)
     source = write_embeddings(tmp_path / "in", [f"clip-{i:06d}" for i in range(len(rows))], rows, n_files=4)

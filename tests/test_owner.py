@@ -378,6 +378,7 @@ def source(tmp_path: Path, rng: object) -> Path:
     return write_embeddings(tmp_path / "in", *near_duplicates(rng, 120), 2)  # type: ignore[arg-type]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("moment", ["before the orders", "after them"])
 def test_a_run_that_was_suspended_and_overtaken_touches_nothing_of_the_other(
     source: Path, client: object, tmp_path: Path, quick: None, moment: str

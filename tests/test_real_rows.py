@@ -12,6 +12,8 @@ from semdedup import SemanticDeduplicationWorkflow
 from tests import reference
 from tests.helpers import read_all_scores, read_folder, workflow, write_embeddings
 
+pytestmark = pytest.mark.slow
+
 EPS = {"text_rows": 0.1, "digit_rows": 0.02}
 RULES = ("any", "witness", "components")
 

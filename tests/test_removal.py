@@ -363,6 +363,7 @@ def test_a_result_tells_of_witnesses(scored: Path) -> None:
         result.rethreshold(EPS, "some")  # type: ignore[arg-type]
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("task_size")
 def test_rows_that_any_removes_without_a_witness_are_counted(scored: Path) -> None:
     gone, kept = expected(scored, "any", EPS), set(read_folder(scored / "pairwise_results")["id"])

@@ -82,6 +82,7 @@ def assert_finished_alike(out: Path, expected: Path) -> None:
 # Killed
 
 
+@pytest.mark.slow
 def test_a_driver_killed_in_step_after_step_ends_with_the_same_bytes(
     emb: Path, uninterrupted: Path, tmp_path: Path
 ) -> None:
@@ -106,6 +107,7 @@ def test_a_driver_killed_in_step_after_step_ends_with_the_same_bytes(
     assert_finished_alike(out, uninterrupted)
 
 
+@pytest.mark.slow
 def test_a_driver_killed_on_a_foreign_cluster_ends_with_the_same_bytes_and_repeats_nothing(
     emb: Path, uninterrupted: Path, client: distributed.Client, tmp_path: Path
 ) -> None:

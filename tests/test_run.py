@@ -165,6 +165,7 @@ def test_a_dry_run_writes_nothing(videos: Path, client: distributed.Client, tmp_
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("moment", ["clips/clips", "dedup", "dataset"])
 def test_a_run_that_is_killed_goes_on_and_gives_the_same(
     moment: str, videos: Path, client: distributed.Client, tmp_path: Path
@@ -195,6 +196,7 @@ def test_a_run_that_is_killed_goes_on_and_gives_the_same(
         assert left.keys() - same <= {"manifest.json", "README.md"}, "these tell the path of the input"
 
 
+@pytest.mark.slow
 def test_the_whole_way_on_an_object_store(
     videos: Path, done: Path, client: distributed.Client, s3: tuple[str, dict], tmp_path: Path
 ) -> None:

@@ -371,6 +371,7 @@ def test_a_second_run_that_is_killed_goes_on_and_gives_the_same(
     assert [name for name in left if left[name] != right[name]] == []
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("moment", ["selecting", "comparing", "after the dedup", "shard", "commit of shards"])
 def test_videos_that_come_after_a_kill_are_not_mixed_in(moment: str, first: Place, client: distributed.Client) -> None:
     before = first.shards()
@@ -385,6 +386,7 @@ def test_videos_that_come_after_a_kill_are_not_mixed_in(moment: str, first: Plac
     assert_balanced(first)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "death", [Death(PairwiseStage, "work", 1, "after"), Death(ShardRun, "run", 1, "after")], ids=["dedup", "dataset"]
 )

@@ -201,6 +201,7 @@ def test_stages_on_s3_and_readers(s3: Bucket, source: str, expected: Answer, cli
 # Again and again
 
 
+@pytest.mark.slow
 def test_a_finished_run_on_s3_does_nothing_again_and_refuses_changes_until_cleared(
     s3: Bucket, source: str, client: distributed.Client, tmp_path: Path
 ) -> None:
@@ -226,6 +227,7 @@ def test_a_finished_run_on_s3_does_nothing_again_and_refuses_changes_until_clear
         workflow(source, out, n_clusters=2, **kwargs).run(NOWHERE)
 
 
+@pytest.mark.slow
 def test_a_driver_killed_on_s3_goes_on_where_it_stopped(
     s3: Bucket, source: str, expected: Answer, client: distributed.Client, tmp_path: Path
 ) -> None:

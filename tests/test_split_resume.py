@@ -135,6 +135,7 @@ def killed(killed_few: Path, tmp_path: Path) -> Path:
 # Killed from outside
 
 
+@pytest.mark.slow
 def test_killed_twice_with_all_workers_the_third_run_does_only_the_rest_and_gives_the_same_bytes(
     videos: Path, fresh: Path, client: distributed.Client, tmp_path: Path, capfd: pytest.CaptureFixture
 ) -> None:

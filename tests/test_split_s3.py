@@ -236,6 +236,7 @@ DEATHS = (
 )
 
 
+@pytest.mark.slow
 def test_a_run_that_was_killed_again_and_again_goes_on_and_gives_the_same(
     s3: Bucket, source: str, videos: Path, local: Path, client: distributed.Client
 ) -> None:
@@ -260,6 +261,7 @@ def on_the_command_line(line: str, bucket: Bucket, client: distributed.Client) -
     return CliRunner().invoke(cli.main, [*shlex.split(line), *shared])
 
 
+@pytest.mark.slow
 def test_the_way_from_videos_to_duplicates_on_s3_tells_no_secret(
     s3: Bucket,
     source: str,

@@ -221,6 +221,7 @@ def test_paths_are_taken_letter_by_letter(place: Location, name: str) -> None:
     assert below(place) == others
 
 
+@pytest.mark.slow
 def test_more_objects_than_one_page_of_a_listing_has(s3: tuple[str, dict]) -> None:
     place = Location.of(f"{s3[0]}/many", s3[1])
     place.fs.pipe({f"{place}/{i:04d}": b"x" for i in range(1005)})
