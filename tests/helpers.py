@@ -19,6 +19,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from semdedup import SemanticDeduplicationWorkflow
+from semdedup.dedup import sizes
 from semdedup.storage.location import Location
 from tests import reference
 
@@ -169,14 +170,28 @@ if __name__ == "__main__":
 def start_driver(
     place: Path, parameters: dict[str, Any], *, task_bytes: int, scheduler: str | None = None
 ) -> subprocess.Popen:
-    """Start the driver in a process group of its own; its words go to the file ``log``."""
+    """Start `DRIVER`; see `start_program`."""
+    return start_program(place, DRIVER, task_bytes, scheduler, 2, parameters)
+
+
+def start_program(place: Path, program: str, *arguments: Any) -> subprocess.Popen:
+    """Start a Python program in a process group of its own, its arguments as JSON; its words go to the file ``log``."""
     script = place / "driver.py"
-    script.write_text(DRIVER)
-    arguments = json.dumps([task_bytes, scheduler, 2, parameters])
+    script.write_text(program)
     with open(place / "log", "w") as log:
         return subprocess.Popen(
-            [sys.executable, str(script), arguments], stdout=log, stderr=log, start_new_session=True, cwd=place
+            [sys.executable, str(script), json.dumps(arguments)],
+            stdout=log,
+            stderr=log,
+            start_new_session=True,
+            cwd=place,
         )
+
+
+def set_task_bytes(monkeypatch: pytest.MonkeyPatch, n_bytes: int) -> None:
+    """Make every task hold so many bytes."""
+    monkeypatch.setattr(sizes, "SMALLEST_TASK", n_bytes)
+    monkeypatch.setattr(sizes, "LARGEST_TASK", n_bytes)
 
 
 def wait_for(out: Path, pattern: str, process: subprocess.Popen | None = None, seconds: float = 60) -> None:

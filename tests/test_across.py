@@ -24,13 +24,12 @@ from semdedup import (
     load,
 )
 from semdedup.arrays import to_host
-from semdedup.dedup import sizes
 from semdedup.dedup.kernels import join
 from semdedup.dedup.kernels.bounds import principal_axes, short_error, short_rows
 from semdedup.dedup.kernels.exact import unit_rows
 from semdedup.dedup.kernels.join import Join, Margins, Side
 from semdedup.dedup.ranking import rank_order
-from tests.helpers import read_folder, workflow, write_embeddings
+from tests.helpers import read_folder, set_task_bytes, workflow, write_embeddings
 from tests.reference import least_score, pairs, removal, scores, similarities
 
 RANKINGS: dict[str, Any] = {
@@ -189,8 +188,7 @@ def test_scores_and_removals_are_those_of_brute_force(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(sizes, "SMALLEST_TASK", task_bytes)
-    monkeypatch.setattr(sizes, "LARGEST_TASK", task_bytes)
+    set_task_bytes(monkeypatch, task_bytes)
     real_rows, exact = (digit_rows if data == "digits" else text_rows)[:500], EPS[data]
     strategy = RANKINGS[ranking]
     source = write_input(tmp_path / "in", real_rows)
@@ -282,8 +280,7 @@ def test_new_rows_against_a_base(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(sizes, "SMALLEST_TASK", task_bytes)
-    monkeypatch.setattr(sizes, "LARGEST_TASK", task_bytes)
+    set_task_bytes(monkeypatch, task_bytes)
     exact = 0.25
     ids = [f"clip-{i:05d}" for i in range(450)]
     chosen = np.random.default_rng(0).permutation(450)

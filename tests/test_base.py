@@ -27,7 +27,6 @@ from semdedup import (
     load,
 )
 from semdedup.cli import main
-from semdedup.dedup import sizes
 from semdedup.dedup.base.chain import chain_of
 from semdedup.dedup.compare.groups import Limits, score_new_rows
 from semdedup.dedup.kernels.matches import Matches
@@ -44,6 +43,7 @@ from tests.helpers import (
     read_all_scores,
     read_answer,
     read_folder,
+    set_task_bytes,
     start_driver,
     wait_for,
     workflow,
@@ -138,8 +138,7 @@ def test_clusters_larger_than_a_task_give_the_same(
     parts_of(rng, tmp_path, low_information=[i % 7 == 3 for i in range(480)])
     workflow(tmp_path / "in-0", tmp_path / "old", eps=EPS).run(client)
     update(tmp_path / "in-1", tmp_path / "whole", tmp_path / "old").run(client)
-    monkeypatch.setattr(sizes, "SMALLEST_TASK", task_bytes)
-    monkeypatch.setattr(sizes, "LARGEST_TASK", task_bytes)
+    set_task_bytes(monkeypatch, task_bytes)
     update(tmp_path / "in-1", tmp_path / "tiled", tmp_path / "old").run(client)
     whole = read_answer(tmp_path / "whole")
     assert_same_answer(tmp_path / "tiled", whole)
@@ -221,8 +220,7 @@ def test_every_removal_rule_goes_with_a_chain(
 ) -> None:
     parts_of(rng, tmp_path, n_parts=3, low_information=[i % 7 == 3 for i in range(480)])
     if task_bytes:
-        monkeypatch.setattr(sizes, "SMALLEST_TASK", task_bytes)
-        monkeypatch.setattr(sizes, "LARGEST_TASK", task_bytes)
+        set_task_bytes(monkeypatch, task_bytes)
     workflow(tmp_path / "in-0", tmp_path / "0", eps=0.1, removal=rule).run(client)
     update(tmp_path / "in-1", tmp_path / "1", tmp_path / "0").run(client)
     found = update(tmp_path / "in-2", tmp_path / "2", tmp_path / "1", count_at=[0.02, 0.3]).run(client)
@@ -256,8 +254,7 @@ def test_matches_in_other_clusters_of_a_base_are_found(
 ) -> None:
     parts_of(rng, tmp_path, n_parts=3, low_information=[i % 7 == 3 for i in range(480)])
     if task_bytes:
-        monkeypatch.setattr(sizes, "SMALLEST_TASK", task_bytes)
-        monkeypatch.setattr(sizes, "LARGEST_TASK", task_bytes)
+        set_task_bytes(monkeypatch, task_bytes)
     k = 60 if task_bytes is None else 4  # some clusters have rows of the base only; or all are larger than a task
     workflow(tmp_path / "in-0", tmp_path / "0", eps=0.1, n_clusters=k, removal=rule, exact_up_to=0.15).run(client)
     update(tmp_path / "in-1", tmp_path / "1", tmp_path / "0").run(client)
@@ -595,8 +592,7 @@ def test_a_killed_update_goes_on_where_it_stopped(
     pattern: str, made: Path, client: distributed.Client, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     options = {"base": str(made / "old"), "withdraw": ["clip-00001"], "verbose": False}
-    monkeypatch.setattr(sizes, "SMALLEST_TASK", 600)
-    monkeypatch.setattr(sizes, "LARGEST_TASK", 600)
+    set_task_bytes(monkeypatch, 600)
     update(made / "in-1", tmp_path / "whole", **options).run(client)
     out = tmp_path / "out"
     parameters = {"input_path": str(made / "in-1"), "output_path": str(out), **options}

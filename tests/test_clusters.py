@@ -22,7 +22,6 @@ from semdedup import ClusterError, ClusterOptions, ParameterError
 from semdedup.arrays import gpu_usable
 from semdedup.compute.cluster import connect
 from semdedup.compute.preflight import check_paths, check_versions
-from semdedup.dedup import sizes
 from semdedup.storage.location import Location
 from tests.helpers import (
     NOWHERE,
@@ -33,6 +32,7 @@ from tests.helpers import (
     processes_of,
     read_answer,
     read_folder,
+    set_task_bytes,
     start_scheduler,
     workflow,
     write_embeddings,
@@ -339,8 +339,7 @@ def test_checks_leave_an_empty_folder_of_the_user_where_it_is(client: distribute
 def test_a_scheduler_killed_in_the_middle_is_a_cluster_error_and_the_run_goes_on_elsewhere(
     here: Path, client: distributed.Client, expected: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(sizes, "SMALLEST_TASK", 100)
-    monkeypatch.setattr(sizes, "LARGEST_TASK", 100)
+    set_task_bytes(monkeypatch, 100)
     (here / "cluster").mkdir()
     with processes_of(here / "cluster") as start:
         file = start_scheduler(start, here / "cluster")

@@ -1,11 +1,8 @@
 """Leaks between two sets, against ten lines of NumPy."""
 
 import itertools
-import json
 import re
 import shlex
-import subprocess
-import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from types import ModuleType
@@ -55,7 +52,9 @@ from tests.helpers import (
     kill,
     read_all_scores,
     read_folder,
+    set_task_bytes,
     stamps,
+    start_program,
     wait_for,
     workflow,
     write_embeddings,
@@ -109,8 +108,7 @@ def sets() -> Sets:
 @pytest.fixture
 def tiny_tasks(monkeypatch: pytest.MonkeyPatch) -> None:
     """Several blocks, many spans and chunks."""
-    monkeypatch.setattr(sizes, "SMALLEST_TASK", TASK_BYTES)
-    monkeypatch.setattr(sizes, "LARGEST_TASK", TASK_BYTES)
+    set_task_bytes(monkeypatch, TASK_BYTES)
 
 
 def leaks(a: Any, b: Any, out: Path, client: Any, **options: Any) -> LeakResult:
@@ -218,8 +216,7 @@ def test_the_answer_does_not_depend_on_files_or_blocks(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     if task_bytes is not None:
-        monkeypatch.setattr(sizes, "SMALLEST_TASK", task_bytes)
-        monkeypatch.setattr(sizes, "LARGEST_TASK", task_bytes)
+        set_task_bytes(monkeypatch, task_bytes)
     written = Sets(n_a=60, n_b=45) if task_bytes == 24 else Sets()
     expected = reference_table(written)
     if reverse:
@@ -435,12 +432,7 @@ def test_a_run_that_was_killed_goes_on_and_ends_with_the_same_bytes(
     a, b = sets.write(tmp_path)
     leaks(a, b, tmp_path / "uninterrupted", client)
     out = tmp_path / "out"
-    arguments = json.dumps([a, b, str(out), client.scheduler.address, TASK_BYTES, 40])
-    (tmp_path / "driver.py").write_text(DRIVER)
-    with open(tmp_path / "log", "w") as log:
-        process = subprocess.Popen(
-            [sys.executable, "driver.py", arguments], cwd=tmp_path, stdout=log, stderr=log, start_new_session=True
-        )
+    process = start_program(tmp_path, DRIVER, a, b, str(out), client.scheduler.address, TASK_BYTES, 40)
     try:
         wait_for(out, "_scratch/pairwise-*/journal/compare/*.json", process)
     finally:

@@ -4,10 +4,9 @@ import json
 import re
 import shlex
 import shutil
-import subprocess
-import sys
 from collections import Counter
 from collections.abc import Callable, Sequence
+from functools import partial
 from itertools import pairwise
 from pathlib import Path
 from types import ModuleType
@@ -40,7 +39,6 @@ from semdedup import (
     find_pairs,
 )
 from semdedup.arrays import to_host
-from semdedup.dedup import sizes
 from semdedup.dedup.kernels.bounds import principal_axes, short_rows
 from semdedup.dedup.kernels.exact import unit_rows
 from semdedup.dedup.kernels.join import Side
@@ -57,7 +55,9 @@ from tests.helpers import (
     files_below,
     kill,
     near_duplicates,
+    set_task_bytes,
     stamps,
+    start_program,
     wait_for,
     workflow,
     write_embeddings,
@@ -101,12 +101,7 @@ def by_id(ids: Sequence[Any], rows: np.ndarray) -> tuple[list[Any], np.ndarray]:
 @pytest.fixture
 def small_tasks(monkeypatch: pytest.MonkeyPatch) -> Callable[[int], None]:
     """A function that makes tasks hold so many bytes."""
-
-    def of(n_bytes: int) -> None:
-        monkeypatch.setattr(sizes, "SMALLEST_TASK", n_bytes)
-        monkeypatch.setattr(sizes, "LARGEST_TASK", n_bytes)
-
-    return of
+    return partial(set_task_bytes, monkeypatch)
 
 
 # Arrays
@@ -451,12 +446,7 @@ def test_a_run_that_was_killed_goes_on_and_ends_with_the_same_bytes(
     source = write_embeddings(tmp_path / "in", [f"{i:05d}" for i in range(len(text_rows))], text_rows, 2)
     pairs(source, 0.1, tmp_path / "uninterrupted", client)
     out = tmp_path / "out"
-    (tmp_path / "driver.py").write_text(DRIVER)
-    arguments = json.dumps([str(source), str(out), client.scheduler.address, task_bytes])
-    with open(tmp_path / "log", "w") as log:
-        process = subprocess.Popen(
-            [sys.executable, "driver.py", arguments], cwd=tmp_path, stdout=log, stderr=log, start_new_session=True
-        )
+    process = start_program(tmp_path, DRIVER, str(source), str(out), client.scheduler.address, task_bytes)
     try:
         wait_for(out, "_scratch/pairs-*/journal/compare/*.json", process)
     finally:

@@ -34,7 +34,6 @@ from semdedup import (
     write_report,
 )
 from semdedup.cli import main
-from semdedup.dedup import sizes
 from semdedup.dedup.kernels.forest import spanning_forest
 from semdedup.dedup.kernels.matches import Pairs
 from semdedup.dedup.threshold.components import best_of_components
@@ -45,6 +44,7 @@ from tests.helpers import (
     kill,
     near_duplicates,
     read_folder,
+    set_task_bytes,
     start_driver,
     wait_for,
     workflow,
@@ -163,8 +163,7 @@ def scored(emb: Path, client: distributed.Client, tmp_path_factory: pytest.TempP
 def task_size(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
     """Clusters that fit a task, and such that do not."""
     if request.param == "large":
-        monkeypatch.setattr(sizes, "SMALLEST_TASK", 3000)
-        monkeypatch.setattr(sizes, "LARGEST_TASK", 3000)
+        set_task_bytes(monkeypatch, 3000)
 
 
 # Which rows go
@@ -474,8 +473,7 @@ def test_leaks_have_the_best_match_as_witness(emb: Path, client: distributed.Cli
 def test_a_run_that_is_killed_in_a_second_look_ends_with_the_same_bytes(
     rule: str, emb: Path, client: distributed.Client, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    monkeypatch.setattr(sizes, "SMALLEST_TASK", 3000)
-    monkeypatch.setattr(sizes, "LARGEST_TASK", 3000)
+    set_task_bytes(monkeypatch, 3000)
     chosen = {"n_clusters": 6, "max_iter": 5, "eps": EPS, "removal": rule}
     workflow(emb, tmp_path / "whole", **chosen).run(client)
     given = {**chosen, "input_path": str(emb), "output_path": str(tmp_path / "out")}

@@ -18,7 +18,6 @@ import numpy as np
 import pytest
 
 from semdedup import IdentifyDuplicatesStage, InputError, OutputConflictError
-from semdedup.dedup import sizes
 from tests.helpers import (
     DRIVER,
     NOWHERE,
@@ -30,6 +29,7 @@ from tests.helpers import (
     read_all_scores,
     read_answer,
     read_folder,
+    set_task_bytes,
     stamps,
     start_driver,
     wait_for,
@@ -51,8 +51,7 @@ def emb(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture
 def tiny_tasks(monkeypatch: pytest.MonkeyPatch) -> None:
     """Many partitions, buckets and tiles, so that there is a middle to be killed in."""
-    monkeypatch.setattr(sizes, "SMALLEST_TASK", TASK_BYTES)
-    monkeypatch.setattr(sizes, "LARGEST_TASK", TASK_BYTES)
+    set_task_bytes(monkeypatch, TASK_BYTES)
 
 
 @pytest.fixture(scope="module")
@@ -60,8 +59,7 @@ def uninterrupted(emb: Path, client: distributed.Client, tmp_path_factory: pytes
     """The output of a run that nothing happened to."""
     out = tmp_path_factory.mktemp("uninterrupted") / "out"
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(sizes, "SMALLEST_TASK", TASK_BYTES)
-        patch.setattr(sizes, "LARGEST_TASK", TASK_BYTES)
+        set_task_bytes(patch, TASK_BYTES)
         workflow(emb, out, **PARAMETERS).run(client)
     return out
 

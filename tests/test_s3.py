@@ -26,13 +26,13 @@ from semdedup import (
     SemdedupError,
     StorageError,
 )
-from semdedup.dedup import sizes
 from tests.helpers import (
     NOWHERE,
     answer_of,
     kill,
     near_duplicates,
     read_answer,
+    set_task_bytes,
     start_driver,
     workflow,
     write_embeddings,
@@ -94,8 +94,7 @@ def test_input_and_output_on_s3_give_the_answer_of_local_ones(
     files: str, s3: Bucket, source: str, expected: Answer, client: distributed.Client, monkeypatch: Any
 ) -> None:
     if files == "many":  # many partitions, tiles and objects to move
-        monkeypatch.setattr(sizes, "SMALLEST_TASK", 500)
-        monkeypatch.setattr(sizes, "LARGEST_TASK", 500)
+        set_task_bytes(monkeypatch, 500)
     result = workflow(source, f"{s3[0]}/out", read_kwargs=options(s3), write_kwargs=options(s3)).run(client)
     assert_equal(answer_in(s3, "out/pairwise_results", "out/duplicates"), expected)
     assert result.duplicates == len(expected[1])

@@ -35,7 +35,7 @@ from semdedup.shards.layouts import LAYOUTS, ShardLayout
 from semdedup.shards.layouts.base import WrittenShard
 from semdedup.shards.streams import writing_stream
 from semdedup.storage.location import Location
-from tests.helpers import NOWHERE, contents, files_below, kill, stamps, wait_for
+from tests.helpers import NOWHERE, contents, files_below, kill, stamps, start_program, wait_for
 from tests.shards import (
     content_of,
     embedding_of,
@@ -498,14 +498,11 @@ def test_a_run_that_is_killed_in_step_after_step_ends_with_the_same_bytes(
     options = {"input_semantic_dedup_path": clips / "dedup", "samples_per_shard": 2}
     sharder(clips, tmp_path / "expected", **options).run(client)
     out = tmp_path / "out"
-    (tmp_path / "driver.py").write_text(DRIVER)
     parameters = {"input_clip_path": str(clips), "output_dataset_path": str(out), "verbose": False}
     parameters |= {name: str(value) if name.endswith("path") else value for name, value in options.items()}
-    command = [sys.executable, "driver.py", json.dumps([parameters, client.scheduler.address])]
     done = 0
     for pattern in ("_scratch/*/journal/join/1.json", "_scratch/*/journal/write-shards/3.json", "0000*.tar"):
-        with open(tmp_path / "log", "w") as log:
-            process = subprocess.Popen(command, cwd=tmp_path, stdout=log, stderr=log, start_new_session=True)
+        process = start_program(tmp_path, DRIVER, parameters, client.scheduler.address)
         try:
             wait_for(out, pattern)
         finally:

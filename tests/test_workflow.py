@@ -19,7 +19,6 @@ from sklearn.datasets import make_blobs
 
 import semdedup
 from semdedup import IdentifyDuplicatesStage, RankingStrategy
-from semdedup.dedup import sizes
 from semdedup.dedup.input.ids import hash_ids
 from tests.helpers import (
     LISTS,
@@ -32,6 +31,7 @@ from tests.helpers import (
     read_answer,
     read_folder,
     reference_scores,
+    set_task_bytes,
     stamps,
     workflow,
     write_embeddings,
@@ -253,8 +253,7 @@ def test_tiny_tasks_with_many_partitions_buckets_and_tiles_change_nothing(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(sizes, "SMALLEST_TASK", task_bytes)
-    monkeypatch.setattr(sizes, "LARGEST_TASK", task_bytes)
+    set_task_bytes(monkeypatch, task_bytes)
     write_embeddings(tmp_path / "in", *rows, n_files=2)
     workflow(tmp_path / "in", tmp_path / "out").run(client)
     assert_same_answer(tmp_path / "out", answer)
@@ -265,8 +264,7 @@ def test_large_clusters_in_tiles_score_as_small_ones_do(
     which: str, with_metadata: Path, client: distributed.Client, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     workflow(with_metadata, tmp_path / "whole", n_clusters=2, which_to_keep=which).run(client)
-    monkeypatch.setattr(sizes, "SMALLEST_TASK", 600)
-    monkeypatch.setattr(sizes, "LARGEST_TASK", 600)
+    set_task_bytes(monkeypatch, 600)
     workflow(with_metadata, tmp_path / "tiles", n_clusters=2, which_to_keep=which).run(client)
     assert_same_answer(tmp_path / "tiles", read_answer(tmp_path / "whole"))
 
@@ -338,8 +336,7 @@ def test_any_partitioning_and_order_of_any_rows_gives_the_same_answer(
     write_embeddings(place / "shuffled", order.tolist(), x[order], min(cut, len(x)))
     workflow(place / "in", place / "a", n_clusters=2).run(client)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(sizes, "SMALLEST_TASK", 60)
-        patch.setattr(sizes, "LARGEST_TASK", 60)
+        set_task_bytes(patch, 60)
         workflow(place / "shuffled", place / "b", n_clusters=2, pairwise_batch_size=cut).run(client)
     assert_same_answer(place / "b", read_answer(place / "a"))
 
@@ -480,8 +477,7 @@ def test_rows_of_low_information_have_score_zero_and_are_nobodys_witness(
     low = [None if i % 7 == 0 else i % 4 == 0 for i in range(len(rows[0]))]
     write_embeddings(tmp_path / "in", *rows, n_files=2, low_information=low)
     if tiled:
-        monkeypatch.setattr(sizes, "SMALLEST_TASK", 600)
-        monkeypatch.setattr(sizes, "LARGEST_TASK", 600)
+        set_task_bytes(monkeypatch, 600)
     workflow(tmp_path / "in", tmp_path / "out").run(client)
     scores, duplicates = read_answer(tmp_path / "out")
     flagged = {i for i, flag in zip(rows[0], low, strict=True) if flag}
@@ -715,8 +711,7 @@ def test_ids_of_duplicates_are_sorted_within_a_file(baseline: Path) -> None:
 def test_a_cluster_is_one_file_unless_it_is_large(
     rows: tuple[list[str], np.ndarray], client: distributed.Client, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(sizes, "SMALLEST_TASK", 24 * 70)
-    monkeypatch.setattr(sizes, "LARGEST_TASK", 24 * 70)  # 70 rows: partitions are smaller than clusters
+    set_task_bytes(monkeypatch, 24 * 70)  # 70 rows: partitions are smaller than clusters
     write_embeddings(tmp_path / "in", *rows, n_files=8)
     workflow(tmp_path / "in", tmp_path / "out", n_clusters=6).run(client)
     found = read_folder(tmp_path / "out" / "kmeans_results").groupby("centroid").size()

@@ -6,6 +6,10 @@ All bytes are those of float32 embeddings.
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable
+from typing import TypeVar
+
+T = TypeVar("T")
 
 FILES_PER_INSPECTION = 256
 """Files whose footers one task reads."""
@@ -58,6 +62,23 @@ def bytes_per_partition(n_slots: int, task_memory: int, total_bytes: int) -> int
 def rows_per_task(task_bytes: int, dim: int) -> int:
     """Rows of `dim` elements that a task holds: the size of a tile."""
     return max(1, task_bytes // (4 * dim))
+
+
+def pack(counted: Iterable[tuple[T, int]], most: int) -> list[tuple[T, ...]]:
+    """Pack what comes with a number of rows, in its order, into parts of at most `most` rows, but for a larger one.
+
+    >>> pack([("a", 5), ("b", 4), ("c", 9)], 10)
+    [('a', 'b'), ('c',)]
+    """
+    parts: list[list[T]] = []
+    held = 0
+    for each, n_rows in counted:
+        if not parts or held + n_rows > most:
+            parts.append([])
+            held = 0
+        parts[-1].append(each)
+        held += n_rows
+    return [tuple(part) for part in parts]
 
 
 def count_tasks(n_slots: int, a_values: int, b_values: int, b_rows: int, most_bytes: int) -> tuple[int, int]:

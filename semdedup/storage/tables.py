@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -144,6 +145,12 @@ def _cut_file(file: FileInfo, source: Location, most_bytes: int) -> Iterator[tup
         yield RowGroups(file.url, group, group + 1), file.n_bytes // n_groups
 
 
+def count_rows(location: Location) -> int:
+    """Rows of a Parquet file, as its footer tells."""
+    with open_parquet(location) as file:
+        return int(file.metadata.num_rows)
+
+
 def read_table(location: Location, columns: Sequence[str] | None = None) -> pa.Table:
     """Read a whole Parquet file, or some of its columns; columns that it does not have are left out."""
     with open_parquet(location) as file:
@@ -193,6 +200,18 @@ def write_arrow(location: Location, schema: pa.Schema, batches: Iterable[pa.Reco
         for batch in batches:
             writer.write_batch(batch)
             del batch  # before the next one is made
+
+
+def one_batch(table: pa.Table) -> pa.RecordBatch:
+    """A table of at most one chunk as a batch, which may have no rows."""
+    batches = table.to_batches()
+    return batches[0] if batches else pa.RecordBatch.from_pylist([], schema=table.schema)
+
+
+def write_arrow_parts(location: Location, table: pa.Table, starts: Sequence[int] | np.ndarray) -> None:
+    """Write a table as an Arrow IPC file, a batch from each of these rows to the next of them; it has one chunk."""
+    ends = pairwise([*starts, len(table)])
+    write_arrow(location, table.schema, (one_batch(table.slice(start, stop - start)) for start, stop in ends))
 
 
 def read_arrow_batch(location: Location, index: int) -> pa.RecordBatch:

@@ -10,11 +10,12 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from semdedup.dedup.base.chain import Link
 from semdedup.dedup.base.update import Base
 from semdedup.dedup.input.ids import hash_ids
 from semdedup.dedup.input.partitions import Partition
 from semdedup.dedup.input.scan import EXAMPLES, Workspace, hashes_file, repeated_ids
-from semdedup.dedup.names import WITHDRAWN_IDS, label_of
+from semdedup.dedup.names import KMEANS, WITHDRAWN_IDS, label_of
 from semdedup.dedup.sizes import ROWS_AT_A_TIME
 from semdedup.errors import DuplicateIdError
 from semdedup.runs.run import Run
@@ -28,13 +29,14 @@ IdFiles = tuple[Location, str, tuple[RowGroups, ...]]
 """What one task reads of a chain: the storage, the folder to tell the user, and files that have a column ``id``."""
 
 
-def id_tasks(base: Base) -> list[IdFiles]:
+def id_tasks(links: Sequence[Link]) -> list[IdFiles]:
     """Tasks that together read every id of a chain once: those in its clusters, and those in quarantine."""
-    n_bytes = 4 * base.dim * IDS_PER_TASK
     return [
         (link.cache, str(link.root), part)
-        for link in base.links
-        for part in cut_files([*link.clusters, *link.quarantine], link.cache, n_bytes)
+        for link in links
+        for part in cut_files(
+            [*link.clusters, *link.quarantine], link.cache, 4 * link.facts(KMEANS)["embedding_dim"] * IDS_PER_TASK
+        )
     ]
 
 
@@ -52,7 +54,7 @@ def check_ids_new(
         DuplicateIdError: with examples, and the number of such ids.
         InputError: ids to withdraw are no rows of the base.
     """
-    tasks = list(enumerate(id_tasks(base)))
+    tasks = list(enumerate(id_tasks(base.links)))
     write_table(work.scratch / WITHDRAWN_IDS, pa.table({"id": base.withdraw}))
     theirs = run.results("hash ids of the base", partial(_hash_ids, work.scratch, seed), tasks, unit="groups")
     lost = set(range(len(base.withdraw))).difference(*(found for _, found in theirs))

@@ -9,7 +9,6 @@ from __future__ import annotations
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
-from itertools import pairwise
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -19,7 +18,7 @@ import pyarrow.compute as pc
 from semdedup.dedup.base.ids import IDS_PER_TASK
 from semdedup.dedup.base.update import Base
 from semdedup.dedup.input.ids import hash_ids
-from semdedup.dedup.input.scan import EXAMPLES, WHOLE, one_batch
+from semdedup.dedup.input.scan import EXAMPLES, range_starts
 from semdedup.dedup.names import KMEANS, L2_DISTANCE, WITHDRAWN_IDS, cluster_file, label_of
 from semdedup.dedup.sizes import ROWS_AT_A_TIME
 from semdedup.errors import InputError
@@ -34,7 +33,7 @@ from semdedup.storage.tables import (
     read_arrow_batch,
     read_arrow_batches,
     read_table,
-    write_arrow,
+    write_arrow_parts,
     write_table,
 )
 
@@ -239,10 +238,8 @@ def _locate(scratch: Location, n_ranges: int, kind: pa.DataType, item: tuple[int
     table = (
         pa.concat_tables(tables).take(pa.array(order)).append_column("hash", pa.array(every[order])).combine_chunks()
     )
-    edges = np.array([WHOLE * index // n_ranges for index in range(n_ranges)], dtype=np.uint64)
-    starts = [*np.searchsorted(every[order], edges), len(table)]
-    batches = (one_batch(table.slice(start, stop - start)) for start, stop in pairwise(starts))
-    write_arrow(_located_file(scratch, "rows" if of_clusters else "ids", position), table.schema, batches)
+    starts = np.searchsorted(every[order], range_starts(n_ranges))
+    write_arrow_parts(_located_file(scratch, "rows" if of_clusters else "ids", position), table, starts)
     return len(table)
 
 
@@ -264,9 +261,8 @@ def _join(scratch: Location, n_parts: tuple[int, int], n_clusters: int, index: i
     order = np.argsort(clusters, kind="stable")
     given = dropped.take(pa.array(np.repeat(np.arange(len(dropped)), repeats)[order])).select(["id", "why"])
     given = given.combine_chunks()
-    starts = np.searchsorted(clusters[order], np.arange(n_clusters + 1))
-    batches = (one_batch(given.slice(start, stop - start)) for start, stop in pairwise(starts))
-    write_arrow(_dropped_file(scratch / "dropped", index), given.schema, batches)
+    starts = np.searchsorted(clusters[order], np.arange(n_clusters))
+    write_arrow_parts(_dropped_file(scratch / "dropped", index), given, starts)
     stays = np.ones(len(base), dtype=bool)
     stays[positions] = False
     now = given.column("why").to_numpy() == NOW

@@ -10,9 +10,8 @@ ids, with a join over ranges of their hash; a task holds the ids of one range, w
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
-from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -20,11 +19,11 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from semdedup.dedup.base.chain import Link
-from semdedup.dedup.base.ids import IDS_PER_TASK
+from semdedup.dedup.base.ids import IdFiles, id_tasks
 from semdedup.dedup.base.kept import IDS_PER_RANGE
 from semdedup.dedup.input.files import find_files
 from semdedup.dedup.input.ids import hash_ids
-from semdedup.dedup.input.scan import WHOLE, one_batch
+from semdedup.dedup.input.scan import range_starts
 from semdedup.dedup.names import KMEANS
 from semdedup.dedup.sizes import ROWS_AT_A_TIME
 from semdedup.errors import InputError
@@ -37,12 +36,13 @@ from semdedup.runs.step import Identity, Step
 from semdedup.storage.location import Location
 from semdedup.storage.tables import (
     RowGroups,
-    cut_files,
+    count_rows,
     iter_groups,
     iter_rows,
     open_parquet,
     read_arrow_batch,
     write_arrow,
+    write_arrow_parts,
     write_batches,
 )
 
@@ -54,9 +54,6 @@ FOLDER = "_input"
 
 WRITTEN = {SELECT: re.compile(rf"{FOLDER}/part-\d+\.parquet")}
 ROWS_PER_GROUP = 1 << 13
-
-IdPart = tuple[Location, tuple[RowGroups, ...]]
-"""What one task reads ids of: a storage, and files there."""
 
 
 class NothingNewError(InputError):
@@ -85,8 +82,8 @@ def select_new_rows(embeddings: Location, links: Sequence[Link]) -> Callable[[Ru
     Raises:
         NothingNewError: there are no such rows. Nothing is left of the step.
 
-    Cost: ids of all are read once, and the embeddings once. Memory of a task: `IDS_PER_TASK` ids, those of one range,
-    about `IDS_PER_RANGE`, or the new ids of one file.
+    Cost: ids of all are read once, and the embeddings once. Memory of a task: `base.ids.IDS_PER_TASK` ids, those of one
+    range, about `IDS_PER_RANGE`, or the new ids of one file.
     """
 
     def work(run: Run) -> dict[str, Any]:
@@ -110,16 +107,11 @@ def _select(run: Run, embeddings: Location, links: Sequence[Link]) -> dict[str, 
     files = find_files([embeddings], "parquet")
     with open_parquet(embeddings.at(files[0].url)) as parquet:
         kind = parquet.schema_arrow.field("id").type
-    n_ids = sum(link.facts(KMEANS)["rows"] for link in links) + _rows_of(embeddings, [file.url for file in files])
+    n_ids = sum(link.facts(KMEANS)["rows"] for link in links)
+    n_ids += sum(count_rows(embeddings.at(file.url)) for file in files)
     n_ranges = max(1, -(-n_ids // IDS_PER_RANGE))
-    ours: list[IdPart] = [(embeddings, (RowGroups(file.url),)) for file in files]
-    theirs: list[IdPart] = [
-        (link.cache, part)
-        for link in links
-        for part in cut_files(
-            [*link.clusters, *link.quarantine], link.cache, 4 * link.facts(KMEANS)["embedding_dim"] * IDS_PER_TASK
-        )
-    ]
+    ours: list[IdFiles] = [(embeddings, str(embeddings), (RowGroups(file.url),)) for file in files]
+    theirs = id_tasks(links)
     for name, parts in (("ours", ours), ("theirs", theirs)):
         spread = partial(_spread, run.scratch / name, n_ranges, kind)
         run.results(f"ids {name}", spread, list(enumerate(parts)), unit="groups")
@@ -132,17 +124,9 @@ def _select(run: Run, embeddings: Location, links: Sequence[Link]) -> dict[str, 
     return {"rows": sum(written)}
 
 
-def _rows_of(store: Location, urls: Iterable[str]) -> int:
-    n_rows = 0
-    for url in urls:
-        with open_parquet(store.at(url)) as parquet:
-            n_rows += parquet.metadata.num_rows
-    return n_rows
-
-
-def _spread(target: Location, n_ranges: int, kind: pa.DataType, item: tuple[int, IdPart]) -> int:
+def _spread(target: Location, n_ranges: int, kind: pa.DataType, item: tuple[int, IdFiles]) -> int:
     """Write the ids of some files, a batch for each range of the hash; how many there are."""
-    position, (store, groups) = item
+    position, (store, _, groups) = item
     chunks: list[pa.Array] = []
     for part in groups:
         with open_parquet(store.at(part.url)) as parquet:
@@ -151,11 +135,9 @@ def _spread(target: Location, n_ranges: int, kind: pa.DataType, item: tuple[int,
     ids = pa.chunked_array(chunks, kind).combine_chunks()
     hashes = hash_ids(ids, 0)
     order = np.argsort(hashes, kind="stable")
-    edges = np.array([WHOLE * index // n_ranges for index in range(n_ranges)], dtype=np.uint64)
-    starts = [*np.searchsorted(hashes[order], edges), len(ids)]
     table = pa.table({"id": ids.take(pa.array(order))})
-    batches = (one_batch(table.slice(start, stop - start)) for start, stop in pairwise(starts))
-    write_arrow(target / f"{position}.arrow", table.schema, batches)
+    starts = np.searchsorted(hashes[order], range_starts(n_ranges))
+    write_arrow_parts(target / f"{position}.arrow", table, starts)
     return len(ids)
 
 

@@ -22,12 +22,19 @@ from semdedup.arrays import Backend, backend_module, to_host
 from semdedup.dedup.cluster.fit import load_centroids
 from semdedup.dedup.input.partitions import Partition
 from semdedup.dedup.input.rows import embedding_rows, write_aside
-from semdedup.dedup.input.scan import Workspace, one_batch
+from semdedup.dedup.input.scan import Workspace
 from semdedup.dedup.input.schema import InputSchema
 from semdedup.dedup.kernels.kmeans import assign, distances_to_centroids
 from semdedup.dedup.names import COSINE_DISTANCE, L2_DISTANCE
 from semdedup.storage.location import Location
-from semdedup.storage.tables import DECODING_BYTES, embedding_column, read_arrow_batch, write_arrow, write_table
+from semdedup.storage.tables import (
+    DECODING_BYTES,
+    embedding_column,
+    one_batch,
+    read_arrow_batch,
+    write_arrow,
+    write_table,
+)
 
 ROW_GROUP_BYTES = 64 << 20
 

@@ -35,6 +35,7 @@ from semdedup.dedup.compare.groups import Cluster, Comparison
 from semdedup.dedup.compare.reduce import reduce_matches
 from semdedup.dedup.compare.table import forest_schema, score_table, write_scores
 from semdedup.dedup.compare.tiles import compare_large_clusters
+from semdedup.dedup.input.ids import wide_ids
 from semdedup.dedup.kernels.bounds import short_width
 from semdedup.dedup.kernels.forest import spanning_forest
 from semdedup.dedup.kernels.join import Join
@@ -198,7 +199,7 @@ def merge_forests(task: Comparison, blocks: Sequence[Block], pairs: Sequence[str
     places = [block.place(task) / "edges.parquet" for block in blocks] + [edges_file(task, pair) for pair in pairs]
     edges = with_base_told(pa.concat_tables(map(read_table, places), promote_options="permissive"))
     ends = pa.chunked_array([*edges.column("id").chunks, *edges.column("id_b").chunks])
-    codes = ends.combine_chunks().dictionary_encode()
+    codes = wide_ids(ends).dictionary_encode()
     numbers, score = codes.indices.to_numpy().astype(np.int64), edges.column(SCORE).to_numpy()
     chosen = spanning_forest(numbers[: len(edges)], numbers[len(edges) :], score, len(codes.dictionary))
     edges = edges.take(pa.array(chosen))

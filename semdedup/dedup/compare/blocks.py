@@ -15,12 +15,12 @@ import numpy as np
 import pyarrow as pa
 
 from semdedup.arrays import backend_module, to_host
-from semdedup.dedup.compare.groups import Cluster, Comparison, Scored, rank_cluster, read_cluster, ready, score_new_rows
+from semdedup.dedup.compare.groups import Cluster, Comparison, Scored, read_cluster, scored_clusters
 from semdedup.dedup.compare.tiles import Tile, load_tile
 from semdedup.dedup.input.rows import gather_unit_rows, low_information_mask
 from semdedup.dedup.kernels.bounds import principal_axes, short_rows
 from semdedup.dedup.kernels.distinct import occurrences
-from semdedup.dedup.kernels.join import Side
+from semdedup.dedup.kernels.join import Side, centroids_of
 from semdedup.dedup.kernels.matches import Pairs
 from semdedup.dedup.names import OF_BASE, SCORE
 from semdedup.storage.arrays import load_array, save_array
@@ -101,15 +101,9 @@ def lay_out_group(task: Comparison, block: Block) -> dict[str, Any]:
         ``rows``, and ``quarantined`` by reason.
     """
     parts, quarantined = [], Counter[str]()
-    for cluster in ready(block.clusters):
-        ranked = rank_cluster(task, cluster)
-        quarantined.update(ranked.quarantined)
-        if len(ranked.light) == ranked.n_base:
-            continue
-        rows = backend_module(task.backend).asarray(ranked.rows)
-        scored = score_new_rows(rows, low_information_mask(ranked.light), ranked.n_base, task.limits)
-        new = slice(ranked.n_base, None)
-        parts.append(Part(cluster.label, ranked.light.slice(ranked.n_base), ranked.rows[new], ranked.light, scored))
+    for cluster, ranked, scored in scored_clusters(task, block.clusters, quarantined):
+        light, rows = ranked.light.slice(ranked.n_base), ranked.rows[ranked.n_base :]
+        parts.append(Part(cluster.label, light, rows, ranked.light, scored))
     write_block(task, block, parts)
     return {"rows": sum(len(part.light) for part in parts), "quarantined": dict(quarantined)}
 
@@ -159,8 +153,7 @@ def write_block(task: Comparison, block: Block, parts: Sequence[Part]) -> None:
     save_array(place / "starts.npy", np.cumsum([0, *map(len, kept)]))
     sizes = np.array([[part.label, len(part.light)] for part in parts], dtype=np.int64).reshape(-1, 2)
     save_array(place / "labels.npy", sizes)
-    means = [found.mean(axis=0, dtype=np.float64).astype(np.float32) for found in kept]
-    save_array(place / "centroids.npy", np.stack(means) if means else np.empty((0, task.dim), np.float32))
+    save_array(place / "centroids.npy", centroids_of(kept, task.dim))
 
 
 def _own(part: Part) -> pa.Table:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from functools import partial
 from typing import Any
@@ -10,14 +11,15 @@ import numpy as np
 import pyarrow as pa
 
 from semdedup.arrays import backend_module, to_host
+from semdedup.dedup import sizes
 from semdedup.dedup.compare.blocks import Block, axes_file, edge_table, edges_file, found_file, load_light, load_side
-from semdedup.dedup.compare.groups import Cluster, Comparison, read_base, ready
+from semdedup.dedup.compare.groups import Cluster, Comparison, kept_rows, ready
 from semdedup.dedup.compare.reduce import reduce_matches
 from semdedup.dedup.compare.table import write_base_rows
-from semdedup.dedup.input.rows import gather_unit_rows, low_information_mask
+from semdedup.dedup.input.rows import low_information_mask
 from semdedup.dedup.kernels.bounds import short_rows
 from semdedup.dedup.kernels.distinct import first_occurrences
-from semdedup.dedup.kernels.join import Join, Side
+from semdedup.dedup.kernels.join import Join, Side, centroids_of
 from semdedup.dedup.kernels.matches import Pairs
 from semdedup.dedup.names import OF_BASE, SCORE
 from semdedup.dedup.ranking import rank_order
@@ -48,12 +50,7 @@ def compare_with_base(
     Returns:
         Results with ``counts`` of `Join`.
     """
-    groups: list[list[Cluster]] = [[]]
-    for cluster in base:
-        if groups[-1] and sum(each.n_rows for each in groups[-1]) + cluster.n_rows > rows_per_task:
-            groups.append([])
-        groups[-1].append(cluster)
-    numbered = [(number, tuple(group)) for number, group in enumerate(groups)]
+    numbered = list(enumerate(sizes.pack([(cluster, cluster.n_rows) for cluster in base], rows_per_task)))
     run.results("list the base", partial(list_base_rows, task), numbered, unit="groups")
     items = [(block, group) for block in blocks for group in numbered]
     results = run.results("compare with the base", partial(compare_block_with_base, task), items, unit="groups")
@@ -81,14 +78,6 @@ def list_base_rows(task: Comparison, item: Clusters) -> dict[str, Any]:
     return {}
 
 
-def kept_rows(task: Comparison, cluster: Cluster) -> tuple[pa.Table, np.ndarray]:
-    """What ranks the kept rows of a base in a cluster, and the rows, (n, d). Memory: the cluster, and a batch."""
-    rows = np.empty((cluster.n_rows, task.dim), dtype=np.float32)
-    gathered = gather_unit_rows(read_base(task, cluster, task.light_columns[1:]), task.dim, rows)
-    light = gathered.others.append_column(OF_BASE, pa.array(np.ones(gathered.n_rows, dtype=bool)))
-    return light, rows[: gathered.n_rows]
-
-
 def compare_block_with_base(task: Comparison, item: tuple[Block, Clusters]) -> dict[str, Any]:
     """Find the matches of the rows of a block in some clusters of a base; write the best of each row, and a forest.
 
@@ -104,7 +93,7 @@ def compare_block_with_base(task: Comparison, item: tuple[Block, Clusters]) -> d
     light = load_light(task, block)
     if OF_BASE not in light.column_names:
         light = light.append_column(OF_BASE, pa.array(np.zeros(len(light), dtype=bool)))
-    found, edges, counts = [], [], dict[str, int]()
+    found, edges, counts = [], [], Counter[str]()
     for cluster in ready(clusters):
         theirs, every = kept_rows(task, cluster)
         low = low_information_mask(theirs)
@@ -114,15 +103,16 @@ def compare_block_with_base(task: Comparison, item: tuple[Block, Clusters]) -> d
         if not len(chosen):
             continue
         rows = xp.asarray(every[chosen])
-        centre = every[chosen].mean(axis=0, dtype=np.float64).astype(np.float32)[None]
-        join = Join(left, Side(rows, short_rows(rows, axes), np.array([0, len(chosen)]), centre), task.limits.least)
+        centroid = centroids_of([every[chosen]], task.dim)
+        right = Side(rows, short_rows(rows, axes), np.array([0, len(chosen)]), centroid)
+        join = Join(left, right, task.limits.least)
         together = pa.concat_tables([light, theirs], promote_options="permissive")
         pairs = (
             Pairs(len(light) + chosen[to_host(p.right)], row_of[to_host(p.left)], to_host(p.score))
             for p in join.pairs()
         )
         reduced = reduce_matches(pairs, together, task.strategy)
-        counts = {name: counts.get(name, 0) + value for name, value in join.counts.items()}
+        counts.update(join.counts)
         if len(reduced.best.left):
             table = together.take(pa.array(reduced.best.left))
             table = table.append_column("row", pa.array(reduced.best.right))
@@ -131,7 +121,7 @@ def compare_block_with_base(task: Comparison, item: tuple[Block, Clusters]) -> d
     if found:
         write_table(found_file(task, block.number, f"base-{number}"), _together(found))
         write_table(edges_file(task, f"{block.number}-base-{number}"), _together(edges))
-    return {"counts": counts, "found": sum(map(len, found)), "edges": sum(map(len, edges))}
+    return {"counts": dict(counts), "found": sum(map(len, found)), "edges": sum(map(len, edges))}
 
 
 def _together(tables: Sequence[pa.Table]) -> pa.Table:

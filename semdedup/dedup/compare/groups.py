@@ -116,13 +116,7 @@ def score_group(task: Comparison, group: tuple[Cluster, ...]) -> dict[str, Any]:
         ``rows``, and ``quarantined`` by reason.
     """
     n_rows, quarantined, edges = 0, Counter[str](), []
-    for cluster in ready(group):
-        ranked = rank_cluster(task, cluster)
-        quarantined.update(ranked.quarantined)
-        if len(ranked.light) == ranked.n_base:
-            continue
-        rows = backend_module(task.backend).asarray(ranked.rows)
-        found = score_new_rows(rows, low_information_mask(ranked.light), ranked.n_base, task.limits)
+    for cluster, ranked, found in scored_clusters(task, group, quarantined):
         ids = ranked.light.column("id")
         table = score_table(ids.slice(ranked.n_base), ids.take(pa.array(found.match)), found.score)
         write_scores(task.target, cluster.label, ids.type, [table], task.write_kwargs)
@@ -134,6 +128,22 @@ def score_group(task: Comparison, group: tuple[Cluster, ...]) -> dict[str, Any]:
         place = task.final / FOREST / f"part-{group[0].label}.parquet"
         write_table(place, pa.concat_tables(edges, promote_options="permissive"), task.write_kwargs)
     return {"rows": n_rows, "quarantined": dict(quarantined)}
+
+
+def scored_clusters(
+    task: Comparison, group: Sequence[Cluster], quarantined: Counter[str]
+) -> Iterator[tuple[Cluster, Ranked, Scored]]:
+    """Rank and score clusters one after the other, but for those without rows that can be compared.
+
+    Args:
+        quarantined: rows that cannot be compared are counted there, by reason.
+    """
+    for cluster in ready(group):
+        ranked = rank_cluster(task, cluster)
+        quarantined.update(ranked.quarantined)
+        if len(ranked.light) > ranked.n_base:
+            rows = backend_module(task.backend).asarray(ranked.rows)
+            yield cluster, ranked, score_new_rows(rows, low_information_mask(ranked.light), ranked.n_base, task.limits)
 
 
 class Ranked(NamedTuple):
@@ -265,6 +275,14 @@ def read_base(task: Comparison, cluster: Cluster, columns: Sequence[str]) -> Ite
     """The kept rows of the base in a cluster, in tables of bounded size: ``id``, ``embedding`` and these columns."""
     if cluster.base is not None:
         yield from cluster.base.tables(task.clusters, cluster.label, ["embedding", *columns])
+
+
+def kept_rows(task: Comparison, cluster: Cluster) -> tuple[pa.Table, np.ndarray]:
+    """What ranks the kept rows of a base in a cluster, and the rows, (n, d). Memory: the cluster, and a batch."""
+    rows = np.empty((cluster.n_rows, task.dim), dtype=np.float32)
+    gathered = gather_unit_rows(read_base(task, cluster, task.light_columns[1:]), task.dim, rows)
+    light = gathered.others.append_column(OF_BASE, pa.array(np.ones(gathered.n_rows, dtype=bool)))
+    return light, rows[: gathered.n_rows]
 
 
 def set_aside(task: Comparison, cluster: Cluster, faulty: pa.Table) -> dict[str, int]:

@@ -9,7 +9,7 @@ import numpy as np
 import pyarrow as pa
 
 from semdedup.dedup.kernels.forest import thinned
-from semdedup.dedup.kernels.matches import Pairs
+from semdedup.dedup.kernels.matches import NO_PAIRS, Pairs
 from semdedup.dedup.ranking import RankingStrategy, rank_order
 
 MOST_PAIRS = 1 << 19
@@ -39,8 +39,7 @@ def reduce_matches(matches: Iterable[Pairs], light: pa.Table, strategy: RankingS
 
     Memory: `MOST_PAIRS` matches, those of one piece, and two for each of the n rows.
     """
-    nothing = Pairs(np.empty(0, np.int64), np.empty(0, np.int64), np.empty(0, np.float32))
-    found = Reduced(nothing, nothing)
+    found = Reduced(NO_PAIRS, NO_PAIRS)
     held: list[Pairs] = []
     number = 0
     for pairs in matches:
@@ -52,7 +51,7 @@ def reduce_matches(matches: Iterable[Pairs], light: pa.Table, strategy: RankingS
 
 
 def _reduce(before: Reduced, new: list[Pairs], light: pa.Table, strategy: RankingStrategy) -> Reduced:
-    best, forest = _together([before.best, *new]), _together([before.forest, *new])
+    best, forest = Pairs.together([before.best, *new]), Pairs.together([before.forest, *new])
     rows = np.unique(np.concatenate([best.left, best.right, forest.left, forest.right]))
     rank = np.empty(len(rows), dtype=np.int64)
     rank[rank_order(light.take(pa.array(rows)), strategy)] = np.arange(len(rows))
@@ -67,10 +66,6 @@ def _reduce(before: Reduced, new: list[Pairs], light: pa.Table, strategy: Rankin
     return Reduced(
         Pairs(*(part[in_order] for part in best)), Pairs(row_of[forest.left], row_of[forest.right], forest.score)
     )
-
-
-def _together(parts: list[Pairs]) -> Pairs:
-    return Pairs(*(np.concatenate(part) for part in zip(*parts, strict=True)))
 
 
 def _by_rank(pairs: Pairs, rows: np.ndarray, rank: np.ndarray) -> Pairs:

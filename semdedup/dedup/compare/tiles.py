@@ -21,14 +21,12 @@ from semdedup.dedup.kernels.best_match import best_match
 from semdedup.dedup.kernels.distinct import first_occurrences, occurrences
 from semdedup.dedup.kernels.exact import unit_rows
 from semdedup.dedup.kernels.forest import forest_between, forest_of, matches_to_gather, thinned
-from semdedup.dedup.kernels.matches import Matches, Pairs
+from semdedup.dedup.kernels.matches import NO_PAIRS, Matches, Pairs
 from semdedup.dedup.names import FOREST
 from semdedup.runs.run import Run
 from semdedup.storage.arrays import load_array, save_array
 from semdedup.storage.location import Location
 from semdedup.storage.tables import read_table, write_table
-
-NO_EDGES = Pairs(np.empty(0, np.int64), np.empty(0, np.int64), np.empty(0, np.float32))
 
 
 @dataclass(frozen=True)
@@ -123,7 +121,7 @@ def compare_tile(task: Comparison, item: tuple[tuple[Tile, ...], int]) -> dict[s
     queries = xp.asarray(rows[asking])
     score = np.zeros(len(asking), dtype=np.float32)
     match = np.full(len(asking), -1, dtype=np.int64)
-    edges = [NO_EDGES]
+    edges = [NO_PAIRS]
     for other in [] if tile.of_base else tiles[: number + 1]:  # best ranks first: of equal scores the first found wins
         chosen = load_array(place / f"candidates-{other.number}.npy")
         block = rows if other.number == number else load_array(place / f"rows-{other.number}.npy")
@@ -171,13 +169,17 @@ def _edges(sides: Sequence[tuple[Array, np.ndarray]], matches: Matches, other: T
     return Pairs(left, right, np.append(found.score, np.ones(len(again), dtype=np.float32)))
 
 
+def load_edges(place: Location, number: int) -> Pairs:
+    """The forest that `compare_tile` left for a tile, in the folder of its cluster."""
+    return Pairs(*(load_array(place / f"edges-{name}-{number}.npy") for name in Pairs._fields))
+
+
 def load_tile(task: Comparison, tile: Tile) -> tuple[pa.Table, np.ndarray, Scored]:
     """The light columns of the whole cluster, the rows of a tile, and what `compare_tile` found for them, by rank."""
     place, number = _place(task, tile.cluster), tile.number
-    edges = Pairs(*(load_array(place / f"edges-{name}-{number}.npy") for name in Pairs._fields))
     score, match = (load_array(place / f"{name}-{number}.npy") for name in ("score", "match"))
     rows = load_array(place / f"rows-{number}.npy")
-    return read_table(place / "light.parquet"), rows, Scored(score, match, edges)
+    return read_table(place / "light.parquet"), rows, Scored(score, match, load_edges(place, number))
 
 
 def write_large_cluster(task: Comparison, tiles: Sequence[Tile]) -> dict[str, Any]:
@@ -204,8 +206,7 @@ def write_large_cluster(task: Comparison, tiles: Sequence[Tile]) -> dict[str, An
         write_base_rows(task.final, label, ids.slice(0, n_base), task.write_kwargs)
     edges: list[Pairs] = []
     for tile in new:
-        found = Pairs(*(load_array(place / f"edges-{name}-{tile.number}.npy") for name in Pairs._fields))
-        edges = [thinned([*edges, found], len(ids))]
+        edges = [thinned([*edges, load_edges(place, tile.number)], len(ids))]
     table = forest_table(ids, edges[0], None if cluster.base is None else n_base)
     write_table(task.final / FOREST / f"part-{label}.parquet", table, task.write_kwargs)
     return {"rows": len(ids) - n_base, "quarantined": {}}

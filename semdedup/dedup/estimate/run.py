@@ -6,13 +6,12 @@ import hashlib
 import math
 import time
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 from operator import itemgetter
 
 import numpy as np
-import pandas as pd
 
 from semdedup.dedup import sizes
 from semdedup.dedup.cluster.plan import Plan
@@ -24,7 +23,7 @@ from semdedup.dedup.estimate.across import measure_across
 from semdedup.dedup.estimate.cost import AcrossTried, Expected, cost_table, mean_piece
 from semdedup.dedup.estimate.look import Look, Seen, look_at_partition
 from semdedup.dedup.estimate.pieces import LARGEST_CLUSTER, ROWS, Measuring, labelled_folder, measure_piece, piece_of
-from semdedup.dedup.estimate.result import shares_of
+from semdedup.dedup.estimate.result import Estimate, shares_of
 from semdedup.dedup.estimate.sample import lay_out_sample, sampling_of, scan_and_take
 from semdedup.dedup.input.scan import Sampling
 from semdedup.dedup.kernels.kmeans import sample_size
@@ -46,20 +45,7 @@ class Asked:
     options: EstimateOptions
 
 
-@dataclass(frozen=True)
-class Found:
-    """What the work gave: see `semdedup.dedup.estimate.result.Estimate`."""
-
-    shares: pd.DataFrame
-    cost: pd.DataFrame
-    total: int
-    quarantined: Mapping[str, int]
-    sampled: int
-    n_clusters: int
-    skipped_files: tuple[str, ...]
-
-
-def estimate_files(run: Run, files: Sequence[FileInfo], source: Location, asked: Asked) -> Found:
+def estimate_files(run: Run, files: Sequence[FileInfo], source: Location, asked: Asked) -> Estimate:
     """Estimate what a run over these files would find and cost.
 
     Cost: the scan and the fit of the run; the input is read once more; 2·s·n·p operations at most for a sample of s
@@ -95,13 +81,14 @@ def estimate_files(run: Run, files: Sequence[FileInfo], source: Location, asked:
     every = Seen(*(np.concatenate(part) for part in zip(*seen, strict=True)))
     shares = shares_of(every, sample["rows"], options.eps)
     duplicates = float((every.own >= least).sum()) / max(1, sample["rows"])
-    return Found(
+    return Estimate(
         shares=shares,
         cost=cost_table(_expected(run, fitted, asked, clusters, begun, duplicates)),
         total=rows,
         quarantined=dict(quarantined),
         sampled=sample["rows"],
         n_clusters=len(fitted.fit.centroids),
+        seconds=time.monotonic() - started,
         skipped_files=plan.skipped,
     )
 

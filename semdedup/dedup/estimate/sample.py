@@ -18,12 +18,12 @@ from semdedup.dedup.estimate.axes import choose_axes
 from semdedup.dedup.input.ids import hash_ids
 from semdedup.dedup.input.partitions import Partition, Slice
 from semdedup.dedup.input.rows import check_rows, embedding_element_type
-from semdedup.dedup.input.scan import Sampling, Workspace, one_batch, scan_partition
+from semdedup.dedup.input.scan import Sampling, Workspace, scan_partition
 from semdedup.dedup.kernels.exact import unit_rows
 from semdedup.dedup.kernels.kmeans import assign
 from semdedup.storage.arrays import load_array, save_array
 from semdedup.storage.location import Location
-from semdedup.storage.tables import LOW_INFORMATION, read_arrow_batch, write_arrow
+from semdedup.storage.tables import LOW_INFORMATION, read_arrow_batch, write_arrow_parts
 
 OTHER_SEED = 1 << 32
 """Added to the seed for the hash that samples: no seed is as large. The one that ranks is the run's own."""
@@ -81,7 +81,7 @@ def scan_and_take(
     columns = [("hash", pa.uint64()), ("rank", pa.uint64()), (LOW_INFORMATION, pa.bool_())]
     empty = pa.schema([*columns, ("embedding", pa.list_(pa.float16()))]).empty_table()
     table = pa.concat_tables([empty, *taken], promote_options="permissive").combine_chunks()
-    write_arrow(taken_file(work, item[0]), table.schema, [one_batch(table)])
+    write_arrow_parts(taken_file(work, item[0]), table, [0])
     return found
 
 

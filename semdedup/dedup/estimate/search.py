@@ -7,7 +7,7 @@ import tempfile
 import time
 import uuid
 from collections.abc import Iterator, Sequence
-from dataclasses import fields
+from dataclasses import replace
 from typing import Any
 
 import distributed
@@ -106,7 +106,7 @@ def _estimate(asked: Asked, client: distributed.Client | str | None, cluster: Cl
         if run is None:
             raise IntegrityError(f"the folder {scratch} was new, and yet there is a run in it")
         found = estimate_files(run, files, sources[0], asked)
-    return Estimate(**{f.name: getattr(found, f.name) for f in fields(found)}, seconds=time.monotonic() - started)
+    return replace(found, seconds=time.monotonic() - started)  # with the start of the workers
 
 
 def _asked(given: dict[str, Any], options: dict[str, Any]) -> Asked:

@@ -24,6 +24,12 @@ def id_type(found: pa.DataType) -> pa.DataType | None:
     return None
 
 
+def wide_ids(column: pa.Array | pa.ChunkedArray) -> pa.Array:
+    """A column of ids as one array; text with 64-bit offsets, for more than 2 GiB of it."""
+    ids = column.cast(pa.large_string()) if pa.types.is_string(column.type) else column
+    return ids.combine_chunks() if isinstance(ids, pa.ChunkedArray) else ids
+
+
 def _mix(words: np.ndarray) -> np.ndarray:
     """Finaliser of splitmix64 (Steele, Lea and Flood, Fast Splittable Pseudorandom Number Generators, 2014)."""
     words = (words ^ (words >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)

@@ -6,7 +6,6 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
-from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -14,7 +13,7 @@ import pyarrow as pa
 
 from semdedup.compute.session import Session
 from semdedup.dedup.input.ids import hash_ids
-from semdedup.dedup.input.partitions import Partition, Slice
+from semdedup.dedup.input.partitions import Partition, Slice, partition_label
 from semdedup.dedup.input.rows import (
     commonest_length,
     embedding_element_type,
@@ -24,14 +23,18 @@ from semdedup.dedup.input.rows import (
 )
 from semdedup.dedup.input.schema import InputSchema
 from semdedup.errors import BadFileError, DuplicateIdError, InputError
+from semdedup.runs.run import Run
 from semdedup.storage.location import Location
-from semdedup.storage.tables import write_arrow
+from semdedup.storage.tables import write_arrow_parts
 
 HASHES_PER_RANGE = 1 << 23
 """Hashes of ids that one task looks through for repetitions: 64 MiB."""
 
 EXAMPLES = 5
 WHOLE = 2**64
+
+ID_HASH_SEED = 0
+"""The seed of the hashes by which repeated ids are found where no sample is taken."""
 
 
 @dataclass(frozen=True)
@@ -68,6 +71,11 @@ class Workspace:
         return rows[:n], pa.concat_tables(others), pa.concat_tables(faulty)
 
 
+def range_starts(n_ranges: int, stop: int = WHOLE) -> np.ndarray:
+    """The lowest hash of each of equal ranges of the hashes below `stop`, (n_ranges,) uint64."""
+    return np.array([stop * index // n_ranges for index in range(n_ranges)], dtype=np.uint64)
+
+
 @dataclass(frozen=True)
 class Sampling:
     """Which rows are fitted on: those whose hash is below `threshold`, in `n_parts` ranges of the hash.
@@ -86,7 +94,7 @@ class Sampling:
 
     def edges(self) -> np.ndarray:
         """Lowest hash of each part, (n_parts,) uint64."""
-        return np.array([self.threshold * part // self.n_parts for part in range(self.n_parts)], dtype=np.uint64)
+        return range_starts(self.n_parts, self.threshold)
 
     def chosen(self, hashes: np.ndarray) -> np.ndarray:
         """Truth for each hash, (n,): whether the row belongs to the sample."""
@@ -145,19 +153,26 @@ def scan_partition(
     }
 
 
+def scan_lengths(
+    run: Run, name: str, work: Workspace, partitions: Sequence[Partition]
+) -> tuple[dict[str, Counter[int]], list[int]]:
+    """Scan all partitions without a sample, as a step of this name.
+
+    Returns:
+        How many rows of each file have which length, and for each partition the number of its ids, whose hashes (by
+        `ID_HASH_SEED`) are left for `check_ids_unique`.
+    """
+    no_sample = Sampling(ID_HASH_SEED, threshold=1, n_parts=1)  # hashes below 1: no row, but for a chance of n in 2**64
+    scan = partial(scan_partition, work, no_sample, False)
+    found = run.results(name, scan, list(enumerate(partitions)), unit="partitions", label=partition_label)
+    return lengths_by_source(found), [result["hashes"] for result in found]
+
+
 def _write_sample(location: Location, samples: Sequence[pa.Table], sampling: Sampling) -> None:
     """Write the sampled rows of a partition in the order of their hash, in the widest of their types."""
     empty = pa.table({"hash": pa.array([], pa.uint64()), "embedding": pa.array([], pa.list_(pa.float16()))})
     sample = pa.concat_tables([empty, *samples], promote_options="permissive").sort_by("hash").combine_chunks()
-    starts = np.searchsorted(sample.column("hash").to_numpy(), sampling.edges())
-    slices = (sample.slice(start, stop - start) for start, stop in pairwise([*starts, len(sample)]))
-    write_arrow(location, sample.schema, (one_batch(part) for part in slices))
-
-
-def one_batch(table: pa.Table) -> pa.RecordBatch:
-    """A table of at most one chunk as a batch, which may have no rows."""
-    batches = table.to_batches()
-    return batches[0] if batches else pa.RecordBatch.from_pylist([], schema=table.schema)
+    write_arrow_parts(location, sample, np.searchsorted(sample.column("hash").to_numpy(), sampling.edges()))
 
 
 def lengths_by_source(scanned: Iterable[Mapping[str, Any]]) -> dict[str, Counter[int]]:

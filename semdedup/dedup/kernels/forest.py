@@ -139,18 +139,18 @@ def forest_between(left: Array, right: Array, least: float | np.float32, gathere
     """
     n = len(left) + len(right)
     pairs = gathered.pairs()
-    edges = [Pairs(np.empty(0, np.int64), np.empty(0, np.int64), np.empty(0, np.float32))]
+    edges: list[Pairs] = []
     for piece in matching_pairs(left, right, least) if pairs is None else [pairs]:
         start, stop, score = map(to_host, piece)
         edges.append(Pairs(start, stop + len(left), score))
         if sum(len(found.left) for found in edges) > MOST_EDGES:
             edges = [thinned(edges, n)]
-    return Pairs(*(np.concatenate(part) for part in zip(*edges, strict=True)))
+    return Pairs.together(edges)
 
 
 def thinned(edges: Sequence[Pairs], n: int) -> Pairs:
     """A maximum spanning forest of these edges of n vertices, smaller ends on the left, in the order of these."""
-    together = Pairs(*(np.concatenate(part) for part in zip(*edges, strict=True)))
+    together = Pairs.together(edges)
     chosen = spanning_forest(together.left, together.right, together.score, n)
     ends = together.left[chosen], together.right[chosen]
     left, right = np.minimum(*ends), np.maximum(*ends)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from itertools import product
 from typing import NamedTuple
 
@@ -40,6 +40,12 @@ class Side(NamedTuple):
     short: Array
     starts: np.ndarray
     centroids: Array | None
+
+
+def centroids_of(parts: Sequence[np.ndarray], dim: int) -> np.ndarray:
+    """The mean of the rows of each part, (n_i, d) float32, summed in float64: (c, d) float32. None may be empty."""
+    means = [rows.mean(axis=0, dtype=np.float64).astype(np.float32) for rows in parts]
+    return np.stack(means) if means else np.empty((0, dim), dtype=np.float32)
 
 
 class Join:

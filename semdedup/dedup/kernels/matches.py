@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -25,6 +25,17 @@ class Pairs(NamedTuple):
     right: Array
     score: Array
 
+    @classmethod
+    def together(cls, parts: Sequence[Pairs]) -> Pairs:
+        """The pairs of all parts, in their order; `NO_PAIRS` of none."""
+        if not parts:
+            return NO_PAIRS
+        xp = array_module(parts[-1].score)
+        return cls(*(xp.concatenate(values) for values in zip(*parts, strict=True)))
+
+
+NO_PAIRS = Pairs(np.empty(0, np.int64), np.empty(0, np.int64), np.empty(0, np.float32))
+
 
 class Matches:
     """Gathers matches that a comparison comes by, as long as there are not too many of them.
@@ -37,15 +48,15 @@ class Matches:
     def __init__(self, least: float | np.float32, most: int) -> None:
         self.least, self.full = np.float32(least), False
         self._most, self._number = most, 0
-        self._parts: list[tuple[Array, Array, Array]] = []
+        self._parts: list[Pairs] = []
 
     def add(self, queries: Array, candidates: Array, scores: Array) -> None:
         """Take the pairs that match among some, (p,) each."""
         if self.full:
             return
         reached = scores >= self.least
-        self._parts.append((candidates[reached], queries[reached], scores[reached]))
-        self._number += len(self._parts[-1][0])
+        self._parts.append(Pairs(candidates[reached], queries[reached], scores[reached]))
+        self._number += len(self._parts[-1].left)
         if self._number > self._most:
             self.give_up()
 
@@ -55,12 +66,7 @@ class Matches:
 
     def pairs(self) -> Pairs | None:
         """The candidate on the left, the query on the right; None where there were too many."""
-        if self.full:
-            return None
-        if not self._parts:
-            return Pairs(np.empty(0, np.int64), np.empty(0, np.int64), np.empty(0, np.float32))
-        xp = array_module(self._parts[0][0])
-        return Pairs(*(xp.concatenate(part) for part in zip(*self._parts, strict=True)))
+        return None if self.full else Pairs.together(self._parts)
 
 
 def matching_pairs(left: Array, right: Array, least: float | np.float32) -> Iterator[Pairs]:

@@ -14,15 +14,8 @@ from typing import Any, NamedTuple
 from semdedup.compute.session import Session
 from semdedup.dedup import sizes
 from semdedup.dedup.input.facts import FileFacts, inspect_all
-from semdedup.dedup.input.partitions import Partition, cut_partitions, partition_label
-from semdedup.dedup.input.scan import (
-    Sampling,
-    Workspace,
-    check_ids_unique,
-    expected_length,
-    lengths_by_source,
-    scan_partition,
-)
+from semdedup.dedup.input.partitions import Partition, cut_partitions
+from semdedup.dedup.input.scan import ID_HASH_SEED, Workspace, check_ids_unique, expected_length, scan_lengths
 from semdedup.dedup.leaks.sets import Embeddings, check_sets
 from semdedup.dedup.leaks.tasks import LeakTask, compare_span, lay_out_block, write_block
 from semdedup.dedup.names import QUARANTINE, Destination, below
@@ -32,9 +25,6 @@ from semdedup.errors import InputError, IntegrityError
 from semdedup.runs.run import Run
 from semdedup.storage.location import without_storage_options
 from semdedup.storage.tables import LOW_INFORMATION
-
-ID_HASH_SEED = 0
-NO_SAMPLE = Sampling(ID_HASH_SEED, threshold=1, n_parts=1)  # hashes below 1: no row, but for a chance of n in 2**64
 
 
 class Prepared(NamedTuple):
@@ -108,13 +98,14 @@ def _prepare(run: Run, a: Embeddings, b: Embeddings, fields: InputOptions) -> Pr
     spans = cut_partitions(a_facts, a_values // plan["n_spans"] + 1, None)
     work_a = Workspace(schema, a.source, scratch / "a", {})
     work_b = Workspace(schema, b.source, scratch / "b", {})
-    lengths, n_hashes = _scan(run, work_b, blocks)
+    lengths, n_hashes = scan_lengths(run, f"scan {work_b.scratch.name}", work_b, blocks)
     dim = _length_of(b.name, lengths, fields.embedding_dim)
     # A file whose footer tells d elements a row on average is not read for its lengths: should they differ all the
     # same, its rows are counted and left out as they are compared.
     even = {file.source: Counter({dim: file.n_rows}) for file in a_facts if file.n_values == dim * file.n_rows}
     odd = cut_partitions([file for file in a_facts if file.source not in even], plan["task_bytes"] // 4, None)
-    dim_a = _length_of(a.name, {**even, **_scan(run, work_a, odd)[0]}, fields.embedding_dim)
+    lengths_a, _ = scan_lengths(run, f"scan {work_a.scratch.name}", work_a, odd)
+    dim_a = _length_of(a.name, {**even, **lengths_a}, fields.embedding_dim)
     if dim != dim_a:
         raise InputError(
             f"the embeddings of {a.name} have length {dim_a}, those of {b.name} have length {dim}; embeddings of "
@@ -162,14 +153,6 @@ def _facts_of(session: Session, found: Embeddings, fields: InputOptions) -> list
     if not facts:
         raise InputError(f"no rows in {found.name}: {len(found.files)} files, all without rows")
     return facts
-
-
-def _scan(run: Run, work: Workspace, partitions: Sequence[Partition]) -> tuple[dict[str, Counter[int]], list[int]]:
-    """How many rows of each file have which length, and the number of ids of each partition, hashed for later."""
-    scan = partial(scan_partition, work, NO_SAMPLE, False)
-    items = list(enumerate(partitions))
-    found = run.results(f"scan {work.scratch.name}", scan, items, unit="partitions", label=partition_label)
-    return lengths_by_source(found), [result["hashes"] for result in found]
 
 
 def _length_of(name: str, lengths: Mapping[str, Mapping[int, int]], embedding_dim: int | None) -> int:

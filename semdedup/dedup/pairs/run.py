@@ -18,14 +18,7 @@ from semdedup.dedup.compare.run import find_clusters, pack_groups
 from semdedup.dedup.compare.table import forest_schema
 from semdedup.dedup.input.facts import FileFacts, inspect_all, inspect_first
 from semdedup.dedup.input.partitions import Partition, Slice, cut_partitions, partition_label
-from semdedup.dedup.input.scan import (
-    Sampling,
-    Workspace,
-    check_ids_unique,
-    expected_length,
-    lengths_by_source,
-    scan_partition,
-)
+from semdedup.dedup.input.scan import ID_HASH_SEED, Workspace, check_ids_unique, expected_length, scan_lengths
 from semdedup.dedup.input.schema import unify_schemas
 from semdedup.dedup.input.usable import usable_files
 from semdedup.dedup.names import PAIRS
@@ -46,9 +39,6 @@ from semdedup.errors import InputError, IntegrityError
 from semdedup.runs.run import Run
 from semdedup.storage.location import FileInfo, Location, without_storage_options
 from semdedup.storage.tables import LOW_INFORMATION, write_table
-
-ID_HASH_SEED = 0
-NO_SAMPLE = Sampling(ID_HASH_SEED, threshold=1, n_parts=1)  # hashes below 1: no row, but for a chance of n in 2**64
 
 
 class Found(NamedTuple):
@@ -131,10 +121,9 @@ def _prepare(
     task_bytes = plan_file.read_json()["task_bytes"]
     work = Workspace(unify_schemas(facts, fields), source, scratch, read_kwargs)
     partitions = cut_partitions(facts, task_bytes // 4, None)
-    scan = partial(scan_partition, work, NO_SAMPLE, False)
-    scanned = run.results("scan", scan, list(enumerate(partitions)), unit="partitions", label=partition_label)
-    dim = expected_length(lengths_by_source(scanned), fields.embedding_dim)
-    check_ids_unique(session, work, partitions, ID_HASH_SEED, [result["hashes"] for result in scanned])
+    lengths, n_hashes = scan_lengths(run, "scan", work, partitions)
+    dim = expected_length(lengths, fields.embedding_dim)
+    check_ids_unique(session, work, partitions, ID_HASH_SEED, n_hashes)
     every: list[tuple[Partition, ...]] = [(partition,) for partition in partitions]
     if search.clustered:
         every = _cluster_parts(find_clusters(files, facts), facts, sizes.rows_per_task(task_bytes, dim))

@@ -22,7 +22,7 @@ from semdedup.dedup.input.rows import low_information_mask, write_aside
 from semdedup.dedup.input.scan import Workspace
 from semdedup.dedup.kernels.bounds import short_rows
 from semdedup.dedup.kernels.distinct import occurrences
-from semdedup.dedup.kernels.join import Side
+from semdedup.dedup.kernels.join import Side, centroids_of
 from semdedup.dedup.kernels.matches import Pairs
 from semdedup.dedup.names import PAIRS, QUARANTINE
 from semdedup.dedup.pairs.copies import Copies, expanded
@@ -122,8 +122,7 @@ def lay_out_block(task: PairsTask, block: Block) -> dict[str, Any]:
     save_array(place / "sample.npy", every[:: max(1, -(-len(every) // task.sampled))])
     if block.clustered:
         save_array(place / "starts.npy", np.cumsum([0, *map(len, rows)]))
-        means = [part_rows.mean(axis=0, dtype=np.float64).astype(np.float32) for part_rows in rows]
-        save_array(place / "centroids.npy", np.stack(means) if means else np.empty((0, task.dim), np.float32))
+        save_array(place / "centroids.npy", centroids_of(rows, task.dim))
     aside = write_aside(task.final / QUARANTINE / f"{PAIRS}-{block.number}.parquet", pa.concat_tables(quarantined))
     return {"rows": sum(map(len, lights)), LOW_INFORMATION: low_rows, "quarantined": aside}
 

@@ -9,6 +9,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from semdedup.dedup.input.ids import wide_ids
 from semdedup.dedup.names import SCORE
 from semdedup.dedup.results.pairs import Group, Pair
 
@@ -21,7 +22,7 @@ def groups_of(duplicates: pa.Table, cluster: int, across: bool) -> Iterator[Grou
         cluster: where they lie.
         across: whether the match stays itself: it is a witness, or of another set.
     """
-    ids, max_ids = (_wide(duplicates.column(name)) for name in ("id", "max_id"))
+    ids, max_ids = (wide_ids(duplicates.column(name)) for name in ("id", "max_id"))
     kept = max_ids if across else max_ids.take(pa.array(_ends(ids, max_ids)))
     encoded = kept.dictionary_encode()
     several = "cluster" in duplicates.column_names
@@ -36,11 +37,6 @@ def groups_of(duplicates: pa.Table, cluster: int, across: bool) -> Iterator[Grou
             Pair(*values) for values in zip(*(rows.column(name).to_pylist() for name in columns), strict=True)
         )
         yield Group(encoded.dictionary[number].as_py(), pairs, pairs[0].cluster)
-
-
-def _wide(column: pa.ChunkedArray) -> pa.Array:
-    """A column of ids as one array; text with 64-bit offsets, for more than 2 GiB of it."""
-    return (column.cast(pa.large_string()) if pa.types.is_string(column.type) else column).combine_chunks()
 
 
 def _ends(ids: pa.Array, max_ids: pa.Array) -> np.ndarray:

@@ -20,7 +20,7 @@ from semdedup.dedup.sizes import ROWS_AT_A_TIME
 from semdedup.dedup.threshold.rule import check_eps, duplicate_mask, least_eps, least_score
 from semdedup.errors import InputError, ParameterError
 from semdedup.storage.location import FileInfo, Location
-from semdedup.storage.tables import open_parquet
+from semdedup.storage.tables import count_rows, open_parquet
 
 
 class NoSuchRowError(InputError):
@@ -62,11 +62,7 @@ class Scores:
     @property
     def n_rows(self) -> int:
         """Rows of all tables, as their footers tell."""
-        total = 0
-        for file in self.files:
-            with open_parquet(self.source.at(file.url)) as parquet:
-                total += parquet.metadata.num_rows
-        return total
+        return sum(count_rows(self.source.at(file.url)) for file in self.files)
 
     @property
     def has_whole_ids(self) -> bool:

@@ -16,11 +16,11 @@ import pyarrow as pa
 
 from semdedup.arrays import array_module, backend_module, to_host
 from semdedup.dedup.compare.groups import Cluster, score_new_rows
-from semdedup.dedup.compare.tiles import NO_EDGES, Tile, compare_tile, lay_out_tile, tiles_of
+from semdedup.dedup.compare.tiles import Tile, compare_tile, lay_out_tile, load_edges, tiles_of
 from semdedup.dedup.kernels.exact import exact_scores
 from semdedup.dedup.kernels.forest import components, thinned
 from semdedup.dedup.kernels.greedy import Witnesses
-from semdedup.dedup.kernels.matches import Pairs
+from semdedup.dedup.kernels.matches import NO_PAIRS, Pairs
 from semdedup.dedup.names import SCORE
 from semdedup.dedup.threshold.groups import Part, Removing, Targets, write_group
 from semdedup.dedup.threshold.large import Each, find_rows
@@ -148,10 +148,9 @@ def _of_large(task: Removing, part: Part, ranked: Ranked, edges: Pairs | None) -
 
 def _edges_of_tiles(place: Location, n: int) -> Pairs:
     """The forest of a large cluster that was compared again."""
-    edges = [NO_EDGES]
+    edges = [NO_PAIRS]
     for number in range((place / "tiles.json").read_json()["tiles"]):
-        found = Pairs(*(load_array(place / f"edges-{name}-{number}.npy") for name in Pairs._fields))
-        edges = [thinned([*edges, found], n)]
+        edges = [thinned([*edges, load_edges(place, number)], n)]
     return edges[0]
 
 

@@ -14,7 +14,7 @@ from semdedup.dedup.base.chain import links_of
 from semdedup.dedup.base.kept import ListedRows
 from semdedup.dedup.compare.groups import Cluster, Comparison, read_base, read_cluster
 from semdedup.dedup.input.files import recorded_or_listed
-from semdedup.dedup.input.ids import id_type
+from semdedup.dedup.input.ids import id_type, wide_ids
 from semdedup.dedup.input.rows import gather_unit_rows, low_information_mask
 from semdedup.dedup.names import (
     AGAINST,
@@ -160,7 +160,7 @@ def read_ranked(location: Location, base: ListedRows | None = None) -> Ranked:
         if name not in table.column_names:
             raise BadFileError(f"the file {location} is no table of scores: it has no column {name!r}")
     kind = id_type(table.column("id").type) or table.column("id").type
-    ids, max_ids = (_whole(table.column(name).cast(kind)) for name in ("id", "max_id"))
+    ids, max_ids = (wide_ids(table.column(name).cast(kind)) for name in ("id", "max_id"))
     score = table.column(SCORE).cast(pa.float32()).to_numpy()
     n_base = 0
     if base is not None:
@@ -177,14 +177,9 @@ def read_ranked(location: Location, base: ListedRows | None = None) -> Ranked:
     return Ranked(ids, score, np.minimum(match, np.arange(len(ids))), n_base)
 
 
-def _whole(column: pa.ChunkedArray) -> pa.Array:
-    """A column of ids as one array; text with 64-bit offsets, for more than 2 GiB of it."""
-    return (column.cast(pa.large_string()) if pa.types.is_string(column.type) else column).combine_chunks()
-
-
 def ranks_of(column: pa.ChunkedArray, ids: pa.Array) -> np.ndarray:
     """Position of each id of a column among some ids, (m,) int64; -1 for none."""
-    return pc.fill_null(pc.index_in(_whole(column).cast(ids.type), value_set=ids), -1).to_numpy().astype(np.int64)
+    return pc.fill_null(pc.index_in(wide_ids(column).cast(ids.type), value_set=ids), -1).to_numpy().astype(np.int64)
 
 
 def rows_of_ranks(

@@ -11,6 +11,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from semdedup.arrays import backend_module, to_host
+from semdedup.dedup.input.ids import wide_ids
 from semdedup.dedup.kernels.exact import exact_scores
 from semdedup.dedup.kernels.forest import components
 from semdedup.dedup.names import OF_BASE, SCORE
@@ -18,10 +19,10 @@ from semdedup.dedup.threshold.everywhere.scratch import (
     WITNESS,
     Group,
     ids_of,
+    numbered,
     read_cluster_rows,
     read_scores,
     scratch_file,
-    wide,
     write_dropped,
 )
 from semdedup.dedup.threshold.groups import Part, Removing, Targets
@@ -41,8 +42,8 @@ def find_components(task: Removing, forest: Sequence[str]) -> dict[str, Any]:
     """
     assert task.forest is not None
     edges = pa.concat_tables(read_table(task.forest.at(url)) for url in forest)
-    ends = pa.chunked_array([*edges.column("id_a").chunks, *edges.column("id_b").chunks]).combine_chunks()
-    codes = wide(ends).dictionary_encode()
+    ends = pa.chunked_array([*edges.column("id_a").chunks, *edges.column("id_b").chunks])
+    codes = wide_ids(ends).dictionary_encode()
     numbers, score = codes.indices.to_numpy().astype(np.int64), edges.column(SCORE).to_numpy()
     a, b = numbers[: len(edges)], numbers[len(edges) :]
     n = len(codes.dictionary)
@@ -91,11 +92,11 @@ def gather_rows(task: Removing, group: Group) -> dict[str, Any]:
     wanted = pc.unique(pa.chunked_array([*table.column("id").chunks, *table.column(WITNESS).chunks]))
     ids, rows = [pa.array([], wanted.type)], [np.empty((0, task.comparison.dim), dtype=np.float32)]
     for part in parts:
-        own = wide(ids_of(task, part))
+        own = wide_ids(ids_of(task, part))
         inside = own.filter(pc.is_in(own, wanted))
         if len(inside):
             light, every = read_cluster_rows(task, part)
-            positions = ranks_of(pa.chunked_array([inside]), wide(light.column("id").combine_chunks()))
+            positions = ranks_of(pa.chunked_array([inside]), wide_ids(light.column("id")))
             ids.append(inside.cast(wanted.type))
             rows.append(every[positions])
     write_table(scratch_file(task, "ids", number), pa.table({"id": pa.chunked_array(ids)}))
@@ -130,7 +131,7 @@ def write_components(task: Removing, targets: Targets, unknown: bool, group: Gro
     number, parts = group
     table = read_table(scratch_file(task, "components", 0))
     scores = [read_scores(task, part).column("id") for part in parts]
-    own = wide(pa.chunked_array([chunk for column in scores for chunk in column.chunks]).combine_chunks())
+    own = wide_ids(pa.chunked_array([chunk for column in scores for chunk in column.chunks]))
     mine = table.filter(pc.is_in(table.column("id"), own))
     if unknown:
         known = mine.filter(pc.invert(pc.is_nan(mine.column(SCORE))))
@@ -148,13 +149,13 @@ def remove_components_everywhere(
 ) -> list[dict[str, Any]]:
     """The rule `components` over the whole input; for each group of clusters its rows, and those removed."""
     assert task.forest is not None
-    numbered: tuple[Group, ...] = tuple((number, tuple(parts)) for number, parts in enumerate(groups))
+    every = numbered([*groups, *base])
+    own = every[: len(groups)]
     forest = tuple(file.url for file in task.forest.files())
     (found,) = each("components", partial(find_components, task), [forest])
     if found["unknown"]:
-        every = numbered + tuple((len(numbered) + number, tuple(parts)) for number, parts in enumerate(base))
         each("gather rows", partial(gather_rows, task), every)
-        pairs = [(number, len(every)) for number, _ in numbered]
+        pairs = [(number, len(every)) for number, _ in own]
         each("compare with witnesses", partial(score_rows_of_group, task), pairs)
-    results = each("threshold", partial(write_components, task, targets, found["unknown"]), numbered)
+    results = each("threshold", partial(write_components, task, targets, found["unknown"]), own)
     return [*results, {"rows": 0, "removed": [0, *found["removed"][1:]]}]

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Sequence
+
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from semdedup.dedup.base.kept import ListedRows
-from semdedup.dedup.compare.groups import read_base, read_cluster
+from semdedup.dedup.compare.groups import kept_rows, read_cluster
 from semdedup.dedup.input.rows import gather_unit_rows
 from semdedup.dedup.names import OF_BASE, SCORE
 from semdedup.dedup.threshold.groups import Part, Removing, Targets, write_removed
@@ -18,6 +20,11 @@ Group = tuple[int, tuple[Part, ...]]
 """Some clusters, and their number. Parts without a table of scores are of a base."""
 
 WITNESS = "witness_id"
+
+
+def numbered(groups: Iterable[Sequence[Part]]) -> tuple[Group, ...]:
+    """Groups of clusters with their numbers, those of a base after the others."""
+    return tuple((number, tuple(parts)) for number, parts in enumerate(groups))
 
 
 def read_scores(task: Removing, part: Part) -> pa.Table:
@@ -38,21 +45,14 @@ def scratch_file(task: Removing, what: str, number: int, ending: str = "parquet"
     return task.comparison.scratch / what / f"{number}.{ending}"
 
 
-def wide(ids: pa.Array) -> pa.Array:
-    """Ids with 64-bit offsets where they are text, for more than 2 GiB of it."""
-    return ids.cast(pa.large_string()) if pa.types.is_string(ids.type) else ids
-
-
 def read_cluster_rows(task: Removing, part: Part) -> tuple[pa.Table, np.ndarray]:
     """What ranks the rows of a cluster, and the rows, in the order of its files; of a base its kept rows."""
     comparison, cluster = task.comparison, part.cluster
-    of_base = not part.scores
-    tables = read_cluster(comparison, cluster)
-    if of_base:
-        tables = read_base(comparison, cluster, comparison.light_columns[1:])
-    rows = np.empty((cluster.n_rows if of_base else sum(cluster.rows), comparison.dim), dtype=np.float32)
-    gathered = gather_unit_rows(tables, comparison.dim, rows)
-    light = gathered.others.append_column(OF_BASE, pa.array(np.full(gathered.n_rows, of_base)))
+    if not part.scores:
+        return kept_rows(comparison, cluster)
+    rows = np.empty((sum(cluster.rows), comparison.dim), dtype=np.float32)
+    gathered = gather_unit_rows(read_cluster(comparison, cluster), comparison.dim, rows)
+    light = gathered.others.append_column(OF_BASE, pa.array(np.zeros(gathered.n_rows, dtype=bool)))
     return light, rows[: gathered.n_rows]
 
 

@@ -9,9 +9,11 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from semdedup.dedup.input.ids import wide_ids
 from semdedup.dedup.kernels.bounds import principal_axes, short_width
+from semdedup.dedup.kernels.join import centroids_of
 from semdedup.dedup.names import SCORE
-from semdedup.dedup.threshold.everywhere.scratch import Group, read_cluster_rows, read_scores, scratch_file, wide
+from semdedup.dedup.threshold.everywhere.scratch import Group, read_cluster_rows, read_scores, scratch_file
 from semdedup.dedup.threshold.groups import Removing
 from semdedup.dedup.threshold.vectors import ranks_of
 from semdedup.storage.arrays import load_array, save_array
@@ -47,8 +49,8 @@ def find_unsure(task: Removing, counts: Sequence[int]) -> dict[str, Any]:
         ``unsure``: how many there are in each group of clusters.
     """
     reached = pa.concat_tables(read_table(scratch_file(task, "reached", number)) for number in range(len(counts)))
-    ids, score = reached.column("id").combine_chunks(), reached.column(SCORE).to_numpy()
-    match = ranks_of(reached.column("max_id"), wide(ids))
+    score = reached.column(SCORE).to_numpy()
+    match = ranks_of(reached.column("max_id"), wide_ids(reached.column("id")))
     match_score = np.where(match < 0, np.float32(-1), score[match])
     unsure = np.stack([(score >= least) & (match_score >= least) for least in task.limits], axis=1)
     ends = np.cumsum([0, *counts])
@@ -70,17 +72,17 @@ def gather_unsure(task: Removing, group: Group) -> dict[str, Any]:
         if not len(inside):
             continue
         light, every = read_cluster_rows(task, part)
-        positions = ranks_of(wanted.take(pa.array(inside)), wide(light.column("id").combine_chunks()))
+        positions = ranks_of(wanted.take(pa.array(inside)), wide_ids(light.column("id")))
         lights.append(light.take(pa.array(positions)))
         rows.append(every[positions])
         order.append(inside)
         starts.append(starts[-1] + len(inside))
-        centroids.append(every.mean(axis=0, dtype=np.float64).astype(np.float32))
+        centroids.append(centroids_of([every], task.comparison.dim))
     write_table(scratch_file(task, "light", number), pa.concat_tables(lights, promote_options="permissive"))
     save_array(scratch_file(task, "rows", number, "npy"), np.concatenate(rows))
     save_array(scratch_file(task, "flags", number, "npy"), flags[np.concatenate(order)])
     save_array(scratch_file(task, "starts", number, "npy"), np.array(starts))
-    save_array(scratch_file(task, "centroids", number, "npy"), np.stack(centroids))
+    save_array(scratch_file(task, "centroids", number, "npy"), np.concatenate(centroids))
     return {"rows": starts[-1]}
 
 
@@ -120,20 +122,3 @@ def fit_axes(task: Removing, numbers: Sequence[int]) -> dict[str, Any]:
     width = short_width(dim, max(task.thresholds)) or dim + 1
     save_array(scratch_file(task, "axes", 0, "npy"), principal_axes(sample, width - 1))
     return {}
-
-
-def pack_blocks(counts: Sequence[tuple[int, int]], most: int) -> list[tuple[int, ...]]:
-    """Pack numbered groups of rows into blocks of at most so many rows, but for a larger group.
-
-    >>> pack_blocks([(0, 5), (2, 4), (3, 9)], 10)
-    [(0, 2), (3,)]
-    """
-    blocks: list[list[int]] = []
-    held = 0
-    for number, count in counts:
-        if not blocks or held + count > most:
-            blocks.append([])
-            held = 0
-        blocks[-1].append(number)
-        held += count
-    return [tuple(block) for block in blocks]

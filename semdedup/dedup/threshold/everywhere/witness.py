@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
+from itertools import chain
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -18,19 +19,21 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from semdedup.arrays import backend_module, to_host
+from semdedup.dedup.input.ids import wide_ids
 from semdedup.dedup.input.rows import low_information_mask
 from semdedup.dedup.kernels.bounds import short_rows
 from semdedup.dedup.kernels.greedy import Witnesses, best_kept, better_witness, stays_in_rank_order
-from semdedup.dedup.kernels.join import Join, Side
+from semdedup.dedup.kernels.join import Join, Side, centroids_of
 from semdedup.dedup.names import SCORE
 from semdedup.dedup.ranking import ranks_of_rows
+from semdedup.dedup.sizes import pack
 from semdedup.dedup.threshold.everywhere.scratch import (
     WITNESS,
     Group,
+    numbered,
     read_cluster_rows,
     read_scores,
     scratch_file,
-    wide,
     write_dropped,
 )
 from semdedup.dedup.threshold.everywhere.unsure import (
@@ -39,14 +42,13 @@ from semdedup.dedup.threshold.everywhere.unsure import (
     fit_axes,
     gather_unsure,
     load_unsure,
-    pack_blocks,
 )
 from semdedup.dedup.threshold.groups import Part, Removing, Targets
 from semdedup.dedup.threshold.large import Each
 from semdedup.dedup.threshold.vectors import ranks_of
 from semdedup.errors import InputError, IntegrityError
 from semdedup.storage.arrays import load_array, save_array
-from semdedup.storage.tables import read_table, write_table
+from semdedup.storage.tables import count_rows, read_table, write_table
 
 ROW, THRESHOLD = "row", "threshold"
 
@@ -100,7 +102,7 @@ def _rows_that_stay(task: Removing, parts: Sequence[Part]) -> Iterator[Staying]:
         lights, scores, rows, centroids = zip(*held, strict=True)
         light = pa.concat_tables(lights, promote_options="permissive")
         starts = np.cumsum([0, *map(len, rows)])
-        return Staying(light, np.concatenate(scores), np.concatenate(rows), starts, np.stack(centroids))
+        return Staying(light, np.concatenate(scores), np.concatenate(rows), starts, np.concatenate(centroids))
 
     for part in parts:
         light, rows = read_cluster_rows(task, part)
@@ -108,8 +110,8 @@ def _rows_that_stay(task: Removing, parts: Sequence[Part]) -> Iterator[Staying]:
         low = low_information_mask(light)
         stays = score < max(task.limits) if low is None else (score < max(task.limits)) & ~low
         if stays.any():
-            centre = rows.mean(axis=0, dtype=np.float64).astype(np.float32)
-            held.append((light.filter(pa.array(stays)), score[stays], rows[stays], centre))
+            centroid = centroids_of([rows], task.comparison.dim)
+            held.append((light.filter(pa.array(stays)), score[stays], rows[stays], centroid))
         if sum(len(each[1]) for each in held) >= ROWS_TOGETHER:
             yield together()
             held = []
@@ -122,7 +124,7 @@ def _score_of_rows(task: Removing, part: Part, light: pa.Table) -> np.ndarray:
     if not part.scores:
         return np.zeros(len(light), dtype=np.float32)  # rows of a base stay
     scores = read_scores(task, part)
-    places = ranks_of(light.column("id"), wide(scores.column("id").combine_chunks()))
+    places = ranks_of(light.column("id"), wide_ids(scores.column("id")))
     if len(light) != len(scores) or (places < 0).any():
         raise InputError(
             f"the rows of centroid={part.cluster.label} in {task.comparison.clusters} are not those of the scores of "
@@ -174,13 +176,13 @@ def settle(task: Removing, looks: Looks) -> dict[str, Any]:
     Returns:
         ``tiles``: for each threshold how many tiles of rows that stay there are.
     """
-    lights = [read_table(scratch_file(task, "light", n)) for numbers in looks.blocks for n in numbers]
-    light = pa.concat_tables(lights, promote_options="permissive")
+    lights = [[read_table(scratch_file(task, "light", n)) for n in numbers] for numbers in looks.blocks]
+    light = pa.concat_tables(chain.from_iterable(lights), promote_options="permissive")
     ranks = ranks_of_rows(light, task.comparison.strategy)
     flags = np.concatenate(
         [load_array(scratch_file(task, "flags", n, "npy")) for numbers in looks.blocks for n in numbers]
     )
-    sizes = [sum(len(read_table(scratch_file(task, "light", n), ["id"])) for n in numbers) for numbers in looks.blocks]
+    sizes = [sum(map(len, tables)) for tables in lights]
     for block, start in enumerate(np.cumsum([0, *sizes])[:-1]):
         save_array(scratch_file(task, "ranks", block, "npy"), ranks[start : start + sizes[block]])
         near = _near(task, looks, block)
@@ -289,7 +291,7 @@ def write_everywhere(task: Removing, targets: Targets, n_blocks: int, group: Gro
         dropped = goes if dropped is None else dropped
     assert dropped is not None
     write_dropped(task, targets, group, dropped)
-    return {"rows": sum(len(read_scores(task, part)) for part in parts), "removed": removed}
+    return {"rows": sum(count_rows(task.scores.at(part.scores)) for part in parts), "removed": removed}
 
 
 def remove_everywhere(
@@ -301,23 +303,23 @@ def remove_everywhere(
     each: Each,
 ) -> list[dict[str, Any]]:
     """The rule `witness` over the whole input; for each group of clusters its rows, and those removed."""
-    numbered: tuple[Group, ...] = tuple((number, tuple(parts)) for number, parts in enumerate(groups))
-    reached = each("scores", partial(find_reached, task), numbered)
+    every = numbered([*groups, *base])
+    own = every[: len(groups)]
+    reached = each("scores", partial(find_reached, task), own)
     (found,) = each("unsure rows", partial(find_unsure, task), [tuple(result["reached"] for result in reached)])
     some = [number for number, count in enumerate(found["unsure"]) if count]
     blocks: list[tuple[int, ...]] = []
     if some:
-        each("gather unsure rows", partial(gather_unsure, task), [numbered[number] for number in some])
+        each("gather unsure rows", partial(gather_unsure, task), [own[number] for number in some])
         each("principal axes", partial(fit_axes, task), [tuple(some)])
-        blocks = pack_blocks([(number, found["unsure"][number]) for number in some], rows_per_task)
-        every = numbered + tuple((len(numbered) + number, tuple(parts)) for number, parts in enumerate(base))
+        blocks = pack([(number, found["unsure"][number]) for number in some], rows_per_task)
         looks = Looks(every, tuple(blocks), rows_per_task)
         items = [(block, numbers, group) for block, numbers in enumerate(blocks) for group in every]
         each("look at rows that stay", partial(look_at_staying, task), items)
         (settled,) = each("settle", partial(settle, task), [looks])
         last = [(looks, tuple(settled["tiles"]), block) for block in range(len(blocks))]
         each("look at settled rows", partial(look_at_settled, task), last)
-    results = each("threshold", partial(write_everywhere, task, targets, len(blocks)), numbered)
+    results = each("threshold", partial(write_everywhere, task, targets, len(blocks)), own)
     if sum(result["rows"] for result in results) != sum(result["rows"] for result in reached):
         raise IntegrityError("tables of scores changed while the removal rule was applied")
     return results
