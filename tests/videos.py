@@ -19,7 +19,7 @@ import psutil
 
 from semdedup.video.cut import split_video
 from semdedup.video.job import ClipMade, Outcome, SplitJob, Wanted
-from semdedup.video.options import Limits, PlanOptions
+from semdedup.video.options import DecodeOptions, Limits, PlanOptions
 from semdedup.video.steps.protocol import Sampling
 
 BITS = (3, 4)
@@ -283,6 +283,7 @@ def split_job(path: Path, folder: Path | None, **options: Any) -> SplitJob:
         "wanted": Wanted(),
         "previews": False,
         "limits": Limits(),
+        "decode": DecodeOptions(),
     }
     if options.get("sampling") is not None:
         chosen["wanted"] = Wanted((options["sampling"],))

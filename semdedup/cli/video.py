@@ -8,7 +8,7 @@ import click
 
 from semdedup.cli.flags import Command, given_of, setting_flags, show_and_exit, show_plan, work_flags
 from semdedup.compute.options import ClusterOptions
-from semdedup.video.options import ClipOptions, EmbedOptions, PlanOptions, VideoIOOptions
+from semdedup.video.options import ClipOptions, DecodeOptions, EmbedOptions, PlanOptions, VideoIOOptions
 from semdedup.video.steps.embed.providers import NAMES
 from semdedup.video.workflow import VideoEmbedWorkflow, VideoSplitWorkflow
 
@@ -17,7 +17,7 @@ EMBEDDERS = {"embedding_algorithm": "|".join(NAMES)}
 
 @click.command(cls=Command)
 @setting_flags(
-    VideoIOOptions, PlanOptions, ClipOptions, EmbedOptions, required=["input_path", "output_path"], metavars=EMBEDDERS
+    VideoIOOptions, PlanOptions, DecodeOptions, ClipOptions, EmbedOptions, required=["input_path", "output_path"], metavars=EMBEDDERS
 )
 @work_flags()
 def split(**flags: Any) -> None:
@@ -34,6 +34,7 @@ def split(**flags: Any) -> None:
 @click.command(cls=Command)
 @setting_flags(
     VideoIOOptions,
+    DecodeOptions,
     EmbedOptions,
     required=["input_path"],
     flags={"input_path": ["--input-clip-path"], "output_path": ["--output-path"]},

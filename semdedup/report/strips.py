@@ -20,7 +20,7 @@ from semdedup.video.child import ChildDied, ChildTimeout, borrowed_child, end_ch
 from semdedup.video.cut import split_video
 from semdedup.video.files import local_copy
 from semdedup.video.job import ClipMade, SplitJob, Wanted
-from semdedup.video.options import Limits
+from semdedup.video.options import DecodeOptions, Limits
 from semdedup.video.quarantine import VideoFault
 from semdedup.video.steps.protocol import Sampling
 from semdedup.video.tree import ANNOTATION_VERSION, CLIPS, METAS
@@ -123,6 +123,7 @@ def _sample(path: str) -> np.ndarray | str:
         wanted=Wanted((Sampling(FRAMES, None, HEIGHT),)),
         previews=False,
         limits=Limits(timeout_s=SECONDS_A_CLIP),
+        decode=DecodeOptions(max_bad_frames=1.0),
     )
     why = "it has no frames"
     frames: np.ndarray | None = None

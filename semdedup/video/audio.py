@@ -5,6 +5,8 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from fractions import Fraction
+from functools import lru_cache
 from typing import Any, Literal
 
 import av
@@ -12,7 +14,7 @@ import numpy as np
 from av.error import FFmpegError
 
 from semdedup.video.options import Limits
-from semdedup.video.probe import open_container
+from semdedup.video.probe import audio_stream, open_container
 
 COPIED = frozenset({"aac", "mp3", "ac3", "eac3", "opus", "flac", "alac"})
 """Codecs that MP4 holds and players play; others are encoded as AAC."""
@@ -20,72 +22,160 @@ COPIED = frozenset({"aac", "mp3", "ac3", "eac3", "opus", "flac", "alac"})
 COPIED_FROM = ("mov", "matroska", "flv")
 """Containers whose packets are ready to be put into MP4."""
 
+AAC_RATES = (8_000, 11_025, 12_000, 16_000, 22_050, 24_000, 32_000, 44_100, 48_000)
+"""Samples a second that AAC is encoded at here; above 48,000 nobody hears a difference."""
+
+BITS_A_CHANNEL = 64_000
+
 
 @dataclass(frozen=True)
 class Sound:
-    """A packet or a decoded frame of audio, and the seconds of the container's clock at which it is heard."""
+    """A packet or a decoded frame of audio, and the seconds of the container's clock at which it begins and ends."""
 
     time_s: float
+    end_s: float
     content: Any
+
+    def within(self, start_s: float, end_s: float) -> Sound | None:
+        """What of it is heard from one moment to another; a packet cannot be cut, and belongs to where it begins."""
+        if isinstance(self.content, av.Packet):
+            return self if start_s <= self.time_s < end_s else None
+        if self.time_s >= end_s or self.end_s <= start_s:
+            return None
+        rate = self.content.sample_rate
+        first, last = (round((moment - self.time_s) * rate) for moment in (start_s, end_s))
+        first, last = max(0, first), min(self.content.samples, last)
+        if first >= last:
+            return None
+        if (first, last) == (0, self.content.samples):
+            return self
+        begins_s = self.time_s + first / rate
+        return Sound(begins_s, begins_s + (last - first) / rate, _samples(self.content, first, last))
+
+
+def _samples(frame: Any, first: int, last: int) -> Any:
+    """Some samples of a decoded frame, as a frame."""
+    n_channels = 1 if frame.format.is_planar else frame.layout.nb_channels
+    values = np.ascontiguousarray(frame.to_ndarray()[:, first * n_channels : last * n_channels])
+    cut = av.AudioFrame.from_ndarray(values, format=frame.format.name, layout=frame.layout)
+    cut.sample_rate = frame.sample_rate
+    return cut
 
 
 class AudioTrack:
-    """The first audio track of a video, read forward.
+    """The audio track of a video that is used, read forward.
 
-    A track that cannot be read or decoded falls silent: its video is good all the same.
+    A packet that cannot be decoded is left out and counted: its video, and the sound after it, are good all the same.
 
     Args:
         path: local file.
         limits: what the video may cost.
-        mode: ``packets`` or ``frames``; ``auto`` gives packets where an MP4 file can hold them.
+        mode: ``frames``; ``auto`` gives packets where an MP4 file can hold them.
+
+    Attributes:
+        stream: the track; None where there is none that can be used.
+        copied: whether packets are given, and not frames.
+        unusable: why a track that is there cannot be used; empty where it can.
+        n_bad: packets so far that could not be decoded.
     """
 
-    def __init__(self, path: str, limits: Limits, mode: Literal["auto", "packets", "frames"] = "auto") -> None:
+    def __init__(self, path: str, limits: Limits, mode: Literal["auto", "frames"] = "auto") -> None:
         self.container = open_container(path, limits)
-        audio = self.container.streams.audio
-        self.stream = audio[0] if audio else None
-        self.copied = True
+        self.stream = audio_stream(self.container)
+        self.copied, self.unusable, self.n_bad = False, "", 0
         self._ahead: Sound | None = None
         self._sounds: Iterator[Sound] = iter(())
-        if self.stream is not None:
-            context = self.stream.codec_context
-            if context is None:
-                self.stream = None  # there is no decoder for it
-                return
-            from_ready = self.container.format.name.split(",")[0] in COPIED_FROM
-            self.copied = mode == "packets" or (
-                mode == "auto" and context.codec.canonical_name in COPIED and from_ready
-            )
-            self._sounds = self._read()
+        if self.stream is None:
+            return
+        if self.stream.codec_context is None:
+            self.stream, self.unusable = None, "sound left out: there is no decoder for it"
+            return
+        codec, container = self.stream.codec_context.codec.canonical_name, self.container.format.name
+        self.copied = mode == "auto" and codec in COPIED and container.split(",")[0] in COPIED_FROM
+        self._sounds = self._read()
 
     def close(self) -> None:
         """Close the file."""
         self.container.close()
 
-    def until(self, time_s: float) -> list[Sound]:
-        """What is heard before a time of the container's clock, and was not given yet."""
-        found: list[Sound] = []
+    def until(self, time_s: float) -> Iterator[Sound]:
+        """What begins before a time of the container's clock, and was not given yet."""
         while True:
             if self._ahead is None:
                 self._ahead = next(self._sounds, None)
             if self._ahead is None or self._ahead.time_s >= time_s:
-                return found
-            found.append(self._ahead)
+                return
+            yield self._ahead
             self._ahead = None
 
     def _read(self) -> Iterator[Sound]:
         assert self.stream is not None
-        try:
-            for packet in self.container.demux(self.stream):
-                if self.copied:
-                    if packet.size and packet.pts is not None:
-                        yield Sound(float(packet.pts * packet.time_base), packet)
-                else:
-                    for frame in packet.decode():
-                        if frame.time is not None:
-                            yield Sound(frame.time, frame)
-        except (FFmpegError, ValueError):
-            return
+        reading = self.container.demux(self.stream)
+        while True:
+            try:
+                packet = next(reading, None)
+            except (FFmpegError, ValueError):  # the container cannot be read on
+                self.n_bad += 1
+                return
+            if packet is None:
+                return
+            try:
+                yield from list(self._packet(packet) if self.copied else self._frames(packet))
+            except (FFmpegError, ValueError):
+                self.n_bad += 1
+
+    def _packet(self, packet: Any) -> Iterator[Sound]:
+        if packet.size and packet.pts is not None:
+            base = packet.time_base
+            yield Sound(float(packet.pts * base), float((packet.pts + (packet.duration or 0)) * base), packet)
+
+    def _frames(self, packet: Any) -> Iterator[Sound]:
+        for frame in packet.decode():
+            if frame.time is not None and frame.samples and frame.sample_rate:
+                yield Sound(frame.time, frame.time + frame.samples / frame.sample_rate, frame)
+
+
+@dataclass(frozen=True)
+class AudioFormat:
+    """How sound is encoded.
+
+    Attributes:
+        rate_hz: samples a second.
+        layout: of its channels, by FFmpeg's name.
+        changes: what of the source is not kept, in words.
+    """
+
+    rate_hz: int
+    layout: str
+    changes: tuple[str, ...] = ()
+
+
+def format_for_aac(rate_hz: int, layout: str, n_channels: int) -> AudioFormat:
+    """The nearest to a source that FFmpeg's AAC encoder takes.
+
+    >>> format_for_aac(37_800, "mono", 1)
+    AudioFormat(rate_hz=44100, layout='mono', changes=('37,800 Hz resampled to 44,100 Hz',))
+    """
+    nearest = min(AAC_RATES, key=lambda rate: max(rate / rate_hz, rate_hz / rate))
+    kept = layout if aac_takes(layout) else {1: "mono", 2: "stereo"}.get(n_channels, "")
+    changes = [] if nearest == rate_hz else [f"{rate_hz:,} Hz resampled to {nearest:,} Hz"]
+    if not kept:
+        kept = "stereo"
+        changes.append(f"{layout} mixed down to stereo")
+    return AudioFormat(nearest, kept, tuple(changes))
+
+
+@lru_cache
+def aac_takes(layout: str) -> bool:
+    """Whether FFmpeg's AAC encoder opens with a layout of channels."""
+    try:
+        context: Any = av.CodecContext.create("aac", "w")
+        context.sample_rate, context.layout, context.format = 48_000, layout, "fltp"
+        context.time_base = Fraction(1, 48_000)
+        context.open()
+        return True
+    except (FFmpegError, ValueError):  # no name of a layout, or one that AAC has no code for
+        return False
 
 
 def samples_of(sounds: Iterable[Sound], rate_hz: int) -> np.ndarray:

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from fractions import Fraction
 from typing import Any
 
 import av
 from av.error import FFmpegError
 
-from semdedup.video.audio import AudioTrack, Sound
+from semdedup.video.audio import BITS_A_CHANNEL, AudioFormat, AudioTrack, Sound, format_for_aac
 from semdedup.video.quarantine import ERRORS_OF_WRITING, VideoFault, pyav_errors
 from semdedup.video.timeline import Timeline
 
@@ -24,6 +24,8 @@ class ClipFile:
 
     Attributes:
         n_frames: written so far.
+        n_sounds: packets or frames of sound that were written so far.
+        audio_changes: what of the sound is not kept, in words.
         origin: tick from the start of the video at which the clip begins.
     """
 
@@ -31,19 +33,15 @@ class ClipFile:
         self.path = path
         self.timeline = timeline
         self.audio = audio
-        self.n_frames = 0
+        self.n_frames = self.n_sounds = 0
+        self.audio_changes: list[str] = [audio.unusable] if audio.unusable else []
         self.origin = 0
         self.width = self.height = 0
         self.codec = ""
         self._container: Any = None
         self._video: Any = None
         self._sound: Any = None
-        self._waiting: list[Sound] = []
-
-    @property
-    def has_sound(self) -> bool:
-        """Whether the file has a track of sound."""
-        return self._sound is not None
+        self._n_bad_before = audio.n_bad
 
     def _open(self, add_video: Any) -> Any:
         """Write the header; a track of sound that MP4 does not take is left out."""
@@ -57,33 +55,39 @@ class ClipFile:
                     self._sound = self._add_sound() if with_sound else None
                     self._container.start_encoding()
                 return video
-            except VideoFault:
+            except VideoFault as fault:
                 self.abort()
                 if not with_sound:
                     raise
                 with_sound = False
+                self.audio_changes = [f"sound left out: {fault.detail}"]
 
     def _add_sound(self) -> Any:
         source: Any = self.audio.stream
         if self.audio.copied:
             return self._container.add_stream_from_template(source)
-        rate = min(source.codec_context.sample_rate, 48_000)
-        layout = "mono" if source.codec_context.layout.nb_channels == 1 else "stereo"
-        return self._container.add_stream("aac", rate=rate, layout=layout)
+        context = source.codec_context
+        wanted: AudioFormat = format_for_aac(context.sample_rate, context.layout.name, context.layout.nb_channels)
+        self.audio_changes = list(wanted.changes)
+        added = self._container.add_stream("aac", rate=wanted.rate_hz, layout=wanted.layout)
+        added.bit_rate = BITS_A_CHANNEL * added.codec_context.layout.nb_channels
+        return added
 
-    def add_audio(self, sounds: Iterable[Sound]) -> None:
+    @property
+    def start_s(self) -> float:
+        """Seconds of the container's clock at which the clip begins."""
+        return float((self.timeline.origin + self.origin) * self.timeline.time_base)
+
+    def add_sound(self, sound: Sound) -> None:
         """Add sound, in order; sound from before the first frame of the clip is left out."""
-        if self._container is None:
-            self._waiting.extend(sounds)
-            return
         if self._sound is None:
             return
-        zero_s = float((self.timeline.origin + self.origin) * self.timeline.time_base)
-        for sound in (*self._waiting, *sounds):
-            if sound.time_s >= zero_s:
-                with self._leaving_out_bad_sound():
-                    self._mux_sound(sound, zero_s)
-        self._waiting = []
+        start_s = self.start_s
+        heard = sound.within(start_s, float("inf"))
+        if heard is not None:
+            with self._leaving_out_bad_sound():
+                self._mux_sound(heard, start_s)
+                self.n_sounds += 1
 
     @contextlib.contextmanager
     def _leaving_out_bad_sound(self) -> Iterator[None]:
@@ -93,6 +97,7 @@ class ClipFile:
         except (FFmpegError, ValueError) as error:
             if getattr(error, "errno", None) in ERRORS_OF_WRITING:
                 raise
+            self._n_bad_before -= 1
 
     def _mux_sound(self, sound: Sound, zero_s: float) -> None:
         content: Any = sound.content
@@ -114,20 +119,23 @@ class ClipFile:
             finally:
                 content.pts, content.time_base = pts, base  # another clip may take it too
 
-    def finish(self) -> None:
-        """Complete the file."""
+    def finish(self, end: int) -> None:
+        """Complete the file, whose last frame is shown until this tick."""
         if self._video is None:  # not a single frame
             return
         with pyav_errors(writing=True):
-            self._finish_video()
+            self._finish_video(end)
         if self._sound is not None and not self.audio.copied:
             with self._leaving_out_bad_sound():
                 self._container.mux(self._sound.encode(None))
         with pyav_errors(writing=True):
             self._container.close()
         self._container = None
+        n_bad = self.audio.n_bad - self._n_bad_before
+        if n_bad:
+            self.audio_changes.append(f"{n_bad:,} damaged packets left out")
 
-    def _finish_video(self) -> None:
+    def _finish_video(self, end: int) -> None:
         """What comes before the end of the sound."""
 
     def abort(self) -> None:

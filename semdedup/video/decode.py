@@ -1,109 +1,161 @@
-"""Decoding: upright frames with their times, one after the other, and the few of them that are kept to look at."""
+"""Decoding: pictures of a video with their times, one after the other, and the few of them that are kept to look at."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from typing import Any
 
-import av
 import numpy as np
-from av.video.reformatter import Interpolation
 
+from semdedup.video.options import DecodeOptions
+from semdedup.video.pixels import PictureMaker, graph_of, is_turned, rgb, transfer_of
 from semdedup.video.probe import Video
 from semdedup.video.quarantine import VideoFault, pyav_errors
-from semdedup.video.timeline import Timeline, frame_clock
+from semdedup.video.timeline import FrameClock, Timeline, ticks_per_frame
+
+DEINTERLACE = "bwdif=mode=send_frame:deint=interlaced"
+"""A frame for each frame; those that are not marked as interlaced pass."""
 
 
-@dataclass(frozen=True)
 class Picture:
-    """A decoded frame, upright, and the tick from the first frame of the video at which it is shown."""
+    """A frame as a player shows it, see `pixels`, and the tick from the first frame of the video at which it is shown.
 
-    tick: int
-    frame: Any
+    It is made when it is first looked at: of a video that is only sampled most frames are not.
+    """
+
+    def __init__(self, tick: int, frame: Any, maker: PictureMaker) -> None:
+        self.tick = tick
+        self.size = maker.size(frame)
+        self.transfer = maker.transfer(frame)
+        self.is_interlaced, self.is_turned = bool(frame.interlaced_frame), is_turned(frame)
+        self._frame, self._maker, self._made = frame, maker, False
+
+    @property
+    def frame(self) -> Any:
+        """The frame. Raises `VideoFault`: ``decode_error``."""
+        if not self._made:
+            self._frame, self._made = self._maker.picture(self._frame), True
+        return self._frame
+
+    def at(self, tick: int) -> Picture:
+        """The same, shown at another moment."""
+        other = object.__new__(Picture)
+        other.__dict__ = {**self.__dict__, "tick": tick, "_frame": self.frame, "_made": True}
+        return other
 
 
 class Decoder:
-    """Turns packets of a video into pictures.
+    """Turns packets of a video into pictures. A packet that cannot be decoded is skipped and counted.
 
     One thread: the work is parallel over videos, and frames of several threads would wait in memory.
 
     Attributes:
         n_decoded: frames so far.
+        n_bad: packets so far that could not be decoded.
+        is_interlaced: whether any frame of the file was.
+        transfer: transfer characteristics of the first frame of the file, by their name.
         clock: gives each frame its tick.
     """
 
-    def __init__(self, video: Video, timeline: Timeline) -> None:
+    def __init__(self, video: Video, timeline: Timeline, options: DecodeOptions) -> None:
         self.stream = video.stream
         self.timeline = timeline
-        self.n_decoded = 0
-        self.clock = frame_clock(timeline)
-        self._limits = video.limits
-        self._rotation: _Rotation | None = None
+        self.n_decoded = self.n_bad = 0
+        self.is_interlaced, self.transfer = False, ""
+        self._limits, self._options = video.limits, options
+        self._maker = PictureMaker(video.pixel_aspect, video.limits.max_pixels, options.tonemap == "sdr")
+        self._deinterlacer = _Deinterlacer() if options.deinterlace else None
         context = video.stream.codec_context
         context.thread_count = 1
         context.options = {"max_pixels": str(video.limits.max_pixels)}
+        self.clock = FrameClock(timeline, ticks_per_frame(video.rate, timeline.time_base), context.reorder_depth)
 
     def pictures(self, packet: Any) -> Iterator[Picture]:
         """Decode one packet; the empty packet at the end of a stream gives what the decoder still holds.
 
         Raises:
-            VideoFault: ``decode_error``.
+            VideoFault: ``decode_error`` where too many packets cannot be decoded; ``too_large``.
         """
-        with pyav_errors(f"after {self.n_decoded:,} of {self.timeline.n_frames:,} frames"):
-            frames = packet.decode()
-        for frame in frames:
-            if frame.width * frame.height > self._limits.max_pixels:
-                raise VideoFault("too_large", f"a frame of {frame.width}x{frame.height} pixels")
-            self.n_decoded += 1
-            tick = self.clock.tick(frame.pts)
-            if tick >= 0:
-                yield Picture(tick, self._upright(frame))
+        for frame in self._deinterlaced(self._timed(packet), packet.size == 0):
+            yield Picture(frame.pts, frame, self._maker)
 
     @property
     def last_tick(self) -> int:
         """Tick of the last frame; -1 before there is one."""
         return self.clock.last_tick
 
-    def _upright(self, frame: Any) -> Any:
-        turns = _TURNS.get(frame.rotation)
-        if turns is None:
-            return frame
-        with pyav_errors():
-            if self._rotation is None or not self._rotation.fits(frame):
-                self._rotation = _Rotation(frame, turns, self.timeline)
-            return self._rotation.apply(frame)
+    def _timed(self, packet: Any) -> Iterator[Any]:
+        """The frames that a packet gives, with ticks as their time stamps."""
+        if packet.size:
+            self.clock.add_packet(packet.pts, packet.dts, packet.duration, not packet.is_discard)
+        try:
+            with pyav_errors(f"after {self.n_decoded:,} of {self.timeline.n_frames:,} frames"):
+                frames = packet.decode()
+        except VideoFault as fault:
+            if fault.reason != "decode_error":
+                raise
+            self._skip(fault)
+            return
+        for frame in frames:
+            if frame.width * frame.height > self._limits.max_pixels:
+                raise VideoFault("too_large", f"a frame of {frame.width}x{frame.height} pixels")
+            self.transfer = self.transfer if self.n_decoded else transfer_of(frame)
+            self.is_interlaced |= bool(frame.interlaced_frame)
+            self.n_decoded += 1
+            tick = self.clock.tick(frame.pts)
+            if tick >= 0:
+                frame.pts, frame.time_base = tick, self.timeline.time_base
+                yield frame
+
+    def _skip(self, fault: VideoFault) -> None:
+        self.n_bad += 1
+        self.clock.drop_packet()
+        share, most = self.n_bad / max(1, self.timeline.n_frames), self._options.max_bad_frames
+        if share > most:
+            raise VideoFault(
+                "decode_error",
+                f"{self.n_bad:,} of {self.timeline.n_frames:,} frames cannot be decoded, more than {most:.0%} "
+                f"(--max-bad-frames); the last: {fault.detail}",
+            ) from fault
+
+    def _deinterlaced(self, frames: Iterator[Any], ends: bool) -> Iterator[Any]:
+        if self._deinterlacer is None:
+            yield from frames
+            return
+        with pyav_errors("deinterlacing"):
+            for frame in frames:
+                yield from self._deinterlacer.add(frame)
+            if ends:
+                yield from self._deinterlacer.end()
 
 
-_TURNS = {-90: ("clock",), 270: ("clock",), 90: ("cclock",), -270: ("cclock",), 180: ("half",), -180: ("half",)}
-"""What makes a frame upright, by the angle of its display matrix, counter-clockwise. Others are damage."""
+class _Deinterlacer:
+    """FFmpeg's filter, which looks at the frame after as well, and so gives each frame when the next one comes."""
 
+    def __init__(self) -> None:
+        self._kind: tuple[Any, ...] = ()
+        self._graph: Any = None
 
-class _Rotation:
-    """A filter that turns frames of one size and format."""
+    def add(self, frame: Any) -> Iterator[Any]:
+        kind = frame.width, frame.height, frame.format.name, frame.colorspace, frame.color_range
+        if kind != self._kind:
+            yield from self.end()
+            self._kind, self._graph = kind, graph_of(frame, [DEINTERLACE])
+        self._graph.push(frame)
+        yield from self._ready()
 
-    def __init__(self, frame: Any, turns: Sequence[str], timeline: Timeline) -> None:
-        self.key = self._key(frame)
-        self.graph = av.filter.Graph()
-        source = self.graph.add_buffer(
-            width=frame.width, height=frame.height, format=frame.format, time_base=timeline.time_base
-        )
-        if turns == ("half",):
-            filters = [self.graph.add("hflip"), self.graph.add("vflip")]
-        else:
-            filters = [self.graph.add("transpose", turns[0])]
-        self.graph.link_nodes(source, *filters, self.graph.add("buffersink")).configure()
+    def end(self) -> Iterator[Any]:
+        if self._graph is not None:
+            self._graph.push(None)
+            yield from self._ready()
+            self._kind, self._graph = (), None
 
-    @staticmethod
-    def _key(frame: Any) -> tuple[int, int, str, int]:
-        return frame.width, frame.height, frame.format.name, frame.rotation
-
-    def fits(self, frame: Any) -> bool:
-        return self.key == self._key(frame)
-
-    def apply(self, frame: Any) -> Any:
-        self.graph.push(frame)
-        return self.graph.pull()
+    def _ready(self) -> Iterator[Any]:
+        while True:
+            try:
+                yield self._graph.pull()
+            except (BlockingIOError, EOFError):  # it wants more, or has given all
+                return
 
 
 class Sampler:
@@ -118,14 +170,14 @@ class Sampler:
     def __init__(self, ticks: Sequence[int], size: tuple[int, int] | None, short_side: int) -> None:
         self.ticks, self.size, self.short_side = ticks, size, short_side
         self.kept: list[np.ndarray] = []
-        self._shown: Any = None
+        self._shown: Picture | None = None
         self._scaled: np.ndarray | None = None
 
     def add(self, picture: Picture) -> None:
         """A frame of the clip, in order."""
         while self._shown is not None and self._wants() and self.ticks[len(self.kept)] < picture.tick:
             self._keep()
-        self._shown, self._scaled = picture.frame, None
+        self._shown, self._scaled = picture, None
 
     def frames(self) -> np.ndarray:
         """The frames of a clip that has ended: (t, h, w, 3) uint8, RGB."""
@@ -142,16 +194,6 @@ class Sampler:
             size = self.size
             if self.kept:
                 size = (self.kept[0].shape[0], self.kept[0].shape[1])
-            self._scaled = scaled(self._shown, size, self.short_side)
+            assert self._shown is not None
+            self._scaled = rgb(self._shown.frame, size, self.short_side)
         self.kept.append(self._scaled)
-
-
-def scaled(frame: Any, size: tuple[int, int] | None, short_side: int) -> np.ndarray:
-    """A frame as (h, w, 3) uint8 RGB of this size, or with its aspect and no larger than this shorter side."""
-    if size is None:
-        factor = min(1.0, short_side / min(frame.width, frame.height))
-        size = max(1, round(frame.height * factor)), max(1, round(frame.width * factor))
-    shrinks = size[0] < frame.height or size[1] < frame.width
-    kind = Interpolation.AREA if shrinks else Interpolation.BICUBIC
-    with pyav_errors():
-        return frame.to_ndarray(format="rgb24", height=size[0], width=size[1], interpolation=kind)

@@ -10,12 +10,14 @@ from typing import Any
 import av
 from av.error import FFmpegError
 from av.video.frame import PictureType
+from av.video.reformatter import ColorRange, VideoReformatter
 
 from semdedup.arrays import gpu_count
 from semdedup.errors import ParameterError
 from semdedup.video.audio import AudioTrack
 from semdedup.video.clip_file import ClipFile
 from semdedup.video.decode import Picture
+from semdedup.video.pixels import PIXELS
 from semdedup.video.quarantine import pyav_errors
 from semdedup.video.timeline import Timeline
 
@@ -40,7 +42,7 @@ AUTO = ("h264_nvenc", "libx264", "libopenh264", "libvpx-vp9", "libsvtav1")
 def make_encoder(container: Any, name: str, rate: Fraction, width: int, height: int, time_base: Fraction) -> Any:
     """Add a video stream with an encoder of one thread to a container: the bytes would depend on their number."""
     stream = container.add_stream(name, rate=rate, options=dict(ENCODERS[name]))
-    stream.width, stream.height, stream.pix_fmt = width, height, "yuv420p"
+    stream.width, stream.height, stream.pix_fmt = width, height, PIXELS
     context = stream.codec_context
     context.thread_count = 1
     context.time_base = time_base
@@ -90,38 +92,60 @@ def choose_encoder(wish: str, usable: Callable[[Iterable[str]], Sequence[str]]) 
 
 
 class EncodedClip(ClipFile):
-    """A clip that is encoded anew: 8 bits, upright, even sides, the source's time stamps."""
+    """A clip that is encoded anew: 8 bits of limited range, upright, square pixels, the source's time stamps."""
 
     def __init__(self, path: str, timeline: Timeline, audio: AudioTrack, encoder: str, rate: Fraction) -> None:
         super().__init__(path, timeline, audio)
         self.encoder, self.rate = encoder, rate
+        self._reformatter = VideoReformatter()
+        self._last: Any = None  # the packet that was encoded last: how long its frame is shown is known at the end
+        self._last_tick = 0
 
     def add(self, picture: Picture) -> None:
         """Encode the next frame."""
+        shown = picture.frame
         if self._video is None:
-            self._start(picture)
+            self._start(picture.tick, shown)
         with pyav_errors(writing=True):
-            frame = picture.frame.reformat(width=self.width, height=self.height, format="yuv420p")
-            frame.pts = picture.tick - self.origin
-            frame.time_base = self.timeline.time_base
+            frame = self._of_one_size(shown)
+            pts, base = frame.pts, frame.time_base
+            frame.pts, frame.time_base = picture.tick - self.origin, self.timeline.time_base
             frame.pict_type = PictureType.NONE
-            self._container.mux(self._video.encode(frame))
+            try:
+                self._mux(self._video.encode(frame))
+            finally:
+                frame.pts, frame.time_base = pts, base  # another clip may take it too
+        self._last_tick = picture.tick
         self.n_frames += 1
 
-    def _start(self, picture: Picture) -> None:
-        frame = picture.frame
-        self.origin = picture.tick
-        self.width, self.height = max(2, frame.width & ~1), max(2, frame.height & ~1)  # chroma has half the resolution
+    def _of_one_size(self, frame: Any) -> Any:
+        """A frame in the size of the clip: that of its first frame."""
+        return self._reformatter.reformat(frame, width=self.width, height=self.height, threads=1)
+
+    def _start(self, tick: int, frame: Any) -> None:
+        self.origin = tick
+        self.width, self.height = frame.width, frame.height
 
         def add_video(container: Any) -> Any:
             stream = make_encoder(container, self.encoder, self.rate, self.width, self.height, self.timeline.time_base)
             context = stream.codec_context
             for name in ("color_primaries", "color_trc", "colorspace"):
                 setattr(context, name, getattr(frame, name))
+            context.color_range = ColorRange.MPEG
             return stream
 
         self._video = self._open(add_video)
         self.codec = self._video.codec_context.codec.canonical_name
 
-    def _finish_video(self) -> None:
-        self._container.mux(self._video.encode(None))
+    def _mux(self, packets: Sequence[Any]) -> None:
+        for packet in packets:
+            if self._last is not None:
+                self._container.mux(self._last)
+            self._last = packet
+
+    def _finish_video(self, end: int) -> None:
+        self._mux(self._video.encode(None))
+        if self._last is not None:
+            self._last.duration = round((end - self._last_tick) * self.timeline.time_base / self._last.time_base)
+            self._container.mux(self._last)
+            self._last = None

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from semdedup.video.options import Limits, PlanOptions
+from semdedup.video.options import DecodeOptions, Limits, PlanOptions
 from semdedup.video.plan import Span
 from semdedup.video.probe import VideoFacts
 from semdedup.video.steps.protocol import Sampling
@@ -42,6 +42,7 @@ class SplitJob:
         wanted: what each clip brings along.
         previews: whether a preview is written for each clip.
         limits: what the video may cost.
+        decode: how its picture is read.
     """
 
     path: str
@@ -54,6 +55,7 @@ class SplitJob:
     wanted: Wanted
     previews: bool
     limits: Limits
+    decode: DecodeOptions
 
     @property
     def copies(self) -> bool:

@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, get_args
 
 from semdedup.errors import ParameterError
 from semdedup.settings import Kind, Options, setting
-from semdedup.settings.choices import ClipIdScheme, Cut, SplittingAlgorithm, TranscodeEncoder
+from semdedup.settings.choices import ClipIdScheme, Cut, SplittingAlgorithm, Tonemap, TranscodeEncoder
 from semdedup.settings.kinds import choice, grouped, number, path, paths, truth, whole
 from semdedup.settings.shared import NO_PART, SharedOptions
 from semdedup.storage.kwargs import STORAGE, kwargs_setting
-from semdedup.video.plan import Span, fixed_stride, scenes
+from semdedup.video.plan import Span, fixed_stride, scenes, without_gaps
 
 ENCODERS, SCHEMES = get_args(TranscodeEncoder), get_args(ClipIdScheme)
 
@@ -68,12 +69,21 @@ class PlanOptions(Options):
         """The stride in seconds."""
         return self.duration_s if self.stride_s is None else self.stride_s
 
-    def spans(self, duration_s: float, cuts_s: Sequence[float] = ()) -> list[Span]:
-        """The plan of a video that is so long and has cuts at these moments (for ``scene``)."""
+    def most_spans(self, duration_s: float) -> int:
+        """More clips than this a video of this length cannot have, but for cuts between scenes."""
+        return math.ceil(duration_s / (self.scene_max_length_s if self.algorithm == "scene" else self.stride))
+
+    def spans(
+        self, duration_s: float, cuts_s: Sequence[float] = (), gaps_s: Sequence[tuple[float, float]] = ()
+    ) -> list[Span]:
+        """The plan of a video that is so long, with cuts at these moments (for ``scene``) and without these gaps."""
         if self.algorithm == "scene":
-            planned = scenes(duration_s, cuts_s, self.scene_min_length_s, self.scene_max_length_s)
+            least_s = self.scene_min_length_s
+            planned = scenes(duration_s, cuts_s, least_s, self.scene_max_length_s)
         else:
-            planned = fixed_stride(duration_s, self.duration_s, self.stride, self.min_length_s)
+            least_s = self.min_length_s
+            planned = fixed_stride(duration_s, self.duration_s, self.stride, least_s)
+        planned = without_gaps(planned, gaps_s, least_s)
         return planned[: self.limit_clips] if self.limit_clips else planned
 
 
@@ -83,11 +93,34 @@ class Limits(Options):
 
     max_pixels: int = setting(64_000_000, whole(1), "Most pixels of a frame; 8K has 33 million.")
     max_frames: int = setting(10_000_000, whole(1), "Most frames of a video; ten million are 92 hours at 30 a second.")
+    max_duration_s: float = setting(
+        86_400.0, LENGTH, "Longest video, in seconds; a day. One odd time stamp makes a small file longer."
+    )
+    max_clips: int = setting(100_000, whole(1), "Most clips of a video; a day in clips of a second has 86,400.")
+    max_frame_s: float = setting(
+        60.0, LENGTH, "Seconds for which a frame may stand; no clip is cut from what follows until the next frame."
+    )
     timeout_s: float = setting(
         120.0,
         number(0, open_below=True),
         "Seconds without progress after which a video is given up.",
         flags=["--video-timeout"],
+    )
+
+
+@dataclass(frozen=True)
+class DecodeOptions(Options):
+    """How the picture of a video is read."""
+
+    video_track: int | None = setting(
+        None, whole(0), "Which video track, from 0; by default the largest, as FFmpeg chooses."
+    )
+    deinterlace: bool = setting(False, truth(), "Make whole frames of the fields of interlaced video.")
+    tonemap: str | None = setting(
+        None, choice(*get_args(Tonemap)), "Map high dynamic range (PQ, HLG) to BT.709; by default it stays, and is recorded."
+    )
+    max_bad_frames: float = setting(
+        0.05, number(0, 1), "Share of a video's frames that may be undecodable; they are skipped and counted."
     )
 
 

@@ -74,6 +74,27 @@ def scenes(duration_s: float, cuts_s: Sequence[float], min_length_s: float, max_
     ]
 
 
+def without_gaps(spans: Sequence[Span], gaps_s: Sequence[tuple[float, float]], min_length_s: float) -> list[Span]:
+    """The spans without what lies in gaps, in order; pieces of a span that was cut so go where they are too short.
+
+    >>> without_gaps([Span(0, 10), Span(10, 20)], [(3.0, 16.0)], 2)
+    [Span(start_s=0, end_s=3.0), Span(start_s=16.0, end_s=20)]
+    """
+    found = list(spans)
+    for gap_start, gap_end in gaps_s:
+        pieces: list[Span] = []
+        for span in found:
+            if span.end_s <= gap_start or span.start_s >= gap_end:
+                pieces.append(span)
+                continue
+            left = Span(span.start_s, round(min(span.end_s, gap_start), DIGITS))
+            right = Span(round(max(span.start_s, gap_end), DIGITS), span.end_s)
+            least_s = max(min_length_s - 10**-DIGITS, 10**-DIGITS)
+            pieces += [piece for piece in (left, right) if piece.end_s - piece.start_s >= least_s]
+        found = pieces
+    return found
+
+
 def at_keyframes(spans: Sequence[Span], keyframes_s: Sequence[float], duration_s: float) -> list[Span]:
     """The spans that a cut without decoding can give: each edge moves back to the last key frame at or before it.
 

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+import re
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from typing import Any
@@ -29,6 +30,12 @@ EXTENSIONS = (
 DURATION_FROM_ZERO = ("matroska", "asf")
 """Containers in which many writers declare the time of the end, also where the first frame is later than zero."""
 
+MOST_FRAMES_A_SECOND = 1000
+"""Some containers tell the rate of their clock where they know none of frames."""
+
+DEFAULT_COUNTS = 5_000_000
+"""Pixels, or channels, that a track which is marked as default counts more, where FFmpeg chooses one."""
+
 LEAST_SHARE_OF_FRAMES = 0.95
 """A video of which fewer of the declared frames come out is truncated. A few are lost where a stream starts midway."""
 
@@ -51,6 +58,8 @@ class VideoFacts:
         container: name of the container.
         declared_frames: frames that the container declares; 0 where it does not.
         declared_duration_s: seconds that it declares; 0 where it does not.
+        declared_video_s: seconds that it declares of the video track; 0 where it does not, or of all tracks together.
+        tracks_left_out: video and audio tracks that are not used, in words.
     """
 
     width: int
@@ -62,22 +71,29 @@ class VideoFacts:
     container: str
     declared_frames: int
     declared_duration_s: float
+    declared_video_s: float
+    tracks_left_out: tuple[str, ...]
 
 
 class Video:
     """An open video. Close it, or use it in a ``with`` block.
 
+    Args:
+        path: local file.
+        limits: what it may cost.
+        track: which of its video tracks is meant, from 0; None: the one that FFmpeg chooses.
+
     Raises:
         VideoFault: ``unreadable``, ``no_video`` or ``too_large``.
     """
 
-    def __init__(self, path: str, limits: Limits) -> None:
+    def __init__(self, path: str, limits: Limits, track: int | None = None) -> None:
         self.path = path
         self.limits = limits
         self.container = open_container(path, limits)
         try:
             with pyav_errors():
-                self.stream = _video_stream(self.container)
+                self.stream = _video_stream(self.container, track)
             self._check_size(self.stream.codec_context.width, self.stream.codec_context.height)
         except VideoFault:
             self.container.close()
@@ -97,11 +113,11 @@ class Video:
         """What the container tells."""
         with pyav_errors():
             stream, context = self.stream, self.stream.codec_context
-            audio = self.container.streams.audio
-            if stream.duration is not None and stream.time_base:
-                duration_s = float(stream.duration * stream.time_base)
-            else:
-                duration_s = (self.container.duration or 0) / av.time_base
+            audio = audio_stream(self.container)
+            of_all_s = (self.container.duration or 0) / av.time_base
+            of_video_s = _declared_s(stream)
+            if not of_video_s and len(self.container.streams) == 1:
+                of_video_s = of_all_s
             rate = stream.average_rate or stream.guessed_rate or 0
             return VideoFacts(
                 width=context.width,
@@ -109,11 +125,25 @@ class Video:
                 fps=round(float(rate), 6),
                 codec=context.codec.canonical_name,
                 pixel_format=context.pix_fmt or "",
-                audio_codec=audio[0].codec_context.codec.canonical_name if audio and audio[0].codec_context else "",
+                audio_codec=audio.codec_context.codec.canonical_name if audio and audio.codec_context else "",
                 container=self.container.format.name,
                 declared_frames=stream.frames,
-                declared_duration_s=max(0.0, round(duration_s, 6)),
+                declared_duration_s=max(0.0, round(_declared_s(stream, tagged=False) or of_all_s, 6)),
+                declared_video_s=max(0.0, round(of_video_s, 6)),
+                tracks_left_out=tuple(_left_out(self.container, (stream, audio))),
             )
+
+    @property
+    def rate(self) -> Fraction:
+        """Frames a second; 25 where that is not known, or cannot be."""
+        rate = self.stream.average_rate or self.stream.guessed_rate
+        return Fraction(rate) if rate and rate <= MOST_FRAMES_A_SECOND else Fraction(25)
+
+    @property
+    def pixel_aspect(self) -> Fraction:
+        """Width of a pixel by its height: what the container says of it, else the codec, else 1."""
+        found = self.stream.sample_aspect_ratio
+        return Fraction(found) if found else Fraction(1)
 
     def packets(self) -> Iterator[Any]:
         """The packets of the video, without a last one that the end of the file cuts short: its frame is damaged.
@@ -133,22 +163,29 @@ class Video:
             if held is None:
                 yield packet
 
+    @property
+    def time_base(self) -> Fraction:
+        """Seconds of one tick of the time stamps."""
+        return Fraction(self.stream.time_base or Fraction(1, 90_000))
+
     def timeline(self) -> WithHeartbeats[Timeline]:
         """Read all packets, decode none.
 
         A container that ends in an error gives the timeline up to there; decoding will meet the same error.
 
         Raises:
-            VideoFault: ``encrypted``, ``too_large``, or ``no_frames`` and ``truncated`` where there are no packets.
+            VideoFault: ``encrypted``, ``too_large``, ``too_long``; ``no_frames`` or ``truncated`` where there are no packets.
         """
-        base = self.stream.time_base or Fraction(1, 90_000)
-        rate = self.stream.average_rate or self.stream.guessed_rate or Fraction(25)
+        base = self.time_base
         packets, fault = yield from self._packet_times()
         try:
-            timeline = timeline_of(packets, base, ticks_per_frame(rate, base))
+            timeline = timeline_of(packets, base, ticks_per_frame(self.rate, base), self.limits.max_frame_s)
         except OverflowError as error:
             raise VideoFault("decode_error", "time stamps are too far apart for 64 bits") from error
         if timeline is not None:
+            if timeline.duration_s > self.limits.max_duration_s:
+                limit = f"the limit is {self.limits.max_duration_s:,g} s"
+                raise VideoFault("too_long", f"{timeline.duration_s:,.0f} s from the first frame to the last; {limit}")
             return timeline
         if fault:
             raise VideoFault("unreadable", fault)
@@ -199,13 +236,52 @@ def open_container(path: str, limits: Limits) -> Any:
         raise VideoFault("unreadable", error_text(error)) from error
 
 
-def _video_stream(container: Any) -> Any:
-    for stream in container.streams.video:
-        if stream.disposition & Disposition.attached_pic or stream.codec_context is None:  # a cover is no video
+def _video_stream(container: Any, track: int | None) -> Any:
+    """The video track that is meant. FFmpeg takes the one with most pixels; one that is marked as default has
+    `DEFAULT_COUNTS` more. A cover is no video.
+    """
+    streams = list(container.streams.video)
+    videos = [s for s in streams if not s.disposition & Disposition.attached_pic and s.codec_context is not None]
+    if track is not None:
+        videos = [stream for stream in videos if stream is streams[track]] if track < len(streams) else []
+    if not videos:
+        kinds = sorted({stream.type for stream in container.streams})
+        wanted = "" if track is None else f"video track {track} is wanted; "
+        raise VideoFault("no_video", f"{wanted}tracks: {', '.join(kinds) or 'none'}")
+    return max(videos, key=lambda s: s.codec_context.width * s.codec_context.height + _default(s))
+
+
+def audio_stream(container: Any) -> Any:
+    """The audio track that is used: as FFmpeg chooses, that with most channels. None where there is none."""
+    streams = list(container.streams.audio)
+    return max(streams, key=lambda s: (s.codec_context.channels if s.codec_context else 0) + _default(s), default=None)
+
+
+def _default(stream: Any) -> int:
+    return DEFAULT_COUNTS if stream.disposition & Disposition.default else 0
+
+
+def _declared_s(stream: Any, tagged: bool = True) -> float:
+    """Seconds that a container declares of one track; Matroska has a tag for that. 0 where it does not."""
+    if stream.duration is not None and stream.time_base:
+        return float(stream.duration * stream.time_base)
+    found = re.fullmatch(r"(\d+):(\d\d):(\d\d(?:\.\d+)?)", stream.metadata.get("DURATION", "")) if tagged else None
+    return sum(float(part) * unit for part, unit in zip(found.groups(), (3600, 60, 1), strict=True)) if found else 0.0
+
+
+def _left_out(container: Any, used: Sequence[Any]) -> Iterator[str]:
+    """The video and audio tracks that are not used, in words."""
+    for stream in container.streams:
+        if stream.type not in ("video", "audio") or any(stream is other for other in used):
             continue
-        return stream
-    kinds = sorted({stream.type for stream in container.streams})
-    raise VideoFault("no_video", f"tracks: {', '.join(kinds) or 'none'}")
+        context = stream.codec_context
+        name = context.codec.canonical_name if context is not None else "unknown codec"
+        if stream.type == "audio":
+            detail = f"{context.channels} channels" if context is not None else ""
+        else:
+            detail = f"{context.width}x{context.height}" if context is not None else ""
+            detail = "cover" if stream.disposition & Disposition.attached_pic else detail
+        yield f"{stream.type} track {stream.index}: {name} {detail}".rstrip()
 
 
 def shortfall(facts: VideoFacts, timeline: Timeline, n_decoded: int, last_decoded: int) -> str:
@@ -226,14 +302,15 @@ def shortfall(facts: VideoFacts, timeline: Timeline, n_decoded: int, last_decode
     gap_s = float((timeline.last - last_decoded) * timeline.time_base)
     if gap_s > max(0.5, 0.02 * timeline.duration_s):
         return f"{found}; frames end {gap_s:.2f} s before the last packet"
-    if not facts.audio_codec and not _ends_as_declared(facts, timeline, 0.5):
-        return f"{found}; {timeline.duration_s:.2f} of {facts.declared_duration_s:.2f} declared seconds"
+    if not _ends_as_declared(facts, timeline, 0.5):
+        return f"{found}; {timeline.duration_s:.2f} of {facts.declared_video_s:.2f} declared seconds"
     return ""
 
 
 def _ends_as_declared(facts: VideoFacts, timeline: Timeline, tolerance_s: float) -> bool:
+    """Whether the video track is as long as it is said to be. What is said of all tracks together tells nothing."""
     end_s = timeline.duration_s
     if facts.container.startswith(DURATION_FROM_ZERO):
         end_s += max(0.0, float(timeline.origin * timeline.time_base))
-    missing_s = facts.declared_duration_s - end_s
-    return missing_s <= max(tolerance_s, 0.02 * facts.declared_duration_s)
+    missing_s = facts.declared_video_s - end_s
+    return missing_s <= max(tolerance_s, 0.02 * facts.declared_video_s)

@@ -14,11 +14,14 @@ REASONS = {
     "no_frames": "a video track without a single frame",
     "truncated": "fewer frames than the file declares; clips before the end of what is there are kept",
     "encrypted": "the video is encrypted",
-    "decode_error": "a frame cannot be decoded, or the decoder crashed; clips before it are kept",
+    "decode_error": "too many frames cannot be decoded, or the decoder crashed; clips before that are kept",
+    "encode_error": "no clip of the video can be encoded",
     "timeout": "no progress for longer than the limit",
     "io_error": "the disk or the network failed while the file was read",
     "permission": "the file may not be read",
     "too_large": "more pixels or frames than the limits allow",
+    "too_long": "longer than the limits allow",
+    "too_many_clips": "more clips than the limits allow",
 }
 """The reasons, each with its sentence. A new one is added here and nowhere else."""
 
@@ -55,10 +58,10 @@ def pyav_errors(where: str = "", writing: bool = False) -> Iterator[None]:
 
     Args:
         where: said before the error.
-        writing: whether they write a file.
+        writing: whether they encode or write a file.
 
     Raises:
-        VideoFault: ``decode_error``.
+        VideoFault: ``decode_error``, or ``encode_error`` of `writing`.
         OSError: the error is about this machine (a full disk, say) and not about the video.
     """
     try:
@@ -66,4 +69,5 @@ def pyav_errors(where: str = "", writing: bool = False) -> Iterator[None]:
     except (FFmpegError, ValueError, OverflowError) as error:
         if getattr(error, "errno", None) in (ERRORS_OF_WRITING if writing else ERRORS_OF_THIS_MACHINE):
             raise
-        raise VideoFault("decode_error", f"{where}: {error_text(error)}" if where else error_text(error)) from error
+        detail = f"{where}: {error_text(error)}" if where else error_text(error)
+        raise VideoFault("encode_error" if writing else "decode_error", detail) from error

@@ -9,12 +9,15 @@ import contextlib
 from importlib.util import find_spec
 from typing import Any
 
+import numpy as np
+
 from semdedup.errors import ParameterError
 from semdedup.video.decode import Decoder
 from semdedup.video.heartbeat import HeartbeatTimer, WithHeartbeats
-from semdedup.video.options import Limits
+from semdedup.video.options import DecodeOptions, Limits
+from semdedup.video.pixels import rgb
 from semdedup.video.probe import Video
-from semdedup.video.quarantine import VideoFault, pyav_errors
+from semdedup.video.quarantine import VideoFault
 from semdedup.video.timeline import Timeline
 
 WIDTH = 256
@@ -31,7 +34,7 @@ def check_scenes() -> None:
         raise ParameterError("splitting_algorithm scene needs PySceneDetect: pip install 'semdedup[scenes]'")
 
 
-def find_cuts(path: str, timeline: Timeline, limits: Limits) -> WithHeartbeats[list[float]]:
+def find_cuts(path: str, timeline: Timeline, limits: Limits, decode: DecodeOptions) -> WithHeartbeats[list[float]]:
     """Seconds at which new scenes begin, in order.
 
     AdaptiveDetector (https://www.scenedetect.com): a frame starts a scene where its change of hue, saturation and
@@ -48,18 +51,17 @@ def find_cuts(path: str, timeline: Timeline, limits: Limits) -> WithHeartbeats[l
     seconds: list[float] = []
     cuts: list[Any] = []
     timer = HeartbeatTimer()
-    with Video(path, limits) as video:
-        decoder = Decoder(video, timeline)
+    with Video(path, limits, decode.video_track) as video:
+        decoder = Decoder(video, timeline, decode)
         with contextlib.suppress(VideoFault):
             for packet in video.packets():
                 for picture in decoder.pictures(packet):
                     code = FrameTimecode(len(seconds), NOMINAL_FPS)
                     seconds.append(float(picture.tick * timeline.time_base))
-                    width = min(WIDTH, picture.frame.width)
-                    height = max(1, round(picture.frame.height * width / picture.frame.width))
-                    with pyav_errors():
-                        small = picture.frame.to_ndarray(format="bgr24", width=width, height=height)
-                    cuts += detector.process_frame(code, small)
+                    width, height = picture.size
+                    small = max(1, round(height * min(1, WIDTH / width))), min(WIDTH, width)
+                    bgr = rgb(picture.frame, small, min(small))[:, :, ::-1]
+                    cuts += detector.process_frame(code, np.ascontiguousarray(bgr))
                     if timer.due():
                         yield
         if seconds:

@@ -5,8 +5,10 @@ Times are ticks of the track's time base. Those of a `Timeline` count from the f
 
 from __future__ import annotations
 
+import itertools
 import math
 from array import array
+from bisect import insort
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from fractions import Fraction
@@ -17,6 +19,9 @@ HALF_A_MICROSECOND = Fraction(1, 2 * 10**DIGITS)
 
 SECONDS_BACK_IS_A_JUMP = 1.0
 """Where the clock of a file goes back by more, another recording begins, which is shown after the one before it."""
+
+MOST_HELD = 256
+"""Packets that a decoder may take in before it gives their frames; codecs hold 16 frames at most."""
 
 NO_TIME = -(2**63)
 """Stands for a time stamp that a packet does not have. FFmpeg's own value for that."""
@@ -34,6 +39,10 @@ class Timeline:
         n_frames: packets whose frame is to be shown (edit lists hide some).
         n_bytes: bytes of all video packets.
         keyframes: ticks at which decoding can start.
+        gaps: ticks at which a frame has stood for as long as one may, and at which the next one is shown.
+        is_reordered: whether the times of the packets, in the order of the file, ever go back. Where they do not, but
+            frames are stored in another order than they are shown in (AVI holds no times for that), the times are right
+            and belong to other frames.
     """
 
     time_base: Fraction
@@ -43,6 +52,13 @@ class Timeline:
     n_frames: int
     n_bytes: int
     keyframes: tuple[int, ...]
+    gaps: tuple[tuple[int, int], ...] = ()
+    is_reordered: bool = True
+
+    @property
+    def gaps_s(self) -> list[tuple[float, float]]:
+        """The gaps, in seconds."""
+        return [(float(start * self.time_base), float(end * self.time_base)) for start, end in self.gaps]
 
     @property
     def duration_s(self) -> float:
@@ -92,101 +108,139 @@ def ticks_per_frame(rate: Fraction, time_base: Fraction) -> int:
     return max(1, round(1 / (rate * time_base)))
 
 
-def show_times(packets: PacketTimes, step: int, most_ticks_back: Fraction) -> tuple[array, int]:
-    """When the frame of each packet is shown on one clock that goes forward, and the tick after the last of them.
+class PacketClock:
+    """Gives packets, in the order of the file, the times at which their frames are shown, on a clock that goes forward.
 
     A packet without times gets the one that its position suggests. Where decoding times jump back by more than
-    `most_ticks_back`, a second recording begins: it follows the first, as the decoder shows it too.
+    `SECONDS_BACK_IS_A_JUMP`, a second recording begins: it follows the first, as the decoder shows it too.
 
-    Raises:
-        OverflowError: a time does not fit into 64 bits.
+    Args:
+        time_base: seconds of one tick.
+        step: ticks from one frame to the next, for packets that do not tell their duration.
 
-    >>> packets = PacketTimes()
-    >>> for time in (0, 10, 20, 0, 10):
-    ...     packets.add(time, time, 10, True, True)
-    >>> show_times(packets, 10, Fraction(15))
-    (array('q', [0, 10, 20, 30, 40]), 50)
+    >>> clock = PacketClock(Fraction(1, 10), 1)
+    >>> [clock.time(tick, tick, 1, True) for tick in (0, 20, 0, 1)], clock.end
+    ([0, 20, 21, 22], 23)
     """
-    times = array("q")
-    shift, end, decoded = 0, -(2**62), NO_TIME
-    stamps = zip(packets.presentation, packets.decoding, packets.duration, packets.is_shown, strict=True)
-    for position, (pts, dts, duration, is_shown) in enumerate(stamps):
+
+    def __init__(self, time_base: Fraction, step: int) -> None:
+        self.end = -(2**62)
+        self._step, self._most_ticks_back = step, Fraction(SECONDS_BACK_IS_A_JUMP) / time_base
+        self._shift, self._position, self._decoded = 0, 0, NO_TIME
+
+    def time(self, pts: int, dts: int, duration: int, is_shown: int) -> int:
+        """The tick of the next packet; `end` is then the tick after the last of those that are shown."""
         if pts == NO_TIME:
-            pts = dts if dts != NO_TIME else position * step
-        time = pts + shift
+            pts = dts if dts != NO_TIME else self._position * self._step
+        self._position += 1
+        time = pts + self._shift
         if dts != NO_TIME:
-            if decoded != NO_TIME and decoded - dts > most_ticks_back:
-                shift += end - time
-                time = end
-            decoded = dts
-        times.append(time)
+            if self._decoded != NO_TIME and self._decoded - dts > self._most_ticks_back:
+                self._shift += self.end - time
+                time = self.end
+            self._decoded = dts
         if is_shown:
-            end = max(end, time + (duration or step))
-    return times, end
+            self.end = max(self.end, time + (duration or self._step))
+        return time
 
 
-def timeline_of(packets: PacketTimes, time_base: Fraction, step: int) -> Timeline | None:
+def timeline_of(packets: PacketTimes, time_base: Fraction, step: int, max_frame_s: float) -> Timeline | None:
     """The timeline that packets tell; None where they show no frame.
 
     Args:
         packets: all of a track.
         time_base: seconds of one tick.
         step: ticks from one frame to the next, for packets that do not tell their duration.
+        max_frame_s: seconds for which a frame may stand; what follows until the next one is a gap.
+
+    Raises:
+        OverflowError: a time does not fit into 64 bits.
     """
-    times, end = show_times(packets, step, Fraction(SECONDS_BACK_IS_A_JUMP) / time_base)
+    clock = PacketClock(time_base, step)
+    stamps = zip(packets.presentation, packets.decoding, packets.duration, packets.is_shown, strict=True)
+    times = array("q", (clock.time(*stamp) for stamp in stamps))
     shown = array("q", (time for time, is_shown in zip(times, packets.is_shown, strict=True) if is_shown))
     if not shown:
         return None
-    origin, last = min(shown), max(shown)
+    in_order = sorted(shown)
+    origin, last, end = in_order[0], in_order[-1], max(clock.end, in_order[-1] + 1)
     keys = sorted(time - origin for time, key in zip(times, packets.is_key, strict=True) if key and time >= origin)
+    longest = max(1, math.floor(Fraction(max_frame_s) / time_base))
+    gaps = [
+        (time + longest - origin, then - origin)
+        for time, then in itertools.pairwise([*in_order, end])
+        if then - time > longest
+    ]
     return Timeline(
         time_base=time_base,
         origin=origin,
-        end=max(end, last + 1) - origin,
+        end=end - origin,
         last=last - origin,
         n_frames=len(shown),
         n_bytes=packets.n_bytes,
         keyframes=tuple(keys),
+        gaps=tuple(gaps),
+        is_reordered=any(time < before for before, time in itertools.pairwise(shown)),
     )
 
 
 class FrameClock:
-    """Gives decoded frames ticks of a timeline, each later than the one before it, whatever the file tells.
+    """Gives decoded frames their ticks of a timeline: that of their packet, and each later than the one before it.
+
+    Frames come in the order in which they are shown. Where the times of the packets are not reordered, the next frame
+    has the earliest time that is left; so it has where it does not tell its own.
 
     Args:
-        origin: the container's own time stamp of the first frame.
-        step: ticks from one frame to the next, for frames without a time.
-        most_ticks_back: where times go back by more, another recording begins.
+        timeline: that of the packets.
+        step: ticks from one frame to the next, for packets that do not tell their duration.
+        depth: packets that the decoder may hold before it gives a frame, where frames are reordered.
     """
 
-    def __init__(self, origin: int, step: int, most_ticks_back: Fraction) -> None:
+    def __init__(self, timeline: Timeline, step: int, depth: int) -> None:
         self.last_tick = -1
-        self._origin, self._step, self._most_ticks_back = origin, step, most_ticks_back
-        self._shift = 0
+        self._timeline, self._depth = timeline, depth
+        self._packets = PacketClock(timeline.time_base, step)
+        self._step = max(1, timeline.end // max(1, timeline.n_frames))
+        self._waiting: list[tuple[int, int]] = []  # times of packets whose frames have not come, with their time stamps
+        self._added = (0, NO_TIME)
+        self._shift = -timeline.origin
+
+    def add_packet(self, pts: int | None, dts: int | None, duration: int | None, is_shown: bool) -> None:
+        """Take the time of the next packet, which is about to be decoded."""
+        stamp = NO_TIME if pts is None else pts
+        time = self._packets.time(stamp, NO_TIME if dts is None else dts, duration or 0, is_shown)
+        self._added = time - self._timeline.origin, stamp
+        if is_shown:
+            insort(self._waiting, self._added)
+            del self._waiting[:-MOST_HELD]
+
+    def drop_packet(self) -> None:
+        """The packet that was added last cannot be decoded: no frame will come of it."""
+        if self._added in self._waiting:
+            self._waiting.remove(self._added)
 
     def tick(self, pts: int | None) -> int:
-        """Tick of the next frame; negative where it comes before the first one that is shown.
-
-        >>> clock = FrameClock(100, 10, Fraction(50))
-        >>> [clock.tick(pts) for pts in (90, 100, 110, None, 125, 100)]
-        [-10, 0, 10, 20, 25, 26]
-        """
-        tick = self.last_tick + self._step if pts is None else pts - self._origin + self._shift
-        if tick <= self.last_tick:
-            if self.last_tick - tick > self._most_ticks_back:
-                self._shift += self.last_tick + self._step - tick
-                tick = self.last_tick + self._step
-            else:
-                tick = self.last_tick + 1
-        if tick >= 0:
-            self.last_tick = tick
+        """Tick of the next frame; negative where it comes before the first one that is shown."""
+        tick = self._own(pts)
+        if tick is None:  # the earliest that is left
+            while len(self._waiting) > self._depth + 1:  # frames of these have been lost
+                self._waiting.pop(0)
+            tick = self._waiting[0][0] if self._waiting else self.last_tick + self._step
+        while self._waiting and self._waiting[0][0] <= tick:
+            self._waiting.pop(0)
+        if tick <= self.last_tick and self.last_tick >= 0:
+            tick = self.last_tick + 1
+        self.last_tick = max(tick, self.last_tick)
         return tick
 
-
-def frame_clock(timeline: Timeline) -> FrameClock:
-    """The clock of the frames that a decoder gives for this timeline."""
-    step = max(1, timeline.end // max(1, timeline.n_frames))
-    return FrameClock(timeline.origin, step, Fraction(SECONDS_BACK_IS_A_JUMP) / timeline.time_base)
+    def _own(self, pts: int | None) -> int | None:
+        """The tick of the packet of a frame; None where it does not tell, or is not to be trusted."""
+        if pts is None or (self._depth and not self._timeline.is_reordered):
+            return None
+        found = next((tick for tick, stamp in self._waiting if stamp == pts), None)
+        if found is not None:
+            self._shift = found - pts
+        return pts + self._shift
 
 
 def sample_times(span: Span, n_frames: int) -> list[float]:

@@ -29,7 +29,7 @@ from semdedup.video.cut import plan_video, split_video
 from semdedup.video.encode import usable_encoders
 from semdedup.video.files import check_readable, local_copy, printable
 from semdedup.video.job import ClipMade, Outcome, PlannedVideo, SplitJob, Wanted
-from semdedup.video.options import Limits, PlanOptions
+from semdedup.video.options import DecodeOptions, Limits, PlanOptions
 from semdedup.video.quarantine import VideoFault
 from semdedup.video.records import (
     QUARANTINED,
@@ -87,6 +87,7 @@ class Settings:
         previews: whether previews are written.
         upload_clips: whether clips are written.
         limits: what one video may cost.
+        decode: how the picture is read.
         steps: what every clip goes through, in order.
         inputs: storage of the videos.
         target: where results go; None where nothing is written.
@@ -98,6 +99,7 @@ class Settings:
     previews: bool
     upload_clips: bool
     limits: Limits
+    decode: DecodeOptions
     steps: tuple[StepSpec, ...]
     inputs: Location
     target: Target | None = None
@@ -115,6 +117,7 @@ class Settings:
             wanted=wanted,
             previews=self.previews,
             limits=self.limits,
+            decode=self.decode,
         )
 
 

@@ -11,13 +11,21 @@ import distributed
 from semdedup.compute.session import Session
 from semdedup.runs.record import Record
 from semdedup.settings import documented, needed
-from semdedup.settings.choices import ClipIdScheme, Cut, SplittingAlgorithm, TranscodeEncoder
+from semdedup.settings.choices import ClipIdScheme, Cut, SplittingAlgorithm, Tonemap, TranscodeEncoder
 from semdedup.settings.shared import SharedKeywords
 from semdedup.storage.location import Location, Paths, locations_of, storage_options_of
 from semdedup.video.base import VideoWorkflow
 from semdedup.video.encode import choose_encoder
 from semdedup.video.files import find_videos
-from semdedup.video.options import ClipOptions, Embedding, EmbedOptions, Limits, PlanOptions, VideoIOOptions
+from semdedup.video.options import (
+    ClipOptions,
+    DecodeOptions,
+    Embedding,
+    EmbedOptions,
+    Limits,
+    PlanOptions,
+    VideoIOOptions,
+)
 from semdedup.video.records import VideoFile
 from semdedup.video.scenes import check_scenes
 from semdedup.video.steps.embed.providers import CUSTOM, EmbedderSpec
@@ -30,7 +38,7 @@ CLIPS_PER_TASK = 32
 """Clips that exist and are only embedded go to the workers in so many a task, so that a model gets whole batches."""
 
 
-@documented(VideoIOOptions, PlanOptions, ClipOptions, EmbedOptions)
+@documented(VideoIOOptions, PlanOptions, DecodeOptions, ClipOptions, EmbedOptions)
 class VideoSplitWorkflow(VideoWorkflow):
     """Videos to clips, their metadata, and one embedding a clip.
 
@@ -61,6 +69,10 @@ class VideoSplitWorkflow(VideoWorkflow):
         clip_id_scheme: ClipIdScheme = "semdedup",
         limit_clips: int = 0,
         limit: int = 0,
+        video_track: int | None = None,
+        deinterlace: bool = False,
+        tonemap: Tonemap | None = None,
+        max_bad_frames: float = 0.05,
         upload_clips: bool = True,
         generate_previews: bool = False,
         generate_embeddings: bool = True,
@@ -76,6 +88,7 @@ class VideoSplitWorkflow(VideoWorkflow):
         self.sources = locations_of(needed(io.input_path, "input_path"), io.read_kwargs)
         self.output = Location.of(needed(io.output_path, "output_path"), storage_options_of(io.write_kwargs))
         self.plan_options, self.clips = PlanOptions.of(given), ClipOptions.of(given)
+        self.decode = DecodeOptions.of(given)
         if self.plan_options.algorithm == "scene":
             check_scenes()
         self.embedder = _spec(EmbedOptions.of(given)) if self.clips.generate_embeddings else None
@@ -85,6 +98,7 @@ class VideoSplitWorkflow(VideoWorkflow):
         """What the result depends on beside the videos, as JSON values."""
         return {
             **self.plan_options.recorded(),
+            **self.decode.recorded(),
             **self.clips.recorded(),
             **({} if self._encodes else {"transcode_encoder": None}),
             **_step_parameters(self.embedder),
@@ -109,6 +123,7 @@ class VideoSplitWorkflow(VideoWorkflow):
             previews=self.clips.generate_previews,
             upload_clips=self.clips.upload_clips,
             limits=self.limits,
+            decode=self.decode,
             steps=steps_with(self.embedder),
             inputs=self.sources[0],
         )
@@ -120,7 +135,7 @@ class VideoSplitWorkflow(VideoWorkflow):
         return {**clips, **metas, **self._embeddings_path()}
 
 
-@documented(VideoIOOptions, EmbedOptions)
+@documented(VideoIOOptions, DecodeOptions, EmbedOptions)
 class VideoEmbedWorkflow(VideoWorkflow):
     """Clips that exist to embeddings: one for each file, whose name without ending is its id.
 
@@ -141,6 +156,10 @@ class VideoEmbedWorkflow(VideoWorkflow):
         trust_remote_code: bool = False,
         embedding_batch_size: int | None = None,
         limit: int = 0,
+        video_track: int | None = None,
+        deinterlace: bool = False,
+        tonemap: Tonemap | None = None,
+        max_bad_frames: float = 0.05,
         limits: Limits | Mapping[str, Any] | None = None,
         **shared: Unpack[SharedKeywords],
     ) -> None:
@@ -149,6 +168,7 @@ class VideoEmbedWorkflow(VideoWorkflow):
         folders = locations_of(needed(io.input_path, "input_path"), io.read_kwargs)
         self.sources = [path / CLIPS if (path / CLIPS).is_dir() else path for path in folders]
         self.embedder: EmbedderSpec = _spec(EmbedOptions.of(given))
+        self.decode = DecodeOptions.of(given)
         root = self.sources[0].parent if self.sources[0].name == CLIPS else folders[0]
         self.output = (
             root if io.output_path is None else Location.of(io.output_path, storage_options_of(io.write_kwargs))
@@ -163,7 +183,7 @@ class VideoEmbedWorkflow(VideoWorkflow):
 
     def parameters(self) -> dict[str, Any]:
         """What the result depends on beside the clips, as JSON values."""
-        return _step_parameters(self.embedder)
+        return {**self.decode.recorded(), **_step_parameters(self.embedder)}
 
     def settings(self, session: Session) -> Settings:
         """What the workers have to know."""
@@ -174,6 +194,7 @@ class VideoEmbedWorkflow(VideoWorkflow):
             previews=False,
             upload_clips=False,
             limits=self.limits,
+            decode=self.decode,
             steps=steps_with(self.embedder),
             inputs=self.sources[0],
         )

@@ -1,0 +1,231 @@
+"""From a decoded frame to the picture that a player shows: upright, square pixels, even sides, 8 bits, limited range.
+
+Whatever looks at a picture (clips, embeddings, previews, the report) gets it from here, so that all see the same. The
+reference is what the ``ffmpeg`` program shows of the source.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from fractions import Fraction
+from typing import Any
+
+import av
+import numpy as np
+from av.sidedata.sidedata import Type as SideData
+from av.video.reformatter import ColorRange, Colorspace, Interpolation, VideoReformatter
+
+from semdedup.video.quarantine import pyav_errors
+
+PIXELS = "yuv420p"
+"""How every picture is stored, of limited range."""
+
+MATRICES = {
+    1: Colorspace.ITU709,
+    4: Colorspace.FCC,
+    7: Colorspace.SMPTE240M,
+    9: Colorspace.BT2020,
+    10: Colorspace.BT2020,
+}
+"""What FFmpeg computes with, by the matrix that a frame is tagged with (ISO/IEC 23091-2). For others it takes BT.601."""
+
+TRANSFERS = {
+    **{1: "bt709", 4: "bt470m", 5: "bt470bg", 6: "smpte170m", 7: "smpte240m", 8: "linear", 9: "log100", 10: "log316"},
+    **{11: "iec61966-2-4", 12: "bt1361e", 13: "iec61966-2-1", 14: "bt2020-10", 15: "bt2020-12", 16: "smpte2084"},
+    **{17: "smpte428", 18: "arib-std-b67"},
+}
+"""Names of transfer characteristics, by their tag (ISO/IEC 23091-2), as FFmpeg prints them."""
+
+HIGH_DYNAMIC_RANGE = ("smpte2084", "arib-std-b67")
+"""PQ and HLG."""
+
+TO_SDR = "out_transfer=bt709:out_primaries=bt709:out_color_matrix=bt709:out_range=tv:intent=perceptual"
+"""Options of FFmpeg's filter `scale` (FFmpeg 8) that map high dynamic range to BT.709, highlights with their detail."""
+
+MOST_STRETCH = 16
+"""Pixels that are wider or higher than this by their sides' ratio are damage, and are taken as square."""
+
+FILTERS = {
+    (1, 0, 0, 1): (),
+    (-1, 0, 0, 1): ("hflip",),
+    (1, 0, 0, -1): ("vflip",),
+    (-1, 0, 0, -1): ("hflip", "vflip"),
+    (0, 1, -1, 0): ("transpose=clock",),
+    (0, -1, 1, 0): ("transpose=cclock",),
+    (0, 1, 1, 0): ("transpose=cclock_flip",),
+    (0, -1, -1, 0): ("transpose=clock_flip",),
+}
+"""Filters that make a frame upright, by the signs of a, b, c, d of its display matrix, which moves the pixel (x, y) to
+(a x + c y, b x + d y); see `matrix_structure` in ISO/IEC 14496-12, 6.2.2. These are the eight orientations."""
+
+
+def orientation(display_matrix: Sequence[int] | None) -> tuple[int, int, int, int]:
+    """The orientation that a display matrix of nine numbers tells: a key of `FILTERS`.
+
+    Entries below a fiftieth of the largest count as 0: that is an angle of a degree. Other angles are damage: upright.
+
+    >>> FILTERS[orientation([0, 65536, 0, -65536, 0, 0, 0, 0, 1 << 30])]
+    ('transpose=clock',)
+    """
+    if display_matrix is not None and len(display_matrix) == 9:
+        a, b, c, d = (display_matrix[i] for i in (0, 1, 3, 4))
+        small = max(abs(a), abs(b), abs(c), abs(d)) / 50
+        found = tuple(0 if abs(value) <= small else 1 if value > 0 else -1 for value in (a, b, c, d))
+        if found in FILTERS:
+            return found
+    return (1, 0, 0, 1)
+
+
+def square_size(width: int, height: int, pixel_aspect: Fraction, max_pixels: int) -> tuple[int, int]:
+    """Width and height of a frame whose pixels are made square: the side that is squeezed grows, so that none is lost.
+
+    Where that is more than `max_pixels` the other side shrinks instead. The side that changes becomes even.
+
+    >>> square_size(720, 576, Fraction(64, 45), 10**6), square_size(180, 180, Fraction(9, 16), 10**6)
+    ((1024, 576), (180, 320))
+    """
+    if pixel_aspect == 1 or not Fraction(1, MOST_STRETCH) <= pixel_aspect <= MOST_STRETCH:
+        return width, height
+    stretched, squeezed = width * pixel_aspect, height / pixel_aspect
+    if pixel_aspect > 1:
+        fits = stretched * height <= max_pixels
+        return (_even(stretched), height) if fits else (width, _even(squeezed))
+    fits = width * squeezed <= max_pixels
+    return (width, _even(squeezed)) if fits else (_even(stretched), height)
+
+
+def _even(side: Fraction) -> int:
+    return max(2, 2 * round(side / 2))
+
+
+class PictureMaker:
+    """Makes pictures of the frames of one video.
+
+    Args:
+        pixel_aspect: width of a pixel by its height.
+        max_pixels: most pixels of a picture whose pixels are made square.
+        to_sdr: whether high dynamic range is mapped to the range of BT.709.
+    """
+
+    def __init__(self, pixel_aspect: Fraction, max_pixels: int, to_sdr: bool) -> None:
+        self.pixel_aspect, self.max_pixels, self.to_sdr = pixel_aspect, max_pixels, to_sdr
+        self._reformatter = VideoReformatter()
+        self._graphs: dict[str, tuple[tuple[Any, ...], Any]] = {}
+
+    def size(self, frame: Any) -> tuple[int, int]:
+        """Width and height of the picture of a frame."""
+        width, height = square_size(frame.width, frame.height, self.pixel_aspect, self.max_pixels)
+        if is_turned(frame):
+            width, height = height, width
+        return max(2, width & ~1), max(2, height & ~1)  # chroma has half the resolution
+
+    def transfer(self, frame: Any) -> str:
+        """Transfer characteristics of the picture of a frame, by their name; empty where they are not known."""
+        found = transfer_of(frame)
+        return "bt709" if self.to_sdr and found in HIGH_DYNAMIC_RANGE else found
+
+    def picture(self, frame: Any) -> Any:
+        """The picture of a frame: a frame of `PIXELS`. It is the same one where there is nothing to do.
+
+        Raises:
+            VideoFault: ``decode_error``.
+        """
+        with pyav_errors():
+            if self.to_sdr and transfer_of(frame) in HIGH_DYNAMIC_RANGE:
+                frame = self._filtered("sdr", frame, [f"scale={TO_SDR}", f"format={PIXELS}"])
+            filters = FILTERS[_orientation_of(frame)]
+            made = self._in_our_pixels(frame)
+            if filters:
+                made = self._filtered("upright", made, filters)
+            width, height = max(2, made.width & ~1), max(2, made.height & ~1)
+            if (width, height) != (made.width, made.height):
+                made = self._filtered("even", made, [f"crop={width}:{height}:0:0"])
+            return made
+
+    def _in_our_pixels(self, frame: Any) -> Any:
+        width, height = square_size(frame.width, frame.height, self.pixel_aspect, self.max_pixels)
+        source, matrix = frame.format, MATRICES.get(frame.colorspace, Colorspace.ITU601)
+        of_colours = source.is_rgb or source.has_palette
+        made = self._reformatter.reformat(
+            frame,
+            width=max(2, width),
+            height=max(2, height),
+            format=PIXELS,
+            interpolation=Interpolation.BICUBIC,
+            src_colorspace=None if of_colours else matrix,
+            dst_colorspace=Colorspace.ITU709 if of_colours else matrix,
+            src_color_range=ColorRange.JPEG if of_colours or _is_full(frame) else ColorRange.MPEG,
+            dst_color_range=ColorRange.MPEG,
+            threads=1,
+        )
+        if made is not frame and not of_colours:
+            made.colorspace = frame.colorspace  # no matrix was applied
+        return made
+
+    def _filtered(self, what: str, frame: Any, filters: Sequence[str]) -> Any:
+        """A frame after some filters; their graph is kept as long as frames are alike."""
+        kind = (frame.width, frame.height, frame.format.name, frame.colorspace, frame.color_range, *filters)
+        if what not in self._graphs or self._graphs[what][0] != kind:
+            self._graphs[what] = kind, graph_of(frame, filters)
+        graph = self._graphs[what][1]
+        graph.push(frame)
+        return graph.pull()
+
+
+def graph_of(frame: Any, filters: Sequence[str]) -> Any:
+    """A graph of filters, each ``name`` or ``name=options``, for frames like this one."""
+    graph = av.filter.Graph()
+    base = frame.time_base or Fraction(1, 1000)
+    nodes = [graph.add_buffer(width=frame.width, height=frame.height, format=frame.format, time_base=base)]
+    for text in filters:
+        name, _, options = text.partition("=")
+        nodes.append(graph.add(name, options) if options else graph.add(name))
+    graph.link_nodes(*nodes, graph.add("buffersink")).configure()
+    return graph
+
+
+def transfer_of(frame: Any) -> str:
+    """Name of the transfer characteristics that a frame is tagged with; empty where it is not."""
+    return TRANSFERS.get(frame.color_trc, "")
+
+
+def rgb(picture: Any, size: tuple[int, int] | None, short_side: int) -> np.ndarray:
+    """A picture as (h, w, 3) uint8 RGB of this (height, width), or with its aspect and at most this shorter side.
+
+    Raises:
+        VideoFault: ``decode_error``.
+    """
+    if size is None:
+        factor = min(1.0, short_side / min(picture.width, picture.height))
+        size = max(1, round(picture.height * factor)), max(1, round(picture.width * factor))
+    shrinks = size[0] < picture.height or size[1] < picture.width
+    with pyav_errors():
+        pixels: np.ndarray = picture.to_ndarray(
+            format="rgb24",
+            height=size[0],
+            width=size[1],
+            interpolation=Interpolation.AREA if shrinks else Interpolation.BICUBIC,
+            src_colorspace=MATRICES.get(picture.colorspace, Colorspace.ITU601),
+            src_color_range=ColorRange.MPEG,
+            dst_color_range=ColorRange.JPEG,
+            threads=1,
+        )
+    return pixels
+
+
+def is_turned(frame: Any) -> bool:
+    """Whether a frame is stored with its sides exchanged."""
+    return _orientation_of(frame)[0] == 0
+
+
+def _orientation_of(frame: Any) -> tuple[int, int, int, int]:
+    found = frame.side_data.get(SideData.DISPLAYMATRIX)
+    return orientation(None if found is None else np.frombuffer(bytes(found), dtype=np.int32).tolist())
+
+
+def _is_full(frame: Any) -> bool:
+    """Whether luma takes all values: as FFmpeg has it, grey pictures do unless they say otherwise."""
+    if frame.color_range == ColorRange.MPEG:
+        return False
+    is_grey = len(frame.format.components) < 3 and not frame.format.has_palette
+    return bool(frame.color_range == ColorRange.JPEG or frame.format.name.startswith("yuvj") or is_grey)
