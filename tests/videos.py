@@ -18,7 +18,7 @@ import numpy as np
 import psutil
 
 from semdedup.video.cut import split_video
-from semdedup.video.job import ClipMade, Outcome, SplitJob, Wanted
+from semdedup.video.job import ClipFiles, ClipMade, Outcome, SplitJob, Wanted
 from semdedup.video.options import DecodeOptions, Limits, PlanOptions
 from semdedup.video.steps.protocol import Sampling
 
@@ -277,17 +277,16 @@ def split_job(path: Path, folder: Path | None, **options: Any) -> SplitJob:
         "path": str(path),
         "relative_path": path.name,
         "url": str(path),
-        "folder": None if folder is None else str(folder),
-        "encoder": "libx264",
         "id_scheme": "semdedup",
         "wanted": Wanted(),
-        "previews": False,
         "limits": Limits(),
         "decode": DecodeOptions(),
     }
     if options.get("sampling") is not None:
         chosen["wanted"] = Wanted((options["sampling"],))
     options.pop("sampling", None)
+    encoder, previews = options.pop("encoder", "libx264"), options.pop("previews", False)
+    chosen["files"] = None if folder is None else ClipFiles(str(folder), encoder, previews)
     chosen |= {name: options.pop(name) for name in list(options) if name in chosen}
     plan = (
         options.pop("plan") if "plan" in options else PlanOptions(**{"duration_s": 1.0, "min_length_s": 0.2} | options)

@@ -17,7 +17,13 @@ EMBEDDERS = {"embedding_algorithm": "|".join(NAMES)}
 
 @click.command(cls=Command)
 @setting_flags(
-    VideoIOOptions, PlanOptions, DecodeOptions, ClipOptions, EmbedOptions, required=["input_path", "output_path"], metavars=EMBEDDERS
+    VideoIOOptions,
+    PlanOptions,
+    DecodeOptions,
+    ClipOptions,
+    EmbedOptions,
+    required=["input_path", "output_path"],
+    metavars=EMBEDDERS,
 )
 @work_flags()
 def split(**flags: Any) -> None:

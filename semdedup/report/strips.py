@@ -116,12 +116,10 @@ def _sample(path: str) -> np.ndarray | str:
         path=path,
         relative_path="clip.mp4",
         url=path,
-        folder=None,
+        files=None,
         plan=None,
-        encoder="",
         id_scheme="semdedup",
         wanted=Wanted((Sampling(FRAMES, None, HEIGHT),)),
-        previews=False,
         limits=Limits(timeout_s=SECONDS_A_CLIP),
         decode=DecodeOptions(max_bad_frames=1.0),
     )

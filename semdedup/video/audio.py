@@ -40,11 +40,11 @@ class Sound:
         """What of it is heard from one moment to another; a packet cannot be cut, and belongs to where it begins."""
         if isinstance(self.content, av.Packet):
             return self if start_s <= self.time_s < end_s else None
-        if self.time_s >= end_s or self.end_s <= start_s:
+        start_s, end_s = max(start_s, self.time_s), min(end_s, self.end_s)
+        if start_s >= end_s:
             return None
         rate = self.content.sample_rate
         first, last = (round((moment - self.time_s) * rate) for moment in (start_s, end_s))
-        first, last = max(0, first), min(self.content.samples, last)
         if first >= last:
             return None
         if (first, last) == (0, self.content.samples):
@@ -58,7 +58,7 @@ def _samples(frame: Any, first: int, last: int) -> Any:
     n_channels = 1 if frame.format.is_planar else frame.layout.nb_channels
     values = np.ascontiguousarray(frame.to_ndarray()[:, first * n_channels : last * n_channels])
     cut = av.AudioFrame.from_ndarray(values, format=frame.format.name, layout=frame.layout)
-    cut.sample_rate = frame.sample_rate
+    cut.sample_rate, cut.time_base, cut.pts = frame.sample_rate, Fraction(1, frame.sample_rate), 0
     return cut
 
 

@@ -28,6 +28,21 @@ class Wanted:
 
 
 @dataclass(frozen=True)
+class ClipFiles:
+    """What is written of each clip.
+
+    Attributes:
+        folder: local folder for the clips.
+        encoder: name of the encoder.
+        previews: whether a preview is written too.
+    """
+
+    folder: str
+    encoder: str
+    previews: bool
+
+
+@dataclass(frozen=True)
 class SplitJob:
     """What to do with one video.
 
@@ -35,12 +50,10 @@ class SplitJob:
         path: local file.
         relative_path: path below the input folder, of which ids are made.
         url: where the video came from.
-        folder: local folder for the clips; None: no clip is written.
+        files: what is written of each clip; None: nothing.
         plan: how it is cut; None: the whole video is one clip, whose id is the name of the file.
-        encoder: name of the encoder.
         id_scheme: how ids are made.
         wanted: what each clip brings along.
-        previews: whether a preview is written for each clip.
         limits: what the video may cost.
         decode: how its picture is read.
     """
@@ -48,12 +61,10 @@ class SplitJob:
     path: str
     relative_path: str
     url: str
-    folder: str | None
+    files: ClipFiles | None
     plan: PlanOptions | None
-    encoder: str
     id_scheme: str
     wanted: Wanted
-    previews: bool
     limits: Limits
     decode: DecodeOptions
 

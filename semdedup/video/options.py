@@ -117,7 +117,9 @@ class DecodeOptions(Options):
     )
     deinterlace: bool = setting(False, truth(), "Make whole frames of the fields of interlaced video.")
     tonemap: str | None = setting(
-        None, choice(*get_args(Tonemap)), "Map high dynamic range (PQ, HLG) to BT.709; by default it stays, and is recorded."
+        None,
+        choice(*get_args(Tonemap)),
+        "Map high dynamic range (PQ, HLG) to BT.709; by default it stays.",
     )
     max_bad_frames: float = setting(
         0.05, number(0, 1), "Share of a video's frames that may be undecodable; they are skipped and counted."

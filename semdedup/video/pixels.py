@@ -21,13 +21,10 @@ PIXELS = "yuv420p"
 """How every picture is stored, of limited range."""
 
 MATRICES = {
-    1: Colorspace.ITU709,
-    4: Colorspace.FCC,
-    7: Colorspace.SMPTE240M,
-    9: Colorspace.BT2020,
-    10: Colorspace.BT2020,
+    **{1: Colorspace.ITU709, 4: Colorspace.FCC, 7: Colorspace.SMPTE240M},
+    **{9: Colorspace.BT2020, 10: Colorspace.BT2020},
 }
-"""What FFmpeg computes with, by the matrix that a frame is tagged with (ISO/IEC 23091-2). For others it takes BT.601."""
+"""What FFmpeg computes with, by the tag of a frame's matrix (ISO/IEC 23091-2). For all others it takes BT.601."""
 
 TRANSFERS = {
     **{1: "bt709", 4: "bt470m", 5: "bt470bg", 6: "smpte170m", 7: "smpte240m", 8: "linear", 9: "log100", 10: "log316"},

@@ -45,6 +45,21 @@ give or take so many frames."""
 
 
 @dataclass(frozen=True)
+class Declared:
+    """How long a container says that its video is. 0 where it does not.
+
+    Attributes:
+        n_frames: frames.
+        duration_s: seconds, of the video track or of all tracks together.
+        video_s: seconds of the video track alone.
+    """
+
+    n_frames: int
+    duration_s: float
+    video_s: float
+
+
+@dataclass(frozen=True)
 class VideoFacts:
     """What a container tells of its video, as JSON values.
 
@@ -56,9 +71,7 @@ class VideoFacts:
         pixel_format: how pixels are stored, ``yuv420p``; empty where it is not known.
         audio_codec: name of the audio codec, or empty.
         container: name of the container.
-        declared_frames: frames that the container declares; 0 where it does not.
-        declared_duration_s: seconds that it declares; 0 where it does not.
-        declared_video_s: seconds that it declares of the video track; 0 where it does not, or of all tracks together.
+        declared: how long it is said to be.
         tracks_left_out: video and audio tracks that are not used, in words.
     """
 
@@ -69,9 +82,7 @@ class VideoFacts:
     pixel_format: str
     audio_codec: str
     container: str
-    declared_frames: int
-    declared_duration_s: float
-    declared_video_s: float
+    declared: Declared
     tracks_left_out: tuple[str, ...]
 
 
@@ -127,9 +138,11 @@ class Video:
                 pixel_format=context.pix_fmt or "",
                 audio_codec=audio.codec_context.codec.canonical_name if audio and audio.codec_context else "",
                 container=self.container.format.name,
-                declared_frames=stream.frames,
-                declared_duration_s=max(0.0, round(_declared_s(stream, tagged=False) or of_all_s, 6)),
-                declared_video_s=max(0.0, round(of_video_s, 6)),
+                declared=Declared(
+                    n_frames=stream.frames,
+                    duration_s=max(0.0, round(_declared_s(stream, tagged=False) or of_all_s, 6)),
+                    video_s=max(0.0, round(of_video_s, 6)),
+                ),
                 tracks_left_out=tuple(_left_out(self.container, (stream, audio))),
             )
 
@@ -174,7 +187,7 @@ class Video:
         A container that ends in an error gives the timeline up to there; decoding will meet the same error.
 
         Raises:
-            VideoFault: ``encrypted``, ``too_large``, ``too_long``; ``no_frames`` or ``truncated`` where there are no packets.
+            VideoFault: ``encrypted``, ``too_large``, ``too_long``; of no packets ``no_frames`` or ``truncated``.
         """
         base = self.time_base
         packets, fault = yield from self._packet_times()
@@ -290,7 +303,7 @@ def shortfall(facts: VideoFacts, timeline: Timeline, n_decoded: int, last_decode
     Packets count where the container declares its frames; times count always, for field-coded and hidden frames make
     packets that are no frames.
     """
-    declared = facts.declared_frames
+    declared = facts.declared.n_frames
     found = f"{n_decoded:,} of {max(declared, timeline.n_frames):,} declared frames"
     if declared and n_decoded < LEAST_SHARE_OF_FRAMES * min(timeline.n_frames, declared):
         return found
@@ -303,7 +316,7 @@ def shortfall(facts: VideoFacts, timeline: Timeline, n_decoded: int, last_decode
     if gap_s > max(0.5, 0.02 * timeline.duration_s):
         return f"{found}; frames end {gap_s:.2f} s before the last packet"
     if not _ends_as_declared(facts, timeline, 0.5):
-        return f"{found}; {timeline.duration_s:.2f} of {facts.declared_video_s:.2f} declared seconds"
+        return f"{found}; {timeline.duration_s:.2f} of {facts.declared.video_s:.2f} declared seconds"
     return ""
 
 
@@ -312,5 +325,5 @@ def _ends_as_declared(facts: VideoFacts, timeline: Timeline, tolerance_s: float)
     end_s = timeline.duration_s
     if facts.container.startswith(DURATION_FROM_ZERO):
         end_s += max(0.0, float(timeline.origin * timeline.time_base))
-    missing_s = facts.declared_video_s - end_s
-    return missing_s <= max(tolerance_s, 0.02 * facts.declared_video_s)
+    missing_s = facts.declared.video_s - end_s
+    return missing_s <= max(tolerance_s, 0.02 * facts.declared.video_s)

@@ -28,7 +28,7 @@ from semdedup.video.child import ChildDied, ChildTimeout, borrowed_child
 from semdedup.video.cut import plan_video, split_video
 from semdedup.video.encode import usable_encoders
 from semdedup.video.files import check_readable, local_copy, printable
-from semdedup.video.job import ClipMade, Outcome, PlannedVideo, SplitJob, Wanted
+from semdedup.video.job import ClipFiles, ClipMade, Outcome, PlannedVideo, SplitJob, Wanted
 from semdedup.video.options import DecodeOptions, Limits, PlanOptions
 from semdedup.video.quarantine import VideoFault
 from semdedup.video.records import (
@@ -110,12 +110,10 @@ class Settings:
             path=path,
             relative_path=video.relative_path,
             url=printable(video.url),
-            folder=folder,
+            files=None if folder is None else ClipFiles(folder, self.encoder, self.previews),
             plan=self.plan,
-            encoder=self.encoder,
             id_scheme=self.id_scheme,
             wanted=wanted,
-            previews=self.previews,
             limits=self.limits,
             decode=self.decode,
         )

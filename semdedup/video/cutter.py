@@ -1,0 +1,256 @@
+"""Dealing the frames and the sound of a video out to its clips, which are open one after the other or overlap."""
+
+from __future__ import annotations
+
+import math
+import os
+from collections import deque
+from collections.abc import Iterator
+from contextlib import contextmanager
+from fractions import Fraction
+from typing import Any
+
+from semdedup.video.audio import AudioTrack, Sound, samples_of
+from semdedup.video.clip_file import ClipFile
+from semdedup.video.clip_ids import VideoIdentity, clip_id
+from semdedup.video.decode import Decoder, Picture, Sampler
+from semdedup.video.encode import EncodedClip
+from semdedup.video.job import ClipMade, PlannedVideo, SplitJob
+from semdedup.video.plan import Span
+from semdedup.video.preview import HEIGHT, PERIOD_S, write_preview
+from semdedup.video.probe import Video
+from semdedup.video.quarantine import VideoFault
+from semdedup.video.remux import CopiedClip
+from semdedup.video.timeline import every, sample_times, ticks
+
+FRAMES_LATE = 1.5
+"""A frame that comes later than so many frames after the start of a clip leaves the one before it standing."""
+
+MOST_SECONDS_A_FRAME = 0.1
+"""A frame that is shown for longer stands: where a clip begins in the middle of it, it is shown from there on."""
+
+
+class _OpenClip:
+    """A clip that frames are still coming for."""
+
+    def __init__(self, job: SplitJob, plan: PlannedVideo, span: Span, file: ClipFile | None) -> None:
+        base = plan.timeline.time_base
+        self.span, self.file = span, file
+        self.start, self.end = ticks(span.start_s, base), ticks(span.end_s, base)
+        self.n_frames = self.n_bad_frames = 0
+        self.first: Picture | None = None
+        self.last_tick = self.start
+        self.is_interlaced = False
+        self.samplers = [
+            Sampler([ticks(moment, base) for moment in sample_times(span, wish.n_frames)], wish.size, wish.short_side)
+            for wish in job.wanted.samplings
+        ]
+        self.preview = None
+        if job.files is not None and job.files.previews:
+            self.preview = Sampler([ticks(moment, base) for moment in every(span, PERIOD_S)], None, HEIGHT)
+        self.heard: list[Sound] = []
+
+    def add(self, picture: Picture) -> None:
+        """The next frame of the clip. Raises `VideoFault`: ``encode_error``."""
+        self.n_frames += 1
+        self.first = self.first or picture
+        self.last_tick = picture.tick
+        self.is_interlaced |= picture.is_interlaced
+        for sampler in (*self.samplers, *([self.preview] if self.preview is not None else [])):
+            sampler.add(picture)
+        if isinstance(self.file, EncodedClip):
+            self.file.add(picture)
+
+
+class Cutter:
+    """Deals the frames and the sound of a video out to its clips.
+
+    A clip that cannot be encoded or written costs that clip.
+
+    Attributes:
+        faults: clips that were lost so: `id`, `reason` and `detail` of each.
+        n_made: clips that are complete.
+    """
+
+    def __init__(
+        self, job: SplitJob, plan: PlannedVideo, video: Video, audio: AudioTrack | None, heard: AudioTrack | None
+    ) -> None:
+        self.job, self.plan, self.video = job, plan, video
+        self.audio, self.heard = audio, heard  # for the files, and for the steps
+        self.decoder = Decoder(video, plan.timeline, job.decode)
+        self.waiting = deque(plan.spans)
+        self.open: list[_OpenClip] = []
+        self.shown: Picture | None = None
+        self.key = 0
+        self.faults: list[dict[str, str]] = []
+        self.n_made = 0
+        self.rate = video.rate if video.rate >= 1 else Fraction(25)
+        self.frame_ticks = min(1 / video.rate, Fraction(MOST_SECONDS_A_FRAME)) / plan.timeline.time_base
+        self.identity = VideoIdentity(
+            job.relative_path, job.url, plan.facts.fps or 25.0, plan.facts.declared.duration_s
+        )
+
+    def add_packet(self, packet: Any) -> Iterator[ClipMade]:
+        """One packet of the video."""
+        if self.job.copies and packet.size:
+            self._copy(packet)
+        n_bad = self.decoder.n_bad
+        for picture in self.decoder.pictures(packet):
+            yield from self._advance(picture.tick)
+            self._deal(picture)
+            self.shown = picture
+        for clip in self.open:
+            clip.n_bad_frames += self.decoder.n_bad - n_bad
+
+    def end(self) -> Iterator[ClipMade]:
+        """The video is over: the last clips are complete, unless the decoder stopped before the packets did."""
+        timeline = self.plan.timeline
+        gap = timeline.last - self.decoder.last_tick
+        if self.shown is not None and gap * timeline.time_base <= Fraction(1, 2):
+            yield from self._advance(timeline.end)
+            for clip in list(self.open):
+                yield from self._close(clip, timeline.end)
+
+    def abort(self) -> None:
+        """Leave nothing of the clips that are not complete."""
+        for clip in self.open:
+            if clip.file is not None:
+                clip.file.abort()
+        self.open = []
+
+    def _advance(self, tick: int) -> Iterator[ClipMade]:
+        """Open and close clips up to this moment, one after the other, and give them the sound up to it."""
+        base = self.plan.timeline.time_base
+        while self.waiting and (start := ticks(self.waiting[0].start_s, base)) <= tick:
+            yield from self._close_until(start, tick)
+            self._open(self.waiting.popleft(), tick)
+        yield from self._close_until(tick, tick)
+
+    def _close_until(self, moment: int, next_tick: int) -> Iterator[ClipMade]:
+        """Close the clips that end by a moment; the next frame is shown at `next_tick`."""
+        for clip in sorted((clip for clip in self.open if clip.end <= moment), key=lambda clip: clip.end):
+            self._give_sound(clip.end)
+            yield from self._close(clip, next_tick)
+        self._give_sound(moment)
+
+    def _open(self, span: Span, tick: int) -> None:
+        """Begin a clip, with the frame that stands there if the next one, at this tick, comes late."""
+        file: ClipFile | None = None
+        if self.job.files is not None:
+            assert self.audio is not None
+            path = os.path.join(self.job.files.folder, f"{self._id(span)}.mp4")
+            if self.job.copies:
+                file = CopiedClip(path, self.plan.timeline, self.audio, self.video.stream)
+            else:
+                file = EncodedClip(path, self.plan.timeline, self.audio, self.job.files.encoder, self.rate)
+        clip = _OpenClip(self.job, self.plan, span, file)
+        self.open.append(clip)
+        late = tick - clip.start > FRAMES_LATE * self.frame_ticks or tick >= clip.end
+        if late and self.shown is not None:
+            self._deal(self.shown.at(clip.start), clip)
+
+    def _deal(self, picture: Picture, only: _OpenClip | None = None) -> None:
+        """Give a frame to the clips that are open, or to one."""
+        for clip in [only] if only is not None else list(self.open):
+            with self._losing_only(clip):
+                clip.add(picture)
+
+    @contextmanager
+    def _losing_only(self, clip: _OpenClip) -> Iterator[None]:
+        """A fault of encoding or writing costs the clip at hand."""
+        try:
+            yield
+        except VideoFault as fault:
+            if fault.reason != "encode_error":
+                raise
+            self.faults.append({"id": self._id(clip.span), "reason": fault.reason, "detail": fault.detail})
+            self.open.remove(clip)
+            if clip.file is not None:
+                clip.file.abort()
+
+    def _give_sound(self, until: int) -> None:
+        """Give the sound that begins before this moment to the clips that it belongs to."""
+        timeline = self.plan.timeline
+        zero_s = float(timeline.origin * timeline.time_base)
+        until_s = zero_s + float(until * timeline.time_base)
+        for track, is_written in ((self.audio, True), (self.heard, False)):
+            for sound in track.until(until_s) if track is not None else ():
+                for clip in self.open:
+                    part = sound.within(zero_s + clip.span.start_s, zero_s + clip.span.end_s)
+                    if part is None or clip.first is None:
+                        continue
+                    if not is_written:
+                        clip.heard.append(part)
+                    elif clip.file is not None:
+                        clip.file.add_sound(part)
+
+    def _copy(self, packet: Any) -> None:
+        """Give a packet to the clips that contain its key frame.
+
+        Frames that are shown before the key frame but stored after it need the one before: where a clip starts they go.
+        """
+        when = packet.pts if packet.pts is not None else packet.dts
+        tick = when - self.plan.timeline.origin
+        if packet.is_keyframe:
+            self.key = tick
+        base = self.plan.timeline.time_base
+        while self.waiting and ticks(self.waiting[0].start_s, base) <= self.key:
+            self._open(self.waiting.popleft(), self.key)
+        for clip in list(self.open):
+            if clip.start <= self.key < clip.end and tick >= clip.start and isinstance(clip.file, CopiedClip):
+                with self._losing_only(clip):
+                    clip.file.add(packet)
+
+    def _close(self, clip: _OpenClip, next_tick: int) -> Iterator[ClipMade]:
+        if clip.first is None:  # nothing can be decoded before the end of this clip
+            self.open.remove(clip)
+            return
+        facts: dict[str, Any] = {"id": self._id(clip.span), **self._facts(clip, clip.first)}
+        with self._losing_only(clip):
+            if clip.file is not None:
+                clip.file.finish(min(next_tick, max(clip.end, clip.last_tick + math.ceil(self.frame_ticks))))
+                facts |= self._facts_of_file(clip.file, clip.first)
+            if clip.preview is not None and self.job.files is not None:
+                write_preview(os.path.join(self.job.files.folder, f"{facts['id']}.webp"), clip.preview.frames())
+        if clip not in self.open:  # it was lost
+            return
+        self.open.remove(clip)
+        self.n_made += 1
+        yield ClipMade(
+            facts,
+            tuple(sampler.frames() for sampler in clip.samplers),
+            tuple(samples_of(clip.heard, rate_hz) for rate_hz in self.job.wanted.sound_rates_hz),
+        )
+
+    def _facts_of_file(self, file: ClipFile, first: Picture) -> dict[str, Any]:
+        size = file.width, file.height
+        width, height = size[::-1] if self.job.copies and first.is_turned else size
+        return {
+            "n_bytes": os.path.getsize(file.path),
+            "width": width,
+            "height": height,
+            "codec": file.codec,
+            "n_frames": file.n_frames,
+            "audio": file.n_sounds > 0,
+            "audio_changes": file.audio_changes,
+        }
+
+    def _facts(self, clip: _OpenClip, first: Picture) -> dict[str, Any]:
+        return {
+            "start_s": clip.span.start_s,
+            "end_s": clip.span.end_s,
+            "duration_s": clip.span.duration_s,
+            "width": first.size[0],
+            "height": first.size[1],
+            "fps": self.plan.facts.fps,
+            "bitrate": self.plan.timeline.bitrate,
+            "n_frames": clip.n_frames,
+            "bad_frames": clip.n_bad_frames,
+            "interlaced": clip.is_interlaced,
+            "transfer": first.transfer,
+        }
+
+    def _id(self, span: Span) -> str:
+        if self.job.plan is None:
+            return os.path.splitext(os.path.basename(self.job.relative_path))[0]
+        return clip_id(self.job.id_scheme, self.identity, span, self.job.plan.algorithm)
