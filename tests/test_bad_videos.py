@@ -10,6 +10,7 @@ import socket
 import sys
 from collections import Counter
 from collections.abc import Iterator
+from fractions import Fraction
 from pathlib import Path
 
 import av
@@ -19,7 +20,7 @@ import pytest
 
 from semdedup import ParameterError, SplitResult
 from semdedup.video.files import read_fault
-from semdedup.video.options import Limits
+from semdedup.video.options import DecodeOptions, Limits
 from semdedup.video.probe import open_container
 from semdedup.video.quarantine import OF_THE_MOMENT, REASONS, VideoFault
 from tests.helpers import files_below, stamps
@@ -51,7 +52,7 @@ from tests.videos import (
 pytestmark = pytest.mark.usefixtures("kept_children")
 
 
-LIMITS = Limits(max_pixels=320 * 240, max_frames=400, timeout_s=4)
+LIMITS = Limits(max_pixels=320 * 240, max_frames=400, max_duration_s=100, max_clips=45, timeout_s=4)
 FAST_START = {"movflags": "faststart"}
 CENC = {
     "encryption_scheme": "cenc-aes-ctr",
@@ -120,8 +121,15 @@ def make_bad(folder: Path) -> None:
     bad = folder / "decode_error"
     for name, codec in (("h264.mp4", "libx264"), ("mpeg4.mkv", "mpeg4"), ("ffv1.mkv", "ffv1"), ("mjpeg.mkv", "mjpeg")):
         video = make_texture(bad / name, 1, codec=codec, pix_fmt="yuvj420p" if codec == "mjpeg" else "yuv420p")
-        damage(video, 25)
+        for number in (25, 26, 27):  # more than a twentieth of its frames
+            damage(video, number)
+    damage(make_texture(folder / "done" / "one_bad.mkv", 1, codec="mjpeg", pix_fmt="yuvj420p"), 25)
+    wide = flat(20, (17_000, 2))  # H.264 ends at 16,384
+    make_video(folder / "encode_error" / "wide.mkv", codec="ffv1", pictures=wide, rate=RATE)
 
+    tenths = Fraction(1, 10)
+    make_counted(folder / "too_long" / "gap.mkv", 3, pts=[0, 1, 1200], time_base=tenths)
+    make_counted(folder / "too_many_clips" / "slow.mkv", 49, pts=range(0, 980, 20), time_base=tenths)
     make_counted(folder / "encrypted" / "cenc.mp4", container_options=CENC)
     make_counted(folder / "too_large" / "wide.mp4", size=(322, 240), n_frames=20)
     make_video(folder / "too_large" / "long.mp4", pictures=flat(401), rate=RATE)
@@ -183,8 +191,8 @@ def test_all_that_is_told_of_faults_agrees(bad: Path, run: tuple[SplitResult, Pa
     result, out = run
     expected = {reason: len(list((bad / reason).iterdir())) for reason in sorted(POSSIBLE)}
     assert result.quarantined == expected
-    assert (result.count("done"), result.count("too_short")) == (3, 1)
-    assert result.count("quarantined") == sum(expected.values()) == len(result.videos) - 4
+    assert (result.count("done"), result.count("too_short")) == (4, 1)
+    assert result.count("quarantined") == sum(expected.values()) == len(result.videos) - 5
 
     table = pq.read_table(out / "_quarantine" / "videos.parquet").to_pandas()
     assert table.columns.tolist() == ["id", "reason", "source", "detail"]
@@ -226,7 +234,10 @@ def test_what_was_found_is_said(run: tuple[SplitResult, Path]) -> None:
         "truncated/header.mp4": "0 of 40 declared frames",
         "truncated/cut.mkv": "of 4.00 declared seconds",
         "encrypted/cenc.mp4": "h264 packets are encrypted",
-        "decode_error/mpeg4.mkv": "after 25 of 40 frames",
+        "decode_error/mpeg4.mkv": "3 of 40 frames cannot be decoded, more than 5% (--max-bad-frames); the last: ",
+        "encode_error/wide.mkv": "all 1 clips, the first: the clip cannot be written: ",
+        "too_long/gap.mkv": "120 s from the first frame to the last; the limit is 100 s",
+        "too_many_clips/slow.mkv": "49 clips; the limit is 45",
         "timeout/stuck.mp4": "no progress for 4 s",
         "too_large/wide.mp4": "322x240 pixels; the limit is 76,800",
         "too_large/long.mp4": "more than 400 frames",
@@ -243,6 +254,7 @@ def test_good_clips_before_a_fault_are_kept(run: tuple[SplitResult, Path]) -> No
         shown.setdefault(meta["video"], []).append(read_numbers(out / meta["clip_location"]))
     first, second = list(range(20)), list(range(20, 40))
     assert shown["done/whole.mp4"] == shown["done/whole.mkv"] == [first, second]
+    assert [len(clip) for clip in shown["done/one_bad.mkv"]] == [20, 19]
     for name in ("cut.mp4", "cut.mkv", "cut.flv", "cut.avi", "cut.webm"):
         frames = [number for clip in shown[f"truncated/{name}"] for number in clip]
         assert frames == list(range(len(frames)))
@@ -448,11 +460,16 @@ def test_a_short_video_that_is_cut_is_truncated_and_not_too_short(tmp_path: Path
 
 
 @pytest.mark.parametrize("number", [0, 12, 39])
-def test_the_place_of_the_damage_tells_which_clips_are_kept(number: int, tmp_path: Path) -> None:
-    video = damage(make_texture(tmp_path / "v.mkv", 1, codec="ffv1"), number)
-    clips, outcome = split(video, None)
-    assert (outcome.reason, len(clips)) == ("decode_error", number // RATE)
-    assert f"after {number} of 40 frames" in outcome.detail
+def test_a_frame_that_cannot_be_decoded_is_skipped_and_counted_where_it_was(number: int, tmp_path: Path) -> None:
+    video = damage(make_texture(tmp_path / "v.mkv", 1, codec="mjpeg", pix_fmt="yuvj420p"), number)
+    clips, outcome = split(video, tmp_path / "clips")
+    assert (outcome.status, outcome.facts["bad_frames"], outcome.facts["n_frames"]) == ("done", 1, 39)
+    expected = [int(number // RATE == i) for i in range(4)]
+    assert [clip.facts["bad_frames"] for clip in clips] == expected
+    assert [clip.facts["n_frames"] for clip in clips] == [RATE - n for n in expected]
+    _, strict = split(video, tmp_path / "strict", decode=DecodeOptions(max_bad_frames=0))
+    assert strict.reason == "decode_error"
+    assert "1 of 40 frames cannot be decoded, more than 0%" in strict.detail
 
 
 def test_sound_that_is_damaged_costs_nothing_but_itself(tmp_path: Path) -> None:

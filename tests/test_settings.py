@@ -46,7 +46,7 @@ from semdedup.dedup.options import (
 )
 from semdedup.settings import Options, Setting, settings_of
 from semdedup.shards.options import DropOptions, ShardIOOptions, ShardOptions
-from semdedup.video.options import ClipOptions, EmbedOptions, PlanOptions, VideoIOOptions
+from semdedup.video.options import ClipOptions, DecodeOptions, EmbedOptions, PlanOptions, VideoIOOptions
 from semdedup.workflow import RunOptions, names_of
 
 Group = type[Options]
@@ -58,7 +58,8 @@ DEDUP: tuple[Group, ...] = (
     ThresholdOptions,
     UpdateOptions,
 )
-SPLIT: tuple[Group, ...] = (VideoIOOptions, PlanOptions, ClipOptions, EmbedOptions)
+LIMITS = [one.name for one in settings_of(Limits)]
+SPLIT: tuple[Group, ...] = (VideoIOOptions, PlanOptions, DecodeOptions, ClipOptions, EmbedOptions)
 
 DOORS: Mapping[Any, tuple[Group, ...]] = {
     SemanticDeduplicationWorkflow: DEDUP,
@@ -68,7 +69,7 @@ DOORS: Mapping[Any, tuple[Group, ...]] = {
     CrossStage: (IOOptions, FieldOptions),
     PairsStage: (IOOptions, FieldOptions, PairsOptions),
     VideoSplitWorkflow: SPLIT,
-    VideoEmbedWorkflow: (VideoIOOptions, EmbedOptions),
+    VideoEmbedWorkflow: (VideoIOOptions, DecodeOptions, EmbedOptions),
     ShardWorkflow: (ShardIOOptions, DropOptions, ShardOptions),
     VideoDeduplicationWorkflow: (RunOptions,),
     ClusterOptions: (ClusterOptions,),
@@ -295,7 +296,7 @@ def test_wrong_values_in_yaml_end_in_status_2_and_the_same_sentence(part: str, d
         ({"split": {"limits": {"timeout_s": 1e40}}}, "timeout_s must be a number above 0; got 1e+40, which is"),
         ({"split": {"limit": 10**20}}, "limit must be a whole number of at least 0; got 100000000000000000000, which"),
         ({"split": {"limits": {"nosuch": 5}}}, "limits has no parameter 'nosuch' here; it has max_pixels"),
-        ({"split": {"limits": 5}}, "limits must be a mapping of max_pixels, max_frames, timeout_s, or Limits; got 5"),
+        ({"split": {"limits": 5}}, f"limits must be a mapping of {', '.join(LIMITS)}, or Limits; got 5"),
         ({"split": {"generate_previews": "no"}}, "generate_previews must be true or false; got 'no'"),
         ({"dedup": {"ranking_strategy": {"metadata_cols": 3}}}, "metadata_cols must be names of columns"),
         ({"dedup": {"ranking_strategy": {"metadata_cols": ["a"], "ascending": ["no"]}}}, "ascending must be true or"),

@@ -121,16 +121,17 @@ def _cut(job: SplitJob, plan: PlannedVideo, facts: dict[str, Any]) -> Generator[
             cutter.abort()
             facts |= {
                 "n_frames": decoder.n_decoded,
-                "bad_frames": decoder.n_bad,
+                "bad_frames": len(decoder.bad_ticks),
                 "bad_audio_packets": audio.n_bad if audio is not None else 0,
                 "interlaced": decoder.is_interlaced,
                 "transfer": decoder.transfer,
                 "clip_faults": cutter.faults,
             }
-    missing = shortfall(plan.facts, plan.timeline, decoder.n_decoded + decoder.n_bad, decoder.last_tick)
+    missing = shortfall(plan.facts, plan.timeline, decoder.n_decoded + len(decoder.bad_ticks), decoder.last_tick)
     if missing:
         raise VideoFault("truncated", missing)
     if not decoder.n_decoded:
         raise VideoFault("no_frames", "the decoder gave none")
     if cutter.faults and not cutter.n_made:
+        facts["clip_faults"] = []
         raise VideoFault("encode_error", f"all {len(cutter.faults):,} clips, the first: {cutter.faults[0]['detail']}")

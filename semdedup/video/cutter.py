@@ -37,7 +37,7 @@ class _OpenClip:
         base = plan.timeline.time_base
         self.span, self.file = span, file
         self.start, self.end = ticks(span.start_s, base), ticks(span.end_s, base)
-        self.n_frames = self.n_bad_frames = 0
+        self.n_frames = 0
         self.first: Picture | None = None
         self.last_tick = self.start
         self.is_interlaced = False
@@ -94,13 +94,10 @@ class Cutter:
         """One packet of the video."""
         if self.job.copies and packet.size:
             self._copy(packet)
-        n_bad = self.decoder.n_bad
         for picture in self.decoder.pictures(packet):
             yield from self._advance(picture.tick)
             self._deal(picture)
             self.shown = picture
-        for clip in self.open:
-            clip.n_bad_frames += self.decoder.n_bad - n_bad
 
     def end(self) -> Iterator[ClipMade]:
         """The video is over: the last clips are complete, unless the decoder stopped before the packets did."""
@@ -245,7 +242,7 @@ class Cutter:
             "fps": self.plan.facts.fps,
             "bitrate": self.plan.timeline.bitrate,
             "n_frames": clip.n_frames,
-            "bad_frames": clip.n_bad_frames,
+            "bad_frames": sum(clip.start <= tick < clip.end for tick in self.decoder.bad_ticks),
             "interlaced": clip.is_interlaced,
             "transfer": first.transfer,
         }

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from array import array
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -51,7 +52,7 @@ class Decoder:
 
     Attributes:
         n_decoded: frames so far.
-        n_bad: packets so far that could not be decoded.
+        bad_ticks: of the packets so far that could not be decoded.
         is_interlaced: whether any frame of the file was.
         transfer: transfer characteristics of the first frame of the file, by their name.
         clock: gives each frame its tick.
@@ -60,7 +61,8 @@ class Decoder:
     def __init__(self, video: Video, timeline: Timeline, options: DecodeOptions) -> None:
         self.stream = video.stream
         self.timeline = timeline
-        self.n_decoded = self.n_bad = 0
+        self.n_decoded = 0
+        self.bad_ticks = array("q")
         self.is_interlaced, self.transfer = False, ""
         self._limits, self._options = video.limits, options
         self._maker = PictureMaker(video.pixel_aspect, video.limits.max_pixels, options.tonemap == "sdr")
@@ -108,13 +110,12 @@ class Decoder:
                 yield frame
 
     def _skip(self, fault: VideoFault) -> None:
-        self.n_bad += 1
-        self.clock.drop_packet()
-        share, most = self.n_bad / max(1, self.timeline.n_frames), self._options.max_bad_frames
-        if share > most:
+        self.bad_ticks.append(self.clock.drop_packet())
+        n_bad, most = len(self.bad_ticks), self._options.max_bad_frames
+        if n_bad > most * self.timeline.n_frames:
             raise VideoFault(
                 "decode_error",
-                f"{self.n_bad:,} of {self.timeline.n_frames:,} frames cannot be decoded, more than {most:.0%} "
+                f"{n_bad:,} of {self.timeline.n_frames:,} frames cannot be decoded, more than {most:.0%} "
                 f"(--max-bad-frames); the last: {fault.detail}",
             ) from fault
 

@@ -214,10 +214,11 @@ class FrameClock:
             insort(self._waiting, self._added)
             del self._waiting[:-MOST_HELD]
 
-    def drop_packet(self) -> None:
-        """The packet that was added last cannot be decoded: no frame will come of it."""
+    def drop_packet(self) -> int:
+        """The packet that was added last cannot be decoded: no frame will come of it. Its tick."""
         if self._added in self._waiting:
             self._waiting.remove(self._added)
+        return self._added[0]
 
     def tick(self, pts: int | None) -> int:
         """Tick of the next frame; negative where it comes before the first one that is shown."""
