@@ -6,7 +6,6 @@ encoding changes much, and an error of shape or orientation everywhere.
 """
 
 import subprocess
-from collections.abc import Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
@@ -272,7 +271,7 @@ class Source:
         size = f"{frames.shape[2]}x{frames.shape[1]}"
         ffmpeg(
             *("-f", "rawvideo", "-pix_fmt", "rgb24", "-s", size, "-r", rate, "-i", raw),
-            *("-vf", ",".join(self._filters()), *self.store.codec, *self._tags(), path),
+            *("-vf", ",".join(self._filters()), *self.store.codec, path),
         )
         raw.unlink()
         if matrix != ORIENTATIONS["upright"]:
@@ -294,12 +293,6 @@ class Source:
         if self.store.kind != "rgb":
             told |= {"colorspace": self.matrix, "range": self.range}
         return {name: value or "unknown" for name, value in told.items()}
-
-    def _tags(self) -> Sequence[str]:
-        names = {"color_primaries": self.primaries, "color_trc": self.transfer}
-        if self.store.kind != "rgb":
-            names |= {"colorspace": self.matrix, "color_range": self.range}
-        return [part for name, value in names.items() if value for part in (f"-{name}", value)]
 
 
 def as_stored(upright: np.ndarray, matrix: tuple[int, int, int, int]) -> np.ndarray:

@@ -176,3 +176,69 @@ def table(sources: list[Source], found: list[Shown | str]) -> str:
             worst += f"{max(each.frame for each in apart):8.2f}{max(each.patches for each in apart):8.2f}"
         lines.append(f"{value:28}{len(results):6}{worst}")
     return "\n".join(lines)
+
+
+def fine_pattern(size: tuple[int, int]) -> np.ndarray:
+    """Frames of one grey pattern that scaling by a pixel would blur: (t, h, w, 3) uint8."""
+    y, x = np.mgrid[0 : size[1], 0 : size[0]]
+    grey = 128 + 40 * np.sin(2 * np.pi * x / 3.3) * np.cos(2 * np.pi * y / 3.7)
+    return np.repeat(np.repeat(grey.round().astype(np.uint8)[None, :, :, None], RATE, axis=0), 3, axis=3)
+
+
+ODD = (
+    *(
+        Source(STORE["yuv444p-x264-mp4"], size=(193, 145), orientation=name)
+        for name in ("upright", "turned_90", "flipped")
+    ),
+    *(Source(STORE["yuv444p-x264-mp4"], size=size) for size in ((193, 144), (192, 145))),
+    Source(STORE["yuv411p-ffv1-mkv"], size=(193, 145)),
+    Source(STORE["rgb24-png-mov"], size=(193, 145)),
+)
+
+
+@pytest.mark.parametrize("source", ODD, ids=[f"{s.store.pix_fmt}-{s.size[0]}x{s.size[1]}-{s.orientation}" for s in ODD])
+def test_of_odd_sides_a_pixel_is_cut_off_and_the_others_stay(tmp_path: Path, source: Source) -> None:
+    path = source.make(tmp_path / "video", fine_pattern(source.size))
+    (clip,), _ = split(path, tmp_path / "clips", sampling=WHOLE)
+    width, height = source.size[0] & ~1, source.size[1] & ~1
+    assert (clip.facts["width"], clip.facts["height"]) == (width, height)
+    file = clip_path(tmp_path / "clips", clip)
+    found, own = own_pictures(file, (width, height)), own_pictures(path, source.size)
+    cut = [own[:, y : y + height, x : x + width] for y in range(2) for x in range(2)]  # from whichever edges
+    assert min(difference(found, part).frame for part in cut if part.shape == found.shape) <= FRAME
+
+
+def colours_of(path: Path) -> dict[str, int]:
+    """What the first frame of a video tells of its colours, in FFmpeg's numbers."""
+    with av.open(str(path)) as file:
+        frame = next(file.decode(video=0))
+        names = ("color_range", "colorspace", "color_primaries", "color_trc")
+        return {name: int(getattr(frame, name)) for name in names}
+
+
+BT709, LIMITED, UNTOLD = 1, 1, 2
+COLOURS = {
+    "sd": Source(STORE["yuv420p-x264-mp4"], "tv", "smpte170m", primaries="smpte170m", transfer="smpte170m"),
+    "pal-full": Source(STORE["yuvj420p-x264-mp4"], "pc", "bt470bg", primaries="bt470bg", transfer="bt470bg"),
+    "hd": Source(STORE["yuv422p-x264-mp4"], "tv", "bt709", primaries="bt709", transfer="bt709"),
+    "pq": Source(STORE["yuv420p10le-x264-mp4"], "tv", "bt2020nc", primaries="bt2020", transfer="smpte2084"),
+    "hlg-full": Source(STORE["yuv420p10le-x265-mp4"], "pc", "bt2020nc", primaries="bt2020", transfer="arib-std-b67"),
+    "240m": Source(STORE["yuv444p-x264-mp4"], "pc", "smpte240m", primaries="smpte240m", transfer="smpte240m"),
+    "rgb-h264": Source(STORE["bgr24-x264rgb-mp4"], "", "", primaries="bt709", transfer="iec61966-2-1"),
+    "rgb-p3": Source(STORE["gbrp-ffv1-mkv"], "", "", primaries="smpte432", transfer="iec61966-2-1"),
+    "rgb-untold": Source(STORE["rgb24-qtrle-mov"], "", ""),
+}
+
+
+@pytest.mark.parametrize("name", COLOURS)
+def test_a_clip_tells_the_colours_that_it_holds(tmp_path: Path, name: str) -> None:
+    """Limited range; the matrix of the source, or that of BT.709 for one without; its primaries and transfer."""
+    source = COLOURS[name]
+    path = source.make(tmp_path / "video")
+    told = colours_of(path)
+    if source.transfer:
+        assert told["color_primaries"] != UNTOLD
+        assert told["color_trc"] != UNTOLD
+    (clip,), _ = split(path, tmp_path / "clips")
+    matrix = BT709 if source.store.kind == "rgb" else told["colorspace"]
+    assert colours_of(clip_path(tmp_path / "clips", clip)) == told | {"color_range": LIMITED, "colorspace": matrix}
