@@ -79,7 +79,8 @@ class Decoder:
             VideoFault: ``decode_error`` where too many packets cannot be decoded; ``too_large``.
         """
         for frame in self._deinterlaced(self._timed(packet), packet.size == 0):
-            yield Picture(frame.pts, frame, self._maker)
+            tick = round(frame.pts * frame.time_base / self.timeline.time_base)  # the filter has a clock of its own
+            yield Picture(tick, frame, self._maker)
 
     @property
     def last_tick(self) -> int:
