@@ -39,6 +39,9 @@ HIGH_DYNAMIC_RANGE = ("smpte2084", "arib-std-b67")
 TO_SDR = "out_transfer=bt709:out_primaries=bt709:out_color_matrix=bt709:out_range=tv:intent=perceptual"
 """Options of FFmpeg's filter `scale` (FFmpeg 8) that map high dynamic range to BT.709, highlights with their detail."""
 
+EXACT = Interpolation.ACCURATE_RND | Interpolation.FULL_CHR_H_INT | Interpolation.FULL_CHR_H_INP
+"""Colours to a grey level, where FFmpeg's fast ways are up to three off."""
+
 MOST_STRETCH = 16
 """Pixels that are wider or higher than this by their sides' ratio are damage, and are taken as square."""
 
@@ -148,7 +151,7 @@ class PictureMaker:
             width=max(2, width),
             height=max(2, height),
             format=PIXELS,
-            interpolation=Interpolation.BICUBIC,
+            interpolation=Interpolation.BICUBIC | EXACT,
             src_colorspace=None if of_colours else matrix,
             dst_colorspace=Colorspace.ITU709 if of_colours else matrix,
             src_color_range=ColorRange.JPEG if of_colours or _is_full(frame) else ColorRange.MPEG,
@@ -201,7 +204,7 @@ def rgb(picture: Any, size: tuple[int, int] | None, short_side: int) -> np.ndarr
             format="rgb24",
             height=size[0],
             width=size[1],
-            interpolation=Interpolation.AREA if shrinks else Interpolation.BICUBIC,
+            interpolation=(Interpolation.AREA if shrinks else Interpolation.BICUBIC) | EXACT,
             src_colorspace=MATRICES.get(picture.colorspace, Colorspace.ITU601),
             src_color_range=ColorRange.MPEG,
             dst_color_range=ColorRange.JPEG,
