@@ -60,7 +60,7 @@ def test_a_timeline_counts_from_the_first_frame_that_is_shown() -> None:
     packets.n_bytes = 400
     found = timeline(packets)
     assert (found.origin, found.last, found.end, found.n_frames) == (98, 2, 3, 3)
-    assert found.keyframes == (1,), "the one that is hidden is before the start"
+    assert found.keyframes == (0, 1), "the frames from the hidden one on are copied, hidden"
     assert found.duration_s == 0.3
     assert found.bitrate == round(8 * 400 / 0.3)
     assert found.gaps == ()

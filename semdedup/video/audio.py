@@ -25,6 +25,9 @@ COPIED_FROM = ("mov", "matroska", "flv")
 AAC_RATES = (8_000, 11_025, 12_000, 16_000, 22_050, 24_000, 32_000, 44_100, 48_000)
 """Samples a second that AAC is encoded at here; above 48,000 nobody hears a difference."""
 
+LAYOUTS = {1: "mono", 2: "stereo", 3: "3.0", 4: "4.0", 5: "5.0", 6: "5.1", 7: "6.1", 8: "7.1"}
+"""Layouts by the number of channels, for sound that does not tell, or that AAC has no code for."""
+
 BITS_A_CHANNEL = 64_000
 
 
@@ -157,10 +160,9 @@ def format_for_aac(rate_hz: int, layout: str, n_channels: int) -> AudioFormat:
     AudioFormat(rate_hz=44100, layout='mono', changes=('37,800 Hz resampled to 44,100 Hz',))
     """
     nearest = min(AAC_RATES, key=lambda rate: max(rate / rate_hz, rate_hz / rate))
-    kept = layout if aac_takes(layout) else {1: "mono", 2: "stereo"}.get(n_channels, "")
+    kept = next(filter(aac_takes, (layout, LAYOUTS.get(n_channels, ""))), "stereo")
     changes = [] if nearest == rate_hz else [f"{rate_hz:,} Hz resampled to {nearest:,} Hz"]
-    if not kept:
-        kept = "stereo"
+    if kept == "stereo" and n_channels > 2:
         changes.append(f"{layout} mixed down to stereo")
     return AudioFormat(nearest, kept, tuple(changes))
 

@@ -185,16 +185,18 @@ class Cutter:
         """Give a packet to the clips that contain its key frame.
 
         Frames that are shown before the key frame but stored after it need the one before: where a clip starts they go.
+        Of a video that was trimmed, the frames that it hides at its start are copied, still hidden: others need them.
         """
         when = packet.pts if packet.pts is not None else packet.dts
         tick = when - self.plan.timeline.origin
         if packet.is_keyframe:
-            self.key = tick
+            self.key = max(0, tick)
         base = self.plan.timeline.time_base
         while self.waiting and ticks(self.waiting[0].start_s, base) <= self.key:
             self._open(self.waiting.popleft(), self.key)
         for clip in list(self.open):
-            if clip.start <= self.key < clip.end and tick >= clip.start and isinstance(clip.file, CopiedClip):
+            is_inside = clip.start <= self.key < clip.end and (tick >= clip.start or clip.start == 0)
+            if is_inside and isinstance(clip.file, CopiedClip):
                 with self._losing_only(clip):
                     clip.file.add(packet)
 

@@ -307,7 +307,8 @@ def shortfall(facts: VideoFacts, timeline: Timeline, n_decoded: int, last_decode
     found = f"{n_decoded:,} of {max(declared, timeline.n_frames):,} declared frames"
     if declared and n_decoded < LEAST_SHARE_OF_FRAMES * min(timeline.n_frames, declared):
         return found
-    if declared and n_decoded < declared // 2:  # an edit list that hides most of a video is more likely damage
+    # An edit list that hides most of a video is more likely damage. AVI declares ticks of its clock, with frames or not.
+    if declared and n_decoded < declared // 2 and facts.container != "avi":
         return found
     if declared and timeline.n_frames < LEAST_SHARE_OF_FRAMES * declared and timeline.n_frames < declared - 1:
         frames_s = min(0.5, FRAMES_MISSED_AT_THE_END / facts.fps) if facts.fps else 0.5

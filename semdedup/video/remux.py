@@ -24,7 +24,7 @@ class CopiedClip(ClipFile):
         context = self.source.codec_context
         when = packet.pts if packet.pts is not None else packet.dts
         if self._video is None:
-            self.origin = when - self.timeline.origin
+            self.origin = max(0, when - self.timeline.origin)  # what is earlier is hidden
             self.width, self.height, self.codec = context.width, context.height, context.codec.canonical_name
             self._video = self._open(lambda container: container.add_stream_from_template(self.source))
         start = self.timeline.origin + self.origin
@@ -36,4 +36,4 @@ class CopiedClip(ClipFile):
             copy.is_keyframe = packet.is_keyframe
             copy.stream = self._video
             self._container.mux(copy)
-        self.n_frames += 1
+        self.n_frames += when >= start

@@ -38,7 +38,7 @@ class Timeline:
         last: the tick of the last frame.
         n_frames: packets whose frame is to be shown (edit lists hide some).
         n_bytes: bytes of all video packets.
-        keyframes: ticks at which decoding can start.
+        keyframes: ticks at which decoding can start; 0 also where it takes frames that are hidden before.
         gaps: ticks at which a frame has stood for as long as one may, and at which the next one is shown.
         is_reordered: whether the times of the packets, in the order of the file, ever go back. Where they do not, but
             frames are stored in another order than they are shown in (AVI holds no times for that), the times are right
@@ -164,7 +164,7 @@ def timeline_of(packets: PacketTimes, time_base: Fraction, step: int, max_frame_
         return None
     in_order = sorted(shown)
     origin, last, end = in_order[0], in_order[-1], max(clock.end, in_order[-1] + 1)
-    keys = sorted(time - origin for time, key in zip(times, packets.is_key, strict=True) if key and time >= origin)
+    keys = sorted({max(0, time - origin) for time, key in zip(times, packets.is_key, strict=True) if key})
     longest = max(1, math.floor(Fraction(max_frame_s) / time_base))
     gaps = [
         (time + longest - origin, then - origin)
