@@ -307,7 +307,7 @@ def shortfall(facts: VideoFacts, timeline: Timeline, n_decoded: int, last_decode
     found = f"{n_decoded:,} of {max(declared, timeline.n_frames):,} declared frames"
     if declared and n_decoded < LEAST_SHARE_OF_FRAMES * min(timeline.n_frames, declared):
         return found
-    # An edit list that hides most of a video is more likely damage. AVI declares ticks of its clock, with frames or not.
+    # An edit list that hides most of a video is more likely damage. AVI declares ticks, with frames or not.
     if declared and n_decoded < declared // 2 and facts.container != "avi":
         return found
     if declared and timeline.n_frames < LEAST_SHARE_OF_FRAMES * declared and timeline.n_frames < declared - 1:
