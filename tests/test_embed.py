@@ -206,6 +206,35 @@ def test_the_vectors_are_those_that_split_gives_but_for_what_the_encoder_changed
     assert np.abs(matrix(own) @ matrix(by_split).T - np.eye(6)).max() < 0.5
 
 
+def test_metadata_that_are_malformed_are_named_and_their_clips_embedded_as_if_there_were_none(
+    done: Path, client: distributed.Client, capfd: pytest.CaptureFixture
+) -> None:
+    metas = read_metas(done)
+    wrong = ['{"duration_span": 5}', "[1]", '{"video": "\\ud800"}', '{"video": {}}', '{"bitrate_source": NaN}']
+    *bad, good = sorted(metas)
+    for clip_id, text in zip(bad, wrong, strict=True):
+        (done / "metas" / "v0" / f"{clip_id}.json").write_text(text)
+    workflow = VideoEmbedWorkflow(str(done))
+    result = workflow.run(client)
+    said = capfd.readouterr().err
+    assert "5 metadata files are malformed; their clips are embedded as if there were none: " in said
+    assert f"metas/v0/{bad[0]}.json has duration_span 5, which must be two times in seconds" in said
+    assert (result.embedded, result.malformed_metadata) == (6, 5)
+    assert ("  with malformed metadata", "5") in result.rows()
+    assert VideoEmbedWorkflow(str(done)).run(NOWHERE).malformed_metadata == 5
+    rows = read_rows(done).set_index("id")
+    for clip_id in bad:
+        assert rows.loc[clip_id, ["video", "start_s", "end_s"]].tolist() == [
+            f"{clip_id}.mp4",
+            0,
+            rows.loc[clip_id, "duration_s"],
+        ]
+    assert rows.loc[good, ["video", "start_s", "end_s"]].tolist() == [
+        metas[good]["video"],
+        *metas[good]["duration_span"],
+    ]
+
+
 @pytest.mark.parametrize("given", ["clips", "clips/*.mp4", "one file"])
 def test_the_clips_of_a_split_may_be_named_themselves(
     given: str, done: Path, client: distributed.Client, tmp_path: Path

@@ -39,6 +39,7 @@ def readme(parameters: Mapping[str, Any], facts: Mapping[str, Any], loading: str
     reported = [
         ("without a score: kept", "without_score"),
         ("without metadata", "without_metadata"),
+        ("of these with metadata that are malformed", "malformed_metadata"),
         ("without an embedding", "without_embedding"),
         ("videos that are no MP4 files: left out", "left_out"),
     ]

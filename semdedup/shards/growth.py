@@ -30,7 +30,7 @@ MADE_FROM = "made_from"
 
 SUMMED = (
     *("clips", "kept", "shards", "bytes", "tar_bytes"),
-    *("without_score", "without_metadata", "without_embedding", "unmatched"),
+    *("without_score", "without_metadata", "malformed_metadata", "without_embedding", "unmatched"),
 )
 """Facts that are counts of clips or shards."""
 
@@ -88,7 +88,7 @@ class Shipped:
     def merged(self, facts: Mapping[str, Any]) -> dict[str, Any]:
         """The facts of the whole, with those of what is added."""
         dropped = Counter(self.facts["dropped"]) + Counter(facts["dropped"])
-        counts = {name: self.facts[name] + facts[name] for name in SUMMED}
+        counts = {name: self.facts.get(name, 0) + facts[name] for name in SUMMED}
         updates = self.facts.get("updates", 0) + 1
         return {**facts, **counts, "dropped": dict(sorted(dropped.items())), "updates": updates}
 

@@ -30,6 +30,7 @@ from semdedup.shards.write import Writing, index_schema, write_shard
 from semdedup.storage.arrays import load_array
 from semdedup.storage.location import FileInfo, Location
 from semdedup.storage.tables import cut_files
+from semdedup.video.clip_meta import describe_faults
 
 STEP = "shard"
 
@@ -126,6 +127,9 @@ class ShardRun:
             rows = sum(entry.result["rows"] for entry in self._run.entries("read scores"))
             if warning := check_matches(self.inputs, drops, rows, partitions):
                 self._run.reporter.say(warning)
+        if malformed := sum(found["malformed_meta"] for found in partitions):
+            faults = [fault for found in partitions for fault in found["meta_faults"]]
+            self._run.reporter.say(describe_faults(malformed, faults, "their clips go without metadata"))
         return partitions
 
     def _drop(self, drops: DropChain, bounds: tuple[Boundary, ...]) -> dict[int, list[int]]:
@@ -221,6 +225,7 @@ def count_facts(
         "tar_bytes": sum(tar["bytes"] for result in written for tar in result["tars"]),
         "without_score": total("unscored"),
         "without_metadata": total("without_meta"),
+        "malformed_metadata": total("malformed_meta"),
         "without_embedding": total("without_embedding") if inputs.embeddings_folder else 0,
         "unmatched": total("unmatched"),
         "left_out": inputs.left_out,

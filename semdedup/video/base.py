@@ -21,6 +21,7 @@ from semdedup.runs.run import begin, finish
 from semdedup.runs.step import tidy
 from semdedup.storage.location import FileInfo, Location
 from semdedup.video.child import end_children
+from semdedup.video.clip_meta import describe_faults
 from semdedup.video.dry_run import describe_videos
 from semdedup.video.files import can_be_read, find_videos
 from semdedup.video.options import Limits, VideoIOOptions
@@ -165,6 +166,7 @@ class VideoWorkflow:
         with run:
             done = process(run, settings, todo, self.per_task, self.unit, self.unit_of_tasks)
             check_unchanged(done, self.find())
+            self._say_meta_faults(reporter, done)
             commit(run, table, missing, done, placed, rows_schema(settings.steps, name, eps), name or None)
         return done, left_out
 
@@ -175,6 +177,13 @@ class VideoWorkflow:
                 f"{len(missing.faults):,} files in {self.output} are not as they were left; they are made again where "
                 f"their {self.unit} are there: {'; '.join(map(one_line, missing.faults[:MOST_FAULTS]))}"
             )
+
+    def _say_meta_faults(self, reporter: Reporter, done: Processed) -> None:
+        faults = [fault for row in done.rows.values() for fault in row.get("meta_faults") or ()]
+        made_anew = "they are made anew, without what others had added"
+        then = made_anew if self.kind.owns_clips else "their clips are embedded as if there were none"
+        if faults:
+            reporter.say(describe_faults(len(faults), faults, then))
 
     def _result(self, table: VideoTable, done: Processed, left_out: int, seconds: Mapping[str, float]) -> SplitResult:
         videos, paths = list(table.rows.values()), self.paths()

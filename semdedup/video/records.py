@@ -79,10 +79,14 @@ VIDEO_COLUMNS = pa.schema(
         "clip_bytes": pa.int64(),
         "n_rows": pa.int64(),
         **{f"n_{name}": pa.int64() for name in counted()},
+        "meta_faults": pa.list_(pa.string()),
         "part": pa.string(),
     }
 )
-"""Columns of the table of videos: a row a video, whatever became of it."""
+"""Columns of the table of videos: a row a video, whatever became of it. Tables of before may lack the later ones.
+
+`meta_faults`: metadata of clips that exist which could not be used, with what is wrong with them.
+"""
 
 FILES = pa.list_(pa.struct({"name": pa.string(), "bytes": pa.int64(), "checksum": pa.string()}))
 """Column `files` of the table that is stored: what of the folder is a video's own, as written."""
@@ -113,6 +117,7 @@ def video_row(note: Mapping[str, Any]) -> dict[str, Any]:
     facts, clips = note["facts"], note["clips"]
     return {
         **{name: note[name] for name in ("video", "url", "n_bytes", "stamp", "status", "reason", "detail", "n_rows")},
+        "meta_faults": note["meta_faults"],
         "duration_s": facts.get("duration_s", 0.0),
         "n_frames": facts.get("n_frames", 0),
         "n_frames_declared": facts.get("n_frames_declared", 0),

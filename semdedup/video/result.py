@@ -52,6 +52,11 @@ class SplitResult(Displayable):
         """Videos in quarantine, by reason."""
         return quarantined(self.videos)
 
+    @property
+    def malformed_metadata(self) -> int:
+        """Clips that were embedded as if they had no metadata, for these are malformed."""
+        return sum(len(video.get("meta_faults") or ()) for video in self.videos)
+
     def rows(self) -> list[tuple[str, str]]:
         """Name and value of everything that is known."""
         seconds = sum(video["clip_seconds"] for video in self.videos)
@@ -69,6 +74,7 @@ class SplitResult(Displayable):
             ("clips", f"{self.clips:,} ({seconds:,.1f} s)"),
             ("  with embedding", f"{self.embedded:,}"),
             *((f"  {name.replace('_', ' ')}", f"{count:,}") for name, count in marked.items() if count),
+            *([("  with malformed metadata", f"{self.malformed_metadata:,}")] if self.malformed_metadata else []),
         ]
         lines += [(f"{step} seconds", f"{time:.1f}") for step, time in self.seconds.items()]
         if self.footage_s and self.seconds.get("total"):

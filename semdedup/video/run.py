@@ -111,6 +111,8 @@ def commit(
         placed: videos that runs which were killed put in place, with their clips.
     """
     kind, new = table.kind, done.rows
+    if kind.owns_clips:  # it has made them anew
+        new = {video: {**row, "meta_faults": []} for video, row in new.items()}
     before = dict(table.rows)
     table.rows = {video: without_lost(row, kind.folder, missing.files) for video, row in before.items()}
     run.forget(WRITE)  # of a run that was killed before it had everything
