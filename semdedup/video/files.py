@@ -40,7 +40,7 @@ def find_videos(paths: Sequence[Location], output: Location, unique_stems: bool 
             below_output = file.url.startswith(output.url.rstrip("/") + "/")
             if below_output or not file.url.lower().endswith(EXTENSIONS) or file.url.rsplit("/", 1)[-1].startswith("."):
                 continue
-            video = VideoFile(printable(file.url[len(root) :].lstrip("/")), file.url, file.n_bytes, file.stamp)
+            video = VideoFile(printable(file.url[len(root) :].removeprefix("/")), file.url, file.n_bytes, file.stamp)
             other = found.setdefault(video.relative_path, video)
             if other.url != video.url:
                 raise InputError(

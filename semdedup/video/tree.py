@@ -77,14 +77,16 @@ def _below(output_path: str, *parts: str) -> str:
 def record_name(relative_path: str) -> str:
     """The path of a video as the path of a record: it cannot leave the folder, and no part of it is too long.
 
-    >>> record_name("a/b.mp4"), record_name("../../b.mp4")
-    ('a/b.mp4', '%2E%2E/%2E%2E/b.mp4')
+    Different paths have different records, also in stores whose keys may have parts that are empty.
+
+    >>> record_name("a/b.mp4"), record_name("a//b.mp4"), record_name("../../b.mp4")
+    ('a/b.mp4', 'a/%2F/b.mp4', '%2E%2E/%2E%2E/b.mp4')
     """
-    return "/".join(_safe(part) for part in relative_path.split("/") if part)
+    return "/".join(map(_safe, relative_path.split("/")))
 
 
 def _safe(part: str) -> str:
-    part = part.replace("%", "%25").replace("\0", "%00")
+    part = part.replace("%", "%25").replace("\0", "%00") or "%2F"
     if part in (".", ".."):
         return part.replace(".", "%2E")
     content = part.encode()
