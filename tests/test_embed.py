@@ -9,7 +9,9 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
-from semdedup import InputError, OutputConflictError, ParameterError, SemanticDeduplicationWorkflow, VideoEmbedWorkflow
+import semdedup
+from semdedup import OutputConflictError, ParameterError, SemanticDeduplicationWorkflow, VideoEmbedWorkflow
+from semdedup.shards.workflow import ShardWorkflow
 from semdedup.video.steps.embed.dct3d import RECOMMENDED_EPS, dct3d
 from semdedup.video.workflow import CLIPS_PER_TASK
 from tests.helpers import NOWHERE, contents, files_below, stamps
@@ -167,12 +169,41 @@ def test_clips_that_show_nothing_are_marked(clips: Path, client: distributed.Cli
     assert marked.to_dict() == {"a": False, "b": False, "c": False, "dark": True}
 
 
-@pytest.mark.parametrize("names", [("x/a.mp4", "y/a.mp4"), ("a.mp4", "a.mkv")])
-def test_two_clips_that_would_get_one_id_are_refused(names: tuple[str, str], tmp_path: Path) -> None:
-    make_folder(tmp_path / "in", names, 1)
-    with pytest.raises(InputError, match=r"two clips would get the same id.*a\.m.*a\.m.*rename one"):
-        embedder(tmp_path / "in", tmp_path / "out").run(NOWHERE)
-    assert not (tmp_path / "out").exists()
+def test_where_names_are_the_same_ids_are_paths_and_dedup_report_and_shards_take_them(
+    client: distributed.Client, tmp_path: Path
+) -> None:
+    source = tmp_path / "in"
+    names = [f"videos/cam.{camera}/episode_{i:06d}.mp4" for camera in ("side", "top") for i in range(2)]
+    make_folder(source, names[:3], 1)
+    shutil.copy(source / names[0], source / names[3])
+    embedder(source).run(client)
+    assert read_rows(source)["id"].tolist() == read_rows(source)["video"].tolist() == names
+    dedup, options = tmp_path / "dedup", {"eps": RECOMMENDED_EPS, "verbose": False}
+    SemanticDeduplicationWorkflow(str(source / "dct3d_embd_parquet"), str(dedup), **options).run(client)
+    (duplicate,) = pq.read_table(dedup / "duplicates")["id"].to_pylist()
+    assert duplicate in (names[0], names[3])
+    page = Path(semdedup.write_report(str(dedup), clips=str(source), verbose=False)).read_text()
+    assert page.count('<img src="data:image/jpeg') >= 4
+    assert "no such clip" not in page
+    shards = ShardWorkflow(str(source), str(tmp_path / "out"), input_semantic_dedup_path=str(dedup), verbose=False)
+    assert (shards.run(client).kept, shards.run(NOWHERE).duplicates) == (3, 1)
+    shutil.rmtree(source / "videos" / "cam.top")
+    assert embedder(source).run(NOWHERE).processed == 0, "ids stay paths where names do not repeat any more"
+
+
+def test_a_folder_that_goes_by_names_refuses_one_that_repeats_and_says_what_to_do(
+    clips: Path, client: distributed.Client
+) -> None:
+    embedder(clips).run(client)
+    make_texture(clips / "more" / "a.mkv", 9, 1)
+    before = contents(clips)
+    with pytest.raises(
+        OutputConflictError, match=r"the same id: a\.mp4 and more/a\.mkv\. Rename one; or .*--overwrite"
+    ):
+        embedder(clips).run(NOWHERE)
+    assert contents(clips) == before
+    embedder(clips, clear_output=True).run(client)
+    assert read_rows(clips)["id"].tolist() == ["a.mp4", "below/b.mkv", "c.webm", "more/a.mkv"]
 
 
 # Clips of a split

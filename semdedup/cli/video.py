@@ -41,7 +41,7 @@ def split(**flags: Any) -> None:
 )
 @work_flags()
 def embed(**flags: Any) -> None:
-    """Embed clips that exist; the name of a file without its ending is the id of the clip.
+    """Embed clips that exist. Ids are the names of the files without ending, or their paths where names are the same.
 
     \b
     Example:

@@ -21,6 +21,7 @@ from semdedup.video.cut import split_video
 from semdedup.video.files import local_copy
 from semdedup.video.job import ClipMade, SplitJob, Wanted
 from semdedup.video.options import Limits
+from semdedup.video.probe import EXTENSIONS
 from semdedup.video.quarantine import VideoFault
 from semdedup.video.steps.protocol import Sampling
 from semdedup.video.tree import ANNOTATION_VERSION, CLIPS, METAS
@@ -29,6 +30,7 @@ FRAMES, HEIGHT, WIDEST, GAP, QUALITY = 5, 90, 320, 2, 70
 GREY = (128, 134, 142)
 SECONDS_A_CLIP = 60.0
 CHILDREN = 2
+LONGEST_PATH = 1000
 MOST_BYTES = 6 << 20
 """Of all pictures of a page, as they are embedded: what keeps it below 10 MB."""
 
@@ -85,12 +87,14 @@ def load_strips(ids: Sequence[Any], folders: Sequence[Location], reporter: Repor
 def _look_up(name: str, places: Sequence[tuple[Location, Location]]) -> ClipStrip:
     """The clip of this name, from the first folder that has it."""
     known, fault = None, ""
-    for folder, metas in places if _is_file_name(name) else ():
-        place = metas / f"{name}.json"
-        meta = read_meta(place)
-        known, fault = (meta, "") if isinstance(meta, dict) else (known, f"{place} {meta}" if meta else fault)
-        if (folder / f"{name}.mp4").exists():
-            found = _decode(name, folder / f"{name}.mp4")
+    for folder, metas in places:
+        if _is_file_name(name):
+            place = metas / f"{name}.json"
+            meta = read_meta(place)
+            known, fault = (meta, "") if isinstance(meta, dict) else (known, f"{place} {meta}" if meta else fault)
+        file = next((folder / path for path in _paths_of(name) if (folder / path).exists()), None)
+        if file is not None:
+            found = _decode(name, file)
             break
     else:
         found = ClipStrip(name, missing="no such clip in the folder")
@@ -108,6 +112,13 @@ def _decode(name: str, clip: Location) -> ClipStrip:
     if isinstance(frames, str):
         return ClipStrip(name, missing=frames, url=clip.url)
     return ClipStrip(name, strip_of(frames), url=clip.url)
+
+
+def _paths_of(name: str) -> list[str]:
+    """Where the clip of an id may be below a folder: its name may be the id, or its path."""
+    is_path = name.lower().endswith(EXTENSIONS) and len(name.encode()) <= LONGEST_PATH and "\0" not in name
+    inside = not name.startswith("/") and not {".", ".."} & set(name.split("/"))
+    return [f"{name}.mp4"] * _is_file_name(name) + [name] * (is_path and inside)
 
 
 def _is_file_name(name: str) -> bool:

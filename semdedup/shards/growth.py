@@ -19,7 +19,7 @@ from semdedup.runs.identity import fingerprint
 from semdedup.runs.lookup import known_files
 from semdedup.shards import card
 from semdedup.shards.chain import DropChain
-from semdedup.shards.inputs import Inputs, id_of
+from semdedup.shards.inputs import Inputs, stem_of
 from semdedup.shards.layouts.base import ShardLayout, WrittenShard
 from semdedup.storage.location import Location
 from semdedup.storage.tables import open_parquet
@@ -95,15 +95,16 @@ class Shipped:
 
 def only(inputs: Inputs, ids: Collection[str], inside: bool) -> Inputs:
     """The clips that are, or are not, among these ids, with their metadata."""
-    clips = [clip for clip in inputs.clips if (id_of(clip.url) in ids) == inside]
-    metas = [meta for meta in inputs.metas if (id_of(meta.url) in ids) == inside]
+    own = {stem_of(clip.url) for clip in inputs.clips if inputs.id_of(clip.url) in ids}
+    clips = [clip for clip in inputs.clips if (inputs.id_of(clip.url) in ids) == inside]
+    metas = [meta for meta in inputs.metas if (stem_of(meta.url) in own) == inside]
     return replace(inputs, clips=clips, metas=metas)
 
 
 def identity_of(inputs: Inputs) -> dict[str, Any]:
     """What identifies clips and their metadata, wherever they are."""
-    own = {id_of(clip.url) for clip in inputs.clips}
-    metas = [meta for meta in inputs.metas if id_of(meta.url) in own]
+    own = {stem_of(clip.url) for clip in inputs.clips}
+    metas = [meta for meta in inputs.metas if stem_of(meta.url) in own]
     known = {**files_of_split(inputs.root), **known_files([inputs.root])}
     return fingerprint([*inputs.clips, *metas], known)
 

@@ -30,9 +30,15 @@ from semdedup.shards.write import Writing, index_schema, write_shard
 from semdedup.storage.arrays import load_array
 from semdedup.storage.location import FileInfo, Location
 from semdedup.storage.tables import cut_files
+from semdedup.video.clip_ids import BY_NAME, BY_PATH
 from semdedup.video.clip_meta import describe_faults
 
 STEP = "shard"
+
+IDS = {
+    BY_NAME: "the names of their files, without ending",
+    BY_PATH: "the paths of their files below the folder, for names are the same in several",
+}
 
 
 class ShardRun:
@@ -186,8 +192,8 @@ def check_matches(inputs: Inputs, drops: DropChain, rows: int, partitions: Seque
     if unmatched == rows:
         raise InputError(
             f"none of the {rows:,} {what} in {drops} belongs to a clip in {inputs.root}: ids "
-            f"there are {examples}. Ids of clips are the names of their files, without ending; give the result of "
-            "the dedup of these clips."
+            f"there are {examples}. Ids of clips here are {IDS[inputs.id_scheme]}; give the result of the dedup of "
+            "these clips."
         )
     return f"{unmatched:,} of {rows:,} {what} belong to no clip: {examples}"
 

@@ -54,11 +54,11 @@ class VideoWorkflow:
         """What one video may cost."""
         return self.io.limits or Limits()
 
-    def parameters(self) -> dict[str, Any]:
+    def parameters(self, files: Sequence[VideoFile]) -> dict[str, Any]:
         """What the result depends on beside the videos, as JSON values."""
         raise NotImplementedError
 
-    def settings(self, session: Session) -> Settings:
+    def settings(self, session: Session, files: Sequence[VideoFile]) -> Settings:
         """What the workers have to know."""
         raise NotImplementedError
 
@@ -115,21 +115,21 @@ class VideoWorkflow:
             open_session(client, cluster or ClusterOptions(), Reporter(self.io.verbose), first) as session,
             _ending_children(session),
         ):
-            yield from describe_videos(session, self._settings(session, cluster), todo, self.unit)
+            yield from describe_videos(session, self._settings(session, cluster, files), todo, self.unit)
 
     def _missing(self, table: VideoTable, files: Sequence[VideoFile]) -> Missing:
         """What is to be done; refuses where the folder does not go with the parameters. Nothing is written."""
         if self.io.clear_output:
             return Missing(list(files))
         table.check_foreign()
-        parameters = self.parameters()
+        parameters = self.parameters(files)
         if table.entry is not None and parameters.get("transcode_encoder") == "auto":
             parameters["transcode_encoder"] = table.entry["parameters"].get("transcode_encoder")
         table.record.check(self.kind.step, parameters, hint=ANOTHER_EMBEDDER)
         return table.missing(files, self.io.verify)
 
-    def _settings(self, session: Session, cluster: ClusterOptions | None) -> Settings:
-        settings = self.settings(session)
+    def _settings(self, session: Session, cluster: ClusterOptions | None, files: Sequence[VideoFile]) -> Settings:
+        settings = self.settings(session, files)
         if self.embedder is not None and cluster is not None and cluster.backend == "cpu":
             return replace(settings, steps=steps_with(replace(self.embedder, backend="cpu")))
         return settings
@@ -139,7 +139,7 @@ class VideoWorkflow:
     ) -> tuple[Processed, int]:
         """What became of videos, and how many were left out."""
         table, reporter = VideoTable(self.output, self.kind, ownership.token), session.reporter
-        settings = self._settings(session, cluster)
+        settings = self._settings(session, cluster, files)
         if self.io.clear_output:
             table.check_foreign(clearing=True)
         if self.io.clear_output or table.status == CLEARING:
@@ -154,7 +154,7 @@ class VideoWorkflow:
         left_out = len(missing.videos) - len(todo)
         if not todo and not missing.files and table.status == COMMITTED:
             return Processed(), left_out
-        parameters = {**self.parameters(), **({"transcode_encoder": settings.encoder} if settings.encoder else {})}
+        parameters = {**self.parameters(files), **({"transcode_encoder": settings.encoder} if settings.encoder else {})}
         table.record.check(self.kind.step, parameters, hint=ANOTHER_EMBEDDER)
         placed = table.placed()  # before this run puts its own there
         if table.status == BEGUN:

@@ -36,9 +36,9 @@ class SplitJob:
         relative_path: path below the input folder, of which ids are made.
         url: where the video came from.
         folder: local folder for the clips; None: no clip is written.
-        plan: how it is cut; None: the whole video is one clip, whose id is the name of the file.
+        plan: how it is cut; None: the whole video is one clip.
         encoder: name of the encoder.
-        id_scheme: how ids are made.
+        id_scheme: how ids are made: of clips that are cut one of `ClipIdScheme`; of whole videos see `file_id`.
         wanted: what each clip brings along.
         previews: whether a preview is written for each clip.
         limits: what the video may cost.
