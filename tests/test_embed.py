@@ -344,6 +344,28 @@ def test_a_function_with_a_name_has_a_folder_and_an_eps_of_its_own(clips: Path, 
         embedder(clips, embedding_algorithm=changed).run(NOWHERE)
 
 
+def by_grey_level(frames: np.ndarray) -> np.ndarray:
+    """A user's embedder that is right for some clips only."""
+    grey = frames.mean()
+    if grey > 200:
+        raise RuntimeError("too bright")
+    return np.ones(5) if grey > 150 else np.full(3, np.nan if grey > 100 else grey)
+
+
+def test_clips_that_an_embedder_fails_on_are_in_quarantine_and_the_others_are_embedded(
+    client: distributed.Client, tmp_path: Path
+) -> None:
+    for grey in (20, 40, 60, 120, 170, 220):
+        make_video(tmp_path / "in" / f"grey{grey}.mp4", pictures=flat(10, grey=grey), rate=10)
+    result = embedder(tmp_path / "in", embedding_algorithm=by_grey_level, embedding_batch_size=4).run(client)
+    assert (result.clips, result.embedded, result.quarantined_clips) == (6, 3, {"embed_error": 3})
+    assert read_rows(tmp_path / "in", "custom_embd_parquet")["id"].tolist() == ["grey20", "grey40", "grey60"]
+    rows = pq.read_table(tmp_path / "in" / "_quarantine" / "custom_embd_parquet_clips.parquet").to_pylist()
+    assert [(row["id"], row["source"]) for row in rows] == [(f"grey{g}", f"grey{g}.mp4") for g in (120, 170, 220)]
+    for row, words in zip(rows, ("not finite", "has 5 elements where most have 3", "too bright"), strict=True):
+        assert words in row["detail"]
+
+
 def test_an_embedder_that_there_is_not_is_refused(clips: Path) -> None:
     with pytest.raises(ParameterError, match="embedding_algorithm must be one of"):
         embedder(clips, embedding_algorithm="resnet")

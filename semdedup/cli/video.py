@@ -64,4 +64,4 @@ def _run_videos(
         show_plan(made.plan(cluster=cluster))
         return
     result = made.run(cluster=cluster)
-    show_and_exit(result, result.faults(), not result.quarantined)
+    show_and_exit(result, result.faults(), result.clean)

@@ -176,6 +176,8 @@ def _quarantine(result: DedupResult, folders: Sequence[Location]) -> Sequence[tu
             continue
         by_reason = summary.get("quarantined_by_reason", {})
         rows += [("videos", str(reason), int(count)) for reason, count in sorted(by_reason.items())]
+        by_reason = summary.get("quarantined_clips_by_reason", {})
+        rows += [("clips", str(reason), int(count)) for reason, count in sorted(by_reason.items())]
     return rows
 
 

@@ -25,9 +25,9 @@ from semdedup.video.clip_meta import describe_faults
 from semdedup.video.dry_run import describe_videos
 from semdedup.video.files import can_be_read, find_videos
 from semdedup.video.options import Limits, VideoIOOptions
-from semdedup.video.records import QUARANTINED, VideoFile, rows_schema
+from semdedup.video.records import QUARANTINED, VideoFile, quarantined_clips, rows_schema
 from semdedup.video.result import MOST_FAULTS, SplitResult
-from semdedup.video.run import Processed, check_unchanged, commit, process
+from semdedup.video.run import EmbedTally, Processed, check_unchanged, commit, process
 from semdedup.video.steps.embed.providers import EmbedderSpec
 from semdedup.video.steps.table import steps_with
 from semdedup.video.video_table import Kind, Missing, VideoTable
@@ -164,7 +164,8 @@ class VideoWorkflow:
         assert run is not None, "what a killed run had ordered was carried out above"
         name, eps = ("", None) if self.embedder is None else (self.embedder.name, self.embedder.recommended_eps)
         with run:
-            done = process(run, settings, todo, self.per_task, self.unit, self.unit_of_tasks)
+            tally = EmbedTally.of(table.rows)
+            done = process(run, settings, todo, self.per_task, self.unit, self.unit_of_tasks, tally)
             check_unchanged(done, self.find())
             self._say_meta_faults(reporter, done)
             commit(run, table, missing, done, placed, rows_schema(settings.steps, name, eps), name or None)
@@ -189,6 +190,8 @@ class VideoWorkflow:
         videos, paths = list(table.rows.values()), self.paths()
         if any(video["status"] == QUARANTINED for video in videos):
             paths["quarantine"] = str(self.output / self.kind.quarantine)
+        if quarantined_clips(videos):
+            paths["quarantine of clips"] = str(self.output / self.kind.clip_quarantine)
         paths["manifest"] = str(self.output / FILE_NAME)
         footage_s = sum(row["duration_s"] for row in done.rows.values())
         return SplitResult(videos, len(done.rows), left_out, seconds, paths, footage_s)

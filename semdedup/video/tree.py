@@ -8,6 +8,7 @@ processed_videos/{video}.json           how each video ended
 processed_clip_chunks/{video}_0.json    its clips
 summary.json                            counts over everything in the folder
 _quarantine/videos.parquet              videos that failed, with the reason
+_quarantine/clips.parquet               clips that failed while their video went on
 _videos.parquet                         every video that was looked at, with its files: what a later run goes by
 """
 

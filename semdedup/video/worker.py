@@ -42,7 +42,7 @@ from semdedup.video.records import (
     video_record,
     video_row,
 )
-from semdedup.video.steps.chain import Clip, StepChain
+from semdedup.video.steps.chain import Clip, StepChain, set_other_lengths_aside
 from semdedup.video.steps.protocol import StepSpec
 from semdedup.video.tree import CLIPS, files_of_clip, meta_of_clip, records_of_video
 
@@ -147,6 +147,7 @@ def process_videos(settings: Settings, videos: Sequence[VideoFile]) -> list[dict
                     work.clips.append(Clip(dict(found.facts), found.samples, found.sounds))
                     chain.add(work.clips[-1])
         chain.finish()
+        set_other_lengths_aside([clip for work in done for clip in work.clips])
         return [_put_in_place(settings, settings.target, work, folder) for work in done]
 
 
@@ -237,6 +238,11 @@ def _put_in_place(settings: Settings, target: Target, work: _Work, folder: Path)
         "rejected": [clip.facts["id"] for clip in work.clips if clip.rejected],
         "n_rows": len(embedded),
         "meta_faults": [],
+        "clip_faults": [
+            {"id": clip.facts["id"], "reason": reason, "detail": detail}
+            for clip in kept
+            for reason, detail in clip.faults
+        ],
     }
     if embedded:
         origin = _origin(settings, video) if settings.plan is None else {}

@@ -21,7 +21,7 @@ from safetensors import SafetensorError
 from torch.nn import functional
 
 from semdedup.errors import ClusterError, InputError
-from semdedup.video.steps.embed.embedder import Embedder
+from semdedup.video.steps.embed.embedder import Embedder, faults_of_clips
 from semdedup.video.steps.embed.model_folder import ModelChoice
 from semdedup.video.steps.embed.preprocess import Preparation, preparation_of
 from semdedup.video.steps.frames import Frames, spread
@@ -57,8 +57,14 @@ def load_model(choice: ModelChoice) -> Embedder:
         embed([np.full((network.n_frames, network.short_side, network.short_side, 3), 127, dtype=np.uint8)])
     except UNUSABLE as error:
         raise InputError(f"the model in {choice.folder} cannot be used as {choice.algorithm}: {error}") from error
+
+    def guarded(clips: Sequence[Frames]) -> np.ndarray:
+        what = f"the model {choice.name} failed on {len(clips)} clips, of the first frames of shape {clips[0].shape}"
+        with faults_of_clips(what, len(clips)):
+            return embed(clips)
+
     size = network.preparation.size
-    return Embedder(choice.name, embed, network.n_frames, size, network.short_side, choice.batch_size)
+    return Embedder(choice.name, guarded, network.n_frames, size, network.short_side, choice.batch_size)
 
 
 @dataclass(frozen=True)
