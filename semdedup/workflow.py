@@ -102,7 +102,7 @@ class RunResult(Displayable):
             *([("  in quarantine", f"{n_bad:,}")] if n_bad else []),
             *((f"    {reason}", f"{count:,}") for reason, count in self.split.quarantined.items()),
             *([("  gone, their clips stay", f"{len(self.gone):,}")] if self.gone else []),
-            ("clips", f"{self.shard.clips:,}"),
+            ("clips", f"{self.split.clips:,}"),
             *((f"  in quarantine, {name}", f"{count:,}") for name, count in self.split.quarantined_clips.items()),
             (f"  near-duplicates at eps {self.dedup.eps:g}, {self.dedup.removal}", f"{self.shard.duplicates:,}"),
             ("  in the dataset", f"{self.shard.kept:,}"),

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import pyarrow as pa
 
@@ -16,6 +16,8 @@ from semdedup.storage.location import FileInfo, Location
 from semdedup.video.clip_ids import BY_NAME, BY_PATH, file_id, of_one_name
 from semdedup.video.files import printable
 from semdedup.video.probe import EXTENSIONS
+from semdedup.video.quarantine import EMBED_ERROR
+from semdedup.video.records import clip_faults
 from semdedup.video.tree import ANNOTATION_VERSION, CLIPS, METAS
 from semdedup.video.video_table import VideoTable, split_kind
 
@@ -37,6 +39,7 @@ class Inputs:
         embeddings_folder: name of the folder of `embeddings`, or None.
         folder: the folder that holds the clips.
         id_scheme: what ids of clips are, as `embed` makes them.
+        quarantined: clips that `split` has put into quarantine; they are not in the dataset.
     """
 
     root: Location
@@ -48,6 +51,7 @@ class Inputs:
     embeddings_folder: str | None
     folder: Location
     id_scheme: str
+    quarantined: int = 0
 
     @property
     def n_bytes(self) -> int:
@@ -59,10 +63,13 @@ class Inputs:
         return printable(file_id(self.id_scheme, url[len(self.folder.url.rstrip("/")) + 1 :]))
 
 
-def find_inputs(path: Location, output: Location, version: str, with_embeddings: bool | str) -> Inputs:
+def find_inputs(
+    path: Location, output: Location, version: str, with_embeddings: bool | str, compared: bool = False
+) -> Inputs:
     """List the input. Of the output of `split`, the folder ``clips`` may be given as well; or the root of a run.
 
-    Files below the output are left out.
+    Files below the output are left out; and where clips were `compared`, those that `split` could not embed: they may
+    be duplicates, and are clips like others once a later run has embedded them.
 
     Raises:
         InputError: no such folder; no clips; files on record are missing; two clips of one id; no metadata of this
@@ -89,7 +96,7 @@ def find_inputs(path: Location, output: Location, version: str, with_embeddings:
     metas_folder = root / METAS / version
     metas = [file for file in metas_folder.files() if file.url.endswith(".json")]
     check_recorded(metas_folder, metas, lambda url: url.endswith(".json"))
-    _check_split(root, {CLIPS: clips, f"{METAS}/{version}": metas})
+    failed = _check_split(root, {CLIPS: clips, f"{METAS}/{version}": metas})
     if not metas and (version != ANNOTATION_VERSION or (root / METAS).is_dir()):
         others = sorted({file.url[len((root / METAS).url) + 1 :].split("/")[0] for file in (root / METAS).files()})
         if others or version != ANNOTATION_VERSION:
@@ -110,6 +117,9 @@ def find_inputs(path: Location, output: Location, version: str, with_embeddings:
         id_scheme=_id_scheme(root, folder, files),
     )
     _check_unique(inputs)
+    if compared and failed:
+        kept = [clip for clip in clips if inputs.id_of(clip.url) not in failed]
+        inputs = replace(inputs, clips=kept, quarantined=len(clips) - len(kept))
     return inputs
 
 
@@ -127,18 +137,23 @@ def _embedded_by_path(root: Location) -> bool:
     return False
 
 
-def _check_split(root: Location, listed: Mapping[str, Sequence[FileInfo]]) -> None:
-    """Raise `InputError` where clips or metadata are not as `split` left them; a folder of others is as it is."""
+def _check_split(root: Location, listed: Mapping[str, Sequence[FileInfo]]) -> set[str]:
+    """The clips that `split` could not embed; of a folder of others none.
+
+    Raises:
+        InputError: clips or metadata are not as `split` left them.
+    """
     try:
         table = VideoTable(root, split_kind(""))
     except OutputConflictError:
-        return  # a record of something else, or damaged
+        return set()  # a record of something else, or damaged
     faults = [f"{root / fault}" for found in table.changed(listed=listed).values() for fault in found]
     if faults:
         raise InputError(
             f"{len(faults):,} files that the step 'split' wrote to {root} are not as it left them: "
             f"{'; '.join(sorted(faults)[:3])}. Run the command that made them again: it makes anew what is missing."
         )
+    return {fault["id"] for _, fault in clip_faults(table.rows.values()) if fault["reason"] == EMBED_ERROR}
 
 
 def _is_visible(url: str) -> bool:

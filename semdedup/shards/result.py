@@ -17,8 +17,8 @@ class ShardResult(Displayable):
         facts: ``clips`` of the input; ``kept``; ``dropped`` by reason; ``shards``; ``bytes`` of the clips kept;
             ``tar_bytes``; ``without_score`` (kept all the same), ``without_metadata``, of these
             ``malformed_metadata``, ``without_embedding``; ``unmatched`` scores, whose id is no clip's; ``left_out``,
-            videos that are no MP4 files; ``eps``, and where it is from; ``removal``, the rule; ``updates``, how often
-            it was continued, where it was.
+            videos that are no MP4 files; ``quarantined``, clips that could not be embedded; ``eps``, and where it is
+            from; ``removal``, the rule; ``updates``, how often it was continued, where it was.
         paths: of the dataset and its files, by name.
         seconds: time of each step, and ``total``.
         resumed: whether an earlier run had written the same already, and nothing was done.
@@ -69,6 +69,7 @@ class ShardResult(Displayable):
             ("without embedding", "without_embedding"),
             ("scores of no clip", "unmatched"),
             ("other videos, left out", "left_out"),
+            ("in quarantine, left out", "quarantined"),
         ]
         return [
             *eps,

@@ -235,6 +235,7 @@ def count_facts(
         "without_embedding": total("without_embedding") if inputs.embeddings_folder else 0,
         "unmatched": total("unmatched"),
         "left_out": inputs.left_out,
+        "quarantined": inputs.quarantined,
         "eps": drops and drops.last.eps,
         "removal": drops and drops.last.removal,
         "eps_from": drops and drops.last.why,
