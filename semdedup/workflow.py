@@ -33,6 +33,7 @@ from semdedup.storage.kwargs import FSSPEC, kwargs_setting
 from semdedup.storage.location import Location, Paths
 from semdedup.updates import ANEW, Dedups
 from semdedup.video.changes import changes_of
+from semdedup.video.quarantine import EMBED_ERROR
 from semdedup.video.records import ROWS
 from semdedup.video.result import MOST_FAULTS, SplitResult
 from semdedup.video.video_table import VideoTable
@@ -91,7 +92,7 @@ class RunResult(Displayable):
     @property
     def clean(self) -> bool:
         """Whether nothing is in quarantine."""
-        return not (self.split.quarantined or self.dedup.n_quarantined or self.dedup.skipped_files)
+        return self.split.clean and not (self.dedup.n_quarantined or self.dedup.skipped_files)
 
     def rows(self) -> list[tuple[str, str]]:
         """Name and value of everything that there is to tell."""
@@ -101,7 +102,8 @@ class RunResult(Displayable):
             *([("  in quarantine", f"{n_bad:,}")] if n_bad else []),
             *((f"    {reason}", f"{count:,}") for reason, count in self.split.quarantined.items()),
             *([("  gone, their clips stay", f"{len(self.gone):,}")] if self.gone else []),
-            ("clips", f"{self.shard.clips:,}"),
+            ("clips", f"{self.split.clips:,}"),
+            *((f"  in quarantine, {name}", f"{count:,}") for name, count in self.split.quarantined_clips.items()),
             (f"  near-duplicates at eps {self.dedup.eps:g}, {self.dedup.removal}", f"{self.shard.duplicates:,}"),
             ("  in the dataset", f"{self.shard.kept:,}"),
             *((f"  {name}", counts) for name, counts in self._dedups()),
@@ -333,6 +335,9 @@ def check_balance(split: SplitResult, dedup: DedupResult, shard: ShardResult) ->
             f"of {dedup.total:,} clips in the dedups {dedup.kept:,} are kept, {dedup.duplicates:,} duplicates and "
             f"{dedup.n_quarantined:,} in quarantine"
         )
+    failed = split.quarantined_clips.get(EMBED_ERROR, 0)
+    if split.clips != split.embedded + failed:
+        faults.append(f"of {split.clips:,} clips {split.embedded:,} were embedded, and {failed:,} failed")
     if dedup.total != split.embedded and not dedup.skipped_files:
         faults.append(f"{split.embedded:,} clips have an embedding, but {dedup.total:,} are in the dedups")
     if shard.clips != shard.kept + sum(shard.dropped.values()) or shard.duplicates != dedup.duplicates:

@@ -1,5 +1,6 @@
 """The embedding without a model, functions of users, and clips without information. Nothing here needs torch."""
 
+import errno
 import json
 import pickle
 import subprocess
@@ -11,11 +12,14 @@ import numpy as np
 import pytest
 from scipy.fft import dctn, idctn
 
-from semdedup.errors import ParameterError
+from semdedup.errors import ClusterError, ParameterError
+from semdedup.video.quarantine import ClipFault
 from semdedup.video.steps.embed.dct3d import DIM, RECOMMENDED_EPS, STILL_RMS, dct3d, dct3d_batch
+from semdedup.video.steps.embed.embedder import faults_of_clips
 from semdedup.video.steps.embed.providers import NAMES, EmbedderSpec, load_embedder
 from semdedup.video.steps.frames import shrink, spread
 from semdedup.video.steps.low_information import low_information
+from semdedup.video.steps.protocol import ClipInput
 
 
 def moving(rng: np.random.Generator, t: int = 16, h: int = 32, w: int = 32, std: float = 40) -> np.ndarray:
@@ -243,6 +247,9 @@ def test_what_a_function_returns_is_checked(rng: np.random.Generator) -> None:
     def broken(frames: np.ndarray) -> np.ndarray:
         raise ZeroDivisionError("oh")
 
+    def infinite(frames: np.ndarray) -> np.ndarray:
+        return np.array([1.0, 1e300])
+
     def growing(frames: np.ndarray) -> np.ndarray:
         return np.ones(len(frames))
 
@@ -251,13 +258,25 @@ def test_what_a_function_returns_is_checked(rng: np.random.Generator) -> None:
         (words, "words must return numbers in an array .*; got str"),
         (nothing, "nothing must return numbers in an array .*; got NoneType"),
         (broken, r"broken failed on frames of shape \(16, 32, 32, 3\): ZeroDivisionError"),
+        (infinite, "custom gave values that are not finite"),
     ]:
-        with pytest.raises(ParameterError, match=message):
-            load_embedder(EmbedderSpec("custom", function=function)).embed([moving(rng)])
+        with pytest.raises(ClipFault, match=message):
+            load_embedder(EmbedderSpec("custom", function=function))([ClipInput({}, moving(rng))])
     embedder = load_embedder(EmbedderSpec("custom", function=growing))
-    embedder.embed([moving(rng)])
-    with pytest.raises(ParameterError, match="growing must return one length; got 5 after 16"):
-        embedder.embed([moving(rng, t=5)])
+    with pytest.raises(ClipFault, match="growing must return one length; got 5 and 16"):
+        embedder.embed([moving(rng), moving(rng, t=5)])
+
+
+@pytest.mark.parametrize(
+    "error", [MemoryError(), OSError(errno.ENOSPC, "full"), RuntimeError("CUDA error: launch failed")], ids=repr
+)
+def test_what_the_machine_lacks_is_not_the_fault_of_a_clip(error: Exception) -> None:
+    with pytest.raises(ClusterError, match=r"the model.* has to do with the machine"), faults_of_clips("the model", 1):
+        raise error
+    with pytest.raises(ClipFault), faults_of_clips("the model", 2):  # one by one there may be room
+        raise error
+    with pytest.raises(ClipFault, match="absent"), faults_of_clips("the model", 1):
+        raise FileNotFoundError(errno.ENOENT, "absent")
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,9 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
-from semdedup import InputError, OutputConflictError, ParameterError, SemanticDeduplicationWorkflow, VideoEmbedWorkflow
+import semdedup
+from semdedup import OutputConflictError, ParameterError, SemanticDeduplicationWorkflow, VideoEmbedWorkflow
+from semdedup.shards.workflow import ShardWorkflow
 from semdedup.video.steps.embed.dct3d import RECOMMENDED_EPS, dct3d
 from semdedup.video.workflow import CLIPS_PER_TASK
 from tests.helpers import NOWHERE, contents, files_below, stamps
@@ -167,12 +169,41 @@ def test_clips_that_show_nothing_are_marked(clips: Path, client: distributed.Cli
     assert marked.to_dict() == {"a": False, "b": False, "c": False, "dark": True}
 
 
-@pytest.mark.parametrize("names", [("x/a.mp4", "y/a.mp4"), ("a.mp4", "a.mkv")])
-def test_two_clips_that_would_get_one_id_are_refused(names: tuple[str, str], tmp_path: Path) -> None:
-    make_folder(tmp_path / "in", names, 1)
-    with pytest.raises(InputError, match=r"two clips would get the same id.*a\.m.*a\.m.*rename one"):
-        embedder(tmp_path / "in", tmp_path / "out").run(NOWHERE)
-    assert not (tmp_path / "out").exists()
+def test_where_names_are_the_same_ids_are_paths_and_dedup_report_and_shards_take_them(
+    client: distributed.Client, tmp_path: Path
+) -> None:
+    source = tmp_path / "in"
+    names = [f"videos/cam.{camera}/episode_{i:06d}.mp4" for camera in ("side", "top") for i in range(2)]
+    make_folder(source, names[:3], 1)
+    shutil.copy(source / names[0], source / names[3])
+    embedder(source).run(client)
+    assert read_rows(source)["id"].tolist() == read_rows(source)["video"].tolist() == names
+    dedup, options = tmp_path / "dedup", {"eps": RECOMMENDED_EPS, "verbose": False}
+    SemanticDeduplicationWorkflow(str(source / "dct3d_embd_parquet"), str(dedup), **options).run(client)
+    (duplicate,) = pq.read_table(dedup / "duplicates")["id"].to_pylist()
+    assert duplicate in (names[0], names[3])
+    page = Path(semdedup.write_report(str(dedup), clips=str(source), verbose=False)).read_text()
+    assert page.count('<img src="data:image/jpeg') >= 4
+    assert "no such clip" not in page
+    shards = ShardWorkflow(str(source), str(tmp_path / "out"), input_semantic_dedup_path=str(dedup), verbose=False)
+    assert (shards.run(client).kept, shards.run(NOWHERE).duplicates) == (3, 1)
+    shutil.rmtree(source / "videos" / "cam.top")
+    assert embedder(source).run(NOWHERE).processed == 0, "ids stay paths where names do not repeat any more"
+
+
+def test_a_folder_that_goes_by_names_refuses_one_that_repeats_and_says_what_to_do(
+    clips: Path, client: distributed.Client
+) -> None:
+    embedder(clips).run(client)
+    make_texture(clips / "more" / "a.mkv", 9, 1)
+    before = contents(clips)
+    with pytest.raises(
+        OutputConflictError, match=r"the same id: a\.mp4 and more/a\.mkv\. Rename one; or .*--overwrite"
+    ):
+        embedder(clips).run(NOWHERE)
+    assert contents(clips) == before
+    embedder(clips, clear_output=True).run(client)
+    assert read_rows(clips)["id"].tolist() == ["a.mp4", "below/b.mkv", "c.webm", "more/a.mkv"]
 
 
 # Clips of a split
@@ -204,6 +235,35 @@ def test_the_vectors_are_those_that_split_gives_but_for_what_the_encoder_changed
     scores = (matrix(own) * matrix(by_split)).sum(axis=1)
     assert scores.min() > 0.9
     assert np.abs(matrix(own) @ matrix(by_split).T - np.eye(6)).max() < 0.5
+
+
+def test_metadata_that_are_malformed_are_named_and_their_clips_embedded_as_if_there_were_none(
+    done: Path, client: distributed.Client, capfd: pytest.CaptureFixture
+) -> None:
+    metas = read_metas(done)
+    wrong = ['{"duration_span": 5}', "[1]", '{"video": "\\ud800"}', '{"video": {}}', '{"bitrate_source": NaN}']
+    *bad, good = sorted(metas)
+    for clip_id, text in zip(bad, wrong, strict=True):
+        (done / "metas" / "v0" / f"{clip_id}.json").write_text(text)
+    workflow = VideoEmbedWorkflow(str(done))
+    result = workflow.run(client)
+    said = capfd.readouterr().err
+    assert "5 metadata files are malformed; their clips are embedded as if there were none: " in said
+    assert f"metas/v0/{bad[0]}.json has duration_span 5, which must be two times in seconds" in said
+    assert (result.embedded, result.malformed_metadata) == (6, 5)
+    assert ("  with malformed metadata", "5") in result.rows()
+    assert VideoEmbedWorkflow(str(done)).run(NOWHERE).malformed_metadata == 5
+    rows = read_rows(done).set_index("id")
+    for clip_id in bad:
+        assert rows.loc[clip_id, ["video", "start_s", "end_s"]].tolist() == [
+            f"{clip_id}.mp4",
+            0,
+            rows.loc[clip_id, "duration_s"],
+        ]
+    assert rows.loc[good, ["video", "start_s", "end_s"]].tolist() == [
+        metas[good]["video"],
+        *metas[good]["duration_span"],
+    ]
 
 
 @pytest.mark.parametrize("given", ["clips", "clips/*.mp4", "one file"])
@@ -282,6 +342,28 @@ def test_a_function_with_a_name_has_a_folder_and_an_eps_of_its_own(clips: Path, 
     changed.n_frames = 5
     with pytest.raises(OutputConflictError, match=r"embedding_n_frames: 4 there, 5 now"):
         embedder(clips, embedding_algorithm=changed).run(NOWHERE)
+
+
+def by_grey_level(frames: np.ndarray) -> np.ndarray:
+    """A user's embedder that is right for some clips only."""
+    grey = frames.mean()
+    if grey > 200:
+        raise RuntimeError("too bright")
+    return np.ones(5) if grey > 150 else np.full(3, np.nan if grey > 100 else grey)
+
+
+def test_clips_that_an_embedder_fails_on_are_in_quarantine_and_the_others_are_embedded(
+    client: distributed.Client, tmp_path: Path
+) -> None:
+    for grey in (20, 40, 60, 120, 170, 220):
+        make_video(tmp_path / "in" / f"grey{grey}.mp4", pictures=flat(10, grey=grey), rate=10)
+    result = embedder(tmp_path / "in", embedding_algorithm=by_grey_level, embedding_batch_size=4).run(client)
+    assert (result.clips, result.embedded, result.quarantined_clips) == (6, 3, {"embed_error": 3})
+    assert read_rows(tmp_path / "in", "custom_embd_parquet")["id"].tolist() == ["grey20", "grey40", "grey60"]
+    rows = pq.read_table(tmp_path / "in" / "_quarantine" / "custom_embd_parquet_clips.parquet").to_pylist()
+    assert [(row["id"], row["source"]) for row in rows] == [(f"grey{g}", f"grey{g}.mp4") for g in (120, 170, 220)]
+    for row, words in zip(rows, ("not finite", "has 5 elements where most have 3", "too bright"), strict=True):
+        assert words in row["detail"]
 
 
 def test_an_embedder_that_there_is_not_is_refused(clips: Path) -> None:

@@ -21,6 +21,7 @@ transformers = pytest.importorskip("transformers", reason="the extra models is n
 pytest.importorskip("safetensors", reason="the extra models is not installed")
 
 from semdedup.errors import ClusterError, InputError, ParameterError  # noqa: E402
+from semdedup.video.steps.chain import Clip, StepChain  # noqa: E402
 from semdedup.video.steps.embed import preprocess  # noqa: E402
 from semdedup.video.steps.embed import providers as embedders  # noqa: E402
 from semdedup.video.steps.embed import transformers as models  # noqa: E402
@@ -293,6 +294,30 @@ def test_a_clip_with_another_number_of_frames(tmp_path: Path, rng: np.random.Gen
     frames = clips(rng, 1, t=24)[0]
     np.testing.assert_array_equal(embedder.embed([frames]), embedder.embed([frames[2::4]]))
     assert embedder.embed([frames[:1]]).shape == (1, 32)
+
+
+def test_a_model_that_fails_on_a_clip_of_a_batch_embeds_the_others(
+    tmp_path: Path, rng: np.random.Generator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    embedder = loaded("clip", save("clip", tmp_path))
+    good, bad = clips(rng, 3), np.zeros((8, 0, 9, 3), dtype=np.uint8)
+    chain, batch = StepChain([embedder]), []
+    for frames in (good[0], bad, *good[1:]):
+        batch.append(Clip({}, (frames,)))
+        chain.add(batch[-1])
+    chain.finish()
+    ((reason, detail),) = batch[1].faults
+    assert reason == "embed_error"
+    assert "the model hf failed on 1 clips, the first with frames of shape (8, 0, 9, 3): " in detail
+    found = [clip.vector for clip in batch if clip.vector is not None]
+    np.testing.assert_allclose(found, unit(embedder.embed(good)), atol=1e-6)
+
+    def full(*_: Any) -> Any:
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    monkeypatch.setattr(type(embedder.embed), "vectors", full)
+    with pytest.raises(ClusterError, match=r"OutOfMemoryError.* has to do with the machine"):
+        embedder.embed(good[:1])
 
 
 def test_a_model_is_loaded_once_for_all_threads(tmp_path: Path, rng: np.random.Generator) -> None:

@@ -1,4 +1,4 @@
-"""Every reason for which a video is put into quarantine is in the one table, with its sentence."""
+"""Every reason for which a video or a clip is put into quarantine is in its table, with its sentence."""
 
 import ast
 import errno
@@ -9,7 +9,7 @@ import av.error
 import pytest
 
 import semdedup.video
-from semdedup.video.quarantine import REASONS, VideoFault, pyav_errors
+from semdedup.video.quarantine import CLIP_REASONS, OF_THE_MOMENT, REASONS, ClipFault, VideoFault, pyav_errors
 from semdedup.video.records import QUARANTINED
 
 SOURCES = sorted(Path(semdedup.video.__file__).parent.rglob("*.py"))
@@ -38,6 +38,9 @@ def test_every_reason_that_is_raised_is_in_the_table_and_the_other_way_round() -
 def test_a_reason_that_is_not_in_the_table_is_a_defect() -> None:
     with pytest.raises(KeyError, match="add it there"):
         VideoFault("bad_mood", "")
+    with pytest.raises(KeyError, match="add it there"):
+        ClipFault("bad_mood", "")
+    assert REASONS.keys() | CLIP_REASONS.keys() >= OF_THE_MOMENT
 
 
 def test_only_errors_of_pyav_are_the_fault_of_the_video() -> None:

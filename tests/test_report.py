@@ -222,6 +222,25 @@ def test_clips_that_cannot_be_shown_say_why(made: Path, browser: Any, tmp_path: 
     assert seen.quiet()
 
 
+def test_metadata_that_are_malformed_are_named_and_the_card_says_so(
+    made: Path, browser: Any, tmp_path: Path, capfd: pytest.CaptureFixture
+) -> None:
+    clips = tmp_path / "clips"
+    shutil.copytree(made / "clips", clips)
+    shapes = ["[1]", '{"duration_span": 5}', '{"width": true, "height": 3}', '{"video": "\\ud800"}', "not json"]
+    for file, text in zip(sorted((clips / "metas" / "v0").iterdir()), shapes, strict=False):
+        file.write_text(text)
+    path = semdedup.write_report(str(made / "dedup"), clips=str(clips), output_path=str(tmp_path / "r.html"), eps=0.999)
+    assert re.search(
+        r"\d metadata files are malformed; their clips are shown without: .*/metas/v0/", capfd.readouterr().err
+    )
+    seen = Seen(browser, path)
+    said = [element.inner_text() for element in seen.page.query_selector_all(".facts")]
+    assert any("its metadata are malformed" in each for each in said)
+    assert any("its metadata are malformed" not in each for each in said)
+    assert seen.quiet()
+
+
 def test_leaks_are_shown_with_the_clips_of_both_sets(
     made: Path, browser: Any, client: distributed.Client, tmp_path: Path
 ) -> None:

@@ -35,6 +35,7 @@ from semdedup.storage.location import Location
 from semdedup.workflow import RunResult
 from tests.helpers import contents, files_below, stamps
 from tests.splits import OWN, RUN, Death, copy_folder, make_folder, make_texture, matrix, read_rows, run_to_death
+from tests.videos import make_video, texture
 
 pytestmark = pytest.mark.usefixtures("kept_children")
 
@@ -574,6 +575,42 @@ def test_a_dataset_is_continued_only_where_nothing_of_it_changed(
     meta.write_text(text[:-1] + ', "caption": "a cat"}')
     with pytest.raises(OutputConflictError, match="differ"):
         shard(whole)
+
+
+class Choosy:
+    """A user's embedder to which all clips are the same, but for dim ones, on which it fails while a file is there."""
+
+    def __init__(self, mood: Path) -> None:
+        self.mood = mood
+
+    def __call__(self, frames: np.ndarray) -> list[float]:
+        if frames.mean() < 30 and self.mood.exists():
+            raise ValueError("too dim for me")
+        return [1.0, 2.0]
+
+
+def test_a_clip_that_failed_to_be_embedded_waits_in_quarantine_and_is_new_once_it_is(
+    client: distributed.Client, tmp_path: Path
+) -> None:
+    place, mood = Place(tmp_path / "videos", tmp_path / "out"), tmp_path / "mood"
+    make_texture(place.videos / "a.mp4", 1)
+    make_video(place.videos / "dim.mp4", pictures=(picture // 7 for picture in texture(2, 20)), rate=10)
+    split = {**OWN, "embedding_algorithm": Choosy(mood)}
+    mood.touch()
+    for _ in range(2):
+        result = place.run(client, split=split)
+        assert not result.clean
+        assert result.split.quarantined_clips == {"embed_error": 1}
+        assert (result.split.clips, result.dedup.total, result.shard.clips, result.shard.kept) == (3, 2, 2, 1)
+        assert result.shard.facts["quarantined"] == 1
+        assert ("  in quarantine, embed_error", "1") in result.rows()
+        assert "embed_error" in Path(result.report).read_text()
+    before = place.shards()
+    mood.unlink()
+    result = place.run(client, split=split)
+    assert result.clean
+    assert (result.dedup.total, result.dedup.duplicates, result.shard.clips, result.shard.kept) == (3, 2, 3, 1)
+    assert place.shards() == before, "it is like one that stays"
 
 
 @pytest.mark.slow

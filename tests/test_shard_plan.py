@@ -232,11 +232,17 @@ def test_a_clip_without_metadata_has_a_bin_and_there_are_61_bins() -> None:
 
 
 def test_the_json_of_a_sample_carries_everything() -> None:
-    meta = {"video": "v.mp4", "duration_span": [1, 2], "score": "mine", "id": "x", "windows": [{"c": "\u00e9\ud800"}]}
+    meta = {
+        "video": "v.mp4",
+        "duration_span": [1, 2],
+        "score": "mine",
+        "id": "x",
+        "windows": [{"c": "\u00e9\U0001f3ac"}],
+    }
     found = json.loads(sample_json(meta, "x", "clips/x.mp4", 0.5, "y"))
     assert found == {
         "id": "x", "source": "clips/x.mp4", "video": "v.mp4", "start_s": 1, "end_s": 2, "score": 0.5, "max_id": "y",
-        "duration_span": [1, 2], "meta_score": "mine", "windows": [{"c": "\u00e9\ud800"}],
+        "duration_span": [1, 2], "meta_score": "mine", "windows": [{"c": "\u00e9\U0001f3ac"}],
     }  # fmt: skip
 
 

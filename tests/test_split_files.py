@@ -367,7 +367,6 @@ def test_what_0_1_made_is_refused_and_cleared(
         ("clips/{}.mp4", Path.unlink, "is missing"),
         ("clips/{}.mp4", truncated, "bytes instead of"),
         ("metas/v0/{}.json", Path.unlink, "is missing"),
-        ("metas/v0/{}.json", truncated, "is damaged"),
     ],
 )
 def test_shards_are_not_made_of_what_is_not_as_split_left_it(
@@ -378,6 +377,14 @@ def test_shards_are_not_made_of_what_is_not_as_split_left_it(
     with pytest.raises(InputError, match=f"the step 'split' wrote to .*/{name} .*{fault}"):
         ShardWorkflow(str(out), str(tmp_path / "dataset")).run(NOWHERE)
     assert not (tmp_path / "dataset").exists()
+
+
+def test_shards_are_made_without_metadata_that_are_damaged(
+    out: Path, client: distributed.Client, tmp_path: Path
+) -> None:
+    truncated(out / "metas" / "v0" / f"{first_clip(out)}.json")
+    result = ShardWorkflow(str(out), str(tmp_path / "dataset"), verbose=False).run(client)
+    assert result.facts["without_metadata"] == result.facts["malformed_metadata"] == 1
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="file names of any bytes")

@@ -336,3 +336,15 @@ def test_a_video_that_disappears_while_others_are_done_costs_nothing_but_itself(
     result = run.run(client)
     assert result.quarantined == {"unreadable": 1}
     assert (result.clips, result.count("done")) == (4, 2)
+
+
+def test_keys_with_parts_that_are_empty_are_videos_of_their_own(
+    s3: Bucket, videos: Path, client: distributed.Client
+) -> None:
+    keys = ("a.mp4", "/a.mp4", "d/a.mp4", "d//a.mp4")
+    put(s3, {f"in/{key}": videos / "a.mp4" for key in keys})
+    result = splitter(f"{s3[0]}/in", f"{s3[0]}/out", **both(s3)).run(client)
+    assert (result.count("done"), result.clips, result.embedded) == (4, 8, 8)
+    for folder in ("processed_videos", "processed_clip_chunks"):
+        assert {json.loads(record)["video"] for record in objects(s3, f"out/{folder}").values()} == set(keys)
+    assert splitter(f"{s3[0]}/in", f"{s3[0]}/out", **both(s3)).run(NOWHERE).processed == 0

@@ -1,7 +1,9 @@
 """`VideoSplitWorkflow`: the folder that it writes, what a second run does to it, and what it depends on."""
 
+import itertools
 import json
 import os
+import re
 import shutil
 from collections import Counter
 from pathlib import Path
@@ -32,7 +34,7 @@ from tests.splits import (
     result_of,
     splitter,
 )
-from tests.videos import DCT3D, flat, make_video, probe, read_frames, split
+from tests.videos import DCT3D, flat, make_video, probe, read_frames, split, texture
 
 pytestmark = pytest.mark.usefixtures("kept_children")
 
@@ -208,6 +210,8 @@ def recount(out: Path, source: Path) -> dict[str, Any]:
         "num_too_short_videos": statuses["too_short"],
         "num_quarantined_videos": statuses["quarantined"],
         "quarantined_by_reason": dict(bad),
+        "num_quarantined_clips": 0,
+        "quarantined_clips_by_reason": {},
         "too_short_videos": sorted(record["video"] for record in records if record["status"] == "too_short"),
         "embedding_algorithm": None if rows is None else "dct3d",
         "total_video_bytes": sum((source / record["video"]).stat().st_size for record in records),
@@ -355,6 +359,47 @@ def test_a_function_that_fails_is_told_and_nothing_is_committed(
         splitter(videos, tmp_path / "out", embedding_algorithm=fails).run(client)
     assert not list((tmp_path / "out").glob("*_embd_parquet"))
     assert not (tmp_path / "out" / "summary.json").exists()
+
+
+class Choosy:
+    """A user's embedder that fails on what is dark, as long as a file is there."""
+
+    def __init__(self, mood: Path) -> None:
+        self.mood = mood
+
+    def __call__(self, frames: np.ndarray) -> np.ndarray:
+        if frames.mean() < 30 and self.mood.exists():
+            raise ValueError("too dark for me")
+        return mean_colour(frames)
+
+
+def test_a_function_that_fails_on_a_clip_costs_that_clip_its_embedding_until_it_works(
+    client: distributed.Client, tmp_path: Path
+) -> None:
+    make_texture(tmp_path / "in" / "a.mp4", 1)
+    make_video(tmp_path / "in" / "b.mp4", pictures=itertools.chain(flat(20), texture(3, 20, rate=10)), rate=10)
+    mood = tmp_path / "mood"
+    mood.touch()
+    runs = splitter(tmp_path / "in", tmp_path / "out", embedding_algorithm=Choosy(mood))
+    for processed in (2, 1):  # the next run tries that video again
+        result = runs.run(client)
+        assert (result.processed, result.clips, result.embedded) == (processed, 4, 3)
+        assert (result.quarantined, result.quarantined_clips, result.clean) == ({}, {"embed_error": 1}, False)
+        (row,) = pq.read_table(tmp_path / "out" / "_quarantine" / "clips.parquet").to_pylist()
+        assert (row["reason"], row["source"]) == ("embed_error", "b.mp4")
+        assert re.search(r"Choosy failed on frames of shape \(16, .*: ValueError\('too dark for me'\)", row["detail"])
+        assert result.faults() == [f"clip {row['id']} of b.mp4: embed_error: {row['detail']}"]
+        assert read_frames(tmp_path / "out" / "clips" / f"{row['id']}.mp4")
+        assert read_metas(tmp_path / "out").keys() - set(read_rows(tmp_path / "out", "custom_embd_parquet")["id"]) == {
+            row["id"]
+        }
+        summary = json.loads((tmp_path / "out" / "summary.json").read_bytes())
+        assert (summary["num_quarantined_clips"], summary["quarantined_clips_by_reason"]) == (1, {"embed_error": 1})
+    mood.unlink()
+    assert runs.run(client).clean
+    splitter(tmp_path / "in", tmp_path / "fresh", embedding_algorithm=Choosy(mood)).run(client)
+    assert_same_result(tmp_path / "out", tmp_path / "fresh")
+    assert runs.run(NOWHERE).processed == 0
 
 
 def test_a_copied_cut_tells_the_true_spans(videos: Path, client: distributed.Client, tmp_path: Path) -> None:

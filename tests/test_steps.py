@@ -11,7 +11,9 @@ import pyarrow.parquet as pq
 import pytest
 
 from semdedup import ParameterError
-from semdedup.video.steps.chain import Clip, StepChain
+from semdedup.video.quarantine import ClipFault
+from semdedup.video.run import MOST_FAILED, EmbedTally
+from semdedup.video.steps.chain import Clip, StepChain, set_other_lengths_aside
 from semdedup.video.steps.protocol import ClipInput, Sampling, StepResult, StepSpec, Wants
 from semdedup.video.steps.table import STEPS
 from tests.splits import embedder, make_folder, make_texture, read_metas, read_rows, splitter
@@ -164,6 +166,72 @@ def test_a_step_must_give_one_result_for_each_clip() -> None:
     chain = StepChain([Short(1)])
     with pytest.raises(ParameterError, match="0 results for 1 clips"):
         chain.add(Clip({"n": 0}))
+
+
+class Failing(Recorder):
+    """A step that fails on some clips, and says so of the batch that they are in."""
+
+    def __call__(self, clips: Sequence[ClipInput]) -> list[StepResult]:
+        super().__call__(clips)
+        for clip in clips:
+            if clip.facts["n"] in self.reject:
+                raise ClipFault("embed_error", f"no {clip.facts['n']}")
+        return [StepResult({"seen": True}) for _ in clips]
+
+
+def test_a_step_that_fails_on_clips_costs_each_of_them_its_result_and_nothing_else() -> None:
+    failing, last = Failing(4, reject=[1, 6]), Recorder(1)
+    chain, clips = StepChain([failing, last]), [Clip({"n": n}) for n in range(7)]
+    for clip in clips:
+        chain.add(clip)
+    chain.finish()
+    assert failing.batches == [[0, 1, 2, 3], [0], [1], [2], [3], [4, 5, 6], [4], [5], [6]]
+    assert {clip.facts["n"]: clip.faults for clip in clips if clip.faults} == {
+        1: [("embed_error", "no 1")],
+        6: [("embed_error", "no 6")],
+    }
+    assert [clip.facts.get("seen") for clip in clips] == [True, None, True, True, True, True, None]
+    assert last.batches == [[n] for n in range(7)], "the next step gets all of them"
+
+
+def test_embeddings_of_another_length_than_most_are_set_aside() -> None:
+    clips = [Clip({}, vector=np.ones(n)) for n in (5, 3, 3)] + [Clip({})]
+    set_other_lengths_aside(clips)
+    assert [None if clip.vector is None else len(clip.vector) for clip in clips] == [None, 3, 3, None]
+    assert [clip.faults for clip in clips] == [
+        [("embed_error", "the embedding has 5 elements where most have 3")],
+        [],
+        [],
+        [],
+    ]
+
+
+def rows_of(embedded: int, *failed: str) -> list[dict[str, Any]]:
+    """A row of the table of videos."""
+    faults = [{"id": clip, "reason": "embed_error", "detail": f"not {clip}"} for clip in failed]
+    return [{"video": "a.mp4", "n_rows": embedded, "clip_faults": faults}]
+
+
+def test_an_embedder_that_fails_on_every_clip_is_at_fault_itself() -> None:
+    many = [f"c{i}" for i in range(MOST_FAILED)]
+    tally = EmbedTally.of({})
+    tally.take(rows_of(0, *many[1:]))
+    with pytest.raises(ParameterError, match="none of 20 clips could be embedded, of the first: not c1"):
+        tally.take(rows_of(0, many[0]))
+    tally = EmbedTally.of({})
+    tally.take(rows_of(0, "c0"))
+    with pytest.raises(ParameterError, match="none of 1 clips could be embedded"):
+        tally.take([], at_the_end=True)
+    tally = EmbedTally.of({})
+    tally.take(rows_of(1, *many))
+    tally.take(rows_of(0, *many), at_the_end=True)
+
+
+def test_clips_that_failed_in_earlier_runs_tell_nothing_new() -> None:
+    many = [f"c{i}" for i in range(MOST_FAILED)]
+    EmbedTally.of({"a.mp4": rows_of(5, *many)[0]}).take(rows_of(0, *many, "new"), at_the_end=True)
+    with pytest.raises(ParameterError, match="none of 20 clips"):
+        EmbedTally.of({"a.mp4": rows_of(5)[0]}).take(rows_of(0, *many))
 
 
 def test_a_folder_of_before_a_step_had_a_column_grows(

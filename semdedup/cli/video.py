@@ -48,7 +48,7 @@ def split(**flags: Any) -> None:
 )
 @work_flags()
 def embed(**flags: Any) -> None:
-    """Embed clips that exist; the name of a file without its ending is the id of the clip.
+    """Embed clips that exist. Ids are the names of the files without ending, or their paths where names are the same.
 
     \b
     Example:
@@ -71,4 +71,4 @@ def _run_videos(
         show_plan(made.plan(cluster=cluster))
         return
     result = made.run(cluster=cluster)
-    show_and_exit(result, result.faults(), not result.quarantined)
+    show_and_exit(result, result.faults(), result.clean)

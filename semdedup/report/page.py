@@ -18,6 +18,7 @@ from semdedup.dedup.results.pairs import Pair
 from semdedup.dedup.threshold.rule import REMOVAL
 from semdedup.report.strips import ClipStrip
 from semdedup.report.survey import DROPPED_PER_GROUP, Survey
+from semdedup.video.clip_meta import well_formed
 
 MOST_BARS = 120
 
@@ -119,22 +120,21 @@ def _exact(score: float) -> float:
 
 
 def _card(clip: ClipStrip) -> dict[str, Any]:
-    known = clip.metadata or {}
-    facts = []
-    span = known.get("duration_span") or (known.get("start_s"), known.get("end_s"))
-    if len(span) == 2 and all(isinstance(x, (int, float)) for x in span):
-        facts.append(f"{span[0]:.2f}–{span[1]:.2f} s")
-    if isinstance(known.get("width"), int) and isinstance(known.get("height"), int):
-        facts.append(f"{known['width']}×{known['height']}")
-    if isinstance(known.get("framerate"), (int, float)):
+    known = well_formed(clip.metadata or {})
+    facts = ["its metadata are malformed"] if clip.meta_fault else []
+    start_s, end_s = known.get("duration_span") or (known.get("start_s"), known.get("end_s"))
+    if start_s is not None and end_s is not None:
+        facts.append(f"{start_s:.2f}–{end_s:.2f} s")
+    if known.get("width") is not None and known.get("height") is not None:
+        facts.append(f"{known['width']:.0f}×{known['height']:.0f}")
+    if known.get("framerate") is not None:
         facts.append(f"{known['framerate']:g} fps")
-    source = known.get("video") or known.get("source_video") or ""
     return {
         "id": clip.id,
         "strip": clip.strip,
         "missing": clip.missing,
         "facts": " · ".join(facts),
-        "source": str(source),
+        "source": known.get("video") or known.get("source_video") or "",
     }
 
 

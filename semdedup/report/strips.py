@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import base64
-import contextlib
 import io
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -17,10 +16,12 @@ from semdedup.compute.progress import Reporter
 from semdedup.errors import StorageError
 from semdedup.storage.location import Location
 from semdedup.video.child import ChildDied, ChildTimeout, borrowed_child, end_children
+from semdedup.video.clip_meta import describe_faults, read_meta
 from semdedup.video.cut import split_video
 from semdedup.video.files import local_copy
 from semdedup.video.job import ClipMade, SplitJob, Wanted
 from semdedup.video.options import DecodeOptions, Limits
+from semdedup.video.probe import EXTENSIONS
 from semdedup.video.quarantine import VideoFault
 from semdedup.video.steps.protocol import Sampling
 from semdedup.video.tree import ANNOTATION_VERSION, CLIPS, METAS
@@ -29,6 +30,7 @@ FRAMES, HEIGHT, WIDEST, GAP, QUALITY = 5, 90, 320, 2, 70
 GREY = (128, 134, 142)
 SECONDS_A_CLIP = 60.0
 CHILDREN = 2
+LONGEST_PATH = 1000
 MOST_BYTES = 6 << 20
 """Of all pictures of a page, as they are embedded: what keeps it below 10 MB."""
 
@@ -43,6 +45,7 @@ class ClipStrip:
         missing: why there is none.
         metadata: of the clip, None where there is none.
         url: of its file; empty where there is none.
+        meta_fault: what is wrong with the metadata that it has, which are not used then, with the file.
     """
 
     id: str
@@ -50,6 +53,7 @@ class ClipStrip:
     missing: str = ""
     metadata: Mapping[str, Any] | None = None
     url: str = ""
+    meta_fault: str = ""
 
 
 def load_strips(ids: Sequence[Any], folders: Sequence[Location], reporter: Reporter) -> dict[Any, ClipStrip]:
@@ -69,40 +73,52 @@ def load_strips(ids: Sequence[Any], folders: Sequence[Location], reporter: Repor
         with reporter.step("frame strips", len(unique), "clips") as advance, ThreadPoolExecutor(CHILDREN) as pool:
             for row_id, clip in zip(unique, pool.map(lambda i: _look_up(str(i), places), unique), strict=True):
                 if n_bytes + len(clip.strip) > MOST_BYTES:
-                    clip = ClipStrip(clip.id, "", "left out, to keep the page small", clip.metadata, clip.url)
+                    clip = replace(clip, strip="", missing="left out, to keep the page small")
                 n_bytes += len(clip.strip)
                 strips[row_id] = clip
                 advance(1)
     finally:
         end_children()
+    if faults := [clip.meta_fault for clip in strips.values() if clip.meta_fault]:
+        reporter.say(describe_faults(len(faults), faults, "their clips are shown without"))
     return strips
 
 
 def _look_up(name: str, places: Sequence[tuple[Location, Location]]) -> ClipStrip:
     """The clip of this name, from the first folder that has it."""
-    metadata: Mapping[str, Any] | None = None
-    for folder, metas in places if _is_file_name(name) else ():
-        with contextlib.suppress(StorageError, ValueError):
+    known, fault = None, ""
+    for folder, metas in places:
+        if _is_file_name(name):
             place = metas / f"{name}.json"
-            meta = place.read_json() if place.exists() else None
-            metadata = meta if isinstance(meta, dict) else metadata
-        if (folder / f"{name}.mp4").exists():
-            return _decode(name, folder / f"{name}.mp4", metadata)
-    return ClipStrip(name, missing="no such clip in the folder", metadata=metadata)
+            meta = read_meta(place)
+            known, fault = (meta, "") if isinstance(meta, dict) else (known, f"{place} {meta}" if meta else fault)
+        file = next((folder / path for path in _paths_of(name) if (folder / path).exists()), None)
+        if file is not None:
+            found = _decode(name, file)
+            break
+    else:
+        found = ClipStrip(name, missing="no such clip in the folder")
+    return replace(found, metadata=known, meta_fault=fault)
 
 
-def _decode(name: str, clip: Location, metadata: Mapping[str, Any] | None) -> ClipStrip:
+def _decode(name: str, clip: Location) -> ClipStrip:
     try:
         with local_copy(clip) as path:
             frames = _sample(path)
     except (StorageError, VideoFault) as error:
-        why = error.detail if isinstance(error, VideoFault) else error
-        return ClipStrip(name, missing=f"cannot be read: {why}", metadata=metadata)
+        return ClipStrip(name, missing=f"cannot be read: {error.detail if isinstance(error, VideoFault) else error}")
     except (ChildDied, ChildTimeout) as error:
-        return ClipStrip(name, missing=f"cannot be decoded: {error}", metadata=metadata, url=clip.url)
+        return ClipStrip(name, missing=f"cannot be decoded: {error}", url=clip.url)
     if isinstance(frames, str):
-        return ClipStrip(name, missing=frames, metadata=metadata, url=clip.url)
-    return ClipStrip(name, strip_of(frames), "", metadata, clip.url)
+        return ClipStrip(name, missing=frames, url=clip.url)
+    return ClipStrip(name, strip_of(frames), url=clip.url)
+
+
+def _paths_of(name: str) -> list[str]:
+    """Where the clip of an id may be below a folder: its name may be the id, or its path."""
+    is_path = name.lower().endswith(EXTENSIONS) and len(name.encode()) <= LONGEST_PATH and "\0" not in name
+    inside = not name.startswith("/") and not {".", ".."} & set(name.split("/"))
+    return [f"{name}.mp4"] * _is_file_name(name) + [name] * (is_path and inside)
 
 
 def _is_file_name(name: str) -> bool:

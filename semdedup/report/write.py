@@ -23,6 +23,7 @@ from semdedup.report.strips import ClipStrip, load_strips
 from semdedup.report.survey import DROPPED_PER_GROUP, THRESHOLDS, Survey, survey
 from semdedup.runs.record import Record
 from semdedup.storage.location import Location, Paths, locations_of
+from semdedup.video.clip_meta import parse_object
 from semdedup.video.tree import CLIPS, METAS, SUMMARY
 
 PAGE = "report.html"
@@ -169,9 +170,14 @@ def _quarantine(result: DedupResult, folders: Sequence[Location]) -> Sequence[tu
     if result.skipped_files:
         rows.append(("files", "could not be read", len(result.skipped_files)))
     for folder in folders:
-        summary = (folder / SUMMARY).read_json() if (folder / SUMMARY).exists() else {}
+        summary = parse_object((folder / SUMMARY).read_bytes()) if (folder / SUMMARY).exists() else {}
+        if isinstance(summary, str):
+            rows.append(("files", f"{folder / SUMMARY} {summary}", 1))
+            continue
         by_reason = summary.get("quarantined_by_reason", {})
         rows += [("videos", str(reason), int(count)) for reason, count in sorted(by_reason.items())]
+        by_reason = summary.get("quarantined_clips_by_reason", {})
+        rows += [("clips", str(reason), int(count)) for reason, count in sorted(by_reason.items())]
     return rows
 
 

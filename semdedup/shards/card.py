@@ -39,8 +39,10 @@ def readme(parameters: Mapping[str, Any], facts: Mapping[str, Any], loading: str
     reported = [
         ("without a score: kept", "without_score"),
         ("without metadata", "without_metadata"),
+        ("of these with metadata that are malformed", "malformed_metadata"),
         ("without an embedding", "without_embedding"),
         ("videos that are no MP4 files: left out", "left_out"),
+        ("in quarantine, as they could not be embedded: left out", "quarantined"),
     ]
     counts = "".join(f"| {words} | {facts[name]:,} |\n" for words, name in reported if facts[name])
     npy = "\n- `{key}.npy`: its embedding, float32" if parameters["with_embeddings"] else ""

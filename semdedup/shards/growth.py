@@ -19,7 +19,7 @@ from semdedup.runs.identity import fingerprint
 from semdedup.runs.lookup import known_files
 from semdedup.shards import card
 from semdedup.shards.chain import DropChain
-from semdedup.shards.inputs import Inputs, id_of
+from semdedup.shards.inputs import Inputs, stem_of
 from semdedup.shards.layouts.base import ShardLayout, WrittenShard
 from semdedup.storage.location import Location
 from semdedup.storage.tables import open_parquet
@@ -30,7 +30,7 @@ MADE_FROM = "made_from"
 
 SUMMED = (
     *("clips", "kept", "shards", "bytes", "tar_bytes"),
-    *("without_score", "without_metadata", "without_embedding", "unmatched"),
+    *("without_score", "without_metadata", "malformed_metadata", "without_embedding", "unmatched"),
 )
 """Facts that are counts of clips or shards."""
 
@@ -88,22 +88,23 @@ class Shipped:
     def merged(self, facts: Mapping[str, Any]) -> dict[str, Any]:
         """The facts of the whole, with those of what is added."""
         dropped = Counter(self.facts["dropped"]) + Counter(facts["dropped"])
-        counts = {name: self.facts[name] + facts[name] for name in SUMMED}
+        counts = {name: self.facts.get(name, 0) + facts[name] for name in SUMMED}
         updates = self.facts.get("updates", 0) + 1
         return {**facts, **counts, "dropped": dict(sorted(dropped.items())), "updates": updates}
 
 
 def only(inputs: Inputs, ids: Collection[str], inside: bool) -> Inputs:
     """The clips that are, or are not, among these ids, with their metadata."""
-    clips = [clip for clip in inputs.clips if (id_of(clip.url) in ids) == inside]
-    metas = [meta for meta in inputs.metas if (id_of(meta.url) in ids) == inside]
+    own = {stem_of(clip.url) for clip in inputs.clips if inputs.id_of(clip.url) in ids}
+    clips = [clip for clip in inputs.clips if (inputs.id_of(clip.url) in ids) == inside]
+    metas = [meta for meta in inputs.metas if (stem_of(meta.url) in own) == inside]
     return replace(inputs, clips=clips, metas=metas)
 
 
 def identity_of(inputs: Inputs) -> dict[str, Any]:
     """What identifies clips and their metadata, wherever they are."""
-    own = {id_of(clip.url) for clip in inputs.clips}
-    metas = [meta for meta in inputs.metas if id_of(meta.url) in own]
+    own = {stem_of(clip.url) for clip in inputs.clips}
+    metas = [meta for meta in inputs.metas if stem_of(meta.url) in own]
     known = {**files_of_split(inputs.root), **known_files([inputs.root])}
     return fingerprint([*inputs.clips, *metas], known)
 

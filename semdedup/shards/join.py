@@ -14,7 +14,7 @@ from __future__ import annotations
 import os
 from collections import Counter
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -27,12 +27,14 @@ from semdedup.shards.inputs import stem_of
 from semdedup.shards.keys import sample_key
 from semdedup.shards.layouts import ShardLayout
 from semdedup.shards.plan import clips_file
-from semdedup.shards.sample import npy_bytes, parse_meta, sample_json
+from semdedup.shards.sample import npy_bytes, sample_json
 from semdedup.shards.scatter import EMBEDDINGS_SCHEMA, SCORES_SCHEMA, Pieces
 from semdedup.shards.streams import read_chunk, read_small, write_chunks
 from semdedup.shards.tar import member_bytes
 from semdedup.storage.arrays import save_array
 from semdedup.storage.location import Location
+from semdedup.video.clip_meta import parse_meta
+from semdedup.video.files import printable
 
 SAMPLES_AT_A_TIME = 1024
 """Samples whose metadata is in memory at a time, in this step and in the next."""
@@ -111,8 +113,9 @@ def join_partition(task: Join, item: Partition) -> dict[str, Any]:
 
     Returns:
         Counts: ``clips``, ``kept``, ``bytes`` (of the clips kept), ``dropped`` by reason, ``unscored``, ``unmatched``
-        (scores whose id is no clip's, with ``examples``), ``without_meta``, ``without_embedding``; and ``ends`` of the
-        chunks of samples, ``dropped_ends`` of those of dropped clips.
+        (scores whose id is no clip's, with ``examples``), ``without_meta``, of these ``malformed_meta`` (with
+        ``meta_faults`` of the first), ``without_embedding``; and ``ends`` of the chunks of samples, ``dropped_ends`` of
+        those of dropped clips.
     """
     clips = read_chunk(clips_file(task.scratch), *item.clips)
     ids = clips.column("id").cast(pa.string())
@@ -134,7 +137,7 @@ def join_partition(task: Join, item: Partition) -> dict[str, Any]:
         }
     )
     kept, removed = np.flatnonzero(reasons == ""), np.flatnonzero(reasons != "")
-    ends, missing = _write_samples(task, item, rows, kept)
+    ends, lacks = _write_samples(task, item, rows, kept)
     dropped = _dropped(rows.take(removed), reasons[removed])
     dropped_ends = write_chunks(dropped_file(task.scratch, item.number), dropped.to_batches())
     unmatched = scores["id"].filter(pc.invert(pc.is_in(scores["id"], value_set=ids)))
@@ -146,8 +149,10 @@ def join_partition(task: Join, item: Partition) -> dict[str, Any]:
         "unscored": int(at.null_count) if task.scored else 0,
         "unmatched": len(unmatched),
         "examples": unmatched[:EXAMPLES].to_pylist(),
-        "without_meta": missing["meta"],
-        "without_embedding": missing["embedding"],
+        "without_meta": lacks.metas,
+        "malformed_meta": lacks.malformed,
+        "meta_faults": lacks.faults,
+        "without_embedding": lacks.embeddings,
         "ends": ends,
         "dropped_ends": dropped_ends,
     }
@@ -162,13 +167,34 @@ def _drop_reasons(n_bytes: np.ndarray, duplicate: pa.ChunkedArray, withdrawn: pa
     return reasons
 
 
-def _write_samples(task: Join, item: Partition, rows: pa.Table, kept: np.ndarray) -> tuple[list[int], Counter[str]]:
+@dataclass
+class _Lacks:
+    """How many samples are without metadata, of these with a malformed file, and without an embedding; some faults."""
+
+    metas: int = 0
+    malformed: int = 0
+    embeddings: int = 0
+    faults: list[str] = field(default_factory=list)
+
+    def meta_of(self, text: bytes | None, file: Location | None) -> dict[str, Any]:
+        """The metadata of a sample from the content of its file; none where there is no file, or it is malformed."""
+        meta = None if text is None else parse_meta(text)
+        if isinstance(meta, dict):
+            return meta
+        self.metas += 1
+        self.malformed += meta is not None
+        if meta is not None and len(self.faults) < EXAMPLES:
+            self.faults.append(f"{printable(str(file))} {meta}")
+        return {}
+
+
+def _write_samples(task: Join, item: Partition, rows: pa.Table, kept: np.ndarray) -> tuple[list[int], _Lacks]:
     """Write the samples of a partition and their sizes.
 
     Returns:
-        Where the chunks of samples end, and how many samples are without ``meta`` and without ``embedding``.
+        Where the chunks of samples end, and what samples lack.
     """
-    missing: Counter[str] = Counter()
+    lacks = _Lacks()
     sizes: list[np.ndarray] = [np.empty((2, 0), dtype=np.int64)]
 
     def batches() -> Iterator[pa.RecordBatch]:
@@ -177,13 +203,13 @@ def _write_samples(task: Join, item: Partition, rows: pa.Table, kept: np.ndarray
         for start in range(0, len(kept), SAMPLES_AT_A_TIME):
             chosen = kept[start : start + SAMPLES_AT_A_TIME]
             vectors = embeddings["embedding"].take(at.take(chosen))
-            batch = _samples(task, rows.take(chosen), vectors, missing)
+            batch = _samples(task, rows.take(chosen), vectors, lacks)
             sizes.append(np.stack([_sizes(batch), batch.column("bin").to_numpy().astype(np.int64)]))
             yield batch
 
     ends = write_chunks(samples_file(task.scratch, item.number), batches())
     save_array(sizes_file(task.scratch, item.number), np.concatenate(sizes, axis=1))
-    return ends, missing
+    return ends, lacks
 
 
 def _positions(ids: pa.Array, others: pa.ChunkedArray, *, unique: bool) -> pa.Array:
@@ -202,8 +228,8 @@ def _positions(ids: pa.Array, others: pa.ChunkedArray, *, unique: bool) -> pa.Ar
     return pc.index_in(ids, value_set=others.combine_chunks())
 
 
-def _samples(task: Join, rows: pa.Table, vectors: pa.ChunkedArray, missing: Counter[str]) -> pa.RecordBatch:
-    """Samples of some clips; counts those without metadata or embedding in `missing`."""
+def _samples(task: Join, rows: pa.Table, vectors: pa.ChunkedArray, lacks: _Lacks) -> pa.RecordBatch:
+    """Samples of some clips; counts those without metadata or embedding in `lacks`."""
     paths = [os.fsdecode(path) for path in rows["path"].to_pylist()]
     files = [
         task.metas / f"{stem_of(path)}.json" if known else None
@@ -212,12 +238,11 @@ def _samples(task: Join, rows: pa.Table, vectors: pa.ChunkedArray, missing: Coun
     ids, scores, max_ids = (rows[name].to_pylist() for name in ("id", "score", "max_id"))
     contents, bins = [], []
     for i, text in enumerate(read_small(files, task.root.is_local)):
-        meta = {} if text is None else parse_meta(text, files[i])
+        meta = lacks.meta_of(text, files[i])
         bins.append(task.layout.bin_of(meta))
-        missing["meta"] += text is None
         contents.append(sample_json(meta, ids[i], paths[i], scores[i], max_ids[i]))
     npy = [npy_bytes(vector) if task.with_embeddings else None for vector in vectors]
-    missing["embedding"] += sum(content is None for content in npy)
+    lacks.embeddings += sum(content is None for content in npy)
     table = {
         "id": rows["id"],
         "key": pa.array(map(sample_key, ids), pa.string()),

@@ -15,9 +15,10 @@ class ShardResult(Displayable):
 
     Attributes:
         facts: ``clips`` of the input; ``kept``; ``dropped`` by reason; ``shards``; ``bytes`` of the clips kept;
-            ``tar_bytes``; ``without_score`` (kept all the same), ``without_metadata``, ``without_embedding``;
-            ``unmatched`` scores, whose id is no clip's; ``left_out``, videos that are no MP4 files; ``eps``, and where
-            it is from; ``removal``, the rule; ``updates``, how often it was continued, where it was.
+            ``tar_bytes``; ``without_score`` (kept all the same), ``without_metadata``, of these
+            ``malformed_metadata``, ``without_embedding``; ``unmatched`` scores, whose id is no clip's; ``left_out``,
+            videos that are no MP4 files; ``quarantined``, clips that could not be embedded; ``eps``, and where it is
+            from; ``removal``, the rule; ``updates``, how often it was continued, where it was.
         paths: of the dataset and its files, by name.
         seconds: time of each step, and ``total``.
         resumed: whether an earlier run had written the same already, and nothing was done.
@@ -64,16 +65,18 @@ class ShardResult(Displayable):
         others = [
             ("without score, kept", "without_score"),
             ("without metadata", "without_metadata"),
+            ("  for they are malformed", "malformed_metadata"),
             ("without embedding", "without_embedding"),
             ("scores of no clip", "unmatched"),
             ("other videos, left out", "left_out"),
+            ("in quarantine, left out", "quarantined"),
         ]
         return [
             *eps,
             ("clips", f"{self.clips:,}"),
             ("  in the shards", f"{self.kept:,}"),
             *((f"  dropped, {reason}", f"{count:,}") for reason, count in self.dropped.items()),
-            *((words, f"{facts[name]:,}") for words, name in others if facts[name]),
+            *((words, f"{facts[name]:,}") for words, name in others if facts.get(name)),
             ("shards", f"{self.shards:,}"),
             ("bytes", f"{facts['tar_bytes']:,}"),
             *((f"{step} seconds", f"{seconds:.1f}") for step, seconds in self.seconds.items()),

@@ -30,8 +30,15 @@ from semdedup.shards.write import Writing, index_schema, write_shard
 from semdedup.storage.arrays import load_array
 from semdedup.storage.location import FileInfo, Location
 from semdedup.storage.tables import cut_files
+from semdedup.video.clip_ids import BY_NAME, BY_PATH
+from semdedup.video.clip_meta import describe_faults
 
 STEP = "shard"
+
+IDS = {
+    BY_NAME: "the names of their files, without ending",
+    BY_PATH: "the paths of their files below the folder, for names are the same in several",
+}
 
 
 class ShardRun:
@@ -126,6 +133,9 @@ class ShardRun:
             rows = sum(entry.result["rows"] for entry in self._run.entries("read scores"))
             if warning := check_matches(self.inputs, drops, rows, partitions):
                 self._run.reporter.say(warning)
+        if malformed := sum(found["malformed_meta"] for found in partitions):
+            faults = [fault for found in partitions for fault in found["meta_faults"]]
+            self._run.reporter.say(describe_faults(malformed, faults, "their clips go without metadata"))
         return partitions
 
     def _drop(self, drops: DropChain, bounds: tuple[Boundary, ...]) -> dict[int, list[int]]:
@@ -182,8 +192,8 @@ def check_matches(inputs: Inputs, drops: DropChain, rows: int, partitions: Seque
     if unmatched == rows:
         raise InputError(
             f"none of the {rows:,} {what} in {drops} belongs to a clip in {inputs.root}: ids "
-            f"there are {examples}. Ids of clips are the names of their files, without ending; give the result of "
-            "the dedup of these clips."
+            f"there are {examples}. Ids of clips here are {IDS[inputs.id_scheme]}; give the result of the dedup of "
+            "these clips."
         )
     return f"{unmatched:,} of {rows:,} {what} belong to no clip: {examples}"
 
@@ -221,9 +231,11 @@ def count_facts(
         "tar_bytes": sum(tar["bytes"] for result in written for tar in result["tars"]),
         "without_score": total("unscored"),
         "without_metadata": total("without_meta"),
+        "malformed_metadata": total("malformed_meta"),
         "without_embedding": total("without_embedding") if inputs.embeddings_folder else 0,
         "unmatched": total("unmatched"),
         "left_out": inputs.left_out,
+        "quarantined": inputs.quarantined,
         "eps": drops and drops.last.eps,
         "removal": drops and drops.last.removal,
         "eps_from": drops and drops.last.why,

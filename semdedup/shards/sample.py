@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import math
 import os
 from collections.abc import Mapping
 from typing import Any
@@ -11,41 +12,26 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from semdedup.errors import BadFileError
-from semdedup.storage.location import Location
-
-
-def parse_meta(text: bytes, file: Location | None) -> dict[str, Any]:
-    """Metadata of a clip from the content of its file. Raises `BadFileError` where that is no JSON object."""
-    try:
-        meta = json.loads(text)
-    except ValueError as error:
-        raise BadFileError(f"the metadata {file} cannot be read as JSON: {error}") from error
-    if not isinstance(meta, dict):
-        raise BadFileError(f"the metadata {file} is no JSON object, but a {type(meta).__name__}")
-    return meta
-
 
 def sample_json(meta: Mapping[str, Any], clip_id: str, path: str, score: float | None, max_id: str | None) -> bytes:
-    """The JSON of a sample: the metadata of the clip, and always these names.
+    """The JSON of a sample: the metadata of the clip as `parse_meta` gives it, and always these names.
 
     ``id``, ``source`` (path of the clip in the input), ``video`` and ``start_s``, ``end_s`` (which span of which video
     it is), ``score`` and ``max_id`` (how much it is like which better-ranked clip); null where they are not known. What
     the metadata holds under one of these names, and is something else, is called ``meta_…``.
     """
-    span = meta.get("duration_span")
-    start_s, end_s = span if isinstance(span, list) and len(span) == 2 else (None, None)
+    start_s, end_s = meta.get("duration_span") or (None, None)
     ours = {
         "id": clip_id,
         "source": os.fsencode(path).decode("utf-8", "backslashreplace"),
         "video": meta.get("video", meta.get("source_video")),
         "start_s": meta.get("start_s", start_s),
         "end_s": meta.get("end_s", end_s),
-        "score": score,
+        "score": score if score is not None and math.isfinite(score) else None,
         "max_id": max_id,
     }
     others = {f"meta_{n}" if n in ours else n: value for n, value in meta.items() if n not in ours or value != ours[n]}
-    return json.dumps({**others, **ours}, sort_keys=True).encode()
+    return json.dumps({**others, **ours}, sort_keys=True, allow_nan=False).encode()
 
 
 def npy_bytes(vector: pa.ListScalar) -> bytes | None:

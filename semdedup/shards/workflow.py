@@ -121,6 +121,8 @@ class ShardWorkflow:
         yield f"input: {len(inputs.clips):,} clips, {inputs.n_bytes:,} bytes, {len(inputs.metas):,} with metadata"
         if inputs.left_out:
             yield f"  left out: {inputs.left_out:,} videos that are no MP4 files, or hidden"
+        if inputs.quarantined:
+            yield f"  in quarantine: {inputs.quarantined:,} clips that could not be embedded"
         if drops is None:
             yield "duplicates: none are dropped, for no scores are given"
         else:
@@ -133,7 +135,8 @@ class ShardWorkflow:
         )
 
     def _find(self) -> tuple[Inputs, DropChain | None]:
-        inputs = find_inputs(self.input, self.output, self.options.annotation_version, self.options.with_embeddings)
+        version, embeddings, compared = self.options.annotation_version, self.options.with_embeddings, bool(self.dedup)
+        inputs = find_inputs(self.input, self.output, version, embeddings, compared)
         return inputs, find_chain(self.dedup, self.eps, self.removal) if self.dedup else None
 
     def _described(self, inputs: Inputs, drops: DropChain | None) -> dict[str, Any]:

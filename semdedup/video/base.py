@@ -21,12 +21,13 @@ from semdedup.runs.run import begin, finish
 from semdedup.runs.step import tidy
 from semdedup.storage.location import FileInfo, Location
 from semdedup.video.child import end_children
+from semdedup.video.clip_meta import describe_faults
 from semdedup.video.dry_run import describe_videos
 from semdedup.video.files import can_be_read, find_videos
 from semdedup.video.options import Limits, VideoIOOptions
-from semdedup.video.records import QUARANTINED, VideoFile, rows_schema
+from semdedup.video.records import QUARANTINED, VideoFile, quarantined_clips, rows_schema
 from semdedup.video.result import MOST_FAULTS, SplitResult
-from semdedup.video.run import Processed, check_unchanged, commit, process
+from semdedup.video.run import EmbedTally, Processed, check_unchanged, commit, process
 from semdedup.video.steps.embed.providers import EmbedderSpec
 from semdedup.video.steps.table import steps_with
 from semdedup.video.video_table import Kind, Missing, VideoTable
@@ -53,11 +54,11 @@ class VideoWorkflow:
         """What one video may cost."""
         return self.io.limits or Limits()
 
-    def parameters(self) -> dict[str, Any]:
+    def parameters(self, files: Sequence[VideoFile]) -> dict[str, Any]:
         """What the result depends on beside the videos, as JSON values."""
         raise NotImplementedError
 
-    def settings(self, session: Session) -> Settings:
+    def settings(self, session: Session, files: Sequence[VideoFile]) -> Settings:
         """What the workers have to know."""
         raise NotImplementedError
 
@@ -114,21 +115,21 @@ class VideoWorkflow:
             open_session(client, cluster or ClusterOptions(), Reporter(self.io.verbose), first) as session,
             _ending_children(session),
         ):
-            yield from describe_videos(session, self._settings(session, cluster), todo, self.unit)
+            yield from describe_videos(session, self._settings(session, cluster, files), todo, self.unit)
 
     def _missing(self, table: VideoTable, files: Sequence[VideoFile]) -> Missing:
         """What is to be done; refuses where the folder does not go with the parameters. Nothing is written."""
         if self.io.clear_output:
             return Missing(list(files))
         table.check_foreign()
-        parameters = self.parameters()
+        parameters = self.parameters(files)
         if table.entry is not None and parameters.get("transcode_encoder") == "auto":
             parameters["transcode_encoder"] = table.entry["parameters"].get("transcode_encoder")
         table.record.check(self.kind.step, parameters, hint=ANOTHER_EMBEDDER)
         return table.missing(files, self.io.verify)
 
-    def _settings(self, session: Session, cluster: ClusterOptions | None) -> Settings:
-        settings = self.settings(session)
+    def _settings(self, session: Session, cluster: ClusterOptions | None, files: Sequence[VideoFile]) -> Settings:
+        settings = self.settings(session, files)
         if self.embedder is not None and cluster is not None and cluster.backend == "cpu":
             return replace(settings, steps=steps_with(replace(self.embedder, backend="cpu")))
         return settings
@@ -138,7 +139,7 @@ class VideoWorkflow:
     ) -> tuple[Processed, int]:
         """What became of videos, and how many were left out."""
         table, reporter = VideoTable(self.output, self.kind, ownership.token), session.reporter
-        settings = self._settings(session, cluster)
+        settings = self._settings(session, cluster, files)
         if self.io.clear_output:
             table.check_foreign(clearing=True)
         if self.io.clear_output or table.status == CLEARING:
@@ -153,7 +154,7 @@ class VideoWorkflow:
         left_out = len(missing.videos) - len(todo)
         if not todo and not missing.files and table.status == COMMITTED:
             return Processed(), left_out
-        parameters = {**self.parameters(), **({"transcode_encoder": settings.encoder} if settings.encoder else {})}
+        parameters = {**self.parameters(files), **({"transcode_encoder": settings.encoder} if settings.encoder else {})}
         table.record.check(self.kind.step, parameters, hint=ANOTHER_EMBEDDER)
         placed = table.placed()  # before this run puts its own there
         if table.status == BEGUN:
@@ -163,8 +164,10 @@ class VideoWorkflow:
         assert run is not None, "what a killed run had ordered was carried out above"
         name, eps = ("", None) if self.embedder is None else (self.embedder.name, self.embedder.recommended_eps)
         with run:
-            done = process(run, settings, todo, self.per_task, self.unit, self.unit_of_tasks)
+            tally = EmbedTally.of(table.rows)
+            done = process(run, settings, todo, self.per_task, self.unit, self.unit_of_tasks, tally)
             check_unchanged(done, self.find())
+            self._say_meta_faults(reporter, done)
             commit(run, table, missing, done, placed, rows_schema(settings.steps, name, eps), name or None)
         return done, left_out
 
@@ -176,10 +179,19 @@ class VideoWorkflow:
                 f"their {self.unit} are there: {'; '.join(map(one_line, missing.faults[:MOST_FAULTS]))}"
             )
 
+    def _say_meta_faults(self, reporter: Reporter, done: Processed) -> None:
+        faults = [fault for row in done.rows.values() for fault in row.get("meta_faults") or ()]
+        made_anew = "they are made anew, without what others had added"
+        then = made_anew if self.kind.owns_clips else "their clips are embedded as if there were none"
+        if faults:
+            reporter.say(describe_faults(len(faults), faults, then))
+
     def _result(self, table: VideoTable, done: Processed, left_out: int, seconds: Mapping[str, float]) -> SplitResult:
         videos, paths = list(table.rows.values()), self.paths()
         if any(video["status"] == QUARANTINED for video in videos):
             paths["quarantine"] = str(self.output / self.kind.quarantine)
+        if quarantined_clips(videos):
+            paths["quarantine of clips"] = str(self.output / self.kind.clip_quarantine)
         paths["manifest"] = str(self.output / FILE_NAME)
         footage_s = sum(row["duration_s"] for row in done.rows.values())
         return SplitResult(videos, len(done.rows), left_out, seconds, paths, footage_s)

@@ -1,13 +1,22 @@
-"""Ids of clips: UUIDs (RFC 9562, version 5) of what a clip is, so that the same clip has the same id in every run."""
+"""Ids of clips, so that the same clip has the same id in every run.
+
+Of a clip that is cut, a UUID (RFC 9562, version 5) of what it is; of one that is a file, its name, or its path.
+"""
 
 from __future__ import annotations
 
+import os
 import uuid
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 from semdedup.video.plan import Span
 
 NAMESPACE = uuid.uuid5(uuid.NAMESPACE_URL, "https://github.com/semdedup/semdedup#clip")
+
+
+BY_NAME, BY_PATH = "file_name", "path"
+"""What the ids of clips that are files are: names without ending where these differ, else paths below the input."""
 
 
 @dataclass(frozen=True)
@@ -49,3 +58,25 @@ def clip_id(scheme: str, video: VideoIdentity, span: Span, algorithm: str) -> st
 def _duration_in_frames(video: VideoIdentity) -> float:
     """The peers' duration: whole frames at the average rate."""
     return int(video.duration_s * video.fps) / video.fps
+
+
+def file_id(scheme: str, relative_path: str) -> str:
+    """The id of a clip that is a file.
+
+    >>> file_id(BY_NAME, "top/episode_0.mp4"), file_id(BY_PATH, "top/episode_0.mp4")
+    ('episode_0', 'top/episode_0.mp4')
+    """
+    return relative_path if scheme == BY_PATH else os.path.splitext(relative_path.rsplit("/", 1)[-1])[0]
+
+
+def of_one_name(relative_paths: Iterable[str]) -> tuple[str, str] | None:
+    """Two files whose names without ending are the same, if there are such.
+
+    >>> of_one_name(["top/episode_0.mp4", "side/episode_1.mp4", "side/episode_0.mkv"])
+    ('top/episode_0.mp4', 'side/episode_0.mkv')
+    """
+    first: dict[str, str] = {}
+    for path in relative_paths:
+        if (other := first.setdefault(file_id(BY_NAME, path), path)) != path:
+            return other, path
+    return None

@@ -12,7 +12,7 @@ from typing import Any
 
 from semdedup.video.audio import AudioTrack, Sound, samples_of
 from semdedup.video.clip_file import ClipFile
-from semdedup.video.clip_ids import VideoIdentity, clip_id
+from semdedup.video.clip_ids import VideoIdentity, clip_id, file_id
 from semdedup.video.decode import Decoder, Picture, Sampler
 from semdedup.video.encode import EncodedClip
 from semdedup.video.job import ClipMade, PlannedVideo, SplitJob
@@ -251,5 +251,5 @@ class Cutter:
 
     def _id(self, span: Span) -> str:
         if self.job.plan is None:
-            return os.path.splitext(os.path.basename(self.job.relative_path))[0]
+            return file_id(self.job.id_scheme, self.job.relative_path)
         return clip_id(self.job.id_scheme, self.identity, span, self.job.plan.algorithm)

@@ -9,7 +9,7 @@ import os
 import re
 import stat
 import tempfile
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from semdedup.errors import InputError, StorageError
@@ -22,14 +22,14 @@ from semdedup.video.records import VideoFile
 PATTERN = re.compile(r"[*?\[]")
 
 
-def find_videos(paths: Sequence[Location], output: Location, unique_stems: bool = False) -> list[VideoFile]:
+def find_videos(paths: Sequence[Location], output: Location) -> list[VideoFile]:
     """List videos: files, folders at any depth, and patterns, in the order of their relative paths.
 
     What is below the output is left out, so that clips do not become videos. Names that begin with ``.`` are not
     videos either: macOS leaves such files beside every video.
 
     Raises:
-        InputError: no such path, no videos, or two videos of one relative path (with `unique_stems`: of one name).
+        InputError: no such path, no videos, or two videos of one relative path.
     """
     found: dict[str, VideoFile] = {}
     seen: list[str] = []
@@ -40,7 +40,7 @@ def find_videos(paths: Sequence[Location], output: Location, unique_stems: bool 
             below_output = file.url.startswith(output.url.rstrip("/") + "/")
             if below_output or not file.url.lower().endswith(EXTENSIONS) or file.url.rsplit("/", 1)[-1].startswith("."):
                 continue
-            video = VideoFile(printable(file.url[len(root) :].lstrip("/")), file.url, file.n_bytes, file.stamp)
+            video = VideoFile(printable(file.url[len(root) :].removeprefix("/")), file.url, file.n_bytes, file.stamp)
             other = found.setdefault(video.relative_path, video)
             if other.url != video.url:
                 raise InputError(
@@ -54,17 +54,7 @@ def find_videos(paths: Sequence[Location], output: Location, unique_stems: bool 
             f"no videos in {', '.join(map(str, paths))}: there are {held}. Videos end in {', '.join(EXTENSIONS)}; what "
             "lies below the output folder does not count."
         )
-    if unique_stems:
-        _check_stems(found)
     return [found[name] for name in sorted(found)]
-
-
-def _check_stems(names: Iterable[str]) -> None:
-    stems: dict[str, str] = {}
-    for name in names:
-        other = stems.setdefault(os.path.splitext(os.path.basename(name))[0], name)
-        if other != name:
-            raise InputError(f"two clips would get the same id, the name of the file: {other} and {name}; rename one")
 
 
 def _listed(path: Location) -> tuple[str, list[FileInfo]]:

@@ -51,8 +51,8 @@ class SplitJob:
         relative_path: path below the input folder, of which ids are made.
         url: where the video came from.
         files: what is written of each clip; None: nothing.
-        plan: how it is cut; None: the whole video is one clip, whose id is the name of the file.
-        id_scheme: how ids are made.
+        plan: how it is cut; None: the whole video is one clip.
+        id_scheme: how ids are made: of clips that are cut one of `ClipIdScheme`; of whole videos see `file_id`.
         wanted: what each clip brings along.
         limits: what the video may cost.
         decode: how its picture is read.

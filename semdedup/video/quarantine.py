@@ -1,10 +1,11 @@
-"""Why a video is put into quarantine: every reason there is, and the exception that carries one."""
+"""Why a video or a clip is put into quarantine: every reason there is, and the exceptions that carry one."""
 
 from __future__ import annotations
 
 import contextlib
 import errno
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from typing import Any
 
 from av.error import FFmpegError
 
@@ -25,7 +26,15 @@ REASONS = {
 }
 """The reasons, each with its sentence. A new one is added here and nowhere else."""
 
-OF_THE_MOMENT = frozenset({"timeout", "io_error", "permission"})
+EMBED_ERROR = "embed_error"
+
+CLIP_REASONS = {
+    "encode_error": "the clip cannot be encoded or written as MP4",
+    EMBED_ERROR: "the embedding function or model failed, or gave no finite vector; the clip is kept without embedding",
+}
+"""Those for a clip, whose video goes on."""
+
+OF_THE_MOMENT = frozenset({"timeout", "io_error", "permission", EMBED_ERROR})
 """Reasons that say nothing about the bytes of a video: the next run tries it again."""
 
 ERRORS_OF_THIS_MACHINE = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EROFS, errno.EMFILE})
@@ -43,6 +52,22 @@ class VideoFault(Exception):
             raise KeyError(f"the reason {reason!r} is not in semdedup.video.quarantine.REASONS; add it there")
         super().__init__(reason, detail)
         self.reason, self.detail = reason, detail
+
+
+class ClipFault(Exception):
+    """What is wrong with a clip, or with some of a batch: one of `CLIP_REASONS`, and what was found."""
+
+    def __init__(self, reason: str, detail: str) -> None:
+        if reason not in CLIP_REASONS:
+            raise KeyError(f"the reason {reason!r} is not in semdedup.video.quarantine.CLIP_REASONS; add it there")
+        super().__init__(reason, detail)
+        self.reason, self.detail = reason, detail
+
+
+def is_tried_again(row: Mapping[str, Any]) -> bool:
+    """Whether a row of the table of videos tells of a video, or a clip of it, that failed by the moment."""
+    reasons = [row["reason"], *(fault["reason"] for fault in row.get("clip_faults") or ())]
+    return not OF_THE_MOMENT.isdisjoint(reasons)
 
 
 def error_text(error: Exception) -> str:

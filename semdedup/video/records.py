@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -79,10 +79,16 @@ VIDEO_COLUMNS = pa.schema(
         "clip_bytes": pa.int64(),
         "n_rows": pa.int64(),
         **{f"n_{name}": pa.int64() for name in counted()},
+        "meta_faults": pa.list_(pa.string()),
+        "clip_faults": pa.list_(pa.struct({"id": pa.string(), "reason": pa.string(), "detail": pa.string()})),
         "part": pa.string(),
     }
 )
-"""Columns of the table of videos: a row a video, whatever became of it."""
+"""Columns of the table of videos: a row a video, whatever became of it. Tables of before may lack the later ones.
+
+`meta_faults`: metadata of clips that exist which could not be used, with what is wrong with them. `clip_faults`: clips
+in quarantine. One that failed to be embedded is among `clips` as well, for its file is kept.
+"""
 
 FILES = pa.list_(pa.struct({"name": pa.string(), "bytes": pa.int64(), "checksum": pa.string()}))
 """Column `files` of the table that is stored: what of the folder is a video's own, as written."""
@@ -113,6 +119,8 @@ def video_row(note: Mapping[str, Any]) -> dict[str, Any]:
     facts, clips = note["facts"], note["clips"]
     return {
         **{name: note[name] for name in ("video", "url", "n_bytes", "stamp", "status", "reason", "detail", "n_rows")},
+        "meta_faults": note["meta_faults"],
+        "clip_faults": note["clip_faults"],
         "duration_s": facts.get("duration_s", 0.0),
         "n_frames": facts.get("n_frames", 0),
         "n_frames_declared": facts.get("n_frames_declared", 0),
@@ -217,6 +225,8 @@ def summary(videos: Sequence[Mapping[str, Any]], embedding_algorithm: str | None
         "num_too_short_videos": by_status[TOO_SHORT],
         "num_quarantined_videos": by_status[QUARANTINED],
         "quarantined_by_reason": quarantined(videos),
+        "num_quarantined_clips": len(clip_faults(videos)),
+        "quarantined_clips_by_reason": quarantined_clips(videos),
         "too_short_videos": too_short[:MOST_LISTED],
         "embedding_algorithm": embedding_algorithm,
         "total_video_bytes": sum(video["n_bytes"] for video in videos),
@@ -234,6 +244,23 @@ def quarantined(videos: Sequence[Mapping[str, Any]]) -> dict[str, int]:
     """Videos in quarantine by reason."""
     counts = Counter(video["reason"] for video in videos if video["status"] == QUARANTINED)
     return dict(sorted(counts.items()))
+
+
+def clip_faults(videos: Iterable[Mapping[str, Any]]) -> list[tuple[str, Mapping[str, str]]]:
+    """Clips in quarantine: of each its video, and ``id``, ``reason`` and ``detail``."""
+    return [(video["video"], fault) for video in videos for fault in video.get("clip_faults") or ()]
+
+
+def quarantined_clips(videos: Iterable[Mapping[str, Any]]) -> dict[str, int]:
+    """Clips in quarantine by reason."""
+    return dict(sorted(Counter(fault["reason"] for _, fault in clip_faults(videos)).items()))
+
+
+def clip_quarantine_table(videos: Iterable[Mapping[str, Any]]) -> pa.Table:
+    """Clips in quarantine: a row each."""
+    return pa.Table.from_pylist(
+        [{**fault, "source": video} for video, fault in clip_faults(videos)], QUARANTINE_COLUMNS
+    )
 
 
 def quarantine_table(videos: Sequence[Mapping[str, Any]]) -> pa.Table:

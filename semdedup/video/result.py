@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from semdedup.display import Displayable, one_line
-from semdedup.video.records import DONE, QUARANTINED, TOO_SHORT, quarantined
+from semdedup.video.records import DONE, QUARANTINED, TOO_SHORT, clip_faults, quarantined, quarantined_clips
 from semdedup.video.steps.table import counted
 
 MOST_FAULTS = 10
@@ -52,6 +52,21 @@ class SplitResult(Displayable):
         """Videos in quarantine, by reason."""
         return quarantined(self.videos)
 
+    @property
+    def quarantined_clips(self) -> Mapping[str, int]:
+        """Clips in quarantine, by reason; their videos went on."""
+        return quarantined_clips(self.videos)
+
+    @property
+    def clean(self) -> bool:
+        """Whether nothing is in quarantine."""
+        return not (self.quarantined or self.quarantined_clips)
+
+    @property
+    def malformed_metadata(self) -> int:
+        """Clips that were embedded as if they had no metadata, for these are malformed."""
+        return sum(len(video.get("meta_faults") or ()) for video in self.videos)
+
     def rows(self) -> list[tuple[str, str]]:
         """Name and value of everything that is known."""
         seconds = sum(video["clip_seconds"] for video in self.videos)
@@ -69,6 +84,9 @@ class SplitResult(Displayable):
             ("clips", f"{self.clips:,} ({seconds:,.1f} s)"),
             ("  with embedding", f"{self.embedded:,}"),
             *((f"  {name.replace('_', ' ')}", f"{count:,}") for name, count in marked.items() if count),
+            *([("  in quarantine", f"{sum(self.quarantined_clips.values()):,}")] if self.quarantined_clips else []),
+            *((f"    {reason}", f"{count:,}") for reason, count in self.quarantined_clips.items()),
+            *([("  with malformed metadata", f"{self.malformed_metadata:,}")] if self.malformed_metadata else []),
         ]
         lines += [(f"{step} seconds", f"{time:.1f}") for step, time in self.seconds.items()]
         if self.footage_s and self.seconds.get("total"):
@@ -76,8 +94,10 @@ class SplitResult(Displayable):
         return lines + list(self.paths.items())
 
     def faults(self) -> list[str]:
-        """What is wrong with the videos in quarantine: a line for each of the first, and how many more there are."""
-        bad = [video for video in self.videos if video["status"] == QUARANTINED]
-        lines = [one_line(f"{video['video']}: {video['reason']}: {video['detail']}") for video in bad[:MOST_FAULTS]]
+        """What is wrong with what is in quarantine: a line for each of the first, and how many more there are."""
+        videos = [(video["video"], video) for video in self.videos if video["status"] == QUARANTINED]
+        clips = [(f"clip {fault['id']} of {video}", fault) for video, fault in clip_faults(self.videos)]
+        bad = [*videos, *clips]
+        lines = [one_line(f"{name}: {found['reason']}: {found['detail']}") for name, found in bad[:MOST_FAULTS]]
         more = len(bad) - MOST_FAULTS
         return [*lines, f"and {more:,} more, in the quarantine"] if more > 0 else lines

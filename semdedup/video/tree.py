@@ -8,6 +8,7 @@ processed_videos/{video}.json           how each video ended
 processed_clip_chunks/{video}_0.json    its clips
 summary.json                            counts over everything in the folder
 _quarantine/videos.parquet              videos that failed, with the reason
+_quarantine/clips.parquet               clips that failed while their video went on
 _videos.parquet                         every video that was looked at, with its files: what a later run goes by
 """
 
@@ -77,14 +78,16 @@ def _below(output_path: str, *parts: str) -> str:
 def record_name(relative_path: str) -> str:
     """The path of a video as the path of a record: it cannot leave the folder, and no part of it is too long.
 
-    >>> record_name("a/b.mp4"), record_name("../../b.mp4")
-    ('a/b.mp4', '%2E%2E/%2E%2E/b.mp4')
+    Different paths have different records, also in stores whose keys may have parts that are empty.
+
+    >>> record_name("a/b.mp4"), record_name("a//b.mp4"), record_name("../../b.mp4")
+    ('a/b.mp4', 'a/%2F/b.mp4', '%2E%2E/%2E%2E/b.mp4')
     """
-    return "/".join(_safe(part) for part in relative_path.split("/") if part)
+    return "/".join(map(_safe, relative_path.split("/")))
 
 
 def _safe(part: str) -> str:
-    part = part.replace("%", "%25").replace("\0", "%00")
+    part = part.replace("%", "%25").replace("\0", "%00") or "%2F"
     if part in (".", ".."):
         return part.replace(".", "%2E")
     content = part.encode()

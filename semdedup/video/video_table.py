@@ -24,7 +24,7 @@ from semdedup.runs.record import Record
 from semdedup.storage.location import REQUESTS_IN_FLIGHT, FileInfo, Location
 from semdedup.storage.tables import read_table, write_table
 from semdedup.storage.written import Written, checksum_of
-from semdedup.video.quarantine import OF_THE_MOMENT
+from semdedup.video.quarantine import is_tried_again
 from semdedup.video.records import FILES, VIDEO_COLUMNS, VideoFile
 from semdedup.video.tree import (
     ANNOTATION_VERSION,
@@ -70,9 +70,14 @@ class Kind:
     owns_clips: bool
 
     @property
+    def clip_quarantine(self) -> str:
+        """The table of clips in quarantine."""
+        return f"{QUARANTINE}/{'' if self.owns_clips else f'{self.folder}_'}clips.parquet"
+
+    @property
     def written(self) -> Mapping[str, re.Pattern[str]]:
         """What the names of the files of the step look like: a record or a table that names others is not believed."""
-        names = [re.escape(self.table), re.escape(self.quarantine)]
+        names = [re.escape(name) for name in (self.table, self.quarantine, self.clip_quarantine)]
         if self.owns_clips:
             names += [r"[^/]+_embd_parquet/part-\d+\.parquet", re.escape(SUMMARY)]
             names += [rf"{CLIPS}/[^/]+\.mp4", rf"{PREVIEWS}/[^/]+\.webp", rf"{METAS}/{ANNOTATION_VERSION}/[^/]+\.json"]
@@ -191,7 +196,7 @@ class VideoTable:
             if (
                 row is None
                 or (row["n_bytes"], row["stamp"]) != (file.n_bytes, file.stamp)
-                or row["reason"] in OF_THE_MOMENT
+                or is_tried_again(row)
                 or file.relative_path in own
                 or (row["n_rows"] and f"{self.kind.folder}/{row['part']}" in changed)
             ):
@@ -208,7 +213,8 @@ class VideoTable:
 
         Args:
             verify: compare the checksums of files, too, and look at all metadata.
-            listed: the files of some of the `PLACES`, where only these are asked for.
+            listed: the files of some of the `PLACES`, where only these are asked for. Metadata are not looked at then:
+                who asks reads them.
         """
         if not self.kind.owns_clips or not self.rows or len(self._files) != len(self.rows):
             return {}
@@ -233,7 +239,7 @@ class VideoTable:
             note(position, "is missing")
         for position in pc.indices_nonzero(pc.and_not(pc.invert(same), is_meta)).to_pylist():
             note(position, f"has {found[position].as_py():,} bytes instead of {n_bytes[position].as_py():,}")
-        looked_at = pc.is_valid(found) if verify else pc.less(found, n_bytes)
+        looked_at = pc.is_valid(found) if verify else pc.and_(pc.less(found, n_bytes), listed is None)
         for position in self._where(_is_no_meta, files, pc.and_(is_meta, looked_at)):
             note(position, "is damaged: it is no JSON object")
         if verify:
@@ -297,7 +303,7 @@ class VideoTable:
 def _is_no_meta(file: Location, _checksum: str) -> bool:
     try:
         return not isinstance(file.read_json(), dict)
-    except ValueError:
+    except (ValueError, RecursionError):
         return True
 
 

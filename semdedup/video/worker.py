@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import contextvars
+import os
 import shutil
 import tempfile
 import uuid
@@ -20,11 +21,11 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from semdedup.errors import BadFileError
 from semdedup.runs.owner import check_owner
 from semdedup.storage.location import Location, json_bytes
 from semdedup.storage.tables import embedding_column, write_arrow
 from semdedup.video.child import ChildDied, ChildTimeout, borrowed_child
+from semdedup.video.clip_meta import parse_object, read_meta
 from semdedup.video.cut import plan_video, split_video
 from semdedup.video.encode import usable_encoders
 from semdedup.video.files import check_readable, local_copy, printable
@@ -41,7 +42,7 @@ from semdedup.video.records import (
     video_record,
     video_row,
 )
-from semdedup.video.steps.chain import Clip, StepChain
+from semdedup.video.steps.chain import Clip, StepChain, set_other_lengths_aside
 from semdedup.video.steps.protocol import StepSpec
 from semdedup.video.tree import CLIPS, files_of_clip, meta_of_clip, records_of_video
 
@@ -147,6 +148,7 @@ def process_videos(settings: Settings, videos: Sequence[VideoFile]) -> list[dict
                     work.clips.append(Clip(dict(found.facts), found.samples, found.sounds))
                     chain.add(work.clips[-1])
         chain.finish()
+        set_other_lengths_aside([clip for work in done for clip in work.clips])
         return [_put_in_place(settings, settings.target, work, folder) for work in done]
 
 
@@ -236,9 +238,21 @@ def _put_in_place(settings: Settings, target: Target, work: _Work, folder: Path)
         "clips": clips,
         "rejected": [clip.facts["id"] for clip in work.clips if clip.rejected],
         "n_rows": len(embedded),
+        "meta_faults": [],
+        "clip_faults": [
+            *outcome.facts.get("clip_faults", []),
+            *(
+                {"id": clip.facts["id"], "reason": reason, "detail": detail}
+                for clip in kept
+                for reason, detail in clip.faults
+            ),
+        ],
     }
     if embedded:
-        table = _rows(settings, video, embedded)
+        origin = _origin(settings, video) if settings.plan is None else {}
+        if isinstance(origin, str):
+            note["meta_faults"], origin = [origin], {}
+        table = _rows(settings, video, embedded, origin)
         write_arrow(target.scratch / ROW_FILES / f"{video.version}.arrow", table.schema, table.to_batches())
     if settings.plan is not None:
         # By version: a run that was killed may have placed clips of another version of the video.
@@ -250,8 +264,7 @@ def _put_in_place(settings: Settings, target: Target, work: _Work, folder: Path)
                 pool.submit(context().run, _put_clip, settings, target, note, clip, folder, video.known)
                 for clip in clips
             ]
-            for call in calls:
-                call.result()
+            note["meta_faults"] = [fault for call in calls if (fault := call.result())]
         record, chunk = records_of_video(video.relative_path)
         _put_json(target, chunk, chunk_record(note), folder)
         _put_json(target, record, video_record(note), folder)
@@ -260,17 +273,18 @@ def _put_in_place(settings: Settings, target: Target, work: _Work, folder: Path)
 
 def _put_clip(
     settings: Settings, target: Target, note: dict[str, Any], clip: dict[str, Any], folder: Path, known: bool
-) -> None:
+) -> str:
+    """Put the files of a clip in place; return what was wrong with its earlier metadata, which are made anew then."""
     if settings.upload_clips:
         for name in files_of_clip(clip["id"])[: 1 + settings.previews]:
             target.put(name, folder / name.rsplit("/", 1)[1])
     name = meta_of_clip(clip["id"])
     meta = target.root / name
-    earlier: Any = None
-    with contextlib.suppress(ValueError):  # damaged: it is made anew
-        earlier = meta.read_json() if known and meta.exists() else None
-    earlier = earlier if isinstance(earlier, dict) else {}
-    _put_json(target, name, clip_meta(clip, note, earlier, settings.steps), folder)
+    # Whatever its fields, for those that are read here are written anew.
+    earlier = parse_object(meta.read_bytes()) if known and meta.exists() else {}
+    fault = f"{meta} {earlier}" if isinstance(earlier, str) else ""
+    _put_json(target, name, clip_meta(clip, note, {} if isinstance(earlier, str) else earlier, settings.steps), folder)
+    return fault
 
 
 def _put_json(target: Target, name: str, value: Any, folder: Path) -> None:
@@ -281,29 +295,25 @@ def _put_json(target: Target, name: str, value: Any, folder: Path) -> None:
     target.put(name, made)
 
 
-def _rows(settings: Settings, video: VideoFile, clips: Sequence[Clip]) -> pa.Table:
+def _rows(settings: Settings, video: VideoFile, clips: Sequence[Clip], origin: dict[str, Any]) -> pa.Table:
     """The embeddings of a video with what serves to rank them, in the order of the clips."""
     schema = rows_schema(settings.steps).remove_metadata()
-    rows = [{"video": video.relative_path, **clip.facts} for clip in clips]
-    if settings.plan is None:
-        rows = [{**row, **_origin(settings, video, row)} for row in rows]
+    rows = [{"video": video.relative_path, **clip.facts, **origin} for clip in clips]
     columns: dict[str, Any] = {name: [row.get(name) for row in rows] for name in schema.names if name != "embedding"}
     columns["embedding"] = embedding_column(np.stack([clip.vector for clip in clips if clip.vector is not None]))
     return pa.table({name: columns[name] for name in schema.names}, schema=schema)
 
 
-def _origin(settings: Settings, file: VideoFile, clip: dict[str, Any]) -> dict[str, Any]:
-    """Where a clip that exists was cut from, if its metadata are beside it as `split` writes them."""
+def _origin(settings: Settings, file: VideoFile) -> dict[str, Any] | str:
+    """Where a clip that exists was cut from, if its metadata are beside it as `split` writes them, or their fault."""
     folder = settings.inputs.at(file.url).parent
     if folder.name != CLIPS:
         return {}
-    meta = folder.parent / meta_of_clip(clip["id"])
-    if not meta.exists():
-        return {}
-    try:
-        known = dict(meta.read_json())
-    except (ValueError, TypeError) as error:
-        raise BadFileError(f"the metadata {meta} cannot be read as JSON: {error}") from error
-    start_s, end_s = known.get("duration_span", (clip["start_s"], clip["end_s"]))
-    video = known.get("video") or known.get("source_video") or file.relative_path
-    return {"video": video, "start_s": start_s, "end_s": end_s, "bitrate": known.get("bitrate_source", clip["bitrate"])}
+    place = folder.parent / meta_of_clip(os.path.splitext(file.url.rsplit("/", 1)[-1])[0])
+    known = read_meta(place)
+    if known is None or isinstance(known, str):
+        return f"{printable(place.url)} {known}" if known else {}
+    start_s, end_s = known.get("duration_span") or (None, None)
+    video, bitrate = known.get("video") or known.get("source_video"), known.get("bitrate_source")
+    found = {"video": video, "start_s": start_s, "end_s": end_s, "bitrate": None if bitrate is None else int(bitrate)}
+    return {name: value for name, value in found.items() if value is not None}

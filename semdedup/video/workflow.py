@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from functools import partial
 from typing import Any, Unpack
 
 import distributed
 
 from semdedup.compute.session import Session
+from semdedup.errors import OutputConflictError
 from semdedup.runs.record import Record
 from semdedup.settings import documented, needed
 from semdedup.settings.choices import ClipIdScheme, Cut, SplittingAlgorithm, Tonemap, TranscodeEncoder
 from semdedup.settings.shared import SharedKeywords
 from semdedup.storage.location import Location, Paths, locations_of, storage_options_of
 from semdedup.video.base import VideoWorkflow
+from semdedup.video.clip_ids import BY_NAME, BY_PATH, of_one_name
 from semdedup.video.encode import choose_encoder
 from semdedup.video.files import find_videos
 from semdedup.video.options import (
@@ -94,7 +96,7 @@ class VideoSplitWorkflow(VideoWorkflow):
         self.embedder = _spec(EmbedOptions.of(given)) if self.clips.generate_embeddings else None
         self.kind = split_kind(self.embedder.folder if self.embedder else "")
 
-    def parameters(self) -> dict[str, Any]:
+    def parameters(self, files: Sequence[VideoFile]) -> dict[str, Any]:
         """What the result depends on beside the videos, as JSON values."""
         return {
             **self.plan_options.recorded(),
@@ -108,7 +110,7 @@ class VideoSplitWorkflow(VideoWorkflow):
     def _encodes(self) -> bool:
         return self.clips.upload_clips and self.plan_options.cut == "reencode"
 
-    def settings(self, session: Session) -> Settings:
+    def settings(self, session: Session, files: Sequence[VideoFile]) -> Settings:
         """What the workers have to know; the encoder is one that every worker can open."""
         encoder = ""
         if self._encodes:
@@ -137,7 +139,11 @@ class VideoSplitWorkflow(VideoWorkflow):
 
 @documented(VideoIOOptions, DecodeOptions, EmbedOptions)
 class VideoEmbedWorkflow(VideoWorkflow):
-    """Clips that exist to embeddings: one for each file, whose name without ending is its id.
+    """Clips that exist to embeddings: one for each file.
+
+    The id of a clip is the name of its file without ending where all of these differ. Where some are the same, as in
+    data sets with one folder for each camera, ids are paths below the input folder, with ending. A folder of
+    embeddings keeps the ids that it began with.
 
     `input_path` may be the output folder of a split: its clips are meant then. Where ``metas/v0`` is beside
     ``clips``, spans and videos are taken from there. Without `output_path` the embeddings go to the folder of the
@@ -176,21 +182,41 @@ class VideoEmbedWorkflow(VideoWorkflow):
         self.kind = embed_kind(self.embedder.folder)
 
     def find(self) -> list[VideoFile]:
-        """The clips of the input; their ids must differ."""
-        files = find_videos(self.sources, self.output / self.kind.folder, unique_stems=True)
+        """The clips of the input."""
+        files = find_videos(self.sources, self.output / self.kind.folder)
         folder = self.sources[0]
         return list(stamped_by_split(folder.parent, files)) if folder.name == CLIPS else files
 
-    def parameters(self) -> dict[str, Any]:
-        """What the result depends on beside the clips, as JSON values."""
-        return {**self.decode.recorded(), **_step_parameters(self.embedder)}
+    def id_scheme(self, files: Sequence[VideoFile]) -> str:
+        """What the ids are: as the folder has them already, else what these files ask for.
 
-    def settings(self, session: Session) -> Settings:
+        Raises:
+            OutputConflictError: the folder has names of files, and now two of these are the same.
+        """
+        repeated = of_one_name(file.relative_path for file in files)
+        entry = None if self.io.clear_output else Record(self.output).steps.get(self.kind.step)
+        scheme: str = (
+            (BY_PATH if repeated else BY_NAME) if entry is None else entry["parameters"].get("clip_ids", BY_NAME)
+        )
+        if repeated and scheme == BY_NAME:
+            raise OutputConflictError(
+                f"the embeddings in {self.output / self.kind.folder} go by the names of the files, and now two clips "
+                f"would have the same id: {repeated[0]} and {repeated[1]}. Rename one; or embed to another output "
+                "path, or make these embeddings anew with clear_output=True (--overwrite): ids are paths then."
+            )
+        return scheme
+
+    def parameters(self, files: Sequence[VideoFile]) -> dict[str, Any]:
+        """What the result depends on beside the clips, as JSON values. Names of files as ids are not on record."""
+        by_path = {"clip_ids": BY_PATH} if self.id_scheme(files) == BY_PATH else {}
+        return {**self.decode.recorded(), **_step_parameters(self.embedder), **by_path}
+
+    def settings(self, session: Session, files: Sequence[VideoFile]) -> Settings:
         """What the workers have to know."""
         return Settings(
             plan=None,
             encoder="",
-            id_scheme="semdedup",
+            id_scheme=self.id_scheme(files),
             previews=False,
             upload_clips=False,
             limits=self.limits,

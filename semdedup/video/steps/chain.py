@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 
 from semdedup.errors import ParameterError
 from semdedup.video.job import Wanted
+from semdedup.video.quarantine import EMBED_ERROR, ClipFault
 from semdedup.video.steps.protocol import ClipInput, ClipStep, Sampling, StepResult
 
 
@@ -23,6 +25,7 @@ class Clip:
         sounds: samples of sound for each rate of `Wanted`.
         vector: its embedding.
         rejected: why it is left out of the result; empty: it is not.
+        faults: reason and detail of each step that failed on it.
     """
 
     facts: dict[str, Any]
@@ -30,10 +33,13 @@ class Clip:
     sounds: tuple[np.ndarray, ...] = ()
     vector: np.ndarray | None = None
     rejected: str = ""
+    faults: list[tuple[str, str]] = field(default_factory=list)
 
 
 class StepChain:
     """Passes clips through steps in their order. A clip that a step rejects goes to no other.
+
+    A step that fails on a clip costs it the result of this step.
 
     Attributes:
         wanted: what the clips must bring along.
@@ -68,9 +74,7 @@ class StepChain:
         self._waiting[position] = []
         if not clips:
             return
-        results = step([self._input(step, clip) for clip in clips])
-        if len(results) != len(clips):
-            raise ParameterError(f"{type(step).__name__} gave {len(results)} results for {len(clips)} clips")
+        results = _results(step, [self._input(step, clip) for clip in clips])
         for clip, result in zip(clips, results, strict=True):
             _take(clip, result)
             self._pass_on(clip, position + 1)
@@ -86,7 +90,35 @@ class StepChain:
         return ClipInput(clip.facts, frames, sound)
 
 
+def _results(step: ClipStep, clips: Sequence[ClipInput]) -> Sequence[StepResult]:
+    """What a step gives for clips: together, or where it fails on them each by itself."""
+    try:
+        results = step(clips)
+    except ClipFault as fault:
+        if len(clips) == 1:
+            return [StepResult(fault=(fault.reason, fault.detail))]
+    else:
+        if len(results) != len(clips):
+            raise ParameterError(f"{type(step).__name__} gave {len(results)} results for {len(clips)} clips")
+        return results
+    # Here the error is gone, and with it what it held: the memory of a GPU, say.
+    return [result for clip in clips for result in _results(step, [clip])]
+
+
+def set_other_lengths_aside(clips: Sequence[Clip]) -> None:
+    """Take their embedding from clips where it is not as long as most: those of one run have one length."""
+    lengths = Counter(len(clip.vector) for clip in clips if clip.vector is not None)
+    usual = max(lengths, key=lambda length: lengths[length], default=0)
+    for clip in clips:
+        if clip.vector is not None and len(clip.vector) != usual:
+            detail = f"the embedding has {len(clip.vector)} elements where most have {usual}"
+            clip.faults.append((EMBED_ERROR, detail))
+            clip.vector = None
+
+
 def _take(clip: Clip, result: StepResult) -> None:
+    if result.fault is not None:
+        clip.faults.append(result.fault)
     clip.facts.update(result.facts)
     clip.rejected = result.rejected
     if result.vector is not None:

@@ -65,11 +65,13 @@ class StepResult:
         facts: JSON values for the names that the step declares; they go into the metadata of the clip.
         vector: (d,) float32: the embedding. One step of a run may give it.
         rejected: why the clip is left out of the result; empty: it is not.
+        fault: why there is nothing of the above, as reason and detail of a `ClipFault`; None: there is.
     """
 
     facts: Mapping[str, Any] = field(default_factory=dict)
     vector: np.ndarray | None = None
     rejected: str = ""
+    fault: tuple[str, str] | None = None
 
 
 class ClipStep(Protocol):
@@ -84,7 +86,12 @@ class ClipStep(Protocol):
         """Clips that it likes to get at a time."""
 
     def __call__(self, clips: Sequence[ClipInput], /) -> Sequence[StepResult]:
-        """Look at clips; one result for each."""
+        """Look at clips; one result for each.
+
+        Raises:
+            ClipFault: what is wrong with some of them. Each is tried by itself then; one that fails by itself goes on
+                without the result of this step, and into quarantine. Whatever else is raised ends the run.
+        """
 
 
 class StepSpec(Protocol):

@@ -9,7 +9,8 @@ from typing import Any
 import numpy as np
 
 from semdedup.errors import ParameterError
-from semdedup.video.steps.embed.embedder import Embedder
+from semdedup.video.quarantine import EMBED_ERROR, ClipFault
+from semdedup.video.steps.embed.embedder import Embedder, faults_of_clips
 from semdedup.video.steps.frames import Frames
 
 EmbeddingFunction = Callable[[Frames], Any]
@@ -85,33 +86,27 @@ def load_function(function: EmbeddingFunction, batch_size: int) -> Embedder:
 
 
 class _Checked:
-    """A user's function, applied to clip after clip, that must return vectors of one length."""
+    """A user's function, applied to clip after clip, that must return vectors."""
 
     def __init__(self, function: EmbeddingFunction) -> None:
         self.function = function
-        self.dim: int | None = None
+        self.name = f"the embedding function {function_name(function)}"
 
     def __call__(self, clips: Sequence[Frames]) -> np.ndarray:
-        return np.stack([self._vector(frames) for frames in clips])
+        vectors = [self._vector(frames) for frames in clips]
+        lengths = sorted({len(vector) for vector in vectors})
+        if len(lengths) > 1:
+            raise ClipFault(EMBED_ERROR, f"{self.name} must return one length; got {lengths[0]} and {lengths[-1]}")
+        return np.stack(vectors)
 
     def _vector(self, frames: Frames) -> np.ndarray:
-        who = f"the embedding function {function_name(self.function)}"
-        try:
+        with faults_of_clips(f"{self.name} failed on frames of shape {frames.shape}", 1):
             returned = self.function(frames)
-        except Exception as error:
-            raise ParameterError(f"{who} failed on frames of shape {frames.shape}: {error!r}") from error
-        try:
             vector = np.asarray(returned)
-            if not np.can_cast(vector.dtype, np.float64, casting="same_kind"):
-                raise TypeError(f"dtype {vector.dtype}")
-        except (TypeError, ValueError) as error:
-            raise ParameterError(
-                f"{who} must return numbers in an array (d,); got {type(returned).__name__}"
-            ) from error
+        if not np.can_cast(vector.dtype, np.float64, casting="same_kind"):
+            found = type(returned).__name__
+            raise ClipFault(EMBED_ERROR, f"{self.name} must return numbers in an array (d,); got {found}")
         if vector.ndim != 1 or not len(vector):
-            raise ParameterError(f"{who} must return an array (d,); got the shape {vector.shape}")
-        if self.dim is None:
-            self.dim = len(vector)
-        if len(vector) != self.dim:
-            raise ParameterError(f"{who} must return one length; got {len(vector)} after {self.dim}")
-        return vector.astype(np.float32)
+            raise ClipFault(EMBED_ERROR, f"{self.name} must return an array (d,); got the shape {vector.shape}")
+        with np.errstate(over="ignore"):  # told as not finite
+            return vector.astype(np.float32)

@@ -21,7 +21,7 @@ from safetensors import SafetensorError
 from torch.nn import functional
 
 from semdedup.errors import ClusterError, InputError
-from semdedup.video.steps.embed.embedder import Embedder
+from semdedup.video.steps.embed.embedder import Embedder, faults_of_clips
 from semdedup.video.steps.embed.model_folder import ModelChoice
 from semdedup.video.steps.embed.preprocess import Preparation, preparation_of
 from semdedup.video.steps.frames import Frames, spread
@@ -53,8 +53,8 @@ def load_model(choice: ModelChoice) -> Embedder:
     try:
         network = NETWORKS[choice.network](choice)
         network.model.to(device=device, dtype=dtype)
-        embed = _Embed(network, one_by_one=device.type == "cpu")
-        embed([np.full((network.n_frames, network.short_side, network.short_side, 3), 127, dtype=np.uint8)])
+        embed = _Embed(network, choice.name, one_by_one=device.type == "cpu")
+        embed.vectors([np.full((network.n_frames, network.short_side, network.short_side, 3), 127, dtype=np.uint8)])
     except UNUSABLE as error:
         raise InputError(f"the model in {choice.folder} cannot be used as {choice.algorithm}: {error}") from error
     size = network.preparation.size
@@ -82,11 +82,17 @@ class _Network:
 class _Embed:
     """The function of an `Embedder`. One thread at a time uses the model, so that its memory is that of one batch."""
 
-    def __init__(self, network: _Network, one_by_one: bool) -> None:
-        self.network, self.one_by_one = network, one_by_one
+    def __init__(self, network: _Network, name: str, one_by_one: bool) -> None:
+        self.network, self.name, self.one_by_one = network, name, one_by_one
         self._lock = threading.Lock()
 
     def __call__(self, clips: Sequence[Frames]) -> np.ndarray:
+        what = f"the model {self.name} failed on {len(clips)} clips, the first with frames of shape {clips[0].shape}"
+        with faults_of_clips(what, len(clips)):
+            return self.vectors(clips)
+
+    def vectors(self, clips: Sequence[Frames]) -> np.ndarray:
+        """The vectors of clips, with whatever error the model raises."""
         prepared = [self.network.preparation.apply(spread(frames, self.network.n_frames)) for frames in clips]
         rows: list[torch.Tensor] = []
         for group in _groups(prepared, self.one_by_one):
