@@ -480,3 +480,24 @@ def test_a_change_of_size_in_the_middle_is_scaled_to_the_first(tmp_path: Path) -
     assert (outcome.status, outcome.detail) == ("done", "")
     assert clip_numbers(tmp_path / "out", clips) == ranges(0, 50)
     assert_plays(clip_path(tmp_path / "out", clips[0]), 64, 48)
+
+
+def test_a_clip_that_the_encoder_refuses_costs_that_clip(tmp_path: Path) -> None:
+    """H.264 ends at 16,384 pixels: in the middle of a video of JPEGs these become wider."""
+    narrow, wide = (
+        make_video(tmp_path / f"{size[0]}.mkv", pictures=flat(25, size), codec="mjpeg", pix_fmt="yuvj420p")
+        for size in ((64, 48), (16_400, 16))
+    )
+    with av.open(str(narrow)) as source, av.open(str(tmp_path / "a.mkv"), "w") as out:
+        track = out.add_stream_from_template(source.streams.video[0])
+        for i, content in enumerate([*read_packets(narrow), *read_packets(wide)]):
+            packet = av.Packet(content)
+            packet.pts = packet.dts = i
+            packet.time_base, packet.stream = Fraction(1, 25), track
+            out.mux(packet)
+    clips, outcome = split(tmp_path / "a.mkv", tmp_path / "out", duration_s=1.0)
+    assert (outcome.status, spans(clips)) == ("done", [(0, 1)])
+    (fault,) = outcome.facts["clip_faults"]
+    assert fault["reason"] == "encode_error"
+    assert "invalid width" in fault["detail"]
+    assert [path.name for path in (tmp_path / "out").iterdir()] == [clip_path(tmp_path, clips[0]).name]
