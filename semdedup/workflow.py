@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import re
 import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -23,6 +24,7 @@ from semdedup.dedup.workflow import SemanticDeduplicationWorkflow
 from semdedup.display import Displayable
 from semdedup.errors import InputError, IntegrityError, OutputConflictError, ParameterError
 from semdedup.report.write import PAGE, write_report
+from semdedup.runs.owner import FILE_NAME as OWNER
 from semdedup.runs.owner import owned
 from semdedup.settings import check_names, documented, needed, setting
 from semdedup.settings.kinds import path, paths
@@ -33,6 +35,7 @@ from semdedup.storage.kwargs import FSSPEC, kwargs_setting
 from semdedup.storage.location import Location, Paths
 from semdedup.updates import ANEW, Dedups
 from semdedup.video.changes import changes_of
+from semdedup.video.files import below
 from semdedup.video.records import ROWS
 from semdedup.video.result import MOST_FAULTS, SplitResult
 from semdedup.video.video_table import VideoTable
@@ -41,6 +44,9 @@ from semdedup.video.workflow import VideoSplitWorkflow
 CLIPS, DEDUP, DATASET = "clips", FIRST, "dataset"
 """Folders of the steps, below the output path; beside them the page, ``report.html``, and of clips that came later
 ``dedup-0002``, ``dedup-0003``, …"""
+
+WRITTEN = "|".join((f"{CLIPS}/", rf"{DEDUP}(?:-\d+)?/", f"{DATASET}/", f"{re.escape(PAGE)}$", f"{re.escape(OWNER)}$"))
+"""All that is written below the output path."""
 
 METADATA = tuple(name for name in ROWS.names if name not in ("id", "embedding", "low_information"))
 """Columns of the clips that the dedup carries along, for those who ask why."""
@@ -246,9 +252,11 @@ class VideoDeduplicationWorkflow:
         return {"read_kwargs": kwargs, "write_kwargs": kwargs, **shared, **others}
 
     def _split(self, clear_output: bool) -> VideoSplitWorkflow:
-        return VideoSplitWorkflow(
+        split = VideoSplitWorkflow(
             self.input_path, (self.root / CLIPS).url, **self._shared(clear_output=clear_output), **self.more["split"]
         )
+        split.own = below(self.root, WRITTEN)
+        return split
 
     def _run_split(self, client: distributed.Client, cluster: ClusterOptions | None) -> SplitResult:
         try:
@@ -265,7 +273,7 @@ class VideoDeduplicationWorkflow:
             InputError: there is no input.
             OutputConflictError: videos were changed whose clips are in a dedup.
         """
-        files, dedups = self.split.find(), self._dedups()
+        files, dedups = self.split.find().videos, self._dedups()
         found = changes_of(VideoTable(self.split.output, self.split.kind), files)
         if found.changed and dedups.folders and not self.options.clear_output:
             raise OutputConflictError(

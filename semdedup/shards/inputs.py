@@ -11,8 +11,8 @@ import pyarrow as pa
 from semdedup.errors import InputError, OutputConflictError, ParameterError
 from semdedup.runs.lookup import check_recorded
 from semdedup.storage.location import FileInfo, Location
+from semdedup.video.containers import EXTENSIONS
 from semdedup.video.files import printable
-from semdedup.video.probe import EXTENSIONS
 from semdedup.video.tree import ANNOTATION_VERSION, CLIPS, METAS
 from semdedup.video.video_table import VideoTable, split_kind
 

@@ -17,14 +17,8 @@ from semdedup.video.options import Limits
 from semdedup.video.quarantine import VideoFault, error_text, pyav_errors
 from semdedup.video.timeline import PacketTimes, Timeline, ticks_per_frame, timeline_of
 
-FORMATS = "mov,matroska,webm,avi,mpegts,mpeg,flv,ogg,asf,mxf,gif"
+FORMATS = "mov,matroska,webm,avi,mpegts,mpeg,mpegvideo,flv,ogg,asf,mxf,gif"
 """Containers that are opened. Playlists (HLS, DASH, SDP, ffconcat), which name other files and hosts, are not."""
-
-EXTENSIONS = (
-    *(".mp4", ".mov", ".avi", ".mkv", ".webm", ".m4v", ".mpg", ".mpeg", ".ts", ".mts", ".m2ts", ".flv", ".ogv", ".ogm"),
-    *(".wmv", ".asf", ".3gp", ".3g2", ".mxf", ".gif", ".vob"),
-)
-"""Files with these names are videos."""
 
 DURATION_FROM_ZERO = ("matroska", "asf")
 """Containers in which many writers declare the time of the end, also where the first frame is later than zero."""

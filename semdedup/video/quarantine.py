@@ -42,6 +42,10 @@ class VideoFault(Exception):
         self.reason, self.detail = reason, detail
 
 
+class GoneFault(VideoFault):
+    """A video was listed and is not there any more. If it comes back, as it was, the next run tries it again."""
+
+
 def error_text(error: Exception) -> str:
     """An error of FFmpeg without the path, which is recorded beside it anyway."""
     log = getattr(error, "log", None)

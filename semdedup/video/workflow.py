@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from dataclasses import replace
 from functools import partial
 from typing import Any, Unpack
 
@@ -16,15 +17,17 @@ from semdedup.settings.shared import SharedKeywords
 from semdedup.storage.location import Location, Paths, locations_of, storage_options_of
 from semdedup.video.base import VideoWorkflow
 from semdedup.video.encode import choose_encoder
-from semdedup.video.files import find_videos
+from semdedup.video.files import FoundVideos, below, find_videos
 from semdedup.video.options import ClipOptions, Embedding, EmbedOptions, Limits, PlanOptions, VideoIOOptions
-from semdedup.video.records import VideoFile
 from semdedup.video.scenes import check_scenes
 from semdedup.video.steps.embed.providers import CUSTOM, EmbedderSpec
 from semdedup.video.steps.table import STEPS, steps_with
 from semdedup.video.tree import CLIPS, METAS, SUMMARY
 from semdedup.video.video_table import embed_kind, split_kind, stamped_by_split
 from semdedup.video.worker import Settings, encoders_here
+
+WRITTEN_BY_EMBED = r"_[^/]+\.(?:json|parquet)$|_(?:quarantine|scratch)/|[^/]+_embd_parquet/"
+"""What `embed` writes below its output, which may be the folder of the clips."""
 
 CLIPS_PER_TASK = 32
 """Clips that exist and are only embedded go to the workers in so many a task, so that a model gets whole batches."""
@@ -75,6 +78,7 @@ class VideoSplitWorkflow(VideoWorkflow):
         self.io = io = VideoIOOptions.of(given)
         self.sources = locations_of(needed(io.input_path, "input_path"), io.read_kwargs)
         self.output = Location.of(needed(io.output_path, "output_path"), storage_options_of(io.write_kwargs))
+        self.own = below(self.output)
         self.plan_options, self.clips = PlanOptions.of(given), ClipOptions.of(given)
         if self.plan_options.algorithm == "scene":
             check_scenes()
@@ -153,13 +157,18 @@ class VideoEmbedWorkflow(VideoWorkflow):
         self.output = (
             root if io.output_path is None else Location.of(io.output_path, storage_options_of(io.write_kwargs))
         )
+        self.own = below(self.output, WRITTEN_BY_EMBED)
         self.kind = embed_kind(self.embedder.folder)
 
-    def find(self) -> list[VideoFile]:
-        """The clips of the input; their ids must differ."""
-        files = find_videos(self.sources, self.output / self.kind.folder, unique_stems=True)
+    def find(self) -> FoundVideos:
+        """The clips of the input, whose ids must differ, and what else was there."""
+        found = find_videos(self.sources, self.own, unique_stems=True, looked_into=self._looked_into)
         folder = self.sources[0]
-        return list(stamped_by_split(folder.parent, files)) if folder.name == CLIPS else files
+        return (
+            replace(found, videos=list(stamped_by_split(folder.parent, found.videos)))
+            if folder.name == CLIPS
+            else found
+        )
 
     def parameters(self) -> dict[str, Any]:
         """What the result depends on beside the clips, as JSON values."""
