@@ -87,6 +87,12 @@ class Video:
         if width * height > self.limits.max_pixels:
             raise VideoFault("too_large", f"{width}x{height} pixels; the limit is {self.limits.max_pixels:,}")
 
+    @property
+    def _rate(self) -> Fraction | None:
+        """Average frames a second; of a bare MPEG stream what its header says, for there FFmpeg's average is 25."""
+        average = None if self.container.format.name == "mpegvideo" else self.stream.average_rate
+        return average or self.stream.guessed_rate
+
     def facts(self) -> VideoFacts:
         """What the container tells."""
         with pyav_errors():
@@ -96,7 +102,7 @@ class Video:
                 duration_s = float(stream.duration * stream.time_base)
             else:
                 duration_s = (self.container.duration or 0) / av.time_base
-            rate = stream.average_rate or stream.guessed_rate or 0
+            rate = self._rate or 0
             return VideoFacts(
                 width=context.width,
                 height=context.height,
@@ -136,7 +142,7 @@ class Video:
             VideoFault: ``encrypted``, ``too_large``, or ``no_frames`` and ``truncated`` where there are no packets.
         """
         base = self.stream.time_base or Fraction(1, 90_000)
-        rate = self.stream.average_rate or self.stream.guessed_rate or Fraction(25)
+        rate = self._rate or Fraction(25)
         packets, fault = yield from self._packet_times()
         try:
             timeline = timeline_of(packets, base, ticks_per_frame(rate, base))
