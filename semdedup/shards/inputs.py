@@ -11,8 +11,8 @@ import pyarrow as pa
 from semdedup.errors import InputError, OutputConflictError, ParameterError
 from semdedup.runs.lookup import check_recorded
 from semdedup.storage.location import FileInfo, Location
-from semdedup.video.containers import EXTENSIONS
-from semdedup.video.files import printable
+from semdedup.video.containers import EXTENSIONS, OTHERS, ending_of
+from semdedup.video.files import look_into, printable
 from semdedup.video.tree import ANNOTATION_VERSION, CLIPS, METAS
 from semdedup.video.video_table import VideoTable, split_kind
 
@@ -69,11 +69,11 @@ def find_inputs(path: Location, output: Location, version: str, with_embeddings:
     files = [file for file in folder.files() if not file.url.startswith(output.url.rstrip("/") + "/")]
     check_recorded(folder, files, lambda url: _is_visible(url) and url.lower().endswith(MP4))
     clips = [file for file in files if _is_visible(file.url) and file.url.lower().endswith(MP4)]
-    videos = sum(file.url.lower().endswith(EXTENSIONS) for file in files)
+    left_out = _count_videos(folder, files) - len(clips)
     if not clips:
         raise InputError(
             f"no clips in {folder}: it holds {len(files):,} files, none of which is an {MP4} file"
-            + f"; {videos:,} are other videos" * bool(videos)
+            + f"; {left_out:,} are other videos" * bool(left_out)
         )
     _check_unique(clips)
     metas_folder = root / METAS / version
@@ -88,7 +88,7 @@ def find_inputs(path: Location, output: Location, version: str, with_embeddings:
                 "as annotation_version (--annotation-version)."
             )
     embeddings_folder, embeddings = _find_embeddings(root, with_embeddings)
-    return Inputs(root, clips, metas, embeddings, videos - len(clips), metas_folder, embeddings_folder)
+    return Inputs(root, clips, metas, embeddings, left_out, metas_folder, embeddings_folder)
 
 
 def _check_split(root: Location, listed: Mapping[str, Sequence[FileInfo]]) -> None:
@@ -103,6 +103,17 @@ def _check_split(root: Location, listed: Mapping[str, Sequence[FileInfo]]) -> No
             f"{len(faults):,} files that the step 'split' wrote to {root} are not as it left them: "
             f"{'; '.join(sorted(faults)[:3])}. Run the command that made them again: it makes anew what is missing."
         )
+
+
+def _count_videos(folder: Location, files: Sequence[FileInfo]) -> int:
+    """How many files are videos: by their endings, also hidden ones, or where these tell nothing by the first bytes."""
+    endings = [ending_of(file.url.rpartition("/")[2]) for file in files]
+    unknown = [
+        (folder, file)
+        for file, ending in zip(files, endings, strict=True)
+        if ending not in EXTENSIONS and ending not in OTHERS and _is_visible(file.url)
+    ]
+    return sum(ending in EXTENSIONS for ending in endings) + sum(not reason for reason in look_into(unknown, {}))
 
 
 def _is_visible(url: str) -> bool:

@@ -125,20 +125,14 @@ def find_videos(
             elif name.startswith(".") or ending_of(name) in OTHERS:
                 passed_over[file.url] = HIDDEN if name.startswith(".") else NO_VIDEOS
             else:
-                unknown.append((root, path.at(file.url), file))
-    for (root, _, file), reason in zip(
-        unknown, _look_into(unknown, {} if looked_into is None else looked_into), strict=True
-    ):
+                unknown.append((root, path, file))
+    reasons = look_into([(path, file) for _, path, file in unknown], {} if looked_into is None else looked_into)
+    for (root, _, file), reason in zip(unknown, reasons, strict=True):
         if reason:
             passed_over[file.url] = reason
         else:
             take(root, file)
-    counts = {reason: Counter[str]() for reason in (NO_VIDEOS, NO_CONTAINER, HIDDEN, NO_FILES)}
-    for url, reason in passed_over.items():
-        if reason != GONE:
-            counts[reason][ending_of(url.rpartition("/")[2])] += 1
-    there = {reason: endings for reason, endings in counts.items() if endings}
-    result = FoundVideos([found[name] for name in sorted(found)], there, len(unknown))
+    result = FoundVideos([found[name] for name in sorted(found)], _counted(passed_over), len(unknown))
     if not found:
         raise NoVideosError(
             f"no videos in {', '.join(map(str, paths))}: there are {result.others or 'no files'}. Videos end in "
@@ -149,13 +143,27 @@ def find_videos(
     return result
 
 
-def _look_into(files: Sequence[tuple[str, Location, FileInfo]], known: MutableMapping[FileInfo, str]) -> Iterator[str]:
-    """Why each file is passed over, by its first bytes; empty for a video."""
+def _counted(passed_over: Mapping[str, str]) -> dict[str, Counter[str]]:
+    """Of each reason, how many files there are of each ending, by the reason of each file."""
+    counts = {reason: Counter[str]() for reason in (NO_VIDEOS, NO_CONTAINER, HIDDEN, NO_FILES)}
+    for url, reason in passed_over.items():
+        if reason != GONE:
+            counts[reason][ending_of(url.rpartition("/")[2])] += 1
+    return {reason: endings for reason, endings in counts.items() if endings}
 
-    def look(item: tuple[str, Location, FileInfo]) -> str:
-        _, place, file = item
+
+def look_into(files: Sequence[tuple[Location, FileInfo]], known: MutableMapping[FileInfo, str]) -> Iterator[str]:
+    """By the first bytes of files, why each is passed over; empty for a video.
+
+    Args:
+        files: any path in the storage of each, and the file.
+        known: what was found before, which is added to.
+    """
+
+    def look(item: tuple[Location, FileInfo]) -> str:
+        storage, file = item
         if file not in known:
-            known[file] = _why_no_video(place, file.n_bytes)
+            known[file] = _why_no_video(storage.at(file.url), file.n_bytes)
         return known[file]
 
     with ThreadPoolExecutor(REQUESTS_IN_FLIGHT) as pool:
