@@ -33,6 +33,7 @@ from .errors import (
     StorageError,
 )
 from .report.write import plot_curve, write_report
+from .run_result import RunResult
 from .shards.result import ShardResult
 from .shards.workflow import ShardWorkflow
 from .video.options import Limits, PlanOptions
@@ -50,7 +51,7 @@ from .video.tree import (
     get_output_path_processed_videos,
 )
 from .video.workflow import VideoEmbedWorkflow, VideoSplitWorkflow
-from .workflow import RunResult, VideoDeduplicationWorkflow
+from .workflow import VideoDeduplicationWorkflow
 
 __version__: str
 

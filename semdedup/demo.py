@@ -22,10 +22,11 @@ from semdedup.compute.progress import Reporter
 from semdedup.dedup.ranking import RankingStrategy
 from semdedup.display import Displayable
 from semdedup.errors import InputError
+from semdedup.run_result import RunResult
 from semdedup.storage.location import Location
 from semdedup.storage.tables import read_table
 from semdedup.video.encode import ENCODERS
-from semdedup.workflow import CLIPS, DEDUP, RunResult, VideoDeduplicationWorkflow
+from semdedup.workflow import CLIPS, DEDUP, VideoDeduplicationWorkflow
 
 N_SCENES = 6
 SECONDS, RATE = 8, 24

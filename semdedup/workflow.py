@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import re
 import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -15,14 +16,15 @@ from semdedup.compute.options import ClusterOptions
 from semdedup.compute.progress import Reporter
 from semdedup.dedup.base.folders import FIRST, folder_name
 from semdedup.dedup.input.files import find_files
-from semdedup.dedup.results.chain import ChainResult, name_of
+from semdedup.dedup.results.chain import ChainResult
 from semdedup.dedup.results.result import DedupResult
 from semdedup.dedup.threshold.recommended import chosen_eps
 from semdedup.dedup.threshold.rule import EPS
 from semdedup.dedup.workflow import SemanticDeduplicationWorkflow
-from semdedup.display import Displayable
-from semdedup.errors import InputError, IntegrityError, OutputConflictError, ParameterError
+from semdedup.errors import InputError, OutputConflictError, ParameterError
 from semdedup.report.write import PAGE, write_report
+from semdedup.run_result import RunResult, check_balance
+from semdedup.runs.owner import FILE_NAME as OWNER
 from semdedup.runs.owner import owned
 from semdedup.settings import check_names, documented, needed, setting
 from semdedup.settings.kinds import path, paths
@@ -33,7 +35,7 @@ from semdedup.storage.kwargs import FSSPEC, kwargs_setting
 from semdedup.storage.location import Location, Paths
 from semdedup.updates import ANEW, Dedups
 from semdedup.video.changes import changes_of
-from semdedup.video.quarantine import EMBED_ERROR
+from semdedup.video.files import below
 from semdedup.video.records import ROWS
 from semdedup.video.result import MOST_FAULTS, SplitResult
 from semdedup.video.video_table import VideoTable
@@ -42,6 +44,9 @@ from semdedup.video.workflow import VideoSplitWorkflow
 CLIPS, DEDUP, DATASET = "clips", FIRST, "dataset"
 """Folders of the steps, below the output path; beside them the page, ``report.html``, and of clips that came later
 ``dedup-0002``, ``dedup-0003``, …"""
+
+WRITTEN = "|".join((f"{CLIPS}/", rf"{DEDUP}(?:-\d+)?/", f"{DATASET}/", f"{re.escape(PAGE)}$", f"{re.escape(OWNER)}$"))
+"""All that is written below the output path."""
 
 METADATA = tuple(name for name in ROWS.names if name not in ("id", "embedding", "low_information"))
 """Columns of the clips that the dedup carries along, for those who ask why."""
@@ -67,60 +72,6 @@ def names_of(part: str) -> list[str]:
     """Parameters of a part that the whole way takes."""
     ours = OURS | ({"layout"} if part == "dedup" else set())  # that of the folders
     return [name for name in inspect.signature(WORKFLOWS[part]).parameters if name not in ours]
-
-
-@dataclass(frozen=True, repr=False)
-class RunResult(Displayable):
-    """What the whole way gives back.
-
-    Attributes:
-        split: of the videos.
-        dedup: of the comparison; its methods answer questions about the scores.
-        shard: of the dataset.
-        report: path of the page.
-        seconds: time of each part, and ``total``.
-        gone: videos of earlier runs that are not in the input any more; their clips stay.
-    """
-
-    split: SplitResult
-    dedup: DedupResult
-    shard: ShardResult
-    report: str
-    seconds: Mapping[str, float]
-    gone: tuple[str, ...] = ()
-
-    @property
-    def clean(self) -> bool:
-        """Whether nothing is in quarantine."""
-        return self.split.clean and not (self.dedup.n_quarantined or self.dedup.skipped_files)
-
-    def rows(self) -> list[tuple[str, str]]:
-        """Name and value of everything that there is to tell."""
-        n_bad = sum(self.split.quarantined.values())
-        return [
-            ("videos", f"{len(self.split.videos):,}"),
-            *([("  in quarantine", f"{n_bad:,}")] if n_bad else []),
-            *((f"    {reason}", f"{count:,}") for reason, count in self.split.quarantined.items()),
-            *([("  gone, their clips stay", f"{len(self.gone):,}")] if self.gone else []),
-            ("clips", f"{self.split.clips:,}"),
-            *((f"  in quarantine, {name}", f"{count:,}") for name, count in self.split.quarantined_clips.items()),
-            (f"  near-duplicates at eps {self.dedup.eps:g}, {self.dedup.removal}", f"{self.shard.duplicates:,}"),
-            ("  in the dataset", f"{self.shard.kept:,}"),
-            *((f"  {name}", counts) for name, counts in self._dedups()),
-            ("shards", f"{self.shard.shards:,}"),
-            *((f"{part} seconds", f"{seconds:.1f}") for part, seconds in self.seconds.items()),
-            ("clip files", str(self.split.paths.get("clip files", ""))),
-            ("scores", str(self.dedup.paths.get("scores", ""))),
-            ("dataset", str(self.shard.paths["dataset"])),
-            ("report", self.report),
-        ]
-
-    def _dedups(self) -> Iterator[tuple[str, str]]:
-        """The dedups, where there are several, with what each was about."""
-        for link in self.dedup.links if isinstance(self.dedup, ChainResult) else ():
-            yield name_of(link), f"{link.total:,} clips, {link.duplicates:,} near-duplicates"
-        if isinstance(self.dedup, ChainResult) and self.dedup.advice:
-            yield "advice", f"{self.dedup.advice} (--overwrite)"
 
 
 @dataclass(frozen=True)
@@ -248,9 +199,11 @@ class VideoDeduplicationWorkflow:
         return {"read_kwargs": kwargs, "write_kwargs": kwargs, **shared, **others}
 
     def _split(self, clear_output: bool) -> VideoSplitWorkflow:
-        return VideoSplitWorkflow(
+        split = VideoSplitWorkflow(
             self.input_path, (self.root / CLIPS).url, **self._shared(clear_output=clear_output), **self.more["split"]
         )
+        split.own = below(self.root, WRITTEN)
+        return split
 
     def _run_split(self, client: distributed.Client, cluster: ClusterOptions | None) -> SplitResult:
         try:
@@ -267,7 +220,7 @@ class VideoDeduplicationWorkflow:
             InputError: there is no input.
             OutputConflictError: videos were changed whose clips are in a dedup.
         """
-        files, dedups = self.split.find(), self._dedups()
+        files, dedups = self.split.find().videos, self._dedups()
         found = changes_of(VideoTable(self.split.output, self.split.kind), files)
         if found.changed and dedups.folders and not self.options.clear_output:
             raise OutputConflictError(
@@ -325,25 +278,3 @@ class VideoDeduplicationWorkflow:
             **self._shared(**others),
             **self.more["shard"],
         )
-
-
-def check_balance(split: SplitResult, dedup: DedupResult, shard: ShardResult) -> None:
-    """Every clip is kept, a duplicate, or set aside, over all dedups and in the dataset. Raises `IntegrityError`."""
-    faults = []
-    if dedup.total != (dedup.kept or 0) + (dedup.duplicates or 0) + dedup.n_quarantined:
-        faults.append(
-            f"of {dedup.total:,} clips in the dedups {dedup.kept:,} are kept, {dedup.duplicates:,} duplicates and "
-            f"{dedup.n_quarantined:,} in quarantine"
-        )
-    failed = split.quarantined_clips.get(EMBED_ERROR, 0)
-    if split.clips != split.embedded + failed:
-        faults.append(f"of {split.clips:,} clips {split.embedded:,} were embedded, and {failed:,} failed")
-    if dedup.total != split.embedded and not dedup.skipped_files:
-        faults.append(f"{split.embedded:,} clips have an embedding, but {dedup.total:,} are in the dedups")
-    if shard.clips != shard.kept + sum(shard.dropped.values()) or shard.duplicates != dedup.duplicates:
-        faults.append(
-            f"of {shard.clips:,} clips {shard.kept:,} are in the dataset, and {shard.duplicates:,} were dropped as "
-            f"duplicates, of {dedup.duplicates:,}"
-        )
-    if faults:
-        raise IntegrityError("clips were lost or added on the way: " + "; ".join(faults))

@@ -19,6 +19,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from semdedup import ParameterError, SplitResult
+from semdedup.video import base
 from semdedup.video.files import read_fault
 from semdedup.video.options import DecodeOptions, Limits
 from semdedup.video.probe import open_container
@@ -298,6 +299,73 @@ def test_a_disk_that_works_again_gives_what_it_holds(client: distributed.Client,
     assert (result.processed, result.quarantined, result.clips) == (1, {}, 4)
     splitter(folder, tmp_path / "fresh").run(client)
     assert_same_result(out, tmp_path / "fresh")
+
+
+@pytest.mark.parametrize("n_videos", [1, 2])
+@pytest.mark.parametrize("bad_one", ["first", "last"])
+@pytest.mark.parametrize(("target", "reason"), [("/proc/self/mem", "io_error"), ("/nowhere", "unreadable")])
+def test_a_video_that_cannot_be_read_is_set_aside_among_few_as_among_many(
+    target: str, reason: str, bad_one: str, n_videos: int, client: distributed.Client, tmp_path: Path
+) -> None:
+    (tmp_path / "in").mkdir()
+    (tmp_path / "in" / ("a.mp4" if bad_one == "first" else "z.mp4")).symlink_to(target)
+    if n_videos > 1:
+        make_counted(tmp_path / "in" / "m.mp4", 20)
+    result = splitter(tmp_path / "in", tmp_path / "out").run(client)
+    assert (result.quarantined, result.count("done")) == ({reason: 1}, n_videos - 1)
+
+
+@pytest.mark.parametrize("moment", ["listed", "checked"])
+@pytest.mark.parametrize("others", [False, True])
+def test_a_video_that_goes_is_set_aside_and_done_when_it_comes_back(
+    others: bool, moment: str, client: distributed.Client, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    video = make_counted(tmp_path / "in" / "a.mp4", 20)
+    away = video.rename(tmp_path / "away")
+    shutil.copy2(away, video)
+    if others:
+        make_counted(tmp_path / "in" / "b.mp4", 20)
+    run = splitter(tmp_path / "in", tmp_path / "out")
+    if moment == "listed":
+        find = run.find
+
+        def find_and_lose() -> object:
+            found = find()
+            video.unlink(missing_ok=True)
+            return found
+
+        monkeypatch.setattr(run, "find", find_and_lose)
+    else:
+        monkeypatch.setattr(base, "can_be_read", lambda place: video.unlink(missing_ok=True) or True)
+    result = run.run(client)
+    assert (result.quarantined, result.count("done")) == ({"unreadable": 1}, int(others))
+    assert read_videos(tmp_path / "out").loc["a.mp4", "detail"] == "No such file or directory"
+    monkeypatch.undo()
+    shutil.copy2(away, video)
+    result = splitter(tmp_path / "in", tmp_path / "out").run(client)
+    assert (result.processed, result.quarantined, result.count("done")) == (1, {}, 1 + others)
+
+
+def test_videos_of_any_ending_and_bare_streams_lose_no_frame(
+    client: distributed.Client, tmp_path: Path, capfd: pytest.CaptureFixture
+) -> None:
+    folder = tmp_path / "in"
+    for codec in ("mpeg1video", "mpeg2video"):
+        options = {"bf": "2"}
+        make_video(folder / f"{codec}.mpg", 50, codec=codec, container=codec, options=options)
+        make_video(folder / codec, 50, codec=codec, container=codec, options=options)
+    make_video(folder / "v.mp4", 50).rename(folder / "v.mp4.part")
+    (folder / "notes.txt").write_text("no video")
+    lines = list(splitter(folder, tmp_path / "out").plan(client))
+    assert lines[0] == "passed over 1 files that are no videos: 1 .txt"
+    result = splitter(folder, tmp_path / "out", verbose=True, fixed_stride_min_clip_length_s=0).run(client)
+    assert lines[0] in capfd.readouterr().err
+    assert result.count("done") == 5
+    shown: dict[str, list[int]] = {}
+    for meta in sorted(read_metas(tmp_path / "out").values(), key=lambda meta: meta["duration_span"]):
+        shown.setdefault(meta["video"], []).extend(read_numbers(tmp_path / "out" / meta["clip_location"]))
+    assert len(shown) == 5
+    assert set(map(tuple, shown.values())) == {tuple(range(50))}
 
 
 @pytest.mark.parametrize(
@@ -713,8 +781,9 @@ def test_a_video_whose_pictures_stand_in_another_file_gives_none_of_them(
     assert [(row["video"], row["status"], row["reason"]) for row in result.videos] == [
         ("a.mp4", "quarantined", "truncated"),
         ("b.mov", "quarantined", "truncated"),
+        ("real.a.mp4.private", "done", ""),
     ]
-    assert result.clips == 0
+    assert [row["clips"] for row in result.videos[:2]] == [[], []]
     assert trap.touched() == set()
 
 

@@ -228,6 +228,16 @@ def test_what_makes_no_difference_is_not_told() -> None:
     assert fixed.recorded() != PlanOptions(cut="copy").recorded()
 
 
+def test_the_shortest_clip_is_two_seconds_or_as_long_as_clips_are() -> None:
+    assert pairs(PlanOptions(duration_s=1).spans(3.5)) == [(0, 1), (1, 2), (2, 3)]
+    assert pairs(PlanOptions().spans(11.9)) == [(0, 10)]
+    assert pairs(PlanOptions(algorithm="scene", scene_max_length_s=1).spans(2.5, [0.5])) == [(0.5, 1.5), (1.5, 2.5)]
+    assert PlanOptions().recorded() == PlanOptions(min_length_s=2.0).recorded()
+    assert PlanOptions(duration_s=1).recorded()["fixed_stride_min_clip_length_s"] == 1.0
+    scene = PlanOptions(algorithm="scene", scene_max_length_s=1.5)
+    assert scene.recorded() == PlanOptions("scene", scene_max_length_s=1.5, scene_min_length_s=1.5).recorded()
+
+
 @pytest.mark.parametrize(
     ("options", "name"),
     [

@@ -29,10 +29,10 @@ from semdedup import (
     cli,
 )
 from semdedup.dedup.threshold.rule import least_score
+from semdedup.run_result import RunResult
 from semdedup.runs.record import Record
 from semdedup.shards.run import ShardRun
 from semdedup.storage.location import Location
-from semdedup.workflow import RunResult
 from tests.helpers import contents, files_below, stamps
 from tests.splits import OWN, RUN, Death, copy_folder, make_folder, make_texture, matrix, read_rows, run_to_death
 from tests.videos import make_video, texture

@@ -2,7 +2,9 @@
 
 import os
 import pickle
+import tempfile
 import traceback
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -75,6 +77,64 @@ def test_patterns_list_the_files_that_match(place: Location) -> None:
     assert [file.url for file in (place / "a?").glob()] == [f"{place}/a1", f"{place}/a2"]
     assert [file.url for file in (place / "**/a[23]").glob()] == [f"{place}/a2", f"{place}/d/a3"]
     assert (place / "x*").glob() == []
+
+
+def test_a_folder_that_matches_stands_for_what_is_below_it_where_that_is_asked_for(place: Location) -> None:
+    fill(place, d1__a="", d1__e__b="", d2="", x__d3__c="", x__y__d4="")
+    assert [file.url for file in (place / "d*").glob()] == [f"{place}/d2"]
+    assert [file.url for file in (place / "d*").glob(deep=True)] == [
+        f"{place}/{name}" for name in ("d1/a", "d1/e/b", "d2")
+    ]
+    assert [file.url for file in (place / "?/d3/*").glob()] == [f"{place}/x/d3/c"]
+    assert [file.url for file in (place / "[x]/*/d4").glob()] == [f"{place}/x/y/d4"]
+
+
+def test_a_pattern_that_cannot_be_is_refused(place: Location) -> None:
+    with pytest.raises(ParameterError, match=r"'a\*\*b/c' means nothing"):
+        (place / "a**b" / "c").glob()
+    with pytest.raises(ParameterError, match="must name the bucket"):
+        Location.of("s3://*/a").glob()
+
+
+@pytest.fixture
+def locked() -> Iterator[Path]:
+    """A folder with one in it that may not be listed, and this process as a user to whom that applies."""
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        (folder / "open" / "locked" / "deep").mkdir(parents=True)
+        (folder / "open" / "a").write_text("")
+        folder.chmod(0o755)
+        (folder / "open" / "locked").chmod(0)
+        user = os.geteuid()
+        os.seteuid(user or 65534)  # root may read everything
+        yield folder
+        os.seteuid(user)
+        (folder / "open" / "locked").chmod(0o755)
+
+
+@pytest.mark.skipif(os.name != "posix", reason="permissions of POSIX")
+def test_a_folder_that_cannot_be_listed_is_an_error_that_names_it_wherever_it_lies(locked: Path) -> None:
+    refused = f"cannot list {locked}/open/locked: Permission denied"
+    for act in (
+        Location.of(locked).files,
+        Location.of(f"{locked}/open/locked").files,
+        Location.of(f"{locked}/*/*/*").glob,
+        Location.of(f"{locked}/**/a").glob,
+    ):
+        with pytest.raises(StorageError, match=refused):
+            act()
+    with pytest.raises(StorageError, match=f"cannot look up {locked}/open/locked/deep: Permission denied"):
+        Location.of(f"{locked}/open/locked/deep").exists()
+    assert [file.url for file in Location.of(f"{locked}/*/a*").glob()] == [f"{locked}/open/a"]
+
+
+def test_a_link_is_listed_and_not_followed_and_one_in_a_circle_is_no_folder(tmp_path: Path) -> None:
+    for name, target in (("itself", "itself"), ("around", str(tmp_path)), ("nowhere", "absent")):
+        (tmp_path / name).symlink_to(target)
+    assert [Path(file.url).name for file in Location.of(tmp_path).files()] == ["around", "itself", "nowhere"]
+    assert not Location.of(tmp_path / "nowhere").exists()
+    with pytest.raises(StorageError, match=f"cannot look up {tmp_path}/itself: Too many levels of symbolic links"):
+        Location.of(tmp_path / "itself").is_dir()
 
 
 def test_what_is_absent_lists_as_empty_and_may_be_deleted(place: Location) -> None:

@@ -165,7 +165,10 @@ def check_paths(client: distributed.Client, reads: Sequence[Location], writes: S
                 for (address, token, _), there in zip(probes, seen, strict=True)
                 if not there
             ]
-        if faults:
+        there = [place for place in reads if place.exists()] if faults else reads
+        if len(there) < len(reads):  # gone meanwhile, which says nothing of the cluster
+            check_paths(client, there, writes)
+        elif faults:
             raise ClusterError(
                 "every worker must read the input and write the output:\n"
                 + "\n".join(faults[:20])

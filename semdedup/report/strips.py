@@ -17,11 +17,11 @@ from semdedup.errors import StorageError
 from semdedup.storage.location import Location
 from semdedup.video.child import ChildDied, ChildTimeout, borrowed_child, end_children
 from semdedup.video.clip_meta import describe_faults, read_meta
+from semdedup.video.containers import EXTENSIONS
 from semdedup.video.cut import split_video
 from semdedup.video.files import local_copy
 from semdedup.video.job import ClipMade, SplitJob, Wanted
 from semdedup.video.options import DecodeOptions, Limits
-from semdedup.video.probe import EXTENSIONS
 from semdedup.video.quarantine import VideoFault
 from semdedup.video.steps.protocol import Sampling
 from semdedup.video.tree import ANNOTATION_VERSION, CLIPS, METAS

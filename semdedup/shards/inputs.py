@@ -14,8 +14,8 @@ from semdedup.runs.lookup import check_recorded
 from semdedup.runs.record import Record
 from semdedup.storage.location import FileInfo, Location
 from semdedup.video.clip_ids import BY_NAME, BY_PATH, file_id, of_one_name
-from semdedup.video.files import printable
-from semdedup.video.probe import EXTENSIONS
+from semdedup.video.containers import EXTENSIONS, OTHERS, ending_of
+from semdedup.video.files import look_into, printable
 from semdedup.video.quarantine import EMBED_ERROR
 from semdedup.video.records import clip_faults
 from semdedup.video.tree import ANNOTATION_VERSION, CLIPS, METAS
@@ -87,11 +87,11 @@ def find_inputs(
     files = [file for file in folder.files() if not file.url.startswith(output.url.rstrip("/") + "/")]
     check_recorded(folder, files, lambda url: _is_visible(url) and url.lower().endswith(MP4))
     clips = [file for file in files if _is_visible(file.url) and file.url.lower().endswith(MP4)]
-    videos = sum(file.url.lower().endswith(EXTENSIONS) for file in files)
+    left_out = _count_videos(folder, files) - len(clips)
     if not clips:
         raise InputError(
             f"no clips in {folder}: it holds {len(files):,} files, none of which is an {MP4} file"
-            + f"; {videos:,} are other videos" * bool(videos)
+            + f"; {left_out:,} are other videos" * bool(left_out)
         )
     metas_folder = root / METAS / version
     metas = [file for file in metas_folder.files() if file.url.endswith(".json")]
@@ -110,7 +110,7 @@ def find_inputs(
         clips=clips,
         metas=metas,
         embeddings=embeddings,
-        left_out=videos - len(clips),
+        left_out=left_out,
         metas_folder=metas_folder,
         embeddings_folder=embeddings_folder,
         folder=folder,
@@ -154,6 +154,17 @@ def _check_split(root: Location, listed: Mapping[str, Sequence[FileInfo]]) -> se
             f"{'; '.join(sorted(faults)[:3])}. Run the command that made them again: it makes anew what is missing."
         )
     return {fault["id"] for _, fault in clip_faults(table.rows.values()) if fault["reason"] == EMBED_ERROR}
+
+
+def _count_videos(folder: Location, files: Sequence[FileInfo]) -> int:
+    """How many files are videos: by their endings, also hidden ones, or where these tell nothing by the first bytes."""
+    endings = [ending_of(file.url.rpartition("/")[2]) for file in files]
+    unknown = [
+        (folder, file)
+        for file, ending in zip(files, endings, strict=True)
+        if ending not in EXTENSIONS and ending not in OTHERS and _is_visible(file.url)
+    ]
+    return sum(ending in EXTENSIONS for ending in endings) + sum(not reason for reason in look_into(unknown, {}))
 
 
 def _is_visible(url: str) -> bool:

@@ -9,7 +9,7 @@ import re
 import shutil
 import tempfile
 import uuid
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,7 +17,7 @@ from typing import Any, BinaryIO
 
 from semdedup.errors import ParameterError
 from semdedup.storage.faults import repeated
-from semdedup.storage.path import StoragePath
+from semdedup.storage.listing import FileInfo, ListedPath
 from semdedup.storage.written import force_names_to_disk, force_to_disk, note_bytes, note_file
 
 Paths = str | Sequence[str]
@@ -31,89 +31,12 @@ REQUESTS_IN_FLIGHT = 32
 
 
 @dataclass(frozen=True)
-class FileInfo:
-    """A file as its storage lists it: where it is, how many bytes, and a stamp that changes with its content."""
-
-    url: str
-    n_bytes: int
-    stamp: str
-
-
-@dataclass(frozen=True)
-class Location(StoragePath):
+class Location(ListedPath):
     """A file or folder, local or in an object store, and what can be done with it.
 
     >>> Location.of("clips") / "emb" / "a.parquet"      # relative paths are resolved where this is called
     Location('/home/me/clips/emb/a.parquet')
     """
-
-    @repeated
-    def exists(self) -> bool:
-        """Whether a file or a folder is there."""
-        with self.errors("look up"):
-            return bool(self.fs.exists(self.url))
-
-    @repeated
-    def is_dir(self) -> bool:
-        """Whether it is a folder."""
-        with self.errors("look up"):
-            return bool(self.fs.isdir(self.url))
-
-    @repeated
-    def info(self) -> FileInfo:
-        """Size and stamp of one file."""
-        with self.errors("look up"):
-            return self._file_info(self.fs.info(self.url))
-
-    @repeated
-    def files(self) -> list[FileInfo]:
-        """All files below this folder, at any depth, in the order of their paths. An absent folder has none.
-
-        Raises:
-            StorageError: a folder in there cannot be listed.
-        """
-        with self.errors("list"):
-            strict = {"on_error": _unless_gone} if self.is_local else {}
-            found = self._file_infos(self.fs.find(self.url, detail=True, **strict).values())
-        return sorted(found, key=lambda file: file.url)
-
-    @repeated
-    def glob(self) -> list[FileInfo]:
-        """All files that match this path read as a pattern (``*``, ``?``, ``[…]``, ``**``), in order."""
-        with self.errors("list"):
-            found = self.fs.glob(self.url, detail=True).values()
-            files = self._file_infos(entry for entry in found if entry["type"] == "file")
-        return sorted(files, key=lambda file: file.url)
-
-    @repeated
-    def sizes(self) -> dict[str, int]:
-        """Bytes of the files right in this folder, by name."""
-        with self.errors("list"):
-            entries = self.fs.ls(self.url, detail=True)
-        return {entry["name"].rstrip("/").rsplit("/", 1)[-1]: entry["size"] for entry in entries}
-
-    @repeated
-    def folder_names(self) -> list[str]:
-        """Names of the files and folders right in this folder."""
-        with self.errors("list"):
-            return sorted(entry.rstrip("/").rsplit("/", 1)[-1] for entry in self.fs.ls(self.url, detail=False))
-
-    def _file_infos(self, entries: Iterable[Mapping[str, Any]]) -> list[FileInfo]:
-        """What is known of files, without those that went while they were listed: others may be at work there."""
-        found = []
-        for entry in entries:
-            with contextlib.suppress(FileNotFoundError):
-                found.append(self._file_info(entry))
-        return found
-
-    def _file_info(self, entry: Mapping[str, Any]) -> FileInfo:
-        if self.is_local:
-            path = entry["name"]  # a link that leads nowhere is listed; opening it fails with its name
-            found = os.stat(path) if os.path.exists(path) else os.lstat(path)
-            return FileInfo(path, entry["size"], str(found.st_mtime_ns))
-        url = f"{self.url.partition('://')[0]}://{entry['name'].lstrip('/')}"
-        stamp = entry.get("ETag") or entry.get("etag") or entry.get("LastModified") or entry.get("mtime")
-        return FileInfo(url, entry["size"], str(stamp))
 
     @repeated
     def open(self) -> BinaryIO:
@@ -293,12 +216,6 @@ class Location(StoragePath):
                 names = os.listdir(self.url)
             for name in filter(UNFINISHED.fullmatch, names):
                 (self / name).remove()
-
-
-def _unless_gone(error: OSError) -> None:
-    """A folder that is not there has no files; any other fault of listing counts."""
-    if not isinstance(error, FileNotFoundError):
-        raise error
 
 
 def json_bytes(value: Any) -> bytes:

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
+import re
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
+from functools import cached_property
 from typing import Any
 
 import distributed
@@ -23,7 +26,7 @@ from semdedup.storage.location import FileInfo, Location
 from semdedup.video.child import end_children
 from semdedup.video.clip_meta import describe_faults
 from semdedup.video.dry_run import describe_videos
-from semdedup.video.files import can_be_read, find_videos
+from semdedup.video.files import FoundVideos, NoVideosError, can_be_read, find_videos
 from semdedup.video.options import Limits, VideoIOOptions
 from semdedup.video.records import QUARANTINED, VideoFile, quarantined_clips, rows_schema
 from semdedup.video.result import MOST_FAULTS, SplitResult
@@ -36,12 +39,16 @@ from semdedup.video.worker import Settings
 ANOTHER_EMBEDDER = "Another embedder needs no other clips: semdedup embed."
 BEGUN, COMMITTED, CLEARING = "begun", "committed", "clearing"
 
+MOST_TRIED = 8
+"""Videos that are tried at each end of the input for one that can be read."""
+
 
 class VideoWorkflow:
     """What the two workflows share: which videos are missing, the run over them, and the commit."""
 
     sources: Sequence[Location]
     output: Location
+    own: re.Pattern[str]
     kind: Kind
     embedder: EmbedderSpec | None
     io: VideoIOOptions
@@ -78,7 +85,10 @@ class VideoWorkflow:
         """
         started = time.monotonic()
         reporter = Reporter(self.io.verbose)
-        files = self.find()
+        found = self.find()
+        files = found.videos
+        for line in found.told():
+            reporter.say(line)
         table = VideoTable(self.output, self.kind)
         missing = self._missing(table, files)
         if not (missing.videos or missing.files) and table.status == COMMITTED:
@@ -86,33 +96,49 @@ class VideoWorkflow:
             self._say_faults(reporter, missing)
             reporter.say(f"{len(files):,} {self.unit}: all complete already, nothing to do")
             return self._result(table, Processed(), 0, {"total": time.monotonic() - started})
-        ends = [place for file in (files[0], files[-1]) if can_be_read(place := self.sources[0].at(file.url))]
         with (
             owned(self.output, take_over=self.io.take_over, say=reporter.say) as ownership,
-            open_session(client, cluster or ClusterOptions(), reporter, ends, [self.output]) as session,
+            open_session(
+                client, cluster or ClusterOptions(), reporter, self._readable(files), [self.output]
+            ) as session,
             _ending_children(session),
         ):
             done, left_out = self._run(session, ownership, cluster, files)
         seconds = {**reporter.seconds, "total": time.monotonic() - started - reporter.forced_seconds}
         return self._result(VideoTable(self.output, self.kind), done, left_out, seconds)
 
-    def find(self) -> list[VideoFile]:
-        """The videos of the input."""
-        return find_videos(self.sources, self.output)
+    def find(self) -> FoundVideos:
+        """The videos of the input, and what else was there."""
+        return find_videos(self.sources, self.own, looked_into=self._looked_into)
+
+    @cached_property
+    def _looked_into(self) -> dict[FileInfo, str]:
+        """What was found in files whose endings tell nothing: the input is listed again at the end."""
+        return {}
+
+    def _readable(self, files: Sequence[VideoFile]) -> list[Location]:
+        """One of the first videos and one of the last, to try the workers with: such as can be read here."""
+        found = []
+        for end in (files[:MOST_TRIED], files[: -MOST_TRIED - 1 : -1]):
+            places = (self.sources[0].at(file.url) for file in end)
+            found += list(itertools.islice(filter(can_be_read, places), 1))
+        return found
 
     def plan(
         self, client: distributed.Client | str | None = None, *, cluster: ClusterOptions | None = None
     ) -> Iterator[str]:
         """What `run` would do, in lines of text. Everything is read that it would read first; nothing is written."""
-        files = self.find()
+        found = self.find()
+        files = found.videos
+        yield from found.told()
         todo = self._missing(VideoTable(self.output, self.kind), files).videos[: self.io.limit or None]
         yield f"input: {len(files):,} {self.unit}; {len(files) - len(todo):,} complete or left out, {len(todo):,} to do"
         yield f"would write to {self.output}"
         if not todo:
             return
-        first = [place for file in files[:1] if can_be_read(place := self.sources[0].at(file.url))]
+        reads = self._readable(files)
         with (
-            open_session(client, cluster or ClusterOptions(), Reporter(self.io.verbose), first) as session,
+            open_session(client, cluster or ClusterOptions(), Reporter(self.io.verbose), reads) as session,
             _ending_children(session),
         ):
             yield from describe_videos(session, self._settings(session, cluster, files), todo, self.unit)
@@ -166,10 +192,17 @@ class VideoWorkflow:
         with run:
             tally = EmbedTally.of(table.rows)
             done = process(run, settings, todo, self.per_task, self.unit, self.unit_of_tasks, tally)
-            check_unchanged(done, self.find())
+            check_unchanged(done, self._now())
             self._say_meta_faults(reporter, done)
             commit(run, table, missing, done, placed, rows_schema(settings.steps, name, eps), name or None)
         return done, left_out
+
+    def _now(self) -> Sequence[VideoFile]:
+        """The videos of the input, of which all may have gone."""
+        try:
+            return self.find().videos
+        except NoVideosError:
+            return []
 
     def _say_faults(self, reporter: Reporter, missing: Missing) -> None:
         """Tell what is not as it was left, by name."""

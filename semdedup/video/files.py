@@ -9,52 +9,185 @@ import os
 import re
 import stat
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections import Counter
+from collections.abc import Iterator, Mapping, MutableMapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from semdedup.errors import InputError, StorageError
 from semdedup.storage.faults import chain, is_passing, repeated
-from semdedup.storage.location import FileInfo, Location
-from semdedup.video.probe import EXTENSIONS
-from semdedup.video.quarantine import ERRORS_OF_THIS_MACHINE, VideoFault
+from semdedup.storage.listing import MAGIC, split_pattern
+from semdedup.storage.location import REQUESTS_IN_FLIGHT, FileInfo, Location
+from semdedup.video.containers import EXTENSIONS, HEAD_BYTES, OTHERS, container_of, ending_of
+from semdedup.video.quarantine import ERRORS_OF_THIS_MACHINE, GoneFault, VideoFault
 from semdedup.video.records import VideoFile
 
-PATTERN = re.compile(r"[*?\[]")
+MOST_ENDINGS = 6
+"""Endings that a line names; of what has others the number is told."""
+MANY = 1000
+"""More files than this that were looked into are told."""
+
+NO_VIDEOS = "that are no videos"
+NO_CONTAINER = "in no container that is read"
+HIDDEN = "whose names begin with a dot"
+NO_FILES = "that are links to folders, or no regular files"
+GONE = "that are gone"
+"""Why a file is passed over. The last is not told: it is not there."""
 
 
-def find_videos(paths: Sequence[Location], output: Location) -> list[VideoFile]:
+class NoVideosError(InputError):
+    """There is no such path, or there are no videos."""
+
+
+@dataclass(frozen=True)
+class FoundVideos:
+    """The videos of the input, and what was passed over.
+
+    Attributes:
+        videos: in the order of their relative paths.
+        passed_over: of each reason, how many files there are of each ending.
+        n_looked_into: files whose endings tell nothing, so that their first bytes were read.
+    """
+
+    videos: Sequence[VideoFile]
+    passed_over: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
+    n_looked_into: int = 0
+
+    @property
+    def others(self) -> str:
+        """What was passed over, in words; empty where nothing was."""
+        return "; ".join(
+            f"{sum(endings.values()):,} files {reason}: {_by_ending(endings)}"
+            for reason, endings in self.passed_over.items()
+        )
+
+    def told(self) -> list[str]:
+        """Lines on what was passed over, and on how many files were looked into where they are many."""
+        looked = f"looked into {self.n_looked_into:,} files, whose endings tell nothing"
+        return [f"passed over {self.others}"] * bool(self.others) + [looked] * (self.n_looked_into > MANY)
+
+
+def _by_ending(endings: Mapping[str, int]) -> str:
+    ranked = sorted(endings.items(), key=lambda item: (-item[1], item[0]))
+    shown = [f"{count:,} {ending or 'without an ending'}" for ending, count in ranked[:MOST_ENDINGS]]
+    others = sum(count for _, count in ranked[MOST_ENDINGS:])
+    return ", ".join([*shown, *([f"{others:,} others"] if others else [])])
+
+
+def below(folder: Location, names: str = "") -> re.Pattern[str]:
+    """A pattern for URLs of what lies below a folder; with `names` of what has such a relative path."""
+    return re.compile(f"{re.escape(folder.url.rstrip('/'))}/(?:{names})", re.DOTALL)
+
+
+def find_videos(
+    paths: Sequence[Location],
+    own: re.Pattern[str],
+    looked_into: MutableMapping[FileInfo, str] | None = None,
+) -> FoundVideos:
     """List videos: files, folders at any depth, and patterns, in the order of their relative paths.
 
-    What is below the output is left out, so that clips do not become videos. Names that begin with ``.`` are not
-    videos either: macOS leaves such files beside every video.
+    A path that is a file is a video. In folders the ending tells, and where it says nothing the first bytes. Names that
+    begin with ``.`` are not videos: macOS leaves such files beside every video.
+
+    Args:
+        paths: where to look.
+        own: for URLs of what runs wrote, which is left out, so that clips do not become videos.
+        looked_into: what an earlier call found in files, which are not opened again.
 
     Raises:
-        InputError: no such path, no videos, or two videos of one relative path.
+        NoVideosError: no such path, or no videos.
+        InputError: two videos of one relative path.
     """
     found: dict[str, VideoFile] = {}
-    seen: list[str] = []
+    passed_over: dict[str, str] = {}
+    unknown: list[tuple[str, Location, FileInfo]] = []
+
+    def take(root: str, file: FileInfo) -> None:
+        video = VideoFile(printable(file.url[len(root) :].removeprefix("/")), file.url, file.n_bytes, file.stamp)
+        other = found.setdefault(video.relative_path, video)
+        if other.url != video.url:
+            raise InputError(
+                f"two videos go by the name {video.relative_path!r}: {other.url} and {video.url}. Clips are named "
+                "after the path below the input folder; give one folder that holds both."
+            )
+
     for path in paths:
         root, files = _listed(path)
-        seen += [file.url for file in files]
         for file in files:
-            below_output = file.url.startswith(output.url.rstrip("/") + "/")
-            if below_output or not file.url.lower().endswith(EXTENSIONS) or file.url.rsplit("/", 1)[-1].startswith("."):
+            name = file.url.rpartition("/")[2]
+            if own.match(file.url) or not name:  # no name: what marks a folder in an object store
                 continue
-            video = VideoFile(printable(file.url[len(root) :].removeprefix("/")), file.url, file.n_bytes, file.stamp)
-            other = found.setdefault(video.relative_path, video)
-            if other.url != video.url:
-                raise InputError(
-                    f"two videos go by the name {video.relative_path!r}: {other.url} and {video.url}. Clips are named "
-                    "after the path below the input folder; give one folder that holds both."
-                )
+            if file.url == path.url or (not name.startswith(".") and ending_of(name) in EXTENSIONS):
+                take(root, file)
+            elif name.startswith(".") or ending_of(name) in OTHERS:
+                passed_over[file.url] = HIDDEN if name.startswith(".") else NO_VIDEOS
+            else:
+                unknown.append((root, path, file))
+    reasons = look_into([(path, file) for _, path, file in unknown], {} if looked_into is None else looked_into)
+    for (root, _, file), reason in zip(unknown, reasons, strict=True):
+        if reason:
+            passed_over[file.url] = reason
+        else:
+            take(root, file)
+    result = FoundVideos([found[name] for name in sorted(found)], _counted(passed_over), len(unknown))
     if not found:
-        kinds = sorted({os.path.splitext(url)[1] or "no ending" for url in seen})
-        held = f"{len(seen)} files ({', '.join(kinds[:5])})" if seen else "no files"
-        raise InputError(
-            f"no videos in {', '.join(map(str, paths))}: there are {held}. Videos end in {', '.join(EXTENSIONS)}; what "
-            "lies below the output folder does not count."
+        raise NoVideosError(
+            f"no videos in {', '.join(map(str, paths))}: there are {result.others or 'no files'}. Videos end in "
+            f"{', '.join(EXTENSIONS)}, or begin as such files do; what lies below the output folder does not count."
         )
-    return [found[name] for name in sorted(found)]
+    return result
+
+
+def _counted(passed_over: Mapping[str, str]) -> dict[str, Counter[str]]:
+    """Of each reason, how many files there are of each ending, by the reason of each file."""
+    counts = {reason: Counter[str]() for reason in (NO_VIDEOS, NO_CONTAINER, HIDDEN, NO_FILES)}
+    for url, reason in passed_over.items():
+        if reason != GONE:
+            counts[reason][ending_of(url.rpartition("/")[2])] += 1
+    return {reason: endings for reason, endings in counts.items() if endings}
+
+
+def look_into(files: Sequence[tuple[Location, FileInfo]], known: MutableMapping[FileInfo, str]) -> Iterator[str]:
+    """By the first bytes of files, why each is passed over; empty for a video.
+
+    Args:
+        files: any path in the storage of each, and the file.
+        known: what was found before, which is added to.
+    """
+
+    def look(item: tuple[Location, FileInfo]) -> str:
+        storage, file = item
+        if file not in known:
+            known[file] = _why_no_video(storage.at(file.url), file.n_bytes)
+        return known[file]
+
+    with ThreadPoolExecutor(REQUESTS_IN_FLIGHT) as pool:
+        for start in range(0, len(files), 8 * REQUESTS_IN_FLIGHT):
+            yield from pool.map(look, files[start : start + 8 * REQUESTS_IN_FLIGHT])
+
+
+def _why_no_video(place: Location, n_bytes: int) -> str:
+    """Why a file is passed over. One that cannot be read may be a video: what is wrong is told where it is read."""
+    try:
+        if place.is_local:
+            with place.errors("look up"):
+                if not stat.S_ISREG(os.stat(place.url).st_mode):
+                    return NO_FILES
+        return NO_CONTAINER if not n_bytes or container_of(place.read_bytes(0, HEAD_BYTES)) is None else ""
+    except StorageError as error:
+        fault = read_fault(error, place.is_local)
+        if fault is None:
+            raise
+        if _is_gone(place, error):
+            return GONE
+        return NO_FILES if fault.reason == "unreadable" else ""
+
+
+def _is_gone(place: Location, error: Exception) -> bool:
+    """Whether a file that was listed is not there any more, by the error of reading it; a link to nowhere is there."""
+    absent = any(isinstance(cause, FileNotFoundError) for cause in chain(error))
+    return absent and not (place.is_local and os.path.lexists(place.url))
 
 
 def _listed(path: Location) -> tuple[str, list[FileInfo]]:
@@ -63,11 +196,10 @@ def _listed(path: Location) -> tuple[str, list[FileInfo]]:
         return path.url, path.files()
     if path.exists():
         return path.parent.url, [path.info()]
-    files = path.glob() if PATTERN.search(path.url) else []
+    files = path.glob(deep=True) if MAGIC.search(path.url) else []
     if not files:
-        raise InputError(f"no such path: {path}")
-    fixed = path.url[: PATTERN.search(path.url).start()]  # type: ignore[union-attr]
-    return fixed.rsplit("/", 1)[0], files
+        raise NoVideosError(f"no such path: {path}")
+    return split_pattern(path.url)[0], files
 
 
 @contextlib.contextmanager
@@ -75,7 +207,8 @@ def local_copy(video: Location) -> Iterator[str]:
     """The path of a video on this machine: its own, or that of a copy for the time of the block.
 
     Raises:
-        VideoFault: it is no regular file, or is gone (``unreadable``); or may not be read (``permission``).
+        VideoFault: it is no regular file (``unreadable``); or may not be read (``permission``).
+        GoneFault: it is not there any more (``unreadable``).
         StorageError: the store does not answer, or the copy does not fit here.
     """
     with contextlib.ExitStack() as stack:
@@ -89,7 +222,10 @@ def local_copy(video: Location) -> Iterator[str]:
                 path = os.path.join(stack.enter_context(tempfile.TemporaryDirectory(prefix="semdedup-")), "video")
                 video.fetch(Path(path))
         except (OSError, StorageError) as error:
-            raise (read_fault(error, video.is_local) or error) from error
+            fault = read_fault(error, video.is_local)
+            if fault is not None and _is_gone(video, error):
+                fault = GoneFault(fault.reason, fault.detail)
+            raise (fault or error) from error
         yield path
 
 
@@ -116,13 +252,12 @@ def _read(file: Location, most: int | None = None) -> None:
 
 
 def can_be_read(video: Location) -> bool:
-    """Whether a local file gives its first bytes here; a video that does not serves not to try the workers with."""
-    if not video.is_local:
-        return True
+    """Whether a file gives its first byte here; a video that does not serves not to try the workers with."""
+    if video.is_local and not os.path.isfile(video.url):
+        return False
     try:
-        with open(video.url if os.path.isfile(video.url) else os.devnull, "rb", buffering=0) as file:
-            return bool(file.read(1))
-    except OSError:
+        return bool(video.read_bytes(0, 1))
+    except StorageError:
         return False
 
 

@@ -21,6 +21,8 @@ if TYPE_CHECKING:
     from semdedup.storage.location import Paths
 
 LENGTH = number(0.001)
+SHORTEST_S = 2.0
+"""Seconds of the shortest clip where nothing else is said and clips may be so long."""
 LATER = "what it leaves out is done by the next run"
 
 Embedding = str | Callable[[Any], Any]
@@ -41,10 +43,15 @@ class PlanOptions(Options):
     stride_s: float | None = setting(
         None, LENGTH, "Seconds from one start to the next; the duration by default.", name="fixed_stride_stride_s"
     )
-    min_length_s: float = setting(
-        2.0, number(0), "A shorter clip, at the end of a video, is left out.", name="fixed_stride_min_clip_length_s"
+    min_length_s: float | None = setting(
+        None,
+        number(0),
+        f"A shorter clip, at the end of a video, is left out; {SHORTEST_S:g} s by default, or the duration if less.",
+        name="fixed_stride_min_clip_length_s",
     )
-    scene_min_length_s: float = setting(2.0, number(0), "Shorter scenes are left out.")
+    scene_min_length_s: float | None = setting(
+        None, number(0), f"Shorter scenes are left out; {SHORTEST_S:g} s by default, or the longest if less."
+    )
     scene_max_length_s: float = setting(60.0, LENGTH, "Longer scenes are cut into pieces of this length.")
     cut: str = setting("reencode", choice(*get_args(Cut)), "Exact to the frame, or without loss at key frames.")
     limit_clips: int = setting(0, whole(0), "Most clips of each video, from its start; 0: all.")
@@ -52,15 +59,19 @@ class PlanOptions(Options):
     def check_together(self) -> None:
         """No clip can be as long as the shortest that is kept where that is longer than all."""
         for name, value, most in (
-            ("fixed_stride_min_clip_length_s", self.min_length_s, self.duration_s),
-            ("scene_min_length_s", self.scene_min_length_s, self.scene_max_length_s),
+            ("fixed_stride_min_clip_length_s", self.min_length, self.duration_s),
+            ("scene_min_length_s", self.scene_min_length, self.scene_max_length_s),
         ):
             if value > most:
                 raise ParameterError(f"{name} must lie in [0, {most:g}], the length of the clips; got {value!r}")
 
     def recorded(self) -> dict[str, Any]:
         """The settings that make a difference, by name."""
-        found = super().recorded() | {"fixed_stride_stride_s": self.stride}
+        found = super().recorded() | {
+            "fixed_stride_stride_s": self.stride,
+            "fixed_stride_min_clip_length_s": self.min_length,
+            "scene_min_length_s": self.scene_min_length,
+        }
         unused = "fixed_stride_" if self.algorithm == "scene" else "scene_"
         return {name: value for name, value in found.items() if not name.startswith(unused)}
 
@@ -68,6 +79,16 @@ class PlanOptions(Options):
     def stride(self) -> float:
         """The stride in seconds."""
         return self.duration_s if self.stride_s is None else self.stride_s
+
+    @property
+    def min_length(self) -> float:
+        """The least length of a clip in seconds."""
+        return min(SHORTEST_S, self.duration_s) if self.min_length_s is None else self.min_length_s
+
+    @property
+    def scene_min_length(self) -> float:
+        """The least length of a scene in seconds."""
+        return min(SHORTEST_S, self.scene_max_length_s) if self.scene_min_length_s is None else self.scene_min_length_s
 
     def most_spans(self, duration_s: float) -> int:
         """More clips than this a video of this length cannot have, but for cuts between scenes."""
@@ -78,10 +99,10 @@ class PlanOptions(Options):
     ) -> list[Span]:
         """The plan of a video that is so long, with cuts at these moments (for ``scene``) and without these gaps."""
         if self.algorithm == "scene":
-            least_s = self.scene_min_length_s
+            least_s = self.scene_min_length
             planned = scenes(duration_s, cuts_s, least_s, self.scene_max_length_s)
         else:
-            least_s = self.min_length_s
+            least_s = self.min_length
             planned = fixed_stride(duration_s, self.duration_s, self.stride, least_s)
         planned = without_gaps(planned, gaps_s, least_s)
         return planned[: self.limit_clips] if self.limit_clips else planned

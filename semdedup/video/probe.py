@@ -18,14 +18,8 @@ from semdedup.video.options import Limits
 from semdedup.video.quarantine import VideoFault, error_text, pyav_errors
 from semdedup.video.timeline import PacketTimes, Timeline, ticks_per_frame, timeline_of
 
-FORMATS = "mov,matroska,webm,avi,mpegts,mpeg,flv,ogg,asf,mxf,gif"
+FORMATS = "mov,matroska,webm,avi,mpegts,mpeg,mpegvideo,flv,ogg,asf,mxf,gif"
 """Containers that are opened. Playlists (HLS, DASH, SDP, ffconcat), which name other files and hosts, are not."""
-
-EXTENSIONS = (
-    *(".mp4", ".mov", ".avi", ".mkv", ".webm", ".m4v", ".mpg", ".mpeg", ".ts", ".mts", ".m2ts", ".flv", ".ogv", ".ogm"),
-    *(".wmv", ".asf", ".3gp", ".3g2", ".mxf", ".gif", ".vob"),
-)
-"""Files with these names are videos."""
 
 DURATION_FROM_ZERO = ("matroska", "asf")
 """Containers in which many writers declare the time of the end, also where the first frame is later than zero."""
@@ -120,6 +114,12 @@ class Video:
         if width * height > self.limits.max_pixels:
             raise VideoFault("too_large", f"{width}x{height} pixels; the limit is {self.limits.max_pixels:,}")
 
+    @property
+    def _rate(self) -> Fraction | None:
+        """Average frames a second; of a bare MPEG stream what its header says, for there FFmpeg's average is 25."""
+        average = None if self.container.format.name == "mpegvideo" else self.stream.average_rate
+        return average or self.stream.guessed_rate
+
     def facts(self) -> VideoFacts:
         """What the container tells."""
         with pyav_errors():
@@ -129,7 +129,7 @@ class Video:
             of_video_s = _declared_s(stream)
             if not of_video_s and len(self.container.streams) == 1:
                 of_video_s = of_all_s
-            rate = stream.average_rate or stream.guessed_rate or 0
+            rate = self._rate or 0
             return VideoFacts(
                 width=context.width,
                 height=context.height,
@@ -149,7 +149,7 @@ class Video:
     @property
     def rate(self) -> Fraction:
         """Frames a second; 25 where that is not known, or cannot be."""
-        rate = self.stream.average_rate or self.stream.guessed_rate
+        rate = self._rate
         return Fraction(rate) if rate and rate <= MOST_FRAMES_A_SECOND else Fraction(25)
 
     @property

@@ -70,6 +70,10 @@ def is_tried_again(row: Mapping[str, Any]) -> bool:
     return not OF_THE_MOMENT.isdisjoint(reasons)
 
 
+class GoneFault(VideoFault):
+    """A video was listed and is not there any more. If it comes back, as it was, the next run tries it again."""
+
+
 def error_text(error: Exception) -> str:
     """An error of FFmpeg without the path, which is recorded beside it anyway."""
     log = getattr(error, "log", None)

@@ -14,7 +14,7 @@ import tempfile
 import uuid
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -31,7 +31,7 @@ from semdedup.video.encode import usable_encoders
 from semdedup.video.files import check_readable, local_copy, printable
 from semdedup.video.job import ClipFiles, ClipMade, Outcome, PlannedVideo, SplitJob, Wanted
 from semdedup.video.options import DecodeOptions, Limits, PlanOptions
-from semdedup.video.quarantine import VideoFault
+from semdedup.video.quarantine import GoneFault, VideoFault
 from semdedup.video.records import (
     QUARANTINED,
     TOO_SHORT,
@@ -218,6 +218,8 @@ def _run(
         work.outcome = Outcome(QUARANTINED, "timeout", str(error), work.outcome.facts)
     except VideoFault as fault:
         work.outcome = Outcome(QUARANTINED, fault.reason, fault.detail, work.outcome.facts)
+        if isinstance(fault, GoneFault):
+            work.video = replace(work.video, stamp="")  # so that no later run takes it for what it has tried
 
 
 def _put_in_place(settings: Settings, target: Target, work: _Work, folder: Path) -> dict[str, Any]:

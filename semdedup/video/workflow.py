@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 from typing import Any, Unpack
 
@@ -18,7 +19,7 @@ from semdedup.storage.location import Location, Paths, locations_of, storage_opt
 from semdedup.video.base import VideoWorkflow
 from semdedup.video.clip_ids import BY_NAME, BY_PATH, of_one_name
 from semdedup.video.encode import choose_encoder
-from semdedup.video.files import find_videos
+from semdedup.video.files import FoundVideos, below, find_videos
 from semdedup.video.options import (
     ClipOptions,
     DecodeOptions,
@@ -35,6 +36,9 @@ from semdedup.video.steps.table import STEPS, steps_with
 from semdedup.video.tree import CLIPS, METAS, SUMMARY
 from semdedup.video.video_table import embed_kind, split_kind, stamped_by_split
 from semdedup.video.worker import Settings, encoders_here
+
+WRITTEN_BY_EMBED = r"_[^/]+\.(?:json|parquet)$|_(?:quarantine|scratch)/|[^/]+_embd_parquet/"
+"""What `embed` writes below its output, which may be the folder of the clips."""
 
 CLIPS_PER_TASK = 32
 """Clips that exist and are only embedded go to the workers in so many a task, so that a model gets whole batches."""
@@ -63,8 +67,8 @@ class VideoSplitWorkflow(VideoWorkflow):
         splitting_algorithm: SplittingAlgorithm = "fixed_stride",
         fixed_stride_split_duration: float = 10.0,
         fixed_stride_stride_s: float | None = None,
-        fixed_stride_min_clip_length_s: float = 2.0,
-        scene_min_length_s: float = 2.0,
+        fixed_stride_min_clip_length_s: float | None = None,
+        scene_min_length_s: float | None = None,
         scene_max_length_s: float = 60.0,
         cut: Cut = "reencode",
         transcode_encoder: TranscodeEncoder = "auto",
@@ -89,6 +93,7 @@ class VideoSplitWorkflow(VideoWorkflow):
         self.io = io = VideoIOOptions.of(given)
         self.sources = locations_of(needed(io.input_path, "input_path"), io.read_kwargs)
         self.output = Location.of(needed(io.output_path, "output_path"), storage_options_of(io.write_kwargs))
+        self.own = below(self.output)
         self.plan_options, self.clips = PlanOptions.of(given), ClipOptions.of(given)
         self.decode = DecodeOptions.of(given)
         if self.plan_options.algorithm == "scene":
@@ -179,13 +184,18 @@ class VideoEmbedWorkflow(VideoWorkflow):
         self.output = (
             root if io.output_path is None else Location.of(io.output_path, storage_options_of(io.write_kwargs))
         )
+        self.own = below(self.output, WRITTEN_BY_EMBED)
         self.kind = embed_kind(self.embedder.folder)
 
-    def find(self) -> list[VideoFile]:
-        """The clips of the input."""
-        files = find_videos(self.sources, self.output / self.kind.folder)
+    def find(self) -> FoundVideos:
+        """The clips of the input, and what else was there."""
+        found = find_videos(self.sources, self.own, looked_into=self._looked_into)
         folder = self.sources[0]
-        return list(stamped_by_split(folder.parent, files)) if folder.name == CLIPS else files
+        return (
+            replace(found, videos=list(stamped_by_split(folder.parent, found.videos)))
+            if folder.name == CLIPS
+            else found
+        )
 
     def id_scheme(self, files: Sequence[VideoFile]) -> str:
         """What the ids are: as the folder has them already, else what these files ask for.

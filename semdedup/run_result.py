@@ -1,0 +1,90 @@
+"""What the whole way gives back, and the check that no clip was lost on it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+
+from semdedup.dedup.results.chain import ChainResult, name_of
+from semdedup.dedup.results.result import DedupResult
+from semdedup.display import Displayable
+from semdedup.errors import IntegrityError
+from semdedup.shards.result import ShardResult
+from semdedup.video.quarantine import EMBED_ERROR
+from semdedup.video.result import SplitResult
+
+
+@dataclass(frozen=True, repr=False)
+class RunResult(Displayable):
+    """What the whole way gives back.
+
+    Attributes:
+        split: of the videos.
+        dedup: of the comparison; its methods answer questions about the scores.
+        shard: of the dataset.
+        report: path of the page.
+        seconds: time of each part, and ``total``.
+        gone: videos of earlier runs that are not in the input any more; their clips stay.
+    """
+
+    split: SplitResult
+    dedup: DedupResult
+    shard: ShardResult
+    report: str
+    seconds: Mapping[str, float]
+    gone: tuple[str, ...] = ()
+
+    @property
+    def clean(self) -> bool:
+        """Whether nothing is in quarantine."""
+        return self.split.clean and not (self.dedup.n_quarantined or self.dedup.skipped_files)
+
+    def rows(self) -> list[tuple[str, str]]:
+        """Name and value of everything that there is to tell."""
+        n_bad = sum(self.split.quarantined.values())
+        return [
+            ("videos", f"{len(self.split.videos):,}"),
+            *([("  in quarantine", f"{n_bad:,}")] if n_bad else []),
+            *((f"    {reason}", f"{count:,}") for reason, count in self.split.quarantined.items()),
+            *([("  gone, their clips stay", f"{len(self.gone):,}")] if self.gone else []),
+            ("clips", f"{self.split.clips:,}"),
+            *((f"  in quarantine, {name}", f"{count:,}") for name, count in self.split.quarantined_clips.items()),
+            (f"  near-duplicates at eps {self.dedup.eps:g}, {self.dedup.removal}", f"{self.shard.duplicates:,}"),
+            ("  in the dataset", f"{self.shard.kept:,}"),
+            *((f"  {name}", counts) for name, counts in self._dedups()),
+            ("shards", f"{self.shard.shards:,}"),
+            *((f"{part} seconds", f"{seconds:.1f}") for part, seconds in self.seconds.items()),
+            ("clip files", str(self.split.paths.get("clip files", ""))),
+            ("scores", str(self.dedup.paths.get("scores", ""))),
+            ("dataset", str(self.shard.paths["dataset"])),
+            ("report", self.report),
+        ]
+
+    def _dedups(self) -> Iterator[tuple[str, str]]:
+        """The dedups, where there are several, with what each was about."""
+        for link in self.dedup.links if isinstance(self.dedup, ChainResult) else ():
+            yield name_of(link), f"{link.total:,} clips, {link.duplicates:,} near-duplicates"
+        if isinstance(self.dedup, ChainResult) and self.dedup.advice:
+            yield "advice", f"{self.dedup.advice} (--overwrite)"
+
+
+def check_balance(split: SplitResult, dedup: DedupResult, shard: ShardResult) -> None:
+    """Every clip is kept, a duplicate, or set aside, over all dedups and in the dataset. Raises `IntegrityError`."""
+    faults = []
+    if dedup.total != (dedup.kept or 0) + (dedup.duplicates or 0) + dedup.n_quarantined:
+        faults.append(
+            f"of {dedup.total:,} clips in the dedups {dedup.kept:,} are kept, {dedup.duplicates:,} duplicates and "
+            f"{dedup.n_quarantined:,} in quarantine"
+        )
+    failed = split.quarantined_clips.get(EMBED_ERROR, 0)
+    if split.clips != split.embedded + failed:
+        faults.append(f"of {split.clips:,} clips {split.embedded:,} were embedded, and {failed:,} failed")
+    if dedup.total != split.embedded and not dedup.skipped_files:
+        faults.append(f"{split.embedded:,} clips have an embedding, but {dedup.total:,} are in the dedups")
+    if shard.clips != shard.kept + sum(shard.dropped.values()) or shard.duplicates != dedup.duplicates:
+        faults.append(
+            f"of {shard.clips:,} clips {shard.kept:,} are in the dataset, and {shard.duplicates:,} were dropped as "
+            f"duplicates, of {dedup.duplicates:,}"
+        )
+    if faults:
+        raise IntegrityError("clips were lost or added on the way: " + "; ".join(faults))
