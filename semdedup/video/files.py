@@ -8,7 +8,6 @@ import itertools
 import os
 import re
 import stat
-import tempfile
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
@@ -18,6 +17,7 @@ from semdedup.storage.location import FileInfo, Location
 from semdedup.video.probe import EXTENSIONS
 from semdedup.video.quarantine import ERRORS_OF_THIS_MACHINE, VideoFault
 from semdedup.video.records import VideoFile
+from semdedup.video.temporary import temporary_folder
 
 PATTERN = re.compile(r"[*?\[]")
 
@@ -96,7 +96,7 @@ def local_copy(video: Location) -> Iterator[str]:
                     raise VideoFault("unreadable", "not a regular file")
                 _read(video, 0)
             else:
-                path = os.path.join(stack.enter_context(tempfile.TemporaryDirectory(prefix="semdedup-")), "video")
+                path = str(stack.enter_context(temporary_folder()) / "video")
                 video.fetch(Path(path))
         except (OSError, StorageError) as error:
             raise (read_fault(error, video.is_local) or error) from error
