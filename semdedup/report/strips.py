@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 import contextlib
 import io
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
@@ -19,7 +19,7 @@ from semdedup.storage.location import Location
 from semdedup.video.child import ChildDied, ChildTimeout, borrowed_child, end_children
 from semdedup.video.cut import split_video
 from semdedup.video.files import local_copy
-from semdedup.video.job import ClipMade, SplitJob, Wanted
+from semdedup.video.job import ClipMade, Outcome, SplitJob, Wanted
 from semdedup.video.options import Limits
 from semdedup.video.quarantine import VideoFault
 from semdedup.video.steps.protocol import Sampling
@@ -127,7 +127,8 @@ def _sample(path: str) -> np.ndarray | str:
     why = "it has no frames"
     frames: np.ndarray | None = None
     with borrowed_child() as child:
-        for found in child.call(split_video, job, SECONDS_A_CLIP):
+        answers: Iterator[ClipMade | Outcome] = child.call(split_video, job, SECONDS_A_CLIP)
+        for found in answers:
             if isinstance(found, ClipMade):
                 frames = found.frames
             elif found.reason:
