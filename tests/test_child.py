@@ -5,28 +5,59 @@ import ctypes
 import errno
 import hashlib
 import os
+import pickle
 import signal
 import subprocess
 import sys
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
+import av
 import distributed
+import msgspec
 import numpy as np
 import psutil
 import pytest
 
-from semdedup import SemdedupError
+from semdedup import Limits, SemdedupError
 from semdedup.video import child as isolation
-from semdedup.video.child import Child, ChildDied, ChildTimeout, borrowed_child, end_children
+from semdedup.video.child import (
+    HEADER,
+    TAIL_BYTES,
+    Child,
+    ChildDied,
+    ChildOutOfMemory,
+    ChildTimeout,
+    borrowed_child,
+    end_children,
+)
+from semdedup.video.job import ClipMade, Outcome, PlannedVideo
+from semdedup.video.memory import OUT_OF_MEMORY, ran_out
+from semdedup.video.messages import Item, decoder_of, encoded
+from semdedup.video.plan import Span
+from semdedup.video.probe import VideoFacts
+from semdedup.video.timeline import Timeline
 from tests.helpers import files_below
 from tests.splits import assert_nothing_half_written, make_texture, splitter
 from tests.videos import Decoders, make_video
 
 PLENTY_S = 60.0
+MIB = 1 << 20
+
+CLIP = ClipMade(
+    {"id": "a", "start_s": 0.5, "n_frames": 12, "audio": False, "why": None, "tracks": [{"kind": "ü"}]},
+    (np.arange(4 * 6 * 5 * 3, dtype=np.uint8).reshape(4, 6, 5, 3)[::2, :, ::-1], np.zeros((0, 0, 0, 3), np.uint8)),
+    (np.linspace(-1, 1, 7, dtype=np.float32),),
+)
+PLAN = PlannedVideo(
+    VideoFacts(64, 48, 29.97, "h264", "yuv420p", "", "mov", 0, 1.5),
+    Timeline(Fraction(1001, 30_000), -5, 45, 44, 45, 1 << 40, (0, 12)),
+    [Span(0.0, 1.0), Span(1.0, 1.5)],
+)
 
 
 # What is called in the child
@@ -38,6 +69,10 @@ def count_to(n: int) -> Iterator[int]:
 
 def signs_of_life(numbers: list[int | None]) -> Iterator[int | None]:
     yield from numbers
+
+
+def videos_made(_: None) -> Iterator[ClipMade | Outcome | PlannedVideo | None]:
+    yield from (PLAN, None, CLIP, Outcome("done", facts={"fps": 25.0}))
 
 
 def pid(_: None) -> Iterator[int]:
@@ -68,6 +103,37 @@ def give_what_cannot_be_sent(_: None) -> Iterator[Any]:
     yield (lambda: None)
 
 
+def write_instead(message: bytes) -> Iterator[int]:
+    """What a decoder that was taken over can do: it writes to its parent by itself."""
+    replies = sys._getframe(1).f_locals["replies"]
+    replies.write(message)
+    replies.flush()
+    time.sleep(600)
+    yield 0
+
+
+class Harm:
+    """A pickle that makes a file when it is read."""
+
+    def __init__(self, path: str) -> None:
+        self.path = path
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return Path.touch, (Path(self.path),)
+
+
+def allocate(n_bytes: int) -> Iterator[int]:
+    yield len(bytearray(n_bytes))
+
+
+def hold(n_bytes: int) -> Iterator[int]:
+    """Takes memory and goes on."""
+    held = bytearray(n_bytes)
+    yield 1
+    time.sleep(600)
+    yield len(held)
+
+
 def chatter(_: None) -> Iterator[int]:
     """Says much on the pipes that a library of C would write to."""
     for i in range(3):
@@ -91,6 +157,7 @@ def end_by(how: str) -> Iterator[int]:
     if how == "segfault":
         ctypes.string_at(0)
     elif how == "exit":
+        os.write(2, b"a warning\n" * 100_000)
         print("the library gives up", file=sys.stderr, flush=True)
         os._exit(7)
     time.sleep(600)
@@ -171,14 +238,29 @@ def test_large_objects_pass_in_both_directions(usable: Child) -> None:
     assert [(len(array), array.min(), array.max()) for array in sent] == [(40 << 20, 1, 1), (40 << 20, 2, 2)]
 
 
+def test_answers_are_what_they_were_there_down_to_types_and_arrays_can_be_written_to(usable: Child) -> None:
+    plan, clip, outcome = usable.call(videos_made, None, PLENTY_S)
+    assert plan == PLAN
+    assert outcome == Outcome("done", facts={"fps": 25.0})
+    assert isinstance(clip, ClipMade)
+    assert clip.facts == CLIP.facts
+    for sent, made in zip(clip.samples + clip.sounds, CLIP.samples + CLIP.sounds, strict=True):
+        assert (sent.dtype, sent.shape) == (made.dtype, made.shape)
+        np.testing.assert_array_equal(sent, made)
+        sent += 1
+
+
 def test_what_a_library_prints_does_not_get_between_the_answers(usable: Child) -> None:
     assert list(usable.call(chatter, None, PLENTY_S)) == [0, 1, 2]
+    assert 0 < len(usable._said._said) <= TAIL_BYTES  # the rest is not kept
 
 
 def test_modules_are_found_there_as_they_were_here_when_it_started(
     usable: Child, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    (tmp_path / "only_here.py").write_text("def double(n):\n    yield 2 * n\n")
+    (tmp_path / "only_here.py").write_text(
+        "from collections.abc import Iterator\ndef double(n) -> Iterator[int]:\n    yield 2 * n\n"
+    )
     monkeypatch.syspath_prepend(tmp_path)
     import only_here  # type: ignore[import-not-found]
 
@@ -286,6 +368,109 @@ def test_a_call_that_is_given_up_ends_the_process_unless_it_was_complete(child: 
     answers.close()  # type: ignore[attr-defined]
     assert not child.alive
     assert not psutil.pid_exists(pid_of(child))
+
+
+# Answers that harm
+
+
+def test_what_is_no_answer_of_the_function_ends_the_process(child: Child) -> None:
+    message = encoded(Item("text"))
+    with pytest.raises(ChildDied, match="cannot be read: Expected `int`, got `str`"):
+        list(child.call(write_instead, HEADER.pack(len(message)) + message, PLENTY_S))
+    assert not child.alive
+
+
+def test_an_answer_that_is_a_pickle_is_refused_and_runs_nothing(child: Child, tmp_path: Path) -> None:
+    message = pickle.dumps(("item", Harm(str(tmp_path / "harm"))))
+    with pytest.raises(ChildDied, match="cannot be read"):
+        list(child.call(write_instead, HEADER.pack(len(message)) + message, PLENTY_S))
+    assert not child.alive
+    assert not (tmp_path / "harm").exists()
+    pickle.loads(message)
+    assert (tmp_path / "harm").exists()
+
+
+def test_an_answer_larger_than_its_memory_is_refused_before_it_comes(child: Child) -> None:
+    with pytest.raises(ChildDied, match="announced an answer of 4,611,686,018,427,387,904 bytes"):
+        list(child.call(write_instead, HEADER.pack(1 << 62), PLENTY_S))
+    assert not child.alive
+
+
+@pytest.mark.parametrize(
+    ("sample", "told"),
+    [
+        (["uint8", [2, 3], b"12345"], "5 bytes for an array"),
+        (["uint8", [-1, -6], b"123456"], "no array"),
+        (["O", [1], b"12345678"], "no array"),
+        (["uint8", [4], "text"], "string argument"),
+        ({}, "not enough values"),
+        (msgspec.msgpack.Ext(5, b""), "no such type"),
+    ],
+)
+def test_an_array_is_refused_unless_its_bytes_are_those_of_its_shape(sample: Any, told: str) -> None:
+    answer = {"type": "ClipMade", "facts": {}, "samples": [sample]}
+    with pytest.raises(Exception, match=told):
+        decoder_of(videos_made).decode(encoded(Item(answer)))
+
+
+@pytest.mark.parametrize("name", ["../a", "/etc/a", "a/../../b", ""])
+def test_an_id_that_leads_out_of_the_folder_of_clips_is_refused(name: str) -> None:
+    answer = {"type": "ClipMade", "facts": {"id": name}}
+    with pytest.raises(msgspec.ValidationError, match="no id of a clip"):
+        decoder_of(videos_made).decode(encoded(Item(answer)))
+
+
+# Memory
+
+
+def test_memory_that_a_call_may_not_take_ends_the_process_and_other_limits_come_with_other_calls(child: Child) -> None:
+    assert list(child.call(allocate, 100 * MIB, PLENTY_S)) == [100 * MIB]
+    assert list(child.call(allocate, 10 * MIB, PLENTY_S, 64 * MIB)) == [10 * MIB]
+    assert list(child.call(allocate, 100 * MIB, PLENTY_S)) == [100 * MIB]
+    with pytest.raises(ChildOutOfMemory, match=r"than the limit of 0\.0625 GiB"):
+        list(child.call(allocate, 100 * MIB, PLENTY_S, 64 * MIB))
+    assert not child.alive
+
+
+def test_memory_that_is_nearly_used_up_ends_the_process_before_a_library_has_to_do_without(child: Child) -> None:
+    answers = child.call(hold, 120 * MIB, PLENTY_S, 128 * MIB)
+    with pytest.raises(ChildOutOfMemory, match=f"status {OUT_OF_MEMORY}"):
+        list(answers)
+
+
+CRASH = """
+import ctypes
+import sys
+from collections.abc import Iterator
+from semdedup.video.child import Child
+
+def crash(n_bytes: int) -> Iterator[int]:
+    held = b"1" * n_bytes
+    ctypes.string_at(0)
+    yield len(held)
+
+if __name__ == "__main__":
+    import crash as module
+    for n_bytes in (1, 200 << 20):
+        try:
+            list(Child().call(module.crash, n_bytes, 60, 300 << 20))
+        except Exception as error:
+            print(type(error).__name__, error)
+"""
+
+
+def test_a_crash_near_the_limit_is_put_down_to_memory(tmp_path: Path) -> None:
+    """In a program of its own: of what this one has had, Linux would say that its child had it."""
+    (tmp_path / "crash.py").write_text(CRASH)
+    environment = os.environ | {"PYTHONPATH": str(Path(__file__).parents[1])}
+    done = subprocess.run(
+        [sys.executable, str(tmp_path / "crash.py")], env=environment, capture_output=True, text=True, check=True
+    )
+    assert [line.split()[0] for line in done.stdout.splitlines()] == ["ChildDied", "ChildOutOfMemory"]
+    assert done.stdout.count("ended by SIGSEGV") == 2
+    assert [ran_out(*ended, 100) for ended in ((-6, 49), (-6, 50), (1, 99), (OUT_OF_MEMORY, 0))] == [
+        *(False, True, False, True)
+    ]
 
 
 # The pool
@@ -447,6 +632,26 @@ def test_a_decoder_that_crashes_costs_its_video_and_no_worker(
     assert processes_of_workers(client) == []
 
 
+def test_a_video_that_takes_too_much_memory_costs_itself_and_no_worker(
+    videos: Path, client: distributed.Client, tmp_path: Path
+) -> None:
+    huge = tmp_path / "huge.avi"
+    with av.open(str(huge), "w") as file:
+        stream: Any = file.add_stream("mjpeg", rate=1)
+        stream.width, stream.height, stream.pix_fmt = 8000, 8000, "yuvj444p"
+        file.mux(stream.encode(av.VideoFrame(8000, 8000, "yuvj444p")))
+        file.mux(stream.encode(None))
+    workers = client.run(os.getpid)
+    few = [videos / "a.mp4", huge, videos / "b.mp4"]
+    result = splitter(few, tmp_path / "out", limits=Limits(max_memory=128 * MIB), upload_clips=False).run(client)
+    rows = {row["video"]: row for row in result.videos}
+    assert [rows[path.name]["status"] for path in few] == ["done", "quarantined", "done"]
+    assert rows[huge.name]["reason"] == "out_of_memory"
+    assert "limit of 0.125 GiB" in rows[huge.name]["detail"]
+    assert client.run(os.getpid) == workers
+    assert processes_of_workers(client) == []
+
+
 def refuse(frames: np.ndarray) -> np.ndarray:
     """An embedder of a user that fails in the middle of a video."""
     raise ZeroDivisionError("the embedder fails")
@@ -472,11 +677,13 @@ def environment_of(_: None) -> Iterator[list[str]]:
 
 
 def test_credentials_in_the_environment_do_not_reach_the_process(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "canary-secret-0451")
+    secrets = {"AWS_SECRET_ACCESS_KEY", "HOMEBREW_GITHUB_API_TOKEN", "LANGSMITH_API_KEY", "NVIDIA_API_KEY", "LC_TOKEN"}
+    for name in secrets:
+        monkeypatch.setenv(name, "canary-secret-0451")
     child = Child()
     try:
         (names,) = child.call(environment_of, None, 10)
     finally:
         child.kill()
-    assert "AWS_SECRET_ACCESS_KEY" not in names
+    assert not secrets & set(names)
     assert "PATH" in names

@@ -186,7 +186,7 @@ def put_owner(root: Location, **changes: object) -> Owner:
     return found
 
 
-BOOT, NAMESPACE = owner._boot_id().split("/", 1)
+BOOT, NAMESPACE = owner.boot_id().split("/", 1)
 GONE: dict[str, dict[str, object]] = {
     "no such process": {"pid": 2**22 + 1},
     "another process has its id": {"pid": 1, "process_start": 1.0},

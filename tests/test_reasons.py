@@ -50,6 +50,8 @@ def test_only_errors_of_pyav_are_the_fault_of_the_video() -> None:
         _ = 1 // 0
     with pytest.raises(OSError, match="full"), pyav_errors():
         raise av.error.OSError(28, "the disk is full")
+    with pytest.raises(MemoryError), pyav_errors():  # of the process: `child` tells it
+        raise av.error.MemoryError(errno.ENOMEM, "Cannot allocate memory")
 
 
 def test_a_disk_that_fails_while_a_clip_is_written_is_no_fault_of_the_video() -> None:

@@ -297,6 +297,7 @@ def test_wrong_values_in_yaml_end_in_status_2_and_the_same_sentence(part: str, d
         ({"split": {"limit": 10**20}}, "limit must be a whole number of at least 0; got 100000000000000000000, which"),
         ({"split": {"limits": {"nosuch": 5}}}, "limits has no parameter 'nosuch' here; it has max_pixels"),
         ({"split": {"limits": 5}}, f"limits must be a mapping of {', '.join(LIMITS)}, or Limits; got 5"),
+        ({"split": {"limits": {"max_memory": "much"}}}, "max_memory must be bytes, as in 4GiB, at least 1,048,576"),
         ({"split": {"generate_previews": "no"}}, "generate_previews must be true or false; got 'no'"),
         ({"dedup": {"ranking_strategy": {"metadata_cols": 3}}}, "metadata_cols must be names of columns"),
         ({"dedup": {"ranking_strategy": {"metadata_cols": ["a"], "ascending": ["no"]}}}, "ascending must be true or"),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import base64
 import io
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from typing import Any
@@ -20,7 +20,7 @@ from semdedup.video.clip_meta import describe_faults, read_meta
 from semdedup.video.containers import EXTENSIONS
 from semdedup.video.cut import split_video
 from semdedup.video.files import local_copy
-from semdedup.video.job import ClipMade, SplitJob, Wanted
+from semdedup.video.job import ClipMade, Outcome, SplitJob, Wanted
 from semdedup.video.options import DecodeOptions, Limits
 from semdedup.video.quarantine import VideoFault
 from semdedup.video.steps.protocol import Sampling
@@ -142,7 +142,8 @@ def _sample(path: str) -> np.ndarray | str:
     why = "it has no frames"
     frames: np.ndarray | None = None
     with borrowed_child() as child:
-        for found in child.call(split_video, job, SECONDS_A_CLIP):
+        answers: Iterator[ClipMade | Outcome] = child.call(split_video, job, SECONDS_A_CLIP)
+        for found in answers:
             if isinstance(found, ClipMade):
                 frames = found.frames
             elif found.reason:

@@ -60,7 +60,7 @@ class Owner:
         now = time.time()
         since = time.strftime("%Y-%m-%d %H:%M:%S %z", time.localtime(now))
         start = psutil.Process().create_time()
-        return cls(uuid.uuid4().hex[:8], socket.gethostname(), _boot_id(), os.getpid(), start, since, now)
+        return cls(uuid.uuid4().hex[:8], socket.gethostname(), boot_id(), os.getpid(), start, since, now)
 
     @classmethod
     def from_bytes(cls, content: bytes) -> Owner | None:
@@ -79,20 +79,15 @@ class Owner:
     @property
     def is_here(self) -> bool:
         """Whether its process ids are those of this system."""
-        return (self.host, self.boot_id) == (socket.gethostname(), _boot_id())
+        return (self.host, self.boot_id) == (socket.gethostname(), boot_id())
 
     @property
     def is_gone(self) -> bool:
         """Whether its process is known to have ended: by its id on this system, or by a restart of this host."""
         if self.is_here:
-            try:
-                return abs(psutil.Process(self.pid).create_time() - self.process_start) > 1.0
-            except psutil.NoSuchProcess:
-                return True
-            except psutil.Error:
-                return False
-        restarted = self.host == socket.gethostname() and self.boot_id.split("/")[0] != _boot_id().split("/")[0]
-        return restarted and self.boot_id.split("/")[1:] == _boot_id().split("/")[1:]
+            return process_is_gone(self.pid, self.process_start)
+        restarted = self.host == socket.gethostname() and self.boot_id.split("/")[0] != boot_id().split("/")[0]
+        return restarted and self.boot_id.split("/")[1:] == boot_id().split("/")[1:]
 
     def __str__(self) -> str:
         return f"process {self.pid} on {self.host}, since {self.since}"
@@ -109,8 +104,18 @@ def host_name() -> str:
     return socket.gethostname()
 
 
+def process_is_gone(pid: int, start: float, tolerance_s: float = 1.0) -> bool:
+    """Whether a process of this system has ended: none has its id, or one that started at another time."""
+    try:
+        return abs(psutil.Process(pid).create_time() - start) > tolerance_s
+    except psutil.NoSuchProcess:
+        return True
+    except psutil.Error:
+        return False
+
+
 @cache
-def _boot_id() -> str:
+def boot_id() -> str:
     """The running system and the namespace of its process ids."""
     boot, namespace = Path("/proc/sys/kernel/random/boot_id"), Path("/proc/self/ns/pid")
     try:

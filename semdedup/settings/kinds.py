@@ -69,6 +69,22 @@ def number(
     return Kind(words, plain, parse, "FLOAT")
 
 
+def n_bytes(least: int) -> Kind:
+    """Bytes of memory, kept as a whole number; text may have a unit."""
+    number_of = whole(least)
+
+    def plain(value: Any) -> Any:
+        if isinstance(value, str):
+            from dask.utils import parse_bytes  # here: the process that decodes does without Dask
+
+            if not re.fullmatch(r"\d+(\.\d+)? *[A-Za-z]*", value):
+                raise ValueError
+            value = parse_bytes(value)
+        return number_of.plain(value)
+
+    return Kind(f"be bytes, as in 4GiB, at least {least:,}", plain, metavar="BYTES")
+
+
 def choice(*words: str) -> Kind:
     """One of some words."""
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from fractions import Fraction
@@ -117,6 +116,8 @@ class AudioTrack:
         while True:
             try:
                 packet = next(reading, None)
+            except MemoryError:
+                raise
             except (FFmpegError, ValueError):  # the container cannot be read on
                 self.n_bad += 1
                 return
@@ -124,6 +125,8 @@ class AudioTrack:
                 return
             try:
                 yield from list(self._packet(packet) if self.copied else self._frames(packet))
+            except MemoryError:
+                raise
             except (FFmpegError, ValueError):
                 self.n_bad += 1
 
@@ -183,8 +186,12 @@ def aac_takes(layout: str) -> bool:
 def samples_of(sounds: Iterable[Sound], rate_hz: int) -> np.ndarray:
     """Decoded sound as (n,) float32 in [-1, 1], mono, at this rate; up to where it can be decoded."""
     parts: list[np.ndarray] = []
-    with contextlib.suppress(FFmpegError, ValueError):
+    try:
         resampler = av.AudioResampler(format="flt", layout="mono", rate=rate_hz)
         for content in [*(sound.content for sound in sounds), None]:
             parts += [frame.to_ndarray()[0] for frame in resampler.resample(content)]
+    except MemoryError:
+        raise
+    except (FFmpegError, ValueError):
+        pass
     return np.concatenate(parts) if parts else np.zeros(0, dtype=np.float32)

@@ -1,13 +1,15 @@
 """A process in which decoders may crash or hang: it costs the video at hand and nothing else.
 
 Dask's workers are daemons, which may not have `multiprocessing` children, and a worker that dies takes its neighbours'
-tasks along. So this is a plain subprocess that speaks pickles over its pipes. It is kept for the next video, and ends
-when its parent does.
+tasks along. So this is a plain subprocess with pipes: it is sent pickles, and answers `messages`, for a decoder that a
+hostile video has taken over must not get to run code in its parent. Its memory is limited. It is kept for the next
+video, and ends when its parent does.
 """
 
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import pickle
 import queue
@@ -16,26 +18,50 @@ import signal
 import struct
 import subprocess
 import sys
-import tempfile
 import threading
 import time
 import traceback
 from collections.abc import Callable, Iterator
-from typing import IO, Any
+from typing import IO, Any, TypeVar
+
+import msgspec
+import numpy as np
 
 from semdedup.errors import SemdedupError
+from semdedup.video.memory import memory_limit, peak_bytes, ran_out, wait
+from semdedup.video.messages import End, Failed, Heartbeat, Item, Message, decoder_of, encoded
+from semdedup.video.options import Limits
+
+A = TypeVar("A")
+T = TypeVar("T")
 
 HEADER = struct.Struct("<Q")
-READ_BYTES = 1 << 20
 START = "from semdedup.video.child import serve; serve()"
 SECONDS_TO_START = 60.0
+SECONDS_TO_END = 5.0
+TAIL_BYTES = 4096
 
-ENVIRONMENT = ("PATH", "HOME", "TMP", "TEMP", "LANG", "LC_", "LD_", "DYLD_", "PYTHON", "CUDA_", "NVIDIA_", "OMP_")
-"""Beginnings of the variables that the process gets. The others may hold credentials, and it reads hostile files."""
+ENVIRONMENT = frozenset(
+    {
+        *("PATH", "HOME", "TMPDIR", "LANG", "LC_ALL", "LC_CTYPE"),
+        *("PYTHONHOME", "PYTHONUTF8", "PYTHONPYCACHEPREFIX", "PYTHONDONTWRITEBYTECODE"),
+        *("LD_LIBRARY_PATH", "LD_PRELOAD", "DYLD_LIBRARY_PATH", "DYLD_FALLBACK_LIBRARY_PATH"),
+        *("CUDA_VISIBLE_DEVICES", "CUDA_DEVICE_ORDER", "CUDA_MPS_PIPE_DIRECTORY"),
+    }
+)
+"""The variables that the process gets. The others may hold credentials, and it reads hostile files. By whole names:
+``HOMEBREW_GITHUB_API_TOKEN``, ``LANGSMITH_API_KEY`` and ``NVIDIA_API_KEY`` begin like harmless ones."""
 
 
 class ChildDied(Exception):
-    """The process ended in the middle of a call; the message tells how."""
+    """The process ended in the middle of a call, or answered what it cannot mean; the message tells how."""
+
+
+class ChildOutOfMemory(ChildDied):
+    """The function needed more memory than it may take."""
+
+    def __init__(self, max_memory: int, detail: str) -> None:
+        super().__init__(f"more memory is needed than the limit of {max_memory / 2**30:.3g} GiB: {detail}")
 
 
 class ChildTimeout(Exception):
@@ -46,45 +72,63 @@ class Child:
     """A process that runs generator functions, one at a time."""
 
     def __init__(self) -> None:
-        self._errors = tempfile.TemporaryFile()  # noqa: SIM115  closed with the process
-        kept = {name: value for name, value in os.environ.items() if name.startswith(ENVIRONMENT)}
-        environment = {**kept, "PYTHONPATH": os.pathsep.join(filter(None, sys.path)), "SVT_LOG": "1"}
+        kept = {name: os.environ[name] for name in ENVIRONMENT & os.environ.keys()}
+        self._max_memory = Limits.max_memory
+        self._inherited = peak_bytes()
         self._process = subprocess.Popen(
             [sys.executable, "-P", "-c", START],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
-            stderr=self._errors,
-            env=environment,
+            stderr=subprocess.PIPE,
+            # Videos are decoded side by side, each by one thread; idle ones of NumPy would take memory.
+            env={**kept, "PYTHONPATH": os.pathsep.join(filter(None, sys.path)), "OMP_NUM_THREADS": "1", "SVT_LOG": "1"},
         )
-        self._received = bytearray()
+        assert self._process.stderr is not None
+        self._said = _Tail(self._process.stderr)
 
-    def call(self, function: Callable[[Any], Iterator[Any]], argument: Any, timeout_s: float) -> Iterator[Any]:
+    def call(
+        self,
+        function: Callable[[A], Iterator[T | None]],
+        argument: A,
+        timeout_s: float,
+        max_memory: int = Limits.max_memory,
+    ) -> Iterator[T]:
         """Yield what ``function(argument)`` yields there. A None that it yields is a sign of life and is not passed on.
 
+        Args:
+            function: its annotation says what it yields, see `messages`.
+            argument: any object that can be pickled.
+            timeout_s: how long it may be silent.
+            max_memory: bytes that it may take.
+
         Raises:
-            ChildDied: the process crashed.
+            ChildOutOfMemory: it needed more.
+            ChildDied: the process crashed, or what came is no answer of this function.
             ChildTimeout: nothing came for `timeout_s` seconds.
             OSError: the function raised one: a full disk, say.
             SemdedupError: the function raised something else, which is a defect; with its traceback.
         """
+        decoder = decoder_of(function)
         finished = False
         try:
-            self._send((function, argument))
+            self._max_memory = max_memory
+            self._send((function, argument, max_memory))
             wait_s = max(timeout_s, SECONDS_TO_START)
             while True:
-                kind, content = self._receive(wait_s)
+                message = self._receive(decoder, wait_s)
                 wait_s = timeout_s
-                if kind == "item" and content is not None:
-                    yield content
-                elif kind == "end":
+                if isinstance(message, Item):
+                    yield message.value
+                elif isinstance(message, Failed):
+                    if message.kind == "memory":
+                        raise ChildOutOfMemory(max_memory, message.text)
+                    finished = True
+                    if message.kind == "system":
+                        raise OSError(message.errno, message.text)
+                    raise SemdedupError(f"{function.__name__} failed:\n{message.text}")
+                elif isinstance(message, End):
                     finished = True
                     return
-                elif kind == "oserror":
-                    finished = True
-                    raise OSError(*content)
-                elif kind == "error":
-                    finished = True
-                    raise SemdedupError(f"{function.__name__} failed:\n{content}")
         finally:
             if not finished:
                 self.kill()
@@ -98,44 +142,77 @@ class Child:
         """End the process at once."""
         self._process.kill()
         self._process.wait()
-        for pipe in (self._process.stdin, self._process.stdout, self._errors):
+        for pipe in (self._process.stdin, self._process.stdout):
             with contextlib.suppress(OSError):
                 pipe.close()  # type: ignore[union-attr]
 
-    def _send(self, message: Any) -> None:
+    def _send(self, call: tuple[Any, ...]) -> None:
         assert self._process.stdin is not None
         try:
-            _write(self._process.stdin, message)
+            _write(self._process.stdin, pickle.dumps(call, protocol=pickle.HIGHEST_PROTOCOL))
         except BrokenPipeError as error:
-            raise ChildDied(self._death()) from error
+            raise self._death() from error
 
-    def _receive(self, timeout_s: float) -> Any:
+    def _receive(self, decoder: msgspec.msgpack.Decoder[Message], timeout_s: float) -> Message:
+        deadline = time.monotonic() + timeout_s
+        (n_bytes,) = HEADER.unpack(self._read(HEADER.size, timeout_s, deadline))
+        if n_bytes > self._max_memory // 2:  # there it was beside what it was made of
+            raise ChildDied(f"the decoding process announced an answer of {n_bytes:,} bytes")
+        content = self._read(n_bytes, timeout_s, deadline)
+        try:
+            return decoder.decode(content)
+        except Exception as error:  # whatever a process that was taken over may bring about
+            raise ChildDied(f"the decoding process gave an answer that cannot be read: {error}") from error
+
+    def _read(self, n_bytes: int, timeout_s: float, deadline: float) -> memoryview:
         assert self._process.stdout is not None
         file = self._process.stdout.fileno()
-        deadline = time.monotonic() + timeout_s
-        while True:
-            if len(self._received) >= HEADER.size:
-                (n_bytes,) = HEADER.unpack_from(self._received)
-                if len(self._received) >= HEADER.size + n_bytes:
-                    message = pickle.loads(bytes(self._received[HEADER.size : HEADER.size + n_bytes]))
-                    del self._received[: HEADER.size + n_bytes]
-                    return message
+        content = np.empty(n_bytes, np.uint8).data  # a bytearray would be filled with zeros first
+        received = 0
+        while received < n_bytes:
             ready, _, _ = select.select([file], [], [], max(0.0, deadline - time.monotonic()))
             if not ready:
                 raise ChildTimeout(f"no progress for {timeout_s:g} s")
-            received = os.read(file, READ_BYTES)
-            if not received:
-                raise ChildDied(self._death())
-            self._received += received
+            n_more = os.readv(file, [content[received:]])
+            if not n_more:
+                raise self._death()
+            received += n_more
+        return content
 
-    def _death(self) -> str:
-        code = self._process.wait()
-        if code < 0:
+    def _death(self) -> ChildDied:
+        killer = threading.Timer(SECONDS_TO_END, self._process.kill)  # it may have closed its pipes and live on
+        killer.start()
+        peak = wait(self._process, self._inherited)
+        killer.cancel()
+        status = self._process.returncode
+        if status < 0:
             known = {number.value: number.name for number in signal.Signals}
-            return f"the decoding process was ended by {known.get(-code, f'signal {-code}')}"
-        self._errors.seek(0)
-        said = self._errors.read().decode(errors="replace").strip().splitlines()
-        return f"the decoding process ended with status {code}" + (f": {said[-1][:300]}" if said else "")
+            text = f"the decoding process was ended by {known.get(-status, f'signal {-status}')}"
+        else:
+            said = self._said.last_line()
+            text = f"the decoding process ended with status {status}" + (f": {said[:300]}" if said else "")
+        if ran_out(status, peak, self._max_memory):
+            return ChildOutOfMemory(self._max_memory, text)
+        return ChildDied(text)
+
+
+class _Tail:
+    """The end of what a process says, which is read as long as it speaks: it may say much in its life."""
+
+    def __init__(self, pipe: IO[bytes]) -> None:
+        self._said = b""
+        self._thread = threading.Thread(target=self._listen, args=(pipe,), name="semdedup-child", daemon=True)
+        self._thread.start()
+
+    def _listen(self, pipe: IO[bytes]) -> None:
+        with pipe:
+            while said := os.read(pipe.fileno(), TAIL_BYTES):
+                self._said = (self._said + said)[-TAIL_BYTES:]
+
+    def last_line(self) -> str:
+        """The last line that a process has said, once it has ended."""
+        self._thread.join(SECONDS_TO_END)
+        return self._said.decode(errors="replace").strip().rpartition("\n")[2]
 
 
 _idle: list[Child] = []
@@ -164,8 +241,7 @@ def end_children() -> None:
             _idle.pop().kill()
 
 
-def _write(pipe: IO[bytes], message: Any) -> None:
-    content = pickle.dumps(message, protocol=pickle.HIGHEST_PROTOCOL)
+def _write(pipe: IO[bytes], content: bytes) -> None:
     pipe.write(HEADER.pack(len(content)))
     pipe.write(content)
     pipe.flush()
@@ -180,14 +256,27 @@ def serve() -> None:
     while True:
         call = calls.get()
         try:
-            function, argument = pickle.loads(call)  # here: what it imports may fail
-            for item in function(argument):
-                _write(replies, ("item", item))
-            _write(replies, ("end", None))
-        except OSError as error:
-            _write(replies, ("oserror", (error.errno, error.strerror or str(error))))
-        except Exception:  # it is reported to the parent, whatever it is
-            _write(replies, ("error", traceback.format_exc()))
+            function, argument, max_memory = pickle.loads(call)  # here: what it imports may fail
+            with memory_limit(max_memory):
+                for item in function(argument):
+                    _write(replies, encoded(Heartbeat() if item is None else Item(item)))
+            answer: Message = End()
+        except Exception as error:  # it is reported to the parent, whatever it is
+            answer = _failure(error)
+        _write(replies, encoded(answer))
+
+
+def _failure(error: Exception) -> Failed:
+    if isinstance(error, MemoryError) or getattr(error, "errno", None) == errno.ENOMEM:
+        return Failed("memory", _text(str(error) or "an allocation failed"))
+    if isinstance(error, OSError):
+        return Failed("system", _text(error.strerror or str(error)), error.errno)
+    return Failed("defect", _text(traceback.format_exc()))
+
+
+def _text(said: str) -> str:
+    """Text that can be sent: names of files may hold what is no Unicode."""
+    return said.encode(errors="backslashreplace").decode()
 
 
 def _listen(calls: queue.SimpleQueue[bytes]) -> None:

@@ -94,6 +94,8 @@ class ClipFile:
         """Sound that does not fit, its times running back, say, is left out: the video is good all the same."""
         try:
             yield
+        except MemoryError:
+            raise
         except (FFmpegError, ValueError) as error:
             if getattr(error, "errno", None) in ERRORS_OF_WRITING:
                 raise

@@ -8,7 +8,6 @@ import itertools
 import os
 import re
 import stat
-import tempfile
 from collections import Counter
 from collections.abc import Iterator, Mapping, MutableMapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -22,6 +21,7 @@ from semdedup.storage.location import REQUESTS_IN_FLIGHT, FileInfo, Location
 from semdedup.video.containers import EXTENSIONS, HEAD_BYTES, OTHERS, container_of, ending_of
 from semdedup.video.quarantine import ERRORS_OF_THIS_MACHINE, GoneFault, VideoFault
 from semdedup.video.records import VideoFile
+from semdedup.video.temporary import temporary_folder
 
 MOST_ENDINGS = 6
 """Endings that a line names; of what has others the number is told."""
@@ -219,7 +219,7 @@ def local_copy(video: Location) -> Iterator[str]:
                     raise VideoFault("unreadable", "not a regular file")
                 _read(video, 0)
             else:
-                path = os.path.join(stack.enter_context(tempfile.TemporaryDirectory(prefix="semdedup-")), "video")
+                path = str(stack.enter_context(temporary_folder()) / "video")
                 video.fetch(Path(path))
         except (OSError, StorageError) as error:
             fault = read_fault(error, video.is_local)

@@ -1,10 +1,11 @@
-"""What the process that decodes is asked to do with one video, and what it answers."""
+"""What the process that decodes is asked to do with one video, and what it answers: see `messages`."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
+import msgspec
 import numpy as np
 
 from semdedup.video.options import DecodeOptions, Limits, PlanOptions
@@ -74,8 +75,7 @@ class SplitJob:
         return self.plan is not None and self.plan.cut == "copy"
 
 
-@dataclass(frozen=True)
-class ClipMade:
+class ClipMade(msgspec.Struct, frozen=True, tag=True):
     """A clip that is complete.
 
     Attributes:
@@ -88,24 +88,27 @@ class ClipMade:
     samples: tuple[np.ndarray, ...] = ()
     sounds: tuple[np.ndarray, ...] = ()
 
+    def __post_init__(self) -> None:
+        """Refuse an id that leads out of the folder of clips: a decoder that was taken over may have made it."""
+        if {"", ".", ".."} & set(str(self.facts.get("id", "clip")).split("/")):
+            raise ValueError(f"no id of a clip: {self.facts['id']!r}")
+
     @property
     def frames(self) -> np.ndarray | None:
         """The frames of the first sampling, where one was asked for."""
         return self.samples[0] if self.samples else None
 
 
-@dataclass(frozen=True)
-class Outcome:
+class Outcome(msgspec.Struct, frozen=True, tag=True):
     """How a video ended: ``done``, ``too_short`` or ``quarantined``, with a reason and what was found."""
 
     status: str
     reason: str = ""
     detail: str = ""
-    facts: dict[str, Any] = field(default_factory=dict)
+    facts: dict[str, Any] = msgspec.field(default_factory=dict)
 
 
-@dataclass(frozen=True)
-class PlannedVideo:
+class PlannedVideo(msgspec.Struct, frozen=True, tag=True):
     """A video whose clips are planned."""
 
     facts: VideoFacts

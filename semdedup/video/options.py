@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, get_args
 from semdedup.errors import ParameterError
 from semdedup.settings import Kind, Options, setting
 from semdedup.settings.choices import ClipIdScheme, Cut, SplittingAlgorithm, Tonemap, TranscodeEncoder
-from semdedup.settings.kinds import choice, grouped, number, path, paths, truth, whole
+from semdedup.settings.kinds import choice, grouped, n_bytes, number, path, paths, truth, whole
 from semdedup.settings.shared import NO_PART, SharedOptions
 from semdedup.storage.kwargs import STORAGE, kwargs_setting
 from semdedup.video.plan import Span, fixed_stride, scenes, without_gaps
@@ -126,6 +126,11 @@ class Limits(Options):
         number(0, open_below=True),
         "Seconds without progress after which a video is given up.",
         flags=["--video-timeout"],
+    )
+    max_memory: int = setting(
+        4 << 30,
+        n_bytes(1 << 20),
+        "Most memory that the process decoding a video may take, as in 4GiB; 8K takes 2 with x264 and 6 with AV1.",
     )
 
 

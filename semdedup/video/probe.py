@@ -234,6 +234,7 @@ def open_container(path: str, limits: Limits) -> Any:
 
     Raises:
         VideoFault: ``unreadable``.
+        MemoryError: there is no memory left.
     """
     try:
         opened: Any = av.open(
@@ -245,6 +246,8 @@ def open_container(path: str, limits: Limits) -> Any:
             metadata_errors="replace",
         )
         return opened
+    except MemoryError:
+        raise
     except (FFmpegError, OSError, ValueError) as error:  # PyAV raises ValueError for some malformed headers
         raise VideoFault("unreadable", error_text(error)) from error
 

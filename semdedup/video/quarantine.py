@@ -23,6 +23,7 @@ REASONS = {
     "too_large": "more pixels or frames than the limits allow",
     "too_long": "longer than the limits allow",
     "too_many_clips": "more clips than the limits allow",
+    "out_of_memory": "decoding or encoding it takes more memory than the limit; clips before that are kept",
 }
 """The reasons, each with its sentence. A new one is added here and nowhere else."""
 
@@ -91,11 +92,14 @@ def pyav_errors(where: str = "", writing: bool = False) -> Iterator[None]:
 
     Raises:
         VideoFault: ``decode_error``, or ``encode_error`` of `writing`.
+        MemoryError: there is no memory left; it ends the process that decodes.
         OSError: the error is about this machine (a full disk, say) and not about the video.
     """
     try:
         yield
     except (FFmpegError, ValueError, OverflowError) as error:
+        if isinstance(error, MemoryError):
+            raise
         if getattr(error, "errno", None) in (ERRORS_OF_WRITING if writing else ERRORS_OF_THIS_MACHINE):
             raise
         detail = f"{where}: {error_text(error)}" if where else error_text(error)

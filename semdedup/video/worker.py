@@ -10,9 +10,8 @@ import contextlib
 import contextvars
 import os
 import shutil
-import tempfile
 import uuid
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -24,7 +23,7 @@ import pyarrow as pa
 from semdedup.runs.owner import check_owner
 from semdedup.storage.location import Location, json_bytes
 from semdedup.storage.tables import embedding_column, write_arrow
-from semdedup.video.child import ChildDied, ChildTimeout, borrowed_child
+from semdedup.video.child import ChildDied, ChildOutOfMemory, ChildTimeout, borrowed_child
 from semdedup.video.clip_meta import parse_object, read_meta
 from semdedup.video.cut import plan_video, split_video
 from semdedup.video.encode import usable_encoders
@@ -44,6 +43,7 @@ from semdedup.video.records import (
 )
 from semdedup.video.steps.chain import Clip, StepChain, set_other_lengths_aside
 from semdedup.video.steps.protocol import StepSpec
+from semdedup.video.temporary import temporary_folder
 from semdedup.video.tree import CLIPS, files_of_clip, meta_of_clip, records_of_video
 
 SECONDS_TO_TRY = 60.0
@@ -177,12 +177,13 @@ def encoders_here(names: Sequence[str]) -> tuple[str, ...]:
 @contextlib.contextmanager
 def _work_folder(target: Target) -> Iterator[Path]:
     """A local folder to write clips to: beside their place where that is local, so that they need only be renamed."""
-    if target.root.is_local:
-        folder = Path(target.scratch.url, f"work-{uuid.uuid4().hex}")
-        with target.scratch.errors("write to"):
-            folder.mkdir(parents=True)
-    else:
-        folder = Path(tempfile.mkdtemp(prefix="semdedup-"))
+    if not target.root.is_local:
+        with temporary_folder() as folder:
+            yield folder
+        return
+    folder = Path(target.scratch.url, f"work-{uuid.uuid4().hex}")
+    with target.scratch.errors("write to"):
+        folder.mkdir(parents=True)
     try:
         yield folder
     finally:
@@ -190,7 +191,11 @@ def _work_folder(target: Target) -> Iterator[Path]:
 
 
 def _run(
-    settings: Settings, work: _Work, function: Any, wanted: Wanted, folder: Path | None
+    settings: Settings,
+    work: _Work,
+    function: Callable[[SplitJob], Iterator[ClipMade | PlannedVideo | Outcome | None]],
+    wanted: Wanted,
+    folder: Path | None,
 ) -> Iterator[ClipMade | PlannedVideo]:
     """Run a function of `cut` in a child process. Whatever happens to it, the outcome of the video says so."""
     limits = settings.limits
@@ -199,9 +204,11 @@ def _run(
         with local_copy(settings.inputs.at(work.video.url)) as path, borrowed_child() as child:
             try:
                 ended = False
-                for found in child.call(
-                    function, settings.job(work.video, path, clip_folder, wanted), limits.timeout_s
-                ):
+                job = settings.job(work.video, path, clip_folder, wanted)
+                answers: Iterator[ClipMade | PlannedVideo | Outcome] = child.call(
+                    function, job, limits.timeout_s, limits.max_memory
+                )
+                for found in answers:
                     if isinstance(found, Outcome):
                         work.outcome, ended = found, True
                     else:
@@ -212,6 +219,8 @@ def _run(
                 place = settings.inputs if settings.target is None else settings.target.root
                 with place.errors("write clips to"):
                     raise error
+    except ChildOutOfMemory as error:
+        work.outcome = Outcome(QUARANTINED, "out_of_memory", str(error), work.outcome.facts)
     except ChildDied as error:
         work.outcome = Outcome(QUARANTINED, "decode_error", str(error), work.outcome.facts)
     except ChildTimeout as error:
