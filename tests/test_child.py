@@ -39,7 +39,7 @@ from semdedup.video.job import ClipMade, Outcome, PlannedVideo
 from semdedup.video.memory import OUT_OF_MEMORY, ran_out
 from semdedup.video.messages import Item, decoder_of, encoded
 from semdedup.video.plan import Span
-from semdedup.video.probe import VideoFacts
+from semdedup.video.probe import Declared, VideoFacts
 from semdedup.video.timeline import Timeline
 from tests.helpers import files_below
 from tests.splits import assert_nothing_half_written, make_texture, splitter
@@ -54,8 +54,8 @@ CLIP = ClipMade(
     (np.linspace(-1, 1, 7, dtype=np.float32),),
 )
 PLAN = PlannedVideo(
-    VideoFacts(64, 48, 29.97, "h264", "yuv420p", "", "mov", 0, 1.5),
-    Timeline(Fraction(1001, 30_000), -5, 45, 44, 45, 1 << 40, (0, 12)),
+    VideoFacts(64, 48, 29.97, "h264", "yuv420p", "", "mov", Declared(0, 1.5, 0.0), ("audio track 1: aac",)),
+    Timeline(Fraction(1001, 30_000), -5, 45, 44, 45, 1 << 40, (0, 12), ((9, 12),)),
     [Span(0.0, 1.0), Span(1.0, 1.5)],
 )
 

@@ -103,4 +103,4 @@ def pyav_errors(where: str = "", writing: bool = False) -> Iterator[None]:
         if getattr(error, "errno", None) in (ERRORS_OF_WRITING if writing else ERRORS_OF_THIS_MACHINE):
             raise
         detail = f"{where}: {error_text(error)}" if where else error_text(error)
-        raise VideoFault("encode_error" if writing else "decode_error", detail) from error
+        raise (VideoFault("encode_error", detail) if writing else VideoFault("decode_error", detail)) from error
