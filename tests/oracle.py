@@ -17,6 +17,7 @@ from scipy.ndimage import uniform_filter
 
 PROGRAM = imageio_ffmpeg.get_ffmpeg_exe()
 TIMEOUT_S = 60
+ONE_CORE = ("-filter_threads", "1", "-threads", "1")
 
 EXACTLY = "flags=bicubic+accurate_rnd+full_chroma_int+full_chroma_inp"
 """How the program converts: with all digits, and every pixel with a colour of its own."""
@@ -49,7 +50,7 @@ ORIENTATIONS = {
 
 def ffmpeg(*arguments: Any) -> bytes:
     """Run the program; what it writes to ``pipe:1``. It answers no question and takes one core."""
-    command = [PROGRAM, "-nostdin", "-hide_banner", "-v", "error", "-y", *map(str, arguments)]
+    command = [PROGRAM, "-nostdin", "-hide_banner", "-v", "error", "-y", *ONE_CORE, *map(str, arguments)]
     done = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, timeout=TIMEOUT_S, check=False)
     assert done.returncode == 0, f"{' '.join(command)}\n{done.stderr.decode(errors='replace')}"
     return done.stdout
