@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import math
+from collections import deque
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from fractions import Fraction
-from functools import lru_cache
 from typing import Any, Literal
 
 import av
@@ -24,9 +25,11 @@ COPIED_FROM = ("mov", "matroska", "flv")
 AAC_RATES = (8_000, 11_025, 12_000, 16_000, 22_050, 24_000, 32_000, 44_100, 48_000)
 """Samples a second that AAC is encoded at here; above 48,000 nobody hears a difference."""
 
-LAYOUTS = {1: "mono", 2: "stereo", 3: "3.0", 4: "4.0", 5: "5.0", 6: "5.1", 7: "6.1", 8: "7.1"}
-"""Layouts by the number of channels, for sound that does not tell, or that AAC has no code for."""
+LAYOUTS = {1: "mono", 2: "stereo", 3: "3.0", 4: "4.0", 5: "5.0", 6: "5.1", 8: "7.1"}
+"""Layouts that AAC has a code for, by the number of channels. Others FFmpeg encodes as well, and decodes as silence."""
 
+LEAST_GAP_S = 0.1
+GAPS = 1000
 BITS_A_CHANNEL = 64_000
 
 
@@ -79,12 +82,15 @@ class AudioTrack:
         copied: whether packets are given, and not frames.
         unusable: why a track that is there cannot be used; empty where it can.
         n_bad: packets so far that could not be decoded.
+        gaps_s: the last stretches without sound between others; FFmpeg passes over some damage silently.
     """
 
     def __init__(self, path: str, limits: Limits, mode: Literal["auto", "frames"] = "auto") -> None:
         self.container = open_container(path, limits)
         self.stream = audio_stream(self.container)
         self.copied, self.unusable, self.n_bad = False, "", 0
+        self.gaps_s: deque[tuple[float, float]] = deque(maxlen=GAPS)
+        self._heard_until_s = math.inf
         self._ahead: Sound | None = None
         self._sounds: Iterator[Sound] = iter(())
         if self.stream is None:
@@ -105,10 +111,17 @@ class AudioTrack:
         while True:
             if self._ahead is None:
                 self._ahead = next(self._sounds, None)
+                self._note_gap(self._ahead)
             if self._ahead is None or self._ahead.time_s >= time_s:
                 return
             yield self._ahead
             self._ahead = None
+
+    def _note_gap(self, sound: Sound | None) -> None:
+        if sound is not None:
+            if sound.time_s - self._heard_until_s > LEAST_GAP_S:
+                self.gaps_s.append((self._heard_until_s, sound.time_s))
+            self._heard_until_s = sound.end_s if sound.end_s > sound.time_s else math.inf
 
     def _read(self) -> Iterator[Sound]:
         assert self.stream is not None
@@ -157,30 +170,19 @@ class AudioFormat:
 
 
 def format_for_aac(rate_hz: int, layout: str, n_channels: int) -> AudioFormat:
-    """The nearest to a source that FFmpeg's AAC encoder takes.
+    """The nearest to a source that AAC has a code for.
 
     >>> format_for_aac(37_800, "mono", 1)
     AudioFormat(rate_hz=44100, layout='mono', changes=('37,800 Hz resampled to 44,100 Hz',))
     """
     nearest = min(AAC_RATES, key=lambda rate: max(rate / rate_hz, rate_hz / rate))
-    kept = next(filter(aac_takes, (layout, LAYOUTS.get(n_channels, ""))), "stereo")
+    kept = layout if layout in LAYOUTS.values() else LAYOUTS.get(n_channels, "stereo")
     changes = [] if nearest == rate_hz else [f"{rate_hz:,} Hz resampled to {nearest:,} Hz"]
-    if kept == "stereo" and n_channels > 2:
-        changes.append(f"{layout} mixed down to stereo")
+    if kept not in (layout, LAYOUTS.get(n_channels)):
+        changes.append(f"{layout} mixed down to {kept}")
+    elif kept != layout and layout != f"{n_channels} channels":  # so FFmpeg names what does not tell
+        changes.append(f"{layout} stored as {kept}")
     return AudioFormat(nearest, kept, tuple(changes))
-
-
-@lru_cache
-def aac_takes(layout: str) -> bool:
-    """Whether FFmpeg's AAC encoder opens with a layout of channels."""
-    try:
-        context: Any = av.CodecContext.create("aac", "w")
-        context.sample_rate, context.layout, context.format = 48_000, layout, "fltp"
-        context.time_base = Fraction(1, 48_000)
-        context.open()
-        return True
-    except (FFmpegError, ValueError):  # no name of a layout, or one that AAC has no code for
-        return False
 
 
 def samples_of(sounds: Iterable[Sound], rate_hz: int) -> np.ndarray:

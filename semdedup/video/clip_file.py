@@ -136,6 +136,10 @@ class ClipFile:
         n_bad = self.audio.n_bad - self._n_bad_before
         if n_bad:
             self.audio_changes.append(f"{n_bad:,} damaged packets left out")
+        end_s = float((self.timeline.origin + end) * self.timeline.time_base)
+        missing_s = sum(max(0.0, min(end_s, then) - max(self.start_s, gap)) for gap, then in self.audio.gaps_s)
+        if missing_s:
+            self.audio_changes.append(f"{missing_s:.2f} s are missing")
 
     def _finish_video(self, end: int) -> None:
         """What comes before the end of the sound."""

@@ -23,12 +23,6 @@ from semdedup.video.quarantine import VideoFault
 from semdedup.video.remux import CopiedClip
 from semdedup.video.timeline import every, sample_times, ticks
 
-FRAMES_LATE = 1.5
-"""A frame that comes later than so many frames after the start of a clip leaves the one before it standing."""
-
-MOST_SECONDS_A_FRAME = 0.1
-"""A frame that is shown for longer stands: where a clip begins in the middle of it, it is shown from there on."""
-
 
 class _OpenClip:
     """A clip that frames are still coming for."""
@@ -85,7 +79,6 @@ class Cutter:
         self.faults: list[dict[str, str]] = []
         self.n_made = 0
         self.rate = video.rate if video.rate >= 1 else Fraction(25)
-        self.frame_ticks = min(1 / video.rate, Fraction(MOST_SECONDS_A_FRAME)) / plan.timeline.time_base
         self.identity = VideoIdentity(
             job.relative_path, job.url, plan.facts.fps or 25.0, plan.facts.declared.duration_s
         )
@@ -131,7 +124,7 @@ class Cutter:
         self._give_sound(moment)
 
     def _open(self, span: Span, tick: int) -> None:
-        """Begin a clip, with the frame that stands there if the next one, at this tick, comes late."""
+        """Begin a clip, with the frame that stands there until the next one, at this tick."""
         file: ClipFile | None = None
         if self.job.files is not None:
             assert self.audio is not None
@@ -142,8 +135,9 @@ class Cutter:
                 file = EncodedClip(path, self.plan.timeline, self.audio, self.job.files.encoder, self.rate)
         clip = _OpenClip(self.job, self.plan, span, file)
         self.open.append(clip)
-        late = tick - clip.start > FRAMES_LATE * self.frame_ticks or tick >= clip.end
-        if late and self.shown is not None:
+        if self.shown is None or tick == clip.start:
+            return
+        if tick >= clip.end or self.plan.timeline.stands(tick - self.shown.tick):
             self._deal(self.shown.at(clip.start), clip)
 
     def _deal(self, picture: Picture, only: _OpenClip | None = None) -> None:
@@ -207,7 +201,9 @@ class Cutter:
         facts: dict[str, Any] = {"id": self._id(clip.span), **self._facts(clip, clip.first)}
         with self._losing_only(clip):
             if clip.file is not None:
-                clip.file.finish(min(next_tick, max(clip.end, clip.last_tick + math.ceil(self.frame_ticks))))
+                timeline = self.plan.timeline
+                whole = 0 if timeline.stands(timeline.longest) else math.ceil(timeline.frame_ticks)
+                clip.file.finish(min(next_tick, max(clip.end, clip.last_tick + whole)))
                 facts |= self._facts_of_file(clip.file, clip.first)
             if clip.preview is not None and self.job.files is not None:
                 write_preview(os.path.join(self.job.files.folder, f"{facts['id']}.webp"), clip.preview.frames())

@@ -43,13 +43,21 @@ MOST_REORDERED = 16
 AUTO = ("h264_nvenc", "libx264", "libopenh264", "libvpx-vp9", "libsvtav1")
 
 
-def make_encoder(container: Any, name: str, rate: Fraction, width: int, height: int, time_base: Fraction) -> Any:
-    """Add a video stream with an encoder of one thread to a container: the bytes would depend on their number."""
+def make_encoder(
+    container: Any, name: str, rate: Fraction, size: tuple[int, int], time_base: Fraction, frames_stand: bool
+) -> Any:
+    """Add a video stream with an encoder of one thread to a container: the bytes would depend on their number.
+
+    Where frames stand, they are stored in the order in which they are shown: MP4 tells how long one is shown by the
+    next one that is stored.
+    """
     stream = container.add_stream(name, rate=rate, options=dict(ENCODERS[name]))
-    stream.width, stream.height, stream.pix_fmt = width, height, PIXELS
+    stream.width, stream.height, stream.pix_fmt = *size, PIXELS
     context = stream.codec_context
     context.thread_count = 1
     context.time_base = time_base
+    if frames_stand:
+        context.max_b_frames = 0
     return stream
 
 
@@ -132,7 +140,10 @@ class EncodedClip(ClipFile):
         self.width, self.height = frame.width, frame.height
 
         def add_video(container: Any) -> Any:
-            stream = make_encoder(container, self.encoder, self.rate, self.width, self.height, self.timeline.time_base)
+            timeline, size = self.timeline, (self.width, self.height)
+            stream = make_encoder(
+                container, self.encoder, self.rate, size, timeline.time_base, timeline.stands(timeline.longest)
+            )
             context = stream.codec_context
             for name in ("color_primaries", "color_trc", "colorspace"):
                 setattr(context, name, getattr(frame, name))

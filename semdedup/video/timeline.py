@@ -20,6 +20,11 @@ HALF_A_MICROSECOND = Fraction(1, 2 * 10**DIGITS)
 SECONDS_BACK_IS_A_JUMP = 1.0
 """Where the clock of a file goes back by more, another recording begins, which is shown after the one before it."""
 
+FRAMES_LATE = 1.5
+MOST_SECONDS_A_FRAME = Fraction(1, 10)
+"""A frame stands where the next one comes later than so many frames are apart on average, or so many tenths of a
+second. Clips that begin meanwhile begin with it."""
+
 MOST_HELD = 256
 """Packets that a decoder may take in before it gives their frames; codecs hold 16 frames at most."""
 
@@ -40,6 +45,7 @@ class Timeline:
         n_bytes: bytes of all video packets.
         keyframes: ticks at which decoding can start; 0 also where it takes frames that are hidden before.
         gaps: ticks at which a frame has stood for as long as one may, and at which the next one is shown.
+        longest: most ticks from one frame to the next.
         is_reordered: whether the times of the packets, in the order of the file, ever go back. Where they do not, but
             frames are stored in another order than they are shown in (AVI holds no times for that), the times are right
             and belong to other frames.
@@ -53,7 +59,17 @@ class Timeline:
     n_bytes: int
     keyframes: tuple[int, ...]
     gaps: tuple[tuple[int, int], ...] = ()
+    longest: int = 0
     is_reordered: bool = True
+
+    @property
+    def frame_ticks(self) -> float:
+        """Ticks from one frame to the next on average; a tenth of a second at most."""
+        return min(self.last / max(1, self.n_frames - 1), float(MOST_SECONDS_A_FRAME / self.time_base))
+
+    def stands(self, n_ticks: int) -> bool:
+        """Whether a frame that is shown for so many ticks stands: longer than frames do on average."""
+        return n_ticks > FRAMES_LATE * self.frame_ticks
 
     @property
     def gaps_s(self) -> list[tuple[float, float]]:
@@ -165,11 +181,12 @@ def timeline_of(packets: PacketTimes, time_base: Fraction, step: int, max_frame_
     in_order = sorted(shown)
     origin, last, end = in_order[0], in_order[-1], max(clock.end, in_order[-1] + 1)
     keys = sorted({max(0, time - origin) for time, key in zip(times, packets.is_key, strict=True) if key})
-    longest = max(1, math.floor(Fraction(max_frame_s) / time_base))
+    steps = list(itertools.pairwise(in_order))
+    most = max(1, math.floor(Fraction(max_frame_s) / time_base))
     gaps = [
-        (time + longest - origin, then - origin)
+        (time + most - origin, then - origin)
         for time, then in itertools.pairwise([*in_order, end])
-        if then - time > longest
+        if then - time > most
     ]
     return Timeline(
         time_base=time_base,
@@ -180,6 +197,7 @@ def timeline_of(packets: PacketTimes, time_base: Fraction, step: int, max_frame_
         n_bytes=packets.n_bytes,
         keyframes=tuple(keys),
         gaps=tuple(gaps),
+        longest=max((then - time for time, then in steps), default=0),
         is_reordered=any(time < before for before, time in itertools.pairwise(shown)),
     )
 
