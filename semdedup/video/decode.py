@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from semdedup.video.options import DecodeOptions
-from semdedup.video.pixels import PictureMaker, graph_of, is_turned, rgb, transfer_of
+from semdedup.video.pixels import PictureMaker, graph_of, is_turned, transfer_of
 from semdedup.video.probe import Video
 from semdedup.video.quarantine import VideoFault, pyav_errors
 from semdedup.video.timeline import FrameClock, Timeline, ticks_per_frame
@@ -37,6 +37,10 @@ class Picture:
         if not self._made:
             self._frame, self._made = self._maker.picture(self._frame), True
         return self._frame
+
+    def rgb(self, size: tuple[int, int] | None, short_side: int) -> np.ndarray:
+        """It as (h, w, 3) uint8 RGB, see `PictureMaker.rgb`."""
+        return self._maker.rgb(self.frame, size, short_side)
 
     def at(self, tick: int) -> Picture:
         """The same, shown at another moment."""
@@ -197,5 +201,5 @@ class Sampler:
             if self.kept:
                 size = (self.kept[0].shape[0], self.kept[0].shape[1])
             assert self._shown is not None
-            self._scaled = rgb(self._shown.frame, size, self.short_side)
+            self._scaled = self._shown.rgb(size, self.short_side)
         self.kept.append(self._scaled)

@@ -13,18 +13,18 @@ from typing import Any
 import av
 import numpy as np
 from av.sidedata.sidedata import Type as SideData
-from av.video.reformatter import ColorRange, Colorspace, Interpolation, VideoReformatter
+from av.video.reformatter import ColorRange
 
 from semdedup.video.quarantine import pyav_errors
 
 PIXELS = "yuv420p"
 """How every picture is stored, of limited range."""
 
-MATRICES = {
-    **{1: Colorspace.ITU709, 4: Colorspace.FCC, 7: Colorspace.SMPTE240M},
-    **{9: Colorspace.BT2020, 10: Colorspace.BT2020},
-}
+MATRICES = {1: "bt709", 4: "fcc", 7: "smpte240m", 9: "bt2020", 10: "bt2020"}
 """What FFmpeg computes with, by the tag of a frame's matrix (ISO/IEC 23091-2). For all others it takes BT.601."""
+
+RESERVED, UNSPECIFIED = (0, 3), 2
+"""Tags of primaries and transfer characteristics that FFmpeg refuses to compute with, and the one for none."""
 
 TRANSFERS = {
     **{1: "bt709", 4: "bt470m", 5: "bt470bg", 6: "smpte170m", 7: "smpte240m", 8: "linear", 9: "log100", 10: "log316"},
@@ -39,7 +39,7 @@ HIGH_DYNAMIC_RANGE = ("smpte2084", "arib-std-b67")
 TO_SDR = "out_transfer=bt709:out_primaries=bt709:out_color_matrix=bt709:out_range=tv:intent=perceptual"
 """Options of FFmpeg's filter `scale` (FFmpeg 8) that map high dynamic range to BT.709, highlights with their detail."""
 
-EXACT = Interpolation.ACCURATE_RND | Interpolation.FULL_CHR_H_INT | Interpolation.FULL_CHR_H_INP
+EXACT = "accurate_rnd+full_chroma_int+full_chroma_inp"
 """Colours to a grey level, where FFmpeg's fast ways are up to three off."""
 
 MOST_STRETCH = 16
@@ -109,7 +109,6 @@ class PictureMaker:
 
     def __init__(self, pixel_aspect: Fraction, max_pixels: int, to_sdr: bool) -> None:
         self.pixel_aspect, self.max_pixels, self.to_sdr = pixel_aspect, max_pixels, to_sdr
-        self._reformatter = VideoReformatter()
         self._graphs: dict[str, tuple[tuple[Any, ...], Any]] = {}
 
     def size(self, frame: Any) -> tuple[int, int]:
@@ -131,6 +130,9 @@ class PictureMaker:
             VideoFault: ``decode_error``.
         """
         with pyav_errors():
+            for name in ("color_trc", "color_primaries"):
+                if getattr(frame, name) in RESERVED:
+                    setattr(frame, name, UNSPECIFIED)
             if self.to_sdr and transfer_of(frame) in HIGH_DYNAMIC_RANGE:
                 frame = self._filtered("sdr", frame, [f"scale={TO_SDR}", f"format={PIXELS}"])
             filters = FILTERS[_orientation_of(frame)]
@@ -142,23 +144,35 @@ class PictureMaker:
                 made = self._filtered("even", made, [f"crop={width}:{height}:0:0"])
             return made
 
+    def rgb(self, picture: Any, size: tuple[int, int] | None, short_side: int) -> np.ndarray:
+        """A picture as (h, w, 3) uint8 RGB of this (height, width), or with its aspect and at most this shorter side.
+
+        Raises:
+            VideoFault: ``decode_error``.
+        """
+        if size is None:
+            factor = min(1.0, short_side / min(picture.width, picture.height))
+            size = max(1, round(picture.height * factor)), max(1, round(picture.width * factor))
+        shrinks = size[0] < picture.height or size[1] < picture.width
+        flags, matrix = f"{'area' if shrinks else 'bicubic'}+{EXACT}", MATRICES.get(picture.colorspace, "bt601")
+        scale = f"scale={size[1]}:{size[0]}:flags={flags}:in_range=tv:out_range=pc:in_color_matrix={matrix}"
+        with pyav_errors():
+            found: np.ndarray = self._filtered(f"rgb {size}", picture, [scale, "format=rgb24"]).to_ndarray()
+        return found
+
     def _in_our_pixels(self, frame: Any) -> Any:
         width, height = square_size(frame.width, frame.height, self.pixel_aspect, self.max_pixels)
-        source, matrix = frame.format, MATRICES.get(frame.colorspace, Colorspace.ITU601)
-        of_colours = source.is_rgb or source.has_palette
-        made = self._reformatter.reformat(
-            frame,
-            width=max(2, width),
-            height=max(2, height),
-            format=PIXELS,
-            interpolation=Interpolation.BICUBIC | EXACT,
-            src_colorspace=None if of_colours else matrix,
-            dst_colorspace=Colorspace.ITU709 if of_colours else matrix,
-            src_color_range=ColorRange.JPEG if of_colours or _is_full(frame) else ColorRange.MPEG,
-            dst_color_range=ColorRange.MPEG,
-            threads=1,
-        )
-        if made is not frame and not of_colours:
+        width, height = max(2, width), max(2, height)
+        is_rgb, is_full = frame.format.is_rgb or frame.format.has_palette, _is_full(frame)
+        if (frame.format.name, is_full, frame.width, frame.height) == (PIXELS, False, width, height):
+            return frame
+        matrix = MATRICES.get(frame.colorspace, "bt601")
+        colours = "out_color_matrix=bt709" if is_rgb else f"in_color_matrix={matrix}:out_color_matrix={matrix}"
+        ranges = f"in_range={'pc' if is_rgb or is_full else 'tv'}:out_range=tv"
+        scale = f"scale={width}:{height}:flags=bicubic+{EXACT}:{ranges}:{colours}"
+        first = ["format=rgb24"] if is_rgb and frame.format.components[0].bits < 8 else []  # few bits, badly rounded
+        made = self._filtered("ours", frame, [*first, scale, f"format={PIXELS}"])
+        if not is_rgb:
             made.colorspace = frame.colorspace  # no matrix was applied
         return made
 
@@ -187,30 +201,6 @@ def graph_of(frame: Any, filters: Sequence[str]) -> Any:
 def transfer_of(frame: Any) -> str:
     """Name of the transfer characteristics that a frame is tagged with; empty where it is not."""
     return TRANSFERS.get(frame.color_trc, "")
-
-
-def rgb(picture: Any, size: tuple[int, int] | None, short_side: int) -> np.ndarray:
-    """A picture as (h, w, 3) uint8 RGB of this (height, width), or with its aspect and at most this shorter side.
-
-    Raises:
-        VideoFault: ``decode_error``.
-    """
-    if size is None:
-        factor = min(1.0, short_side / min(picture.width, picture.height))
-        size = max(1, round(picture.height * factor)), max(1, round(picture.width * factor))
-    shrinks = size[0] < picture.height or size[1] < picture.width
-    with pyav_errors():
-        pixels: np.ndarray = picture.to_ndarray(
-            format="rgb24",
-            height=size[0],
-            width=size[1],
-            interpolation=(Interpolation.AREA if shrinks else Interpolation.BICUBIC) | EXACT,
-            src_colorspace=MATRICES.get(picture.colorspace, Colorspace.ITU601),
-            src_color_range=ColorRange.MPEG,
-            dst_color_range=ColorRange.JPEG,
-            threads=1,
-        )
-    return pixels
 
 
 def is_turned(frame: Any) -> bool:

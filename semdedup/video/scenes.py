@@ -15,7 +15,6 @@ from semdedup.errors import ParameterError
 from semdedup.video.decode import Decoder
 from semdedup.video.heartbeat import HeartbeatTimer, WithHeartbeats
 from semdedup.video.options import DecodeOptions, Limits
-from semdedup.video.pixels import rgb
 from semdedup.video.probe import Video
 from semdedup.video.quarantine import VideoFault
 from semdedup.video.timeline import Timeline
@@ -60,7 +59,7 @@ def find_cuts(path: str, timeline: Timeline, limits: Limits, decode: DecodeOptio
                     seconds.append(float(picture.tick * timeline.time_base))
                     width, height = picture.size
                     small = max(1, round(height * min(1, WIDTH / width))), min(WIDTH, width)
-                    bgr = rgb(picture.frame, small, min(small))[:, :, ::-1]
+                    bgr = picture.rgb(small, min(small))[:, :, ::-1]
                     cuts += detector.process_frame(code, np.ascontiguousarray(bgr))
                     if timer.due():
                         yield
