@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import inspect
-import re
 import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -45,7 +44,7 @@ CLIPS, DEDUP, DATASET = "clips", FIRST, "dataset"
 """Folders of the steps, below the output path; beside them the page, ``report.html``, and of clips that came later
 ``dedup-0002``, ``dedup-0003``, …"""
 
-WRITTEN = "|".join((f"{CLIPS}/", rf"{DEDUP}(?:-\d+)?/", f"{DATASET}/", f"{re.escape(PAGE)}$", f"{re.escape(OWNER)}$"))
+WRITTEN = rf"{CLIPS}/|{DEDUP}(?:-\d+)?/|{DATASET}/|{PAGE}$|{OWNER}$"
 """All that is written below the output path."""
 
 METADATA = tuple(name for name in ROWS.names if name not in ("id", "embedding", "low_information"))
@@ -199,9 +198,8 @@ class VideoDeduplicationWorkflow:
         return {"read_kwargs": kwargs, "write_kwargs": kwargs, **shared, **others}
 
     def _split(self, clear_output: bool) -> VideoSplitWorkflow:
-        split = VideoSplitWorkflow(
-            self.input_path, (self.root / CLIPS).url, **self._shared(clear_output=clear_output), **self.more["split"]
-        )
+        shared = self._shared(clear_output=clear_output)
+        split = VideoSplitWorkflow(self.input_path, (self.root / CLIPS).url, **shared, **self.more["split"])
         split.own = below(self.root, WRITTEN)
         return split
 

@@ -129,11 +129,16 @@ def _see_paths(reads: Sequence[Location], tokens: Mapping[Location, str], worker
     return faults
 
 
-def check_paths(client: distributed.Client, reads: Sequence[Location], writes: Sequence[Location]) -> None:
+def check_paths(
+    client: distributed.Client, reads: Sequence[Location], writes: Sequence[Location], may_go: bool = False
+) -> None:
     """Check that every worker reads the inputs and that what it writes is seen by the client, and the reverse.
 
     Workers that leave meanwhile are left out, those that join are asked too. The probes written for this are removed
     again, and folders made for them where they stay empty.
+
+    Args:
+        may_go: one of `reads` that is not there for the client either says nothing of the workers.
 
     Raises:
         ClusterError: naming the worker and the path; or a worker does not answer, or all have left.
@@ -165,9 +170,9 @@ def check_paths(client: distributed.Client, reads: Sequence[Location], writes: S
                 for (address, token, _), there in zip(probes, seen, strict=True)
                 if not there
             ]
-        there = [place for place in reads if place.exists()] if faults else reads
-        if len(there) < len(reads):  # gone meanwhile, which says nothing of the cluster
-            check_paths(client, there, writes)
+        there = [place for place in reads if place.exists()] if faults and may_go else reads
+        if len(there) < len(reads):
+            check_paths(client, there, writes, may_go)
         elif faults:
             raise ClusterError(
                 "every worker must read the input and write the output:\n"

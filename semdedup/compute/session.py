@@ -186,15 +186,18 @@ def open_session(
     reporter: Reporter,
     reads: Sequence[Location] = (),
     writes: Sequence[Location] = (),
+    may_go: bool = False,
 ) -> Iterator[Session]:
     """Find or start a cluster, check it, and give it as a `Session`. What was started here ends with the block.
+
+    `reads`, `writes` and `may_go` are as for `check_paths`.
 
     Raises:
         ClusterError: the cluster cannot do the work; the message says which process and why.
     """
     with client_for(client, options) as found, cluster_errors(found, "the run"):
         session = check_cluster(found, options.backend, reporter)
-        check_paths(found, reads, writes)
+        check_paths(found, reads, writes, may_go)
         yield session
 
 

@@ -96,11 +96,10 @@ class VideoWorkflow:
             self._say_faults(reporter, missing)
             reporter.say(f"{len(files):,} {self.unit}: all complete already, nothing to do")
             return self._result(table, Processed(), 0, {"total": time.monotonic() - started})
+        reads, writes = self._readable(files), [self.output]
         with (
             owned(self.output, take_over=self.io.take_over, say=reporter.say) as ownership,
-            open_session(
-                client, cluster or ClusterOptions(), reporter, self._readable(files), [self.output]
-            ) as session,
+            open_session(client, cluster or ClusterOptions(), reporter, reads, writes, may_go=True) as session,
             _ending_children(session),
         ):
             done, left_out = self._run(session, ownership, cluster, files)
@@ -136,9 +135,9 @@ class VideoWorkflow:
         yield f"would write to {self.output}"
         if not todo:
             return
-        reads = self._readable(files)
+        reads, reporter = self._readable(files), Reporter(self.io.verbose)
         with (
-            open_session(client, cluster or ClusterOptions(), Reporter(self.io.verbose), reads) as session,
+            open_session(client, cluster or ClusterOptions(), reporter, reads, may_go=True) as session,
             _ending_children(session),
         ):
             yield from describe_videos(session, self._settings(session, cluster, files), todo, self.unit)

@@ -118,7 +118,7 @@ def _is_transport_stream(head: bytes, size: int) -> bool:
     return any(
         len(starts := range(offset, len(head) - 3, size)) >= LEAST_TS_PACKETS
         and all(head[at] == 0x47 and head[at + 3] & 0x30 for at in starts)
-        for offset in range(size)
+        for offset in _starts(head[:size], b"G")
     )
 
 

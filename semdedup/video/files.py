@@ -100,36 +100,27 @@ def find_videos(
         InputError: two videos of one relative path.
     """
     found: dict[str, VideoFile] = {}
-    passed_over: dict[str, str] = {}
+    passed_over: dict[str, str] = {}  # by URL, why
     unknown: list[tuple[str, Location, FileInfo]] = []
-
-    def take(root: str, file: FileInfo) -> None:
-        video = VideoFile(printable(file.url[len(root) :].removeprefix("/")), file.url, file.n_bytes, file.stamp)
-        other = found.setdefault(video.relative_path, video)
-        if other.url != video.url:
-            raise InputError(
-                f"two videos go by the name {video.relative_path!r}: {other.url} and {video.url}. Clips are named "
-                "after the path below the input folder; give one folder that holds both."
-            )
-
     for path in paths:
         root, files = _listed(path)
         for file in files:
             name = file.url.rpartition("/")[2]
             if own.match(file.url) or not name:  # no name: what marks a folder in an object store
                 continue
-            if file.url == path.url or (not name.startswith(".") and ending_of(name) in EXTENSIONS):
-                take(root, file)
-            elif name.startswith(".") or ending_of(name) in OTHERS:
-                passed_over[file.url] = HIDDEN if name.startswith(".") else NO_VIDEOS
-            else:
+            reason = "" if file.url == path.url else _why_by_name(name)
+            if reason is None:
                 unknown.append((root, path, file))
+            elif reason:
+                passed_over[file.url] = reason
+            else:
+                _add(found, root, file)
     reasons = look_into([(path, file) for _, path, file in unknown], {} if looked_into is None else looked_into)
     for (root, _, file), reason in zip(unknown, reasons, strict=True):
         if reason:
             passed_over[file.url] = reason
         else:
-            take(root, file)
+            _add(found, root, file)
     result = FoundVideos([found[name] for name in sorted(found)], _counted(passed_over), len(unknown))
     if not found:
         raise NoVideosError(
@@ -137,6 +128,25 @@ def find_videos(
             f"{', '.join(EXTENSIONS)}, or begin as such files do; what lies below the output folder does not count."
         )
     return result
+
+
+def _add(found: dict[str, VideoFile], root: str, file: FileInfo) -> None:
+    """Add a video, by its path relative to `root`."""
+    video = VideoFile(printable(file.url[len(root) :].removeprefix("/")), file.url, file.n_bytes, file.stamp)
+    other = found.setdefault(video.relative_path, video)
+    if other.url != video.url:
+        raise InputError(
+            f"two videos go by the name {video.relative_path!r}: {other.url} and {video.url}. Clips are named "
+            "after the path below the input folder; give one folder that holds both."
+        )
+
+
+def _why_by_name(name: str) -> str | None:
+    """By its name, why a file is passed over; empty for a video, None where the name does not tell."""
+    if name.startswith("."):
+        return HIDDEN
+    ending = ending_of(name)
+    return "" if ending in EXTENSIONS else NO_VIDEOS if ending in OTHERS else None
 
 
 def _counted(passed_over: Mapping[str, str]) -> dict[str, Counter[str]]:

@@ -170,8 +170,7 @@ class PictureMaker:
         colours = "out_color_matrix=bt709" if is_rgb else f"in_color_matrix={matrix}:out_color_matrix={matrix}"
         ranges = f"in_range={'pc' if is_rgb or is_full else 'tv'}:out_range=tv"
         scale = f"scale={width}:{height}:flags=bicubic+{EXACT}:{ranges}:{colours}"
-        first = ["format=rgb24"] if is_rgb and frame.format.components[0].bits < 8 else []  # few bits, badly rounded
-        made = self._filtered("ours", frame, [*first, scale, f"format={PIXELS}"])
+        made = self._filtered("ours", frame, [scale, f"format={PIXELS}"])
         if not is_rgb:
             made.colorspace = frame.colorspace  # no matrix was applied
         return made

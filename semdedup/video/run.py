@@ -136,10 +136,13 @@ def paths_of(batch: Sequence[VideoFile]) -> str:
 def check_unchanged(done: Processed, now: Sequence[VideoFile]) -> None:
     """Compare the videos that were processed with the input as it is now. One that is gone was what it was.
 
+    One that could not be read because it was gone has no stamp, and is tried again by a later run.
+
     Raises:
         InputError: some have changed since they were listed.
     """
-    versions = {video: version_key(video, row["n_bytes"], row["stamp"]) for video, row in done.rows.items()}
+    rows = {video: row for video, row in done.rows.items() if row["stamp"]}
+    versions = {video: version_key(video, row["n_bytes"], row["stamp"]) for video, row in rows.items()}
     changed = [file.relative_path for file in now if versions.get(file.relative_path, file.version) != file.version]
     if changed:
         raise InputError(

@@ -1,7 +1,8 @@
 """An embedding that needs no model: signs of the lowest frequencies of a clip in time and space. It finds copies.
 
-Copies that were encoded again, scaled, letterboxed, brightened or marked with a logo keep most of these signs. It knows
-nothing of meaning: a mirrored clip, or another recording of the same scene, is a different clip.
+Copies that were encoded again, scaled, brightened or given a logo or thin bars keep most of these signs. Wide bars
+often do not leave enough of them, nor does a shift in time of a second. It knows nothing of meaning: a mirrored clip,
+or another recording of the same scene, is a different clip.
 """
 
 from __future__ import annotations
