@@ -32,7 +32,7 @@ COLOURS = (
 GRID = (3, 4)
 """Rows and columns of the patches. They fill the upper three quarters of a picture."""
 
-SOFT = 9
+SOFT = 13
 """Pixels over which one patch fades into the next. What chroma of half the resolution loses stays small so."""
 
 ORIENTATIONS = {
@@ -203,7 +203,7 @@ STORES = (
     *(_untagged(pix_fmt, "mov", "-c:v", "png", kind="grey", range="pc") for pix_fmt in ("gray", "gray16be", "ya8")),
     _untagged("bgr24", "mp4", "-c:v", "libx264rgb", "-qp", "0", "-preset", "ultrafast", kind="rgb"),
     *(_untagged(pix_fmt, "mov", "-c:v", "png", kind="rgb") for pix_fmt in ("rgb24", "rgba", "rgb48be")),
-    *(_untagged(pix_fmt, "mov", "-c:v", "qtrle", kind="rgb") for pix_fmt in ("rgb24", "argb", "rgb555be")),
+    *(_untagged(pix_fmt, "mov", "-c:v", "qtrle", kind="rgb") for pix_fmt in ("rgb24", "argb")),
     *(_untagged(pix_fmt, "mkv", *FFV1, kind="rgb") for pix_fmt in ("gbrp", "gbrp10le", "bgra")),
     _untagged("bgr24", "avi", *RAW, kind="rgb"),
     _untagged("bgr24", "avi", "-c:v", "huffyuv", kind="rgb"),

@@ -21,11 +21,10 @@ FRAMES_OFF = 1.5
 
 
 class Lengths(NamedTuple):
-    """Seconds that a file lasts: as its container tells, as its video track tells, and to the end of the last frame."""
+    """Seconds that a file lasts: as its container tells, and as its video track does."""
 
     container: float
     video: float
-    frames: float
 
 
 def lengths(path: Path) -> Lengths:
@@ -33,15 +32,13 @@ def lengths(path: Path) -> Lengths:
         stream = file.streams.video[0]
         assert file.duration is not None
         assert stream.duration is not None
-        told = float(file.duration / av.time_base), float(stream.duration * stream.time_base)
-        ends = [packet.pts + packet.duration for packet in file.demux(stream) if packet.size]
-        return Lengths(*told, float(max(ends) * stream.time_base))
+        return Lengths(float(file.duration / av.time_base), float(stream.duration * stream.time_base))
 
 
 def assert_lasts(path: Path, clip: ClipMade, frame_s: float = FRAME_S) -> None:
-    """Assert that a file lasts its span, by every clock that it has, and begins with a picture."""
+    """Assert that a file lasts its span, whichever part of it is asked, and begins with a picture."""
     expected = pytest.approx(clip.facts["duration_s"], abs=FRAMES_OFF * frame_s)
-    assert lengths(path) == (expected, expected, expected)
+    assert lengths(path) == (expected, expected)
     assert read_frames(path)[0][0] == 0
 
 
