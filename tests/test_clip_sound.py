@@ -240,7 +240,7 @@ def test_a_clip_has_a_track_of_sound_where_it_has_samples(tmp_path: Path, name: 
     starts = [clip.facts["start_s"] for clip in clips]
     if name != "a.avi":  # which has no time for its sound: it begins with the pictures
         assert [start for start, sound in zip(starts, found, strict=True) if sound is not None] == [1.0, 2.0, 3.0]
-        assert_tones(tmp_path / "clips", [clip for clip in clips if clip.facts["audio"]], [1.5, 2.5])
+        assert_tones(tmp_path / "clips", [clip for clip in clips if clip.facts["audio"]])
 
 
 @pytest.mark.parametrize(
