@@ -3,13 +3,16 @@
 import io
 from collections.abc import Iterable
 from pathlib import Path
+from typing import Any
 
 import av
+import numpy as np
 import pytest
 from PIL import Image
 
+from semdedup.video.options import DecodeOptions
 from tests.oracle import STORE, Source, ffmpeg, own_pictures
-from tests.videos import clip_path, damage, make_video, read_numbers, split
+from tests.videos import DCT3D, clip_path, damage, make_video, read_frames, read_numbers, split
 
 TRACKS = [
     ("a.mkv", ("160x90", "240x136"), ("default", "default")),
@@ -138,3 +141,53 @@ def test_damage_in_the_middle_of_h264_costs_few_frames(tmp_path: Path, name: str
     found = [read_numbers(clip_path(tmp_path / "clips", clip)) for clip in clips]
     assert [found[0], found[-1]] == [list(range(50)), list(range(200, 250))]
     assert sum(map(len, found)) >= len(own_pictures(video, (64, 48)))
+
+
+def test_fields_become_whole_frames_where_that_is_asked_for(tmp_path: Path) -> None:
+    """A bright bar moves fast: between its fields rows differ, until they are made into whole frames."""
+    video = tmp_path / "a.ts"
+    bars = "color=c=gray:s=128x96:r=50:d=2,geq=lum='255*lt(mod(X-5*N,64),12)':cb=128:cr=128,interlace,setfield=tff"
+    ffmpeg("-f", "lavfi", "-i", bars, "-c:v", "mpeg2video", "-flags", "+ildct+ilme", "-q:v", 2, video)
+    combed = {}
+    for wish in (False, True):
+        clips, outcome = split(video, tmp_path / str(wish), duration_s=1.0, decode=DecodeOptions(deinterlace=wish))
+        assert (outcome.status, outcome.facts["interlaced"]) == ("done", True)
+        assert [clip.facts["interlaced"] for clip in clips] == [not wish] * len(clips)
+        assert [clip.facts["n_frames"] for clip in clips] == [25, 25]
+        frames = np.stack([pixels for _, pixels in read_frames(clip_path(tmp_path / str(wish), clips[0]))]).astype(
+            float
+        )
+        combed[wish] = np.abs(np.diff(frames.astype(float), axis=1)).mean()
+    assert combed[True] < combed[False] / 3
+
+
+@pytest.mark.parametrize("transfer", ["smpte2084", "arib-std-b67"])
+def test_high_dynamic_range_is_mapped_where_that_is_asked_for(tmp_path: Path, transfer: str) -> None:
+    """A ramp of grey from black to the brightest: it stays a ramp, and its highlights differ from each other."""
+    video = tmp_path / "a.mp4"
+    ramp = "color=s=256x64:r=25:d=1,format=gbrp10le,geq=r='4*X':g='4*X':b='4*X',scale=out_color_matrix=bt2020nc"
+    tags = f"setparams=color_trc={transfer}:color_primaries=bt2020:colorspace=bt2020nc:range=tv"
+    ffmpeg("-f", "lavfi", "-i", f"{ramp},format=yuv420p10le,{tags}", "-c:v", "libx264", video)
+    clips, _ = split(video, tmp_path / "out", duration_s=1.0, decode=DecodeOptions(tonemap="sdr"))
+    assert clips[0].facts["transfer"] == "bt709"
+    path = clip_path(tmp_path / "out", clips[0])
+    with av.open(str(path)) as file:
+        context = file.streams.video[0].codec_context
+        assert (context.color_trc, context.color_primaries, context.colorspace) == (1, 1, 1)
+    grey = read_frames(path)[0][1].astype(float).mean(axis=(0, 2))
+    assert grey[:4].max() < 8
+    assert grey[-4:].min() > 245
+    assert (np.diff(grey.reshape(32, 8).mean(axis=1)) > 0.5).all()
+    assert read_frames(path)[0][1].std(axis=2).max() < 6, "grey stays grey"
+
+
+def test_sound_is_not_decoded_where_nobody_writes_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    video = make_video(tmp_path / "a.mkv", 50, audio="mp2")
+
+    def opened(*args: Any) -> None:
+        raise AssertionError("the sound was opened")
+
+    monkeypatch.setattr("semdedup.video.cut.AudioTrack", opened)
+    assert [clip.facts["n_frames"] for clip in split(video, None, sampling=DCT3D)[0]] == [25, 25]
+    with pytest.raises(AssertionError, match="opened"):
+        split(video, tmp_path / "clips")

@@ -30,6 +30,11 @@ LAYOUTS = {1: "mono", 2: "stereo", 3: "3.0", 4: "4.0", 5: "5.0", 6: "5.1", 8: "7
 
 LEAST_GAP_S = 0.1
 GAPS = 1000
+"""Sound that begins later than so after the one before it leaves a gap; of these so many are remembered."""
+
+MOST_PLANES = 8
+"""From so many channels on, each stored for itself, PyAV crashes where it makes an array of them."""
+
 BITS_A_CHANNEL = 64_000
 
 
@@ -48,6 +53,8 @@ class Sound:
         start_s, end_s = max(start_s, self.time_s), min(end_s, self.end_s)
         if start_s >= end_s:
             return None
+        if self.content.format.is_planar and self.content.layout.nb_channels >= MOST_PLANES:
+            return self if start_s == self.time_s else None
         rate = self.content.sample_rate
         first, last = (round((moment - self.time_s) * rate) for moment in (start_s, end_s))
         if first >= last:
