@@ -1,5 +1,6 @@
 """One video cut into clips: the frames say their numbers, so what a clip holds is read from its pictures."""
 
+import gc
 import itertools
 from fractions import Fraction
 from pathlib import Path
@@ -501,3 +502,17 @@ def test_a_clip_that_the_encoder_refuses_costs_that_clip(tmp_path: Path) -> None
     assert fault["reason"] == "encode_error"
     assert "invalid width" in fault["detail"]
     assert [path.name for path in (tmp_path / "out").iterdir()] == [clip_path(tmp_path, clips[0]).name]
+
+
+def test_no_frame_waits_for_the_garbage_collector(tmp_path: Path) -> None:
+    """A hundred frames of 4K are a gigabyte."""
+    video = make_video(tmp_path / "a.mp4", 100, rotation=90)
+    gc.collect()
+    gc.disable()
+    try:
+        clips, _ = split(video, tmp_path / "out", sampling=DCT3D)
+        waiting = sum(isinstance(thing, av.VideoFrame) for thing in gc.get_objects())
+    finally:
+        gc.enable()
+    assert len(clips) == 4
+    assert waiting < 5

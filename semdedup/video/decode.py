@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from semdedup.video.options import DecodeOptions
-from semdedup.video.pixels import PictureMaker, graph_of, is_turned, transfer_of
+from semdedup.video.pixels import PictureMaker, graph_of, transfer_of
 from semdedup.video.probe import Video
 from semdedup.video.quarantine import VideoFault, pyav_errors
 from semdedup.video.timeline import FrameClock, Timeline, ticks_per_frame
@@ -28,7 +28,7 @@ class Picture:
         self.tick = tick
         self.size = maker.size(frame)
         self.transfer = maker.transfer(frame)
-        self.is_interlaced, self.is_turned = bool(frame.interlaced_frame), is_turned(frame)
+        self.is_interlaced, self.is_turned = bool(frame.interlaced_frame), maker.is_turned(frame)
         self._frame, self._maker, self._made = frame, maker, False
 
     @property

@@ -110,11 +110,12 @@ class PictureMaker:
     def __init__(self, pixel_aspect: Fraction, max_pixels: int, to_sdr: bool) -> None:
         self.pixel_aspect, self.max_pixels, self.to_sdr = pixel_aspect, max_pixels, to_sdr
         self._graphs: dict[str, tuple[tuple[Any, ...], Any]] = {}
+        self._orientations: dict[tuple[int, int, int], tuple[int, int, int, int]] = {}
 
     def size(self, frame: Any) -> tuple[int, int]:
         """Width and height of the picture of a frame."""
         width, height = square_size(frame.width, frame.height, self.pixel_aspect, self.max_pixels)
-        if is_turned(frame):
+        if self.is_turned(frame):
             width, height = height, width
         return max(2, width & ~1), max(2, height & ~1)  # chroma has half the resolution
 
@@ -122,6 +123,10 @@ class PictureMaker:
         """Transfer characteristics of the picture of a frame, by their name; empty where they are not known."""
         found = transfer_of(frame)
         return "bt709" if self.to_sdr and found in HIGH_DYNAMIC_RANGE else found
+
+    def is_turned(self, frame: Any) -> bool:
+        """Whether a frame is stored with its sides exchanged."""
+        return self._orientation_of(frame)[0] == 0
 
     def picture(self, frame: Any) -> Any:
         """The picture of a frame: a frame of `PIXELS`. It is the same one where there is nothing to do.
@@ -135,7 +140,7 @@ class PictureMaker:
                     setattr(frame, name, UNSPECIFIED)
             if self.to_sdr and transfer_of(frame) in HIGH_DYNAMIC_RANGE:
                 frame = self._filtered("sdr", frame, [f"scale={TO_SDR}", f"format={PIXELS}"])
-            filters = FILTERS[_orientation_of(frame)]
+            filters = FILTERS[self._orientation_of(frame)]
             made = self._in_our_pixels(frame)
             if filters:
                 made = self._filtered("upright", made, filters)
@@ -159,6 +164,16 @@ class PictureMaker:
         with pyav_errors():
             found: np.ndarray = self._filtered(f"rgb {size}", picture, [scale, "format=rgb24"]).to_ndarray()
         return found
+
+    def _orientation_of(self, frame: Any) -> tuple[int, int, int, int]:
+        kind = frame.rotation, frame.width, frame.height
+        if (
+            kind not in self._orientations
+        ):  # once: a frame whose side data was looked at waits for the garbage collector
+            found = frame.side_data.get(SideData.DISPLAYMATRIX)
+            matrix = None if found is None else np.frombuffer(bytes(found), dtype=np.int32).tolist()
+            self._orientations[kind] = orientation(matrix)
+        return self._orientations[kind]
 
     def _in_our_pixels(self, frame: Any) -> Any:
         width, height = square_size(frame.width, frame.height, self.pixel_aspect, self.max_pixels)
@@ -200,16 +215,6 @@ def graph_of(frame: Any, filters: Sequence[str]) -> Any:
 def transfer_of(frame: Any) -> str:
     """Name of the transfer characteristics that a frame is tagged with; empty where it is not."""
     return TRANSFERS.get(frame.color_trc, "")
-
-
-def is_turned(frame: Any) -> bool:
-    """Whether a frame is stored with its sides exchanged."""
-    return _orientation_of(frame)[0] == 0
-
-
-def _orientation_of(frame: Any) -> tuple[int, int, int, int]:
-    found = frame.side_data.get(SideData.DISPLAYMATRIX)
-    return orientation(None if found is None else np.frombuffer(bytes(found), dtype=np.int32).tolist())
 
 
 def _is_full(frame: Any) -> bool:
