@@ -59,6 +59,10 @@ FILTERS = {
 (a x + c y, b x + d y); see `matrix_structure` in ISO/IEC 14496-12, 6.2.2. These are the eight orientations."""
 
 
+TURNS = {90: (0, -1, 1, 0), 180: (-1, 0, 0, -1), 270: (0, 1, -1, 0)}
+"""Orientations by the angle of a display matrix that mirrors nothing, in degrees counter-clockwise."""
+
+
 def orientation(display_matrix: Sequence[int] | None) -> tuple[int, int, int, int]:
     """The orientation that a display matrix of nine numbers tells: a key of `FILTERS`.
 
@@ -170,9 +174,12 @@ class PictureMaker:
         if (
             kind not in self._orientations
         ):  # once: a frame whose side data was looked at waits for the garbage collector
-            found = frame.side_data.get(SideData.DISPLAYMATRIX)
-            matrix = None if found is None else np.frombuffer(bytes(found), dtype=np.int32).tolist()
-            self._orientations[kind] = orientation(matrix)
+            try:
+                found = frame.side_data.get(SideData.DISPLAYMATRIX)
+                matrix = None if found is None else np.frombuffer(bytes(found), dtype=np.int32).tolist()
+                self._orientations[kind] = orientation(matrix)
+            except ValueError:  # PyAV knows no name for some side data, and then gives none; the angle it does
+                self._orientations[kind] = TURNS.get(frame.rotation % 360, (1, 0, 0, 1))
         return self._orientations[kind]
 
     def _in_our_pixels(self, frame: Any) -> Any:
