@@ -32,6 +32,9 @@ LEAST_GAP_S = 0.1
 GAPS = 1000
 """Sound that begins later than so after the one before it leaves a gap; of these so many are remembered."""
 
+MOST_OVERLAP_S = 0.02
+"""Sound that begins earlier than so before the end of the one before it follows that one."""
+
 MOST_PLANES = 8
 """From so many channels on, each stored for itself, PyAV crashes where it makes an array of them."""
 
@@ -97,7 +100,7 @@ class AudioTrack:
         self.stream = audio_stream(self.container)
         self.copied, self.unusable, self.n_bad = False, "", 0
         self.gaps_s: deque[tuple[float, float]] = deque(maxlen=GAPS)
-        self._heard_until_s = math.inf
+        self._heard_until_s, self._decoded_until_s = math.inf, -math.inf
         self._ahead: Sound | None = None
         self._sounds: Iterator[Sound] = iter(())
         if self.stream is None:
@@ -157,8 +160,13 @@ class AudioTrack:
 
     def _frames(self, packet: Any) -> Iterator[Sound]:
         for frame in packet.decode():
-            if frame.time is not None and frame.samples and frame.sample_rate:
-                yield Sound(frame.time, frame.time + frame.samples / frame.sample_rate, frame)
+            if not frame.samples or not frame.sample_rate:
+                continue
+            start_s = max(0.0, self._decoded_until_s) if frame.time is None else frame.time
+            if start_s < self._decoded_until_s - MOST_OVERLAP_S:  # time stamps that go back, or too slowly
+                start_s = self._decoded_until_s
+            self._decoded_until_s = start_s + frame.samples / frame.sample_rate
+            yield Sound(start_s, self._decoded_until_s, frame)
 
 
 @dataclass(frozen=True)
