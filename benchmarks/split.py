@@ -79,7 +79,7 @@ def decode_and_encode(path: str) -> None:
                 target = av.open(str(Path(folder, f"{len(targets)}.mp4")), "w", options=CONTAINER_OPTIONS)
                 size = frame.width & ~1, frame.height & ~1
                 targets.append(
-                    (target, make_encoder(target, "libx264", Fraction(video.average_rate or 25), *size, base))
+                    (target, make_encoder(target, "libx264", Fraction(video.average_rate or 25), size, base, False))
                 )
             frame.pict_type = 0
             target, stream = targets[-1]
