@@ -272,3 +272,18 @@ def test_sound_of_a_clip_without_new_pictures_is_kept(tmp_path: Path) -> None:
         found = samples_of(clip_path(tmp_path / "clips", clip))
         assert found is not None
         assert found.n == pytest.approx(2 * found.rate_hz, rel=0.05)
+
+
+def test_a_clip_that_begins_in_the_middle_of_a_long_packet_has_the_rest_of_it(tmp_path: Path) -> None:
+    """Packets of a second, as cameras write them to AVI, and clips of one and a half."""
+    first = make_sounding(tmp_path / "first.mkv", 6, "-c:a", "pcm_s16le")
+    video = tmp_path / "a.mkv"
+    ffmpeg("-i", first, "-c:v", "copy", "-af", "asetnsamples=48000", "-c:a", "pcm_s16le", video)
+    with av.open(str(video)) as file:
+        assert next(file.decode(audio=0)).samples == 48_000
+    clips, _ = split(video, tmp_path / "clips", duration_s=1.4)
+    assert_tones(tmp_path / "clips", clips)
+    for clip in clips:
+        found = samples_of(clip_path(tmp_path / "clips", clip))
+        assert found is not None
+        assert found.n / found.rate_hz == pytest.approx(clip.facts["duration_s"], abs=FRAME_S)

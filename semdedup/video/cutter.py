@@ -75,6 +75,7 @@ class Cutter:
         self.waiting = deque(plan.spans)
         self.open: list[_OpenClip] = []
         self.shown: Picture | None = None
+        self.last_sounds: dict[AudioTrack | None, Sound] = {}
         self.key = 0
         self.faults: list[dict[str, str]] = []
         self.n_made = 0
@@ -143,8 +144,12 @@ class Cutter:
     def _deal(self, picture: Picture, only: _OpenClip | None = None) -> None:
         """Give a frame to the clips that are open, or to one."""
         for clip in [only] if only is not None else list(self.open):
+            begins = clip.first is None
             with self._losing_only(clip):
                 clip.add(picture)
+                if begins:  # in the middle of sound, which goes on in it
+                    for track, sound in self.last_sounds.items():
+                        self._give(sound, track, clip)
 
     @contextmanager
     def _losing_only(self, clip: _OpenClip) -> Iterator[None]:
@@ -164,16 +169,24 @@ class Cutter:
         timeline = self.plan.timeline
         zero_s = float(timeline.origin * timeline.time_base)
         until_s = zero_s + float(until * timeline.time_base)
-        for track, is_written in ((self.audio, True), (self.heard, False)):
+        for track in (self.audio, self.heard):
             for sound in track.until(until_s) if track is not None else ():
+                self.last_sounds[track] = sound
                 for clip in self.open:
-                    part = sound.within(zero_s + clip.span.start_s, zero_s + clip.span.end_s)
-                    if part is None or clip.first is None:
-                        continue
-                    if not is_written:
-                        clip.heard.append(part)
-                    elif clip.file is not None:
-                        clip.file.add_sound(part)
+                    if clip.first is not None:
+                        self._give(sound, track, clip)
+
+    def _give(self, sound: Sound, track: AudioTrack | None, clip: _OpenClip) -> None:
+        """Give what of a sound lies within a clip to its file, or to the steps."""
+        timeline = self.plan.timeline
+        zero_s = float(timeline.origin * timeline.time_base)
+        part = sound.within(zero_s + clip.span.start_s, zero_s + clip.span.end_s)
+        if part is None:
+            return
+        if track is self.heard:
+            clip.heard.append(part)
+        elif clip.file is not None:
+            clip.file.add_sound(part)
 
     def _copy(self, packet: Any) -> None:
         """Give a packet to the clips that contain its key frame.
