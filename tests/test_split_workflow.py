@@ -221,6 +221,11 @@ def recount(out: Path, source: Path) -> dict[str, Any]:
         "total_clip_bytes": sum(path.stat().st_size for path in (out / "clips").glob("*.mp4")),
         "total_num_clips": len(metas),
         "total_num_clips_with_embeddings": 0 if rows is None else len(rows),
+        **{
+            f"total_{name}": sum(record[name] or 0 for record in records)
+            for name in ("bad_frames", "bad_audio_packets", "gap_s")
+        },
+        "total_other_tracks": sum(len(record["tracks_left_out"]) for record in records),
         "total_num_clips_low_information": sum(bool(meta["low_information"]) for meta in metas),
     }
 

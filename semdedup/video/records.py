@@ -61,6 +61,14 @@ ROWS = pa.schema(
 )
 """Columns of the embeddings: a row a clip. What is beside `embedding` serves to rank duplicates. Steps add others."""
 
+PASSED_OVER = {
+    "bad_frames": (pa.int64(), "frames that cannot be decoded"),
+    "bad_audio_packets": (pa.int64(), "packets of sound that cannot be decoded"),
+    "gap_s": (pa.float64(), "seconds without a new frame"),
+    "other_tracks": (pa.int64(), "other video and audio tracks"),
+}
+"""What of the videos is not in their clips: columns of the table of videos, with their types, and in words."""
+
 VIDEO_COLUMNS = pa.schema(
     {
         "video": pa.string(),
@@ -73,6 +81,7 @@ VIDEO_COLUMNS = pa.schema(
         "duration_s": pa.float64(),
         "n_frames": pa.int64(),
         "n_frames_declared": pa.int64(),
+        **{name: kind for name, (kind, _) in PASSED_OVER.items()},
         "clips": pa.list_(pa.string()),
         "clip_seconds": pa.float64(),
         "longest_clip_s": pa.float64(),
@@ -124,6 +133,8 @@ def video_row(note: Mapping[str, Any]) -> dict[str, Any]:
         "duration_s": facts.get("duration_s", 0.0),
         "n_frames": facts.get("n_frames", 0),
         "n_frames_declared": facts.get("n_frames_declared", 0),
+        **{name: facts.get(name, 0) for name in PASSED_OVER},
+        "other_tracks": len(facts.get("tracks_left_out", ())),
         "clips": [clip["id"] for clip in clips],
         "clip_seconds": round(sum(clip["duration_s"] for clip in clips), 6),
         "longest_clip_s": max((clip["duration_s"] for clip in clips), default=0.0),
@@ -236,8 +247,14 @@ def summary(videos: Sequence[Mapping[str, Any]], embedding_algorithm: str | None
         "total_clip_bytes": sum(video["clip_bytes"] for video in videos),
         "total_num_clips": sum(len(video["clips"]) for video in videos),
         "total_num_clips_with_embeddings": sum(video["n_rows"] for video in videos),
+        **{f"total_{name}": count for name, count in passed_over(videos).items()},
         **{f"total_num_clips_{name}": sum(video.get(f"n_{name}") or 0 for video in videos) for name in counted()},
     }
+
+
+def passed_over(videos: Sequence[Mapping[str, Any]]) -> dict[str, float]:
+    """How much of videos is not in their clips, by the names of `PASSED_OVER`; of what older versions made it is 0."""
+    return {name: round(sum(video.get(name) or 0 for video in videos), 6) for name in PASSED_OVER}
 
 
 def quarantined(videos: Sequence[Mapping[str, Any]]) -> dict[str, int]:

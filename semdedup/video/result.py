@@ -7,7 +7,16 @@ from dataclasses import dataclass
 from typing import Any
 
 from semdedup.display import Displayable, one_line
-from semdedup.video.records import DONE, QUARANTINED, TOO_SHORT, clip_faults, quarantined, quarantined_clips
+from semdedup.video.records import (
+    DONE,
+    PASSED_OVER,
+    QUARANTINED,
+    TOO_SHORT,
+    clip_faults,
+    passed_over,
+    quarantined,
+    quarantined_clips,
+)
 from semdedup.video.steps.table import counted
 
 MOST_FAULTS = 10
@@ -79,6 +88,7 @@ class SplitResult(Displayable):
         ]
         lines += [(f"    {reason}", f"{count:,}") for reason, count in self.quarantined.items()]
         lines += [
+            *((f"  {PASSED_OVER[name][1]}", f"{count:,}") for name, count in passed_over(self.videos).items() if count),
             ("processed by this run", f"{self.processed:,}"),
             *([("left for another run", f"{self.left_out:,}")] if self.left_out else []),
             ("clips", f"{self.clips:,} ({seconds:,.1f} s)"),
