@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import errno
 from collections.abc import Iterator, Mapping
-from typing import Any
+from typing import Any, ClassVar
 
 from av.error import FFmpegError
 
@@ -45,24 +45,28 @@ ERRORS_OF_WRITING = ERRORS_OF_THIS_MACHINE | {errno.EIO, errno.ESTALE, errno.ERE
 """Those where a clip is written. Of reading, FFmpeg says EIO of content as well: `worker` reads the file to tell."""
 
 
-class VideoFault(Exception):
-    """What is wrong with a video: one of `REASONS`, and what was found."""
+class Fault(Exception):
+    """One of the `reasons`, and what was found."""
+
+    reasons: ClassVar[Mapping[str, str]]
 
     def __init__(self, reason: str, detail: str) -> None:
-        if reason not in REASONS:
-            raise KeyError(f"the reason {reason!r} is not in semdedup.video.quarantine.REASONS; add it there")
+        if reason not in self.reasons:
+            raise KeyError(f"the reason {reason!r} is not in the table of semdedup.video.quarantine; add it there")
         super().__init__(reason, detail)
         self.reason, self.detail = reason, detail
 
 
-class ClipFault(Exception):
-    """What is wrong with a clip, or with some of a batch: one of `CLIP_REASONS`, and what was found."""
+class VideoFault(Fault):
+    """What is wrong with a video: one of `REASONS`."""
 
-    def __init__(self, reason: str, detail: str) -> None:
-        if reason not in CLIP_REASONS:
-            raise KeyError(f"the reason {reason!r} is not in semdedup.video.quarantine.CLIP_REASONS; add it there")
-        super().__init__(reason, detail)
-        self.reason, self.detail = reason, detail
+    reasons = REASONS
+
+
+class ClipFault(Fault):
+    """What is wrong with a clip, or with some of a batch: one of `CLIP_REASONS`."""
+
+    reasons = CLIP_REASONS
 
 
 def is_tried_again(row: Mapping[str, Any]) -> bool:
