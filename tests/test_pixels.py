@@ -146,7 +146,7 @@ def everything() -> Iterator[Source]:
     """All ranges and matrices of each way to store pixels; all shapes and orientations of the commonest ways."""
     for store in STORES:
         yield from (stored(store, *told) for told in product(store.ranges, store.matrices))
-    commonest = ("yuv420p-x264-mp4", "yuvj420p-x264-mp4", "yuv422p10le-x264-mp4", "bgr24-x264rgb-mp4", "rgba-png-mov")
+    commonest = ("yuv420p-x264-mp4", "yuvj420p-x264-mp4", "rgba-png-mov")
     for name, sar, orientation in product(commonest, SARS, ORIENTATIONS):
         if (sar, orientation) != (1, "upright"):
             store = STORE[name]
