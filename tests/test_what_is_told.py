@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from semdedup import ParameterError, VideoSplitWorkflow
 from semdedup.video.options import DecodeOptions
 from tests.oracle import STORE, Source, ffmpeg, own_pictures
 from tests.videos import DCT3D, clip_path, damage, make_video, read_frames, read_numbers, split
@@ -191,3 +192,9 @@ def test_sound_is_not_decoded_where_nobody_writes_it(tmp_path: Path, monkeypatch
     assert [clip.facts["n_frames"] for clip in split(video, None, sampling=DCT3D)[0]] == [25, 25]
     with pytest.raises(AssertionError, match="opened"):
         split(video, tmp_path / "clips")
+
+
+@pytest.mark.parametrize("wish", [{"deinterlace": True}, {"tonemap": "sdr"}])
+def test_a_picture_that_is_copied_cannot_be_changed(wish: dict[str, Any]) -> None:
+    with pytest.raises(ParameterError, match="copies it as it is"):
+        VideoSplitWorkflow("videos", "clips", cut="copy", **wish)

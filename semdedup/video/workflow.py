@@ -10,7 +10,7 @@ from typing import Any, Unpack
 import distributed
 
 from semdedup.compute.session import Session
-from semdedup.errors import OutputConflictError
+from semdedup.errors import OutputConflictError, ParameterError
 from semdedup.runs.record import Record
 from semdedup.settings import documented, needed
 from semdedup.settings.choices import ClipIdScheme, Cut, SplittingAlgorithm, Tonemap, TranscodeEncoder
@@ -98,6 +98,11 @@ class VideoSplitWorkflow(VideoWorkflow):
         self.decode = DecodeOptions.of(given)
         if self.plan_options.algorithm == "scene":
             check_scenes()
+        if self.plan_options.cut == "copy" and (self.decode.deinterlace or self.decode.tonemap):
+            raise ParameterError(
+                "deinterlace and tonemap change the picture, and cut='copy' (--cut copy) copies it as it is; "
+                "leave them out, or let clips be encoded: cut='reencode'"
+            )
         self.embedder = _spec(EmbedOptions.of(given)) if self.clips.generate_embeddings else None
         self.kind = split_kind(self.embedder.folder if self.embedder else "")
 
