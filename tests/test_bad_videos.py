@@ -541,6 +541,16 @@ def test_a_frame_that_cannot_be_decoded_is_skipped_and_counted_where_it_was(numb
     assert "1 of 40 frames cannot be decoded, more than 0%" in strict.detail
 
 
+def test_damage_at_the_end_that_is_counted_costs_no_clip(tmp_path: Path) -> None:
+    video = make_counted(tmp_path / "v.mkv", 400, codec="mjpeg", pix_fmt="yuvj420p")
+    for number in range(396, 400):
+        damage(video, number)
+    for options in ({"duration_s": 20.0}, {"plan": None, "id_scheme": "name"}):
+        clips, outcome = split(video, None, **options)
+        assert (outcome.status, outcome.facts["bad_frames"]) == ("done", 4)
+        assert sum(clip.facts["n_frames"] for clip in clips) == 396
+
+
 def test_sound_that_is_damaged_costs_nothing_but_itself(tmp_path: Path) -> None:
     video = make_texture(tmp_path / "v.mkv", 1, audio="mp2")
     content = bytearray(video.read_bytes())

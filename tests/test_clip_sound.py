@@ -2,7 +2,7 @@
 
 from fractions import Fraction
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import av
 import numpy as np
@@ -287,3 +287,25 @@ def test_a_clip_that_begins_in_the_middle_of_a_long_packet_has_the_rest_of_it(tm
         found = samples_of(clip_path(tmp_path / "clips", clip))
         assert found is not None
         assert found.n / found.rate_hz == pytest.approx(clip.facts["duration_s"], abs=FRAME_S)
+
+
+@pytest.mark.parametrize("way", ENCODED)
+def test_a_track_of_sound_without_a_packet_costs_nothing(tmp_path: Path, way: str) -> None:
+    with av.open(str(tmp_path / "a.ts"), "w") as out:
+        picture: Any = out.add_stream("mpeg2video", rate=25)
+        picture.width, picture.height, picture.pix_fmt = 64, 48, "yuv420p"
+        out.add_stream("mp2", rate=48_000, layout="mono")
+        for i in range(50):
+            frame = av.VideoFrame(64, 48, "yuv420p")
+            frame.pts = i
+            out.mux(picture.encode(frame))
+        out.mux(picture.encode(None))
+    clips, outcome = split(tmp_path / "a.ts", tmp_path / "clips", duration_s=1.0, **ENCODED[way])
+    assert (outcome.status, [clip.facts["audio"] for clip in clips]) == ("done", [False] * len(clips))
+    assert clips[0].facts["audio_changes"] == ["sound left out: how it is sampled is not known"]
+
+
+def test_samples_of_64_bits_cost_no_video(tmp_path: Path) -> None:
+    video = make_sounding(tmp_path / "a.mkv", 3, "-c:a", "pcm_s64le")
+    clips, outcome = split(video, tmp_path / "clips", duration_s=0.77)
+    assert (outcome.status, all(clip.facts["audio"] for clip in clips)) == ("done", True)

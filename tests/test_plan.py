@@ -2,6 +2,7 @@
 
 import itertools
 import math
+from collections.abc import Sequence
 from fractions import Fraction
 from typing import Any
 
@@ -12,7 +13,7 @@ from hypothesis import strategies as st
 from semdedup import ParameterError, SemdedupError
 from semdedup.video.options import PlanOptions
 from semdedup.video.plan import Span, at_keyframes, fixed_stride, scenes
-from semdedup.video.timeline import edges, every, sample_times, ticks
+from semdedup.video.timeline import every, sample_times, ticks
 
 MICROSECOND = 1e-6
 CLOSE = 1.5 * MICROSECOND
@@ -84,6 +85,11 @@ def test_spans_touch_and_cover_all_but_less_than_the_minimum(duration_s: float, 
 RATES = [Fraction(24_000, 1001), Fraction(30_000, 1001), Fraction(25), Fraction(60)]
 
 
+def edges(spans: Sequence[Span], base: Fraction) -> list[tuple[int, int]]:
+    """First tick and tick after the last of each span."""
+    return [(ticks(span.start_s, base), ticks(span.end_s, base)) for span in spans]
+
+
 @given(
     rate=st.sampled_from(RATES),
     finer=st.sampled_from([1, 512, None]),
@@ -98,7 +104,7 @@ def test_each_frame_lies_in_exactly_one_of_the_spans_that_touch(
     base = Fraction(1, 90_000) if finer is None else 1 / (rate * finer)
     shown = [round(i / rate / base) for i in range(n_frames)]
     duration_s = float(round(n_frames / rate / base) * base)
-    bounds = list(edges(fixed_stride(duration_s, clip_s, clip_s, 0.0), base))
+    bounds = edges(fixed_stride(duration_s, clip_s, clip_s, 0.0), base)
     for tick in shown:
         assert sum(start <= tick < end for start, end in bounds) == 1
 
@@ -106,7 +112,7 @@ def test_each_frame_lies_in_exactly_one_of_the_spans_that_touch(
 def test_a_frame_on_the_edge_opens_the_next_clip() -> None:
     for rate in RATES:
         clip_s = float(30 / rate)  # whole frames, which no decimal number of seconds tells exactly
-        bounds = list(edges(fixed_stride(float(120 / rate), clip_s, clip_s, 0), 1 / rate))
+        bounds = edges(fixed_stride(float(120 / rate), clip_s, clip_s, 0), 1 / rate)
         assert bounds == [(0, 30), (30, 60), (60, 90), (90, 120)]
 
 

@@ -469,6 +469,14 @@ def test_a_recording_behind_another_in_one_file_is_shown_after_it(start_pts: int
     assert found == [*ranges(0, 50, 100), list(range(50))]
 
 
+def test_a_recording_behind_another_is_copied_behind_it(tmp_path: Path) -> None:
+    parts = [make_video(tmp_path / f"{i}.ts", 50, gop=25, pictures=numbers(50, first=50 * i)) for i in range(2)]
+    (tmp_path / "both.ts").write_bytes(b"".join(part.read_bytes() for part in parts))
+    clips, outcome = split(tmp_path / "both.ts", tmp_path / "clips", cut="copy")
+    assert outcome.status == "done"
+    assert clip_numbers(tmp_path / "clips", clips) == ranges(0, 25, 50, 75, 100)
+
+
 def test_a_change_of_size_in_the_middle_is_scaled_to_the_first(tmp_path: Path) -> None:
     """MPEG-TS may change its parameters on the way: a recording of two programmes."""
     parts = [

@@ -87,7 +87,8 @@ def find_inputs(
     files = [file for file in folder.files() if not file.url.startswith(output.url.rstrip("/") + "/")]
     check_recorded(folder, files, lambda url: _is_visible(url) and url.lower().endswith(MP4))
     clips = [file for file in files if _is_visible(file.url) and file.url.lower().endswith(MP4)]
-    left_out = _count_videos(folder, files) - len(clips)
+    videos = _videos(folder, files)
+    left_out = len(videos) - len(clips)
     if not clips:
         raise InputError(
             f"no clips in {folder}: it holds {len(files):,} files, none of which is an {MP4} file"
@@ -114,7 +115,7 @@ def find_inputs(
         metas_folder=metas_folder,
         embeddings_folder=embeddings_folder,
         folder=folder,
-        id_scheme=_id_scheme(root, folder, files),
+        id_scheme=_id_scheme(root, folder, videos),
     )
     _check_unique(inputs)
     if compared and failed:
@@ -123,11 +124,11 @@ def find_inputs(
     return inputs
 
 
-def _id_scheme(root: Location, folder: Location, files: Sequence[FileInfo]) -> str:
+def _id_scheme(root: Location, folder: Location, videos: Sequence[FileInfo]) -> str:
     """What `embed` takes for ids of these files."""
     start = len(folder.url.rstrip("/")) + 1
-    videos = (file.url[start:] for file in files if _is_visible(file.url) and file.url.lower().endswith(EXTENSIONS))
-    return BY_PATH if _embedded_by_path(root) or of_one_name(map(printable, videos)) else BY_NAME
+    names = (printable(file.url[start:]) for file in videos if _is_visible(file.url))
+    return BY_PATH if _embedded_by_path(root) or of_one_name(names) else BY_NAME
 
 
 def _embedded_by_path(root: Location) -> bool:
@@ -156,15 +157,17 @@ def _check_split(root: Location, listed: Mapping[str, Sequence[FileInfo]]) -> se
     return {fault["id"] for _, fault in clip_faults(table.rows.values()) if fault["reason"] == EMBED_ERROR}
 
 
-def _count_videos(folder: Location, files: Sequence[FileInfo]) -> int:
-    """How many files are videos: by their endings, also hidden ones, or where these tell nothing by the first bytes."""
+def _videos(folder: Location, files: Sequence[FileInfo]) -> list[FileInfo]:
+    """The files that are videos: by their endings, also hidden ones, or where these tell nothing by the first bytes."""
     endings = [ending_of(file.url.rpartition("/")[2]) for file in files]
+    known = [file for file, ending in zip(files, endings, strict=True) if ending in EXTENSIONS]
     unknown = [
         (folder, file)
         for file, ending in zip(files, endings, strict=True)
         if ending not in EXTENSIONS and ending not in OTHERS and _is_visible(file.url)
     ]
-    return sum(ending in EXTENSIONS for ending in endings) + sum(not reason for reason in look_into(unknown, {}))
+    looked = zip(unknown, look_into(unknown, {}), strict=True)
+    return known + [file for (_, file), reason in looked if not reason]
 
 
 def _is_visible(url: str) -> bool:

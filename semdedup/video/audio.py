@@ -65,7 +65,11 @@ class Sound:
         if (first, last) == (0, self.content.samples):
             return self
         begins_s = self.time_s + first / rate
-        return Sound(begins_s, begins_s + (last - first) / rate, _samples(self.content, first, last))
+        try:
+            cut = _samples(self.content, first, last)
+        except ValueError:  # PyAV makes no array of samples of 64 bits
+            return self if start_s == self.time_s else None
+        return Sound(begins_s, begins_s + (last - first) / rate, cut)
 
 
 def _samples(frame: Any, first: int, last: int) -> Any:
@@ -110,6 +114,9 @@ class AudioTrack:
             return
         codec, container = self.stream.codec_context.codec.canonical_name, self.container.format.name
         self.copied = mode == "auto" and codec in COPIED and container.split(",")[0] in COPIED_FROM
+        if not self.copied and not (self.stream.codec_context.sample_rate and self.stream.codec_context.channels):
+            self.stream, self.unusable = None, "sound left out: how it is sampled is not known"
+            return
         self._sounds = self._read()
 
     def close(self) -> None:

@@ -41,7 +41,7 @@ class ClipFile:
         self._container: Any = None
         self._video: Any = None
         self._sound: Any = None
-        self._n_bad_before = audio.n_bad
+        self._n_bad_before, self._n_left_out = audio.n_bad, 0
 
     def _open(self, add_video: Any) -> Any:
         """Write the header; a track of sound that MP4 does not take is left out."""
@@ -74,6 +74,11 @@ class ClipFile:
         return added
 
     @property
+    def is_begun(self) -> bool:
+        """Whether it has a frame."""
+        return self._video is not None
+
+    @property
     def start_s(self) -> float:
         """Seconds of the container's clock at which the clip begins."""
         return float((self.timeline.origin + self.origin) * self.timeline.time_base)
@@ -99,7 +104,7 @@ class ClipFile:
         except (FFmpegError, ValueError) as error:
             if getattr(error, "errno", None) in ERRORS_OF_WRITING:
                 raise
-            self._n_bad_before -= 1
+            self._n_left_out += 1
 
     def _mux_sound(self, sound: Sound, zero_s: float) -> None:
         content: Any = sound.content
@@ -133,7 +138,7 @@ class ClipFile:
         with pyav_errors(writing=True):
             self._container.close()
         self._container = None
-        n_bad = self.audio.n_bad - self._n_bad_before
+        n_bad = self.audio.n_bad - self._n_bad_before + self._n_left_out
         if n_bad:
             self.audio_changes.append(f"{n_bad:,} damaged packets left out")
         end_s = float((self.timeline.origin + end) * self.timeline.time_base)

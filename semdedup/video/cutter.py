@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import os
+from bisect import bisect_left
 from collections import deque
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -18,10 +19,10 @@ from semdedup.video.encode import EncodedClip
 from semdedup.video.job import ClipMade, PlannedVideo, SplitJob
 from semdedup.video.plan import Span
 from semdedup.video.preview import HEIGHT, PERIOD_S, write_preview
-from semdedup.video.probe import Video
+from semdedup.video.probe import Video, ends_early
 from semdedup.video.quarantine import VideoFault
 from semdedup.video.remux import CopiedClip
-from semdedup.video.timeline import every, sample_times, ticks
+from semdedup.video.timeline import NO_TIME, PacketClock, every, sample_times, ticks, ticks_per_frame
 
 
 class _OpenClip:
@@ -75,6 +76,8 @@ class Cutter:
         self.waiting = deque(plan.spans)
         self.open: list[_OpenClip] = []
         self.shown: Picture | None = None
+        step = ticks_per_frame(video.rate, plan.timeline.time_base)
+        self.clock = PacketClock(plan.timeline.time_base, step)  # of packets that are copied
         self.last_sounds: dict[AudioTrack | None, Sound] = {}
         self.key = 0
         self.faults: list[dict[str, str]] = []
@@ -94,10 +97,9 @@ class Cutter:
             self.shown = picture
 
     def end(self) -> Iterator[ClipMade]:
-        """The video is over: the last clips are complete, unless the decoder stopped before the packets did."""
+        """The video is over: the last clips are complete, unless its frames end early."""
         timeline = self.plan.timeline
-        gap = timeline.last - self.decoder.last_tick
-        if self.shown is not None and gap * timeline.time_base <= Fraction(1, 2):
+        if self.shown is not None and not ends_early(timeline, self.decoder.last_tick):
             yield from self._advance(timeline.end)
             for clip in list(self.open):
                 yield from self._close(clip, timeline.end)
@@ -194,18 +196,18 @@ class Cutter:
         Frames that are shown before the key frame but stored after it need the one before: where a clip starts they go.
         Of a video that was trimmed, the frames that it hides at its start are copied, still hidden: others need them.
         """
-        when = packet.pts if packet.pts is not None else packet.dts
-        tick = when - self.plan.timeline.origin
+        timeline = self.plan.timeline
+        pts, dts = (NO_TIME if stamp is None else stamp for stamp in (packet.pts, packet.dts))
+        tick = self.clock.time(pts, dts, packet.duration or 0, not packet.is_discard) - timeline.origin
         if packet.is_keyframe:
             self.key = max(0, tick)
-        base = self.plan.timeline.time_base
-        while self.waiting and ticks(self.waiting[0].start_s, base) <= self.key:
+        while self.waiting and ticks(self.waiting[0].start_s, timeline.time_base) <= self.key:
             self._open(self.waiting.popleft(), self.key)
         for clip in list(self.open):
             is_inside = clip.start <= self.key < clip.end and (tick >= clip.start or clip.start == 0)
             if is_inside and isinstance(clip.file, CopiedClip):
                 with self._losing_only(clip):
-                    clip.file.add(packet)
+                    clip.file.add(packet, tick)
 
     def _close(self, clip: _OpenClip, next_tick: int) -> Iterator[ClipMade]:
         if clip.first is None:  # nothing can be decoded before the end of this clip
@@ -214,6 +216,8 @@ class Cutter:
         facts: dict[str, Any] = {"id": self._id(clip.span), **self._facts(clip, clip.first)}
         with self._losing_only(clip):
             if clip.file is not None:
+                if not clip.file.is_begun:
+                    raise VideoFault("encode_error", "no key frame of the video begins in it")
                 timeline = self.plan.timeline
                 whole = 0 if timeline.stands(timeline.longest) else math.ceil(timeline.frame_ticks)
                 clip.file.finish(min(next_tick, max(clip.end, clip.last_tick + whole)))
@@ -244,6 +248,7 @@ class Cutter:
         }
 
     def _facts(self, clip: _OpenClip, first: Picture) -> dict[str, Any]:
+        bad = self.decoder.bad_ticks
         return {
             "start_s": clip.span.start_s,
             "end_s": clip.span.end_s,
@@ -253,7 +258,7 @@ class Cutter:
             "fps": self.plan.facts.fps,
             "bitrate": self.plan.timeline.bitrate,
             "n_frames": clip.n_frames,
-            "bad_frames": sum(clip.start <= tick < clip.end for tick in self.decoder.bad_ticks),
+            "bad_frames": bisect_left(bad, clip.end) - bisect_left(bad, clip.start),
             "interlaced": clip.is_interlaced,
             "transfer": first.transfer,
         }

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from array import array
+from bisect import insort
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -56,7 +57,7 @@ class Decoder:
 
     Attributes:
         n_decoded: frames so far.
-        bad_ticks: of the packets so far that could not be decoded.
+        bad_ticks: of the packets so far that could not be decoded, in order.
         is_interlaced: whether any frame of the file was.
         transfer: transfer characteristics of the first frame of the file, by their name.
         clock: gives each frame its tick.
@@ -88,8 +89,8 @@ class Decoder:
 
     @property
     def last_tick(self) -> int:
-        """Tick of the last frame; -1 before there is one."""
-        return self.clock.last_tick
+        """Tick of the last frame, also of one that cannot be decoded; -1 before there is one."""
+        return max(self.clock.last_tick, self.bad_ticks[-1] if self.bad_ticks else -1)
 
     def _timed(self, packet: Any) -> Iterator[Any]:
         """The frames that a packet gives, with ticks as their time stamps."""
@@ -101,7 +102,7 @@ class Decoder:
         except VideoFault as fault:
             if fault.reason != "decode_error":
                 raise
-            self._skip(fault)
+            self._skip(fault, self.clock.drop_packet() if packet.size else self.timeline.last)
             return
         for frame in frames:
             if frame.width * frame.height > self._limits.max_pixels:
@@ -114,8 +115,8 @@ class Decoder:
                 frame.pts, frame.time_base = tick, self.timeline.time_base
                 yield frame
 
-    def _skip(self, fault: VideoFault) -> None:
-        self.bad_ticks.append(self.clock.drop_packet())
+    def _skip(self, fault: VideoFault, tick: int) -> None:
+        insort(self.bad_ticks, tick)
         n_bad, most = len(self.bad_ticks), self._options.max_bad_frames
         if n_bad > most * self.timeline.n_frames:
             raise VideoFault(
@@ -128,11 +129,10 @@ class Decoder:
         if self._deinterlacer is None:
             yield from frames
             return
-        with pyav_errors("deinterlacing"):
-            for frame in frames:
-                yield from self._deinterlacer.add(frame)
-            if ends:
-                yield from self._deinterlacer.end()
+        for frame in frames:
+            yield from self._deinterlacer.add(frame)
+        if ends:
+            yield from self._deinterlacer.end()
 
 
 class _Deinterlacer:
@@ -146,22 +146,27 @@ class _Deinterlacer:
         kind = frame.width, frame.height, frame.format.name, frame.colorspace, frame.color_range
         if kind != self._kind:
             yield from self.end()
-            self._kind, self._graph = kind, graph_of(frame, [DEINTERLACE])
-        self._graph.push(frame)
+            with pyav_errors("deinterlacing"):
+                self._kind, self._graph = kind, graph_of(frame, [DEINTERLACE])
+        with pyav_errors("deinterlacing"):
+            self._graph.push(frame)
         yield from self._ready()
 
     def end(self) -> Iterator[Any]:
         if self._graph is not None:
-            self._graph.push(None)
+            with pyav_errors("deinterlacing"):
+                self._graph.push(None)
             yield from self._ready()
             self._kind, self._graph = (), None
 
     def _ready(self) -> Iterator[Any]:
         while True:
             try:
-                yield self._graph.pull()
+                with pyav_errors("deinterlacing", passing=(BlockingIOError, EOFError)):
+                    frame = self._graph.pull()
             except (BlockingIOError, EOFError):  # it wants more, or has given all
                 return
+            yield frame
 
 
 class Sampler:

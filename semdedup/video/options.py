@@ -151,6 +151,11 @@ class DecodeOptions(Options):
         0.05, number(0, 1), "Share of a video's frames that may be undecodable; they are skipped and counted."
     )
 
+    def recorded(self) -> dict[str, Any]:
+        """The settings that differ from the default, so that a folder from before there were any goes on."""
+        usual = Options.recorded(DecodeOptions())
+        return {name: value for name, value in super().recorded().items() if value != usual[name]}
+
 
 @dataclass(frozen=True)
 class ClipOptions(Options):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import re
 from collections.abc import Iterator, Sequence
@@ -10,12 +11,12 @@ from fractions import Fraction
 from typing import Any
 
 import av
-from av.error import FFmpegError
+from av.error import ExitError, FFmpegError
 from av.stream import Disposition
 
 from semdedup.video.heartbeat import HeartbeatTimer, WithHeartbeats
 from semdedup.video.options import Limits
-from semdedup.video.quarantine import VideoFault, error_text, pyav_errors
+from semdedup.video.quarantine import ERRORS_OF_THIS_MACHINE, VideoFault, error_text, pyav_errors
 from semdedup.video.timeline import PacketTimes, Timeline, ticks_per_frame, timeline_of
 
 FORMATS = "mov,matroska,webm,avi,mpegts,mpeg,mpegvideo,flv,ogg,asf,mxf,gif"
@@ -248,7 +249,11 @@ def open_container(path: str, limits: Limits) -> Any:
         return opened
     except MemoryError:
         raise
+    except ExitError as error:
+        raise VideoFault("timeout", f"opening took longer than {limits.timeout_s:g} s") from error
     except (FFmpegError, OSError, ValueError) as error:  # PyAV raises ValueError for some malformed headers
+        if getattr(error, "errno", None) in ERRORS_OF_THIS_MACHINE - {errno.EACCES}:
+            raise
         raise VideoFault("unreadable", error_text(error)) from error
 
 
@@ -300,6 +305,11 @@ def _left_out(container: Any, used: Sequence[Any]) -> Iterator[str]:
         yield f"{stream.type} track {stream.index}: {name} {detail}".rstrip()
 
 
+def ends_early(timeline: Timeline, last_decoded: int) -> bool:
+    """Whether the frames end so long before the packets do that something is lost."""
+    return (timeline.last - last_decoded) * timeline.time_base > max(0.5, 0.02 * timeline.duration_s)
+
+
 def shortfall(facts: VideoFacts, timeline: Timeline, n_decoded: int, last_decoded: int) -> str:
     """Tell in words that a video gave fewer frames than it declares; empty where it did not. Decoders say nothing.
 
@@ -316,8 +326,8 @@ def shortfall(facts: VideoFacts, timeline: Timeline, n_decoded: int, last_decode
     if declared and timeline.n_frames < LEAST_SHARE_OF_FRAMES * declared and timeline.n_frames < declared - 1:
         frames_s = min(0.5, FRAMES_MISSED_AT_THE_END / facts.fps) if facts.fps else 0.5
         return "" if _ends_as_declared(facts, timeline, frames_s) else found
-    gap_s = float((timeline.last - last_decoded) * timeline.time_base)
-    if gap_s > max(0.5, 0.02 * timeline.duration_s):
+    if ends_early(timeline, last_decoded):
+        gap_s = float((timeline.last - last_decoded) * timeline.time_base)
         return f"{found}; frames end {gap_s:.2f} s before the last packet"
     if not _ends_as_declared(facts, timeline, 0.5):
         return f"{found}; {timeline.duration_s:.2f} of {facts.declared.video_s:.2f} declared seconds"

@@ -7,7 +7,7 @@ import errno
 from collections.abc import Iterator, Mapping
 from typing import Any, ClassVar
 
-from av.error import FFmpegError
+from av.error import ExitError, FFmpegError
 
 REASONS = {
     "unreadable": "no container that is known, or damaged beyond opening",
@@ -87,23 +87,26 @@ def error_text(error: Exception) -> str:
 
 
 @contextlib.contextmanager
-def pyav_errors(where: str = "", writing: bool = False) -> Iterator[None]:
+def pyav_errors(where: str = "", writing: bool = False, passing: tuple[type[Exception], ...] = ()) -> Iterator[None]:
     """Around calls of PyAV, and around nothing else: its errors become faults of the video.
 
     Args:
         where: said before the error.
         writing: whether they encode or write a file.
+        passing: errors that the caller looks at.
 
     Raises:
-        VideoFault: ``decode_error``, or ``encode_error`` of `writing`.
+        VideoFault: ``decode_error``, or ``encode_error`` of `writing`; ``timeout``.
         MemoryError: there is no memory left; it ends the process that decodes.
         OSError: the error is about this machine (a full disk, say) and not about the video.
     """
     try:
         yield
     except (FFmpegError, ValueError, OverflowError) as error:
-        if isinstance(error, MemoryError):
+        if isinstance(error, (MemoryError, *passing)):
             raise
+        if isinstance(error, ExitError):
+            raise VideoFault("timeout", "reading took longer than the limit") from error
         if getattr(error, "errno", None) in (ERRORS_OF_WRITING if writing else ERRORS_OF_THIS_MACHINE):
             raise
         detail = f"{where}: {error_text(error)}" if where else error_text(error)

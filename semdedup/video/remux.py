@@ -19,21 +19,20 @@ class CopiedClip(ClipFile):
         super().__init__(path, timeline, audio)
         self.source = source
 
-    def add(self, packet: Any) -> None:
-        """Copy the next packet."""
+    def add(self, packet: Any, tick: int) -> None:
+        """Copy the next packet, whose frame is shown at a tick; one that is hidden has a tick below 0."""
         context = self.source.codec_context
-        when = packet.pts if packet.pts is not None else packet.dts
         if self._video is None:
-            self.origin = max(0, when - self.timeline.origin)  # what is earlier is hidden
+            self.origin = max(0, tick)
             self.width, self.height, self.codec = context.width, context.height, context.codec.canonical_name
             self._video = self._open(lambda container: container.add_stream_from_template(self.source))
-        start = self.timeline.origin + self.origin
+        shown = packet.pts if packet.pts is not None else packet.dts
         with pyav_errors(writing=True):
             copy = av.Packet(bytes(packet))
-            copy.pts = when - start
-            copy.dts = None if packet.dts is None else packet.dts - start
+            copy.pts = tick - self.origin
+            copy.dts = None if packet.dts is None else copy.pts - (shown - packet.dts)
             copy.time_base, copy.duration = packet.time_base, packet.duration
             copy.is_keyframe = packet.is_keyframe
             copy.stream = self._video
             self._container.mux(copy)
-        self.n_frames += when >= start
+        self.n_frames += tick >= self.origin

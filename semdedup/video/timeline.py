@@ -8,7 +8,6 @@ from __future__ import annotations
 import math
 from array import array
 from bisect import insort
-from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from fractions import Fraction
 
@@ -282,8 +281,3 @@ def every(span: Span, period_s: float) -> list[float]:
 def ticks(moment_s: float, time_base: Fraction) -> int:
     """The first tick of a clock that is not before a moment, but for the half microsecond that rounding may add."""
     return math.ceil((Fraction(repr(float(moment_s))) - HALF_A_MICROSECOND) / time_base)
-
-
-def edges(spans: Sequence[Span], time_base: Fraction) -> Iterator[tuple[int, int]]:
-    """First tick and tick after the last of each span."""
-    return ((ticks(span.start_s, time_base), ticks(span.end_s, time_base)) for span in spans)
