@@ -60,6 +60,10 @@ class _OpenClip:
 class Cutter:
     """Deals the frames and the sound of a video out to its clips.
 
+    Frames come in the order in which they are shown. When one comes, all that happens before it is done first, in
+    order: clips that end are closed, clips that begin are opened, with the frame that stands there, and sound is given
+    to those that are open. Clips that are copied are opened by their packets, which come before their frames.
+
     A clip that cannot be encoded or written costs that clip.
 
     Attributes:
@@ -78,7 +82,7 @@ class Cutter:
         self.shown: Picture | None = None
         step = ticks_per_frame(video.rate, plan.timeline.time_base)
         self.clock = PacketClock(plan.timeline.time_base, step)  # of packets that are copied
-        self.last_sounds: dict[AudioTrack | None, Sound] = {}
+        self.last_sounds: dict[AudioTrack | None, Sound] = {}  # of each track: the one that may go on in the next clip
         self.key = 0
         self.faults: list[dict[str, str]] = []
         self.n_made = 0
@@ -112,7 +116,7 @@ class Cutter:
         self.open = []
 
     def _advance(self, tick: int) -> Iterator[ClipMade]:
-        """Open and close clips up to this moment, one after the other, and give them the sound up to it."""
+        """Do what happens before the next frame, which is shown at this tick."""
         base = self.plan.timeline.time_base
         while self.waiting and (start := ticks(self.waiting[0].start_s, base)) <= tick:
             yield from self._close_until(start, tick)
@@ -120,7 +124,10 @@ class Cutter:
         yield from self._close_until(tick, tick)
 
     def _close_until(self, moment: int, next_tick: int) -> Iterator[ClipMade]:
-        """Close the clips that end by a moment; the next frame is shown at `next_tick`."""
+        """Close the clips that end by a moment, and give the others the sound up to it.
+
+        The next frame is shown at `next_tick`, which is not before that moment: until then the last one is shown.
+        """
         for clip in sorted((clip for clip in self.open if clip.end <= moment), key=lambda clip: clip.end):
             self._give_sound(clip.end)
             yield from self._close(clip, next_tick)

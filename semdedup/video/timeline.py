@@ -214,6 +214,21 @@ class FrameClock:
         timeline: that of the packets.
         step: ticks from one frame to the next, for packets that do not tell their duration.
         depth: packets that the decoder may hold before it gives a frame, where frames are reordered.
+
+    Three frames, stored in the order I P B and shown as I B P, of a container without presentation times, which gives
+    them the times 0, 1, 2 in the order of the file. The decoder holds one packet, and its frames bring these along:
+
+    >>> packets = PacketTimes()
+    >>> for stamp in (0, 1, 2):
+    ...     packets.add(stamp, stamp, 1, True, True)
+    >>> timeline = timeline_of(packets, Fraction(1, 25), 1, 60.0)
+    >>> clock = FrameClock(timeline, 1, depth=1)
+    >>> clock.add_packet(0, 0, 1, True)
+    >>> clock.add_packet(1, 1, 1, True)
+    >>> first = clock.tick(0)
+    >>> clock.add_packet(2, 2, 1, True)
+    >>> first, clock.tick(2), clock.tick(1)
+    (0, 1, 2)
     """
 
     def __init__(self, timeline: Timeline, step: int, depth: int) -> None:
