@@ -105,7 +105,7 @@ def _is_mov(head: bytes) -> bool:
         if kind not in BOXES_BEFORE or not 8 <= size < 1 << 24:  # as in "The free …"
             return False
         start += size
-    return start > 0 and start + 8 > len(head)
+    return start > len(head) or (len(head) >= HEAD_BYTES and start + 8 > len(head))  # the next box is beyond the head
 
 
 def _is_mpeg(head: bytes) -> bool:
