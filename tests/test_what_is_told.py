@@ -147,7 +147,7 @@ def test_damage_in_the_middle_of_h264_costs_few_frames(tmp_path: Path, name: str
 def test_fields_become_whole_frames_where_that_is_asked_for(tmp_path: Path) -> None:
     """A bright bar moves fast: between its fields rows differ, until they are made into whole frames."""
     video = tmp_path / "a.ts"
-    bars = "color=c=gray:s=128x96:r=50:d=2,geq=lum='255*lt(mod(X-5*N,64),12)':cb=128:cr=128,interlace,setfield=tff"
+    bars = "color=c=gray:s=64x48:r=50:d=2,geq=lum='255*lt(mod(X-5*N,64),12)':cb=128:cr=128,interlace,setfield=tff"
     ffmpeg("-f", "lavfi", "-i", bars, "-c:v", "mpeg2video", "-flags", "+ildct+ilme", "-q:v", 2, video)
     combed = {}
     for wish in (False, True):
@@ -166,7 +166,7 @@ def test_fields_become_whole_frames_where_that_is_asked_for(tmp_path: Path) -> N
 def test_high_dynamic_range_is_mapped_where_that_is_asked_for(tmp_path: Path, transfer: str) -> None:
     """A ramp of grey from black to the brightest: it stays a ramp, and its highlights differ from each other."""
     video = tmp_path / "a.mp4"
-    ramp = "color=s=256x64:r=25:d=1,format=gbrp10le,geq=r='4*X':g='4*X':b='4*X',scale=out_color_matrix=bt2020nc"
+    ramp = "color=s=256x16:r=10:d=1,format=gbrp10le,geq=r='4*X':g='4*X':b='4*X',scale=out_color_matrix=bt2020nc"
     tags = f"setparams=color_trc={transfer}:color_primaries=bt2020:colorspace=bt2020nc:range=tv"
     ffmpeg("-f", "lavfi", "-i", f"{ramp},format=yuv420p10le,{tags}", "-c:v", "libx264", video)
     clips, _ = split(video, tmp_path / "out", duration_s=1.0, decode=DecodeOptions(tonemap="sdr"))
