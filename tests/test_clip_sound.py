@@ -97,6 +97,15 @@ def assert_tones(folder: Path, clips: list[ClipMade], tones_s: list[float] = TON
         assert heard == [pytest.approx(tone - start_s, abs=FRAME_S) for tone in tones_s if start_s <= tone < end_s]
 
 
+def assert_heard(folder: Path, clip: ClipMade) -> Samples:
+    """Assert that a clip has sound that is not silent; what it is."""
+    assert clip.facts["audio"] is True
+    found = samples_of(clip_path(folder, clip))
+    assert found is not None
+    assert max(found.loudness.values()) > 0.3
+    return found
+
+
 ENCODED = {"fixed": {}, "copied": {"cut": "copy"}}
 """Ways to cut, with the options of `split`."""
 
@@ -206,10 +215,7 @@ def test_channels_without_names_are_heard(tmp_path: Path, name: str) -> None:
     video = make_sounding(tmp_path / name, 2, "-c:a", "pcm_s16le", channels="5.1", silent=CENTRE)
     clips, _ = split(video, tmp_path / "clips")
     for clip in clips:
-        assert clip.facts["audio"] is True
-        found = samples_of(clip_path(tmp_path / "clips", clip))
-        assert found is not None
-        assert max(found.loudness.values()) > 0.3
+        found = assert_heard(tmp_path / "clips", clip)
         if len(found.loudness) < 6:
             assert clip.facts["audio_changes"]
 
@@ -218,10 +224,7 @@ def test_channels_that_aac_lacks_are_mixed_and_that_is_said(tmp_path: Path) -> N
     video = make_sounding(tmp_path / "a.mov", 2, "-c:a", "pcm_s16le", channels="5.1.2", silent=f"{CENTRE}|0|0")
     clips, _ = split(video, tmp_path / "clips")
     for clip in clips:
-        assert clip.facts["audio"] is True
-        found = samples_of(clip_path(tmp_path / "clips", clip))
-        assert found is not None
-        assert max(found.loudness.values()) > 0.3
+        assert_heard(tmp_path / "clips", clip)
         assert clip.facts["audio_changes"]
 
 

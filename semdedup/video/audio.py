@@ -56,8 +56,6 @@ class Sound:
         start_s, end_s = max(start_s, self.time_s), min(end_s, self.end_s)
         if start_s >= end_s:
             return None
-        if self.content.format.is_planar and self.content.layout.nb_channels >= MOST_PLANES:
-            return self if start_s == self.time_s else None
         rate = self.content.sample_rate
         first, last = (round((moment - self.time_s) * rate) for moment in (start_s, end_s))
         if first >= last:
@@ -65,17 +63,22 @@ class Sound:
         if (first, last) == (0, self.content.samples):
             return self
         begins_s = self.time_s + first / rate
-        try:
-            cut = _samples(self.content, first, last)
-        except ValueError:  # PyAV makes no array of samples of 64 bits
+        cut = _samples(self.content, first, last)
+        if cut is None:
             return self if start_s == self.time_s else None
         return Sound(begins_s, begins_s + (last - first) / rate, cut)
 
 
 def _samples(frame: Any, first: int, last: int) -> Any:
-    """Some samples of a decoded frame, as a frame."""
-    n_channels = 1 if frame.format.is_planar else frame.layout.nb_channels
-    values = np.ascontiguousarray(frame.to_ndarray()[:, first * n_channels : last * n_channels])
+    """Some samples of a decoded frame, as a frame; None where PyAV makes no array of them."""
+    n_channels = frame.layout.nb_channels
+    if frame.format.is_planar and n_channels >= MOST_PLANES:
+        return None
+    step = 1 if frame.format.is_planar else n_channels
+    try:
+        values = np.ascontiguousarray(frame.to_ndarray()[:, first * step : last * step])
+    except ValueError:  # of 64 bits, say
+        return None
     cut = av.AudioFrame.from_ndarray(values, format=frame.format.name, layout=frame.layout)
     cut.sample_rate, cut.time_base, cut.pts = frame.sample_rate, Fraction(1, frame.sample_rate), 0
     return cut

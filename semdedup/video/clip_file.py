@@ -81,7 +81,7 @@ class ClipFile:
     @property
     def start_s(self) -> float:
         """Seconds of the container's clock at which the clip begins."""
-        return float((self.timeline.origin + self.origin) * self.timeline.time_base)
+        return self.timeline.clock_s(self.origin)
 
     def add_sound(self, sound: Sound) -> None:
         """Add sound, in order; sound from before the first frame of the clip is left out."""
@@ -141,8 +141,8 @@ class ClipFile:
         n_bad = self.audio.n_bad - self._n_bad_before + self._n_left_out
         if n_bad:
             self.audio_changes.append(f"{n_bad:,} damaged packets left out")
-        end_s = float((self.timeline.origin + end) * self.timeline.time_base)
-        missing_s = sum(max(0.0, min(end_s, then) - max(self.start_s, gap)) for gap, then in self.audio.gaps_s)
+        start_s, end_s = self.start_s, self.timeline.clock_s(end)
+        missing_s = sum(max(0.0, min(end_s, then) - max(start_s, gap)) for gap, then in self.audio.gaps_s)
         if missing_s:
             self.audio_changes.append(f"{missing_s:.2f} s are missing")
 

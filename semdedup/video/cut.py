@@ -91,7 +91,7 @@ def _facts_of(plan: PlannedVideo) -> dict[str, Any]:
         "duration_s": round(timeline.duration_s, 6),
         "bitrate": timeline.bitrate,
         "n_frames_declared": max(facts.declared.n_frames, timeline.n_frames),
-        "gap_s": round(sum(end - start for start, end in timeline.gaps_s), 6),
+        "gap_s": round(timeline.gap_s, 6),
         "tracks_left_out": list(facts.tracks_left_out),
     }
 

@@ -14,7 +14,7 @@ from typing import Any
 from semdedup.video.audio import AudioTrack, Sound, samples_of
 from semdedup.video.clip_file import ClipFile
 from semdedup.video.clip_ids import VideoIdentity, clip_id, file_id
-from semdedup.video.decode import Decoder, Picture, Sampler
+from semdedup.video.decode import Decoder, Looks, Picture, Sampler
 from semdedup.video.encode import EncodedClip
 from semdedup.video.job import ClipMade, PlannedVideo, SplitJob
 from semdedup.video.plan import Span
@@ -33,7 +33,7 @@ class _OpenClip:
         self.span, self.file = span, file
         self.start, self.end = ticks(span.start_s, base), ticks(span.end_s, base)
         self.n_frames = 0
-        self.first: Picture | None = None
+        self.first: Looks | None = None
         self.last_tick = self.start
         self.is_interlaced = False
         self.samplers = [
@@ -48,7 +48,7 @@ class _OpenClip:
     def add(self, picture: Picture) -> None:
         """The next frame of the clip. Raises `VideoFault`: ``encode_error``."""
         self.n_frames += 1
-        self.first = self.first or picture
+        self.first = self.first or picture.looks
         self.last_tick = picture.tick
         self.is_interlaced |= picture.is_interlaced
         for sampler in (*self.samplers, *([self.preview] if self.preview is not None else [])):
@@ -76,13 +76,14 @@ class Cutter:
     ) -> None:
         self.job, self.plan, self.video = job, plan, video
         self.audio, self.heard = audio, heard  # for the files, and for the steps
+        self.tracks = [track for track in (audio, heard) if track is not None]
         self.decoder = Decoder(video, plan.timeline, job.decode)
         self.waiting = deque(plan.spans)
         self.open: list[_OpenClip] = []
         self.shown: Picture | None = None
         step = ticks_per_frame(video.rate, plan.timeline.time_base)
         self.clock = PacketClock(plan.timeline.time_base, step)  # of packets that are copied
-        self.last_sounds: dict[AudioTrack | None, Sound] = {}  # of each track: the one that may go on in the next clip
+        self.last_sounds: dict[AudioTrack, Sound] = {}  # of each track: the one that may go on in the next clip
         self.key = 0
         self.faults: list[dict[str, str]] = []
         self.n_made = 0
@@ -175,20 +176,17 @@ class Cutter:
 
     def _give_sound(self, until: int) -> None:
         """Give the sound that begins before this moment to the clips that it belongs to."""
-        timeline = self.plan.timeline
-        zero_s = float(timeline.origin * timeline.time_base)
-        until_s = zero_s + float(until * timeline.time_base)
-        for track in (self.audio, self.heard):
-            for sound in track.until(until_s) if track is not None else ():
+        until_s = self.plan.timeline.clock_s(until)
+        for track in self.tracks:
+            for sound in track.until(until_s):
                 self.last_sounds[track] = sound
                 for clip in self.open:
                     if clip.first is not None:
                         self._give(sound, track, clip)
 
-    def _give(self, sound: Sound, track: AudioTrack | None, clip: _OpenClip) -> None:
+    def _give(self, sound: Sound, track: AudioTrack, clip: _OpenClip) -> None:
         """Give what of a sound lies within a clip to its file, or to the steps."""
-        timeline = self.plan.timeline
-        zero_s = float(timeline.origin * timeline.time_base)
+        zero_s = self.plan.timeline.clock_s(0)
         part = sound.within(zero_s + clip.span.start_s, zero_s + clip.span.end_s)
         if part is None:
             return
@@ -241,7 +239,7 @@ class Cutter:
             tuple(samples_of(clip.heard, rate_hz) for rate_hz in self.job.wanted.sound_rates_hz),
         )
 
-    def _facts_of_file(self, file: ClipFile, first: Picture) -> dict[str, Any]:
+    def _facts_of_file(self, file: ClipFile, first: Looks) -> dict[str, Any]:
         size = file.width, file.height
         width, height = size[::-1] if self.job.copies and first.is_turned else size
         return {
@@ -254,7 +252,7 @@ class Cutter:
             "audio_changes": file.audio_changes,
         }
 
-    def _facts(self, clip: _OpenClip, first: Picture) -> dict[str, Any]:
+    def _facts(self, clip: _OpenClip, first: Looks) -> dict[str, Any]:
         bad = self.decoder.bad_ticks
         return {
             "start_s": clip.span.start_s,

@@ -5,6 +5,7 @@ from __future__ import annotations
 from array import array
 from bisect import insort
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -19,6 +20,21 @@ DEINTERLACE = "bwdif=mode=send_frame:deint=interlaced"
 """A frame for each frame; those that are not marked as interlaced pass."""
 
 
+@dataclass(frozen=True)
+class Looks:
+    """What is told of a picture: small, so that it may be kept for longer than the picture.
+
+    Attributes:
+        size: width and height.
+        transfer: transfer characteristics by their name; empty where they are not known.
+        is_turned: whether the frame is stored with its sides exchanged.
+    """
+
+    size: tuple[int, int]
+    transfer: str
+    is_turned: bool
+
+
 class Picture:
     """A frame as a player shows it, see `pixels`, and the tick from the first frame of the video at which it is shown.
 
@@ -27,9 +43,8 @@ class Picture:
 
     def __init__(self, tick: int, frame: Any, maker: PictureMaker) -> None:
         self.tick = tick
-        self.size = maker.size(frame)
-        self.transfer = maker.transfer(frame)
-        self.is_interlaced, self.is_turned = bool(frame.interlaced_frame), maker.is_turned(frame)
+        self.looks = Looks(maker.size(frame), maker.transfer(frame), maker.is_turned(frame))
+        self.is_interlaced = bool(frame.interlaced_frame)
         self._frame, self._maker, self._made = frame, maker, False
 
     @property
@@ -64,7 +79,6 @@ class Decoder:
     """
 
     def __init__(self, video: Video, timeline: Timeline, options: DecodeOptions) -> None:
-        self.stream = video.stream
         self.timeline = timeline
         self.n_decoded = 0
         self.bad_ticks = array("q")

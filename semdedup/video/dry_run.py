@@ -28,7 +28,7 @@ def describe_videos(session: Session, settings: Settings, todo: Sequence[VideoFi
 def _described(plan: Any) -> str:
     if not isinstance(plan, PlannedVideo):
         return f"quarantine: {plan.reason}: {one_line(plan.detail)}"
-    gap_s = sum(end - start for start, end in plan.timeline.gaps_s)
+    gap_s = plan.timeline.gap_s
     seconds = f"{plan.timeline.duration_s:.2f} s" + f", {gap_s:.2f} of them without a new frame" * bool(gap_s)
     if not plan.spans:
         return f"{seconds}, too short"

@@ -45,8 +45,11 @@ EXACT = "accurate_rnd+full_chroma_int+full_chroma_inp"
 MOST_STRETCH = 16
 """Pixels that are wider or higher than this by their sides' ratio are damage, and are taken as square."""
 
-FILTERS = {
-    (1, 0, 0, 1): (),
+Orientation = tuple[int, int, int, int]
+UPRIGHT: Orientation = (1, 0, 0, 1)
+
+FILTERS: dict[tuple[int, ...], tuple[str, ...]] = {
+    UPRIGHT: (),
     (-1, 0, 0, 1): ("hflip",),
     (1, 0, 0, -1): ("vflip",),
     (-1, 0, 0, -1): ("hflip", "vflip"),
@@ -63,7 +66,7 @@ TURNS = {90: (0, -1, 1, 0), 180: (-1, 0, 0, -1), 270: (0, 1, -1, 0)}
 """Orientations by the angle of a display matrix that mirrors nothing, in degrees counter-clockwise."""
 
 
-def orientation(display_matrix: Sequence[int] | None) -> tuple[int, int, int, int]:
+def orientation(display_matrix: Sequence[int] | None) -> Orientation:
     """The orientation that a display matrix of nine numbers tells: a key of `FILTERS`.
 
     Entries below a fiftieth of the largest count as 0: that is an angle of a degree. Other angles are damage: upright.
@@ -76,8 +79,8 @@ def orientation(display_matrix: Sequence[int] | None) -> tuple[int, int, int, in
         small = max(abs(a), abs(b), abs(c), abs(d)) / 50
         found = tuple(0 if abs(value) <= small else 1 if value > 0 else -1 for value in (a, b, c, d))
         if found in FILTERS:
-            return found
-    return (1, 0, 0, 1)
+            return found  # type: ignore[return-value]
+    return UPRIGHT
 
 
 def square_size(width: int, height: int, pixel_aspect: Fraction, max_pixels: int) -> tuple[int, int]:
@@ -102,6 +105,11 @@ def _even(side: Fraction) -> int:
     return max(2, 2 * round(side / 2))
 
 
+def _even_below(side: int) -> int:
+    """A side without the pixel that is odd: chroma has half the resolution."""
+    return max(2, side & ~1)
+
+
 class PictureMaker:
     """Makes pictures of the frames of one video.
 
@@ -114,14 +122,14 @@ class PictureMaker:
     def __init__(self, pixel_aspect: Fraction, max_pixels: int, to_sdr: bool) -> None:
         self.pixel_aspect, self.max_pixels, self.to_sdr = pixel_aspect, max_pixels, to_sdr
         self._graphs: dict[str, tuple[tuple[Any, ...], Any]] = {}
-        self._orientations: dict[tuple[int, int, int], tuple[int, int, int, int]] = {}
+        self._orientations: dict[tuple[int, int, int], Orientation] = {}
 
     def size(self, frame: Any) -> tuple[int, int]:
         """Width and height of the picture of a frame."""
         width, height = square_size(frame.width, frame.height, self.pixel_aspect, self.max_pixels)
         if self.is_turned(frame):
             width, height = height, width
-        return max(2, width & ~1), max(2, height & ~1)  # chroma has half the resolution
+        return _even_below(width), _even_below(height)
 
     def transfer(self, frame: Any) -> str:
         """Transfer characteristics of the picture of a frame, by their name; empty where they are not known."""
@@ -148,7 +156,7 @@ class PictureMaker:
             made = self._in_our_pixels(frame)
             if filters:
                 made = self._filtered("upright", made, filters)
-            width, height = max(2, made.width & ~1), max(2, made.height & ~1)
+            width, height = _even_below(made.width), _even_below(made.height)
             if (width, height) != (made.width, made.height):
                 made = self._filtered("even", made, [f"crop={width}:{height}:0:0"])
             return made
@@ -169,17 +177,16 @@ class PictureMaker:
             found: np.ndarray = self._filtered(f"rgb {size}", picture, [scale, "format=rgb24"]).to_ndarray()
         return found
 
-    def _orientation_of(self, frame: Any) -> tuple[int, int, int, int]:
+    def _orientation_of(self, frame: Any) -> Orientation:
         kind = frame.rotation, frame.width, frame.height
-        if (
-            kind not in self._orientations
-        ):  # once: a frame whose side data was looked at waits for the garbage collector
+        # Once: a frame whose side data were looked at waits for the garbage collector.
+        if kind not in self._orientations:
             try:
                 found = frame.side_data.get(SideData.DISPLAYMATRIX)
                 matrix = None if found is None else np.frombuffer(bytes(found), dtype=np.int32).tolist()
                 self._orientations[kind] = orientation(matrix)
             except ValueError:  # PyAV knows no name for some side data, and then gives none; the angle it does
-                self._orientations[kind] = TURNS.get(frame.rotation % 360, (1, 0, 0, 1))
+                self._orientations[kind] = TURNS.get(frame.rotation % 360, UPRIGHT)
         return self._orientations[kind]
 
     def _in_our_pixels(self, frame: Any) -> Any:

@@ -57,7 +57,7 @@ def find_cuts(path: str, timeline: Timeline, limits: Limits, decode: DecodeOptio
                 for picture in decoder.pictures(packet):
                     code = FrameTimecode(len(seconds), NOMINAL_FPS)
                     seconds.append(float(picture.tick * timeline.time_base))
-                    width, height = picture.size
+                    width, height = picture.looks.size
                     small = max(1, round(height * min(1, WIDTH / width))), min(WIDTH, width)
                     bgr = picture.rgb(small, min(small))[:, :, ::-1]
                     cuts += detector.process_frame(code, np.ascontiguousarray(bgr))

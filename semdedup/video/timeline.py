@@ -62,6 +62,15 @@ class Timeline:
     longest: int = 0
     is_reordered: bool = True
 
+    def clock_s(self, tick: int) -> float:
+        """Seconds of the container's own clock at a tick."""
+        return float((self.origin + tick) * self.time_base)
+
+    @property
+    def gap_s(self) -> float:
+        """Seconds of all gaps."""
+        return sum(end - start for start, end in self.gaps_s)
+
     @property
     def frame_ticks(self) -> float:
         """Ticks from one frame to the next on average; a tenth of a second at most."""
