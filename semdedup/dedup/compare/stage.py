@@ -25,7 +25,7 @@ from semdedup.errors import InputError
 from semdedup.runs.identity import relative_path
 from semdedup.runs.run import Run
 from semdedup.settings import documented, settings_of
-from semdedup.settings.choices import DistanceMetric, WhichToKeep
+from semdedup.settings.choices import DistanceMetric, EmbeddingEncoding, WhichToKeep
 from semdedup.settings.shared import SharedKeywords
 from semdedup.storage.location import FileInfo, Location, Paths
 
@@ -53,11 +53,12 @@ class PairwiseStage(Stage):
 
     def __init__(
         self,
-        id_field: str = "id",
+        id_field: str | None = "id",
         embedding_field: str = "embedding",
         input_path: Paths | None = None,
         output_path: str | None = None,
         embedding_dim: int | None = None,
+        embedding_encoding: EmbeddingEncoding | None = None,
         which_to_keep: WhichToKeep = "hard",
         distance_metric: DistanceMetric | None = None,
         sim_metric: DistanceMetric | None = None,
@@ -83,7 +84,7 @@ class PairwiseStage(Stage):
     def parameters(self) -> dict[str, Any]:
         """What its result depends on beside its input."""
         names = [declared.name for declared in settings_of(FieldOptions)]
-        fields = {name: getattr(self.fields, name) for name in names}
+        fields = {name: value for name, value in self.fields.recorded().items() if name in names}
         forest = {"forest_up_to": self.forest_up_to}
         base = {} if self.base is None else self.base.parameters()
         return {"folder": self.folder, **self.compare.recorded(), **fields, **forest, **base}

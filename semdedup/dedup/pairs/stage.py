@@ -17,7 +17,7 @@ from semdedup.dedup.stage import Stage
 from semdedup.dedup.threshold.rule import DEFAULT_EPS
 from semdedup.runs.run import Run
 from semdedup.settings import documented
-from semdedup.settings.choices import InputFiletype
+from semdedup.settings.choices import EmbeddingEncoding, InputFiletype
 from semdedup.settings.shared import SharedKeywords
 from semdedup.storage.location import FileInfo, Location, Paths
 
@@ -43,9 +43,10 @@ class PairsStage(Stage):
         eps: float = DEFAULT_EPS,
         input_path: Paths | None = None,
         output_path: str | None = None,
-        id_field: str = "id",
+        id_field: str | None = "id",
         embedding_field: str = "embedding",
         embedding_dim: int | None = None,
+        embedding_encoding: EmbeddingEncoding | None = None,
         input_filetype: InputFiletype = "parquet",
         ranking_strategy: RankingStrategy | Mapping[str, Any] | None = None,
         max_pairs: int = 10**9,
@@ -95,5 +96,5 @@ class PairsStage(Stage):
         return list_pairs(run, files, source, self.search()[0], (self.io.read_kwargs, self.io.write_kwargs))
 
 
-FIELDS = ("id_field", "embedding_field", "embedding_dim", "input_filetype")
+FIELDS = ("id_field", "embedding_field", "embedding_dim", "embedding_encoding", "input_filetype")
 """Settings of `RankedOptions` that are parameters of this stage."""
