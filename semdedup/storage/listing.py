@@ -15,7 +15,7 @@ from typing import Any, NamedTuple, Self
 
 from fsspec.utils import glob_translate
 
-from semdedup.errors import ParameterError
+from semdedup.errors import ParameterError, StorageError
 from semdedup.storage.faults import repeated
 from semdedup.storage.path import StoragePath
 
@@ -146,6 +146,19 @@ class ListedPath(StoragePath):
             folder, name = os.path.split(file.url)
             found.add(os.path.realpath(file.url) if is_link else os.path.join(real_folder(folder), name), file)
         return found
+
+    @repeated
+    def lacks_bucket(self) -> bool:
+        """Whether the store says that the bucket of this path is not there; not where it does not tell."""
+        if self.is_local:
+            return False
+        protocol, _, rest = self.url.partition("://")
+        try:
+            with self.errors("look up"):
+                self.fs.info(f"{protocol}://{rest.partition('/')[0]}")
+        except StorageError as error:
+            return isinstance(error.__cause__, FileNotFoundError)
+        return False
 
     def real_url(self, url: str) -> str:
         """What a path in this storage has in common with all its other names."""

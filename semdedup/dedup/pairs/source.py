@@ -79,7 +79,7 @@ def _clusters_of(root: Location) -> Clusters | None:
 
 def list_files(
     sources: Sequence[Location], clusters: Clusters | None, filetype: str, outputs: Sequence[Location]
-) -> list[FileInfo]:
+) -> Sequence[FileInfo]:
     """The files of the clusters of a result, else of embeddings.
 
     Raises:

@@ -71,7 +71,7 @@ class PairsStage(Stage):
         fields = {name: value for name, value in self.fields.recorded().items() if name in FIELDS}
         return {**self.options.recorded(), **fields, **ranking}
 
-    def find_input(self, sources: Sequence[Location]) -> list[FileInfo]:
+    def find_input(self, sources: Sequence[Location]) -> Sequence[FileInfo]:
         """The files of embeddings, or of the clusters of a result."""
         _, clusters = self.search()
         return list_files(sources, clusters, self.fields.input_filetype, [self.destination().root])
