@@ -280,7 +280,9 @@ def test_a_folder_without_files_is_refused(tmp_path: Path) -> None:
     (tmp_path / "in").mkdir()
     refused(InputError, "no parquet files in .*in: it is empty", tmp_path / "in", tmp_path / "out")
     (tmp_path / "in" / "a.csv").write_text("id")
-    refused(InputError, r"no parquet files in .*1 files \(\.csv\)", tmp_path / "in", tmp_path / "out")
+    refused(
+        InputError, r"no parquet files in .*1 files that are no Parquet: 1 \.csv", tmp_path / "in", tmp_path / "out"
+    )
     refused(InputError, "no jsonl files", tmp_path / "in", tmp_path / "out", input_filetype="jsonl")
     refused(ParameterError, "input_path is an empty list", [], tmp_path / "out")
 

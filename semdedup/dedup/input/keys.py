@@ -13,6 +13,8 @@ from urllib.parse import unquote
 import pyarrow as pa
 import xxhash
 
+from semdedup.dedup.input.facts import FileFacts
+
 NULL = "__HIVE_DEFAULT_PARTITION__"
 """What writers put where a value is null."""
 
@@ -30,14 +32,20 @@ def partition_keys(url: str) -> dict[str, str | None]:
     return {name: None if value == NULL else value for name, value in pairs}
 
 
-def keys_schema(urls: Iterable[str], names: Sequence[str]) -> pa.Schema:
-    """Types of keys, of those that are asked for and there: int64 where all values are whole numbers, else text."""
-    values: dict[str, set[str | None]] = {}
-    for url in urls:
-        for name, value in partition_keys(url).items():
-            if name in names:
-                values.setdefault(name, set()).add(value)
-    return pa.schema([(name, _type_of(found)) for name, found in values.items()])
+def keys_schemas(facts: Sequence[FileFacts], names: Sequence[str]) -> list[tuple[pa.Schema, str]]:
+    """A schema for each key of folders that is asked for, with a file below them, as if it were a column of files.
+
+    The type is int64 where all values are whole numbers, else text. Files that have such a column do not count.
+    """
+    if not names:
+        return []
+    values: dict[str, dict[str | None, str]] = {}
+    columns = {schema: pa.ipc.read_schema(pa.py_buffer(schema)).names for schema in {file.schema for file in facts}}
+    for file in facts:
+        for name, value in partition_keys(file.source).items():
+            if name in names and name not in columns[file.schema]:
+                values.setdefault(name, {}).setdefault(value, file.source)
+    return [(pa.schema([(name, _type_of(found))]), next(iter(found.values()))) for name, found in values.items()]
 
 
 def key_column(url: str, field: pa.Field, n_rows: int) -> pa.ChunkedArray:

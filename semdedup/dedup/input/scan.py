@@ -57,7 +57,7 @@ class Workspace:
         """The rows of a slice, in tables of bounded size; converted JSON Lines are in the scratch folder."""
         inside = piece.url.startswith(self.scratch.url + "/")
         file = (self.scratch if inside else self.inputs).at(piece.url)
-        return self.schema.read(file, piece.start, piece.stop, dict(self.read_kwargs))
+        return self.schema.read(file, piece.start, piece.stop, dict(self.read_kwargs), piece.source)
 
     def gather(self, slices: Partition, dim: int) -> tuple[np.ndarray, pa.Table, pa.Table]:
         """The rows of a partition, normalised (n, d) float32, their other columns, and the rows for the quarantine."""

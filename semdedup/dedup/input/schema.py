@@ -11,6 +11,7 @@ import pyarrow as pa
 
 from semdedup.dedup.input.facts import FileFacts
 from semdedup.dedup.input.ids import id_type
+from semdedup.dedup.input.keys import key_column, keys_schemas, partition_keys
 from semdedup.dedup.input.rows import embedding_element_type
 from semdedup.dedup.options import InputOptions
 from semdedup.errors import BadFileError, ParameterError
@@ -32,10 +33,12 @@ class InputSchema:
     id: pa.DataType
     metadata: pa.Schema
 
-    def read(self, file: Location, start: int, stop: int, read_kwargs: dict[str, Any]) -> Iterator[pa.Table]:
+    def read(
+        self, file: Location, start: int, stop: int, read_kwargs: dict[str, Any], source: str = ""
+    ) -> Iterator[pa.Table]:
         """Rows [start, stop) of a file as ``id``, ``embedding`` (as it is) and metadata, in tables of bounded size.
 
-        Metadata columns that the file does not have are null.
+        Metadata columns that the file does not have are keys of the folders around its `source`, or null.
         """
         with open_parquet(file, read_kwargs) as parquet:
             there = [name for name in self.options.columns if name in parquet.schema_arrow.names]
@@ -46,8 +49,8 @@ class InputSchema:
                     "embedding": table.column(self.options.embedding_field),
                 }
                 for field in self.metadata:
-                    absent = pa.chunked_array([pa.nulls(len(table), field.type)])
-                    columns[field.name] = table.column(field.name).cast(field.type) if field.name in there else absent
+                    column = table.column(field.name).cast(field.type) if field.name in there else None
+                    columns[field.name] = key_column(source, field, len(table)) if column is None else column
                 yield pa.table(columns)
 
     def to_json(self) -> dict[str, str]:
@@ -114,6 +117,7 @@ def unify_schemas(facts: Sequence[FileFacts], options: InputOptions) -> InputSch
         both = _both((number, ids[number]), ("text", ids[pa.string()]))
         raise BadFileError(f"the column {options.id_field!r} is {both}; ids must be all text or all whole numbers")
     kind = pa.string() if not ids or pa.string() in ids else pa.uint64() if set(ids) == {pa.uint64()} else pa.int64()
+    parsed += keys_schemas(facts, options.metadata_fields)
     fields: dict[str, tuple[pa.Field, str]] = {}
     for schema, source in parsed:
         for name in options.columns[2:]:
@@ -131,7 +135,7 @@ def unify_schemas(facts: Sequence[FileFacts], options: InputOptions) -> InputSch
             fields[name] = (merged.field(0), before[1])
     absent = [name for name in options.metadata_fields if name not in fields]
     if absent:
-        everything = sorted({name for schema, _ in parsed for name in schema.names})
+        everything = sorted({name for schema, _ in parsed for name in schema.names} | {*partition_keys(facts[0].source)})
         raise ParameterError(
             f"metadata_fields names {', '.join(absent)}, which no file has; columns: {', '.join(everything)}"
         )
