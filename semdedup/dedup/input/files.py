@@ -106,6 +106,7 @@ def find_files(
     found, passed_over = Listing({}, []), dict[str, tuple[str, str]]()
     for path in paths:
         looked = _look(path, filetype, outputs, recorded)
+        found.repeated.extend(looked.wanted.repeated)
         for real, file in looked.wanted.files.items():
             found.add(real, file)
         passed_over |= looked.passed_over
@@ -211,9 +212,10 @@ def _look(path: Location, filetype: str, outputs: Sequence[Location], recorded: 
     around = _around("/".join([top.real_url(top.url).rstrip("/"), *named]), outputs)
     if recorded and not named:
         _check_recorded(place, filetype, around)
-    wanted, passed_over, unknown = Listing({}, listing.repeated), dict[str, tuple[str, str]](), dict[str, FileInfo]()
+    repeated = [url for url in listing.repeated if is_data(_below(top, url), named)]
+    wanted, passed_over, unknown = Listing({}, repeated), dict[str, tuple[str, str]](), dict[str, FileInfo]()
     for real, file in listing.files.items():
-        why = why_by_name(_below(top, file), filetype, named)
+        why = why_by_name(_below(top, file.url), filetype, named)
         if why != MARKER and _is_below(real, around):
             why = OUTPUT
         if why == "" and not file.n_bytes and not is_regular(top.at(file.url)):
@@ -246,7 +248,7 @@ def _leave_out_results(place: _Place, wanted: Listing, passed_over: dict[str, tu
         root = own.recorded.get(file.url)
         if root is not None:
             del wanted.files[real]
-            passed_over[file.url] = OF_RESULTS, f"in {root[len(top.url.rstrip('/')) + 1 :]}"
+            passed_over[file.url] = OF_RESULTS, f"in {_below(top, root)}"
     for url, (why, _) in passed_over.items():
         if why == HIDDEN and own.is_around(url):
             passed_over[url] = MARKER, ""
@@ -257,13 +259,13 @@ def _check_recorded(place: _Place, filetype: str, around: Sequence[str]) -> None
     listing, top, _ = place
 
     def is_wanted(url: str) -> bool:
-        return why_by_name(url[len(top.url.rstrip("/")) :], filetype) == "" and not _is_below(top.real_url(url), around)
+        return why_by_name(_below(top, url), filetype) == "" and not _is_below(top.real_url(url), around)
 
     check_recorded(top, listing.files.values(), is_wanted)
 
 
-def _below(top: Location, file: FileInfo) -> str:
-    return file.url[len(top.url.rstrip("/")) + 1 :]
+def _below(top: Location, url: str) -> str:
+    return url[len(top.url.rstrip("/")) + 1 :]
 
 
 def _ending(url: str) -> str:

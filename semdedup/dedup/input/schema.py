@@ -135,7 +135,9 @@ def unify_schemas(facts: Sequence[FileFacts], options: InputOptions) -> InputSch
             fields[name] = (merged.field(0), before[1])
     absent = [name for name in options.metadata_fields if name not in fields]
     if absent:
-        everything = sorted({name for schema, _ in parsed for name in schema.names} | {*partition_keys(facts[0].source)})
+        everything = sorted(
+            {name for schema, _ in parsed for name in schema.names} | {*partition_keys(facts[0].source)}
+        )
         raise ParameterError(
             f"metadata_fields names {', '.join(absent)}, which no file has; columns: {', '.join(everything)}"
         )
