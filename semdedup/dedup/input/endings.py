@@ -84,8 +84,18 @@ def conversion(name: str) -> str:
 
 def look_into(storage: Location, files: Sequence[FileInfo]) -> list[bool | None]:
     """Whether each file begins and ends as Parquet does; None for what is no regular file, or may not be read."""
+
+    def look(file: FileInfo) -> bool | None:
+        place = storage.at(file.url)
+        try:
+            return _is_parquet(place, file.n_bytes, file.stamp) if is_regular(place) else None
+        except StorageError as error:
+            if any(isinstance(cause, FileNotFoundError | PermissionError) for cause in chain(error)):
+                return None
+            raise
+
     with ThreadPoolExecutor(REQUESTS_IN_FLIGHT) as pool:
-        return list(pool.map(lambda file: _is_parquet(storage.at(file.url), file.n_bytes, file.stamp), files))
+        return list(pool.map(look, files))
 
 
 def is_regular(place: Location) -> bool:
@@ -99,15 +109,8 @@ def is_regular(place: Location) -> bool:
 
 
 @lru_cache(maxsize=2 * MOST_LOOKED_INTO)
-def _is_parquet(place: Location, n_bytes: int, stamp: str) -> bool | None:
-    """As `look_into`; the stamp tells files apart that were changed in between."""
-    if not is_regular(place):
-        return None
+def _is_parquet(place: Location, n_bytes: int, stamp: str) -> bool:
+    """Whether a file begins and ends so. A run lists its input several times; the stamp tells of changes in between."""
     if n_bytes < 12:
         return False
-    try:
-        return place.read_bytes(0, 4) in MAGIC_BYTES and place.read_bytes(n_bytes - 4, n_bytes) in MAGIC_BYTES
-    except StorageError as error:
-        if any(isinstance(cause, FileNotFoundError | PermissionError) for cause in chain(error)):
-            return None
-        raise
+    return place.read_bytes(0, 4) in MAGIC_BYTES and place.read_bytes(n_bytes - 4, n_bytes) in MAGIC_BYTES
