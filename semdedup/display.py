@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
+from dataclasses import dataclass, field
 from html import escape
 from io import StringIO
 
@@ -45,6 +46,46 @@ class Displayable(ABC):
         return f'<table class="semdedup"><caption>semdedup</caption>{cells}</table>'
 
 
+@dataclass(frozen=True, repr=False, kw_only=True)
+class OfInput(Displayable):
+    """A result that was made of files.
+
+    Attributes:
+        passed_over: files of the input that were not read: of each reason, how many there are of each ending.
+    """
+
+    passed_over: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
+
+    def lines_of_input(self) -> list[tuple[str, str]]:
+        """Name and value of what was passed over, where something was."""
+        return [(PASSED_OVER, format_passed_over(self.passed_over))] if self.passed_over else []
+
+
 def format_counts(counts: Mapping[str, int]) -> str:
     """Counts by reason, in words."""
     return ", ".join(f"{count:,} {reason}" for reason, count in sorted(counts.items()))
+
+
+PASSED_OVER = "passed over"
+"""What files are called that were not read."""
+
+MOST_ENDINGS = 6
+"""Endings that a line names; of what has others the number is told."""
+
+
+def format_passed_over(passed_over: Mapping[str, Mapping[str, int]]) -> str:
+    """Files that were passed over, in words; of each reason, how many there are of each ending.
+
+    >>> format_passed_over({"that are no videos": {".txt": 2, "": 1}})
+    '3 files that are no videos: 2 .txt, 1 without an ending'
+    """
+    return "; ".join(
+        f"{sum(endings.values()):,} files {reason}: {_by_ending(endings)}" for reason, endings in passed_over.items()
+    )
+
+
+def _by_ending(endings: Mapping[str, int]) -> str:
+    ranked = sorted(endings.items(), key=lambda item: (-item[1], item[0]))
+    shown = [f"{count:,} {one_line(ending) or 'without an ending'}" for ending, count in ranked[:MOST_ENDINGS]]
+    others = sum(count for _, count in ranked[MOST_ENDINGS:])
+    return ", ".join([*shown, *([f"{others:,} others"] if others else [])])

@@ -12,6 +12,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+import semdedup
 from semdedup import (
     BadFileError,
     DuplicateIdError,
@@ -115,6 +116,60 @@ def test_quarantined_rows_are_counted_by_reason_over_all_files(
     assert [Path(source).name for source in aside["source"]] == ["x.parquet", "x.parquet", "y.parquet"]
     assert json.loads((tmp_path / "out" / "_manifest.json").read_text())["steps"]["kmeans"]["facts"]["rows"] == 35
     assert "quarantined" in repr(result)
+
+
+def test_what_is_passed_over_is_told_before_and_after_and_kept_on_record(
+    good: Path, client: distributed.Client, tmp_path: Path
+) -> None:
+    (good / "part-0.parquet").rename(good / "part-0.PARQUET")
+    (good / "x.f4v").write_text("no data")
+    (good / "_SUCCESS").write_text("")
+    workflow(good, good / "earlier").run(client)
+    n = len([name for name in files_below(good / "earlier") if name.endswith(".parquet") and name[0] != "_"])
+    words = f"{n} files of results of semdedup: {n} in in/earlier/; 1 files that are no Parquet: 1 .f4v"
+    made = workflow(f"{good}*", tmp_path / "out", n_clusters=1)
+    assert f"passed over {words}" in made.describe()
+    result = made.run(client)
+    assert result.total == 30
+    for told in (result, semdedup.load(str(tmp_path / "out")), made.run(client)):
+        assert ("passed over", words) in told.rows()
+    facts = json.loads((tmp_path / "out" / "_manifest.json").read_text())["steps"]["kmeans"]["facts"]
+    assert facts["passed_over"] == result.metadata["passed_over"]
+    pairs = semdedup.find_pairs(str(good), 0.05, str(tmp_path / "pairs"), client=client, verbose=False)
+    leaks = semdedup.find_leaks(str(good), str(good / "*"), str(tmp_path / "leaks"), client=client, verbose=False)
+    for found in (pairs, leaks):
+        assert "1 files that are no Parquet: 1 .f4v" in dict(found.rows())["passed over"]
+    assert "1 files of A that are no Parquet: 1 .f4v" in dict(leaks.rows())["passed over"]
+
+
+def test_keys_of_folders_are_carried_and_ranked_by_and_belong_to_the_input(
+    client: distributed.Client, tmp_path: Path
+) -> None:
+    rows = np.random.default_rng(1).normal(size=(4, 3))
+    for year in (2019, 2021, 2020):
+        write_embeddings(tmp_path / "in" / f"_year={year}" / "town=a%20b", [f"{year}-{i}" for i in range(4)], rows)
+    ranking = RankingStrategy.metadata_based(["_year"], ascending=False)
+    made = workflow(tmp_path / "in", tmp_path / "out", metadata_fields=["town"], ranking_strategy=ranking)
+    assert made.run(client).duplicates == 8
+    clusters = read_folder(tmp_path / "out" / "kmeans_results")
+    assert clusters["_year"].tolist() == [int(row_id[:4]) for row_id in clusters["id"]]
+    assert set(clusters["town"]) == {"a b"}
+    assert {row_id[:4] for row_id in read_folder(tmp_path / "out" / "duplicates")["id"]} == {"2019", "2020"}
+    assert all(read_all_scores(tmp_path / "out")["max_id"].str.startswith("2021"))
+    made.run(NOWHERE)
+    pairs = semdedup.find_pairs(
+        str(tmp_path / "in"), 0.01, str(tmp_path / "pairs"), ranking_strategy=ranking, client=client, verbose=False
+    )
+    assert pairs.pairs == 12
+    assert {row_id[:4] for row_id in pq.read_table(tmp_path / "pairs" / "pairs")["id_a"].to_pylist()} == {
+        "2020",
+        "2021",
+    }
+    (tmp_path / "in" / "_year=2021").rename(tmp_path / "in" / "_year=2018")
+    with pytest.raises(OutputConflictError, match="input: 3 files"):
+        made.run(NOWHERE)
+    with pytest.raises(ParameterError, match=r"names yeer, which no file has; columns: _year, embedding, id, town"):
+        workflow(tmp_path / "in", tmp_path / "other", metadata_fields=["yeer"]).run(NOWHERE)
 
 
 def test_the_length_that_is_expected_may_be_given(client: distributed.Client, tmp_path: Path) -> None:
@@ -280,7 +335,9 @@ def test_a_folder_without_files_is_refused(tmp_path: Path) -> None:
     (tmp_path / "in").mkdir()
     refused(InputError, "no parquet files in .*in: it is empty", tmp_path / "in", tmp_path / "out")
     (tmp_path / "in" / "a.csv").write_text("id")
-    refused(InputError, r"no parquet files in .*1 files \(\.csv\)", tmp_path / "in", tmp_path / "out")
+    refused(
+        InputError, r"no parquet files in .*1 files that are no Parquet: 1 \.csv", tmp_path / "in", tmp_path / "out"
+    )
     refused(InputError, "no jsonl files", tmp_path / "in", tmp_path / "out", input_filetype="jsonl")
     refused(ParameterError, "input_path is an empty list", [], tmp_path / "out")
 

@@ -1,6 +1,7 @@
 """The input: which files are read, in what types, and how they are cut into partitions."""
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -15,7 +16,8 @@ from hypothesis import strategies as st
 
 from semdedup import BadFileError, InputError, ParameterError, StorageError
 from semdedup.dedup.input.facts import FileFacts, inspect_files
-from semdedup.dedup.input.files import find_files
+from semdedup.dedup.input.files import find_files, told
+from semdedup.dedup.input.keys import partition_keys
 from semdedup.dedup.input.partitions import Slice, cut_partitions
 from semdedup.dedup.input.schema import InputSchema, check_file_schema, unify_schemas
 from semdedup.dedup.options import InputOptions
@@ -102,14 +104,24 @@ def test_results_inside_the_input_folder_are_no_input(tmp_path: Path) -> None:
     [
         ((), "emb", r"no such path: .*/emb$"),
         (("emb_parquet/a.parquet",), "emb", r"no such path: .*/emb; did you mean .*/emb_parquet\?$"),
-        (("emb/.gitkeep",), "emb", r"no parquet files in .*/emb: it is empty; files must end in \.parquet or \.pq"),
-        (("emb/a.csv", "emb/b.csv"), "emb", r"it holds 2 files \(\.csv\)"),
-        (("emb/_a.parquet",), "emb", "it is empty"),
+        (("emb/.gitkeep",), "emb", r"there are 1 files that mark or check others: 1 without an ending; files must end"),
+        (("emb/a.csv", "emb/b.csv"), "emb", r"2 files that are no Parquet: 2 \.csv; .* pd\.read_csv\('a\.csv'"),
+        (("emb/a.npy",), "emb", r"1 \.npy; .* To convert one: pq\.write_table\(.*'a\.parquet'\) with x = np\.load"),
+        (
+            ("emb/a.jsonl",),
+            "emb",
+            r"1 \.jsonl; .* For JSON Lines give input_filetype='jsonl' \(--input-filetype jsonl\)",
+        ),
+        (("emb/_a.parquet",), "emb", r"1 files whose names begin with a dot or an underscore: 1 \.parquet"),
+        (("emb/a.bin", "emb/b", "emb/c.parquet.gz"), "emb", r"1 without an ending, 1 \.bin, 1 \.parquet\.gz"),
+        (("emb/a.csv",), "emb/a.csv", r"a\.csv is no Parquet: what is read is Parquet .* or JSON Lines .*read_csv"),
+        (("emb/a.jsonl",), "emb/a.jsonl", r"a\.jsonl is no Parquet: .*input_filetype='jsonl'"),
+        (("emb/a.csv",), "emb/*", r"no parquet files in .*/emb/\*: there are 1 files that are no Parquet: 1 \.csv"),
         (("emb/a.parquet",), "emb/*.pq", r"no such path: .*/emb/\*\.pq$"),
         (("iv2_embd/a.pickle",), "iv2_embd", r"iv2_embd holds pickles.*: .*/iv2_embd_parquet$"),
         (("iv2_embd/a.pkl",), "iv2_embd/a.pkl", r"iv2_embd holds pickles.*: .*/iv2_embd_parquet$"),
     ],
-    ids=["absent", "absent beside Parquet", "empty", "other files", "no data", "pattern", "pickles", "a pickle"],
+    ids=lambda value: value if isinstance(value, str) and "/" not in value and value != "emb" else "",
 )
 def test_what_cannot_be_input_is_refused_with_what_is_there(
     tmp_path: Path, there: tuple[str, ...], asked: str, message: str
@@ -117,6 +129,218 @@ def test_what_cannot_be_input_is_refused_with_what_is_there(
     touch(tmp_path, *there)
     with pytest.raises(InputError, match=message):
         find_files([Location.of(tmp_path / asked)], "parquet")
+
+
+def test_a_folder_without_anything_is_told_as_empty(tmp_path: Path) -> None:
+    with pytest.raises(
+        InputError, match=rf"no parquet files in {tmp_path}: it is empty; files must end in \.parquet or"
+    ):
+        find_files([Location.of(tmp_path)], "parquet")
+
+
+PARQUET = b"PAR1" + bytes(8) + b"PAR1"
+
+
+def put(folder: Path, *names: str, content: bytes = PARQUET) -> None:
+    """Write files that begin and end as Parquet does."""
+    for name in names:
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_bytes(content)
+
+
+def passed_over(*paths: Path | str, filetype: str = "parquet") -> str:
+    """What was passed over, in words."""
+    files = find_files([Location.of(path) for path in paths], filetype)
+    return "".join(told(files.passed_over)).removeprefix("passed over ")
+
+
+SAME = [
+    "x",
+    "x/",
+    "x/*",
+    "x/**",
+    "x/**/*",
+    ["x/*"],
+    ["x", "x/a/*"],
+    "?",
+    "x/./",
+    "x/../x",
+    ["x/*/", "x/*.p*", "x/*.P*"],
+]
+
+
+@pytest.mark.parametrize("given", SAME, ids=str)
+def test_folder_pattern_and_list_give_the_same_files(given: str | list[str], tmp_path: Path) -> None:
+    put(tmp_path / "x", "a/e/1.parquet", "_year=2020/city=b/2.PARQUET", "b.pq", "c.Parq", "d.gz.parquet", "a/f.parquet")
+    touch(
+        tmp_path / "x", "_SUCCESS", ".a.parquet.crc", "a/_metadata", "_common_metadata", "a/.b.parquet", "_c/d.parquet"
+    )
+    paths = [f"{tmp_path}/{path}" for path in ([given] if isinstance(given, str) else given)]
+    files = find_files([Location.of(path) for path in paths], "parquet")
+    names = ["_year=2020/city=b/2.PARQUET", "a/e/1.parquet", "a/f.parquet", "b.pq", "c.Parq", "d.gz.parquet"]
+    assert [file.url for file in files] == [f"{tmp_path}/x/{name}" for name in names]
+
+
+def test_what_looks_like_data_and_is_not_read_is_counted_by_reason_and_ending(tmp_path: Path) -> None:
+    put(tmp_path, "a.parquet", "part-r-00000", "b.parquet.gzip", "c.snap", "d.e.0")
+    touch(tmp_path, "v.f4v", "w.F4V", "n.npy", "t.txt", "j.json.gz", "k.jsonl", "noend", "_SUCCESS", "a.parquet.crc")
+    touch(tmp_path, "k/.h.parquet", "_old/x.pq", "_tmp", ".DS_Store")
+    put(tmp_path, "half", content=b"PAR1" + bytes(20))
+    assert found(tmp_path) == ["a.parquet", "b.parquet.gzip", "c.snap", "d.e.0", "part-r-00000"]
+    assert passed_over(tmp_path) == (
+        "8 files that are no Parquet: 2 without an ending, 2 .f4v, 1 .json.gz, 1 .jsonl, 1 .npy, 1 .txt; "
+        "2 files whose names begin with a dot or an underscore: 1 .parquet, 1 .pq"
+    )
+    assert passed_over(tmp_path / "k.jsonl", filetype="jsonl") == ""
+    assert passed_over(f"{tmp_path}/*l", filetype="jsonl") == ""
+
+
+def test_what_a_pattern_names_outright_is_taken(tmp_path: Path) -> None:
+    put(tmp_path, "a.parquet", "_b.parquet", ".c/d.parquet", "e.json", "_f/g.parquet", "h/_i.parquet")
+    for pattern, names in {
+        "_*": ["_b.parquet", "_f/g.parquet"],
+        ".c/*": [".c/d.parquet"],
+        "*/_i*": ["h/_i.parquet"],
+        "*.json": ["e.json"],
+        "_?/*": ["_f/g.parquet"],
+    }.items():
+        files = find_files([Location.of(f"{tmp_path}/{pattern}")], "parquet")
+        assert [file.url for file in files] == [f"{tmp_path}/{name}" for name in names], pattern
+
+
+def test_more_files_than_can_be_looked_into_are_told_and_none_is_taken(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("semdedup.dedup.input.files.MOST_LOOKED_INTO", 2)
+    put(tmp_path, "a.parquet", "p0", "p1", "p2")
+    assert found(tmp_path) == ["a.parquet"]
+    assert "3 files whose endings tell nothing, and which are more than" in passed_over(tmp_path)
+    (tmp_path / "p2").unlink()
+    assert found(tmp_path) == ["a.parquet", "p0", "p1"]
+
+
+def test_links_are_followed_and_what_they_lead_to_counts_once(tmp_path: Path) -> None:
+    put(tmp_path, "in/a.parquet", "in/d/b.parquet", "other/c.parquet", "other/deep/e.parquet", "beside.parquet")
+    for name, target in {
+        "in/z": tmp_path / "other",
+        "in/again": tmp_path / "other",
+        "in/d/up": tmp_path / "in",
+        "in/root": tmp_path,
+        "in/1.parquet": tmp_path / "in" / "a.parquet",
+        "in/2.parquet": tmp_path / "beside.parquet",
+        "in/itself": "itself",
+        "in/nowhere": "absent",
+        "other/back": tmp_path / "in" / "d",
+        "in_link": tmp_path / "in",
+    }.items():
+        (tmp_path / name).symlink_to(target)
+    names = ["2.parquet", "a.parquet", "again/c.parquet", "again/deep/e.parquet", "d/b.parquet"]
+    assert found(tmp_path / "in") == names
+    assert "5 files that stand there twice, by links or other names: 4 without an ending, 1 .parquet" in passed_over(
+        tmp_path / "in"
+    )
+    for again in ("in_link", "in/a.parquet", "in_link/a.parquet", "in/z", "in/d/../d", "in*", "in/*/*.parquet"):
+        assert found(tmp_path / "in", f"{tmp_path}/{again}") == names, again
+    assert len(find_files([Location.of(f"{tmp_path}/in/*")], "parquet")) == len(names)
+    assert len(find_files([Location.of(f"{tmp_path}/in_li*")], "parquet")) == len(names)
+
+
+def test_pipes_are_told_and_not_opened(tmp_path: Path) -> None:
+    put(tmp_path, "a.parquet")
+    os.mkfifo(tmp_path / "b.parquet")
+    os.mkfifo(tmp_path / "c")
+    assert found(tmp_path) == ["a.parquet"]
+    assert passed_over(tmp_path).endswith("or may not be read: 1 without an ending, 1 .parquet")
+    with pytest.raises(InputError, match=r"b\.parquet is no regular file"):
+        find_files([Location.of(tmp_path / "b.parquet")], "parquet")
+
+
+def record(root: Path, step: str, *names: str) -> None:
+    """Write files, and a record that names them."""
+    put(root, *names)
+    files = {name: [len(PARQUET), "0" * 32] for name in names}
+    entry = {"status": "committed", "parameters": {}, "input": {}, "facts": {}, "files": files}
+    put(root, "_manifest.json", content=json.dumps({"format": 2, "steps": {step: entry}}).encode())
+
+
+OURS = ("kmeans_results/centroid=0/part-0.parquet", "pairwise_results/cluster_0.parquet", "duplicates/part-0.parquet")
+
+
+def test_results_of_earlier_runs_are_input_only_where_they_are_given(tmp_path: Path) -> None:
+    put(tmp_path, "in/a.parquet", "in/res/mine.parquet", "in/res/_quarantine/x.parquet")
+    record(tmp_path / "in" / "res", "kmeans", *OURS)
+    record(tmp_path / "in" / "clips", "split", "x_embd_parquet/part-0.parquet", "other/t.parquet")
+    put(tmp_path, "in/foreign/_manifest.json", content=b"{}")
+    put(tmp_path, "in/foreign/b.parquet")
+    names = ["a.parquet", "clips/x_embd_parquet/part-0.parquet", "foreign/b.parquet", "res/mine.parquet"]
+    assert found(tmp_path / "in") == names
+    assert passed_over(tmp_path / "in") == "4 files of results of semdedup: 3 in res/, 1 in clips/"
+    for pattern in ("in/**/*.parquet", "in/*", "i*"):
+        files = find_files([Location.of(f"{tmp_path}/{pattern}")], "parquet")
+        assert [file.url for file in files] == [f"{tmp_path}/in/{name}" for name in names], pattern
+    given = {"in/res": 4, "in/*/kmeans_results": 1, "in/*/*/centroid=0": 1, "in/res/*": 4, "in/clips": 2}
+    for path, n_files in given.items():
+        assert len(find_files([Location.of(f"{tmp_path}/{path}")], "parquet")) == n_files, path
+    assert passed_over(tmp_path / "in", tmp_path / "in" / "res") == "1 files of results of semdedup: 1 in clips/"
+
+
+def test_an_output_below_the_input_is_no_input_by_whatever_name_it_is_reached(tmp_path: Path) -> None:
+    put(tmp_path, "in/a.parquet", "out/duplicates/b.parquet")
+    (tmp_path / "in" / "link").symlink_to(tmp_path / "out")
+    (tmp_path / "out_link").symlink_to(tmp_path / "out")
+    assert found(tmp_path / "in", outputs=(tmp_path / "out_link",)) == ["a.parquet"]
+
+
+def test_keys_are_those_of_the_folders_around_a_file() -> None:
+    assert partition_keys("s3://bucket/year=2020/x/city=S%C3%A3o%20Paulo/n=__HIVE_DEFAULT_PARTITION__/a=b.parquet") == {
+        "year": "2020",
+        "city": "São Paulo",
+        "n": None,
+    }
+    assert partition_keys("/a/=b/c=/k=1/k=2/x") == {"c": "", "k": "2"}
+
+
+@pytest.mark.parametrize(
+    ("values", "together", "read"),
+    [
+        (["2020", "-7", "007"], pa.int64(), [2020, -7, 7]),
+        (["2020", "x", "007"], pa.string(), ["2020", "x", "007"]),
+        (["1", "__HIVE_DEFAULT_PARTITION__"], pa.int64(), [1, None]),
+        (["9223372036854775808", "1"], pa.string(), ["9223372036854775808", "1"]),
+        (["1.5", ""], pa.string(), ["1.5", ""]),
+        (["__HIVE_DEFAULT_PARTITION__"], pa.null(), [None]),
+    ],
+    ids=str,
+)
+def test_keys_are_whole_numbers_where_all_of_them_are(
+    values: list[str], together: pa.DataType, read: list[Any], tmp_path: Path
+) -> None:
+    files = [f"{tmp_path}/k={value}/a.parquet" for value in values]
+    pq.write_table(table_of(2), tmp_path / "a.parquet")
+    facts = [facts_of(table_of(2).schema, url) for url in files]
+    schema = unify_schemas(facts, InputOptions(metadata_fields=("k",)))
+    assert schema.metadata.field("k").type == together
+    for url, value in zip(files, read, strict=True):
+        (table,) = schema.read(Location.of(tmp_path / "a.parquet"), Slice(url, url, 0, 2), {})
+        assert table.column("k").to_pylist() == [value] * 2
+        assert table.schema.field("k").type == together
+
+
+def test_a_column_of_a_file_wins_over_a_key_of_the_same_name(tmp_path: Path) -> None:
+    for name, others in {"k=1/a": {}, "k=x/b": {"k": pa.array([7], pa.int32())}}.items():
+        (tmp_path / name).parent.mkdir()
+        pq.write_table(table_of(1, **others), tmp_path / f"{name}.parquet")
+    files = [tmp_path / "k=1" / "a.parquet", tmp_path / "k=x" / "b.parquet"]
+    facts = [facts_of(pq.read_schema(file), str(file)) for file in files]
+    schema = unify_schemas(facts, InputOptions(metadata_fields=("k",)))
+    slices = [Slice(str(file), str(file), 0, 1) for file in files]
+    read = [next(iter(schema.read(Location.of(piece.url), piece, {})))["k"].to_pylist() for piece in slices]
+    assert read == [[1], [7]]
+    with pytest.raises(BadFileError, match=r"'k' is string in /d\.parquet but int64 in /k=2/c\.parquet"):
+        unify_schemas(
+            [facts_of(table_of(1).schema, "/k=2/c.parquet"), facts_of(table_of(1, k=["y"]).schema, "/d.parquet")],
+            InputOptions(metadata_fields=("k",)),
+        )
 
 
 def test_an_input_that_is_all_output_is_refused(tmp_path: Path) -> None:

@@ -26,6 +26,8 @@ from semdedup import (
     SemdedupError,
     StorageError,
 )
+from semdedup.dedup.input.files import find_files
+from semdedup.storage.location import Location
 from tests.helpers import (
     NOWHERE,
     answer_of,
@@ -125,6 +127,30 @@ def test_input_on_s3_may_be_a_file_a_glob_or_a_list(
     )
     made.run(client)
     assert_equal(read_answer(tmp_path / "out"), expected)
+
+
+def test_a_listing_on_s3_finds_every_object_once_and_tells_what_is_passed_over(s3: Bucket) -> None:
+    bucket, opts = s3
+    fs = fsspec.filesystem("s3", **opts, use_listings_cache=False)
+    wanted = ("year=1/e/a.parquet", "./b.parquet", "e/c.PQ", "_k=v/d.parq", "e/part-r-00000", "e//f.parquet")
+    for name in (*wanted, "_SUCCESS", "e/.x.parquet.crc", "e/g.csv", "e/noend"):
+        fs.pipe_file(
+            f"{bucket}/in/{name}", b"text" if name.endswith(("csv", "noend")) else b"PAR1" + bytes(8) + b"PAR1"
+        )
+    fs.call_s3("put_object", Bucket=bucket.removeprefix("s3://"), Key="in/e/", Body=b"")  # what marks a folder
+
+    def listed(*paths: str) -> set[str]:
+        files = find_files([Location.of(f"{bucket}{path}", opts) for path in paths], "parquet")
+        return {file.url.removeprefix(f"{bucket}/in/") for file in files}
+
+    for paths in (["/in"], ["/in/"], ["/in", "/in/e/*", "/in/e/c.PQ"], ["/"], [""]):
+        assert listed(*paths) == set(wanted), paths
+    assert listed("/in/*/e") == {"year=1/e/a.parquet"}
+    assert listed("/i*/*/c.*", "/in/_k*") == {"e/c.PQ", "_k=v/d.parq"}
+    both = [Location.of(path, opts) for path in (f"{bucket}/in", f"{bucket.replace('s3:', 's3a:')}/in")]
+    found = find_files(both, "parquet")
+    assert len(found) == len(wanted)
+    assert found.passed_over["that are no Parquet"] == {"": 2, ".csv": 2}
 
 
 def test_input_on_s3_cache_and_output_local(
@@ -318,7 +344,7 @@ def test_credentials_that_are_wrong_are_a_clear_error(
 
 def test_a_bucket_that_is_not_there_is_a_clear_error(s3: Bucket, source: str, tmp_path: Path) -> None:
     absent = f"s3://absent-{s3[0][5:][-20:]}"
-    with pytest.raises((InputError, StorageError), match=rf"{absent}/in") as caught:
+    with pytest.raises(InputError, match=rf"no such path: {absent}/in; there is no such bucket") as caught:
         workflow(f"{absent}/in", tmp_path / "out", read_kwargs=options(s3)).run(NOWHERE)
     assert SECRET not in str(caught.value)
     assert not (tmp_path / "out").exists()

@@ -51,6 +51,9 @@ CLUSTERS_PATH = "clusters_path"
 OUR_COLUMNS = ("id", "embedding", "centroid", L2_DISTANCE, COSINE_DISTANCE)
 """Columns of a cluster that semdedup writes itself."""
 
+EMBEDDINGS_FOLDER = "_embd_parquet"
+"""How the folders end in which `split` and `embed` write embeddings."""
+
 AGAINST = "against"
 """Parameters of a comparison that begin so tell of the other set, where rows were compared with those of another."""
 

@@ -14,7 +14,7 @@ import distributed
 from semdedup.compute.options import ClusterOptions
 from semdedup.compute.progress import Reporter
 from semdedup.compute.session import Session, open_session
-from semdedup.dedup.input.files import is_data
+from semdedup.dedup.input.files import is_data, passed_over_of, told
 from semdedup.dedup.names import STEPS, WRITTEN, Destination, below, destination_of, join
 from semdedup.dedup.options import IOOptions
 from semdedup.dedup.ranking import RankingStrategy
@@ -27,6 +27,9 @@ from semdedup.runs.record import Record
 from semdedup.runs.run import Run
 from semdedup.runs.step import Outcome, Step, complete_already, run_step
 from semdedup.storage.location import FileInfo, Location, locations_of
+
+PASSED_OVER = "passed_over"
+"""Fact of a step: the files that were passed over when its input was found, by reason and ending."""
 
 ANOTHER_EPS = "Another eps needs no new run: semdedup extract --eps."
 
@@ -78,8 +81,12 @@ class Stage(ABC):
         """What its result depends on beside its input, as JSON values."""
 
     @abstractmethod
-    def find_input(self, sources: Sequence[Location]) -> list[FileInfo]:
+    def find_input(self, sources: Sequence[Location]) -> Sequence[FileInfo]:
         """Its input files. Raises `InputError` where there are none."""
+
+    def passed_over(self, files: Sequence[FileInfo]) -> dict[str, Any]:
+        """What was passed over when its input was found: of each reason, how many files there are of each ending."""
+        return dict(passed_over_of(files))
 
     @abstractmethod
     def is_result(self, name: str) -> bool:
@@ -129,7 +136,7 @@ class Stage(ABC):
         """Run this stage alone. `client` and `cluster` are as for the workflow."""
         return run_stages([self], client, cluster=cluster)[0]
 
-    def identify(self, sources: Sequence[Location]) -> tuple[list[FileInfo], dict[str, Any]]:
+    def identify(self, sources: Sequence[Location]) -> tuple[Sequence[FileInfo], dict[str, Any]]:
         """Its input files, and what identifies them: files of ours by their checksums, others by size and stamp."""
         files = self.find_input(sources)
         return files, fingerprint(files, known_files(sources))
@@ -157,7 +164,12 @@ class Stage(ABC):
         """Run on a session; see `semdedup.runs.step.run_step`."""
 
         def work(run: Run) -> dict[str, Any]:
-            return self.work(run, self.find_input(sources), sources[0])
+            files = self.find_input(sources)
+            passed_over = self.passed_over(files)
+            for line in told(passed_over):
+                run.session.reporter.say(line)
+            facts = self.work(run, files, sources[0])
+            return {**facts, PASSED_OVER: passed_over} if passed_over else facts
 
         outcome = run_step(self.as_step(sources), work, session, ownership, made_anew)
         return self.result(outcome, session.reporter)
@@ -242,6 +254,7 @@ def describe_stages(stages: Sequence[Stage]) -> list[str]:
     files = stages[0].find_input(stages[0].source())
     n_bytes = sum(file.n_bytes for file in files)
     lines = [f"input: {len(files):,} files, {n_bytes:,} bytes, from {files[0].url} to {files[-1].url}"]
+    lines += told(stages[0].passed_over(files))
     for stage in stages:
         destination = stage.destination()
         writes = f"would write to {below(destination.root, destination.folder)}"

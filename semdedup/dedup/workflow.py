@@ -221,6 +221,7 @@ class SemanticDeduplicationWorkflow:
         metadata = {
             "base": base,
             "withdrawn": withdrawn,
+            "passed_over": clustered.get("passed_over", {}),
             **{name: clustered[name] for name in ("clusters", "n_clusters", "embedding_dim", "iterations", "inertia")},
             "total_time": seconds,
             "forced_bytes": forced[0],

@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import contextlib
+import errno
+import functools
+import heapq
 import os
 import re
 import stat
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple, Self
 
 from fsspec.utils import glob_translate
 
-from semdedup.errors import ParameterError
+from semdedup.errors import ParameterError, StorageError
 from semdedup.storage.faults import repeated
 from semdedup.storage.path import StoragePath
 
@@ -27,6 +30,23 @@ class FileInfo:
     url: str
     n_bytes: int
     stamp: str
+
+
+class Listing(NamedTuple):
+    """Files, each by the place that it really has, whatever links lead there.
+
+    Attributes:
+        files: by their real places; of several names the first.
+        repeated: other names of these files, and links to folders that were listed already or lie around them.
+    """
+
+    files: dict[str, FileInfo]
+    repeated: list[str]
+
+    def add(self, real: str, file: FileInfo) -> None:
+        """Add a file, or another name of one that is there."""
+        if self.files.setdefault(real, file) is not file:
+            self.repeated.append(file.url)
 
 
 @dataclass(frozen=True)
@@ -78,11 +98,83 @@ class ListedPath(StoragePath):
             found += files
         return found
 
-    def _entries(self) -> tuple[list[str], list[FileInfo]]:
-        """URLs of the folders right in this folder, and the files; nothing where it is not there."""
+    @repeated
+    def walk(self) -> Listing:
+        """The files below this folder, at any depth, through links to folders as well; each file once.
+
+        Links are followed when all other folders are listed. One that leads to a folder that was listed, or to one
+        around this folder, is not followed, for there would be no end.
+
+        Raises:
+            StorageError: this folder, or one in there, which is named, cannot be listed.
+        """
+        return self._walk([self.url], [])
+
+    def _walk(self, folders: Sequence[str], matched: Sequence[FileInfo]) -> Listing:
+        """The files below folders in this one, or this one itself, and some that were found already."""
+        found = Listing({}, [])
+        if not self.is_local:
+            for file in [*matched, *(file for folder in folders for file in self.at(folder).files())]:
+                found.add(self.real_url(file.url), file)
+            return found
+        around, seen = f"{os.path.realpath(self.url)}/", set[str]()
+        links = sorted(folder for folder in folders if folder != self.url and os.path.islink(folder))
+        rest = [(folder, os.path.realpath(folder)) for folder in folders if folder not in links]
+        files = list(matched)
+        while rest or links:
+            if not rest:
+                link = heapq.heappop(links)
+                real = os.path.realpath(link)
+                if real in seen or around.startswith(f"{real.rstrip('/')}/"):
+                    found.repeated.append(link)
+                    continue
+                rest.append((link, real))
+            folder, real = rest.pop()
+            if real not in seen:
+                seen.add(real)
+                inside: list[str] = []
+                below, more = self.at(folder)._entries(inside)
+                files += more
+                rest += [(url, f"{real.rstrip('/')}/{os.path.basename(url)}") for url in below]
+                for link in inside:
+                    heapq.heappush(links, link)
+        real_folder = functools.cache(os.path.realpath)
+        named = {(os.path.islink(file.url), file.url): file for file in files}
+        for (is_link, _), file in sorted(
+            named.items(), key=lambda item: item[0]
+        ):  # links last: a file goes by its own name
+            folder, name = os.path.split(file.url)
+            found.add(os.path.realpath(file.url) if is_link else os.path.join(real_folder(folder), name), file)
+        return found
+
+    @repeated
+    def lacks_bucket(self) -> bool:
+        """Whether the store says that the bucket of this path is not there; not where it does not tell."""
+        if self.is_local:
+            return False
+        protocol, _, rest = self.url.partition("://")
+        try:
+            with self.errors("look up"):
+                self.fs.info(f"{protocol}://{rest.partition('/')[0]}")
+        except StorageError as error:
+            return isinstance(error.__cause__, FileNotFoundError)
+        return False
+
+    def real_url(self, url: str) -> str:
+        """What a path in this storage has in common with all its other names."""
+        if self.is_local:
+            return os.path.realpath(url)
+        protocols = self.fs.protocol
+        return f"{protocols if isinstance(protocols, str) else protocols[0]}://{url.partition('://')[2]}"
+
+    def _entries(self, links: list[str] | None = None) -> tuple[list[str], list[FileInfo]]:
+        """URLs of the folders right in this folder, and the files; nothing where it is not there.
+
+        Local links to folders are among the files, or are added to `links` where that is given.
+        """
         with self.errors("list"):
             if self.is_local:
-                return _local_entries(self.url)
+                return _local_entries(self.url, links)
             try:
                 listed = self.fs.ls(self.url, detail=True)
             except FileNotFoundError:
@@ -103,26 +195,39 @@ class ListedPath(StoragePath):
             StorageError: a folder that may hold such files, which is named, cannot be listed.
         """
         fixed, parts = split_pattern(self.url)
-        found = {file.url: file for file in self.at(fixed)._matching(parts, deep)}
+        found: dict[str, FileInfo] = {}
+        for match in self.at(fixed)._matching(parts, through_links=False):
+            if isinstance(match, FileInfo):
+                found[match.url] = match
+            elif deep:
+                found |= {file.url: file for file in match.files()}
         return [found[url] for url in sorted(found)]
 
-    def _matching(self, parts: Sequence[str], deep: bool) -> Iterator[FileInfo]:
-        """Files below this folder whose relative path matches a pattern, given part by part."""
+    @repeated
+    def walk_matches(self) -> Listing:
+        """`walk` of all files and folders that match this path read as a pattern; see `glob` for what it raises."""
+        fixed, parts = split_pattern(self.url)
+        matches = sorted(self.at(fixed)._matching(parts, through_links=True), key=lambda match: match.url)
+        folders = [match.url for match in matches if isinstance(match, ListedPath)]
+        return self.at(fixed)._walk(folders, [match for match in matches if isinstance(match, FileInfo)])
+
+    def _matching(self, parts: Sequence[str], through_links: bool) -> Iterator[FileInfo | Self]:
+        """Files and folders below this folder whose relative path matches a pattern, given part by part."""
         part, *rest = parts
         if "**" in part:
             pattern, start = pattern_of("/".join(parts)), len(self.url.rstrip("/")) + 1
-            yield from (file for file in self.files() if pattern.match(file.url[start:]))
+            files = list(self.walk().files.values()) if through_links else self.files()
+            yield from (file for file in files if pattern.match(file.url[start:]))
             return
         if rest and not MAGIC.search(part):
-            yield from self.at(f"{self.url.rstrip('/')}/{part}")._matching(rest, deep)
+            yield from self.at(f"{self.url.rstrip('/')}/{part}")._matching(rest, through_links)
             return
         pattern = pattern_of(part)
-        folders, files = self._entries()
-        for folder in (self.at(url) for url in folders):
-            if rest and pattern.match(folder.name):
-                yield from folder._matching(rest, deep)
-            elif deep and pattern.match(folder.name):
-                yield from folder.files()
+        links: list[str] | None = [] if through_links else None
+        folders, files = self._entries(links)
+        for folder in (self.at(url) for url in [*folders, *(links or [])]):
+            if pattern.match(folder.url.rpartition("/")[2]):  # nothing where a key has two slashes in a row
+                yield from folder._matching(rest, through_links) if rest else [folder]
         if not rest:
             yield from (file for file in files if pattern.match(self.at(file.url).name))
 
@@ -156,6 +261,15 @@ def _mode(path: str) -> int | None:
         return None
 
 
+def _leads_to_folder(link: str) -> bool:
+    try:
+        return stat.S_ISDIR(_mode(link) or 0)
+    except OSError as error:
+        if error.errno == errno.ELOOP:  # links that lead to each other lead nowhere
+            return False
+        raise
+
+
 def _local_info(path: str) -> FileInfo:
     try:
         found = os.stat(path)
@@ -164,7 +278,7 @@ def _local_info(path: str) -> FileInfo:
     return FileInfo(path, found.st_size, str(found.st_mtime_ns))
 
 
-def _local_entries(folder: str) -> tuple[list[str], list[FileInfo]]:
+def _local_entries(folder: str, links: list[str] | None = None) -> tuple[list[str], list[FileInfo]]:
     """Paths of the folders right in a folder, and the files, without those that went while they were listed."""
     folders: list[str] = []
     files: list[FileInfo] = []
@@ -172,6 +286,8 @@ def _local_entries(folder: str) -> tuple[list[str], list[FileInfo]]:
         for entry in entries:
             if entry.is_dir(follow_symlinks=False):
                 folders.append(entry.path)
+            elif links is not None and entry.is_symlink() and _leads_to_folder(entry.path):
+                links.append(entry.path)
             else:
                 with contextlib.suppress(FileNotFoundError):
                     files.append(_local_info(entry.path))

@@ -43,7 +43,9 @@ class StoragePath:
         if "://" not in text:
             return cls(os.path.abspath(os.path.expanduser(text)), dict(storage_options or {}))
         protocol, _, rest = text.partition("://")
-        if protocol == "file":
+        if not rest.strip("/") and protocol not in ("file", "local"):
+            raise ParameterError(f"the path {text!r} must name the bucket")
+        if protocol in ("file", "local"):
             return cls(os.path.abspath("/" + rest.lstrip("/")), dict(storage_options or {}))
         if "@" in rest.split("/")[0]:
             raise ParameterError(

@@ -14,6 +14,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from semdedup.display import format_passed_over
 from semdedup.errors import InputError, StorageError
 from semdedup.storage.faults import chain, is_passing, repeated
 from semdedup.storage.listing import MAGIC, split_pattern
@@ -23,8 +24,6 @@ from semdedup.video.quarantine import ERRORS_OF_THIS_MACHINE, GoneFault, VideoFa
 from semdedup.video.records import VideoFile
 from semdedup.video.temporary import temporary_folder
 
-MOST_ENDINGS = 6
-"""Endings that a line names; of what has others the number is told."""
 MANY = 1000
 """More files than this that were looked into are told."""
 
@@ -57,22 +56,12 @@ class FoundVideos:
     @property
     def others(self) -> str:
         """What was passed over, in words; empty where nothing was."""
-        return "; ".join(
-            f"{sum(endings.values()):,} files {reason}: {_by_ending(endings)}"
-            for reason, endings in self.passed_over.items()
-        )
+        return format_passed_over(self.passed_over)
 
     def told(self) -> list[str]:
         """Lines on what was passed over, and on how many files were looked into where they are many."""
         looked = f"looked into {self.n_looked_into:,} files, whose endings tell nothing"
         return [f"passed over {self.others}"] * bool(self.others) + [looked] * (self.n_looked_into > MANY)
-
-
-def _by_ending(endings: Mapping[str, int]) -> str:
-    ranked = sorted(endings.items(), key=lambda item: (-item[1], item[0]))
-    shown = [f"{count:,} {ending or 'without an ending'}" for ending, count in ranked[:MOST_ENDINGS]]
-    others = sum(count for _, count in ranked[MOST_ENDINGS:])
-    return ", ".join([*shown, *([f"{others:,} others"] if others else [])])
 
 
 def below(folder: Location, names: str = "") -> re.Pattern[str]:

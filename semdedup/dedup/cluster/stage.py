@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from functools import partial
 from typing import Any, Unpack
 
 from semdedup.dedup.base.update import Base
 from semdedup.dedup.cluster.plan import check_embedding_files
 from semdedup.dedup.cluster.run import cluster_embeddings
-from semdedup.dedup.input.files import find_files, is_input
+from semdedup.dedup.input.files import FoundFiles, find_files
+from semdedup.dedup.input.keys import keys_identity
 from semdedup.dedup.names import CLUSTER_FOLDER, KMEANS, below
 from semdedup.dedup.options import InputOptions, IOOptions, KMeansOptions, UpdateOptions
 from semdedup.dedup.ranking import RankingStrategy
 from semdedup.dedup.stage import Stage
-from semdedup.runs.lookup import check_recorded
 from semdedup.runs.run import Run
 from semdedup.settings import documented
 from semdedup.settings.choices import EmbeddingEncoding, InputFiletype, KMeansEngine
@@ -76,12 +75,15 @@ class KMeansStage(Stage):
         base = {} if self.base is None else {"base": self.base.digest}
         return {"folder": self.folder, **self.inputs.recorded(), **self.kmeans.recorded(), **base}
 
-    def find_input(self, sources: Sequence[Location]) -> list[FileInfo]:
+    def find_input(self, sources: Sequence[Location]) -> FoundFiles:
         """Its input files."""
         outputs = [self.destination().root, *self.other_outputs]
-        for folder in sources:
-            check_recorded(folder, folder.files(), partial(is_input, folder, self.inputs.input_filetype, outputs))
-        return find_files(sources, self.inputs.input_filetype, outputs)
+        return find_files(sources, self.inputs.input_filetype, outputs, recorded=True)
+
+    def identify(self, sources: Sequence[Location]) -> tuple[Sequence[FileInfo], dict[str, Any]]:
+        """As every stage; keys of partitions that are carried along are part of the input."""
+        files, identity = super().identify(sources)
+        return files, {**identity, **keys_identity([file.url for file in files], self.inputs.metadata_fields)}
 
     def is_result(self, name: str) -> bool:
         """Whether a file of this name is a cluster's."""

@@ -95,7 +95,8 @@ class PairwiseStage(Stage):
         files = recorded_or_listed([folder], CLUSTER_FOLDER)
         if not files:
             raise InputError(
-                f"no clusters in {folder}: there is no folder centroid=0, centroid=1, …; run KMeansStage first"
+                f"no clusters in {folder}: there is no folder centroid=0, centroid=1, …; run KMeansStage first, or "
+                "semdedup dedup"
             )
         return files
 

@@ -11,7 +11,7 @@ import pandas as pd
 
 from semdedup.dedup.estimate.look import Seen
 from semdedup.dedup.threshold.rule import least_score
-from semdedup.display import Displayable, format_counts
+from semdedup.display import OfInput, format_counts
 
 CONFIDENCE = 0.95
 
@@ -47,7 +47,7 @@ def shares_of(seen: Seen, n_sampled: int, eps: Sequence[float]) -> pd.DataFrame:
 
 
 @dataclass(frozen=True, repr=False)
-class Estimate(Displayable):
+class Estimate(OfInput):
     """What a run would find and cost, before it is run.
 
     Attributes:
@@ -89,6 +89,7 @@ class Estimate(Displayable):
         lines = [("rows", f"{self.total:,}")]
         if self.quarantined:
             lines.append(("cannot be compared", format_counts(self.quarantined)))
+        lines += self.lines_of_input()
         lines += [("sampled", f"{self.sampled:,}"), ("clusters", f"{self.n_clusters:,}")]
         for _, row in self.shares.iterrows():
             lines.append((f"eps {row['eps']:.6g}: duplicates", percent(row, "duplicates")))
@@ -116,4 +117,5 @@ class Estimate(Displayable):
             "n_clusters": self.n_clusters,
             "seconds": self.seconds,
             "skipped_files": list(self.skipped_files),
+            "passed_over": self.passed_over,
         }

@@ -86,7 +86,7 @@ def _estimate(asked: Asked, client: distributed.Client | str | None, cluster: Cl
     """Check what can be checked here, and work in a folder that goes."""
     started = time.monotonic()
     sources = locations_of(asked.io.input_path, asked.io.read_kwargs)
-    files = find_files(sources, asked.inputs.input_filetype)
+    files = find_files(sources, asked.inputs.input_filetype, recorded=True)
     check_embedding_files(files, sources[0], asked.inputs, asked.compare.strategy)
     reporter = Reporter(asked.io.verbose)
     with contextlib.ExitStack() as stack:
@@ -106,7 +106,8 @@ def _estimate(asked: Asked, client: distributed.Client | str | None, cluster: Cl
         if run is None:
             raise IntegrityError(f"the folder {scratch} was new, and yet there is a run in it")
         found = estimate_files(run, files, sources[0], asked)
-    return replace(found, seconds=time.monotonic() - started)  # with the start of the workers
+    seconds = time.monotonic() - started  # with the start of the workers
+    return replace(found, seconds=seconds, passed_over=files.passed_over)
 
 
 def _asked(given: dict[str, Any], options: dict[str, Any]) -> Asked:

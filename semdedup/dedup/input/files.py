@@ -1,48 +1,125 @@
-"""What to read, and which files there are."""
+"""What to read: which files there are in folders, patterns and lists of them, and what is passed over."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from fnmatch import fnmatchcase
+from typing import NamedTuple, NoReturn, overload
 
+from semdedup.dedup.input.endings import (
+    EXTENSIONS,
+    MOST_LOOKED_INTO,
+    PICKLES,
+    conversion,
+    ending_of,
+    is_other,
+    is_regular,
+    look_into,
+)
+from semdedup.dedup.input.own import own_files
+from semdedup.display import format_passed_over
 from semdedup.errors import InputError
 from semdedup.runs.lookup import check_recorded
+from semdedup.storage.listing import MAGIC, Listing, split_pattern
 from semdedup.storage.location import FileInfo, Location
 
-EXTENSIONS = {"parquet": (".parquet", ".pq"), "jsonl": (".jsonl", ".ndjson")}
-PICKLES = (".pickle", ".pkl")
+WHAT_IS_READ = "what is read is Parquet (.parquet, .pq, .parq) or JSON Lines (.jsonl, .ndjson)"
+NEVER_JSON = (*EXTENSIONS["parquet"], ".csv", ".tsv", ".npy", ".npz", ".arrow", ".feather", ".jsonl.gz", ".jsonl.zst")
+"""Endings of files that are no JSON Lines even where such a file is given by its own name."""
+
+WORDS = {"parquet": "Parquet", "jsonl": "JSON Lines"}
+NOT_THIS = {name: f"that are no {words}" for name, words in WORDS.items()}
+HIDDEN = "whose names begin with a dot or an underscore"
+OF_RESULTS = "of results of semdedup"
+TWICE = "that stand there twice, by links or other names"
+NO_FILES = "that are no regular files, or may not be read"
+TOO_MANY = f"whose endings tell nothing, and which are more than {MOST_LOOKED_INTO:,}"
+"""Why a file is passed over."""
+
+OUTPUT = "in the output folder"
+MARKER = "that mark or check others"
+NEVER_TOLD = (OUTPUT, MARKER)
+"""What nobody takes for data."""
 
 
-def find_files(paths: Sequence[Location], filetype: str, outputs: Sequence[Location] = ()) -> list[FileInfo]:
-    """List the input: files, folders (at any depth) and patterns. Names that begin with ``_`` or ``.`` are not data.
+@dataclass(frozen=True)
+class FoundFiles(Sequence[FileInfo]):
+    """The files of an input, in the order of their paths, and what was passed over.
+
+    Attributes:
+        files: what is read.
+        passed_over: of each reason, how many files there are of each ending; of results of ours, in each folder.
+    """
+
+    files: tuple[FileInfo, ...]
+    passed_over: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
+
+    @overload
+    def __getitem__(self, index: int) -> FileInfo: ...
+    @overload
+    def __getitem__(self, index: slice) -> tuple[FileInfo, ...]: ...
+    def __getitem__(self, index: int | slice) -> FileInfo | tuple[FileInfo, ...]:
+        return self.files[index]
+
+    def __len__(self) -> int:
+        return len(self.files)
+
+
+def passed_over_of(files: Sequence[FileInfo]) -> Mapping[str, Mapping[str, int]]:
+    """What was passed over when some files were found; nothing where that is not known of them."""
+    return files.passed_over if isinstance(files, FoundFiles) else {}
+
+
+def told(passed_over: Mapping[str, Mapping[str, int]]) -> list[str]:
+    """A line on what was passed over; none where nothing was."""
+    return [f"passed over {format_passed_over(passed_over)}"] if passed_over else []
+
+
+def find_files(
+    paths: Sequence[Location], filetype: str, outputs: Sequence[Location] = (), recorded: bool = False
+) -> FoundFiles:
+    """List the input: files, folders at any depth, through links as well, and patterns of files and folders.
+
+    A file counts once, whatever names it goes by. A file that is given by its own name is taken whatever that is. In
+    folders and patterns these are passed over, and counted:
+
+    - files with other endings than those of the file type. Where an ending says nothing the first bytes tell Parquet.
+    - what lies behind a name that begins with ``_`` or ``.``, unless the pattern names it so; but for ``_key=value``.
+    - results of semdedup in a folder below the one that is given.
 
     What is below `outputs` is left out, so that a result inside the input folder does not become input; but for what is
     below a path that is given and lies in a part of an output that holds no results (``_input``).
 
+    Args:
+        paths: the input.
+        filetype: ``parquet`` or ``jsonl``.
+        outputs: where the results go.
+        recorded: whether files that a record of ours names below a folder must all be there.
+
     Raises:
-        InputError: a path is not there, or there are no files; pickles are refused by name.
+        InputError: a path is not there, or there are no files; what cannot be read is named, with how to convert it.
+        StorageError: a folder, which is named, cannot be listed.
     """
-    found: dict[str, FileInfo] = {}
+    found, passed_over = Listing({}, []), dict[str, tuple[str, str]]()
     for path in paths:
-        if path.is_dir():
-            listed = [file for file in path.files() if is_data(file.url[len(path.url) :])]
-            wanted = [file for file in listed if file.url.endswith(EXTENSIONS[filetype])]
-            if not wanted:
-                _refuse_empty(path, listed, filetype)
-        elif path.exists():
-            if path.url.endswith(PICKLES):
-                _refuse_pickles(path.parent)
-            wanted = [path.info()]
-        else:
-            wanted = path.glob() if any(mark in path.url for mark in "*?[") else []
-            if not wanted:
-                _refuse_absent(path)
-        found |= {file.url: file for file in wanted if not _is_below(file.url, _around(path, outputs))}
-    if not found:
+        looked = _look(path, filetype, outputs, recorded)
+        found.repeated.extend(looked.wanted.repeated)
+        for real, file in looked.wanted.files.items():
+            found.add(real, file)
+        passed_over |= looked.passed_over
+    if not found.files:
         raise InputError(
             f"no {filetype} files in {', '.join(map(str, paths))} outside of the output folder; take another output"
         )
-    return [found[url] for url in sorted(found)]
+    files = tuple(sorted(found.files.values(), key=lambda file: file.url))
+    there = {file.url for file in files}
+    told = {url: why for url, why in passed_over.items() if why[0] not in NEVER_TOLD and url not in there}
+    asked_for_twice = {path.url for path in paths} | there
+    twice = {url: (TWICE, _ending(url)) for url in {*found.repeated} - asked_for_twice}
+    return FoundFiles(files, _counted(told | twice))
 
 
 def recorded_or_listed(folders: Sequence[Location], name: re.Pattern[str]) -> list[FileInfo]:
@@ -63,42 +140,197 @@ def recorded_or_listed(folders: Sequence[Location], name: re.Pattern[str]) -> li
     return found
 
 
-def is_input(folder: Location, filetype: str, outputs: Sequence[Location], url: str) -> bool:
-    """Whether a file of this URL would be found below a folder."""
-    ending = EXTENSIONS[filetype]
-    return url.endswith(ending) and is_data(url[len(folder.url) :]) and not _is_below(url, _around(folder, outputs))
+def is_data(relative: str, named: Sequence[str] = ()) -> bool:
+    """Whether no part of a relative path begins with ``_`` or ``.``, but for keys of partitions, ``_key=value``.
+
+    Parts of a pattern may be `named` that begin so themselves: what matches them is data.
+    """
+    named = [part for part in named if part.startswith(("_", "."))]
+    return all(
+        not part.startswith(("_", "."))
+        or part in (".", "..")  # of keys in an object store, in which they mean nothing
+        or (part.startswith("_") and "=" in part)
+        or any(fnmatchcase(part, pattern) for pattern in named)
+        for part in relative.strip("/").split("/")
+    )
 
 
-def _around(path: Location, outputs: Sequence[Location]) -> list[Location]:
-    """The outputs but for those that the path lies in, aside of their results."""
-    return [out for out in outputs if not _is_below(path.url, [out]) or is_data(path.url[len(out.url.rstrip("/")) :])]
+def why_by_name(relative: str, filetype: str, named: Sequence[str] = ()) -> str | None:
+    """By its name, why a file is passed over; empty for one that is read, None where the name does not tell.
+
+    Args:
+        relative: its path below what is given.
+        filetype: ``parquet`` or ``jsonl``.
+        named: parts of the pattern that it matches. An ending that the last one names is wanted.
+    """
+    name = relative.rpartition("/")[2]
+    ending = ending_of(name)
+    if not is_data(relative, named):
+        return HIDDEN if ending in EXTENSIONS[filetype] else MARKER
+    asked_for = MAGIC.split(named[-1])[-1] if named and MAGIC.search(named[-1]) else ""
+    if ending in EXTENSIONS[filetype] or (asked_for.startswith(".") and name.endswith(asked_for)):
+        return ""
+    if ending == ".crc" or not name:  # no name: what marks a folder in an object store
+        return MARKER
+    return None if filetype == "parquet" and not is_other(ending) else NOT_THIS[filetype]
 
 
-def _is_below(url: str, folders: Sequence[Location]) -> bool:
-    return any(url.startswith(folder.url.rstrip("/") + "/") for folder in folders)
+class _Place(NamedTuple):
+    """What a path means: its files, the folder that they lie below, and the parts of the pattern where it is one."""
+
+    listing: Listing
+    top: Location
+    named: Sequence[str] = ()
 
 
-def is_data(relative: str) -> bool:
-    """Whether no part of a relative path begins with ``_`` or ``.``."""
-    return not any(part.startswith(("_", ".")) for part in relative.strip("/").split("/"))
+class _Looked(NamedTuple):
+    """The files of a path that are wanted; by URL of each other one the reason, and what it is counted by."""
+
+    wanted: Listing
+    passed_over: dict[str, tuple[str, str]]
 
 
-def _refuse_empty(path: Location, listed: Sequence[FileInfo], filetype: str) -> None:
-    if any(file.url.endswith(PICKLES) for file in listed):
+def _place_of(path: Location) -> _Place | None:
+    """What a folder or a pattern means; None for a file."""
+    if path.is_dir():
+        return _Place(path.walk(), path)
+    if path.exists():
+        return None
+    listing = path.walk_matches() if MAGIC.search(path.url) else Listing({}, [])
+    if not listing.files:
+        _refuse_absent(path)
+    fixed, named = split_pattern(path.url)
+    return _Place(listing, path.at(fixed), named)
+
+
+def _look(path: Location, filetype: str, outputs: Sequence[Location], recorded: bool) -> _Looked:
+    """Sort the files of a path."""
+    place = _place_of(path)
+    if place is None:
+        return _Looked(Listing({path.real_url(path.url): _named_file(path, filetype)}, []), {})
+    listing, top, named = place
+    around = _around("/".join([top.real_url(top.url).rstrip("/"), *named]), outputs)
+    if recorded and not named:
+        _check_recorded(place, filetype, around)
+    repeated = [url for url in listing.repeated if is_data(_below(top, url), named)]
+    wanted, passed_over, unknown = Listing({}, repeated), dict[str, tuple[str, str]](), dict[str, FileInfo]()
+    for real, file in listing.files.items():
+        why = why_by_name(_below(top, file.url), filetype, named)
+        if why != MARKER and _is_below(real, around):
+            why = OUTPUT
+        if why == "" and not file.n_bytes and not is_regular(top.at(file.url)):
+            why = NO_FILES
+        if why is None:
+            unknown[real] = file
+        elif why:
+            passed_over[file.url] = why, _ending(file.url)
+        else:
+            wanted.add(real, file)
+    few = len(unknown) <= MOST_LOOKED_INTO
+    looked_into = look_into(top, list(unknown.values())) if few else [None] * len(unknown)
+    for (real, file), is_parquet in zip(unknown.items(), looked_into, strict=True):
+        if is_parquet:
+            wanted.add(real, file)
+        else:
+            why = TOO_MANY if not few else NO_FILES if is_parquet is None else NOT_THIS[filetype]
+            passed_over[file.url] = why, _ending(file.url)
+    _leave_out_results(place, wanted, passed_over)
+    if not wanted.files and not any(why == OUTPUT for why, _ in passed_over.values()):
+        _refuse_empty(path, filetype, passed_over)
+    return _Looked(wanted, passed_over)
+
+
+def _leave_out_results(place: _Place, wanted: Listing, passed_over: dict[str, tuple[str, str]]) -> None:
+    """Take out of what is wanted the results of ours; what they keep hidden, nobody takes for data."""
+    listing, top, named = place
+    own = own_files(top, [file.url for file in listing.files.values()], named)
+    for real, file in list(wanted.files.items()):
+        root = own.recorded.get(file.url)
+        if root is not None:
+            del wanted.files[real]
+            passed_over[file.url] = OF_RESULTS, f"in {_below(top, root)}"
+    for url, (why, _) in passed_over.items():
+        if why == HIDDEN and own.is_around(url):
+            passed_over[url] = MARKER, ""
+
+
+def _check_recorded(place: _Place, filetype: str, around: Sequence[str]) -> None:
+    """Make sure that the files of a folder that our record names are there as they were written."""
+    listing, top, _ = place
+
+    def is_wanted(url: str) -> bool:
+        return why_by_name(_below(top, url), filetype) == "" and not _is_below(top.real_url(url), around)
+
+    check_recorded(top, listing.files.values(), is_wanted)
+
+
+def _below(top: Location, url: str) -> str:
+    return url[len(top.url.rstrip("/")) + 1 :]
+
+
+def _ending(url: str) -> str:
+    return ending_of(url.rpartition("/")[2])
+
+
+def _around(path: str, outputs: Sequence[Location]) -> list[str]:
+    """The outputs but for those that the path lies in, aside of their results; by their real places."""
+    places = [out.real_url(out.url).rstrip("/") for out in outputs]
+    return [out for out in places if not _is_below(path, [out]) or is_data(path[len(out) :])]
+
+
+def _is_below(real: str, folders: Sequence[str]) -> bool:
+    return real.startswith(tuple(f"{folder}/" for folder in folders))
+
+
+def _counted(passed_over: Mapping[str, tuple[str, str]]) -> dict[str, dict[str, int]]:
+    """Of each reason, how many files there are of each ending, by the reason and ending of each file."""
+    counts: dict[str, Counter[str]] = {}
+    for why, ending in passed_over.values():
+        counts.setdefault(why, Counter())[ending] += 1
+    return {why: dict(sorted(counts[why].items())) for why in sorted(counts)}
+
+
+def _named_file(path: Location, filetype: str) -> FileInfo:
+    """A file that is given by its own name, unless the name says that it cannot be read."""
+    file, ending = path.info(), ending_of(path.name)
+    if ending in PICKLES:
+        _refuse_pickles(path.parent)
+    if not is_regular(path):
+        raise InputError(f"{path} is no regular file; {WHAT_IS_READ}")
+    wrong = is_other(ending) if filetype == "parquet" else ending in NEVER_JSON
+    if wrong and look_into(path, [file]) != [filetype == "parquet"]:
+        raise InputError(f"{path} is no {WORDS[filetype]}: {WHAT_IS_READ}.{_hint(filetype, [path.name])}")
+    return file
+
+
+def _refuse_empty(path: Location, filetype: str, passed_over: Mapping[str, tuple[str, str]]) -> NoReturn:
+    if any(url.endswith(PICKLES) for url in passed_over):
         _refuse_pickles(path)
-    there = sorted({"." + file.url.rsplit("/", 1)[-1].rpartition(".")[2] for file in listed})
-    held = f"it holds {len(listed)} files ({', '.join(there[:5])})" if listed else "it is empty"
-    raise InputError(f"no {filetype} files in {path}: {held}; files must end in {' or '.join(EXTENSIONS[filetype])}")
+    there = format_passed_over(_counted(passed_over))
+    names = [url.rpartition("/")[2] for url in passed_over]
+    held = f"there are {there}" if there else "it is empty"
+    endings = " or ".join(EXTENSIONS[filetype])
+    raise InputError(f"no {filetype} files in {path}: {held}; files must end in {endings}.{_hint(filetype, names)}")
 
 
-def _refuse_pickles(folder: Location) -> None:
+def _hint(filetype: str, names: Sequence[str]) -> str:
+    """What to do with files of such names that are not read as this type; empty where there is no advice."""
+    other = next(name for name in EXTENSIONS if name != filetype)
+    if any(ending_of(name) in EXTENSIONS[other] for name in names):
+        return f" For {WORDS[other]} give input_filetype={other!r} (--input-filetype {other})."
+    return next(filter(None, map(conversion, names)), "")
+
+
+def _refuse_pickles(folder: Location) -> NoReturn:
     raise InputError(
         f"{folder} holds pickles, which are never read: loading one runs whatever code is in it. The same embeddings "
         f"stand as Parquet in the folder beside it: {folder.parent / (folder.name + '_parquet')}"
     )
 
 
-def _refuse_absent(path: Location) -> None:
+def _refuse_absent(path: Location) -> NoReturn:
+    if path.lacks_bucket():
+        raise InputError(f"no such path: {path}; there is no such bucket")
     beside = path.parent / (path.name + "_parquet")
-    hint = f"; did you mean {beside}?" if not any(mark in path.url for mark in "*?[") and beside.exists() else ""
+    hint = f"; did you mean {beside}?" if not MAGIC.search(path.url) and beside.exists() else ""
     raise InputError(f"no such path: {path}{hint}")

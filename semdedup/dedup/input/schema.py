@@ -27,6 +27,7 @@ from semdedup.dedup.input.columns import (
 )
 from semdedup.dedup.input.facts import FileFacts
 from semdedup.dedup.input.ids import BYTES, NUMBERS, TEXT, UUIDS, as_ids, id_kind, id_type, ids_in_words
+from semdedup.dedup.input.keys import key_column, keys_schemas, partition_keys
 from semdedup.dedup.input.partitions import Slice
 from semdedup.dedup.options import FieldOptions, InputOptions
 from semdedup.errors import BadFileError, ParameterError
@@ -60,7 +61,8 @@ class InputSchema:
     ) -> Iterator[pa.Table]:
         """The rows of a slice as ``id``, ``embedding`` and metadata, in tables of bounded size.
 
-        Embeddings are in the type that `embedding_type` gives; metadata columns that the file does not have are null.
+        Embeddings are in the type that `embedding_type` gives; metadata columns that the file does not have are keys of
+        the folders around it, or null.
 
         Args:
             file: where the slice is, as this process reaches it.
@@ -86,7 +88,7 @@ class InputSchema:
         columns = {"id": self._ids(table, source, row), "embedding": embeddings}
         for field in self.metadata:
             if field.name not in table.column_names:
-                columns[field.name] = pa.chunked_array([pa.nulls(len(table), field.type)])
+                columns[field.name] = key_column(source, field, len(table))
             elif field.name == LOW_INFORMATION:
                 columns[field.name] = as_marks(table.column(field.name), field.name, source)
             else:
@@ -200,7 +202,7 @@ def unify_schemas(facts: Sequence[FileFacts], options: InputOptions) -> InputSch
     schemas = {file.schema: file.source for file in facts}
     parsed = [(pa.ipc.read_schema(pa.py_buffer(schema)), source) for schema, source in schemas.items()]
     fields: dict[str, tuple[pa.DataType, str]] = {}
-    for schema, source in parsed:
+    for schema, source in [*parsed, *keys_schemas(facts, options.metadata_fields)]:
         for name in options.carried:
             if name not in schema.names:
                 continue
@@ -220,7 +222,9 @@ def unify_schemas(facts: Sequence[FileFacts], options: InputOptions) -> InputSch
             fields[name] = (merged, before[1])
     absent = [name for name in options.metadata_fields if name not in fields]
     if absent:
-        everything = sorted({name for schema, _ in parsed for name in schema.names})
+        everything = sorted(
+            {name for schema, _ in parsed for name in schema.names} | {*partition_keys(facts[0].source)}
+        )
         raise ParameterError(
             f"metadata_fields names {', '.join(absent)}, which no file has; columns: {', '.join(everything)}"
         )

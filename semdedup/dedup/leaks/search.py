@@ -21,7 +21,7 @@ from semdedup.dedup.results.tallies import Nearest
 from semdedup.dedup.threshold.recommended import chosen_eps, recommended_eps
 from semdedup.dedup.threshold.rule import duplicate_mask
 from semdedup.dedup.threshold.stage import IdentifyDuplicatesStage
-from semdedup.display import Displayable, format_counts
+from semdedup.display import OfInput, format_counts
 from semdedup.runs.record import FILE_NAME
 from semdedup.settings import taken
 from semdedup.settings.choices import EmbeddingEncoding
@@ -30,7 +30,7 @@ from semdedup.storage.tables import LOW_INFORMATION
 
 
 @dataclass(frozen=True, repr=False)
-class LeakResult(Displayable):
+class LeakResult(OfInput):
     """What `find_leaks` found.
 
     Attributes:
@@ -106,6 +106,7 @@ class LeakResult(Displayable):
         lines += [(f"  {reason}", f"{count:,}") for reason, count in sorted(self.quarantined.items())]
         if self.left_out:
             lines.append(("left out of A", format_counts(self.left_out)))
+        lines += self.lines_of_input()
         return [*lines, ("eps from", self.eps_from), ("seconds", f"{self.seconds:.1f}"), *self.paths.items()]
 
 
@@ -165,6 +166,7 @@ class LeakSearch:
             seconds=time.monotonic() - started,
             paths={**paths, "manifest": str(self.root / FILE_NAME)},
             scores=replace(Scores.of(self.root), across=True),
+            passed_over=scored.get("passed_over", {}),
         )
 
 

@@ -8,13 +8,12 @@ from typing import NamedTuple
 import pyarrow as pa
 
 from semdedup.dedup.input.facts import FileFacts
-from semdedup.dedup.input.files import find_files
+from semdedup.dedup.input.files import FoundFiles, find_files
 from semdedup.dedup.input.schema import InputSchema, check_file_schema, embedders_of, unify_schemas
+from semdedup.dedup.names import EMBEDDINGS_FOLDER
 from semdedup.dedup.options import InputOptions
 from semdedup.errors import InputError
 from semdedup.storage.location import FileInfo, Location
-
-EMBEDDINGS_FOLDER = "_embd_parquet"
 
 
 class Embeddings(NamedTuple):
@@ -25,13 +24,13 @@ class Embeddings(NamedTuple):
     name: str
 
 
-def find_embeddings(paths: Sequence[Location], outputs: Sequence[Location] = ()) -> list[FileInfo]:
+def find_embeddings(paths: Sequence[Location], outputs: Sequence[Location] = ()) -> FoundFiles:
     """The Parquet files of embeddings: files, folders, patterns, and outputs of `split`, which hold one such folder.
 
     Raises:
         InputError: no such path, no files, or embeddings of several embedders.
     """
-    return find_files([_embeddings_folder(path) for path in paths], "parquet", outputs)
+    return find_files([_embeddings_folder(path) for path in paths], "parquet", outputs, recorded=True)
 
 
 def _embeddings_folder(path: Location) -> Location:

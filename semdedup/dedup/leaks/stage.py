@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import Any, Unpack
 
 from semdedup.dedup.input.facts import FileFacts, inspect_first
+from semdedup.dedup.input.files import passed_over_of
 from semdedup.dedup.leaks.run import compare_sets
 from semdedup.dedup.leaks.sets import Embeddings, check_sets, find_embeddings
 from semdedup.dedup.names import AGAINST, KMEANS, PAIRWISE, SCORES_FILE
@@ -61,9 +62,14 @@ class CrossStage(Stage):
         fields = {name: value for name, value in self.fields.recorded().items() if name in names}
         return {**fields, **found}
 
-    def find_input(self, sources: Sequence[Location]) -> list[FileInfo]:
+    def find_input(self, sources: Sequence[Location]) -> Sequence[FileInfo]:
         """The files of B."""
         return find_embeddings(sources, [self.destination().root])
+
+    def passed_over(self, files: Sequence[FileInfo]) -> dict[str, Any]:
+        """What was passed over of both sets."""
+        of_a = {f"of A {reason}": endings for reason, endings in passed_over_of(self.find_against().files).items()}
+        return {**super().passed_over(files), **of_a}
 
     def find_against(self) -> Embeddings:
         """The files of A."""

@@ -13,7 +13,7 @@ from semdedup.dedup.names import PAIRS, QUARANTINE
 from semdedup.dedup.pairs.run import too_many
 from semdedup.dedup.pairs.stage import PairsStage
 from semdedup.dedup.ranking import RankingStrategy
-from semdedup.display import Displayable
+from semdedup.display import OfInput
 from semdedup.runs.record import FILE_NAME
 from semdedup.settings.choices import EmbeddingEncoding, InputFiletype
 from semdedup.storage.location import Paths
@@ -21,7 +21,7 @@ from semdedup.storage.tables import LOW_INFORMATION
 
 
 @dataclass(frozen=True, repr=False)
-class PairsResult(Displayable):
+class PairsResult(OfInput):
     """What `find_pairs` found.
 
     Attributes:
@@ -65,6 +65,7 @@ class PairsResult(Displayable):
         lines += [(f"  {reason}", f"{count:,}") for reason, count in sorted(self.quarantined.items())]
         names = {"pairs": "pairs of different rows", "by_margin": "  left by margins", "by_axes": "  left by products"}
         lines += [(name, f"{self.counts.get(key, 0):,}") for key, name in names.items()]
+        lines += self.lines_of_input()
         return [*lines, ("plan", self.plan), ("seconds", f"{self.seconds:.1f}"), *self.paths.items()]
 
 
@@ -89,6 +90,7 @@ def run_pairs(
         plan=facts["plan"],
         seconds=found.seconds,
         paths={**paths, "manifest": str(root / FILE_NAME)},
+        passed_over=facts.get("passed_over", {}),
     )
 
 

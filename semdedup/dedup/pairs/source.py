@@ -11,6 +11,7 @@ import pyarrow as pa
 from semdedup.dedup.compare.run import check_columns
 from semdedup.dedup.input.facts import FileFacts
 from semdedup.dedup.input.files import find_files, recorded_or_listed
+from semdedup.dedup.input.keys import partition_keys
 from semdedup.dedup.input.schema import check_file_schema
 from semdedup.dedup.leaks.sets import find_embeddings
 from semdedup.dedup.names import CLUSTER_FOLDER, CLUSTERS_PATH, find_table
@@ -79,7 +80,7 @@ def _clusters_of(root: Location) -> Clusters | None:
 
 def list_files(
     sources: Sequence[Location], clusters: Clusters | None, filetype: str, outputs: Sequence[Location]
-) -> list[FileInfo]:
+) -> Sequence[FileInfo]:
     """The files of the clusters of a result, else of embeddings.
 
     Raises:
@@ -115,6 +116,8 @@ def checked_fields(facts: Sequence[FileFacts], search: Search, complete: bool = 
         check_file_schema(schema, file.source, search.fields)
         check_rankable(schema, search.strategy, file.source, complete=False)
         names |= dict.fromkeys(schema.names)
+    for file in facts:
+        names |= dict.fromkeys(partition_keys(file.source))
     absent = [column for column in search.strategy.columns if column not in names]
     if complete and absent:
         raise ParameterError(f"ranking needs the column {absent[0]!r}, which no file has; they have {', '.join(names)}")

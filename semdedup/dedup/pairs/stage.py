@@ -7,6 +7,7 @@ from dataclasses import replace
 from typing import Any, Unpack
 
 from semdedup.dedup.compare.run import check_cluster_files
+from semdedup.dedup.input.keys import keys_identity
 from semdedup.dedup.input.usable import first_usable_files
 from semdedup.dedup.names import PAIRS
 from semdedup.dedup.options import FieldOptions, IOOptions, PairsOptions, RankedOptions
@@ -72,10 +73,17 @@ class PairsStage(Stage):
         fields = {name: value for name, value in self.fields.recorded().items() if name in FIELDS}
         return {**self.options.recorded(), **fields, **ranking}
 
-    def find_input(self, sources: Sequence[Location]) -> list[FileInfo]:
+    def find_input(self, sources: Sequence[Location]) -> Sequence[FileInfo]:
         """The files of embeddings, or of the clusters of a result."""
         _, clusters = self.search()
         return list_files(sources, clusters, self.fields.input_filetype, [self.destination().root])
+
+    def identify(self, sources: Sequence[Location]) -> tuple[Sequence[FileInfo], dict[str, Any]]:
+        """As every stage; keys of partitions that rank are part of the input."""
+        files, identity = super().identify(sources)
+        search, _ = self.search()
+        keys = () if search.clustered else search.strategy.columns
+        return files, {**identity, **keys_identity([file.url for file in files], keys)}
 
     def is_result(self, name: str) -> bool:
         """Whether a file of this name would be read as pairs."""

@@ -21,7 +21,8 @@ def find_scores(root: Location) -> list[FileInfo]:
     files = recorded_or_listed([folder], SCORES_FILE)
     if not files:
         raise InputError(
-            f"no scores in {folder}: there is no cluster_0.parquet, cluster_1.parquet, …; run PairwiseStage first"
+            f"no scores in {folder}: there is no cluster_0.parquet, cluster_1.parquet, …; run PairwiseStage first, or "
+            "semdedup dedup"
         )
     return files
 

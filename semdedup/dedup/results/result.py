@@ -14,7 +14,7 @@ from semdedup.dedup.results.pairs import Explanation, Group, Pair
 from semdedup.dedup.results.removed import RemovedRows
 from semdedup.dedup.results.scores import Scores
 from semdedup.dedup.threshold.rule import REMOVAL
-from semdedup.display import Displayable
+from semdedup.display import PASSED_OVER, Displayable, format_passed_over
 from semdedup.errors import InputError, ParameterError
 from semdedup.settings.choices import RemovalRule
 
@@ -33,7 +33,8 @@ class DedupResult(Displayable):
         paths: what was written, by table.
         metadata: ``total_time`` (without ``forced_seconds``, in which ``forced_bytes`` were forced to disk),
             ``kmeans_time``, ``pairwise_time``, ``num_duplicates``, ``step_seconds``, ``removal`` (the rule),
-            `base`, `withdrawn`, ``pairs`` (with `exact_up_to`: how many lie in different clusters, what each bound left
+            `base`, `withdrawn`, ``passed_over`` (files of the input that were not read: of each reason, how many there
+            are of each ending), ``pairs`` (with `exact_up_to`: how many lie in different clusters, what each bound left
             of them, see `kernels.join.Join`; else None) and facts of the clustering.
         skipped_files: files that could not be read and were left out, with the reason.
         scores: the table of scores, to ask more of it. It is streamed; a result holds no rows.
@@ -203,6 +204,8 @@ class DedupResult(Displayable):
         lines += [(f"  {reason}", f"{count:,}") for reason, count in sorted(self.quarantined.items())]
         if self.skipped_files:
             lines.append(("files skipped", f"{len(self.skipped_files):,}"))
+        if self.metadata.get("passed_over"):
+            lines.append((PASSED_OVER, format_passed_over(self.metadata["passed_over"])))
         if "clusters" in self.metadata:
             lines.append(("clusters", f"{self.metadata['clusters']:,}"))
         lines += bounds_lines(self.metadata.get("pairs") or {})

@@ -1,0 +1,72 @@
+"""Results of semdedup within an input: what an earlier run wrote there is no input of the next one."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Collection, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import NamedTuple
+
+from semdedup.dedup.names import EMBEDDINGS_FOLDER, KMEANS, PAIRWISE, WRITTEN
+from semdedup.errors import OutputConflictError
+from semdedup.runs.record import FILE_NAME, Record
+from semdedup.storage.listing import MAGIC
+from semdedup.storage.location import REQUESTS_IN_FLIGHT, Location
+
+EMBEDDINGS = re.compile(rf"(?:^|/)[^/]*{EMBEDDINGS_FOLDER}/")
+"""Tables of embeddings, which are input wherever they lie."""
+
+TABLES = re.compile(rf"(?:^|/)(?:{WRITTEN[KMEANS].pattern}|{WRITTEN[PAIRWISE].pattern}|part-\d+\.parquet)$")
+"""Names that tables of results have. Where a pattern is given, records are looked for around such files alone."""
+
+
+class OwnFiles(NamedTuple):
+    """What records of ours in and below a folder name: by URL the folder of the record; and all those folders."""
+
+    recorded: dict[str, str]
+    roots: tuple[str, ...]
+
+    def is_around(self, url: str) -> bool:
+        """Whether a file lies below the folder of a record."""
+        return url.startswith(self.roots)
+
+
+def own_files(top: Location, urls: Collection[str], named: Sequence[str] = ()) -> OwnFiles:
+    """Files of results below a folder, but for embeddings, and for what is asked for by name.
+
+    Args:
+        top: the folder that is given, whose own record counts for nothing: it was meant.
+        urls: what was found below.
+        named: parts of the pattern that was given, where it was one; a folder of a result that it names was meant.
+    """
+    roots = {url[: -len(FILE_NAME)] for url in urls if url.endswith(f"/{FILE_NAME}")}
+    if named:
+        roots |= _roots_around(top, urls)
+    meant = {part for part in named if not MAGIC.search(part)}
+    recorded: dict[str, str] = {}
+    ours: list[str] = []
+    for root in sorted(roots):
+        try:
+            names = Record(top.at(root.rstrip("/"))).files
+        except OutputConflictError:
+            continue  # damaged, or of something else
+        ours.append(root)
+        if len(root.rstrip("/")) > len(top.url.rstrip("/")):
+            kept = [name for name in names if not EMBEDDINGS.search(name) and not meant & set(name.split("/"))]
+            recorded |= {root + name: root for name in kept}
+    return OwnFiles(recorded, tuple(ours))
+
+
+def _roots_around(top: Location, urls: Collection[str]) -> set[str]:
+    """Folders with a record, of those between the folder and files that may be tables of results."""
+    start = len(top.url.rstrip("/")) + 1
+    candidates: set[str] = set()
+    for url in filter(TABLES.search, urls):
+        folder = url.rpartition("/")[0]
+        while len(folder) > start and folder not in candidates:
+            candidates.add(folder)
+            folder = folder.rpartition("/")[0]
+    with ThreadPoolExecutor(REQUESTS_IN_FLIGHT) as pool:
+        places = sorted(candidates)
+        there = pool.map(lambda folder: (top.at(folder) / FILE_NAME).exists(), places)
+        return {f"{folder}/" for folder, found in zip(places, there, strict=True) if found}
