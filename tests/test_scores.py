@@ -195,8 +195,7 @@ def test_bad_questions_are_refused(tmp_path: Path) -> None:
         loaded.suggest_eps(0)
     with pytest.raises(ParameterError, match=r"at least 0\.5 remains"):
         loaded.suggest_eps(0.2)
-    text = pa.Table.from_pandas(tables_of([[1]])[0]).schema.field("id").type  # large_string from pandas 3 on
-    with pytest.raises(ParameterError, match=f"ids are {text}; got 3"):
+    with pytest.raises(ParameterError, match="ids are string; got 3"):
         loaded.explain(3, 0.1)
     with pytest.raises(InputError):
         semdedup.load(str(tmp_path / "nothing"))

@@ -22,13 +22,17 @@ from semdedup.dedup.compare.across import score_across
 from semdedup.dedup.compare.groups import Cluster, Comparison, Limits, score_group
 from semdedup.dedup.compare.tiles import score_large_clusters
 from semdedup.dedup.input.facts import FileFacts, inspect_all, inspect_first
+from semdedup.dedup.input.partitions import cut_partitions
 from semdedup.dedup.input.rows import commonest_length, length_counts
-from semdedup.dedup.input.schema import check_file_schema
-from semdedup.dedup.names import CLUSTER_FOLDER, Destination, below, label_of
-from semdedup.dedup.options import InputOptions
-from semdedup.dedup.ranking import RankingStrategy, check_rankable
+from semdedup.dedup.input.scan import ID_HASH_SEED, Workspace, check_ids_unique, expected_length, scan_lengths
+from semdedup.dedup.input.schema import check_file_schema, unify_schemas
+from semdedup.dedup.names import CLUSTER_FOLDER, Destination, below, find_table, label_of
+from semdedup.dedup.options import FieldOptions, InputOptions, RankedOptions
+from semdedup.dedup.ranking import DISTANCE_COLUMNS, RankingStrategy, check_rankable
 from semdedup.errors import BadFileError, InputError, IntegrityError
+from semdedup.runs.lookup import known_files
 from semdedup.runs.run import Run
+from semdedup.settings import settings_of
 from semdedup.storage.location import FileInfo, Location, without_storage_options
 from semdedup.storage.tables import read_table
 
@@ -144,8 +148,12 @@ def score_clusters(
         clusters = find_clusters(files, facts)
         if not clusters:
             raise InputError(f"no rows in the clusters of {source}")
-        dim = fields.embedding_dim or commonest_dim(source, clusters, fields)
         n_values = sum(file.n_values for file in facts)
+        ours = known_files([find_table(source, "clusters")])
+        if all(file.url in ours for file in files):
+            dim = fields.embedding_dim or commonest_dim(source, clusters, fields)
+        else:
+            dim = _look_at_foreign(run, facts, source, fields, n_values)
         based = Based(clusters) if base is None else _with_base(run, clusters, base, across)
     rows_per_task = _rows_per_task(run, n_values + based.n_values, dim)
     task = Comparison(
@@ -170,6 +178,25 @@ def score_clusters(
     balanced = _balanced(results, sum(sum(cluster.rows) for cluster in clusters))
     found = {**balanced, "clusters": len(clusters), **based.facts}
     return {**found, "pairs": counts} if across else found
+
+
+def _look_at_foreign(
+    run: Run, facts: Sequence[FileFacts], source: Location, fields: InputOptions, n_values: int
+) -> int:
+    """The length of the embeddings of clusters of another program, after the checks that the input of k-means passes.
+
+    Raises:
+        DuplicateIdError: an id is there twice.
+        BadFileError: no row of a file has the commonest length; or a file cannot be read.
+    """
+    schema = unify_schemas(facts, replace(fields, metadata_fields=()))
+    work = Workspace(schema, source, run.scratch / "scan", {})
+    n_bytes = sizes.bytes_per_task(run.session.n_slots, run.session.task_memory, 4 * n_values)
+    partitions = cut_partitions(facts, n_bytes // 4, None)
+    lengths, n_hashes = scan_lengths(run, "scan", work, partitions)
+    dim = expected_length(lengths, fields.embedding_dim)
+    check_ids_unique(run.session, work, partitions, ID_HASH_SEED, n_hashes)
+    return dim
 
 
 def _rows_per_task(run: Run, n_values: int, dim: int) -> int:
@@ -205,12 +232,27 @@ def check_cluster_files(
 
 
 def check_columns(facts: Sequence[FileFacts], fields: InputOptions, strategy: RankingStrategy) -> InputOptions:
-    """The names of the columns, after checking that all files have those that are compared and ranked by."""
-    for file in {file.schema: file for file in facts if file.n_rows}.values():
+    """The names of the columns, after checking that all files have those that are compared and ranked by.
+
+    Raises:
+        BadFileError: a column is missing or of the wrong type, or its types in two files do not go together.
+        ParameterError: a column that ranks is missing or has no order.
+    """
+    different = list({file.schema: file for file in facts if file.n_rows}.values())
+    for file in different:
         schema = pa.ipc.read_schema(pa.py_buffer(file.schema))
         fields = _own_names(fields, schema)
         check_file_schema(schema, file.source, fields)
         check_rankable(schema, strategy, file.source)
+        for name in set(strategy.columns) & {*DISTANCE_COLUMNS.values()}:
+            if not pa.types.is_floating(schema.field(name).type):
+                raise BadFileError(
+                    f"the column {name!r} of {file.source} is {schema.field(name).type}; distances must be float16, "
+                    "float32 or float64. Write them as numbers, or rank by something else: which_to_keep='random'."
+                )
+    if different:
+        columns = {declared.name: getattr(fields, declared.name) for declared in settings_of(FieldOptions)}
+        unify_schemas(different, RankedOptions(**columns, metadata_fields=strategy.columns))
     return fields
 
 
