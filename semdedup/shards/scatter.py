@@ -16,6 +16,8 @@ import pyarrow.compute as pc
 
 from semdedup.dedup.input.ids import id_type
 from semdedup.dedup.input.rows import embedding_element_type
+from semdedup.dedup.names import SCORE
+from semdedup.dedup.results.checks import COLUMNS, read_checked
 from semdedup.dedup.threshold.rule import duplicate_mask
 from semdedup.errors import BadFileError
 from semdedup.shards.plan import Boundary, in_order, parts
@@ -56,8 +58,9 @@ def scatter_scores(task: Scatter, item: tuple[int, tuple[RowGroups, ...]]) -> di
     Returns:
         ``rows`` that have an id, and ``ends``: where each partition ends in the file.
     """
-    columns = ("id", "cosine_sim_score", "max_id") if task.scored else ("id",)
-    return _scatter(task, item, [_scores(task, found) for found in _read(task.source, item[1], columns)])
+    columns = COLUMNS if task.scored else ("id",)
+    batches = (batch for part in item[1] for _, batch in read_checked(task.source, part, columns, columns))
+    return _scatter(task, item, [SCORES_SCHEMA.empty_table(), *(_scores(task, batch) for batch in batches)])
 
 
 def scatter_several(tasks: Sequence[Scatter], item: tuple[int, tuple[int, tuple[RowGroups, ...]]]) -> dict[str, Any]:
@@ -66,13 +69,13 @@ def scatter_several(tasks: Sequence[Scatter], item: tuple[int, tuple[int, tuple[
     return scatter_scores(tasks[number], (position, groups))
 
 
-def _scores(task: Scatter, found: pa.Table) -> pa.Table:
+def _scores(task: Scatter, found: pa.RecordBatch) -> pa.Table:
     n = len(found)
     if not task.scored:
         score, max_id = pa.nulls(n, pa.float32()), pa.nulls(n, pa.string())
         duplicate = pa.array(np.full(n, task.duplicate))
     else:
-        score, max_id = found["cosine_sim_score"].cast(pa.float32()), found["max_id"].cast(pa.string())
+        score, max_id = found[SCORE], found["max_id"].cast(pa.string())
         mask = np.zeros(n, dtype=bool) if task.eps is None else duplicate_mask(score.to_numpy(), task.eps)
         duplicate = pa.array(mask)
     return pa.table({"id": found["id"].cast(pa.string()), "score": score, "max_id": max_id, "duplicate": duplicate})
@@ -85,30 +88,25 @@ def scatter_embeddings(task: Scatter, item: tuple[int, tuple[RowGroups, ...]]) -
         ``rows``, and ``ends``: where each partition ends in the file.
     """
     tables = []
-    for found in _read(task.source, item[1], ("id", "embedding")):
+    for found in _read(task.source, item[1]):
         ids, rows = found["id"].cast(pa.string()), found["embedding"].cast(EMBEDDINGS_SCHEMA.field("embedding").type)
         tables.append(pa.table({"id": ids, "embedding": rows}).filter(pc.is_valid(rows)))
     return _scatter(task, item, tables)
 
 
-def _read(source: Location, groups: Sequence[RowGroups], columns: Sequence[str]) -> Iterator[pa.Table]:
-    """Tables with these columns; ids may be text or whole numbers, which are compared as text."""
+def _read(source: Location, groups: Sequence[RowGroups]) -> Iterator[pa.Table]:
+    """Tables of embeddings; ids may be text or whole numbers, which are compared as text."""
     for part in groups:
         with open_parquet(source.at(part.url)) as parquet:
             schema = parquet.schema_arrow
-            missing = [name for name in columns if name not in schema.names]
-            if missing:
-                raise BadFileError(f"the file {part.url} has no column {missing[0]!r}; it has {schema.names}")
-            for name in columns:
-                kind = schema.field(name).type
-                fits = {"embedding": embedding_element_type, "cosine_sim_score": _number_type}.get(name, id_type)(kind)
-                if fits is None:
-                    raise BadFileError(f"the column {name!r} of {part.url} is {kind}, which cannot be used")
-            yield parquet.read_row_groups(list(part.of(parquet)), columns=list(columns), use_threads=False)
-
-
-def _number_type(found: pa.DataType) -> pa.DataType | None:
-    return found if pa.types.is_floating(found) else None
+            for name, type_of in {"id": id_type, "embedding": embedding_element_type}.items():
+                if name not in schema.names:
+                    raise BadFileError(f"the file {part.url} has no column {name!r}; it has {schema.names}")
+                if type_of(schema.field(name).type) is None:
+                    raise BadFileError(
+                        f"the column {name!r} of {part.url} is {schema.field(name).type}, which cannot be used"
+                    )
+            yield parquet.read_row_groups(list(part.of(parquet)), columns=["id", "embedding"], use_threads=False)
 
 
 def _scatter(task: Scatter, item: tuple[int, Any], tables: Sequence[pa.Table]) -> dict[str, Any]:

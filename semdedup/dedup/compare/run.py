@@ -22,6 +22,7 @@ from semdedup.dedup.compare.across import score_across
 from semdedup.dedup.compare.groups import Cluster, Comparison, Limits, score_group
 from semdedup.dedup.compare.tiles import score_large_clusters
 from semdedup.dedup.input.facts import FileFacts, inspect_all, inspect_first
+from semdedup.dedup.input.ids import id_type
 from semdedup.dedup.input.partitions import cut_partitions
 from semdedup.dedup.input.rows import commonest_length, length_counts
 from semdedup.dedup.input.scan import ID_HASH_SEED, Workspace, check_ids_unique, expected_length, scan_lengths
@@ -187,9 +188,10 @@ def _look_at_foreign(
 
     Raises:
         DuplicateIdError: an id is there twice.
-        BadFileError: no row of a file has the commonest length; or a file cannot be read.
+        BadFileError: no row of a file has the commonest length; ids are of two types; or a file cannot be read.
     """
     schema = unify_schemas(facts, replace(fields, metadata_fields=()))
+    _check_one_id_type(facts, fields.id_field)
     work = Workspace(schema, source, run.scratch / "scan", {})
     n_bytes = sizes.bytes_per_task(run.session.n_slots, run.session.task_memory, 4 * n_values)
     partitions = cut_partitions(facts, n_bytes // 4, None)
@@ -197,6 +199,18 @@ def _look_at_foreign(
     dim = expected_length(lengths, fields.embedding_dim)
     check_ids_unique(run.session, work, partitions, ID_HASH_SEED, n_hashes)
     return dim
+
+
+def _check_one_id_type(facts: Sequence[FileFacts], id_field: str) -> None:
+    """Refuse ids that are signed here and unsigned there: each cluster is read, and written, in its own type."""
+    found: dict[pa.DataType, str] = {}
+    for file in facts:
+        kind = id_type(pa.ipc.read_schema(pa.py_buffer(file.schema)).field(id_field).type) if file.n_rows else None
+        if kind is not None:
+            found.setdefault(kind, file.source)
+    if len(found) > 1:
+        both = " but ".join(f"{kind} in {url}" for kind, url in list(found.items())[:2])
+        raise BadFileError(f"the column {id_field!r} is {both}; write the ids of all clusters in one type")
 
 
 def _rows_per_task(run: Run, n_values: int, dim: int) -> int:

@@ -109,10 +109,11 @@ def _scores(rows: pa.RecordBatch, url: str, start: int) -> np.ndarray:
     fits = (score >= 0) & (score <= np.float32(1 + ABOVE_ONE))
     if not fits.all():
         row = int(np.flatnonzero(~fits)[0])
-        of = f" of the id {rows.column('id')[row].as_py()!r}" if "id" in rows.schema.names else ""
+        of = f", of the id {rows.column('id')[row].as_py()!r}" if "id" in rows.schema.names else ""
+        value = rows.column(SCORE)[row].as_py()
         raise BadFileError(
-            f"the column {SCORE!r} of {url} holds {rows.column(SCORE)[row].as_py()} in row {start + row}{of}; scores "
-            "must be numbers from 0 to 1. A row that was compared with nothing has score 0."
+            f"the column {SCORE!r} of {url} holds {'null' if value is None else value} in row {start + row}{of}; "
+            "scores must be numbers from 0 to 1. A row that was compared with nothing has score 0."
         )
     return np.minimum(score, np.float32(1)) + np.float32(0)  # -0.0 becomes 0, whose bits are ordered as scores are
 
