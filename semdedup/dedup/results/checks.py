@@ -1,7 +1,7 @@
 """Tables of scores are checked as they are read, by whatever step or reader, and whoever wrote them.
 
-`check_columns` looks at the columns, `checked` at values, `check_ids_once` at the ids of all tables together. Our own
-tables are known by size and checksum, so that the last is spared.
+`check_columns` looks at the columns of a table, `checked` at values, `check_together` at all tables before the first
+answer. Our own tables are known by size and checksum, so that the last is spared.
 """
 
 from __future__ import annotations
@@ -58,8 +58,8 @@ def check_columns(schema: pa.Schema, url: str, columns: Sequence[str] = COLUMNS)
         if there != 1:
             held = f"{there} columns" if there else "no column"
             raise BadFileError(
-                f"the file {url} is no table of {', '.join(columns)}: it has {held} {name!r}; it has {schema.names}. "
-                "Write it with these columns, each once."
+                f"the file {url} has {held} {name!r}; it has {', '.join(schema.names) or 'none'}. Needed are "
+                f"{', '.join(columns)}, each once."
             )
     found = {name: schema.field(name).type for name in columns}
     kinds = {name: id_type(kind) for name, kind in found.items() if name != SCORE}
@@ -157,14 +157,14 @@ class Ids(NamedTuple):
     url: str
 
 
-def check_ids_once(
+def check_together(
     files: Sequence[FileInfo],
     source: Location,
     scratch: Location,
     each: Each = in_turn,
     columns: Sequence[str] = COLUMNS,
 ) -> None:
-    """Refuse tables that together hold an id twice, ids of two types, or columns that `check_columns` refuses.
+    """Read tables whole, and refuse what `check_columns` and `checked` refuse, ids of two types, and an id twice.
 
     Args:
         files: the tables.
@@ -174,15 +174,18 @@ def check_ids_once(
         columns: what each table must have.
 
     Raises:
-        BadFileError: see `check_columns`; or ids are text in one table, and numbers in another.
+        BadFileError: see `check_columns` and `checked`; or ids are text in one table, and numbers in another.
         DuplicateIdError: with examples and the number of repeated ids.
 
-    Time: one reading of the ids; where some repeat, two. Memory of a task: the hashes of `HASHES_PER_RANGE` ids.
+    Time: one reading of the tables; where ids repeat, another of the ids. Memory of a task: the hashes of
+    `HASHES_PER_RANGE` ids.
     """
     groups = cut_files(files, source, BYTES_PER_TASK)
     found = each("hash ids", partial(_hash_ids, source, scratch, tuple(columns)), list(enumerate(groups)))
     ids = [Ids(*result) for results in found for result in results]
-    kinds = {some.kind: some.url for some in reversed(ids)}
+    kinds: dict[str, str] = {}
+    for some in ids:
+        kinds.setdefault(some.kind, some.url)
     if len(kinds) > 1:
         both = " but ".join(f"{kind} in {url}" for kind, url in list(kinds.items())[:2])
         raise BadFileError(f"the column 'id' is {both}; ids must be all text or all whole numbers of one type")
@@ -214,12 +217,6 @@ def _place(scratch: Location, position: int) -> Location:
     return scratch / "ids-of-scores" / f"{position}.u64"
 
 
-def _ids(source: Location, part: RowGroups, columns: Sequence[str]) -> Iterator[pa.Array]:
-    """The ids of a table, in pieces."""
-    for _, batch in read_checked(source, part, ["id"], columns):
-        yield batch.column("id")
-
-
 def _hash_ids(
     source: Location, scratch: Location, columns: Sequence[str], item: tuple[int, tuple[RowGroups, ...]]
 ) -> list[Ids]:
@@ -228,11 +225,11 @@ def _hash_ids(
     hashes, found = [np.empty(0, dtype=np.uint64)], []
     for part in parts:
         n = 0
-        for ids in _ids(source, part, columns):
-            hashes.append(hash_ids(ids, ID_HASH_SEED))
-            n += len(ids)
+        for _, batch in read_checked(source, part, columns, columns):
+            hashes.append(hash_ids(batch.column("id"), ID_HASH_SEED))
+            n += len(batch)
         if n:
-            found.append(Ids(n, str(ids.type), part.url))
+            found.append(Ids(n, str(batch.schema.field("id").type), part.url))
     _place(scratch, position).write_bytes(np.sort(np.concatenate(hashes)).tobytes())
     return found
 
@@ -242,7 +239,7 @@ def _ids_with(source: Location, hashes: Sequence[int], parts: Sequence[RowGroups
     wanted = pa.array(hashes, pa.uint64())
     found = []
     for part in parts:
-        for ids in _ids(source, part, ["id"]):
-            among = pc.is_in(pa.array(hash_ids(ids, ID_HASH_SEED)), value_set=wanted)
-            found += [(value, part.url) for value in ids.filter(among).to_pylist()]
+        for _, batch in read_checked(source, part, ["id"], ["id"]):
+            among = pc.is_in(pa.array(hash_ids(batch.column("id"), ID_HASH_SEED)), value_set=wanted)
+            found += [(value, part.url) for value in batch.column("id").filter(among).to_pylist()]
     return found

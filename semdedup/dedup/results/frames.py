@@ -53,7 +53,7 @@ def read_scores(
     path: str, *, storage_options: Mapping[str, Any] | None = None, backend: Backend = "cpu"
 ) -> dd.DataFrame:
     """The scores of a result, or of all results of a run, as a Dask DataFrame of ``id``, ``max_id``,
-    ``cosine_sim_score``; either layout. Tables that are not ours are checked: of these the ids are read at the call."""
+    ``cosine_sim_score``; either layout. Tables that are not ours are read once at the call, and checked."""
     root = Location.of(path, storage_options)
     scores = Scores.chained([Scores.of(result) for result in results_in(root)])
     scores.check()

@@ -15,7 +15,7 @@ import pyarrow.parquet as pq
 
 from semdedup.dedup.input.ids import id_type
 from semdedup.dedup.names import SCORE, cluster_of, find_table
-from semdedup.dedup.results.checks import COLUMNS, check_columns, check_ids_once, checked, foreign_files, read_checked
+from semdedup.dedup.results.checks import COLUMNS, check_columns, check_together, checked, foreign_files, read_checked
 from semdedup.dedup.results.find import find_scores
 from semdedup.dedup.results.groups import groups_of
 from semdedup.dedup.results.pairs import Explanation, Group, Pair
@@ -41,7 +41,7 @@ class Scores:
         clusters: folder of the clusters, or None.
         across: whether `max_id` is of another set than `id`, of which nothing is dropped; ids may be in both.
         others: of several results that are read together, the folders of clusters of all but the first.
-        foreign: those of the tables that no record of ours names; their ids are looked at before the first answer.
+        foreign: those of the tables that no record of ours names; before the first answer they are read as a whole.
     """
 
     files: tuple[FileInfo, ...]
@@ -88,17 +88,14 @@ class Scores:
         return pa.string()
 
     def check(self) -> None:
-        """Make sure, once, that each id is there once. Raises `BadFileError` or `DuplicateIdError`.
-
-        Time: a reading of the ids of tables that are not ours; else none.
-        """
+        """Look at tables that are not ours as a whole, once: see `check_together`. Our own cost no time."""
         return self._checked
 
     @cached_property
     def _checked(self) -> None:
         if self.foreign:
             with tempfile.TemporaryDirectory(prefix="semdedup-") as folder:
-                check_ids_once(self.foreign, self.source, Location.of(folder))
+                check_together(self.foreign, self.source, Location.of(folder))
 
     def _read(self, columns: Sequence[str]) -> Iterator[tuple[int, int, pa.RecordBatch]]:
         """(number of a file, the first of these rows in it, some of its rows), checked; no other columns are read."""

@@ -12,7 +12,7 @@ import pyarrow as pa
 from semdedup.dedup import sizes
 from semdedup.dedup.input.facts import inspect_all
 from semdedup.dedup.names import SCORE, WITNESSES, Destination, below, cluster_of, find_table, join, summary_name
-from semdedup.dedup.results.checks import check_columns, check_ids_once, foreign_files, read_checked
+from semdedup.dedup.results.checks import check_columns, check_together, foreign_files, read_checked
 from semdedup.dedup.results.tallies import CountAt
 from semdedup.dedup.threshold.components import look_at_large_components, remove_components
 from semdedup.dedup.threshold.everywhere.components import remove_components_everywhere
@@ -155,7 +155,7 @@ def _check_foreign(run: Run, score_files: Sequence[FileInfo], source: Location) 
     if foreign:
         with run.refusing():
             each = partial(run.results, unit="groups", label=_ids_label)
-            check_ids_once(foreign, source, run.scratch, each)
+            check_together(foreign, source, run.scratch, each)
 
 
 def check_across(rule: Rule, compared: Mapping[str, Any]) -> None:
