@@ -1,5 +1,6 @@
 """Questions to a result: the answers of the streamed tables are those of NumPy on the whole."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -31,7 +32,7 @@ def write_scores(folder: Path, tables: list[pd.DataFrame], row_group: int = 1 <<
             folder / f"cluster_{cluster}.parquet",
             row_group_size=row_group,
         )
-    return Scores.of(Location.of(folder))
+    return replace(Scores.of(Location.of(folder)), foreign=())  # as if on record, which spares a reading each time
 
 
 def tables_of(values: list[list[float]]) -> list[pd.DataFrame]:
@@ -195,8 +196,7 @@ def test_bad_questions_are_refused(tmp_path: Path) -> None:
         loaded.suggest_eps(0)
     with pytest.raises(ParameterError, match=r"at least 0\.5 remains"):
         loaded.suggest_eps(0.2)
-    text = pa.Table.from_pandas(tables_of([[1]])[0]).schema.field("id").type  # large_string from pandas 3 on
-    with pytest.raises(ParameterError, match=f"ids are {text}; got 3"):
+    with pytest.raises(ParameterError, match="ids are string; got 3"):
         loaded.explain(3, 0.1)
     with pytest.raises(InputError):
         semdedup.load(str(tmp_path / "nothing"))

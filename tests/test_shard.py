@@ -410,7 +410,7 @@ def test_a_table_that_holds_no_scores_is_refused(clips: Path, client: distribute
     folder = write_scores(tmp_path / "dedup", {IDS[0]: 0.5}, n_files=1) / WORKFLOW.scores
     pq.write_table(pa.table({"id": [IDS[0]]}), folder / "cluster_0.parquet")
     options = {"input_semantic_dedup_path": tmp_path / "dedup", "semantic_dedup_epsilon": 0.1}
-    refused(client, clips, tmp_path / "out", BadFileError, r"cluster_0.parquet has no column 'cosine_sim", **options)
+    refused(client, clips, tmp_path / "out", BadFileError, r"cluster_0.parquet has no column 'max_id'", **options)
 
 
 def test_metadata_that_are_malformed_cost_the_clip_its_metadata_and_are_named(

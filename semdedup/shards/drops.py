@@ -6,7 +6,8 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 
 from semdedup.dedup.input.files import is_data
-from semdedup.dedup.names import COMMAND_LINE, IDENTIFY, SCORES_FILE, WORKFLOW, find_table
+from semdedup.dedup.input.numbered import SCORES_LIKE, check_score_names
+from semdedup.dedup.names import COMMAND_LINE, IDENTIFY, WORKFLOW, find_table
 from semdedup.dedup.threshold.rule import REMOVAL, check_eps
 from semdedup.dedup.threshold.vectors import check_exact, scores_record
 from semdedup.errors import InputError, ParameterError
@@ -68,7 +69,8 @@ def find_drops(path: Location, eps: float | None, removal: str | None = None) ->
     eps = None if eps is None else check_eps(eps)
     extracted, rule = _extracted(path)
     folder = find_table(path, "scores")
-    scores = tuple(_known(folder, lambda url: bool(SCORES_FILE.search(url)) and is_data(url[len(folder.url) :])))
+    scores = tuple(_known(folder, lambda url: bool(SCORES_LIKE.search(url)) and is_data(url[len(folder.url) :])))
+    check_score_names(scores, folder)
     if scores:
         if eps is None and extracted is None:
             raise ParameterError(

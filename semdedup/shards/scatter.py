@@ -16,6 +16,8 @@ import pyarrow.compute as pc
 
 from semdedup.dedup.input.columns import as_embeddings, check_once, embedding_type, is_fp16_bits
 from semdedup.dedup.input.ids import as_ids, id_type
+from semdedup.dedup.names import SCORE
+from semdedup.dedup.results.checks import COLUMNS, read_checked
 from semdedup.dedup.threshold.rule import duplicate_mask
 from semdedup.errors import BadFileError
 from semdedup.shards.plan import Boundary, in_order, parts
@@ -56,8 +58,9 @@ def scatter_scores(task: Scatter, item: tuple[int, tuple[RowGroups, ...]]) -> di
     Returns:
         ``rows`` that have an id, and ``ends``: where each partition ends in the file.
     """
-    columns = ("id", "cosine_sim_score", "max_id") if task.scored else ("id",)
-    return _scatter(task, item, [_scores(task, found) for found in _read(task.source, item[1], columns)])
+    columns = COLUMNS if task.scored else ("id",)
+    batches = (batch for part in item[1] for _, batch in read_checked(task.source, part, columns, columns))
+    return _scatter(task, item, [SCORES_SCHEMA.empty_table(), *(_scores(task, batch) for batch in batches)])
 
 
 def scatter_several(tasks: Sequence[Scatter], item: tuple[int, tuple[int, tuple[RowGroups, ...]]]) -> dict[str, Any]:
@@ -66,13 +69,13 @@ def scatter_several(tasks: Sequence[Scatter], item: tuple[int, tuple[int, tuple[
     return scatter_scores(tasks[number], (position, groups))
 
 
-def _scores(task: Scatter, found: pa.Table) -> pa.Table:
+def _scores(task: Scatter, found: pa.RecordBatch) -> pa.Table:
     n = len(found)
     if not task.scored:
         score, max_id = pa.nulls(n, pa.float32()), pa.nulls(n, pa.string())
         duplicate = pa.array(np.full(n, task.duplicate))
     else:
-        score, max_id = found["cosine_sim_score"].cast(pa.float32()), found["max_id"].cast(pa.string())
+        score, max_id = found[SCORE], found["max_id"].cast(pa.string())
         mask = np.zeros(n, dtype=bool) if task.eps is None else duplicate_mask(score.to_numpy(), task.eps)
         duplicate = pa.array(mask)
     return pa.table({"id": found["id"].cast(pa.string()), "score": score, "max_id": max_id, "duplicate": duplicate})
@@ -85,42 +88,30 @@ def scatter_embeddings(task: Scatter, item: tuple[int, tuple[RowGroups, ...]]) -
         ``rows``, and ``ends``: where each partition ends in the file.
     """
     tables = []
-    for found in _read(task.source, item[1], ("id", "embedding")):
+    for found in _read(task.source, item[1]):
         ids, rows = found["id"].cast(pa.string()), found["embedding"].cast(EMBEDDINGS_SCHEMA.field("embedding").type)
         tables.append(pa.table({"id": ids, "embedding": rows}).filter(pc.is_valid(rows)))
     return _scatter(task, item, tables)
 
 
-def _read(source: Location, groups: Sequence[RowGroups], columns: Sequence[str]) -> Iterator[pa.Table]:
-    """Tables with these columns; ids may be text or whole numbers, which are compared as text."""
+def _read(source: Location, groups: Sequence[RowGroups]) -> Iterator[pa.Table]:
+    """Tables of embeddings; ids may be text or whole numbers, which are compared as text."""
     for part in groups:
         with open_parquet(source.at(part.url)) as parquet:
             schema = parquet.schema_arrow
-            missing = [name for name in columns if name not in schema.names]
-            if missing:
-                raise BadFileError(f"the file {part.url} has no column {missing[0]!r}; it has {schema.names}")
-            check_once(schema.names, columns, part.url)
-            for name in columns:
-                kind = schema.field(name).type
-                if _type_of(name, kind, part.url) is None:
-                    raise BadFileError(f"the column {name!r} of {part.url} is {kind}, which cannot be used")
-            table = parquet.read_row_groups(list(part.of(parquet)), columns=list(columns), use_threads=False)
-        yield pa.table({name: _as_used(name, table[name], part.url) for name in columns})
-
-
-def _type_of(name: str, found: pa.DataType, source: str) -> pa.DataType | None:
-    """The type in which a column is used, None where it cannot be."""
-    if name == "embedding":
-        return embedding_type(found, is_fp16_bits(None, source))
-    if name == "cosine_sim_score":
-        return found if pa.types.is_floating(found) else None
-    return id_type(found)
-
-
-def _as_used(name: str, column: pa.ChunkedArray, source: str) -> pa.ChunkedArray:
-    if name == "embedding":
-        return as_embeddings(column, is_fp16_bits(None, source))
-    return column if name == "cosine_sim_score" else as_ids(column, id_type(column.type))
+            check_once(schema.names, ("id", "embedding"), part.url)
+            fp16_bits = is_fp16_bits(None, part.url)
+            type_of_embedding = partial(embedding_type, fp16_bits=fp16_bits)
+            for name, type_of in {"id": id_type, "embedding": type_of_embedding}.items():
+                if name not in schema.names:
+                    raise BadFileError(f"the file {part.url} has no column {name!r}; it has {schema.names}")
+                if type_of(schema.field(name).type) is None:
+                    raise BadFileError(
+                        f"the column {name!r} of {part.url} is {schema.field(name).type}, which cannot be used"
+                    )
+            table = parquet.read_row_groups(list(part.of(parquet)), columns=["id", "embedding"], use_threads=False)
+        ids = as_ids(table["id"], id_type(table["id"].type))
+        yield pa.table({"id": ids, "embedding": as_embeddings(table["embedding"], fp16_bits)})
 
 
 def _scatter(task: Scatter, item: tuple[int, Any], tables: Sequence[pa.Table]) -> dict[str, Any]:

@@ -22,13 +22,15 @@ from semdedup.dedup.compare.across import score_across
 from semdedup.dedup.compare.groups import Cluster, Comparison, Limits, score_group
 from semdedup.dedup.compare.tiles import score_large_clusters
 from semdedup.dedup.input.facts import FileFacts, inspect_all, inspect_first
-from semdedup.dedup.input.partitions import Slice
+from semdedup.dedup.input.partitions import Slice, cut_partitions
 from semdedup.dedup.input.rows import commonest_length, length_counts
+from semdedup.dedup.input.scan import ID_HASH_SEED, Workspace, check_ids_unique, expected_length, scan_lengths
 from semdedup.dedup.input.schema import InputSchema, casts_in_words, check_file_schema, unify_schemas
-from semdedup.dedup.names import CLUSTER_FOLDER, Destination, below, label_of
+from semdedup.dedup.names import CLUSTER_FOLDER, Destination, below, find_table, label_of
 from semdedup.dedup.options import InputOptions, RankedOptions
-from semdedup.dedup.ranking import RankingStrategy, check_rankable
-from semdedup.errors import InputError, IntegrityError
+from semdedup.dedup.ranking import DISTANCE_COLUMNS, RankingStrategy, check_rankable
+from semdedup.errors import BadFileError, InputError, IntegrityError
+from semdedup.runs.lookup import known_files
 from semdedup.runs.run import Run
 from semdedup.settings import settings_of
 from semdedup.storage.location import FileInfo, Location, without_storage_options
@@ -147,8 +149,12 @@ def score_clusters(
         clusters = find_clusters(files, facts)
         if not clusters:
             raise InputError(f"no rows in the clusters of {source}")
-        dim = fields.embedding_dim or commonest_dim(source, clusters, schema)
         n_values = sum(file.n_values for file in facts)
+        ours = known_files([find_table(source, "clusters")])
+        if all(file.url in ours for file in files):
+            dim = fields.embedding_dim or commonest_dim(source, clusters, schema)
+        else:
+            dim = _look_at_foreign(run, facts, source, schema.below(files))
         based = Based(clusters) if base is None else _with_base(run, clusters, base, across)
     rows_per_task = _rows_per_task(run, n_values + based.n_values, dim)
     task = Comparison(
@@ -173,6 +179,23 @@ def score_clusters(
     balanced = _balanced(results, sum(sum(cluster.rows) for cluster in clusters))
     found = {**balanced, "clusters": len(clusters), **based.facts}
     return {**found, "pairs": counts} if across else found
+
+
+def _look_at_foreign(run: Run, facts: Sequence[FileFacts], source: Location, schema: InputSchema) -> int:
+    """The length of the embeddings of clusters of another program, after the checks that the input of k-means passes.
+
+    Raises:
+        DuplicateIdError: an id is there twice.
+        BadFileError: no row of a file has the commonest length; or a file cannot be read.
+    """
+    work = Workspace(schema, source, run.scratch / "scan", {})
+    n_values = sum(file.n_values for file in facts)
+    n_bytes = sizes.bytes_per_task(run.session.n_slots, run.session.task_memory, 4 * n_values)
+    partitions = cut_partitions(facts, n_bytes // 4, None)
+    lengths, n_hashes = scan_lengths(run, "scan", work, partitions)
+    dim = expected_length(lengths, schema.options.embedding_dim)
+    check_ids_unique(run.session, work, partitions, ID_HASH_SEED, n_hashes)
+    return dim
 
 
 def _rows_per_task(run: Run, n_values: int, dim: int) -> int:
@@ -227,7 +250,18 @@ def check_columns(facts: Sequence[FileFacts], fields: InputOptions, strategy: Ra
     for schema, source in parsed:
         check_file_schema(schema, source, wanted)
         check_rankable(schema, strategy, source)
+        _check_distances(schema, strategy, source)
     return unify_schemas(facts, wanted)
+
+
+def _check_distances(schema: pa.Schema, strategy: RankingStrategy, source: str) -> None:
+    """Refuse distances to the centroid that are no numbers: text would be ranked by the alphabet."""
+    for name in set(strategy.columns) & {*DISTANCE_COLUMNS.values()}:
+        if not pa.types.is_floating(schema.field(name).type):
+            raise BadFileError(
+                f"the column {name!r} of {source} is {schema.field(name).type}; distances must be float16, float32 or "
+                "float64. Write them as numbers, or rank by something else: which_to_keep='random'."
+            )
 
 
 def _own_name(wanted: str | None, ours: str, names: Collection[str]) -> str | None:

@@ -8,8 +8,8 @@ from typing import Any, Unpack
 from semdedup.dedup.base.update import Base
 from semdedup.dedup.compare.groups import Limits
 from semdedup.dedup.compare.run import check_cluster_files, score_clusters
-from semdedup.dedup.input.files import recorded_or_listed
-from semdedup.dedup.names import CLUSTER_FOLDER, CLUSTERS_PATH, PAIRWISE, SCORES_FILE, find_table
+from semdedup.dedup.input.numbered import cluster_files
+from semdedup.dedup.names import CLUSTERS_PATH, PAIRWISE, SCORES_FILE, find_table
 from semdedup.dedup.options import (
     CompareOptions,
     FieldOptions,
@@ -92,7 +92,7 @@ class PairwiseStage(Stage):
     def find_input(self, sources: Sequence[Location]) -> list[FileInfo]:
         """The cluster files."""
         folder = find_table(sources[0], "clusters")
-        files = recorded_or_listed([folder], CLUSTER_FOLDER)
+        files = cluster_files(folder)
         if not files:
             raise InputError(
                 f"no clusters in {folder}: there is no folder centroid=0, centroid=1, …; run KMeansStage first, or "

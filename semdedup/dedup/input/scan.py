@@ -258,7 +258,7 @@ def repeated_ids(
     tasks = [(index, n_ranges) for index in range(n_ranges)]
     repeated: list[int] = []
     n_repeated = 0
-    for _, (found, number) in session.run("check ids", partial(_repeated_hashes, list(files)), tasks, unit="ranges"):
+    for _, (found, number) in session.run("check ids", partial(repeated_hashes, list(files)), tasks, unit="ranges"):
         repeated += found
         n_repeated += number
     places: dict[Any, list[str]] = {}
@@ -270,7 +270,8 @@ def repeated_ids(
     return places, n_repeated
 
 
-def _repeated_hashes(files: Sequence[HashFile], item: tuple[int, int]) -> tuple[list[int], int]:
+def repeated_hashes(files: Sequence[HashFile], item: tuple[int, int]) -> tuple[list[int], int]:
+    """The first thousand hashes that stand more than once in one of n ranges, given by its number and n; how many."""
     index, n_ranges = item
     low, high = WHOLE * index // n_ranges, WHOLE * (index + 1) // n_ranges
     blocks = []

@@ -10,8 +10,9 @@ import pyarrow as pa
 
 from semdedup.dedup.compare.run import check_columns
 from semdedup.dedup.input.facts import FileFacts
-from semdedup.dedup.input.files import find_files, recorded_or_listed
+from semdedup.dedup.input.files import find_files
 from semdedup.dedup.input.keys import partition_keys
+from semdedup.dedup.input.numbered import cluster_files
 from semdedup.dedup.input.schema import check_file_schema
 from semdedup.dedup.leaks.sets import find_embeddings
 from semdedup.dedup.names import CLUSTER_FOLDER, CLUSTERS_PATH, find_table
@@ -88,7 +89,7 @@ def list_files(
     """
     if clusters is None:
         return find_embeddings(sources, outputs) if filetype == PARQUET else find_files(sources, filetype, outputs)
-    files = recorded_or_listed([clusters.folder], CLUSTER_FOLDER)
+    files = cluster_files(clusters.folder)
     if not files:
         raise InputError(f"no clusters in {clusters.folder}: there is no folder centroid=0, centroid=1, …")
     return files

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from semdedup.dedup.input.files import recorded_or_listed
-from semdedup.dedup.names import IDENTIFY, SCORES_FILE, find_table
+from semdedup.dedup.input.numbered import score_files
+from semdedup.dedup.names import IDENTIFY, find_table
 from semdedup.dedup.threshold.rule import REMOVAL
 from semdedup.errors import InputError, OutputConflictError
 from semdedup.runs.lookup import find_record
@@ -18,7 +18,7 @@ def find_scores(root: Location) -> list[FileInfo]:
         InputError: there are none; or our record names some that are missing or were changed.
     """
     folder = find_table(root, "scores")
-    files = recorded_or_listed([folder], SCORES_FILE)
+    files = score_files(folder)
     if not files:
         raise InputError(
             f"no scores in {folder}: there is no cluster_0.parquet, cluster_1.parquet, …; run PairwiseStage first, or "

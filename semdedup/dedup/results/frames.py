@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -11,11 +12,13 @@ import pyarrow as pa
 from semdedup.arrays import Backend
 from semdedup.dedup.base.folders import results_in
 from semdedup.dedup.input.files import EXTENSIONS, find_files
-from semdedup.dedup.names import CLUSTER_FOLDER, WITNESSES, find_table
-from semdedup.dedup.results.find import find_scores
+from semdedup.dedup.input.numbered import cluster_files
+from semdedup.dedup.names import SCORE, WITNESSES, find_table, label_of
+from semdedup.dedup.results.checks import COLUMNS, check_columns, checked
+from semdedup.dedup.results.scores import Scores
 from semdedup.errors import InputError, ParameterError
 from semdedup.storage.location import FileInfo, Location, Paths, locations_of
-from semdedup.storage.tables import open_parquet, read_table
+from semdedup.storage.tables import one_batch, open_parquet, read_table
 
 if TYPE_CHECKING:
     import dask.dataframe as dd
@@ -42,17 +45,20 @@ def read_clusters(
     layout."""
     root = Location.of(path, storage_options)
     folders = [find_table(result, "clusters") for result in results_in(root)]
-    files = [file for file in find_files(folders, "parquet") if CLUSTER_FOLDER.search(file.url)]
-    return _frame(root, files, backend, _centroid_of)
+    files = [file for folder in folders for file in cluster_files(folder)]
+    return _frame(root, files, backend, _with_centroid)
 
 
 def read_scores(
     path: str, *, storage_options: Mapping[str, Any] | None = None, backend: Backend = "cpu"
 ) -> dd.DataFrame:
     """The scores of a result, or of all results of a run, as a Dask DataFrame of ``id``, ``max_id``,
-    ``cosine_sim_score``; either layout."""
+    ``cosine_sim_score``; either layout. Tables that are not ours are read once at the call, and checked."""
     root = Location.of(path, storage_options)
-    return _frame(root, [file for result in results_in(root) for file in find_scores(result)], backend)
+    scores = Scores.chained([Scores.of(result) for result in results_in(root)])
+    scores.check()
+    schema = pa.schema([("id", scores.id_type), ("max_id", scores.id_type), (SCORE, pa.float32())])
+    return _frame(root, scores.files, backend, _checked_scores, schema)
 
 
 def read_duplicates(
@@ -63,7 +69,7 @@ def read_duplicates(
     root = Location.of(path, storage_options)
     folders = [find_table(result, "duplicates") for result in results_in(root)]
     witnesses = [folder / WITNESSES for folder in folders]
-    return _frame(root, find_files(folders, "parquet", witnesses), backend)
+    return _frame(root, find_files(folders, "parquet", witnesses), backend, _checked_ids)
 
 
 def read_witnesses(
@@ -82,14 +88,37 @@ def read_witnesses(
     return _frame(root, find_files(folders, "parquet"), backend)
 
 
-def _centroid_of(url: str) -> dict[str, int]:
-    match = CLUSTER_FOLDER.search(url)
-    return {"centroid": int(match[1])} if match else {}
+Read = Callable[[pa.Table, str], pa.Table]
+"""What becomes of the table of a file, given its URL."""
+
+
+def _as_it_is(table: pa.Table, url: str) -> pa.Table:
+    return table
+
+
+def _with_centroid(table: pa.Table, url: str) -> pa.Table:
+    return table.append_column("centroid", pa.array([label_of(url)] * len(table), pa.int32()))
+
+
+def _checked_scores(table: pa.Table, url: str) -> pa.Table:
+    return _checked(table, url, COLUMNS)
+
+
+def _checked_ids(table: pa.Table, url: str) -> pa.Table:
+    return _checked(table, url, ("id",))
+
+
+def _checked(table: pa.Table, url: str, columns: Sequence[str]) -> pa.Table:
+    check_columns(table.schema, url, columns)
+    starts = itertools.accumulate(map(len, table.to_batches()), initial=0)
+    batches = [checked(batch, url, start) for batch, start in zip(table.to_batches(), starts, strict=False)]
+    return pa.Table.from_batches(batches or [checked(one_batch(table), url)])
 
 
 def _frame(
-    root: Location, files: Sequence[FileInfo], backend: Backend, extra: Callable[[str], dict[str, int]] | None = None
-) -> Any:
+    root: Location, files: Sequence[FileInfo], backend: Backend, read: Read = _as_it_is, schema: pa.Schema | None = None
+) -> dd.DataFrame:
+    """A partition for each file, with the columns of this schema, of the first file by default."""
     import dask
     import dask.dataframe as dd
 
@@ -98,27 +127,21 @@ def _frame(
     if not files:
         raise ParameterError(f"no files ending in {' or '.join(EXTENSIONS['parquet'])} in {root}")
     urls = [file.url for file in files]
-    with open_parquet(root.at(urls[0])) as file:
-        empty = file.schema_arrow.empty_table()
-    meta = _to_frame(_with_columns(empty, extra(urls[0]) if extra else {}), backend)
+    if schema is None:
+        with open_parquet(root.at(urls[0])) as file:
+            schema = file.schema_arrow
+    meta = _to_frame(read(schema.empty_table(), urls[0]), backend)
     # Dask would turn lists into text otherwise
     with dask.config.set({"dataframe.convert-string": False}):
-        return dd.from_map(
-            _read_frame, urls, root=root, backend=backend, extra=extra, columns=list(empty.column_names), meta=meta
+        frame: dd.DataFrame = dd.from_map(
+            _read_frame, urls, root=root, backend=backend, read=read, schema=schema, meta=meta
         )
+        return frame
 
 
-def _read_frame(
-    url: str, root: Location, backend: Backend, extra: Callable[[str], dict[str, int]] | None, columns: Sequence[str]
-) -> Any:
-    table = read_table(root.at(url), columns)
-    return _to_frame(_with_columns(table, extra(url) if extra else {}), backend)
-
-
-def _with_columns(table: pa.Table, values: Mapping[str, int]) -> pa.Table:
-    for name, value in values.items():
-        table = table.append_column(name, pa.array([value] * len(table), pa.int32()))
-    return table
+def _read_frame(url: str, root: Location, backend: Backend, read: Read, schema: pa.Schema) -> Any:
+    table = read_table(root.at(url), schema.names)
+    return _to_frame(read(table if len(table) else schema.empty_table(), url), backend)
 
 
 def _to_frame(table: pa.Table, backend: Backend) -> Any:

@@ -137,6 +137,7 @@ class RemovedRows:
             check_within(check_eps(eps), self.exact_up_to)
 
     def _local(self, thresholds: Sequence[float], removal: str = "") -> LocalRemoval:
+        self.scores.check()
         return LocalRemoval(self.scores.source, self.scores.files, thresholds, removal or self.removal)
 
     def _witnesses(self, eps: float) -> pa.Table:
@@ -161,8 +162,7 @@ class RemovedRows:
         """``id``, ``max_id``, score and ``cluster`` of the rows whose score reaches the threshold."""
         tables = []
         for cluster, batch in self.scores.batches(["id", "max_id", SCORE]):
-            scores = batch.column(SCORE).cast(pa.float32()).to_numpy(zero_copy_only=False)
-            goes = pa.Table.from_batches([batch.filter(pa.array(duplicate_mask(scores, eps)))])
+            goes = pa.Table.from_batches([batch.filter(pa.array(duplicate_mask(batch.column(SCORE).to_numpy(), eps)))])
             tables.append(goes.append_column("cluster", pa.array(np.full(len(goes), cluster))))
         return pa.concat_tables(tables)
 
@@ -173,6 +173,6 @@ class RemovedRows:
         removed = self._witnesses(eps).rename_columns(["id", "max_id", SCORE])
         clusters = np.full(len(removed), -1)
         for cluster, batch in self.scores.batches(["id"]):
-            ids = batch.column("id").cast(removed.schema.field("id").type)
+            ids = batch.column("id").cast(removed.schema.field("id").type)  # wide text there
             clusters[pc.is_in(removed.column("id"), value_set=ids).to_numpy()] = cluster
         return removed.append_column("cluster", pa.array(clusters))

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 
 from semdedup.dedup.base.summary import BaseSummary, Withdrawal
 from semdedup.dedup.results.frames import read_witnesses
@@ -139,7 +140,7 @@ class DedupResult(Displayable):
         Raises:
             ParameterError: ids are numbers, and this is none.
         """
-        if not self._scores.has_whole_ids:
+        if pa.types.is_string(self._scores.id_type):
             return text
         try:
             return int(text)

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import tempfile
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -11,7 +13,9 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from semdedup.dedup.input.ids import id_type
 from semdedup.dedup.names import SCORE, cluster_of, find_table
+from semdedup.dedup.results.checks import COLUMNS, check_columns, check_together, checked, foreign_files, read_checked
 from semdedup.dedup.results.find import find_scores
 from semdedup.dedup.results.groups import groups_of
 from semdedup.dedup.results.pairs import Explanation, Group, Pair
@@ -20,7 +24,7 @@ from semdedup.dedup.sizes import ROWS_AT_A_TIME
 from semdedup.dedup.threshold.rule import check_eps, duplicate_mask, least_eps, least_score
 from semdedup.errors import InputError, ParameterError
 from semdedup.storage.location import FileInfo, Location
-from semdedup.storage.tables import count_rows, open_parquet
+from semdedup.storage.tables import RowGroups, open_parquet
 
 
 class NoSuchRowError(InputError):
@@ -37,6 +41,7 @@ class Scores:
         clusters: folder of the clusters, or None.
         across: whether `max_id` is of another set than `id`, of which nothing is dropped; ids may be in both.
         others: of several results that are read together, the folders of clusters of all but the first.
+        foreign: those of the tables that no record of ours names; before the first answer they are read as a whole.
     """
 
     files: tuple[FileInfo, ...]
@@ -44,58 +49,85 @@ class Scores:
     clusters: Location | None = field(default=None, repr=False)
     across: bool = False
     others: tuple[Location, ...] = field(default=(), repr=False)
+    foreign: tuple[FileInfo, ...] = field(default=(), repr=False)
 
     @classmethod
     def of(cls, root: Location) -> Scores:
         """The scores below a folder. Raises `InputError` where there are none."""
         files = tuple(find_scores(root))
         clusters = find_table(root, "clusters")
-        return cls(files, root, clusters if clusters.url != root.url else None)
+        foreign = tuple(foreign_files(files, find_table(root, "scores")))
+        return cls(files, root, clusters if clusters.url != root.url else None, foreign=foreign)
 
     @classmethod
     def chained(cls, parts: Sequence[Scores]) -> Scores:
         """The scores of a result and its updates as one; a cluster then has a table in each."""
         folders = [part.clusters for part in parts if part.clusters is not None]
         files = tuple(file for part in parts for file in part.files)
-        return cls(files, parts[0].source, folders[0] if folders else None, others=tuple(folders[1:]))
+        foreign = tuple(file for part in parts for file in part.foreign)
+        return cls(files, parts[0].source, folders[0] if folders else None, others=tuple(folders[1:]), foreign=foreign)
 
-    @property
+    @cached_property
     def n_rows(self) -> int:
-        """Rows of all tables, as their footers tell."""
-        return sum(count_rows(self.source.at(file.url)) for file in self.files)
+        """Rows of all tables, as their footers tell; their columns are checked. Raises `BadFileError`."""
+        n = 0
+        for file in self.files:
+            with open_parquet(self.source.at(file.url)) as parquet:
+                if parquet.metadata.num_rows:
+                    check_columns(parquet.schema_arrow, file.url)
+                n += parquet.metadata.num_rows
+        return n
 
-    @property
-    def has_whole_ids(self) -> bool:
-        """Whether ids are whole numbers, and not text."""
-        with open_parquet(self.source.at(self.files[0].url)) as parquet:
-            return bool(pa.types.is_integer(parquet.schema_arrow.field("id").type))
+    @cached_property
+    def id_type(self) -> pa.DataType:
+        """The type of the ids, text or whole numbers."""
+        for file in self.files:
+            with open_parquet(self.source.at(file.url)) as parquet:
+                if parquet.metadata.num_rows:
+                    return check_columns(parquet.schema_arrow, file.url)
+        return pa.string()
+
+    def check(self) -> None:
+        """Look at tables that are not ours as a whole, once: see `check_together`. Our own cost no time."""
+        return self._checked
+
+    @cached_property
+    def _checked(self) -> None:
+        if self.foreign:
+            with tempfile.TemporaryDirectory(prefix="semdedup-") as folder:
+                check_together(self.foreign, self.source, Location.of(folder))
+
+    def _read(self, columns: Sequence[str]) -> Iterator[tuple[int, int, pa.RecordBatch]]:
+        """(number of a file, the first of these rows in it, some of its rows), checked; no other columns are read."""
+        self.check()
+        for position, file in enumerate(self.files):
+            for start, batch in read_checked(self.source, RowGroups(file.url), columns, rows=ROWS_AT_A_TIME):
+                yield position, start, batch
 
     def batches(self, columns: Sequence[str]) -> Iterator[tuple[int, pa.RecordBatch]]:
-        """(cluster, some rows of it) in order, with no other columns read. Memory: `ROWS_AT_A_TIME` rows."""
-        for file in self.files:
-            cluster = cluster_of(file.url)
-            with open_parquet(self.source.at(file.url)) as parquet:
-                for batch in parquet.iter_batches(ROWS_AT_A_TIME, columns=list(columns), use_threads=False):
-                    yield cluster, batch
+        """(cluster, some rows of it) in order, with no other columns read. Memory: `ROWS_AT_A_TIME` rows.
+
+        Raises:
+            BadFileError: a column, an id or a score is not as it must be, see `semdedup.dedup.results.checks`.
+            DuplicateIdError: an id is there twice.
+        """
+        for position, _, batch in self._read(columns):
+            yield cluster_of(self.files[position].url), batch
 
     def values(self) -> Iterator[np.ndarray]:
-        """The scores alone, float32, in pieces."""
-        for _, batch in self.batches([SCORE]):
+        """The scores alone, float32 in [0, 1], in pieces."""
+        for _, _, batch in self._read([SCORE]):
             yield _scores_of(batch)
 
     def tally(self, *tallies: Tally) -> None:
         """Read the scores once, and nothing else, and give them to each of the tallies."""
-        for position, file in enumerate(self.files):
-            start = 0
-            with open_parquet(self.source.at(file.url)) as parquet:
-                for batch in parquet.iter_batches(ROWS_AT_A_TIME, columns=[SCORE], use_threads=False):
-                    values = _scores_of(batch)
-                    for each in tallies:
-                        each.take(position, start, values)
-                    start += len(values)
+        for position, start, batch in self._read([SCORE]):
+            for each in tallies:
+                each.take(position, start, _scores_of(batch))
 
     def pairs(self, places: Sequence[tuple[int, int]]) -> list[Pair]:
         """The pairs at these places, (file, row) each. Only the row groups that hold them are read."""
+        self.check()
         found: dict[tuple[int, int], Pair] = {}
         rows_by_file: dict[int, list[int]] = {}
         for position, row in sorted(places):
@@ -103,7 +135,8 @@ class Scores:
         for position, wanted in rows_by_file.items():
             file = self.files[position]
             with open_parquet(self.source.at(file.url)) as parquet:
-                for start, batch in _batches_with(parquet, wanted):
+                for start, rows in _batches_with(parquet, wanted):
+                    batch = checked(rows, file.url, start)
                     for row in wanted:
                         if start <= row < start + len(batch):
                             found[position, row] = _pair(batch, row - start, cluster_of(file.url))
@@ -173,11 +206,11 @@ class Scores:
             files: the tables to look at, one a cluster; all of them by default.
         """
         check_eps(eps)
+        self.check()
         for file in self.files if files is None else files:
-            columns = ["id", "max_id", SCORE]
             found = [
                 batch.filter(pa.array(duplicate_mask(_scores_of(batch), eps)))
-                for _, batch in Scores((file,), self.source).batches(columns)
+                for _, batch in replace(self, files=(file,), foreign=()).batches(COLUMNS)
             ]
             if any(map(len, found)):
                 yield from groups_of(pa.Table.from_batches(found), cluster_of(file.url), self.across)
@@ -188,24 +221,18 @@ class Scores:
         Raises:
             NoSuchRowError: there is no such row.
         """
-        for file in self.files:
-            with open_parquet(self.source.at(file.url)) as parquet:
-                kind = parquet.schema_arrow.field("id").type
-                try:
-                    wanted = pa.scalar(row_id, kind)
-                except (pa.ArrowInvalid, pa.ArrowTypeError, TypeError) as error:
-                    raise ParameterError(f"ids are {kind}; got {row_id!r}") from error
-                for batch in parquet.iter_batches(ROWS_AT_A_TIME, columns=["id", "max_id", SCORE], use_threads=False):
-                    row = pc.index(batch.column("id"), wanted).as_py()
-                    if row >= 0:
-                        pair = _pair(batch, row, cluster_of(file.url))
-                        known = self.metadata([pair])
-                        verdict = (
-                            None
-                            if eps is None
-                            else bool(duplicate_mask(np.array([pair.score], dtype=np.float32), eps)[0])
-                        )
-                        return Explanation(pair, verdict, known.get(pair.id, {}), known.get(pair.max_id, {}))
+        try:
+            wanted = pa.scalar(row_id, self.id_type)
+        except (pa.ArrowInvalid, pa.ArrowTypeError, OverflowError, TypeError) as error:
+            raise ParameterError(f"ids are {self.id_type}; got {row_id!r}") from error
+        for cluster, batch in self.batches(COLUMNS):
+            row = pc.index(batch.column("id"), wanted).as_py()
+            if row >= 0:
+                pair = _pair(batch, row, cluster)
+                known = self.metadata([pair])
+                score = np.array([pair.score], dtype=np.float32)
+                verdict = None if eps is None else bool(duplicate_mask(score, eps)[0])
+                return Explanation(pair, verdict, known.get(pair.id, {}), known.get(pair.max_id, {}))
         raise NoSuchRowError(f"no row {row_id!r} in the scores of {self.source}")
 
     def metadata(self, pairs: Sequence[Pair]) -> dict[Any, dict[str, Any]]:
@@ -224,7 +251,7 @@ class Scores:
         missing = {row_id for ids in wanted.values() for row_id in ids} - found.keys()
         if missing and not self.across:
             for cluster, batch in self.batches(["id"]):
-                there = batch.column("id").filter(pc.is_in(batch.column("id"), self._ids(missing, batch.schema)))
+                there = batch.column("id").filter(pc.is_in(batch.column("id"), pa.array(missing, self.id_type)))
                 found |= self._rows_of(cluster, set(there.to_pylist())) if len(there) else {}
         return found
 
@@ -235,20 +262,19 @@ class Scores:
         folders = [clusters / f"centroid={cluster}" for clusters in (self.clusters, *self.others)]
         for file in [file for folder in folders for file in folder.files()]:
             with open_parquet(self.clusters.at(file.url)) as parquet:
-                names = [name for name in parquet.schema_arrow.names if name != "embedding"]
-                among = self._ids(ids, parquet.schema_arrow)
+                schema = parquet.schema_arrow
+                names = [name for name in dict.fromkeys(schema.names) if name != "embedding"]
+                if "id" not in names or id_type(schema.field("id").type) != self.id_type:
+                    continue  # clusters of another program, whose columns have other names: they tell nothing
+                among = pa.array(ids, self.id_type)
                 for batch in parquet.iter_batches(ROWS_AT_A_TIME, columns=names, use_threads=False):
-                    rows = batch.filter(pc.is_in(batch.column("id"), among)).to_pylist()
+                    rows = batch.filter(pc.is_in(batch.column("id").cast(self.id_type), among)).to_pylist()
                     found |= {row.pop("id"): row for row in rows}
         return found
 
-    @staticmethod
-    def _ids(ids: set[Any], schema: pa.Schema) -> pa.Array:
-        return pa.array(list(ids), schema.field("id").type)
-
 
 def _scores_of(batch: pa.RecordBatch) -> np.ndarray:
-    return batch.column(SCORE).cast(pa.float32()).to_numpy(zero_copy_only=False)
+    return batch.column(SCORE).to_numpy()
 
 
 def _batches_with(parquet: pq.ParquetFile, rows: Sequence[int]) -> Iterator[tuple[int, pa.RecordBatch]]:
@@ -258,8 +284,7 @@ def _batches_with(parquet: pq.ParquetFile, rows: Sequence[int]) -> Iterator[tupl
         last = first + parquet.metadata.row_group(group).num_rows
         if any(first <= row < last for row in rows):
             start = first
-            columns = ["id", "max_id", SCORE]
-            for batch in parquet.iter_batches(ROWS_AT_A_TIME, [group], columns, use_threads=False):
+            for batch in parquet.iter_batches(ROWS_AT_A_TIME, [group], list(COLUMNS), use_threads=False):
                 yield start, batch
                 start += len(batch)
         first = last

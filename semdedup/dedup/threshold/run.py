@@ -11,9 +11,9 @@ import pyarrow as pa
 
 from semdedup.dedup import sizes
 from semdedup.dedup.input.facts import inspect_all
-from semdedup.dedup.names import SCORE, WITNESSES, Destination, below, cluster_of, join, summary_name
+from semdedup.dedup.names import SCORE, WITNESSES, Destination, below, cluster_of, find_table, join, summary_name
+from semdedup.dedup.results.checks import check_columns, check_together, foreign_files, read_checked
 from semdedup.dedup.results.tallies import CountAt
-from semdedup.dedup.sizes import ROWS_AT_A_TIME
 from semdedup.dedup.threshold.components import look_at_large_components, remove_components
 from semdedup.dedup.threshold.everywhere.components import remove_components_everywhere
 from semdedup.dedup.threshold.everywhere.witness import remove_everywhere
@@ -22,10 +22,10 @@ from semdedup.dedup.threshold.large import look_at_large
 from semdedup.dedup.threshold.plan import Clusters, clusters_of, forest_groups, packed_base, packed_parts, removing_of
 from semdedup.dedup.threshold.rule import duplicate_mask
 from semdedup.dedup.threshold.vectors import check_exact, exact_up_to_of, find_vectors, is_across, scores_record
-from semdedup.errors import BadFileError, ParameterError
+from semdedup.errors import ParameterError
 from semdedup.runs.run import Run
 from semdedup.storage.location import FileInfo, Location, without_storage_options
-from semdedup.storage.tables import RowGroups, cut_files, iter_groups, open_parquet
+from semdedup.storage.tables import RowGroups, cut_files, open_parquet
 
 BYTES_PER_GROUP = 16 << 20
 
@@ -34,13 +34,8 @@ def check_score_files(files: Sequence[FileInfo], source: Location) -> None:
     """Refuse on the client, before a cluster is started, what the footers of the first files show to be wrong."""
     for file in files[: sizes.FILES_CHECKED_FIRST]:
         with open_parquet(source.at(file.url)) as parquet:
-            _check_columns(parquet.schema_arrow.names, file.url)
-
-
-def _check_columns(names: Sequence[str], url: str) -> None:
-    for name in ("id", SCORE):
-        if name not in names:
-            raise BadFileError(f"the file {url} is no table of scores: it has no column {name!r}; it has {list(names)}")
+            if parquet.metadata.num_rows:
+                check_columns(parquet.schema_arrow, file.url)
 
 
 @dataclass(frozen=True)
@@ -87,16 +82,14 @@ def identify_in_files(task: Identification, item: tuple[int, tuple[RowGroups, ..
     kept: list[pa.Array] = []
     names = {"id": "id", SCORE: SCORE, **({"max_id": "witness_id"} if task.targets.witnesses is not None else {})}
     for part in parts:
-        with open_parquet(task.scores.at(part.url)) as parquet:
-            _check_columns(parquet.schema_arrow.names, part.url)
-            for batch in iter_groups(parquet, part.of(parquet), list(names), ROWS_AT_A_TIME):
-                scores = batch.column(SCORE).cast(pa.float32()).to_numpy(zero_copy_only=False)
-                counts.take(0, 0, scores)
-                mask = duplicate_mask(scores, task.eps)
-                goes = pa.Table.from_batches([batch.filter(pa.array(mask))])
-                dropped.append(goes.rename_columns([names[name] for name in goes.column_names]))
-                if task.targets.kept is not None:
-                    kept.append(batch.column("id").filter(pa.array(~mask)))
+        for _, batch in read_checked(task.scores, part, list(names)):
+            scores = batch.column(SCORE).to_numpy()
+            counts.take(0, 0, scores)
+            mask = duplicate_mask(scores, task.eps)
+            goes = pa.Table.from_batches([batch.filter(pa.array(mask))])
+            dropped.append(goes.rename_columns([names[name] for name in goes.column_names]))
+            if task.targets.kept is not None:
+                kept.append(batch.column("id").filter(pa.array(~mask)))
     write_removed(task.targets, position, dropped, kept)
     return {"rows": counts.n_rows, "removed": counts.duplicates}
 
@@ -146,6 +139,7 @@ def remove(
     """Write what goes by a rule; for each task its rows, and how many are removed at each threshold."""
     compared = scores_record(source)
     check_exact(compared, [rule.eps, *rule.count_at])
+    _check_foreign(run, score_files, source)
     if rule.removal == "any" or is_across(compared):
         check_across(rule, compared)
         task = Identification(source, targets, rule.eps, rule.count_at)
@@ -153,6 +147,15 @@ def remove(
             items = list(enumerate(cut_files(score_files, source, BYTES_PER_GROUP)))
             return run.results("threshold", partial(identify_in_files, task), items, unit="groups", label=_group_label)
     return _remove_in_clusters(run, score_files, source, rule, targets)
+
+
+def _check_foreign(run: Run, score_files: Sequence[FileInfo], source: Location) -> None:
+    """Look at the ids of tables that are not ours before anything is made of them."""
+    foreign = foreign_files(score_files, find_table(source, "scores"))
+    if foreign:
+        with run.refusing():
+            each = partial(run.results, unit="groups", label=_ids_label)
+            check_together(foreign, source, run.scratch, each)
 
 
 def check_across(rule: Rule, compared: Mapping[str, Any]) -> None:
@@ -223,6 +226,10 @@ def _remove_everywhere(
 
 def _group_label(item: tuple[int, Sequence[RowGroups]]) -> str:
     return f"the tables of scores from {item[1][0].url} on"
+
+
+def _ids_label(item: Any) -> str:
+    return "the ids of tables of scores"
 
 
 def _part_label(item: Any) -> str:

@@ -13,13 +13,13 @@ import pyarrow.compute as pc
 from semdedup.dedup.base.chain import links_of
 from semdedup.dedup.base.kept import ListedRows
 from semdedup.dedup.compare.groups import Cluster, Comparison, read_base, read_cluster
-from semdedup.dedup.input.files import recorded_or_listed
-from semdedup.dedup.input.ids import as_ids, id_type, wide_ids
+from semdedup.dedup.compare.table import score_schema
+from semdedup.dedup.input.ids import wide_ids
+from semdedup.dedup.input.numbered import cluster_files
 from semdedup.dedup.input.rows import gather_unit_rows, low_information_mask
 from semdedup.dedup.names import (
     AGAINST,
     BASE_ROWS,
-    CLUSTER_FOLDER,
     CLUSTERS_PATH,
     PAIRWISE,
     SCORE,
@@ -28,12 +28,13 @@ from semdedup.dedup.names import (
 )
 from semdedup.dedup.options import InputOptions
 from semdedup.dedup.ranking import RankingStrategy
+from semdedup.dedup.results.checks import read_checked
 from semdedup.dedup.threshold.rule import check_within
 from semdedup.errors import BadFileError, InputError
 from semdedup.runs.identity import fingerprint, resolve_path
 from semdedup.runs.lookup import find_record, known_files
 from semdedup.storage.location import FileInfo, Location
-from semdedup.storage.tables import read_table
+from semdedup.storage.tables import RowGroups
 
 
 class Vectors(NamedTuple):
@@ -110,7 +111,7 @@ def find_vectors(scores: Location, removal: str, clusters_path: str | None = Non
     if not place.is_dir():
         raise InputError(f"no clusters in {place}. {needed}")
     folder = find_table(place, "clusters")
-    listed = recorded_or_listed([folder], CLUSTER_FOLDER)
+    listed = cluster_files(folder)
     if not listed:
         raise InputError(f"no clusters in {place}: there is no folder centroid=0, centroid=1, …. {needed}")
     if "input" in compared and fingerprint(listed, known_files([folder])) != compared["input"]:
@@ -155,19 +156,22 @@ class Ranked(NamedTuple):
     n_base: int = 0
 
 
+def read_scores_of(location: Location) -> pa.Table:
+    """The table of scores of one cluster, checked: see `semdedup.dedup.results.checks`."""
+    batches = [batch for _, batch in read_checked(location, RowGroups(location.url))]
+    return pa.Table.from_batches(batches, batches[0].schema if batches else score_schema(pa.string()))
+
+
 def read_ranked(location: Location, base: ListedRows | None = None) -> Ranked:
     """Read the table of scores of one cluster, whose rows stand in rank order. Memory: about 100 bytes a row.
 
     Raises:
-        BadFileError: a row comes before the better-ranked one that it matches, or that one is missing.
+        BadFileError: a row comes before the better-ranked one that it matches, or that one is missing; or a value is
+            not as it must be, see `semdedup.dedup.results.checks`.
     """
-    table = read_table(location, ["id", "max_id", SCORE])
-    for name in ("id", "max_id", SCORE):
-        if name not in table.column_names:
-            raise BadFileError(f"the file {location} is no table of scores: it has no column {name!r}")
-    kind = id_type(table.column("id").type) or table.column("id").type
-    ids, max_ids = (wide_ids(as_ids(table.column(name), kind)) for name in ("id", "max_id"))
-    score = table.column(SCORE).cast(pa.float32()).to_numpy()
+    table = read_scores_of(location)
+    ids, max_ids = (wide_ids(table.column(name)) for name in ("id", "max_id"))
+    score = table.column(SCORE).to_numpy()
     n_base = 0
     if base is not None:
         theirs = base.ids(cluster_of(location.url)).cast(ids.type)
