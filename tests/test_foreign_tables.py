@@ -265,10 +265,6 @@ WRONG_CLUSTERS: dict[str, tuple[tuple[pa.Table, ...], str]] = {
     "id twice": ((rows_of("a", "b", "a"),), "1 ids stand in the input more than once.*'a'"),
     "id twice in two clusters": ((rows_of("a", "b"), rows_of("c", "b")), "1 ids.*more than once.*'b'"),
     "ids text and numbers": ((rows_of("a", "b"), rows_of(1, 2)), "'id' is int64 in .*centroid=1.*text in .*centroid=0"),
-    "ids signed and unsigned": (
-        (rows_of(1, 2), rows_of(3, 4).set_column(0, "id", pa.array([3, 4], pa.uint64()))),
-        "'id' is int64 in .*centroid=0.*uint64 in .*centroid=1",
-    ),
     "distances text": ((rows_of("a", "b", cosine_dist_to_cent=["9", "10"]),), "'cosine_dist_to_cent'.*is string"),
     "distances whole": ((rows_of("a", "b", cosine_dist_to_cent=[9, 10]),), "'cosine_dist_to_cent'.*is int64"),
     "lengths": ((rows_of("a", "b"), rows_of("c", "d", "e", dim=5)), "centroid=0.*length 3 and none of length 5"),
