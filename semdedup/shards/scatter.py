@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
 from typing import Any
 
 import numpy as np
@@ -102,11 +101,11 @@ def _read(source: Location, groups: Sequence[RowGroups]) -> Iterator[pa.Table]:
             schema = parquet.schema_arrow
             check_once(schema.names, ("id", "embedding"), part.url)
             fp16_bits = is_fp16_bits(None, part.url)
-            type_of_embedding = partial(embedding_type, fp16_bits=fp16_bits)
-            for name, type_of in {"id": id_type, "embedding": type_of_embedding}.items():
+            for name in ("id", "embedding"):
                 if name not in schema.names:
                     raise BadFileError(f"the file {part.url} has no column {name!r}; it has {schema.names}")
-                if type_of(schema.field(name).type) is None:
+                found = schema.field(name).type
+                if (id_type(found) if name == "id" else embedding_type(found, fp16_bits)) is None:
                     raise BadFileError(
                         f"the column {name!r} of {part.url} is {schema.field(name).type}, which cannot be used"
                     )
