@@ -245,6 +245,20 @@ def test_links_are_followed_and_what_they_lead_to_counts_once(tmp_path: Path) ->
     assert len(find_files([Location.of(f"{tmp_path}/in_li*")], "parquet")) == len(names)
 
 
+def test_a_file_that_is_kept_behind_a_hidden_name_is_read_by_its_other_one(tmp_path: Path) -> None:
+    put(tmp_path, ".store/1/a.parquet", "_k/b.parquet", ".store/2/e.parquet", ".store/3/f.parquet")
+    for name, target in {
+        "v": ".store/1",
+        "c.parquet": "_k/b.parquet",
+        ".d.parquet": "_k/b.parquet",
+        "..data": "v",
+    }.items():
+        (tmp_path / name).symlink_to(target)
+    (tmp_path / "3").symlink_to(tmp_path / ".store" / "3" / "f.parquet")
+    assert found(tmp_path) == ["3", "c.parquet", "v/a.parquet"]
+    assert passed_over(tmp_path) == "1 files whose names begin with a dot or an underscore: 1 .parquet"
+
+
 def test_pipes_are_told_and_not_opened(tmp_path: Path) -> None:
     put(tmp_path, "a.parquet")
     os.mkfifo(tmp_path / "b.parquet")

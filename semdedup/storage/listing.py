@@ -33,20 +33,15 @@ class FileInfo:
 
 
 class Listing(NamedTuple):
-    """Files, each by the place that it really has, whatever links lead there.
+    """Files below a folder, links followed.
 
     Attributes:
-        files: by their real places; of several names the first.
-        repeated: other names of these files, and links to folders that were listed already or lie around them.
+        files: each under every name that it has there, links last; with the place that is the same for all its names.
+        links: links to folders that were not followed, for they lead to one that was listed, or to one around.
     """
 
-    files: dict[str, FileInfo]
-    repeated: list[str]
-
-    def add(self, real: str, file: FileInfo) -> None:
-        """Add a file, or another name of one that is there."""
-        if self.files.setdefault(real, file) is not file:
-            self.repeated.append(file.url)
+    files: list[tuple[str, FileInfo]]
+    links: list[str]
 
 
 @dataclass(frozen=True)
@@ -100,10 +95,10 @@ class ListedPath(StoragePath):
 
     @repeated
     def walk(self) -> Listing:
-        """The files below this folder, at any depth, through links to folders as well; each file once.
+        """The files below this folder, at any depth, through links to folders as well; each folder once.
 
-        Links are followed when all other folders are listed. One that leads to a folder that was listed, or to one
-        around this folder, is not followed, for there would be no end.
+        A link that leads to a folder that was listed, or to one around this folder, is not followed, for there would be
+        no end. Of several names of a folder its own comes first, but after all comes what begins with ``_`` or ``.``.
 
         Raises:
             StorageError: this folder, or one in there, which is named, cannot be listed.
@@ -112,40 +107,38 @@ class ListedPath(StoragePath):
 
     def _walk(self, folders: Sequence[str], matched: Sequence[FileInfo]) -> Listing:
         """The files below folders in this one, or this one itself, and some that were found already."""
-        found = Listing({}, [])
+        found = {file.url: file for file in matched}
         if not self.is_local:
-            for file in [*matched, *(file for folder in folders for file in self.at(folder).files())]:
-                found.add(self.real_url(file.url), file)
-            return found
-        around, seen = f"{os.path.realpath(self.url)}/", set[str]()
-        links = sorted(folder for folder in folders if folder != self.url and os.path.islink(folder))
-        rest = [(folder, os.path.realpath(folder)) for folder in folders if folder not in links]
-        files = list(matched)
-        while rest or links:
-            if not rest:
-                link = heapq.heappop(links)
-                real = os.path.realpath(link)
-                if real in seen or around.startswith(f"{real.rstrip('/')}/"):
-                    found.repeated.append(link)
-                    continue
-                rest.append((link, real))
-            folder, real = rest.pop()
-            if real not in seen:
-                seen.add(real)
-                inside: list[str] = []
-                below, more = self.at(folder)._entries(inside)
-                files += more
-                rest += [(url, f"{real.rstrip('/')}/{os.path.basename(url)}") for url in below]
-                for link in inside:
-                    heapq.heappush(links, link)
+            found |= {file.url: file for folder in folders for file in self.at(folder).files()}
+            return Listing([(self.real_url(url), found[url]) for url in sorted(found)], [])
+        around, seen, not_followed = f"{os.path.realpath(self.url)}/", set[str](), list[str]()
+        rest: list[tuple[bool, bool, str]] = []  # whether it comes last, whether it is a link, the path
+
+        def add(url: str, last: bool, is_link: bool) -> None:
+            heapq.heappush(rest, (last or os.path.basename(url).startswith(("_", ".")), is_link, url))
+
+        for folder in folders:
+            add(folder, False, folder != self.url and os.path.islink(folder))
+        while rest:
+            last, is_link, url = heapq.heappop(rest)
+            real = os.path.realpath(url)
+            if real in seen or (is_link and around.startswith(f"{real.rstrip('/')}/")):
+                not_followed += [url] * is_link
+                continue
+            seen.add(real)
+            links: list[str] = []
+            below, files = self.at(url)._entries(links)
+            found |= {file.url: file for file in files}
+            for folder in below:
+                add(folder, last, False)
+            for folder in links:
+                add(folder, last, True)
         real_folder = functools.cache(os.path.realpath)
-        named = {(os.path.islink(file.url), file.url): file for file in files}
-        for (is_link, _), file in sorted(
-            named.items(), key=lambda item: item[0]
-        ):  # links last: a file goes by its own name
-            folder, name = os.path.split(file.url)
-            found.add(os.path.realpath(file.url) if is_link else os.path.join(real_folder(folder), name), file)
-        return found
+        named: list[tuple[str, FileInfo]] = []
+        for is_link, url in sorted((os.path.islink(url), url) for url in found):
+            folder, name = os.path.split(url)
+            named.append((os.path.realpath(url) if is_link else os.path.join(real_folder(folder), name), found[url]))
+        return Listing(named, sorted(not_followed))
 
     @repeated
     def lacks_bucket(self) -> bool:
@@ -216,8 +209,8 @@ class ListedPath(StoragePath):
         part, *rest = parts
         if "**" in part:
             pattern, start = pattern_of("/".join(parts)), len(self.url.rstrip("/")) + 1
-            files = list(self.walk().files.values()) if through_links else self.files()
-            yield from (file for file in files if pattern.match(file.url[start:]))
+            listed = [file for _, file in self.walk().files] if through_links else self.files()
+            yield from (file for file in listed if pattern.match(file.url[start:]))
             return
         if rest and not MAGIC.search(part):
             yield from self.at(f"{self.url.rstrip('/')}/{part}")._matching(rest, through_links)

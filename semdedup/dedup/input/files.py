@@ -103,23 +103,27 @@ def find_files(
         InputError: a path is not there, or there are no files; what cannot be read is named, with how to convert it.
         StorageError: a folder, which is named, cannot be listed.
     """
-    found, passed_over = Listing({}, []), dict[str, tuple[str, str]]()
+    found: dict[str, FileInfo] = {}  # by real place
+    passed_over: dict[str, PassedOver] = {}  # by URL
     for path in paths:
         looked = _look(path, filetype, outputs, recorded)
-        found.repeated.extend(looked.wanted.repeated)
-        for real, file in looked.wanted.files.items():
-            found.add(real, file)
+        for real, file in looked.wanted.items():
+            first = found.setdefault(real, file)
+            if first.url != file.url:
+                passed_over[file.url] = PassedOver(TWICE, _ending(file.url))
         passed_over |= looked.passed_over
-    if not found.files:
+    if not found:
         raise InputError(
             f"no {filetype} files in {', '.join(map(str, paths))} outside of the output folder; take another output"
         )
-    files = tuple(sorted(found.files.values(), key=lambda file: file.url))
-    there = {file.url for file in files}
-    told = {url: why for url, why in passed_over.items() if why[0] not in NEVER_TOLD and url not in there}
-    asked_for_twice = {path.url for path in paths} | there
-    twice = {url: (TWICE, _ending(url)) for url in {*found.repeated} - asked_for_twice}
-    return FoundFiles(files, _counted(told | twice))
+    files = tuple(sorted(found.values(), key=lambda file: file.url))
+    asked_for = {path.url for path in paths} | {file.url for file in files}
+    told = {
+        url: why
+        for url, why in passed_over.items()
+        if why.reason not in NEVER_TOLD and url not in asked_for and why.real not in found
+    }
+    return FoundFiles(files, _counted(told))
 
 
 def recorded_or_listed(folders: Sequence[Location], name: re.Pattern[str]) -> list[FileInfo]:
@@ -175,6 +179,14 @@ def why_by_name(relative: str, filetype: str, named: Sequence[str] = ()) -> str 
     return None if filetype == "parquet" and not is_other(ending) else NOT_THIS[filetype]
 
 
+class PassedOver(NamedTuple):
+    """Why a file is passed over, what it is counted by, and its real place, under which it may be read all the same."""
+
+    reason: str
+    ending: str
+    real: str = ""
+
+
 class _Place(NamedTuple):
     """What a path means: its files, the folder that they lie below, and the parts of the pattern where it is one."""
 
@@ -184,10 +196,10 @@ class _Place(NamedTuple):
 
 
 class _Looked(NamedTuple):
-    """The files of a path that are wanted; by URL of each other one the reason, and what it is counted by."""
+    """The files of a path that are wanted, by their real places; and by URL why each other one is not."""
 
-    wanted: Listing
-    passed_over: dict[str, tuple[str, str]]
+    wanted: dict[str, FileInfo]
+    passed_over: dict[str, PassedOver]
 
 
 def _place_of(path: Location) -> _Place | None:
@@ -196,7 +208,7 @@ def _place_of(path: Location) -> _Place | None:
         return _Place(path.walk(), path)
     if path.exists():
         return None
-    listing = path.walk_matches() if MAGIC.search(path.url) else Listing({}, [])
+    listing = path.walk_matches() if MAGIC.search(path.url) else Listing([], [])
     if not listing.files:
         _refuse_absent(path)
     fixed, named = split_pattern(path.url)
@@ -207,51 +219,47 @@ def _look(path: Location, filetype: str, outputs: Sequence[Location], recorded: 
     """Sort the files of a path."""
     place = _place_of(path)
     if place is None:
-        return _Looked(Listing({path.real_url(path.url): _named_file(path, filetype)}, []), {})
+        return _Looked({path.real_url(path.url): _named_file(path, filetype)}, {})
     listing, top, named = place
     around = _around("/".join([top.real_url(top.url).rstrip("/"), *named]), outputs)
     if recorded and not named:
         _check_recorded(place, filetype, around)
-    repeated = [url for url in listing.repeated if is_data(_below(top, url), named)]
-    wanted, passed_over, unknown = Listing({}, repeated), dict[str, tuple[str, str]](), dict[str, FileInfo]()
-    for real, file in listing.files.items():
-        why = why_by_name(_below(top, file.url), filetype, named)
+    results = own_files(top, [file.url for _, file in listing.files], named)
+    wanted, passed_over, unknown = dict[str, FileInfo](), dict[str, PassedOver](), dict[str, FileInfo]()
+    again: dict[str, str] = {}  # the real place of a file by another name of it
+    for real, file in listing.files:
+        why, ending = why_by_name(_below(top, file.url), filetype, named), _ending(file.url)
         if why != MARKER and _is_below(real, around):
             why = OUTPUT
-        if why == "" and not file.n_bytes and not is_regular(top.at(file.url)):
+        elif why == "" and file.url in results.recorded:
+            why, ending = OF_RESULTS, f"in {_below(top, results.recorded[file.url])}"
+        elif why == HIDDEN and results.is_around(file.url):
+            why = MARKER
+        elif why == "" and not file.n_bytes and not is_regular(top.at(file.url)):
             why = NO_FILES
-        if why is None:
-            unknown[real] = file
-        elif why:
-            passed_over[file.url] = why, _ending(file.url)
+        if why:
+            passed_over[file.url] = PassedOver(why, ending, real)
+        elif (wanted if why == "" else unknown).setdefault(real, file) is not file:
+            again[file.url] = real
+    for real, why in _look_into(top, filetype, unknown).items():
+        if not why:
+            wanted.setdefault(real, unknown[real])
         else:
-            wanted.add(real, file)
-    few = len(unknown) <= MOST_LOOKED_INTO
-    looked_into = look_into(top, list(unknown.values())) if few else [None] * len(unknown)
-    for (real, file), is_parquet in zip(unknown.items(), looked_into, strict=True):
-        if is_parquet:
-            wanted.add(real, file)
-        else:
-            why = TOO_MANY if not few else NO_FILES if is_parquet is None else NOT_THIS[filetype]
-            passed_over[file.url] = why, _ending(file.url)
-    _leave_out_results(place, wanted, passed_over)
-    if not wanted.files and not any(why == OUTPUT for why, _ in passed_over.values()):
+            passed_over[unknown[real].url] = PassedOver(why, _ending(unknown[real].url), real)
+    twice = [url for url in listing.links if is_data(_below(top, url), named)]
+    twice += [url for url, real in again.items() if real in wanted]
+    passed_over |= {url: PassedOver(TWICE, _ending(url)) for url in twice}
+    if not wanted and not any(why.reason == OUTPUT for why in passed_over.values()):
         _refuse_empty(path, filetype, passed_over)
     return _Looked(wanted, passed_over)
 
 
-def _leave_out_results(place: _Place, wanted: Listing, passed_over: dict[str, tuple[str, str]]) -> None:
-    """Take out of what is wanted the results of ours; what they keep hidden, nobody takes for data."""
-    listing, top, named = place
-    own = own_files(top, [file.url for file in listing.files.values()], named)
-    for real, file in list(wanted.files.items()):
-        root = own.recorded.get(file.url)
-        if root is not None:
-            del wanted.files[real]
-            passed_over[file.url] = OF_RESULTS, f"in {_below(top, root)}"
-    for url, (why, _) in passed_over.items():
-        if why == HIDDEN and own.is_around(url):
-            passed_over[url] = MARKER, ""
+def _look_into(top: Location, filetype: str, unknown: Mapping[str, FileInfo]) -> dict[str, str]:
+    """Why each of the files is passed over whose ending tells nothing, empty for Parquet; by their real places."""
+    if len(unknown) > MOST_LOOKED_INTO:
+        return dict.fromkeys(unknown, TOO_MANY)
+    words = {True: "", False: NOT_THIS[filetype], None: NO_FILES}
+    return dict(zip(unknown, (words[found] for found in look_into(top, list(unknown.values()))), strict=True))
 
 
 def _check_recorded(place: _Place, filetype: str, around: Sequence[str]) -> None:
@@ -261,7 +269,7 @@ def _check_recorded(place: _Place, filetype: str, around: Sequence[str]) -> None
     def is_wanted(url: str) -> bool:
         return why_by_name(_below(top, url), filetype) == "" and not _is_below(top.real_url(url), around)
 
-    check_recorded(top, listing.files.values(), is_wanted)
+    check_recorded(top, [file for _, file in listing.files], is_wanted)
 
 
 def _below(top: Location, url: str) -> str:
@@ -282,12 +290,12 @@ def _is_below(real: str, folders: Sequence[str]) -> bool:
     return real.startswith(tuple(f"{folder}/" for folder in folders))
 
 
-def _counted(passed_over: Mapping[str, tuple[str, str]]) -> dict[str, dict[str, int]]:
+def _counted(passed_over: Mapping[str, PassedOver]) -> dict[str, dict[str, int]]:
     """Of each reason, how many files there are of each ending, by the reason and ending of each file."""
     counts: dict[str, Counter[str]] = {}
-    for why, ending in passed_over.values():
-        counts.setdefault(why, Counter())[ending] += 1
-    return {why: dict(sorted(counts[why].items())) for why in sorted(counts)}
+    for why in passed_over.values():
+        counts.setdefault(why.reason, Counter())[why.ending] += 1
+    return {reason: dict(sorted(counts[reason].items())) for reason in sorted(counts)}
 
 
 def _named_file(path: Location, filetype: str) -> FileInfo:
@@ -303,7 +311,7 @@ def _named_file(path: Location, filetype: str) -> FileInfo:
     return file
 
 
-def _refuse_empty(path: Location, filetype: str, passed_over: Mapping[str, tuple[str, str]]) -> NoReturn:
+def _refuse_empty(path: Location, filetype: str, passed_over: Mapping[str, PassedOver]) -> NoReturn:
     if any(url.endswith(PICKLES) for url in passed_over):
         _refuse_pickles(path)
     there = format_passed_over(_counted(passed_over))
