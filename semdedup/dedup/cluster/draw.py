@@ -12,7 +12,6 @@ import numpy as np
 import pyarrow as pa
 
 from semdedup.compute.session import Session
-from semdedup.dedup.cluster.plan import Plan
 from semdedup.dedup.input.partitions import Partition, partition_label
 from semdedup.dedup.input.rows import REASONS, check_rows
 from semdedup.dedup.input.scan import Sampling, Workspace, chosen_rows, sample_file, write_sample
@@ -51,7 +50,14 @@ def load_sample(session: Session, work: Workspace, n_pieces: int, n_parts: int, 
 
 
 def usable_sample(
-    run: Run, work: Workspace, plan: Plan, dim: int, n_clusters: int, kmeans: KMeansOptions, n_sampled: int
+    run: Run,
+    work: Workspace,
+    partitions: Sequence[Partition],
+    n_parts: int,
+    n_sampled: int,
+    dim: int,
+    n_clusters: int,
+    kmeans: KMeansOptions,
 ) -> Sample:
     """The sample of the scan, of `n_sampled` rows; another where fewer than half of these can be compared.
 
@@ -62,10 +68,10 @@ def usable_sample(
     Raises:
         InputError: no row of the input can be compared.
     """
-    sample = load_sample(run.session, work, len(plan.partitions), plan.n_sample_parts, dim)
+    sample = load_sample(run.session, work, len(partitions), n_parts, dim)
     if sum(sample.sizes) > n_sampled / 2:
         return sample
-    items, options = list(enumerate(plan.partitions)), {"unit": "partitions", "label": partition_label}
+    items, options = list(enumerate(partitions)), {"unit": "partitions", "label": partition_label}
     counted = run.results("count rows to fit on", partial(count_faults, work, dim), items, **options)
     n_good, *n_bad = np.sum(counted, axis=0).tolist()
     if not n_good:
@@ -75,10 +81,10 @@ def usable_sample(
     wanted = sample_size(n_good, n_clusters, kmeans.fit_data_fraction)
     wanted += math.ceil(6 * math.sqrt(wanted)) + 6  # so that chance does not leave too few
     for drawn in itertools.count(1):
-        sampling = Sampling.of(kmeans.random_state, wanted << (4 * drawn - 4), n_good, plan.n_sample_parts)
+        sampling = Sampling.of(kmeans.random_state, wanted << (4 * drawn - 4), n_good, n_parts)
         draw = partial(draw_partition, work, sampling, dim, drawn)
         run.results(f"draw sample {drawn}", draw, items, **options)
-        sample = load_sample(run.session, work, len(items), plan.n_sample_parts, dim, drawn)
+        sample = load_sample(run.session, work, len(items), n_parts, dim, drawn)
         if sum(sample.sizes):
             break
     return sample

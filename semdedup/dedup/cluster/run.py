@@ -211,7 +211,7 @@ def _fit(
         evenly = np.ones(len(centroids), dtype=np.int64)
         return Fit(centroids, evenly, *(base.fit[name] for name in ("inertia", "iterations", "engine")))
     if not noted.exists():
-        sample = usable_sample(run, work, plan, dim, n_clusters, kmeans, n_sampled)
+        sample = usable_sample(run, work, plan.partitions, plan.n_sample_parts, n_sampled, dim, n_clusters, kmeans)
         fit = fit_centroids(run.session, work, sample, dim, n_clusters, kmeans)
         save_array(centroids_file, fit.centroids)
         centroids_file.force()
