@@ -49,8 +49,9 @@ from semdedup.runs.owner import owned
 from semdedup.runs.record import FILE_NAME, Record
 from semdedup.settings import documented, needed, taken
 from semdedup.settings.choices import DistanceMetric, InputFiletype, KMeansEngine, RemovalRule, WhichToKeep
+from semdedup.settings.frames import Input, with_frames
 from semdedup.settings.shared import SharedKeywords
-from semdedup.storage.location import Location, Paths, storage_options_of
+from semdedup.storage.location import Location, storage_options_of
 
 
 @documented(IOOptions, InputOptions, KMeansOptions, CompareOptions, ThresholdOptions, UpdateOptions)
@@ -76,7 +77,7 @@ class SemanticDeduplicationWorkflow:
 
     def __init__(
         self,
-        input_path: Paths,
+        input_path: Input,
         output_path: str,
         n_clusters: int | str = "auto",
         *,
@@ -112,7 +113,7 @@ class SemanticDeduplicationWorkflow:
         count_at: Sequence[float] = (),
         **shared: Unpack[SharedKeywords],
     ) -> None:
-        given = {**locals(), **shared}
+        given = with_frames({**locals(), **shared}, "input_path")
         io = IOOptions.of(given)
         cached = io.write_kwargs if io.cache_kwargs is None else io.cache_kwargs
         self.base = Base.of({**given, "write_kwargs": cached})

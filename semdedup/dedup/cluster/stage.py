@@ -9,6 +9,7 @@ from typing import Any, Unpack
 from semdedup.dedup.base.update import Base
 from semdedup.dedup.cluster.plan import check_embedding_files
 from semdedup.dedup.cluster.run import cluster_embeddings
+from semdedup.dedup.frame_input.held import Columns
 from semdedup.dedup.input.files import find_files, is_input
 from semdedup.dedup.names import CLUSTER_FOLDER, KMEANS, below
 from semdedup.dedup.options import InputOptions, IOOptions, KMeansOptions, UpdateOptions
@@ -18,8 +19,9 @@ from semdedup.runs.lookup import check_recorded
 from semdedup.runs.run import Run
 from semdedup.settings import documented
 from semdedup.settings.choices import InputFiletype, KMeansEngine
+from semdedup.settings.frames import Frame, Input, with_frames
 from semdedup.settings.shared import SharedKeywords
-from semdedup.storage.location import FileInfo, Location, Paths
+from semdedup.storage.location import FileInfo, Location
 
 
 @documented(IOOptions, InputOptions, KMeansOptions, UpdateOptions)
@@ -42,7 +44,7 @@ class KMeansStage(Stage):
         n_clusters: int | str = "auto",
         id_field: str = "id",
         embedding_field: str = "embedding",
-        input_path: Paths | None = None,
+        input_path: Input | None = None,
         output_path: str | None = None,
         embedding_dim: int | None = None,
         metadata_fields: Sequence[str] | None = None,
@@ -63,7 +65,7 @@ class KMeansStage(Stage):
         folder: str = "",
         **shared: Unpack[SharedKeywords],
     ) -> None:
-        given = {**locals(), **shared}
+        given = with_frames({**locals(), **shared}, "input_path")
         super().__init__(given)
         self.inputs, self.kmeans = InputOptions.of(given), KMeansOptions.of(given)
         self.other_outputs: Sequence[Location] = ()
@@ -74,6 +76,10 @@ class KMeansStage(Stage):
         """What its result depends on beside its input."""
         base = {} if self.base is None else {"base": self.base.digest}
         return {"folder": self.folder, **self.inputs.recorded(), **self.kmeans.recorded(), **base}
+
+    def columns(self, frame: Frame) -> Columns:
+        """The columns of a frame that it uses."""
+        return Columns.of(self.inputs, frame)
 
     def find_input(self, sources: Sequence[Location]) -> list[FileInfo]:
         """Its input files."""
