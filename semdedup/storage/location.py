@@ -237,7 +237,7 @@ def locations_of(paths: Paths | None, kwargs: Mapping[str, Any] | None) -> Seque
     """The locations that the ``input_path`` and ``read_kwargs`` of a stage mean; none for no path."""
     if paths is None:
         return ()
-    listed = paths if isinstance(paths, (list, tuple)) else [paths]
+    listed: Sequence[Any] = paths if isinstance(paths, (list, tuple)) else [paths]
     if not listed:
         raise ParameterError("input_path is an empty list")
     for path in listed:

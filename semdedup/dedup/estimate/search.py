@@ -8,6 +8,7 @@ import time
 import uuid
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import distributed
@@ -18,6 +19,8 @@ from semdedup.compute.session import open_session
 from semdedup.dedup.cluster.plan import check_embedding_files
 from semdedup.dedup.estimate.result import Estimate
 from semdedup.dedup.estimate.run import Asked, estimate_files
+from semdedup.dedup.frame_input.held import Columns
+from semdedup.dedup.frame_input.source import NOT_READ, FrameSource
 from semdedup.dedup.input.files import find_files
 from semdedup.dedup.names import OUR_COLUMNS
 from semdedup.dedup.options import (
@@ -34,13 +37,14 @@ from semdedup.runs.owner import owned
 from semdedup.runs.record import Record
 from semdedup.runs.run import begin
 from semdedup.settings import check_names, settings_of
-from semdedup.storage.location import Location, Paths, locations_of, storage_options_of
+from semdedup.settings.frames import Frame, Input, with_frames
+from semdedup.storage.location import FileInfo, Location, locations_of, storage_options_of
 
 STEP = "estimate"
 
 
 def estimate(
-    input: Paths,
+    input: Input,
     eps: float | Sequence[float] = (0.05, 0.1, 0.2),
     sample: int = 2000,
     random_state: int = 42,
@@ -58,7 +62,8 @@ def estimate(
     on the workers.
 
     Args:
-        input: folder, file or glob of Parquet (or JSON Lines) with ids and embeddings; or several.
+        input: folder, file or glob of Parquet (or JSON Lines) with ids and embeddings; or several; or a frame, as for
+            the workflow.
         eps: thresholds to estimate at.
         sample: rows to compare with all rows. An interval narrows with its root.
         random_state: seed of the sample, of the rank, and of the clusters.
@@ -78,35 +83,56 @@ def estimate(
         >>> semdedup.estimate("emb/", eps=[0.05, 0.1], n_clusters=1000).shares
     """
     given = {"input_path": input, "eps": eps, "sample": sample, "random_state": random_state}
-    asked = _asked({**options, **given, "scratch_path": scratch_path}, options)
+    given = with_frames({**options, **given, "scratch_path": scratch_path}, "input_path")
+    asked = _asked(given, options)
     return _estimate(asked, client, cluster or ClusterOptions())
 
 
 def _estimate(asked: Asked, client: distributed.Client | str | None, cluster: ClusterOptions) -> Estimate:
     """Check what can be checked here, and work in a folder that goes."""
     started = time.monotonic()
-    sources = locations_of(asked.io.input_path, asked.io.read_kwargs)
-    files = find_files(sources, asked.inputs.input_filetype)
-    check_embedding_files(files, sources[0], asked.inputs, asked.compare.strategy)
+    frame: FrameSource | None = None
+    sources: list[Location] = []
+    files: list[FileInfo] = []
+    if isinstance(asked.io.input_path, Frame):
+        frame = FrameSource(asked.io.input_path, Columns.of(asked.inputs, asked.io.input_path))
+        frame.check(partial(check_embedding_files, inputs=asked.inputs, ranked_by=asked.compare.strategy))
+    else:
+        sources = [*locations_of(asked.io.input_path, asked.io.read_kwargs)]
+        files = find_files(sources, asked.inputs.input_filetype)
+        check_embedding_files(files, sources[0], asked.inputs, asked.compare.strategy)
     reporter = Reporter(asked.io.verbose)
     with contextlib.ExitStack() as stack:
         scratch = stack.enter_context(_scratch(asked))
         ownership = stack.enter_context(owned(scratch, say=reporter.say))
-        reads = [sources[0].at(file.url) for file in (files[0], files[-1])]
-        try:
+        reads = [sources[0].at(file.url) for file in (files[0], files[-1])] if files else []
+        with seen_by_all(scratch, asked.options.scratch_path is None, "scratch_path (--scratch-path)"):
             session = stack.enter_context(open_session(client, cluster, reporter, reads, [scratch]))
-        except ClusterError as error:
-            if asked.options.scratch_path is not None or str(scratch) not in str(error):
-                raise
-            raise ClusterError(
-                f"{error}\nThe temporary folder {scratch} is of this machine alone: give scratch_path "
-                "(--scratch-path), a folder that every worker sees."
-            ) from error
-        run = begin(Record(scratch, ownership.token), STEP, {}, fingerprint(files), ownership, session, {})
+        identity = fingerprint(files) if frame is None else frame.identity or NOT_READ
+        run = begin(Record(scratch, ownership.token), STEP, {}, identity, ownership, session, {})
         if run is None:
             raise IntegrityError(f"the folder {scratch} was new, and yet there is a run in it")
+        if frame is not None:
+            frame.learn(session)
+            sources = [frame.write(run)]
+            files = find_files(sources, asked.inputs.input_filetype)
+            stack.enter_context(frame.naming())
         found = estimate_files(run, files, sources[0], asked)
     return replace(found, seconds=time.monotonic() - started)  # with the start of the workers
+
+
+@contextlib.contextmanager
+def seen_by_all(temporary: Location, is_temporary: bool, instead: str) -> Iterator[None]:
+    """While workers are asked whether they see a folder: where it is a temporary one, say what to give `instead`."""
+    try:
+        yield
+    except ClusterError as error:
+        if not is_temporary or str(temporary) not in str(error):
+            raise
+        raise ClusterError(
+            f"{error}\nThe temporary folder {temporary} is of this machine alone: give {instead}, a folder that every "
+            "worker sees."
+        ) from error
 
 
 def _asked(given: dict[str, Any], options: dict[str, Any]) -> Asked:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 import pandas as pd
@@ -24,7 +24,7 @@ from semdedup.dedup.options import InputOptions
 from semdedup.errors import BadFileError
 from semdedup.settings.frames import Frame
 
-Column = pa.Array | pa.ChunkedArray
+Column: TypeAlias = "pa.Array | pa.ChunkedArray"
 Rows = Callable[[int, int], Column]
 """Gives the embeddings of rows [start, stop)."""
 

@@ -68,26 +68,32 @@ class FrameSource:
         return self._identity
 
     def check(self, check_schema: Callable[[Sequence[FileInfo], Location], None]) -> None:
-        """Refuse here what the columns show to be wrong, by what checks the footers of files.
+        """Refuse here what the columns show to be wrong, by what checks the footers of files; see `head`."""
+        with self.head() as (files, folder):
+            check_schema(files, folder)
+
+    @contextlib.contextmanager
+    def head(self) -> Iterator[tuple[Sequence[FileInfo], Location]]:
+        """A file that has the columns of the frame and no values, and its folder; both are gone after the block.
 
         Raises:
             InputError: there are no rows, or a column is missing or of the wrong type.
         """
-        if self.frame.is_lazy:
-            value = self.frame.value
-            kind = frame_of(value._meta)
-            assert kind is not None
-            called = replace(kind, called=self.frame.name, by_position=self.frame.by_position)
-            schema = hold(called, self.columns).schema
-        else:
-            if not self._held.n_rows:
-                raise InputError(f"no rows in {self.frame.name}")
-            schema = self._held.schema
+        schema = self._meta().schema if self.frame.is_lazy else self._held.schema
+        if not self.frame.is_lazy and not self._held.n_rows:
+            raise InputError(f"no rows in {self.frame.name}")
         with tempfile.TemporaryDirectory(prefix="semdedup-") as temporary:
             folder = Location.of(temporary)
             with self.naming(folder):
                 write_part(folder / "head.parquet", [_head(schema, self.columns.embedding_field)])
-                check_schema([(folder / "head.parquet").info()], folder)
+                yield [(folder / "head.parquet").info()], folder
+
+    def _meta(self) -> Held:
+        """What a Dask frame tells of its columns; where they are objects, that is a guess."""
+        kind = frame_of(self.frame.value._meta)
+        if kind is None or kind.is_lazy:
+            raise BadFileError(f"{self.frame.name} has no partitions of pandas or cuDF")
+        return hold(replace(kind, called=self.frame.name), self.columns)
 
     def learn(self, session: Session, noted: Mapping[str, Any] | None = NOT_READ) -> None:
         """Know the content of a Dask frame, where the record says that an earlier run has read one.

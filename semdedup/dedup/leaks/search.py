@@ -24,7 +24,8 @@ from semdedup.dedup.threshold.stage import IdentifyDuplicatesStage
 from semdedup.display import Displayable, format_counts
 from semdedup.runs.record import FILE_NAME
 from semdedup.settings import taken
-from semdedup.storage.location import Location, Paths
+from semdedup.settings.frames import Input
+from semdedup.storage.location import Location
 from semdedup.storage.tables import LOW_INFORMATION
 
 
@@ -113,8 +114,8 @@ class LeakSearch:
 
     def __init__(
         self,
-        a: Paths,
-        b: Paths,
+        a: Input,
+        b: Input,
         output_path: str,
         *,
         eps: float | None = None,
@@ -170,15 +171,19 @@ def _choose_eps(cross: CrossStage, eps: float | None) -> tuple[float, str]:
     """The threshold, and where it comes from: the files of B, or of A, if it is not given."""
     if eps is not None:
         return chosen_eps(eps, [])
-    source = cross.source()[0]
-    a, b = cross.find_against(), cross.find_input(cross.source())
-    first = source.at(b[0].url)
-    return chosen_eps(None, [first if recommended_eps([first]) is not None else a.source.at(a.files[0].url)])
+    first = []
+    if cross.frame is None:
+        source = cross.source()[0]
+        first = [source.at(cross.find_input(cross.source())[0].url)]
+    if cross.against_frame is None and recommended_eps(first) is None:
+        a = cross.find_against()
+        first = [a.source.at(a.files[0].url)]
+    return chosen_eps(None, first)
 
 
 def find_leaks(
-    a: Paths,
-    b: Paths,
+    a: Input,
+    b: Input,
     output_path: str,
     *,
     eps: float | None = None,
@@ -199,11 +204,12 @@ def find_leaks(
     nothing (`low_information`) leak from nowhere and to nowhere.
 
     Args:
-        a: embeddings in Parquet, a folder, file, glob or list of these; or the output folder of `split`.
-        b: likewise. The same id may be in both sets.
+        a: embeddings in Parquet, a folder, file, glob or list of these; the output folder of `split`; or a frame, as
+            for the workflow. A Dask frame is computed twice, unless it was persisted.
+        b: likewise, and computed once. The same id may be in both sets.
         output_path: folder for the scores, the ids to drop from B, the quarantine and the manifest.
         eps: a row of B leaks where its score is at least 1 - eps; by default what the embedder recommends, else 0.1.
-        id_field, embedding_field: names of the columns, in both sets.
+        id_field, embedding_field: names of the columns, in both sets; `id_field` None takes the positions of rows.
         embedding_dim: expected length of the embeddings; the commonest where not given.
         client, cluster: as for the workflow.
         storage_options: for fsspec.

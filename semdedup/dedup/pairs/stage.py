@@ -7,6 +7,7 @@ from dataclasses import replace
 from typing import Any, Unpack
 
 from semdedup.dedup.compare.run import check_cluster_files
+from semdedup.dedup.frame_input.held import Columns
 from semdedup.dedup.input.usable import first_usable_files
 from semdedup.dedup.names import PAIRS
 from semdedup.dedup.options import FieldOptions, IOOptions, PairsOptions, RankedOptions
@@ -18,8 +19,9 @@ from semdedup.dedup.threshold.rule import DEFAULT_EPS
 from semdedup.runs.run import Run
 from semdedup.settings import documented
 from semdedup.settings.choices import InputFiletype
+from semdedup.settings.frames import Frame, Input, with_frames
 from semdedup.settings.shared import SharedKeywords
-from semdedup.storage.location import FileInfo, Location, Paths
+from semdedup.storage.location import FileInfo, Location
 
 
 @documented(IOOptions, FieldOptions, PairsOptions)
@@ -41,7 +43,7 @@ class PairsStage(Stage):
     def __init__(
         self,
         eps: float = DEFAULT_EPS,
-        input_path: Paths | None = None,
+        input_path: Input | None = None,
         output_path: str | None = None,
         id_field: str = "id",
         embedding_field: str = "embedding",
@@ -51,13 +53,18 @@ class PairsStage(Stage):
         max_pairs: int = 10**9,
         **shared: Unpack[SharedKeywords],
     ) -> None:
-        given = {**locals(), **shared, "folder": PAIRS}
+        given = with_frames({**locals(), **shared, "folder": PAIRS}, "input_path")
         super().__init__(given)
         self.fields, self.options = RankedOptions.of(given), PairsOptions.of(given)
 
     def made_anew(self) -> Sequence[str]:
         """What goes where its output is cleared: nothing is made of pairs."""
         return (PAIRS,)
+
+    def columns(self, frame: Frame) -> Columns:
+        """The columns of a frame that it uses."""
+        ranking = self.options.ranking_strategy
+        return Columns.of(self.fields, frame, () if ranking is None else ranking.columns)
 
     def search(self) -> tuple[Search, Clusters | None]:
         """What is asked for, and the clusters where a result is given."""
