@@ -223,6 +223,7 @@ class SemanticDeduplicationWorkflow:
             "num_duplicates": duplicates,
             "step_seconds": {step: seconds for result in results.values() for step, seconds in result.steps.items()},
             "removal": self.removal,
+            "output": self.output,
             "pairs": scored.get("pairs"),
             "removed_at": {} if identified is None else identified["removed_at"],
         }

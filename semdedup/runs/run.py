@@ -20,7 +20,6 @@ from semdedup.runs.record import SCRATCH, Record
 from semdedup.storage.location import Location
 from semdedup.storage.written import Written, collecting
 
-
 Drive = Callable[[str, Sequence[Job]], Iterator[tuple[int, Any]]]
 """Makes the calls of a part of a step, under its name: gives the position of each, and what it gave."""
 

@@ -16,6 +16,7 @@ import distributed
 from semdedup.compute.options import ClusterOptions
 from semdedup.compute.progress import Reporter
 from semdedup.compute.session import open_session
+from semdedup.compute.temporary import seen_by_all
 from semdedup.dedup.cluster.plan import check_embedding_files
 from semdedup.dedup.estimate.result import Estimate
 from semdedup.dedup.estimate.run import Asked, estimate_files
@@ -31,7 +32,7 @@ from semdedup.dedup.options import (
     KMeansOptions,
     ThresholdOptions,
 )
-from semdedup.errors import ClusterError, IntegrityError
+from semdedup.errors import IntegrityError
 from semdedup.runs.identity import fingerprint
 from semdedup.runs.owner import owned
 from semdedup.runs.record import Record
@@ -119,20 +120,6 @@ def _estimate(asked: Asked, client: distributed.Client | str | None, cluster: Cl
             stack.enter_context(frame.naming())
         found = estimate_files(run, files, sources[0], asked)
     return replace(found, seconds=time.monotonic() - started)  # with the start of the workers
-
-
-@contextlib.contextmanager
-def seen_by_all(temporary: Location, is_temporary: bool, instead: str) -> Iterator[None]:
-    """While workers are asked whether they see a folder: where it is a temporary one, say what to give `instead`."""
-    try:
-        yield
-    except ClusterError as error:
-        if not is_temporary or str(temporary) not in str(error):
-            raise
-        raise ClusterError(
-            f"{error}\nThe temporary folder {temporary} is of this machine alone: give {instead}, a folder that every "
-            "worker sees."
-        ) from error
 
 
 def _asked(given: dict[str, Any], options: dict[str, Any]) -> Asked:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NoReturn
 
 import numpy as np
 import pandas as pd
@@ -11,10 +11,16 @@ import pyarrow as pa
 
 from semdedup.errors import BadFileError
 
-TEXT_ADVICE = (
-    "Dask's dataframe.convert-string must be off while the frame is made: "
-    'dask.config.set({"dataframe.convert-string": False})'
-)
+
+def refuse_text(whose: str) -> NoReturn:
+    """Refuse embeddings that are text; Dask makes text of them unless it is told not to."""
+    advice = "parse it first, as with json.loads"
+    if "Dask" in whose:
+        advice = (
+            "Dask's dataframe.convert-string must be off while the frame is made: "
+            'dask.config.set({"dataframe.convert-string": False})'
+        )
+    raise BadFileError(f"{whose} is text; embeddings must be lists of numbers. {advice}")
 
 
 def element_dtype(found: np.dtype, whose: str) -> np.dtype:
@@ -59,9 +65,9 @@ def matrix_column(rows: np.ndarray, dtype: np.dtype) -> pa.ListArray:
 
 def check_exact(rows: np.ndarray, whose: str) -> None:
     """Refuse whole numbers that float64 does not hold."""
-    if rows.dtype.kind in "iu" and rows.dtype.itemsize == 8 and rows.size:
-        if max(int(rows.max()), -int(rows.min())) > 2**53:
-            raise BadFileError(f"{whose} holds whole numbers beyond 2**53, which floats do not hold; scale them")
+    wide = rows.dtype.kind in "iu" and rows.dtype.itemsize == 8 and rows.size > 0
+    if wide and max(int(rows.max()), -int(rows.min())) > 2**53:
+        raise BadFileError(f"{whose} holds whole numbers beyond 2**53, which floats do not hold; scale them")
 
 
 class ObjectRows:
@@ -99,7 +105,7 @@ class ObjectRows:
 
     def _of_lists(self, values: np.ndarray) -> pa.Array | pa.ChunkedArray:
         if any(isinstance(value, str) for value in values):
-            raise BadFileError(f"{self._whose} holds text; embeddings must be lists of numbers. {TEXT_ADVICE}")
+            refuse_text(self._whose)
         try:
             return pa.array([None if gone else v for v, gone in zip(values, self._missing, strict=True)])
         except (pa.ArrowException, ValueError, TypeError, OverflowError) as error:

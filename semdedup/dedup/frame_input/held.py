@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -11,13 +11,13 @@ import pandas as pd
 import pyarrow as pa
 
 from semdedup.dedup.frame_input.convert import (
-    TEXT_ADVICE,
     ObjectRows,
     check_exact,
     element_dtype,
     first_line,
     matrix_column,
     only_once,
+    refuse_text,
     series_column,
 )
 from semdedup.dedup.options import InputOptions
@@ -37,7 +37,7 @@ PARTITION_BITS = 32
 
 @dataclass(frozen=True)
 class Columns:
-    """Which columns of a frame are used: ids (or the positions in their place), embeddings, and others if it has them."""
+    """Which columns of a frame are used: ids, or positions in their place, embeddings, and others if it has them."""
 
     id_field: str
     embedding_field: str
@@ -124,7 +124,8 @@ def _held(n_rows: int, found: pa.Table, columns: Columns, first_id: int, rows: R
 
 def check_names(frame: Frame, names: Sequence[Any], columns: Columns, index: Sequence[Any] = ()) -> None:
     """Refuse a frame that lacks the ids or the embeddings, or has a column twice."""
-    needed = [columns.embedding_field] if columns.by_position else [columns.id_field, columns.embedding_field]
+    every = [*([] if columns.by_position else [columns.id_field]), columns.embedding_field]
+    needed = [name for name in every if name]
     only_once(names, [*needed, *columns.others], frame.name)
     for name in needed:
         if name in names:
@@ -139,62 +140,99 @@ def check_names(frame: Frame, names: Sequence[Any], columns: Columns, index: Seq
         )
 
 
+def light_columns(frame: Frame, names: Sequence[str]) -> pa.Table:
+    """Some columns of a frame that is in memory, whole, in Arrow: ids and the like, not embeddings."""
+    value = frame.value
+    if frame.kind == "pandas":
+        found = {n: series_column(value[n], f"the column {n!r} of {frame.name}") for n in names}
+        return pa.table({name: _chunked(column) for name, column in found.items()})
+    if frame.kind in ("cudf", "polars"):
+        return value[list(names)].to_arrow() if names else pa.table({})
+    if frame.kind == "datasets":
+        table = value.select_columns(list(names)).with_format("arrow")[:] if names else pa.table({})
+        return table.combine_chunks()
+    return _table_of(frame).select(list(names))
+
+
+def ids_of(frame: Frame, id_field: str, first_id: int = 0) -> pa.ChunkedArray:
+    """The ids of a frame that is in memory: a column, or the positions of its rows from `first_id` on."""
+    if frame.by_position:
+        n_rows = frame.value.num_rows if frame.kind == "arrow" else len(frame.value)
+        return pa.chunked_array([np.arange(first_id, first_id + n_rows, dtype=np.int64)])
+    index = list(frame.value.index.names) if frame.kind == "pandas" else []
+    check_names(frame, column_names(frame), Columns(id_field, ""), index)
+    return light_columns(frame, [id_field]).column(id_field)
+
+
+def column_names(frame: Frame) -> list[Any]:
+    """The names of the columns of a frame; a matrix has none."""
+    if frame.kind in ("numpy", "cupy"):
+        return []
+    if frame.kind == "arrow":
+        return list(frame.value.schema.names)
+    return list(frame.value.column_names if frame.kind == "datasets" else frame.value.columns)
+
+
+def read_once(frame: Frame) -> Frame:
+    """The frame itself; of a stream of Arrow, which may be read only once, a table of what it gives."""
+    once = frame.kind == "stream" or isinstance(frame.value, pa.RecordBatchReader)
+    return replace(frame, value=_table_of(frame), kind="arrow", called=frame.name) if once else frame
+
+
 def _pandas(frame: Frame, columns: Columns, first_id: int) -> Held:
-    value, names = frame.value, list(frame.value.columns)
+    value, names = frame.value, column_names(frame)
     check_names(frame, names, columns, list(value.index.names))
-    found = {n: series_column(value[n], f"the column {n!r} of {frame.name}") for n in columns.among(names)}
-    others = pa.table({name: _chunked(column) for name, column in found.items()})
+    others = light_columns(frame, columns.among(names))
     series, whose = value[columns.embedding_field], f"the column {columns.embedding_field!r} of {frame.name}"
     if isinstance(series.dtype, pd.StringDtype):
-        raise BadFileError(f"{whose} is text; embeddings must be lists of numbers. {TEXT_ADVICE}")
+        refuse_text(whose)
     rows = (
         ObjectRows(series.to_numpy(), whose).rows if series.dtype == object else _slices(series_column(series, whose))
     )
     return _held(len(value), others, columns, first_id, rows, names)
 
 
-def _arrow(frame: Frame, columns: Columns, first_id: int, table: pa.Table | None = None) -> Held:
-    value = _table_of(frame) if table is None else table
-    names = value.column_names
-    check_names(frame, names, columns)
-    others = value.select(columns.among(names))
-    return _held(len(value), others, columns, first_id, _slices(value.column(columns.embedding_field)), names)
+def _arrow(frame: Frame, columns: Columns, first_id: int) -> Held:
+    """Arrow, and what hands it out; what can be read once is read here."""
+    table = _table_of(frame)
+    check_names(frame, table.column_names, columns)
+    others = table.select(columns.among(table.column_names))
+    rows = _slices(table.column(columns.embedding_field))
+    return _held(len(table), others, columns, first_id, rows, table.column_names)
 
 
 def _table_of(frame: Frame) -> pa.Table:
-    """A table of what hands out Arrow; what can be read once is read here."""
     value = frame.value
     if isinstance(value, pa.RecordBatchReader):
         return value.read_all()
     if isinstance(value, pa.Table):
         return value
     try:
-        return pa.table(value)
+        return pa.Table.from_batches([value]) if isinstance(value, pa.RecordBatch) else pa.table(value)
     except (pa.ArrowException, TypeError, ValueError) as error:
         raise BadFileError(f"{frame.name} gives no table of Arrow: {first_line(error)}") from error
 
 
 def _by_arrow(frame: Frame, columns: Columns, first_id: int) -> Held:
-    """cuDF and Polars: the columns that are used are handed out as Arrow."""
-    value, names = frame.value, list(frame.value.columns)
+    """cuDF and Polars hand out the columns that are used as Arrow."""
+    names = column_names(frame)
     check_names(frame, names, columns)
-    table = value[[*columns.among(names), columns.embedding_field]].to_arrow()
-    held = _arrow(frame, columns, first_id, table)
-    return Held(held.n_rows, held.others, held.embedding_field, held.embeddings, tuple(names))
+    others, field = light_columns(frame, columns.among(names)), columns.embedding_field
+    rows = _slices(light_columns(frame, [field]).column(field))
+    return _held(len(frame.value), others, columns, first_id, rows, names)
 
 
 def _datasets(frame: Frame, columns: Columns, first_id: int) -> Held:
     """A `datasets.Dataset` reads its rows from the disk: the embeddings a range at a time."""
-    value, names = frame.value, list(frame.value.column_names)
+    names, field = column_names(frame), columns.embedding_field
     check_names(frame, names, columns)
-    among, field = columns.among(names), columns.embedding_field
-    others = value.select_columns(among).with_format("arrow")[:] if among else pa.table({})
-    vectors = value.select_columns([field]).with_format("arrow")
+    vectors = frame.value.select_columns([field]).with_format("arrow")
 
     def rows(start: int, stop: int) -> Column:
         return vectors[start:stop].column(field)
 
-    return _held(len(value), others.combine_chunks(), columns, first_id, rows, names)
+    others = light_columns(frame, columns.among(names))
+    return _held(len(frame.value), others, columns, first_id, rows, names)
 
 
 def _matrix(frame: Frame, columns: Columns, first_id: int) -> Held:

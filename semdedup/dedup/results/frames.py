@@ -82,6 +82,11 @@ def read_witnesses(
     return _frame(root, find_files(folders, "parquet"), backend)
 
 
+def frame_of_files(root: Location, files: Sequence[FileInfo], backend: Backend = "cpu") -> dd.DataFrame:
+    """Parquet files as a Dask DataFrame, one partition a file, Arrow types; `root` has the options to reach them."""
+    return _frame(root, files, backend)
+
+
 def _centroid_of(url: str) -> dict[str, int]:
     match = CLUSTER_FOLDER.search(url)
     return {"centroid": int(match[1])} if match else {}

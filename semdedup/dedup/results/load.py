@@ -63,6 +63,7 @@ def _load_one(root: Location) -> DedupResult:
             "removed_at": facts.get("removed_at", {}),
             "base": base,
             "withdrawn": withdrawn,
+            "output": root,
             "pairs": compared.get("facts", {}).get("pairs"),
         },
         skipped_files=tuple(clustered.get("skipped_files", ())),
