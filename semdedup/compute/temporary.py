@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import shutil
 import tempfile
+import threading
 import weakref
 from collections.abc import Iterator
 from typing import Any
@@ -19,6 +20,10 @@ class TemporaryFolder:
     def __init__(self, prefix: str) -> None:
         self.path = tempfile.mkdtemp(prefix=prefix)
         self.remove = weakref.finalize(self, shutil.rmtree, self.path, ignore_errors=True)
+
+    def go(self) -> None:
+        """Delete it in a thread of its own, which nobody waits for: that takes a while, a file at a time."""
+        threading.Thread(target=self.remove, name="semdedup-remove").start()
 
     def stay_for(self, frame: Any) -> None:
         """Stay as long as a Dask DataFrame, or one that is made of it, is held.

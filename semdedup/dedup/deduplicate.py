@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+from collections.abc import Mapping
 from inspect import signature
 from typing import Any, TypeVar
 
@@ -62,6 +63,17 @@ def deduplicate(
         >>> df = pd.DataFrame({"id": ids, "embedding": list(vectors)})
         >>> kept = semdedup.deduplicate(df, eps=0.05)
     """
+    return _deduplicate(frame, eps, output_path, client, cluster, options)
+
+
+def _deduplicate(
+    frame: F,
+    eps: float,
+    output_path: str | None,
+    client: distributed.Client | str | None,
+    cluster: ClusterOptions | None,
+    options: Mapping[str, Any],
+) -> F:
     found = frame_of(frame)
     if found is None:
         raise ParameterError(
@@ -71,28 +83,26 @@ def deduplicate(
         raise ParameterError("eps must be a number in [0, 1); got None")
     known = [name for name in signature(SemanticDeduplicationWorkflow).parameters if name not in OURS]
     check_names("deduplicate", options, known)
-    given = with_frames({**options, "input_path": read_once(found)}, "input_path")
+    given = with_frames({**options, "eps": eps, "input_path": read_once(found)}, "input_path")
     folder, place = None, output_path
     if place is None:
         folder = TemporaryFolder("semdedup-deduplicate-")
         place = folder.path
     try:
-        workflow = SemanticDeduplicationWorkflow(output_path=place, eps=eps, **given)
+        workflow = SemanticDeduplicationWorkflow(output_path=place, **given)
         with seen_by_all(Location.of(place), folder is not None, "output_path"):
             result = workflow.run(client, cluster=cluster)
-        if result.n_quarantined:
-            warnings.warn(
-                f"{result.n_quarantined:,} rows of {found.name} cannot be compared and stay: "
-                f"{format_counts(result.quarantined)}",
-                stacklevel=2,
-            )
         kept: F = without_dropped(given["input_path"], given.get("id_field", "id"), result.dropped())
     except BaseException:
         if folder is not None:
             folder.remove()
         raise
+    if result.n_quarantined:
+        reasons = format_counts(result.quarantined)
+        what = f"{result.n_quarantined:,} rows of {found.name} cannot be compared and stay"
+        warnings.warn(f"{what}: {reasons}", stacklevel=3)
     if folder is not None and found.is_lazy:
         folder.stay_for(kept)
     elif folder is not None:
-        folder.remove()
+        folder.go()
     return as_it_came(found, kept)

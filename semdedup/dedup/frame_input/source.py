@@ -29,7 +29,7 @@ from semdedup.storage.tables import write_batches
 PART_BYTES = 64 << 20
 """Bytes of a part that the client writes."""
 
-GROUP_BYTES = 8 << 20
+GROUP_BYTES = 4 << 20
 """Bytes of a row group, and of what is converted at a time: a partition of the run that begins in the middle of a file
 reads no more than that in vain."""
 

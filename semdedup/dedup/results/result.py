@@ -46,8 +46,8 @@ class DedupResult(Displayable):
         paths: what was written, by table.
         metadata: ``total_time`` (without ``forced_seconds``, in which ``forced_bytes`` were forced to disk),
             ``kmeans_time``, ``pairwise_time``, ``num_duplicates``, ``step_seconds``, ``removal`` (the rule),
-            `base`, `withdrawn`, ``output`` (location of the ids to drop), ``pairs`` (with `exact_up_to`: how many lie in
-            different clusters, what each bound left of them, see `kernels.join.Join`; else None) and facts of the
+            `base`, `withdrawn`, ``output`` (location of the ids to drop), ``pairs`` (with `exact_up_to`: how many lie
+            in different clusters, what each bound left of them, see `kernels.join.Join`; else None) and facts of the
             clustering.
         skipped_files: files that could not be read and were left out, with the reason.
         scores: the table of scores, to ask more of it. It is streamed; a result holds no rows.
