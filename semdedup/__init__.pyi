@@ -4,6 +4,7 @@ from .compute.options import ClusterOptions
 from .dedup.base.summary import BaseSummary, Withdrawal
 from .dedup.cluster.stage import KMeansStage
 from .dedup.compare.stage import PairwiseStage
+from .dedup.deduplicate import deduplicate
 from .dedup.estimate.result import Estimate
 from .dedup.estimate.search import estimate
 from .dedup.kernels.best_match import max_similarity
@@ -95,6 +96,7 @@ __all__ = [
     "VideoEmbedWorkflow",
     "VideoSplitWorkflow",
     "Withdrawal",
+    "deduplicate",
     "estimate",
     "extract",
     "find_leaks",

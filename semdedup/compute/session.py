@@ -132,14 +132,14 @@ class Session:
                 fill()
                 while positions:
                     self.check()
-                    for future in _wait_for_some(completed, self.workers.seconds_between):
-                        result = self._result(name, future)
+                    for future in wait_for_some(completed, self.workers.seconds_between):
+                        result = self.result_of(name, future)
                         position = positions.pop(future)
                         future.release()
                         fill()
                         yield position, result
                     fill()
-                    self._require_workers(name)
+                    self.require_workers(name)
         except (Exception, GeneratorExit):
             self._cancel(positions)
             wait_for_running(self.client, task.run, SECONDS_TO_WAIT_FOR_TASKS, self.reporter.say)
@@ -152,7 +152,7 @@ class Session:
             self.client.cancel(list(futures), force=True)
             futures.clear()
 
-    def _result(self, name: str, future: distributed.Future) -> Any:
+    def result_of(self, name: str, future: distributed.Future) -> Any:
         """The result of a task that has ended. It is computed again where the worker that holds it has died since."""
         while True:
             try:
@@ -160,9 +160,10 @@ class Session:
             except TimeoutError:
                 if future.status == "error":  # the task's own error
                     raise
-                self._require_workers(name)
+                self.require_workers(name)
 
-    def _require_workers(self, name: str) -> None:
+    def require_workers(self, name: str) -> None:
+        """Raise `ClusterError` where there have been no workers for `SECONDS_WITHOUT_WORKERS`."""
         if self.workers.seconds_without() > SECONDS_WITHOUT_WORKERS:
             raise ClusterError(
                 f"step '{name}': the scheduler at {address_of(self.client)} has had no workers for "
@@ -170,7 +171,7 @@ class Session:
             )
 
 
-def _wait_for_some(completed: distributed.as_completed, seconds: float) -> list[distributed.Future]:
+def wait_for_some(completed: distributed.as_completed, seconds: float) -> list[distributed.Future]:
     """Futures that are done; none where none is done after so many seconds."""
     deadline = time.monotonic() + seconds
     while not completed.has_ready() and time.monotonic() < deadline:

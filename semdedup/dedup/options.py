@@ -23,10 +23,10 @@ from semdedup.settings.choices import (
     RemovalRule,
     WhichToKeep,
 )
-from semdedup.settings.kinds import choice, number, path, paths, several, text, truth, whole
+from semdedup.settings.frames import Input
+from semdedup.settings.kinds import choice, number, path, paths_or_frame, several, text, truth, whole
 from semdedup.settings.shared import NO_PART, SharedOptions
 from semdedup.storage.kwargs import READ, WRITE, kwargs_setting
-from semdedup.storage.location import Paths
 from semdedup.storage.tables import LOW_INFORMATION
 
 INITS = {"k-means++": "k-means++", "k-means||": "k-means++", "scalable-k-means++": "k-means++", "random": "random"}
@@ -328,9 +328,9 @@ class EstimateOptions(Options):
 class IOOptions(SharedOptions):
     """Where to read and write, and how."""
 
-    input_path: Paths | None = setting(
+    input_path: Input | None = setting(
         None,
-        paths(),
+        paths_or_frame(),
         "Folder, file or glob of Parquet (or JSON Lines) with ids and embeddings; or several.",
         flags=["--input-embeddings-path"],
         unrecorded="the record knows the input by its files",

@@ -7,6 +7,7 @@ import json
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any
 
 import distributed
@@ -14,6 +15,8 @@ import distributed
 from semdedup.compute.options import ClusterOptions
 from semdedup.compute.progress import Reporter
 from semdedup.compute.session import Session, open_session
+from semdedup.dedup.frame_input.held import Columns
+from semdedup.dedup.frame_input.source import NOT_READ, FrameSource
 from semdedup.dedup.input.files import is_data, passed_over_of, told
 from semdedup.dedup.names import STEPS, WRITTEN, Destination, below, destination_of, join
 from semdedup.dedup.options import IOOptions
@@ -26,6 +29,7 @@ from semdedup.runs.owner import Ownership, owned
 from semdedup.runs.record import Record
 from semdedup.runs.run import Run
 from semdedup.runs.step import Outcome, Step, complete_already, run_step
+from semdedup.settings.frames import Frame
 from semdedup.storage.location import FileInfo, Location, locations_of
 
 PASSED_OVER = "passed_over"
@@ -64,13 +68,42 @@ class Stage(ABC):
     step: str
     hint = ANOTHER_EPS
 
+    reads = ""
+    """What its input is, of a stage that takes no frame."""
+
     def __init__(self, given: Mapping[str, Any]) -> None:
         self.io, self.folder = IOOptions.of(given), given["folder"]
         self.clear_output, self.verbose = self.io.clear_output, self.io.verbose
+        if self.reads and isinstance(self.io.input_path, Frame):
+            raise ParameterError(
+                f"input_path of {type(self).__name__} must be {self.reads}, on disk; got {self.io.input_path.name}. "
+                "A frame of embeddings goes into SemanticDeduplicationWorkflow or KMeansStage."
+            )
 
     def source(self) -> Sequence[Location]:
-        """Where it reads."""
-        return locations_of(self.io.input_path, self.io.read_kwargs)
+        """Where it reads; nowhere where it is given a frame."""
+        return () if isinstance(self.io.input_path, Frame) else locations_of(self.io.input_path, self.io.read_kwargs)
+
+    @cached_property
+    def frame(self) -> FrameSource | None:
+        """The frame that it reads, if it is given one."""
+        given = self.io.input_path
+        return FrameSource(given, self.columns(given)) if isinstance(given, Frame) else None
+
+    def columns(self, frame: Frame) -> Columns:
+        """The columns of a frame that it uses."""
+        raise NotImplementedError
+
+    def is_known(self) -> bool:
+        """Whether its input is known before there are workers: that of a Dask frame is not."""
+        return self.frame is None or self.frame.identity is not None
+
+    def learn(self, session: Session) -> None:
+        """Know what only the workers can tell of its input."""
+        if self.frame is not None:
+            entry = Record(self.destination().root).steps.get(self.step)
+            begun_anew = entry is None or self.clear_output or entry["status"] == "clearing"
+            self.frame.learn(session, NOT_READ if begun_anew or entry is None else entry["input"])
 
     def destination(self) -> Destination:
         """Where it writes."""
@@ -123,6 +156,8 @@ class Stage(ABC):
 
     def readable(self) -> list[Location]:
         """Files that every worker must see; tried before the work begins."""
+        if self.frame is not None:
+            return []
         found = self.find_input(self.source())
         return [self.source()[0].at(file.url) for file in (found[0], found[-1])]
 
@@ -136,8 +171,11 @@ class Stage(ABC):
         """Run this stage alone. `client` and `cluster` are as for the workflow."""
         return run_stages([self], client, cluster=cluster)[0]
 
-    def identify(self, sources: Sequence[Location]) -> tuple[Sequence[FileInfo], dict[str, Any]]:
-        """Its input files, and what identifies them: files of ours by their checksums, others by size and stamp."""
+    def identify(self, sources: Sequence[Location]) -> tuple[Sequence[FileInfo], Mapping[str, Any] | None]:
+        """Its input files, and what identifies them: files of ours by their checksums, others by size and stamp; of a
+        frame no files, and its content."""
+        if self.frame is not None:
+            return [], self.frame.identity
         files = self.find_input(sources)
         return files, fingerprint(files, known_files(sources))
 
@@ -146,12 +184,12 @@ class Stage(ABC):
         return STEPS[STEPS.index(self.step) :]
 
     def as_step(self, sources: Sequence[Location]) -> Step:
-        """The stage as a step of a run that reads these places."""
+        """The stage as a step of a run that reads these places, or its frame."""
         return Step(
             name=self.step,
             root=self.destination().root,
             parameters=self.parameters(),
-            identify=lambda: self.identify(sources)[1],
+            identify=lambda: self.identify(sources)[1] or NOT_READ,
             written=WRITTEN,
             cleared=self.made_anew() if self.clear_output else (),
             hint=self.hint,
@@ -164,14 +202,17 @@ class Stage(ABC):
         """Run on a session; see `semdedup.runs.step.run_step`."""
 
         def work(run: Run) -> dict[str, Any]:
-            files = self.find_input(sources)
+            places = sources if self.frame is None else [self.frame.write(run)]
+            files = self.find_input(places)
             passed_over = self.passed_over(files)
             for line in told(passed_over):
                 run.session.reporter.say(line)
-            facts = self.work(run, files, sources[0])
+            facts = self.work(run, files, places[0])
             return {**facts, PASSED_OVER: passed_over} if passed_over else facts
 
-        outcome = run_step(self.as_step(sources), work, session, ownership, made_anew)
+        self.learn(session)
+        with contextlib.nullcontext() if self.frame is None else self.frame.naming():
+            outcome = run_step(self.as_step(sources), work, session, ownership, made_anew)
         return self.result(outcome, session.reporter)
 
     def result(self, outcome: Outcome, reporter: Reporter) -> StageResult:
@@ -190,11 +231,11 @@ def run_stages(
     check_stages(stages)
     reporter = Reporter(any(stage.verbose for stage in stages))
     roots = {stage.destination().root.url: stage.destination().root for stage in stages}
-    steps = [stage.as_step(stage.source()) for stage in stages]
-    if all(step.is_complete() for step in steps):
-        return [
-            stage.result(complete_already(step, reporter), reporter) for stage, step in zip(stages, steps, strict=True)
-        ]
+    if all(stage.is_known() for stage in stages):
+        steps = [stage.as_step(stage.source()) for stage in stages]
+        if all(step.is_complete() for step in steps):
+            outcomes = [complete_already(step, reporter) for step in steps]
+            return [stage.result(outcome, reporter) for stage, outcome in zip(stages, outcomes, strict=True)]
     take_over = any(stage.io.take_over for stage in stages)
     with contextlib.ExitStack() as stack:
         for root in roots.values():
@@ -223,7 +264,7 @@ def execute_stages(session: Session, stages: Sequence[Stage]) -> list[StageResul
 
 def check_stages(stages: Sequence[Stage]) -> None:
     """Check what can be checked on the client: parameters, the first input, earlier results. Nothing is written."""
-    if not stages[0].source():
+    if stages[0].frame is None and not stages[0].source():
         raise ParameterError(f"{type(stages[0]).__name__} is the first stage and has no input_path")
     for stage, following in zip(stages, [*stages[1:], None], strict=True):
         stage.before(following)
@@ -238,26 +279,34 @@ def check_stages(stages: Sequence[Stage]) -> None:
         sources = stage.source() or written
         files, identity = stage.identify(sources) if ready else ([], None)
         record = Record(destination.root)
-        if not stage.clear_output:
+        if not stage.clear_output and stage.is_known():
             record.check(stage.step, stage.parameters(), identity, stage.hint)
         if stage.clear_output or stage.step not in record.steps:
             stage.check_destination(record)
-            if ready:
+            if ready and stage.frame is not None:
+                stage.frame.check(stage.check_schema)
+            elif ready:
                 stage.check_schema(files, sources[0])
-        ready = ready and stage.as_step(sources).is_complete()
+        ready = ready and stage.is_known() and stage.as_step(sources).is_complete()
         written = [below(destination.root, destination.folder)]
 
 
 def describe_stages(stages: Sequence[Stage]) -> list[str]:
     """What running them would do, in lines of text. Everything that can be checked is checked; nothing is written."""
     check_stages(stages)
-    files = stages[0].find_input(stages[0].source())
-    n_bytes = sum(file.n_bytes for file in files)
-    lines = [f"input: {len(files):,} files, {n_bytes:,} bytes, from {files[0].url} to {files[-1].url}"]
-    lines += told(stages[0].passed_over(files))
+    lines = _input_lines(stages[0])
     for stage in stages:
         destination = stage.destination()
         writes = f"would write to {below(destination.root, destination.folder)}"
         what = "complete already" if stage.as_step(()).is_complete() else writes
         lines.append(f"{stage.step}: {what}; {json.dumps(stage.parameters(), sort_keys=True)}")
     return lines
+
+
+def _input_lines(stage: Stage) -> list[str]:
+    if stage.frame is not None:
+        return [f"input: {stage.frame.frame.name}"]
+    files = stage.find_input(stage.source())
+    n_bytes = sum(file.n_bytes for file in files)
+    line = f"input: {len(files):,} files, {n_bytes:,} bytes, from {files[0].url} to {files[-1].url}"
+    return [line, *told(stage.passed_over(files))]

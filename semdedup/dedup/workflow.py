@@ -56,8 +56,9 @@ from semdedup.settings.choices import (
     RemovalRule,
     WhichToKeep,
 )
+from semdedup.settings.frames import Input, with_frames
 from semdedup.settings.shared import SharedKeywords
-from semdedup.storage.location import Location, Paths, storage_options_of
+from semdedup.storage.location import Location, storage_options_of
 
 
 @documented(IOOptions, InputOptions, KMeansOptions, CompareOptions, ThresholdOptions, UpdateOptions)
@@ -83,7 +84,7 @@ class SemanticDeduplicationWorkflow:
 
     def __init__(
         self,
-        input_path: Paths,
+        input_path: Input,
         output_path: str,
         n_clusters: int | str = "auto",
         *,
@@ -120,7 +121,7 @@ class SemanticDeduplicationWorkflow:
         count_at: Sequence[float] = (),
         **shared: Unpack[SharedKeywords],
     ) -> None:
-        given = {**locals(), **shared}
+        given = with_frames({**locals(), **shared}, "input_path")
         io = IOOptions.of(given)
         cached = io.write_kwargs if io.cache_kwargs is None else io.cache_kwargs
         self.base = Base.of({**given, "write_kwargs": cached})
@@ -231,6 +232,7 @@ class SemanticDeduplicationWorkflow:
             "num_duplicates": duplicates,
             "step_seconds": {step: seconds for result in results.values() for step, seconds in result.steps.items()},
             "removal": self.removal,
+            "output": self.output,
             "pairs": scored.get("pairs"),
             "removed_at": {} if identified is None else identified["removed_at"],
         }

@@ -35,6 +35,13 @@ def fingerprint(files: Iterable[FileInfo], known: Mapping[str, Written] | None =
     return {"files": len(listed), "bytes": n_bytes, "digest": digest.hexdigest()}
 
 
+def input_words(identity: Mapping[str, Any]) -> str:
+    """How much an input is, for messages."""
+    if "rows" in identity:
+        return f"a frame of {identity['rows']:,} rows and {identity['bytes']:,} bytes"
+    return f"{identity['files']:,} files of {identity['bytes']:,} bytes"
+
+
 def common_folder(files: Sequence[FileInfo]) -> str:
     """URL of the folder that holds all files, with its last slash; nothing where there are none."""
     if not files:

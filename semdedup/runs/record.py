@@ -17,7 +17,7 @@ from typing import Any
 
 from semdedup.errors import OutputConflictError
 from semdedup.runs.files import changed_files, check_names, delete_files
-from semdedup.runs.identity import relative_path, resolve_path
+from semdedup.runs.identity import input_words, relative_path, resolve_path
 from semdedup.runs.owner import check_owner
 from semdedup.storage.location import Location
 from semdedup.storage.written import Written
@@ -132,10 +132,9 @@ class Record:
         ]
         if source is not None and found["input"] != source:
             then = found["input"]
-            differences.append(
-                f"  input: {then['files']} files of {then['bytes']:,} bytes there, {source['files']} files of "
-                f"{source['bytes']:,} bytes now" + ", changed since" * (then["files"] == source["files"])
-            )
+            same = then["files"] == source["files"] and then.get("rows") == source.get("rows")
+            there, given = input_words(then), input_words(source)
+            differences.append(f"  input: {there} there, {given} now" + ", changed since" * same)
         if differences:
             raise OutputConflictError(
                 f"{self.root} holds results of the step '{step}' that differ from what is asked for:\n"

@@ -13,11 +13,15 @@ import distributed
 from semdedup.compute.session import Session, short_repr
 from semdedup.errors import InputError, IntegrityError, OutputConflictError, ParameterError, StorageError
 from semdedup.runs.commit import Orders, carry_out, force_files, force_names
+from semdedup.runs.identity import input_words
 from semdedup.runs.journal import FINAL, HOME, Entry, Job, read_journal, run_job, within_scratch
 from semdedup.runs.owner import Ownership, host_name
 from semdedup.runs.record import SCRATCH, Record
 from semdedup.storage.location import Location
 from semdedup.storage.written import Written, collecting
+
+Drive = Callable[[str, Sequence[Job]], Iterator[tuple[int, Any]]]
+"""Makes the calls of a part of a step, under its name: gives the position of each, and what it gave."""
 
 
 class Run:
@@ -69,6 +73,7 @@ class Run:
         *,
         unit: str = "tasks",
         label: Callable[[Any], str] = short_repr,
+        drive: Drive | None = None,
     ) -> Iterator[Entry]:
         """Call ``function(item)`` on the workers for the jobs that no earlier run has done.
 
@@ -81,6 +86,7 @@ class Run:
             jobs: items by key, or a sequence, whose keys are the positions.
             unit: what a job is called in messages.
             label: what an item is called where a worker dies of it.
+            drive: makes the calls, in place of tasks on the workers.
 
         Yields:
             an entry for every job, those of earlier runs first.
@@ -99,7 +105,10 @@ class Run:
         if not missing:
             return
         calls = [Job(function, items[key], self.root, self.scratch, folder / f"{key}.json") for key in missing]
-        running = self.session.run(name, run_job, calls, unit=unit, label=lambda job: label(job.item))
+        if drive is None:
+            running = self.session.run(name, run_job, calls, unit=unit, label=lambda job: label(job.item))
+        else:
+            running = drive(name, calls)
         for position, (result, written) in running:
             self._note(written)
             yield Entry(missing[position], result, written)
@@ -193,8 +202,8 @@ class Run:
         before, now = self.record.steps[self.step]["input"], dict(look_again())
         if before != now:
             raise InputError(
-                f"the input changed while the step '{self.step}' was reading it: {before['files']:,} files of "
-                f"{before['bytes']:,} bytes at the beginning, {now['files']:,} files of {now['bytes']:,} bytes now"
+                f"the input changed while the step '{self.step}' was reading it: {input_words(before)} at the "
+                f"beginning, {input_words(now)} now"
                 + ", changed since"
                 * (before["files"] == now["files"])
                 + f". Nothing was put in place in {self.root}. Wait until the input is complete and run again with "

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from semdedup.settings import Found, Kind, Options, settings_of, shown
+from semdedup.settings.frames import TAKEN, frame_of
 
 MOST_WHOLE, MOST_NUMBER = 1 << 63, 1e9
 """Larger values mean nothing, and libraries below (tables, clocks, FFmpeg) refuse them in the middle of a run."""
@@ -146,8 +147,36 @@ def paths() -> Kind:
     return Kind("be a path or a list of paths", plain, metavar="PATH", many=True)
 
 
+def paths_or_frame() -> Kind:
+    """One path or several, or a frame, kept as a `Frame`."""
+    given = paths()
+
+    def plain(value: Any) -> Any:
+        frame = frame_of(value)
+        if frame is not None:
+            return frame
+        alone = value if isinstance(value, (list, tuple)) else [value]
+        other = next((each for each in alone if not isinstance(each, str | os.PathLike) and not _is_place(each)), None)
+        if other is not None:
+            several = alone is value
+            raise Found(f"a list that holds {_a(other)}" if several else _a(other))
+        return given.plain(value)
+
+    return Kind(f"be a path, a glob, a list of these, or a frame: {TAKEN}", plain, metavar="PATH", many=True)
+
+
+def _a(value: Any) -> str:
+    """A value by its type, for messages: "a dict"."""
+    name = type(value).__name__
+    return f"{'an' if name[0] in 'aeiouAEIOU' else 'a'} {name}"
+
+
+def _is_place(value: Any) -> bool:
+    return hasattr(value, "storage_options") or hasattr(value, "is_local")
+
+
 def _plain_path(value: Any) -> Any:
-    found = value if hasattr(value, "storage_options") or hasattr(value, "is_local") else os.fspath(value)
+    found = value if _is_place(value) else os.fspath(value)
     if isinstance(found, bytes) or found == "":
         raise ValueError
     return found

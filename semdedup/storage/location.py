@@ -237,7 +237,10 @@ def locations_of(paths: Paths | None, kwargs: Mapping[str, Any] | None) -> Seque
     """The locations that the ``input_path`` and ``read_kwargs`` of a stage mean; none for no path."""
     if paths is None:
         return ()
-    listed = [paths] if isinstance(paths, (str, Location)) or hasattr(paths, "__fspath__") else list(paths)
+    listed: Sequence[Any] = paths if isinstance(paths, (list, tuple)) else [paths]
     if not listed:
         raise ParameterError("input_path is an empty list")
+    for path in listed:
+        if not isinstance(path, (str, Location)) and not hasattr(path, "__fspath__"):
+            raise ParameterError(f"a path, a glob or a list of these is needed here; got {type(path).__name__}")
     return [Location.of(path, storage_options_of(kwargs)) for path in listed]

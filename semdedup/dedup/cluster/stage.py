@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, Unpack
 
 from semdedup.dedup.base.update import Base
 from semdedup.dedup.cluster.plan import check_embedding_files
 from semdedup.dedup.cluster.run import cluster_embeddings
+from semdedup.dedup.frame_input.held import Columns
 from semdedup.dedup.input.files import FoundFiles, find_files
 from semdedup.dedup.input.keys import keys_identity
 from semdedup.dedup.names import CLUSTER_FOLDER, KMEANS, below
@@ -17,8 +18,9 @@ from semdedup.dedup.stage import Stage
 from semdedup.runs.run import Run
 from semdedup.settings import documented
 from semdedup.settings.choices import EmbeddingEncoding, InputFiletype, KMeansEngine
+from semdedup.settings.frames import Frame, Input, with_frames
 from semdedup.settings.shared import SharedKeywords
-from semdedup.storage.location import FileInfo, Location, Paths
+from semdedup.storage.location import FileInfo, Location
 
 
 @documented(IOOptions, InputOptions, KMeansOptions, UpdateOptions)
@@ -41,7 +43,7 @@ class KMeansStage(Stage):
         n_clusters: int | str = "auto",
         id_field: str | None = "id",
         embedding_field: str = "embedding",
-        input_path: Paths | None = None,
+        input_path: Input | None = None,
         output_path: str | None = None,
         embedding_dim: int | None = None,
         embedding_encoding: EmbeddingEncoding | None = None,
@@ -63,7 +65,7 @@ class KMeansStage(Stage):
         folder: str = "",
         **shared: Unpack[SharedKeywords],
     ) -> None:
-        given = {**locals(), **shared}
+        given = with_frames({**locals(), **shared}, "input_path")
         super().__init__(given)
         self.inputs, self.kmeans = InputOptions.of(given), KMeansOptions.of(given)
         self.other_outputs: Sequence[Location] = ()
@@ -75,14 +77,20 @@ class KMeansStage(Stage):
         base = {} if self.base is None else {"base": self.base.digest}
         return {"folder": self.folder, **self.inputs.recorded(), **self.kmeans.recorded(), **base}
 
+    def columns(self, frame: Frame) -> Columns:
+        """The columns of a frame that it uses."""
+        return Columns.of(self.inputs, frame)
+
     def find_input(self, sources: Sequence[Location]) -> FoundFiles:
         """Its input files."""
         outputs = [self.destination().root, *self.other_outputs]
         return find_files(sources, self.inputs.input_filetype, outputs, recorded=True)
 
-    def identify(self, sources: Sequence[Location]) -> tuple[Sequence[FileInfo], dict[str, Any]]:
+    def identify(self, sources: Sequence[Location]) -> tuple[Sequence[FileInfo], Mapping[str, Any] | None]:
         """As every stage; keys of partitions that are carried along are part of the input."""
         files, identity = super().identify(sources)
+        if identity is None or not files:
+            return files, identity
         return files, {**identity, **keys_identity([file.url for file in files], self.inputs.metadata_fields)}
 
     def is_result(self, name: str) -> bool:

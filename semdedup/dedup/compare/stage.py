@@ -50,6 +50,7 @@ class PairwiseStage(Stage):
     """
 
     step = PAIRWISE
+    reads = "the folder of the clusters that KMeansStage wrote"
 
     def __init__(
         self,

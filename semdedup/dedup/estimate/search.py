@@ -8,6 +8,7 @@ import time
 import uuid
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import distributed
@@ -15,10 +16,13 @@ import distributed
 from semdedup.compute.options import ClusterOptions
 from semdedup.compute.progress import Reporter
 from semdedup.compute.session import open_session
+from semdedup.compute.temporary import seen_by_all
 from semdedup.dedup.cluster.plan import check_embedding_files
 from semdedup.dedup.estimate.result import Estimate
 from semdedup.dedup.estimate.run import Asked, estimate_files
-from semdedup.dedup.input.files import find_files
+from semdedup.dedup.frame_input.held import Columns
+from semdedup.dedup.frame_input.source import NOT_READ, FrameSource
+from semdedup.dedup.input.files import FoundFiles, find_files
 from semdedup.dedup.names import OUR_COLUMNS
 from semdedup.dedup.options import (
     CompareOptions,
@@ -28,19 +32,20 @@ from semdedup.dedup.options import (
     KMeansOptions,
     ThresholdOptions,
 )
-from semdedup.errors import ClusterError, IntegrityError
+from semdedup.errors import IntegrityError
 from semdedup.runs.identity import fingerprint
 from semdedup.runs.owner import owned
 from semdedup.runs.record import Record
 from semdedup.runs.run import begin
 from semdedup.settings import check_names, settings_of
-from semdedup.storage.location import Location, Paths, locations_of, storage_options_of
+from semdedup.settings.frames import Frame, Input, with_frames
+from semdedup.storage.location import Location, locations_of, storage_options_of
 
 STEP = "estimate"
 
 
 def estimate(
-    input: Paths,
+    input: Input,
     eps: float | Sequence[float] = (0.05, 0.1, 0.2),
     sample: int = 2000,
     random_state: int = 42,
@@ -58,7 +63,8 @@ def estimate(
     on the workers.
 
     Args:
-        input: folder, file or glob of Parquet (or JSON Lines) with ids and embeddings; or several.
+        input: folder, file or glob of Parquet (or JSON Lines) with ids and embeddings; or several; or a frame, as for
+            the workflow.
         eps: thresholds to estimate at.
         sample: rows to compare with all rows. An interval narrows with its root.
         random_state: seed of the sample, of the rank, and of the clusters.
@@ -78,33 +84,40 @@ def estimate(
         >>> semdedup.estimate("emb/", eps=[0.05, 0.1], n_clusters=1000).shares
     """
     given = {"input_path": input, "eps": eps, "sample": sample, "random_state": random_state}
-    asked = _asked({**options, **given, "scratch_path": scratch_path}, options)
+    given = with_frames({**options, **given, "scratch_path": scratch_path}, "input_path")
+    asked = _asked(given, options)
     return _estimate(asked, client, cluster or ClusterOptions())
 
 
 def _estimate(asked: Asked, client: distributed.Client | str | None, cluster: ClusterOptions) -> Estimate:
     """Check what can be checked here, and work in a folder that goes."""
     started = time.monotonic()
-    sources = locations_of(asked.io.input_path, asked.io.read_kwargs)
-    files = find_files(sources, asked.inputs.input_filetype, recorded=True)
-    check_embedding_files(files, sources[0], asked.inputs, asked.compare.strategy)
+    frame: FrameSource | None = None
+    sources: list[Location] = []
+    files = FoundFiles(())
+    if isinstance(asked.io.input_path, Frame):
+        frame = FrameSource(asked.io.input_path, Columns.of(asked.inputs, asked.io.input_path))
+        frame.check(partial(check_embedding_files, inputs=asked.inputs, ranked_by=asked.compare.strategy))
+    else:
+        sources = [*locations_of(asked.io.input_path, asked.io.read_kwargs)]
+        files = find_files(sources, asked.inputs.input_filetype, recorded=True)
+        check_embedding_files(files, sources[0], asked.inputs, asked.compare.strategy)
     reporter = Reporter(asked.io.verbose)
     with contextlib.ExitStack() as stack:
         scratch = stack.enter_context(_scratch(asked))
         ownership = stack.enter_context(owned(scratch, say=reporter.say))
-        reads = [sources[0].at(file.url) for file in (files[0], files[-1])]
-        try:
+        reads = [sources[0].at(file.url) for file in (files[0], files[-1])] if files else []
+        with seen_by_all(scratch, asked.options.scratch_path is None, "scratch_path (--scratch-path)"):
             session = stack.enter_context(open_session(client, cluster, reporter, reads, [scratch]))
-        except ClusterError as error:
-            if asked.options.scratch_path is not None or str(scratch) not in str(error):
-                raise
-            raise ClusterError(
-                f"{error}\nThe temporary folder {scratch} is of this machine alone: give scratch_path "
-                "(--scratch-path), a folder that every worker sees."
-            ) from error
-        run = begin(Record(scratch, ownership.token), STEP, {}, fingerprint(files), ownership, session, {})
+        identity = fingerprint(files) if frame is None else frame.identity or NOT_READ
+        run = begin(Record(scratch, ownership.token), STEP, {}, identity, ownership, session, {})
         if run is None:
             raise IntegrityError(f"the folder {scratch} was new, and yet there is a run in it")
+        if frame is not None:
+            frame.learn(session)
+            sources = [frame.write(run)]
+            files = find_files(sources, asked.inputs.input_filetype)
+            stack.enter_context(frame.naming())
         found = estimate_files(run, files, sources[0], asked)
     seconds = time.monotonic() - started  # with the start of the workers
     return replace(found, seconds=seconds, passed_over=files.passed_over)

@@ -25,7 +25,8 @@ from semdedup.display import OfInput, format_counts
 from semdedup.runs.record import FILE_NAME
 from semdedup.settings import taken
 from semdedup.settings.choices import EmbeddingEncoding
-from semdedup.storage.location import Location, Paths
+from semdedup.settings.frames import Input
+from semdedup.storage.location import Location
 from semdedup.storage.tables import LOW_INFORMATION
 
 
@@ -115,8 +116,8 @@ class LeakSearch:
 
     def __init__(
         self,
-        a: Paths,
-        b: Paths,
+        a: Input,
+        b: Input,
         output_path: str,
         *,
         eps: float | None = None,
@@ -174,15 +175,19 @@ def _choose_eps(cross: CrossStage, eps: float | None) -> tuple[float, str]:
     """The threshold, and where it comes from: the files of B, or of A, if it is not given."""
     if eps is not None:
         return chosen_eps(eps, [])
-    source = cross.source()[0]
-    a, b = cross.find_against(), cross.find_input(cross.source())
-    first = source.at(b[0].url)
-    return chosen_eps(None, [first if recommended_eps([first]) is not None else a.source.at(a.files[0].url)])
+    first = []
+    if cross.frame is None:
+        source = cross.source()[0]
+        first = [source.at(cross.find_input(cross.source())[0].url)]
+    if cross.against_frame is None and recommended_eps(first) is None:
+        a = cross.find_against()
+        first = [a.source.at(a.files[0].url)]
+    return chosen_eps(None, first)
 
 
 def find_leaks(
-    a: Paths,
-    b: Paths,
+    a: Input,
+    b: Input,
     output_path: str,
     *,
     eps: float | None = None,
@@ -204,11 +209,13 @@ def find_leaks(
     nothing (`low_information`) leak from nowhere and to nowhere.
 
     Args:
-        a: embeddings in Parquet, a folder, file, glob or list of these; or the output folder of `split`.
-        b: likewise. The same id may be in both sets.
+        a: embeddings in Parquet, a folder, file, glob or list of these; the output folder of `split`; or a frame, as
+            for the workflow. A Dask frame is computed twice, unless it was persisted.
+        b: likewise, and computed once. The same id may be in both sets.
         output_path: folder for the scores, the ids to drop from B, the quarantine and the manifest.
         eps: a row of B leaks where its score is at least 1 - eps; by default what the embedder recommends, else 0.1.
-        id_field, embedding_field: names of the columns, in both sets. With id_field=None ids are made of file and row.
+        id_field, embedding_field: names of the columns, in both sets. With id_field=None ids are made of file and row,
+            of a frame they are the positions of its rows.
         embedding_dim: expected length of the embeddings; the commonest where not given.
         embedding_encoding: what lists of uint16 hold: "fp16_bits", the bits of float16.
         client, cluster: as for the workflow.

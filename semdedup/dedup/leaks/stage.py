@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import contextlib
+from collections.abc import Mapping, Sequence
+from functools import cached_property
 from typing import Any, Unpack
 
+from semdedup.compute.session import Session
+from semdedup.dedup.frame_input.held import Columns
+from semdedup.dedup.frame_input.source import FrameSource
 from semdedup.dedup.input.facts import FileFacts, inspect_first
 from semdedup.dedup.input.files import passed_over_of
 from semdedup.dedup.leaks.run import compare_sets
@@ -18,11 +23,12 @@ from semdedup.runs.record import Record
 from semdedup.runs.run import Run
 from semdedup.settings import Setting, documented, settings_of
 from semdedup.settings.choices import EmbeddingEncoding
-from semdedup.settings.kinds import paths
+from semdedup.settings.frames import Frame, Input, with_frames
+from semdedup.settings.kinds import paths_or_frame
 from semdedup.settings.shared import SharedKeywords
-from semdedup.storage.location import FileInfo, Location, Paths, locations_of
+from semdedup.storage.location import FileInfo, Location, locations_of
 
-AGAINST_PATHS = Setting(paths(), None, "The embeddings to compare with.", AGAINST)
+AGAINST_PATHS = Setting(paths_or_frame(), None, "The embeddings to compare with.", AGAINST)
 
 
 @documented(IOOptions, FieldOptions)
@@ -41,8 +47,8 @@ class CrossStage(Stage):
 
     def __init__(
         self,
-        against: Paths | None = None,
-        input_path: Paths | None = None,
+        against: Input | None = None,
+        input_path: Input | None = None,
         output_path: str | None = None,
         id_field: str | None = "id",
         embedding_field: str = "embedding",
@@ -51,16 +57,39 @@ class CrossStage(Stage):
         folder: str = "",
         **shared: Unpack[SharedKeywords],
     ) -> None:
-        given = {**locals(), **shared}
+        given = with_frames({**locals(), **shared}, "input_path", AGAINST)
         super().__init__(given)
-        self.fields, self.against = InputOptions.of(given), AGAINST_PATHS.check(against)
+        self.fields, self.against = InputOptions.of(given), AGAINST_PATHS.check(given[AGAINST])
 
     def parameters(self) -> dict[str, Any]:
         """What its result depends on beside B: A, among others."""
-        found = {f"{AGAINST}_{name}": value for name, value in fingerprint(self.find_against().files).items()}
+        if self.against_frame is None:
+            identity: Mapping[str, Any] = fingerprint(self.find_against().files)
+        else:
+            identity = self.against_frame.identity or {}
+        found = {f"{AGAINST}_{name}": value for name, value in identity.items()}
         names = [declared.name for declared in settings_of(FieldOptions)]
         fields = {name: value for name, value in self.fields.recorded().items() if name in names}
         return {**fields, **found}
+
+    def columns(self, frame: Frame) -> Columns:
+        """The columns of a frame that it uses."""
+        return Columns.of(self.fields, frame)
+
+    @cached_property
+    def against_frame(self) -> FrameSource | None:
+        """A, if it is a frame."""
+        return FrameSource(self.against, self.columns(self.against)) if isinstance(self.against, Frame) else None
+
+    def is_known(self) -> bool:
+        """Whether both sets are known before there are workers."""
+        return super().is_known() and (self.against_frame is None or self.against_frame.identity is not None)
+
+    def learn(self, session: Session) -> None:
+        """Know what only the workers can tell of the sets. A is a parameter, so that it is read before the work."""
+        super().learn(session)
+        if self.against_frame is not None:
+            self.against_frame.learn(session, None)
 
     def find_input(self, sources: Sequence[Location]) -> Sequence[FileInfo]:
         """The files of B."""
@@ -68,11 +97,13 @@ class CrossStage(Stage):
 
     def passed_over(self, files: Sequence[FileInfo]) -> dict[str, Any]:
         """What was passed over of both sets."""
+        if self.against_frame is not None:
+            return super().passed_over(files)
         of_a = {f"of A {reason}": endings for reason, endings in passed_over_of(self.find_against().files).items()}
         return {**super().passed_over(files), **of_a}
 
     def find_against(self) -> Embeddings:
-        """The files of A."""
+        """The files of A, which is no frame."""
         sources = locations_of(self.against, self.io.read_kwargs)
         if not sources:
             raise ParameterError("the set to compare with is not given: name the embeddings of A")
@@ -80,6 +111,8 @@ class CrossStage(Stage):
 
     def readable(self) -> list[Location]:
         """Files of both sets."""
+        if self.against_frame is not None:
+            return super().readable()
         a = self.find_against()
         return [*super().readable(), *(a.source.at(file.url) for file in (a.files[0], a.files[-1]))]
 
@@ -95,8 +128,13 @@ class CrossStage(Stage):
 
     def check_schema(self, files: Sequence[FileInfo], source: Location) -> None:
         """Refuse what the footers of the first files of both sets show to be wrong."""
-        a, b = self.find_against(), self._embeddings(files, source)
-        check_sets(self._facts_of_first(a), self._facts_of_first(b), a.name, b.name, self.fields)
+        with contextlib.ExitStack() as stack:
+            if self.against_frame is None:
+                a = self.find_against()
+            else:
+                a = Embeddings(*stack.enter_context(self.against_frame.head()), self.against_frame.frame.name)
+            b = self._embeddings(files, source)
+            check_sets(self._facts_of_first(a), self._facts_of_first(b), a.name, b.name, self.fields)
 
     def _facts_of_first(self, found: Embeddings) -> list[FileFacts]:
         first = inspect_first(found.files, found.source, self.fields.embedding_field)
@@ -104,11 +142,17 @@ class CrossStage(Stage):
 
     def work(self, run: Run, files: Sequence[FileInfo], source: Location) -> dict[str, Any]:
         """Compare the sets."""
-        a, b = self.find_against(), self._embeddings(files, source)
-        return compare_sets(run, a, b, self.fields, self.destination())
+        b = self._embeddings(files, source)
+        if self.against_frame is None:
+            return compare_sets(run, self.find_against(), b, self.fields, self.destination())
+        folder = self.against_frame.write(run, "frame-a", recorded=False)
+        a = Embeddings(find_embeddings([folder]), folder, self.against_frame.frame.name)
+        with self.against_frame.naming():
+            return compare_sets(run, a, b, self.fields, self.destination())
 
     def _embeddings(self, files: Sequence[FileInfo], source: Location) -> Embeddings:
-        return Embeddings(files, source, _names(self.source() or [source]))
+        name = _names(self.source() or [source]) if self.frame is None else self.frame.frame.name
+        return Embeddings(files, source, name)
 
 
 def _names(sources: Sequence[Location]) -> str:

@@ -16,7 +16,7 @@ from semdedup.dedup.ranking import RankingStrategy
 from semdedup.display import OfInput
 from semdedup.runs.record import FILE_NAME
 from semdedup.settings.choices import EmbeddingEncoding, InputFiletype
-from semdedup.storage.location import Paths
+from semdedup.settings.frames import Input
 from semdedup.storage.tables import LOW_INFORMATION
 
 
@@ -95,7 +95,7 @@ def run_pairs(
 
 
 def find_pairs(
-    input: Paths,
+    input: Input,
     eps: float,
     output: str,
     *,
@@ -122,8 +122,8 @@ def find_pairs(
 
     Args:
         input: embeddings in Parquet or JSON Lines, a folder, file, glob or list of these; the output folder of `split`;
-            or a result of the dedup, whose clusters then spare most of the work. Of one with a base, these are its new
-            rows.
+            a result of the dedup, whose clusters then spare most of the work (of one with a base, these are its new
+            rows); or a frame, as for the workflow.
         eps: the threshold.
         output: folder for ``pairs/*.parquet`` (``id_a``, ``id_b``, ``cosine_sim_score``), the quarantine and the
             manifest.

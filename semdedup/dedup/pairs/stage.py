@@ -7,6 +7,7 @@ from dataclasses import replace
 from typing import Any, Unpack
 
 from semdedup.dedup.compare.run import check_cluster_files
+from semdedup.dedup.frame_input.held import Columns
 from semdedup.dedup.input.keys import keys_identity
 from semdedup.dedup.input.usable import first_usable_files
 from semdedup.dedup.names import PAIRS
@@ -19,8 +20,9 @@ from semdedup.dedup.threshold.rule import DEFAULT_EPS
 from semdedup.runs.run import Run
 from semdedup.settings import documented
 from semdedup.settings.choices import EmbeddingEncoding, InputFiletype
+from semdedup.settings.frames import Frame, Input, with_frames
 from semdedup.settings.shared import SharedKeywords
-from semdedup.storage.location import FileInfo, Location, Paths
+from semdedup.storage.location import FileInfo, Location
 
 
 @documented(IOOptions, FieldOptions, PairsOptions)
@@ -42,7 +44,7 @@ class PairsStage(Stage):
     def __init__(
         self,
         eps: float = DEFAULT_EPS,
-        input_path: Paths | None = None,
+        input_path: Input | None = None,
         output_path: str | None = None,
         id_field: str | None = "id",
         embedding_field: str = "embedding",
@@ -53,13 +55,18 @@ class PairsStage(Stage):
         max_pairs: int = 10**9,
         **shared: Unpack[SharedKeywords],
     ) -> None:
-        given = {**locals(), **shared, "folder": PAIRS}
+        given = with_frames({**locals(), **shared, "folder": PAIRS}, "input_path")
         super().__init__(given)
         self.fields, self.options = RankedOptions.of(given), PairsOptions.of(given)
 
     def made_anew(self) -> Sequence[str]:
         """What goes where its output is cleared: nothing is made of pairs."""
         return (PAIRS,)
+
+    def columns(self, frame: Frame) -> Columns:
+        """The columns of a frame that it uses."""
+        ranking = self.options.ranking_strategy
+        return Columns.of(self.fields, frame, () if ranking is None else ranking.columns)
 
     def search(self) -> tuple[Search, Clusters | None]:
         """What is asked for, and the clusters where a result is given."""
@@ -78,9 +85,11 @@ class PairsStage(Stage):
         _, clusters = self.search()
         return list_files(sources, clusters, self.fields.input_filetype, [self.destination().root])
 
-    def identify(self, sources: Sequence[Location]) -> tuple[Sequence[FileInfo], dict[str, Any]]:
+    def identify(self, sources: Sequence[Location]) -> tuple[Sequence[FileInfo], Mapping[str, Any] | None]:
         """As every stage; keys of partitions that rank are part of the input."""
         files, identity = super().identify(sources)
+        if identity is None or not files:
+            return files, identity
         search, _ = self.search()
         keys = () if search.clustered else search.strategy.columns
         return files, {**identity, **keys_identity([file.url for file in files], keys)}

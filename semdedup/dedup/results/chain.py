@@ -110,6 +110,10 @@ class ChainResult(DedupResult):
         found: tuple[DedupResult, ...] = self.metadata["links"]
         return found
 
+    @property
+    def _links(self) -> tuple[DedupResult, ...]:
+        return self.links
+
     def rethreshold(self, eps: float, removal: RemovalRule | None = None) -> ChainResult:
         """See `DedupResult.rethreshold`; of each result."""
         links = tuple(link.rethreshold(eps, removal) for link in self.links)

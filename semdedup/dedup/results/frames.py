@@ -88,6 +88,11 @@ def read_witnesses(
     return _frame(root, find_files(folders, "parquet"), backend)
 
 
+def frame_of_files(root: Location, files: Sequence[FileInfo], backend: Backend = "cpu") -> dd.DataFrame:
+    """Parquet files as a Dask DataFrame, one partition a file, Arrow types; `root` has the options to reach them."""
+    return _frame(root, files, backend)
+
+
 Read = Callable[[pa.Table, str], pa.Table]
 """What becomes of the table of a file, given its URL."""
 

@@ -64,6 +64,7 @@ def _load_one(root: Location) -> DedupResult:
             "base": base,
             "withdrawn": withdrawn,
             "passed_over": clustered.get("passed_over", {}),
+            "output": root,
             "pairs": compared.get("facts", {}).get("pairs"),
         },
         skipped_files=tuple(clustered.get("skipped_files", ())),

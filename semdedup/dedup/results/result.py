@@ -4,20 +4,33 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import pandas as pd
 import pyarrow as pa
 
 from semdedup.dedup.base.summary import BaseSummary, Withdrawal
-from semdedup.dedup.results.frames import read_witnesses
+from semdedup.dedup.frame_input.held import read_once
+from semdedup.dedup.names import IDENTIFY, SCORE, WITNESSES, WORKFLOW
+from semdedup.dedup.results.dropped import Dropped, as_it_came, without_dropped
+from semdedup.dedup.results.frames import frame_of_files, read_embeddings
 from semdedup.dedup.results.pairs import Explanation, Group, Pair
 from semdedup.dedup.results.removed import RemovedRows
 from semdedup.dedup.results.scores import Scores
-from semdedup.dedup.threshold.rule import REMOVAL
+from semdedup.dedup.results.tallies import Nearest
+from semdedup.dedup.threshold.rule import REMOVAL, duplicate_mask
 from semdedup.display import PASSED_OVER, Displayable, format_passed_over
-from semdedup.errors import InputError, ParameterError
+from semdedup.errors import InputError, OutputConflictError, ParameterError
+from semdedup.runs.record import Record
 from semdedup.settings.choices import RemovalRule
+from semdedup.settings.frames import Frame, frame_of, with_frames
+from semdedup.storage.location import FileInfo, Location
+
+if TYPE_CHECKING:
+    import dask.dataframe as dd
+
+DUPLICATES = WORKFLOW.duplicates
 
 
 @dataclass(frozen=True, repr=False)
@@ -34,9 +47,10 @@ class DedupResult(Displayable):
         paths: what was written, by table.
         metadata: ``total_time`` (without ``forced_seconds``, in which ``forced_bytes`` were forced to disk),
             ``kmeans_time``, ``pairwise_time``, ``num_duplicates``, ``step_seconds``, ``removal`` (the rule),
-            `base`, `withdrawn`, ``passed_over`` (files of the input that were not read: of each reason, how many there
-            are of each ending), ``pairs`` (with `exact_up_to`: how many lie in different clusters, what each bound left
-            of them, see `kernels.join.Join`; else None) and facts of the clustering.
+            `base`, `withdrawn`, ``output`` (location of the ids to drop), ``passed_over`` (files of the input that were
+            not read: of each reason, how many there are of each ending), ``pairs`` (with `exact_up_to`: how many lie
+            in different clusters, what each bound left of them, see `kernels.join.Join`; else None) and facts of the
+            clustering.
         skipped_files: files that could not be read and were left out, with the reason.
         scores: the table of scores, to ask more of it. It is streamed; a result holds no rows.
     """
@@ -113,18 +127,121 @@ class DedupResult(Displayable):
         """
         return self._removed().without_witness(self._eps(eps))
 
-    def witnesses_frame(self) -> Any:
-        """The witnesses as a Dask DataFrame, see `read_witnesses`.
+    def scores_frame(self) -> dd.DataFrame:
+        """The scores as a Dask DataFrame of ``id``, ``max_id``, ``cosine_sim_score``, a partition for each table."""
+        return frame_of_files(self._scores.source, self._scores.files)
+
+    def duplicates_frame(self) -> dd.DataFrame:
+        """The ids to drop as a Dask DataFrame of ``id``, a partition for each file.
+
+        Raises:
+            InputError: none were written for this eps and rule.
+        """
+        files = [file for link in self._links for file in link._written(DUPLICATES)]
+        return frame_of_files(self._output, files)
+
+    def witnesses_frame(self) -> dd.DataFrame:
+        """The witnesses as a Dask DataFrame of ``id``, ``witness_id``, ``cosine_sim_score``, see `read_witnesses`.
 
         Raises:
             InputError: the result has none: its rule is ``any``, or nothing was written for this eps.
         """
-        place = self.paths.get("witnesses") or self.paths.get("results")
-        if place is None:
-            raise InputError(
-                "no witnesses were written for this result; semdedup extract --removal witness writes them"
-            )
-        return read_witnesses(place, storage_options=self._scores.source.options)
+        files = [file for link in self._links for file in link._written(WITNESSES)]
+        return frame_of_files(self._output, files)
+
+    def pairs(self, eps: float | None = None, n: int = 10) -> pd.DataFrame:
+        """The n most similar pairs of a row and its most similar better-ranked row, at most eps apart.
+
+        Each row stands once at most as `id`; pairs whose `id` is low in rank and `max_id` is another than the most
+        similar one are not among the scores: `semdedup.find_pairs` lists every pair.
+
+        Returns:
+            ``id``, ``max_id``, ``cosine_sim_score`` (float32), most similar first.
+
+        Time: a reading of the scores.
+        """
+        chosen = self._eps(eps)
+        highest = Nearest(n, 1.0)
+        self._scores.tally(highest)
+        found = self._scores.pairs(highest.places)
+        scores = np.array([pair.score for pair in found], dtype=np.float32)
+        keep = np.flatnonzero(duplicate_mask(scores, chosen))
+        keep = keep[np.argsort(-scores[keep], kind="stable")]
+        ids = {name: [getattr(found[i], name) for i in keep] for name in ("id", "max_id")}
+        return pd.DataFrame({**ids, SCORE: scores[keep]})
+
+    def filter(
+        self, frame: Any, *, id_field: str | None = "id", storage_options: Mapping[str, Any] | None = None
+    ) -> Any:
+        """The same kind of frame without the rows that this result drops; of a path, a Dask DataFrame.
+
+        Rows whose id the result does not know stay.
+
+        Args:
+            frame: what `semdedup.deduplicate` takes, or the path of Parquet files.
+            id_field: the column of the ids; None takes the positions of the rows, as of a matrix.
+            storage_options: for fsspec, of a path.
+
+        Raises:
+            InputError: the rule is not ``any``, and no ids were written for this eps.
+
+        Example:
+            >>> semdedup.load("out").rethreshold(0.05).filter("embeddings/").to_parquet("kept/")
+        """
+        found = frame_of(frame)
+        found = found or Frame(read_embeddings(frame, storage_options=storage_options), "dask")
+        given = with_frames({"input": found, "id_field": id_field}, "input")
+        return as_it_came(found, without_dropped(read_once(given["input"]), given["id_field"], self.dropped()))
+
+    def dropped(self) -> Dropped:
+        """The ids to drop, as they stand on disk."""
+        files: list[tuple[Location, float | None]] = []
+        for link in self._links:
+            if link.duplicates == 0:
+                continue
+            if link._identified() is None and link._removed().by_scores:
+                eps = link._eps(None)
+                files += [(link._scores.source.at(file.url), eps) for file in link._scores.files]
+            else:
+                files += [(link._output.at(file.url), None) for file in link._written(DUPLICATES)]
+        return Dropped(tuple(files))
+
+    @property
+    def _links(self) -> tuple[DedupResult, ...]:
+        """The results that this one is made of."""
+        return (self,)
+
+    @property
+    def _output(self) -> Location:
+        """Where the ids to drop stand, if they were written."""
+        found = self.metadata.get("output")
+        return found if isinstance(found, Location) else self._scores.source
+
+    def _identified(self) -> dict[str, Any] | None:
+        """The step on record that wrote ids to drop by this eps and rule; None where that wrote others, or nothing."""
+        try:
+            found = Record(self._output).committed(IDENTIFY)
+        except OutputConflictError:  # damaged, or of something else
+            return None
+        if found is None:
+            return None
+        of = found["parameters"]
+        return found if (of.get("eps"), of.get("removal", REMOVAL.default)) == (self.eps, self.removal) else None
+
+    def _written(self, folder: str) -> list[FileInfo]:
+        """Files of ids to drop, or of witnesses."""
+        found = self._identified()
+        if found is None or (folder == WITNESSES and self.removal == REMOVAL.default):
+            what = "witnesses" if folder == WITNESSES else "ids to drop"
+            wish = "--removal witness" if folder == WITNESSES else f"--eps {self.eps} --removal {self.removal}"
+            raise InputError(f"no {what} were written for this result; semdedup extract {wish} writes them")
+        folder = found["parameters"].get("folder", "") if folder == DUPLICATES else folder
+        prefix = f"{folder}/" if folder else ""
+        names = [name for name in found["files"] if name.startswith(prefix) and name.endswith(".parquet")]
+        kept = found["parameters"].get("kept")
+        others = [f"{other}/" for other in (WITNESSES, kept) if other and other != folder]
+        wanted = [name for name in names if not name.startswith(tuple(others))]
+        return [(self._output / name).info() for name in sorted(wanted)]
 
     def explain(self, row_id: Any, eps: float | None = None) -> Explanation:
         """What a row duplicates: the score, the cluster, the row that stays for it, and the metadata of both clips.

@@ -41,6 +41,7 @@ class IdentifyDuplicatesStage(Stage):
     """
 
     step = IDENTIFY
+    reads = "the folder of the scores that PairwiseStage wrote"
 
     def __init__(
         self,

@@ -1,0 +1,162 @@
+"""The ids that a result drops, and frames without these rows. Ids are read a few at a time, wherever they stand."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from semdedup.dedup.frame_input.held import PARTITION_BITS, ids_of
+from semdedup.dedup.input.ids import id_type
+from semdedup.dedup.names import SCORE
+from semdedup.dedup.sizes import ROWS_AT_A_TIME
+from semdedup.dedup.threshold.rule import duplicate_mask
+from semdedup.errors import ParameterError
+from semdedup.settings.frames import Frame, frame_of
+from semdedup.storage.location import Location
+from semdedup.storage.tables import open_parquet
+
+
+@dataclass(frozen=True)
+class Dropped:
+    """Ids to drop, on disk.
+
+    Attributes:
+        files: tables of ids with the eps at which they go: of scores, or, with None, of nothing but ids that go.
+    """
+
+    files: tuple[tuple[Location, float | None], ...]
+
+    def among(self, ids: pa.ChunkedArray) -> np.ndarray:
+        """Which of some ids are dropped, (n,) truth; a null id is not.
+
+        Time: a reading of the tables, but for row groups whose ids all lie outside of the range of these. Memory:
+        `ROWS_AT_A_TIME` rows, and the ids.
+
+        Raises:
+            ParameterError: ids are text here and whole numbers there.
+        """
+        found = np.zeros(len(ids), dtype=bool)
+        if not len(ids) or ids.null_count == len(ids):
+            return found
+        wanted: pa.ChunkedArray | None = None
+        for location, eps in self.files:
+            with open_parquet(location) as file:
+                kind = file.schema_arrow.field("id").type
+                if wanted is None or wanted.type != kind:
+                    wanted = _alike(ids, kind)
+                for batch in _batches(file, eps, pc.min_max(wanted).as_py()):
+                    found |= pc.is_in(wanted, batch).to_numpy(zero_copy_only=False)
+        return found
+
+
+def _alike(ids: pa.ChunkedArray, kind: pa.DataType) -> pa.ChunkedArray:
+    """Ids of a frame in the type that they have in the result."""
+    found = id_type(ids.type)
+    try:
+        if found is None or (found == pa.string()) != (id_type(kind) == pa.string()):
+            raise pa.ArrowInvalid
+        return ids.cast(found).cast(kind)
+    except pa.ArrowInvalid as error:
+        raise ParameterError(f"ids are {ids.type} in the frame and {kind} in the result; cast them") from error
+
+
+def _batches(file: pq.ParquetFile, eps: float | None, span: dict[str, Any]) -> Iterator[pa.Array]:
+    """The ids that go, of the row groups that may hold one of a range of ids."""
+    groups = []
+    for group in range(file.metadata.num_row_groups):
+        column = next(
+            c for i in range(file.metadata.num_columns) if (c := _column(file, group, i)).path_in_schema == "id"
+        )
+        known = column.statistics if column.is_stats_set else None
+        if known is None or not known.has_min_max or not (known.max < span["min"] or known.min > span["max"]):
+            groups.append(group)
+    columns = ["id"] if eps is None else ["id", SCORE]
+    if groups:
+        for batch in file.iter_batches(ROWS_AT_A_TIME, groups, columns, use_threads=False):
+            if eps is not None:
+                scores = batch.column(SCORE).cast(pa.float32()).to_numpy(zero_copy_only=False)
+                batch = batch.filter(pa.array(duplicate_mask(scores, eps)))
+            if len(batch):
+                yield batch.column("id")
+
+
+def _column(file: pq.ParquetFile, group: int, position: int) -> Any:
+    return file.metadata.row_group(group).column(position)
+
+
+def without_dropped(frame: Frame, id_field: str, dropped: Dropped) -> Any:
+    """The same kind of frame without the rows that are dropped, in their order; all else as it was.
+
+    A Dask frame stays lazy: each partition reads the ids when it is computed. A stream of Arrow becomes a table.
+    """
+    if frame.is_lazy:
+        return _lazily(frame, id_field, dropped)
+    return _rows_at(frame, np.flatnonzero(~dropped.among(ids_of(frame, id_field))))
+
+
+def _rows_at(frame: Frame, positions: np.ndarray) -> Any:
+    value = frame.value
+    if frame.kind in ("pandas", "cudf"):
+        return value.iloc[positions]
+    if frame.kind == "datasets":
+        return value.select(positions)
+    if frame.kind == "arrow":
+        return value.take(pa.array(positions))
+    if frame.kind == "cupy":
+        import cupy
+
+        return value[cupy.asarray(positions)]
+    return value[positions]
+
+
+def as_it_came(frame: Frame, kept: Any) -> Any:
+    """Rows of a frame that was read once: a reader of record batches is given back as one."""
+    if isinstance(frame.value, pa.RecordBatchReader):
+        return pa.RecordBatchReader.from_batches(kept.schema, kept.to_batches())
+    return kept
+
+
+@dataclass(frozen=True)
+class _DropRows:
+    """Drops rows of one partition of a Dask frame."""
+
+    id_field: str
+    dropped: Dropped
+    by_position: bool
+    name: str
+
+    def __call__(self, partition: Any, number: Any = None) -> Any:
+        frame = frame_of(partition)
+        assert frame is not None
+        position = 0 if number is None else int(number.iloc[0])
+        held = Frame(partition, frame.kind, self.by_position, f"a partition of {self.name}")
+        gone = self.dropped.among(ids_of(held, self.id_field, position << PARTITION_BITS))
+        return partition.iloc[np.flatnonzero(~gone)]
+
+
+def _lazily(frame: Frame, id_field: str, dropped: Dropped) -> Any:
+    value, task = frame.value, _DropRows(id_field, dropped, frame.by_position, frame.name)
+    if not frame.by_position:
+        _check_lazy(frame, id_field)
+        return value.map_partitions(task, meta=value._meta)
+    import dask.dataframe as dd
+
+    numbers = dd.from_map(_number, range(value.npartitions), meta=pd.Series([], dtype="int64"))
+    return value.map_partitions(task, numbers, meta=value._meta, align_dataframes=False)
+
+
+def _check_lazy(frame: Frame, id_field: str) -> None:
+    names: Sequence[Any] = list(frame.value.columns)
+    if id_field not in names:
+        raise ParameterError(f"{frame.name} has no column {id_field!r}; it has {', '.join(map(str, names[:50]))}")
+
+
+def _number(number: int) -> pd.Series:
+    return pd.Series([number], dtype="int64")
