@@ -10,13 +10,20 @@ import pytest
 import semdedup
 
 RIGHT = """
-from semdedup import KMeansStage, Pipeline, RankingStrategy, SemanticDeduplicationWorkflow, __version__, load
+import pandas as pd
+
+from semdedup import (
+    KMeansStage, Pipeline, RankingStrategy, SemanticDeduplicationWorkflow, __version__, deduplicate, load
+)
 
 workflow = SemanticDeduplicationWorkflow("in", "out", eps=0.1, which_to_keep="easy", distance_metric="l2")
 rows: int = workflow.run().total
 pipeline = Pipeline(name="dedup")
 pipeline.add_stage(KMeansStage(n_clusters=10, input_path="in", output_path="out", input_filetype="jsonl"))
 best = RankingStrategy.metadata_based(["height"], ascending=False)
+frame = pd.DataFrame({"id": [1], "embedding": [[1.0]]})
+kept: pd.DataFrame = deduplicate(frame, 0.1, n_clusters=2)
+similar: pd.DataFrame = load("out").pairs(0.1, n=3)
 for group in load("out").groups(0.1):
     print(group.cluster, __version__, rows, best)
 """

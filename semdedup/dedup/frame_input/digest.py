@@ -62,7 +62,7 @@ class ContentDigest:
         whole = xxhash.xxh3_128()
         for name, words in self._types.items():
             whole.update(f"{name}\0{words}\n".encode(errors="surrogateescape"))
-        for path in sorted(self._counts):
+        for path in sorted(self._counts.keys() | self._hashes.keys()):
             part = self._hashes[path].hexdigest() if path in self._hashes else ""
             whole.update(f"{path}\0{self._counts[path]}\0{part}\n".encode(errors="surrogateescape"))
         return whole.hexdigest()
@@ -110,7 +110,7 @@ class ContentDigest:
             array = array.cast(pa.uint8())
         width = _width(array.type)
         if width is None:
-            self._add(path, repr(array.to_pylist()).encode(errors="surrogateescape"))
+            self._add(path, "".join(f"{value!r}\n" for value in array.to_pylist()).encode(errors="surrogateescape"))
         elif len(array):
             start = array.offset * width
             self._add(path, memoryview(array.buffers()[1])[start : start + len(array) * width])
