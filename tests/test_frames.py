@@ -27,7 +27,6 @@ from semdedup import (
     ParameterError,
     RankingStrategy,
     StorageError,
-    frames,
     read_clusters,
 )
 from semdedup.arrays import to_host
@@ -64,6 +63,10 @@ def stacked(frame: pd.DataFrame) -> np.ndarray:
 
 def by_id(frame: pd.DataFrame) -> pd.DataFrame:
     return frame.sort_values("id", ignore_index=True)
+
+
+def assign_to_axes(df: pd.DataFrame) -> pd.DataFrame:
+    return assign_clusters(df, np.eye(2))
 
 
 F16, F32, F64 = np.float16, np.float32, np.float64
@@ -200,10 +203,12 @@ def clustered(client: distributed.Client, tmp_path_factory: pytest.TempPathFacto
         "low_information": [i % 11 == 0 for i in range(len(ids))],
     }
     source = write_embeddings(folder / "input", ids, rows, n_files=2, **others)
-    stage = KMeansStage(n_clusters=5, input_path=str(source), output_path=str(folder), metadata_fields=[*others])
+    stage = KMeansStage(
+        n_clusters=5, input_path=str(source), output_path=str(folder / "clusters"), metadata_fields=[*others]
+    )
     stage.run(client)
     frame = frame_of(list(rows), **{name: pd.Series(values) for name, values in others.items()}).assign(id=ids)
-    return frame, folder
+    return frame, folder / "clusters"
 
 
 @pytest.mark.parametrize(("ranking", "n_partitions"), list(zip(OF_WORKFLOW, [1, 3, 7, 4], strict=True)))
@@ -213,11 +218,10 @@ def test_the_steps_on_a_dask_frame_give_the_scores_of_the_workflow_row_for_row(
     frame, folder = clustered
     value, parameters = OF_WORKFLOW[ranking]
     PairwiseStage(input_path=str(folder), output_path=str(tmp_path / "pairwise_results"), **parameters).run(client)
-    with client.as_current():
+    with client.as_current(), dask.config.set({"dataframe.shuffle.method": "p2p"}):
         ddf = dd.from_pandas(frame, npartitions=n_partitions, sort=False)
         labelled = ddf.map_partitions(normalize).map_partitions(assign_clusters, str(folder / "_kmeans_centroids.npy"))
         whole = labelled.shuffle("centroid")
-        assert "P2P" in type(whole.optimize().expr).__name__ or "p2p" in str(whole.optimize().expr).lower()
         scores = whole.map_partitions(score_clusters, value)
         left = ddf.map_partitions(rejected)
         remaining = scores.map_partitions(drop, 0.05)
@@ -229,3 +233,158 @@ def test_the_steps_on_a_dask_frame_give_the_scores_of_the_workflow_row_for_row(
     below = expected["cosine_sim_score"] < reference.least_score(0.05)
     assert sorted(remaining["id"]) == expected["id"][below].tolist()
     assert 0 < below.sum() < len(below)
+
+
+def test_clusters_of_a_result_are_scored_as_they_are_read(clustered: tuple[pd.DataFrame, Path]) -> None:
+    ddf = read_clusters(str(clustered[1]))
+    scores = ddf.map_partitions(score_clusters)
+    eager = score_clusters(ddf.compute())
+    assert scores.dtypes.equals(eager.dtypes)
+    pd.testing.assert_frame_equal(by_id(scores.compute(scheduler="sync")), by_id(eager))
+
+
+IDS = {
+    "objects": pd.Series(["a", "b", "c"], dtype=object),
+    "text": pd.Series(["a", "b", "c"], dtype=str),
+    "string": pd.Series(["a", "b", "c"], dtype="string"),
+    "int64": pd.Series([1, 2, 3]),
+    "whole objects": pd.Series([1, 2, 3], dtype=object),
+    "category": pd.Series(["a", "b", "c"], dtype="category"),
+    "Arrow": pd.Series(["a", "b", "c"], dtype=pd.ArrowDtype(pa.string())),
+}
+LISTS = {"arrays": None, "Arrow lists": pa.list_(pa.float32()), "fixed Arrow lists": pa.list_(pa.float64(), 2)}
+
+
+@pytest.mark.parametrize("lists", LISTS)
+@pytest.mark.parametrize("ids", IDS)
+def test_types_inferred_from_what_dask_makes_up_or_from_no_rows_are_those_of_rows(ids: str, lists: str) -> None:
+    kind, rows = LISTS[lists], [[3.0, 4.0], [1.0, 0.0], None]
+    df = (frame_of(rows) if kind is None else arrow_frame(rows, kind)).assign(id=IDS[ids], low_information=False)
+    labelled = assign_clusters(df.iloc[:2], np.eye(2))
+    for step, part in (
+        (rejected, df),
+        (normalize, df),
+        (assign_to_axes, df.iloc[:2]),
+        (score_clusters, labelled),
+        (lambda part: drop(part, 0.1), score_clusters(labelled)),
+    ):
+        found = step(part)
+        assert len(found)
+        for other in (step(meta_nonempty(part.iloc[:0])), step(part.iloc[:0])):
+            assert list(other.columns) == list(found.columns)
+            assert other.dtypes.equals(found.dtypes)
+
+
+def test_no_file_is_read_to_infer_types() -> None:
+    assert not len(assign_clusters(meta_nonempty(GOOD.iloc[:0]), "/no/such.npy"))
+
+
+@pytest.mark.parametrize("step", [normalize, rejected, assign_to_axes, score_clusters])
+def test_lists_that_dask_has_turned_into_text_are_refused_with_what_to_do(step: Callable[..., Any]) -> None:
+    df = frame_of([[1.0, 0.0], [0.0, 1.0]], centroid=0, cosine_dist_to_cent=F32(0.5))
+    with dask.config.set({"dataframe.convert-string": True}):
+        ddf = dd.from_pandas(df, npartitions=1)
+    with pytest.raises(ValueError, match=r"dataframe\.convert-string': False"):
+        ddf.map_partitions(step)
+    for part in (ddf.compute(scheduler="sync"), df.assign(embedding=["[1, 0]", "[0, 1]"])):
+        with pytest.raises(InputError, match=r"holds text.*dataframe\.convert-string': False"):
+            step(part)
+
+
+GOOD = frame_of([[1.0, 0.0], [0.6, 0.8], [0.0, 1.0]], level=[1, 2, 3])
+LABELLED = assign_clusters(normalize(GOOD), [[1, 0], [1, 1]])
+SCORED = score_clusters(LABELLED)
+
+
+@pytest.mark.parametrize(
+    ("make", "error", "named"),
+    [
+        (lambda: normalize([1]), ParameterError, "df must be a pandas or cuDF DataFrame; got list$"),
+        (lambda: normalize(dd.from_pandas(GOOD, npartitions=1)), ParameterError, "with map_partitions"),
+        (lambda: normalize(GOOD, id_field="clip"), ParameterError, "no column 'clip'; it has id, .*id_field"),
+        (lambda: normalize(GOOD, embedding_field="v"), ParameterError, "no column 'v'; .*embedding_field"),
+        (lambda: normalize(GOOD, id_field="embedding"), ParameterError, "are both 'embedding'"),
+        (lambda: normalize(GOOD, id_field="level"), ParameterError, "becomes 'id', and there is another"),
+        (lambda: normalize(pd.concat([GOOD, GOOD], axis=1)), ParameterError, "has 2 columns 'id'"),
+        (lambda: normalize(GOOD.assign(id=0.5)), InputError, "'id' is double; ids must be text or whole"),
+        (lambda: normalize(GOOD.assign(id=[1, "a", 2])), InputError, "'id' does not hold values of one type"),
+        (lambda: normalize(GOOD.assign(embedding=0.5)), InputError, "'embedding' is double; .* must be lists"),
+        (lambda: normalize(frame_of([np.eye(2)])), InputError, "one-dimensional arrays or lists"),
+        (lambda: normalize(frame_of([[1.0], "a"])), InputError, "one-dimensional arrays or lists"),
+        (lambda: normalize(frame_of([["a"], ["b"]])), InputError, "embeddings must be lists"),
+        (lambda: normalize(frame_of(["foo", "foo", "foo"])), InputError, "holds text .such as 'foo'"),
+        (lambda: assign_clusters(GOOD.drop(columns="embedding"), np.eye(2)), ParameterError, "no column 'embedding'"),
+        (lambda: assign_clusters(frame_of(SAME), np.eye(2)), InputError, "4 of 6 rows .*zero: 1.*; normalize leaves"),
+        (lambda: assign_clusters(GOOD, np.eye(3)), ParameterError, "centroids have length 3, the embeddings 2"),
+        (lambda: assign_clusters(GOOD, np.ones(2)), ParameterError, r"array of shape \(2,\)"),
+        (lambda: assign_clusters(GOOD, np.empty((0, 2))), ParameterError, r"array of shape \(0, 2\)"),
+        (lambda: assign_clusters(GOOD, [[np.nan, 0]]), ParameterError, "not finite"),
+        (lambda: assign_clusters(GOOD, [["a", "b"]]), ParameterError, "path of a .npy file of one; got list"),
+        (lambda: assign_clusters(GOOD, 3), ParameterError, "path of a .npy file of one; got int"),
+        (lambda: assign_clusters(GOOD, "/no/such.npy"), StorageError, "/no/such.npy: No such file"),
+        (lambda: assign_clusters(GOOD, __file__), BadFileError, "test_frames.py holds no array"),
+        (lambda: score_clusters(GOOD), ParameterError, "no column 'centroid'; .* Call assign_clusters first"),
+        (lambda: score_clusters(LABELLED, "best"), ParameterError, "ranking must be one of hard, .*; got 'best'"),
+        (lambda: score_clusters(LABELLED, 3), ParameterError, "ranking must be one of hard"),
+        (lambda: score_clusters(LABELLED, {"metadata_cols": ["height"]}), ParameterError, "'height', which the frame"),
+        (
+            lambda: score_clusters(LABELLED, {"metadata_cols": ["embedding"]}),
+            ParameterError,
+            "a column with an order; 'embedding'",
+        ),
+        (lambda: score_clusters(LABELLED.assign(embedding=frame_of(SAME)["embedding"])), InputError, "null: 1"),
+        (lambda: score_clusters(LABELLED.assign(id="a")), DuplicateIdError, "1 ids stand .* such as 'a'"),
+        (lambda: score_clusters(LABELLED.assign(id=[None, "a", "b"])), InputError, "1 of 3 ids are null"),
+        (lambda: score_clusters(LABELLED.assign(centroid=0.5)), InputError, "'centroid' is double; it must hold a"),
+        (lambda: score_clusters(LABELLED.assign(centroid=pd.array([0, None, 1]))), InputError, "with 1 nulls"),
+        (lambda: score_clusters(LABELLED.assign(low_information="no")), InputError, "string; it must be true or"),
+        (lambda: score_clusters(LABELLED.assign(low_information=[0, 1, 7])), InputError, "int64 with 0, 1, 7; it"),
+        (lambda: drop(LABELLED, 0.1), ParameterError, "no column 'cosine_sim_score'.*Call score_clusters first"),
+        (lambda: drop(SCORED, 1), ParameterError, "eps must lie in"),
+        (lambda: drop(SCORED.assign(cosine_sim_score=[0.5, np.nan, None]), 0.1), InputError, "2 of 3 rows have"),
+        (lambda: drop(SCORED.assign(cosine_sim_score="a"), 0.1), InputError, "string; it must hold numbers"),
+    ],
+)
+def test_what_cannot_be_is_refused_with_what_was_found(
+    make: Callable[[], Any], error: type[Exception], named: str
+) -> None:
+    with pytest.raises(error, match=named):
+        make()
+
+
+def test_a_ranking_by_an_absent_column_is_refused_before_work_starts() -> None:
+    ddf = dd.from_pandas(LABELLED, npartitions=1)
+    with pytest.raises(ValueError, match="ranking needs the column 'height', which the frame does not have"):
+        ddf.map_partitions(score_clusters, RankingStrategy.metadata_based("height"))
+
+
+@pytest.mark.parametrize(
+    "marked",
+    [
+        pd.Series([True, None, False], dtype=object),
+        pd.array([1, None, 0], dtype="Int8"),
+        pd.array([True, None, False], dtype="boolean"),
+        np.array([1, 0, 0]),
+    ],
+)
+def test_a_mark_of_low_information_may_be_truth_or_number_or_missing(marked: Any) -> None:
+    df = assign_clusters(normalize(frame_of([[1.0, 0.0]] * 3)), [[1, 0]]).assign(low_information=marked)
+    assert score_clusters(df)["max_id"].tolist() == ["r0", "r2", "r2"]
+    assert not score_clusters(df.assign(low_information=None))["max_id"].eq("r0").any()
+
+
+def test_rows_are_checked_and_scored_on_any_backend(xp: ModuleType, rng: np.random.Generator) -> None:
+    rows = xp.asarray(F32([[3, 4], [np.nan, 0], [0, 0], [0.6, 0.8], [1, 1]]))
+    missing = xp.asarray(np.array([False] * 6 + [True]))
+    found = sorted_rows(rows, xp.asarray([0, 1, 3, 4, 5]), missing, xp.asarray(np.arange(7) == 5))
+    reasons = ["", "not_finite", "wrong_length", "zero", "", "null_id", "null"]
+    assert [REASONS[code] for code in to_host(found.faults)] == reasons
+    assert to_host(found.positions).tolist() == [0, 4]
+    scores, match = best_of_rows(unit_rows(found.rows), None)
+    assert (to_host(scores).tolist(), to_host(match).tolist()) == ([0, 1], [0, 0])
+    units = unit_rows(rng.normal(size=(40, 5)).astype(F32))
+    low = rng.random(40) < 0.3
+    scores, match = best_of_rows(xp.asarray(units), low)
+    expected = reference.scores(units, low_information=low)
+    np.testing.assert_array_equal(to_host(scores), expected.score)
+    np.testing.assert_array_equal(to_host(match), expected.match)

@@ -104,15 +104,17 @@ def _frame(
     # Dask would turn lists into text otherwise
     with dask.config.set({"dataframe.convert-string": False}):
         return dd.from_map(
-            _read_frame, urls, root=root, backend=backend, extra=extra, columns=list(empty.column_names), meta=meta
+            _read_frame, urls, root=root, backend=backend, extra=extra, columns=list(meta.columns), meta=meta
         )
 
 
 def _read_frame(
     url: str, root: Location, backend: Backend, extra: Callable[[str], dict[str, int]] | None, columns: Sequence[str]
 ) -> Any:
-    table = read_table(root.at(url), columns)
-    return _to_frame(_with_columns(table, extra(url) if extra else {}), backend)
+    values = extra(url) if extra else {}
+    table = _with_columns(read_table(root.at(url), columns), values)
+    # Dask may ask for some of the columns only, which a file may lack
+    return _to_frame(table.select([name for name in columns if name in table.column_names]), backend)
 
 
 def _with_columns(table: pa.Table, values: Mapping[str, int]) -> pa.Table:
