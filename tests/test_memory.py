@@ -60,7 +60,8 @@ SCORE = (
     PEAK
     + """
 import json, sys
-import numpy as np
+import numpy as np, pyarrow as pa
+from semdedup.dedup.input.schema import InputSchema
 from semdedup.dedup.options import InputOptions
 from semdedup.dedup.ranking import RankingStrategy
 from semdedup.dedup.compare.groups import Cluster, Comparison, Limits, score_group
@@ -70,7 +71,7 @@ folder, n_rows, dim, n_clusters = sys.argv[1], int(sys.argv[2]), int(sys.argv[3]
 root = Location.of(folder)
 strategy = RankingStrategy.random(1)
 places = (root, root / "scores", root, root / "scratch")
-task = Comparison(*places, InputOptions(), strategy, dim, Limits(np.float32(0.8), 1024), "cpu", {})
+task = Comparison(*places, InputSchema(InputOptions(), pa.string(), pa.schema([])), strategy, dim, Limits(np.float32(0.8), 1024), "cpu", {})
 score_group(task, (Cluster(0, (root.url + "/small.parquet",), (64,)),))
 before = status("VmRSS")
 group = tuple(Cluster(k, (root.url + "/input.parquet",), (n_rows,)) for k in range(n_clusters))

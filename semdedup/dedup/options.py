@@ -15,7 +15,14 @@ from semdedup.dedup.ranking import KEEP, METRIC, RANDOM_SEED, RankingStrategy, s
 from semdedup.dedup.threshold.rule import EPS, REMOVAL
 from semdedup.errors import ParameterError
 from semdedup.settings import Found, Kind, Options, setting
-from semdedup.settings.choices import DistanceMetric, InputFiletype, KMeansEngine, RemovalRule, WhichToKeep
+from semdedup.settings.choices import (
+    DistanceMetric,
+    EmbeddingEncoding,
+    InputFiletype,
+    KMeansEngine,
+    RemovalRule,
+    WhichToKeep,
+)
 from semdedup.settings.kinds import choice, number, path, paths, several, text, truth, whole
 from semdedup.settings.shared import NO_PART, SharedOptions
 from semdedup.storage.kwargs import READ, WRITE, kwargs_setting
@@ -47,18 +54,37 @@ def _init(value: Any) -> Any:
 INIT = Kind(f"be one of {', '.join(INITS)}, or an array (n_clusters, d) of finite rows that are not zero", _init)
 
 
+def _column_or_none(value: Any) -> str | None:
+    return None if value is None or value == "" else str(text().plain(value))
+
+
+COLUMN_OR_NONE = Kind("be the name of a column, or None where there is none", _column_or_none)
+
+
 @dataclass(frozen=True)
 class FieldOptions(Options):
     """Which columns hold ids and embeddings."""
 
-    id_field: str = setting("id", text(), "Column of the ids.")
+    id_field: str | None = setting(
+        "id",
+        COLUMN_OR_NONE,
+        "Column of the ids; None ('' as a flag) where there is none: ids are then made of file and row, file:row.",
+    )
     embedding_field: str = setting("embedding", text(), "Column of the embeddings.")
     embedding_dim: int | None = setting(None, whole(1), "Expected length; the commonest by default.")
+    embedding_encoding: EmbeddingEncoding | None = setting(
+        None, choice(*get_args(EmbeddingEncoding)), "What lists of uint16 hold: fp16_bits, the bits of float16."
+    )
 
     def check_together(self) -> None:
         """The two columns differ."""
         if self.id_field == self.embedding_field:
             raise ParameterError(f"id_field and embedding_field are both {self.id_field!r}")
+
+    def recorded(self) -> dict[str, Any]:
+        """As for all options; without an encoding as by versions that knew of none."""
+        held = super().recorded()
+        return held if self.embedding_encoding else {k: v for k, v in held.items() if k != "embedding_encoding"}
 
 
 @dataclass(frozen=True)
@@ -89,7 +115,14 @@ class InputOptions(FieldOptions):
     @property
     def columns(self) -> list[str]:
         """Columns to read where a file has them."""
-        return list(dict.fromkeys([self.id_field, self.embedding_field, *self.metadata_fields, LOW_INFORMATION]))
+        ids = [] if self.id_field is None else [self.id_field]
+        return [*ids, self.embedding_field, *self.carried]
+
+    @property
+    def carried(self) -> list[str]:
+        """Those of them that are carried along: metadata, and the mark of rows of low information."""
+        names = dict.fromkeys([*self.metadata_fields, LOW_INFORMATION])
+        return [name for name in names if name not in (self.id_field, self.embedding_field)]
 
 
 @dataclass(frozen=True)
@@ -97,9 +130,16 @@ class RankedOptions(InputOptions):
     """What to read of rows that are ranked: of a cluster, `metadata_fields` may be columns that semdedup wrote."""
 
     def check_together(self) -> None:
-        """Only the columns of ids and embeddings must differ."""
+        """Only the columns of ids and embeddings must differ, and no other column have their names here."""
         FieldOptions.check_together(self)
         object.__setattr__(self, "metadata_fields", tuple(self.metadata_fields or ()))
+        fields = {"id": self.id_field, "embedding": self.embedding_field}
+        taken = [ours for ours, name in fields.items() if ours in self.metadata_fields and ours != name]
+        if taken:
+            raise ParameterError(
+                f"rows cannot be ranked by the column {taken[0]!r} where {taken[0]}_field is {fields[taken[0]]!r}; "
+                "rename it"
+            )
 
 
 def _random_state() -> Any:

@@ -10,6 +10,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from semdedup.dedup.input.columns import check_once
 from semdedup.dedup.input.ids import hash_ids
 from semdedup.dedup.names import COSINE_DISTANCE, L2_DISTANCE, OF_BASE
 from semdedup.errors import ParameterError
@@ -130,9 +131,13 @@ def check_rankable(schema: pa.Schema, strategy: RankingStrategy, where: str, com
                 f"ranking needs the column {column!r}, which {where} does not have; it has {', '.join(schema.names)}. "
                 "Name metadata columns in metadata_fields when the rows are clustered."
             )
+        check_once(schema.names, [column], where)
         found = schema.field(column).type
-        if pa.types.is_nested(found):
-            raise ParameterError(f"ranking needs a column with an order; {column!r} in {where} is {found}")
+        if sort_type(found) is None:
+            raise ParameterError(
+                f"ranking needs a column with an order; {column!r} in {where} is {found}, which has none: write it as "
+                "numbers or text, or rank by another column"
+            )
 
 
 def rank_order(table: pa.Table, strategy: RankingStrategy, id_field: str = "id") -> np.ndarray:
@@ -172,13 +177,53 @@ def ranks_of_rows(rows: pa.Table, strategy: RankingStrategy) -> np.ndarray:
     return ranks
 
 
-SORTED_AS = {pa.float16(): pa.float32(), pa.string_view(): pa.string(), pa.binary_view(): pa.binary()}
-"""Types that Arrow does not sort, and the types that hold the same values in the same order."""
+SORTED_AS = {
+    pa.float16(): pa.float32(),
+    pa.string_view(): pa.string(),
+    pa.binary_view(): pa.binary(),
+    pa.uuid(): pa.binary(16),
+    pa.bool8(): pa.bool_(),
+    pa.date32(): pa.int32(),
+    pa.date64(): pa.int64(),
+    pa.time32("s"): pa.int32(),
+    pa.time32("ms"): pa.int32(),
+    pa.time64("us"): pa.int64(),
+    pa.time64("ns"): pa.int64(),
+}
+"""Types that some PyArrow does not sort, and the types that hold the same values in the same order."""
+
+SORTED = (
+    *(pa.types.is_null, pa.types.is_boolean, pa.types.is_integer, pa.types.is_floating),
+    *(pa.types.is_string, pa.types.is_large_string),
+    *(pa.types.is_binary, pa.types.is_large_binary, pa.types.is_fixed_size_binary),
+)
+"""Types that every PyArrow sorts."""
+
+
+def sort_type(found: pa.DataType) -> pa.DataType | None:
+    """The type in which values of the type `found` are sorted, None where they have no order.
+
+    Dictionaries are sorted by value, points and spans of time by their number of units, UUIDs by their bytes.
+    """
+    if pa.types.is_dictionary(found):
+        return sort_type(found.value_type)
+    if found in SORTED_AS:
+        return SORTED_AS[found]
+    if isinstance(found, pa.ExtensionType):  # of Python's: read as what it stores where it is not known
+        return sort_type(found.storage_type)
+    if pa.types.is_timestamp(found) or pa.types.is_duration(found):
+        return pa.int64()
+    if pa.types.is_decimal(found):
+        return found if found.bit_width >= 128 else pa.decimal128(found.precision, found.scale)
+    return found if any(is_kind(found) for is_kind in SORTED) else None
 
 
 def _sortable(column: pa.ChunkedArray) -> pa.ChunkedArray:
-    """The column in a type that Arrow sorts, with null for NaN."""
+    """The column in its `sort_type`, with null for NaN."""
+    target = sort_type(column.type)
     if pa.types.is_dictionary(column.type):
         column = column.cast(column.type.value_type)
-    column = column.cast(SORTED_AS.get(column.type, column.type))
+    if isinstance(column.type, pa.BaseExtensionType):
+        column = column.cast(column.type.storage_type)
+    column = column.cast(target)
     return pc.if_else(pc.is_nan(column), None, column) if pa.types.is_floating(column.type) else column

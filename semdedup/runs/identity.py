@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import posixpath
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import xxhash
@@ -24,7 +24,7 @@ def fingerprint(files: Iterable[FileInfo], known: Mapping[str, Written] | None =
     """
     known = known or {}
     listed = sorted(files, key=lambda file: file.url)
-    start = len(_common_folder(listed))
+    start = len(common_folder(listed))
     digest = xxhash.xxh3_128()
     n_bytes = 0
     for file in listed:
@@ -35,11 +35,11 @@ def fingerprint(files: Iterable[FileInfo], known: Mapping[str, Written] | None =
     return {"files": len(listed), "bytes": n_bytes, "digest": digest.hexdigest()}
 
 
-def _common_folder(listed: list[FileInfo]) -> str:
-    """The folder that holds all files of a sorted list, with its last slash."""
-    if not listed:
+def common_folder(files: Sequence[FileInfo]) -> str:
+    """URL of the folder that holds all files, with its last slash; nothing where there are none."""
+    if not files:
         return ""
-    first, last = listed[0].url, listed[-1].url
+    first, last = min(file.url for file in files), max(file.url for file in files)
     same = next((i for i, (a, b) in enumerate(zip(first, last, strict=False)) if a != b), min(len(first), len(last)))
     return first[: first.rfind("/", 0, same) + 1]
 

@@ -14,8 +14,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from semdedup.dedup.input.ids import id_type
-from semdedup.dedup.input.rows import embedding_element_type
+from semdedup.dedup.input.columns import as_embeddings, check_once, embedding_type, is_fp16_bits
+from semdedup.dedup.input.ids import as_ids, id_type
 from semdedup.dedup.threshold.rule import duplicate_mask
 from semdedup.errors import BadFileError
 from semdedup.shards.plan import Boundary, in_order, parts
@@ -99,16 +99,28 @@ def _read(source: Location, groups: Sequence[RowGroups], columns: Sequence[str])
             missing = [name for name in columns if name not in schema.names]
             if missing:
                 raise BadFileError(f"the file {part.url} has no column {missing[0]!r}; it has {schema.names}")
+            check_once(schema.names, columns, part.url)
             for name in columns:
                 kind = schema.field(name).type
-                fits = {"embedding": embedding_element_type, "cosine_sim_score": _number_type}.get(name, id_type)(kind)
-                if fits is None:
+                if _type_of(name, kind, part.url) is None:
                     raise BadFileError(f"the column {name!r} of {part.url} is {kind}, which cannot be used")
-            yield parquet.read_row_groups(list(part.of(parquet)), columns=list(columns), use_threads=False)
+            table = parquet.read_row_groups(list(part.of(parquet)), columns=list(columns), use_threads=False)
+        yield pa.table({name: _as_used(name, table[name], part.url) for name in columns})
 
 
-def _number_type(found: pa.DataType) -> pa.DataType | None:
-    return found if pa.types.is_floating(found) else None
+def _type_of(name: str, found: pa.DataType, source: str) -> pa.DataType | None:
+    """The type in which a column is used, None where it cannot be."""
+    if name == "embedding":
+        return embedding_type(found, is_fp16_bits(None, source))
+    if name == "cosine_sim_score":
+        return found if pa.types.is_floating(found) else None
+    return id_type(found)
+
+
+def _as_used(name: str, column: pa.ChunkedArray, source: str) -> pa.ChunkedArray:
+    if name == "embedding":
+        return as_embeddings(column, is_fp16_bits(None, source))
+    return column if name == "cosine_sim_score" else as_ids(column, id_type(column.type))
 
 
 def _scatter(task: Scatter, item: tuple[int, Any], tables: Sequence[pa.Table]) -> dict[str, Any]:

@@ -13,7 +13,7 @@ from semdedup.dedup.base.update import Base
 from semdedup.dedup.cluster.shuffle import cluster_schema
 from semdedup.dedup.input.facts import FileFacts
 from semdedup.dedup.input.partitions import Partition, Slice, cut_partitions
-from semdedup.dedup.input.schema import InputSchema, embedders_of, unify_schemas
+from semdedup.dedup.input.schema import InputSchema, casts_in_words, embedders_of, unify_schemas
 from semdedup.dedup.input.usable import first_usable_files
 from semdedup.dedup.kernels.kmeans import sample_size
 from semdedup.dedup.options import InputOptions, KMeansOptions
@@ -21,7 +21,7 @@ from semdedup.dedup.ranking import RankingStrategy, check_rankable
 from semdedup.errors import InputError
 from semdedup.storage.location import FileInfo, Location
 
-_PLAIN = ("n_rows", "task_bytes", "skipped", "n_sample_parts", "embedders")
+_PLAIN = ("n_rows", "task_bytes", "skipped", "n_sample_parts", "embedders", "casts")
 
 
 @dataclass(frozen=True)
@@ -35,6 +35,7 @@ class Plan:
     skipped: tuple[str, ...]
     n_sample_parts: int
     embedders: tuple[str, ...] = ()
+    casts: tuple[str, ...] = ()
 
     def to_json(self, files: Sequence[FileInfo], scratch: Location) -> dict[str, Any]:
         """As JSON values. A slice names its file by the position in the input, so that both may be moved.
@@ -46,7 +47,10 @@ class Plan:
         positions = {file.url: position for position, file in enumerate(files)}
         start = len(scratch.url) + 1
         partitions = [
-            [[positions[s.source], s.url[start:] if s.url != s.source else "", s.start, s.stop] for s in partition]
+            [
+                [positions[s.source], s.url[start:] if s.url != s.source else "", s.start, s.stop, s.first]
+                for s in partition
+            ]
             for partition in self.partitions
         ]
         rest = {name: getattr(self, name) for name in _PLAIN}
@@ -58,13 +62,13 @@ class Plan:
     ) -> Plan:
         """The reverse of `to_json`."""
 
-        def slice_of(position: int, converted: str, start: int, stop: int) -> Slice:
+        def slice_of(position: int, converted: str, *rows: int) -> Slice:
             source = files[position].url
-            return Slice(scratch.below(converted).url if converted else source, source, start, stop)
+            return Slice(scratch.below(converted).url if converted else source, source, *rows)
 
         partitions = tuple(tuple(slice_of(*piece) for piece in partition) for partition in value.pop("partitions"))
-        value |= {name: tuple(value[name]) for name in ("skipped", "embedders")}
-        schema = InputSchema.from_json(options, value.pop("schema"))
+        value |= {name: tuple(value[name]) for name in ("skipped", "embedders", "casts") if name in value}
+        schema = InputSchema.from_json(options, value.pop("schema")).below(files)
         return cls(schema=schema, partitions=partitions, **value)
 
     def without(self, bad: Mapping[str, str]) -> Plan:
@@ -82,6 +86,7 @@ class Plan:
 
 
 def make_plan(
+    files: Sequence[FileInfo],
     facts: Sequence[FileFacts],
     skipped: Sequence[str],
     inputs: InputOptions,
@@ -89,20 +94,27 @@ def make_plan(
     n_slots: int,
     task_memory: int,
 ) -> Plan:
-    """Cut the files into partitions, and decide on the sample, for `n_slots` threads of `task_memory` bytes each."""
+    """Cut the files into partitions, and decide on the sample, for `n_slots` threads of `task_memory` bytes each.
+
+    Args:
+        files: the input.
+        facts: of those of them that can be used.
+        skipped: what is wrong with the others.
+    """
     n_rows, n_values = sum(file.n_rows for file in facts), sum(file.n_values for file in facts)
     task_bytes = sizes.bytes_per_partition(n_slots, task_memory, 4 * n_values)
     most_bytes = sizes.bytes_per_task(n_slots, task_memory, 4 * n_values)
     n_clusters = kmeans.k_for(n_rows)
     sample_bytes = 4 * n_values * sample_size(n_rows, n_clusters, kmeans.fit_data_fraction) // n_rows
     return Plan(
-        schema=unify_schemas(facts, inputs),
+        schema=unify_schemas(facts, inputs).below(files),
         partitions=tuple(cut_partitions(facts, task_bytes // 4, inputs.files_per_partition, most_bytes // 4)),
         n_rows=n_rows,
         task_bytes=task_bytes,
         skipped=tuple(skipped),
         n_sample_parts=n_slots * max(1, -(-sample_bytes // (task_bytes * n_slots))),  # as many for each thread
         embedders=tuple(embedders_of(facts)),
+        casts=tuple(casts_in_words(facts, inputs)),
     )
 
 

@@ -143,6 +143,7 @@ def cluster_embeddings(
         "engine": fit.engine,
         "skipped_files": list(plan.skipped),
         "embedders": list(plan.embedders),
+        "casts": list(plan.casts),
         "mean_distance": assigned.mean_distance,
         **({} if base is None else {"bases": base.entries(run.root)}),
     }
@@ -166,13 +167,15 @@ def _plan_and_scan(
         plan = Plan.from_json(inputs, place.read_json(), files, scratch)
     else:
         facts, skipped = usable_files(run, files, source, inputs)
-        plan = make_plan(facts, skipped, inputs, kmeans, run.session.n_slots, run.session.task_memory)
+        plan = make_plan(files, facts, skipped, inputs, kmeans, run.session.n_slots, run.session.task_memory)
         check_ranking(plan.schema, ranked_by)
         if base is not None:
             base.check_rows(cluster_schema(plan.schema), plan.embedders)
             if ranked_by is not None:
                 base.check_ranking(ranked_by, cluster_schema(plan.schema))
         place.write_json(plan.to_json(files, scratch), forced=True)
+    for words in plan.casts:
+        run.session.reporter.say(words)
     while True:
         work = Workspace(plan.schema, source, scratch, read_kwargs)
         n_clusters = kmeans.k_for(plan.n_rows)

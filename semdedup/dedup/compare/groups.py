@@ -13,17 +13,18 @@ import pyarrow as pa
 from semdedup.arrays import Array, Backend, array_module, backend_module, to_host
 from semdedup.dedup.base.kept import BaseRows
 from semdedup.dedup.compare.table import forest_table, score_table, write_base_rows, write_scores
-from semdedup.dedup.input.ids import id_type
-from semdedup.dedup.input.rows import gather_unit_rows, low_information_mask, with_source, write_aside
+from semdedup.dedup.input.partitions import Slice
+from semdedup.dedup.input.rows import gather_unit_rows, length_counts, low_information_mask, with_source, write_aside
+from semdedup.dedup.input.scan import check_lengths
+from semdedup.dedup.input.schema import InputSchema
 from semdedup.dedup.kernels.best_match import best_match, compare_ranked
 from semdedup.dedup.kernels.distinct import first_occurrences, occurrences
 from semdedup.dedup.kernels.forest import forest_between, forest_of, matches_to_gather, thinned
 from semdedup.dedup.kernels.matches import Pairs
 from semdedup.dedup.names import FOREST, OF_BASE, QUARANTINE, cluster_file
-from semdedup.dedup.options import InputOptions
 from semdedup.dedup.ranking import RankingStrategy, rank_order
 from semdedup.storage.location import Location
-from semdedup.storage.tables import DECODING_BYTES, LOW_INFORMATION, iter_rows, open_parquet, write_table
+from semdedup.storage.tables import DECODING_BYTES, LOW_INFORMATION, write_table
 
 
 class Limits(NamedTuple):
@@ -56,7 +57,7 @@ class Comparison:
         target: folder for the tables of scores, until they are committed.
         final: folder around it, in which the forests of matches and the quarantine have theirs.
         scratch: folder for the tiles of large clusters.
-        fields: names of the id and embedding columns.
+        schema: how the cluster files are read.
         strategy: what ranks.
         dim: d.
         limits: the least score of a match that the forest holds, and the most rows compared at a time.
@@ -68,7 +69,7 @@ class Comparison:
     target: Location
     final: Location
     scratch: Location
-    fields: InputOptions
+    schema: InputSchema
     strategy: RankingStrategy
     dim: int
     limits: Limits
@@ -77,8 +78,8 @@ class Comparison:
 
     @property
     def light_columns(self) -> list[str]:
-        """Columns to read beside the embeddings."""
-        return list(dict.fromkeys([self.fields.id_field, *self.strategy.columns, LOW_INFORMATION]))
+        """Columns to read beside the embeddings: the ids, and then what ranks, and the mark of low information."""
+        return list(dict.fromkeys(["id", *self.strategy.columns, LOW_INFORMATION]))
 
 
 @dataclass(frozen=True)
@@ -274,19 +275,17 @@ def among_all(n: int, informs: Array, found: tuple[Array, Array]) -> tuple[Array
 
 
 def read_cluster(task: Comparison, cluster: Cluster, embeddings_only: bool = False) -> Iterator[pa.Table]:
-    """The rows of a cluster, in tables of bounded size: ``id``, ``embedding`` and what ranks, or embeddings only."""
-    fields = task.fields
-    names = {fields.id_field: "id", fields.embedding_field: "embedding"}
-    for url in cluster.urls:
-        with open_parquet(task.clusters.at(url)) as file:
-            wanted = [fields.embedding_field] if embeddings_only else [*task.light_columns, fields.embedding_field]
-            for table in iter_rows(file, [name for name in wanted if name in file.schema_arrow.names]):
-                table = table.rename_columns([names.get(name, name) for name in table.column_names])
-                if not embeddings_only:
-                    ids = table.column("id")
-                    position = table.column_names.index("id")
-                    table = table.set_column(position, "id", ids.cast(id_type(ids.type) or ids.type))
-                yield table
+    """The rows of a cluster, in tables of bounded size: ``id``, ``embedding`` and what ranks, or embeddings only.
+
+    Raises:
+        BadFileError: no row of a file has the length that is compared.
+    """
+    for url, n_rows in zip(cluster.urls, cluster.rows, strict=True):
+        lengths = Counter[int]()
+        for table in task.schema.read(task.clusters.at(url), Slice(url, url, 0, n_rows), {}, embeddings_only):
+            lengths.update(length_counts(table.column("embedding")))
+            yield table
+        check_lengths({url: lengths}, task.dim, "the length that is compared")
 
 
 def read_base(task: Comparison, cluster: Cluster, columns: Sequence[str]) -> Iterator[pa.Table]:

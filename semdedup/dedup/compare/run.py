@@ -7,7 +7,7 @@ Small clusters are packed into *groups*, one task each. A cluster too large for 
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from typing import Any, NamedTuple
@@ -22,15 +22,16 @@ from semdedup.dedup.compare.across import score_across
 from semdedup.dedup.compare.groups import Cluster, Comparison, Limits, score_group
 from semdedup.dedup.compare.tiles import score_large_clusters
 from semdedup.dedup.input.facts import FileFacts, inspect_all, inspect_first
+from semdedup.dedup.input.partitions import Slice
 from semdedup.dedup.input.rows import commonest_length, length_counts
-from semdedup.dedup.input.schema import check_file_schema
+from semdedup.dedup.input.schema import InputSchema, casts_in_words, check_file_schema, unify_schemas
 from semdedup.dedup.names import CLUSTER_FOLDER, Destination, below, label_of
-from semdedup.dedup.options import InputOptions
+from semdedup.dedup.options import InputOptions, RankedOptions
 from semdedup.dedup.ranking import RankingStrategy, check_rankable
-from semdedup.errors import BadFileError, InputError, IntegrityError
+from semdedup.errors import InputError, IntegrityError
 from semdedup.runs.run import Run
+from semdedup.settings import settings_of
 from semdedup.storage.location import FileInfo, Location, without_storage_options
-from semdedup.storage.tables import read_table
 
 CLUSTERS_PER_GROUP = 256
 
@@ -140,11 +141,13 @@ def score_clusters(
     with run.refusing():
         located = [(source.at(file.url), file.url) for file in files]
         facts, _ = inspect_all(session, located, fields.embedding_field, name="inspect clusters")
-        fields = check_columns(facts, fields, strategy)
+        schema = check_columns(facts, fields, strategy)
+        for words in casts_in_words(facts, schema.options):
+            session.reporter.say(words)
         clusters = find_clusters(files, facts)
         if not clusters:
             raise InputError(f"no rows in the clusters of {source}")
-        dim = fields.embedding_dim or commonest_dim(source, clusters, fields)
+        dim = fields.embedding_dim or commonest_dim(source, clusters, schema)
         n_values = sum(file.n_values for file in facts)
         based = Based(clusters) if base is None else _with_base(run, clusters, base, across)
     rows_per_task = _rows_per_task(run, n_values + based.n_values, dim)
@@ -153,7 +156,7 @@ def score_clusters(
         target=below(run.final, destination.folder),
         final=run.final,
         scratch=scratch,
-        fields=fields,
+        schema=schema.below(files),
         strategy=strategy,
         dim=dim,
         limits=limits,
@@ -204,30 +207,46 @@ def check_cluster_files(
     check_columns(inspect_first(files, source, fields.embedding_field), fields, strategy)
 
 
-def check_columns(facts: Sequence[FileFacts], fields: InputOptions, strategy: RankingStrategy) -> InputOptions:
-    """The names of the columns, after checking that all files have those that are compared and ranked by."""
-    for file in {file.schema: file for file in facts if file.n_rows}.values():
-        schema = pa.ipc.read_schema(pa.py_buffer(file.schema))
-        fields = _own_names(fields, schema)
-        check_file_schema(schema, file.source, fields)
-        check_rankable(schema, strategy, file.source)
-    return fields
+def check_columns(facts: Sequence[FileFacts], fields: InputOptions, strategy: RankingStrategy) -> InputSchema:
+    """How clusters are read, after checking that all files have the columns that are compared and ranked by.
+
+    Raises:
+        BadFileError: a column is missing, there twice, or of a type that cannot be used or differs between files.
+        ParameterError: a column that ranks is missing or has no order.
+    """
+    facts = [file for file in facts if file.n_rows]
+    parsed = [
+        (pa.ipc.read_schema(pa.py_buffer(file.schema)), file.source)
+        for file in {file.schema: file for file in facts}.values()
+    ]
+    names = {name for schema, _ in parsed for name in schema.names}
+    given = {one.attribute: getattr(fields, one.attribute) for one in settings_of(InputOptions)}
+    ours = {"id_field": _own_name(fields.id_field, "id", names),
+            "embedding_field": _own_name(fields.embedding_field, "embedding", names)}  # fmt: skip
+    wanted = RankedOptions(**{**given, **ours, "metadata_fields": strategy.columns})
+    for schema, source in parsed:
+        check_file_schema(schema, source, wanted)
+        check_rankable(schema, strategy, source)
+    return unify_schemas(facts, wanted)
 
 
-def _own_names(fields: InputOptions, schema: pa.Schema) -> InputOptions:
+def _own_name(wanted: str | None, ours: str, names: Collection[str]) -> str | None:
     """`KMeansStage` calls its columns ``id`` and ``embedding``, whatever they were called in its input."""
-
-    def found(wanted: str, ours: str) -> str:
-        return ours if wanted not in schema.names and ours in schema.names else wanted
-
-    id_field, embedding_field = found(fields.id_field, "id"), found(fields.embedding_field, "embedding")
-    return replace(fields, id_field=id_field, embedding_field=embedding_field)
+    return ours if wanted not in names and ours in names else wanted
 
 
-def commonest_dim(source: Location, clusters: Sequence[Cluster], fields: InputOptions) -> int:
-    """The length of most embeddings of the first cluster."""
-    column = read_table(source.at(clusters[0].urls[0]), [fields.embedding_field]).column(0)
-    length = commonest_length(length_counts(column))
-    if not length:
-        raise BadFileError(f"the file {clusters[0].urls[0]} has no embeddings; give embedding_dim")
-    return length
+def commonest_dim(source: Location, clusters: Sequence[Cluster], schema: InputSchema) -> int:
+    """The length of most embeddings of the first file that has any.
+
+    Raises:
+        InputError: none has.
+    """
+    for url, n_rows in (
+        (url, rows) for cluster in clusters for url, rows in zip(cluster.urls, cluster.rows, strict=True)
+    ):
+        counts = Counter[int]()
+        for table in schema.read(source.at(url), Slice(url, url, 0, n_rows), {}, embeddings_only=True):
+            counts.update(length_counts(table.column("embedding")))
+        if commonest_length(counts):
+            return commonest_length(counts)
+    raise InputError(f"the clusters of {source} hold no embeddings: every one of them is null or empty")

@@ -83,7 +83,7 @@ class PairwiseStage(Stage):
     def parameters(self) -> dict[str, Any]:
         """What its result depends on beside its input."""
         names = [declared.name for declared in settings_of(FieldOptions)]
-        fields = {name: getattr(self.fields, name) for name in names}
+        fields = {name: value for name, value in self.fields.recorded().items() if name in names}
         forest = {"forest_up_to": self.forest_up_to}
         base = {} if self.base is None else self.base.parameters()
         return {"folder": self.folder, **self.compare.recorded(), **fields, **forest, **base}

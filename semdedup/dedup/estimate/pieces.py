@@ -11,13 +11,14 @@ import numpy as np
 import pyarrow as pa
 
 from semdedup.arrays import Backend, backend_module
-from semdedup.dedup.cluster.shuffle import Assignment, ClusterRange, assign_partition, write_clusters
+from semdedup.dedup.cluster.shuffle import Assignment, ClusterRange, assign_partition, cluster_schema, write_clusters
 from semdedup.dedup.compare.groups import Cluster, Comparison, Limits, rank_cluster, score_group, score_rows
 from semdedup.dedup.input.facts import inspect_files
 from semdedup.dedup.input.partitions import Partition, Slice
 from semdedup.dedup.input.scan import Workspace
+from semdedup.dedup.input.schema import InputSchema
 from semdedup.dedup.names import SCORE, cluster_file
-from semdedup.dedup.options import InputOptions
+from semdedup.dedup.options import RankedOptions
 from semdedup.dedup.ranking import RankingStrategy
 from semdedup.dedup.threshold.rule import duplicate_mask
 from semdedup.storage.location import Location
@@ -154,13 +155,19 @@ def _comparison(work: Workspace, task: Measuring, place: Location) -> Comparison
         target=place / "scores",
         final=place,
         scratch=place,
-        fields=InputOptions(),
+        schema=_schema_of_clusters(work.schema, task.strategy),
         strategy=task.strategy,
         dim=task.clusters.dim,
         limits=task.limits,
         backend=task.backend,
         write_kwargs=task.write_kwargs,
     )
+
+
+def _schema_of_clusters(schema: InputSchema, strategy: RankingStrategy) -> InputSchema:
+    """How the clusters of an input are read, of which only what ranks and marks is needed."""
+    options, there = RankedOptions(metadata_fields=strategy.columns), cluster_schema(schema)
+    return InputSchema(options, schema.id, pa.schema([field for field in there if field.name in options.carried]))
 
 
 def _scores(file: Location) -> np.ndarray:

@@ -17,7 +17,7 @@ from semdedup.dedup.cluster.shuffle import Assignment
 from semdedup.dedup.estimate.axes import choose_axes
 from semdedup.dedup.input.ids import hash_ids
 from semdedup.dedup.input.partitions import Partition, Slice
-from semdedup.dedup.input.rows import check_rows, embedding_element_type
+from semdedup.dedup.input.rows import check_rows
 from semdedup.dedup.input.scan import Sampling, Workspace, scan_partition
 from semdedup.dedup.kernels.exact import unit_rows
 from semdedup.dedup.kernels.kmeans import assign
@@ -55,13 +55,12 @@ class TakingWorkspace(Workspace):
         places = pa.array(np.flatnonzero(self.chosen.chosen(hashes) & ~ids.is_null().to_numpy()))
         few = table.take(places)
         embeddings = few.column("embedding")
-        element = embedding_element_type(embeddings.type) or pa.float32()
         low = few.column(LOW_INFORMATION) if LOW_INFORMATION in few.column_names else pa.nulls(len(few), pa.bool_())
         columns = {
             "hash": pa.array(hashes[places.to_numpy()]),
             "rank": pa.array(hash_ids(few.column("id"), self.rank_seed)),
             LOW_INFORMATION: low,
-            "embedding": embeddings.cast(pa.list_(element)),
+            "embedding": embeddings.cast(pa.list_(embeddings.type.value_type)),
         }
         self.taken.append(pa.table(columns))
 

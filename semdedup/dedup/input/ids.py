@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import uuid
+
 import numpy as np
 import pandas as pd
 import pyarrow as pa
@@ -12,16 +14,62 @@ def id_type(found: pa.DataType) -> pa.DataType | None:
     """The type in which ids of the type `found` are worked on and written, None where it cannot hold ids.
 
     Text of any kind becomes ``string``; whole numbers become ``int64``, or ``uint64`` where they are that already.
+    UUIDs become ``string``, in their canonical form, and so do bytes, as hexadecimal digits.
     """
-    if pa.types.is_dictionary(found):
-        return id_type(found.value_type)
+    kind = id_kind(found)
+    if kind is None:
+        return None
+    return pa.string() if kind != NUMBERS else pa.uint64() if by_value(found) == pa.uint64() else pa.int64()
+
+
+TEXT, UUIDS, BYTES, NUMBERS = "text", "UUIDs", "bytes", "whole numbers"
+"""What ids can be. Text and UUIDs go together; others do not: the same id would be written in two ways."""
+
+
+def id_kind(found: pa.DataType) -> str | None:
+    """What ids of the type `found` are, None where it cannot hold ids."""
+    found = by_value(found)
     if pa.types.is_string(found) or pa.types.is_large_string(found) or pa.types.is_string_view(found):
-        return pa.string()
-    if pa.types.is_uint64(found):
-        return pa.uint64()
-    if pa.types.is_integer(found):
-        return pa.int64()
-    return None
+        return TEXT
+    if found == pa.uuid():
+        return UUIDS
+    if found == pa.binary_view() or any(is_kind(found) for is_kind in ARE_BYTES):
+        return BYTES
+    return NUMBERS if pa.types.is_integer(found) else None
+
+
+ARE_BYTES = (pa.types.is_binary, pa.types.is_large_binary, pa.types.is_fixed_size_binary)
+
+
+def by_value(found: pa.DataType) -> pa.DataType:
+    """The type itself, of a dictionary that of its values."""
+    return found.value_type if pa.types.is_dictionary(found) else found
+
+
+def as_ids(column: pa.ChunkedArray, target: pa.DataType) -> pa.ChunkedArray:
+    """A column of ids as they are worked on. Raises `ArrowInvalid` where a number does not fit into the target.
+
+    UUIDs in their canonical form, bytes as hexadecimal digits in lower case; no copy where nothing changes.
+    """
+    kind, found = id_kind(column.type), by_value(column.type)
+    if kind not in (UUIDS, BYTES):
+        return column if column.type == target else column.cast(found).cast(target)
+    values = column.cast(found)
+    write = _canonical if kind == UUIDS else bytes.hex
+    plain = values.cast(pa.binary(16)) if kind == UUIDS else values
+    text = [None if value is None else write(value) for value in plain.to_pylist()]
+    return pa.chunked_array([pa.array(text, pa.string())])
+
+
+def _canonical(value: bytes) -> str:
+    return str(uuid.UUID(bytes=value))
+
+
+def ids_in_words(name: str, found: pa.DataType) -> str | None:
+    """How ids are read as text, for the user; None where they are text or numbers."""
+    words = {UUIDS: "uuid read as text, in its canonical form", BYTES: f"{by_value(found)} read as hexadecimal digits"}
+    kind = id_kind(found)
+    return f"{name}: {words[kind]}" if kind in words else None
 
 
 def wide_ids(column: pa.Array | pa.ChunkedArray) -> pa.Array:

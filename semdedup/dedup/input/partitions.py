@@ -10,12 +10,20 @@ from semdedup.dedup.input.facts import FileFacts
 
 @dataclass(frozen=True)
 class Slice:
-    """Rows [start, stop) of one file."""
+    """Rows [start, stop) of one file.
+
+    Attributes:
+        url: the file.
+        source: the file that the user gave: the same, or the one that it was made of.
+        start, stop: which rows.
+        first: number of the first row of the file among those of `source`, of which several files may be made.
+    """
 
     url: str
     source: str
     start: int
     stop: int
+    first: int = 0
 
 
 Partition = tuple[Slice, ...]
@@ -39,6 +47,7 @@ def cut_partitions(
     partitions: list[Partition] = []
     current: list[Slice] = []
     held = 0.0
+    before: dict[str, int] = {}
 
     def close() -> None:
         nonlocal current, held
@@ -59,7 +68,8 @@ def cut_partitions(
             full = files_per_partition is not None and len(current) >= files_per_partition
             if full or (current and held + (stop - start) * row_values > target_values):
                 close()
-            current.append(Slice(file.url, file.source, start, stop))
+            current.append(Slice(file.url, file.source, start, stop, before.get(file.source, 0)))
             held += (stop - start) * row_values
+        before[file.source] = before.get(file.source, 0) + file.n_rows
     close()
     return partitions

@@ -21,12 +21,6 @@ REASONS = ("", NULL, WRONG_LENGTH, NOT_FINITE, ZERO, NULL_ID)
 """Why a row is quarantined; the position is the code that `check_rows` gives, 0 means that nothing is wrong."""
 
 
-def embedding_element_type(found: pa.DataType) -> pa.DataType | None:
-    """Type of the elements of an embedding column, None where the column cannot hold embeddings."""
-    is_list = pa.types.is_list(found) or pa.types.is_large_list(found) or pa.types.is_fixed_size_list(found)
-    return found.value_type if is_list and pa.types.is_floating(found.value_type) else None
-
-
 def row_lengths(column: pa.ChunkedArray) -> np.ndarray:
     """Number of elements of each row, (n,) int64; -1 for a null row."""
     lengths = pc.fill_null(pc.list_value_length(column), -1)
@@ -48,7 +42,7 @@ def embedding_rows(column: pa.ChunkedArray, dim: int) -> tuple[np.ndarray, np.nd
     """The rows of a list column that have `dim` elements, as one array.
 
     Args:
-        column: list, large_list or fixed_size_list of float16, float32 or float64; null rows and elements allowed.
+        column: of a type that `embedding_type` gives; null rows and elements allowed.
         dim: d, the expected length.
 
     Returns:

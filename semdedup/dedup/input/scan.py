@@ -16,7 +16,6 @@ from semdedup.dedup.input.ids import hash_ids
 from semdedup.dedup.input.partitions import Partition, Slice, partition_label
 from semdedup.dedup.input.rows import (
     commonest_length,
-    embedding_element_type,
     gather_unit_rows,
     length_counts,
     with_source,
@@ -57,7 +56,7 @@ class Workspace:
         """The rows of a slice, in tables of bounded size; converted JSON Lines are in the scratch folder."""
         inside = piece.url.startswith(self.scratch.url + "/")
         file = (self.scratch if inside else self.inputs).at(piece.url)
-        return self.schema.read(file, piece.start, piece.stop, dict(self.read_kwargs))
+        return self.schema.read(file, piece, self.read_kwargs)
 
     def gather(self, slices: Partition, dim: int) -> tuple[np.ndarray, pa.Table, pa.Table]:
         """The rows of a partition, normalised (n, d) float32, their other columns, and the rows for the quarantine."""
@@ -134,10 +133,8 @@ def scan_partition(
                 hashes.append(found[present])
                 chosen = np.flatnonzero(present & sampling.chosen(found))
                 embeddings = table.column("embedding").take(pa.array(chosen))
-                element = embedding_element_type(embeddings.type) or pa.float32()  # a column of nulls only has no type
-                samples.append(
-                    pa.table({"hash": pa.array(found[chosen]), "embedding": embeddings.cast(pa.list_(element))})
-                )
+                lists = embeddings.cast(pa.list_(embeddings.type.value_type))
+                samples.append(pa.table({"hash": pa.array(found[chosen]), "embedding": lists}))
         except BadFileError as error:
             if not skip_bad_files:
                 raise
@@ -197,17 +194,27 @@ def expected_length(
     for counts in lengths.values():
         total.update(counts)
     expected = embedding_dim or commonest_length(total)
-    if not expected:
+    if not commonest_length(total):
         raise InputError("the input holds no embeddings: every one of them is null or empty")
+    check_lengths(lengths, expected, asked_by if embedding_dim else "the commonest length of the input")
+    return expected
+
+
+def check_lengths(lengths: Mapping[str, Mapping[int, int]], expected: int, why: str) -> None:
+    """Raise a `BadFileError` where a file has embeddings, but none of the length that they must have.
+
+    Args:
+        lengths: how many rows of each file have which length. Rows of length 0 have no embedding.
+        expected: the length.
+        why: where it comes from.
+    """
     for source, counts in sorted(lengths.items()):
-        if counts and expected not in counts:
-            why = asked_by if embedding_dim else "the commonest length of the input"
+        if commonest_length(counts) and expected not in counts:
             raise BadFileError(
                 f"the file {source} has embeddings of length {commonest_length(counts)} and none of length {expected} "
                 f"({why}). Embeddings of different models cannot be compared; take the file out, or give "
                 "embedding_dim (--embedding-dim)."
             )
-    return expected
 
 
 HashFile = tuple[Location, int]

@@ -3,19 +3,34 @@
 from __future__ import annotations
 
 import base64
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 import pyarrow as pa
 
+from semdedup.dedup.input.columns import (
+    as_carried,
+    as_embeddings,
+    as_marks,
+    check_once,
+    common_type,
+    embedding_type,
+    embeddings_in_words,
+    fitting,
+    is_fp16_bits,
+    is_low_information_type,
+    why_no_embeddings,
+)
 from semdedup.dedup.input.facts import FileFacts
-from semdedup.dedup.input.ids import id_type
-from semdedup.dedup.input.rows import embedding_element_type
-from semdedup.dedup.options import InputOptions
+from semdedup.dedup.input.ids import BYTES, NUMBERS, TEXT, UUIDS, as_ids, id_kind, id_type, ids_in_words
+from semdedup.dedup.input.partitions import Slice
+from semdedup.dedup.options import FieldOptions, InputOptions
 from semdedup.errors import BadFileError, ParameterError
-from semdedup.storage.location import Location
-from semdedup.storage.tables import EMBEDDER, iter_rows, open_parquet
+from semdedup.runs.identity import common_folder
+from semdedup.storage.location import FileInfo, Location
+from semdedup.storage.tables import EMBEDDER, LOW_INFORMATION, iter_rows, open_parquet
 
 
 @dataclass(frozen=True)
@@ -26,29 +41,64 @@ class InputSchema:
         options: what the user asked for.
         id: type of the ids, ``string``, ``int64`` or ``uint64``.
         metadata: columns that are carried along, in the types that hold the values of all files.
+        folder: URL of the folder that holds all files, with its last slash: below it, ids that are made name files.
     """
 
     options: InputOptions
     id: pa.DataType
     metadata: pa.Schema
+    folder: str = ""
 
-    def read(self, file: Location, start: int, stop: int, read_kwargs: dict[str, Any]) -> Iterator[pa.Table]:
-        """Rows [start, stop) of a file as ``id``, ``embedding`` (as it is) and metadata, in tables of bounded size.
+    def below(self, files: Sequence[FileInfo]) -> InputSchema:
+        """The same, for input that consists of these files."""
+        return replace(self, folder=common_folder(files))
 
-        Metadata columns that the file does not have are null.
+    def read(
+        self, file: Location, piece: Slice, read_kwargs: Mapping[str, Any], embeddings_only: bool = False
+    ) -> Iterator[pa.Table]:
+        """The rows of a slice as ``id``, ``embedding`` and metadata, in tables of bounded size.
+
+        Embeddings are in the type that `embedding_type` gives; metadata columns that the file does not have are null.
+
+        Args:
+            file: where the slice is, as this process reaches it.
+            piece: which rows.
+            read_kwargs: options for reading Parquet.
+            embeddings_only: whether other columns are left out.
+
+        Raises:
+            BadFileError: the file is damaged, or `low_information` has other values than it can have.
+            InputError: a value does not fit into the type that the files have together.
         """
-        with open_parquet(file, read_kwargs) as parquet:
-            there = [name for name in self.options.columns if name in parquet.schema_arrow.names]
-            for table in iter_rows(parquet, there, start, stop):
-                table.validate(full=True)  # the reader takes bytes for text that are none
-                columns = {
-                    "id": table.column(self.options.id_field).cast(self.id),
-                    "embedding": table.column(self.options.embedding_field),
-                }
-                for field in self.metadata:
-                    absent = pa.chunked_array([pa.nulls(len(table), field.type)])
-                    columns[field.name] = table.column(field.name).cast(field.type) if field.name in there else absent
-                yield pa.table(columns)
+        row = piece.first + piece.start
+        wanted = [self.options.embedding_field] if embeddings_only else self.options.columns
+        for table in _rows_of(file, wanted, piece, read_kwargs):
+            yield self._as_worked_on(table, piece.source, row, embeddings_only)
+            row += len(table)
+
+    def _as_worked_on(self, table: pa.Table, source: str, row: int, embeddings_only: bool) -> pa.Table:
+        """Rows of a file, the first of which has this number in it. This is ours: no error in here is the file's."""
+        fp16_bits = is_fp16_bits(self.options.embedding_encoding, source)
+        embeddings = as_embeddings(table.column(self.options.embedding_field), fp16_bits)
+        if embeddings_only:
+            return pa.table({"embedding": embeddings})
+        columns = {"id": self._ids(table, source, row), "embedding": embeddings}
+        for field in self.metadata:
+            if field.name not in table.column_names:
+                columns[field.name] = pa.chunked_array([pa.nulls(len(table), field.type)])
+            elif field.name == LOW_INFORMATION:
+                columns[field.name] = as_marks(table.column(field.name), field.name, source)
+            else:
+                cast = partial(as_carried, target=field.type)
+                columns[field.name] = fitting(table.column(field.name), cast, field.name, source, field.type)
+        return pa.table(columns)
+
+    def _ids(self, table: pa.Table, source: str, row: int) -> pa.ChunkedArray:
+        name = self.options.id_field
+        if name is not None:
+            return fitting(table.column(name), partial(as_ids, target=self.id), name, source, self.id)
+        file = source[len(self.folder) :].encode(errors="backslashreplace").decode()
+        return pa.chunked_array([pa.array([f"{file}:{n}" for n in range(row, row + len(table))], pa.string())])
 
     def to_json(self) -> dict[str, str]:
         """As text, for the plan on disk; the options are known from elsewhere."""
@@ -62,25 +112,43 @@ class InputSchema:
         return cls(options, schema.field("id").type, pa.schema(list(schema)[1:]))
 
 
+def _rows_of(file: Location, wanted: Sequence[str], piece: Slice, read_kwargs: Mapping[str, Any]) -> Iterator[pa.Table]:
+    """The rows of a slice as they are in the file, those of the wanted columns that it has."""
+    with open_parquet(file, read_kwargs) as parquet:
+        there = [name for name in wanted if name in parquet.schema_arrow.names]
+        for table in iter_rows(parquet, there, piece.start, piece.stop):
+            table.validate(full=True)  # the reader takes bytes for text that are none
+            yield table
+
+
 def check_file_schema(schema: pa.Schema, source: str, options: InputOptions) -> None:
-    """Raise a `BadFileError` unless a file's columns can hold ids and embeddings."""
-    for name in (options.id_field, options.embedding_field):
+    """Raise a `BadFileError` unless a file has the columns that are needed, each once, of types that can be used."""
+    check_once(schema.names, options.columns, source)
+    there = f"(columns: {', '.join(schema.names)})"
+    for name in filter(None, (options.id_field, options.embedding_field)):
         if name not in schema.names:
             raise BadFileError(
                 f"the file {source} has no column {name!r}; it has {', '.join(schema.names) or 'none'}. Name the right "
-                "one with id_field / embedding_field (--id-field / --embedding-field)."
+                "one with id_field / embedding_field (--id-field / --embedding-field)"
+                + "; id_field=None (--id-field '') makes ids of file and row."
+                * (name == options.id_field)
             )
-    found = schema.field(options.id_field).type
+    found = pa.null() if options.id_field is None else schema.field(options.id_field).type
     if id_type(found) is None and not pa.types.is_null(found):
         raise BadFileError(
-            f"the column {options.id_field!r} of {source} is {found}; ids must be text or whole numbers "
-            f"(columns: {', '.join(schema.names)})"
+            f"the column {options.id_field!r} of {source} is {found}; ids must be text, whole numbers, UUIDs or bytes "
+            f"{there}"
         )
     found = schema.field(options.embedding_field).type
-    if embedding_element_type(found) is None and not pa.types.is_null(found):
+    if embedding_type(found, is_fp16_bits(options.embedding_encoding, source)) is None:
         raise BadFileError(
-            f"the column {options.embedding_field!r} of {source} is {found}; embeddings must be lists of float16, "
-            f"float32 or float64 (columns: {', '.join(schema.names)})"
+            f"the column {options.embedding_field!r} of {source} is {found}; {why_no_embeddings(found)} {there}"
+        )
+    if LOW_INFORMATION in schema.names and not is_low_information_type(schema.field(LOW_INFORMATION).type):
+        raise BadFileError(
+            f"the column {LOW_INFORMATION!r} of {source}, which marks rows that match nothing, is "
+            f"{schema.field(LOW_INFORMATION).type}; it must be true or false, or whole numbers 0 and 1. Rename it if "
+            "it means something else."
         )
 
 
@@ -94,8 +162,22 @@ def embedders_of(facts: Sequence[FileFacts]) -> dict[str, str]:
     return found
 
 
+def casts_in_words(facts: Sequence[FileFacts], options: FieldOptions) -> list[str]:
+    """Each way in which ids or embeddings are read in another type than the files have, once, for the user."""
+    found: dict[str | None, None] = {}
+    for encoded, source in {file.schema: file.source for file in facts}.items():
+        schema = pa.ipc.read_schema(pa.py_buffer(encoded))
+        if options.id_field is not None and options.id_field in schema.names:
+            found[ids_in_words(options.id_field, schema.field(options.id_field).type)] = None
+        if options.embedding_field in schema.names:
+            fp16_bits = is_fp16_bits(options.embedding_encoding, source)
+            kind = schema.field(options.embedding_field).type
+            found[embeddings_in_words(options.embedding_field, kind, fp16_bits)] = None
+    return [words for words in found if words is not None]
+
+
 def unify_schemas(facts: Sequence[FileFacts], options: InputOptions) -> InputSchema:
-    """One schema for all files.
+    """One schema for all files, which have passed `check_file_schema`.
 
     Raises:
         BadFileError: ids are text in one file and numbers in another, or a metadata column has types that do not go
@@ -104,39 +186,54 @@ def unify_schemas(facts: Sequence[FileFacts], options: InputOptions) -> InputSch
     """
     schemas = {file.schema: file.source for file in facts}
     parsed = [(pa.ipc.read_schema(pa.py_buffer(schema)), source) for schema, source in schemas.items()]
-    ids: dict[pa.DataType, str] = {}
+    fields: dict[str, tuple[pa.DataType, str]] = {}
     for schema, source in parsed:
-        found = id_type(schema.field(options.id_field).type)
-        if found is not None:
-            ids.setdefault(found, source)
-    if pa.string() in ids and len(ids) > 1:
-        number = next(kind for kind in ids if kind != pa.string())
-        both = _both((number, ids[number]), ("text", ids[pa.string()]))
-        raise BadFileError(f"the column {options.id_field!r} is {both}; ids must be all text or all whole numbers")
-    kind = pa.string() if not ids or pa.string() in ids else pa.uint64() if set(ids) == {pa.uint64()} else pa.int64()
-    fields: dict[str, tuple[pa.Field, str]] = {}
-    for schema, source in parsed:
-        for name in options.columns[2:]:
+        for name in options.carried:
             if name not in schema.names:
                 continue
-            field = schema.field(name).remove_metadata()
-            before = fields.get(name, (field, source))
-            try:
-                merged = pa.unify_schemas([pa.schema([before[0]]), pa.schema([field])], promote_options="permissive")
-            except (pa.ArrowTypeError, pa.ArrowInvalid) as error:
-                both = _both((before[0].type, before[1]), (field.type, source))
+            found = schema.field(name).type
+            before = fields.get(name, (found, source))
+            merged = pa.bool_() if name == LOW_INFORMATION else common_type(before[0], found)
+            if merged is None and name not in fields:
                 raise BadFileError(
-                    f"the column {name!r} is {both}; write it with one type, or leave it out of metadata_fields"
-                ) from error
-            fields[name] = (merged.field(0), before[1])
+                    f"the column {name!r} of {source} is {found}, which cannot be written to Parquet; leave it out of "
+                    "metadata_fields"
+                )
+            if merged is None:
+                raise BadFileError(
+                    f"the column {name!r} is {_both(before, (found, source))}; write it with one type, or leave it out "
+                    "of metadata_fields"
+                )
+            fields[name] = (merged, before[1])
     absent = [name for name in options.metadata_fields if name not in fields]
     if absent:
         everything = sorted({name for schema, _ in parsed for name in schema.names})
         raise ParameterError(
             f"metadata_fields names {', '.join(absent)}, which no file has; columns: {', '.join(everything)}"
         )
-    metadata = [fields[name][0].with_nullable(True) for name in options.columns[2:] if name in fields]
-    return InputSchema(options, kind, pa.schema(metadata))
+    metadata = pa.schema([(name, fields[name][0]) for name in options.carried if name in fields])
+    return InputSchema(options, _common_id_type(parsed, options), metadata)
+
+
+def _common_id_type(parsed: Sequence[tuple[pa.Schema, str]], options: InputOptions) -> pa.DataType:
+    """The type of the ids of all files."""
+    if options.id_field is None:
+        return pa.string()
+    kinds: dict[str, tuple[str, str]] = {}
+    types: set[pa.DataType] = set()
+    for schema, source in parsed:
+        found = schema.field(options.id_field).type
+        kind, made = id_kind(found), id_type(found)
+        if kind is not None and made is not None:
+            kinds.setdefault(TEXT if kind == UUIDS else kind, (str(found) if kind == NUMBERS else kind, source))
+            types.add(made)
+    if len(kinds) > 1:
+        one, other, *_ = sorted(kinds, key=[NUMBERS, BYTES, TEXT].index)
+        both = _both(kinds[one], kinds[other])
+        raise BadFileError(
+            f"the column {options.id_field!r} is {both}; ids must be all text, all whole numbers or all bytes"
+        )
+    return types.pop() if len(types) == 1 else pa.int64() if types else pa.string()
 
 
 def _both(one: tuple[object, str], other: tuple[object, str]) -> str:

@@ -55,7 +55,8 @@ class CrossStage(Stage):
     def parameters(self) -> dict[str, Any]:
         """What its result depends on beside B: A, among others."""
         found = {f"{AGAINST}_{name}": value for name, value in fingerprint(self.find_against().files).items()}
-        fields = {declared.name: getattr(self.fields, declared.name) for declared in settings_of(FieldOptions)}
+        names = [declared.name for declared in settings_of(FieldOptions)]
+        fields = {name: value for name, value in self.fields.recorded().items() if name in names}
         return {**fields, **found}
 
     def find_input(self, sources: Sequence[Location]) -> list[FileInfo]:

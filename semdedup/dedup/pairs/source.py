@@ -106,8 +106,8 @@ def checked_fields(facts: Sequence[FileFacts], search: Search, complete: bool = 
         ParameterError: a column that ranks is missing or has no order.
     """
     if search.clustered:
-        as_there = check_columns(facts, search.fields, search.strategy)
-        fields = replace(search.fields, id_field=as_there.id_field, embedding_field=as_there.embedding_field)
+        there = check_columns(facts, search.fields, search.strategy).options
+        fields = replace(search.fields, id_field=there.id_field, embedding_field=there.embedding_field)
         return replace(fields, metadata_fields=search.strategy.columns)
     names: dict[str, None] = {}
     for file in {file.schema: file for file in facts}.values():

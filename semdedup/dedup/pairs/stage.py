@@ -95,5 +95,5 @@ class PairsStage(Stage):
         return list_pairs(run, files, source, self.search()[0], (self.io.read_kwargs, self.io.write_kwargs))
 
 
-FIELDS = ("id_field", "embedding_field", "embedding_dim", "input_filetype")
+FIELDS = ("id_field", "embedding_field", "embedding_dim", "embedding_encoding", "input_filetype")
 """Settings of `RankedOptions` that are parameters of this stage."""

@@ -17,8 +17,8 @@ from semdedup.dedup.compare.run import (
     with_base,
 )
 from semdedup.dedup.input.facts import FileFacts
+from semdedup.dedup.input.schema import InputSchema
 from semdedup.dedup.names import FOREST
-from semdedup.dedup.ranking import RankingStrategy
 from semdedup.dedup.threshold.components import Group, groups_of_forests
 from semdedup.dedup.threshold.groups import Part, Removing
 from semdedup.dedup.threshold.rule import least_score
@@ -35,7 +35,8 @@ class Clusters(NamedTuple):
     """The clusters that have scores.
 
     Attributes:
-        vectors: where they are, with the names of the columns as they are there.
+        vectors: where they are.
+        schema: how they are read.
         clusters: each with its files and rows.
         base: clusters of the base of an update that was compared across clusters, without its own rows.
         dim: d.
@@ -43,6 +44,7 @@ class Clusters(NamedTuple):
     """
 
     vectors: Vectors
+    schema: InputSchema
     clusters: Sequence[Cluster]
     base: Sequence[Cluster]
     dim: int
@@ -55,7 +57,7 @@ def clusters_of(vectors: Vectors, facts: Sequence[FileFacts], scored: Mapping[in
     Raises:
         InputError: one of them is missing.
     """
-    fields = check_columns(facts, vectors.fields, RankingStrategy.random())
+    schema = check_columns(facts, vectors.fields, vectors.ranking).below(vectors.files)
     clusters = find_clusters(vectors.files, facts)
     if vectors.base is not None:
         clusters = with_base(clusters, *vectors.base, facts)
@@ -63,24 +65,22 @@ def clusters_of(vectors: Vectors, facts: Sequence[FileFacts], scored: Mapping[in
     if missing:
         gone = f"cluster {missing[0]}, but no rows of centroid={missing[0]} in {vectors.source}"
         raise InputError(f"there are scores of {gone}: these are not the clusters that the scores were made of")
-    dim = commonest_dim(vectors.source, clusters, fields)
+    dim = commonest_dim(vectors.source, clusters, schema)
     base = [] if vectors.base is None else clusters_of_base(*vectors.base, facts)
-    return Clusters(vectors._replace(fields=fields), clusters, base, dim, sum(file.n_values for file in facts))
+    return Clusters(vectors, schema, clusters, base, dim, sum(file.n_values for file in facts))
 
 
 def removing_of(
     scores: Location, found: Clusters, thresholds: Sequence[float], removal: str, scratch: Location, backend: Backend
 ) -> Removing:
     """The task of a rule for these clusters. Ranks are those of the scores; across clusters what ranks is on record."""
-    compared = scores_record(scores).get("parameters", {})
-    by_record = compared.get("exact_up_to") is not None
     comparison = Comparison(
         clusters=found.vectors.source,
         target=scratch,
         final=scratch,
         scratch=scratch,
-        fields=found.vectors.fields,
-        strategy=RankingStrategy.described(compared["ranking"]) if by_record else RankingStrategy.random(),
+        schema=found.schema,
+        strategy=found.vectors.ranking,
         dim=found.dim,
         limits=Limits(least_score(max(thresholds)), BATCH_SIZE),
         backend=backend,

@@ -14,7 +14,7 @@ from semdedup.dedup.base.chain import links_of
 from semdedup.dedup.base.kept import ListedRows
 from semdedup.dedup.compare.groups import Cluster, Comparison, read_base, read_cluster
 from semdedup.dedup.input.files import recorded_or_listed
-from semdedup.dedup.input.ids import id_type, wide_ids
+from semdedup.dedup.input.ids import as_ids, id_type, wide_ids
 from semdedup.dedup.input.rows import gather_unit_rows, low_information_mask
 from semdedup.dedup.names import (
     AGAINST,
@@ -27,6 +27,7 @@ from semdedup.dedup.names import (
     find_table,
 )
 from semdedup.dedup.options import InputOptions
+from semdedup.dedup.ranking import RankingStrategy
 from semdedup.dedup.threshold.rule import check_within
 from semdedup.errors import BadFileError, InputError
 from semdedup.runs.identity import fingerprint, resolve_path
@@ -42,12 +43,14 @@ class Vectors(NamedTuple):
         source: their storage.
         fields: names of the columns, as they were when the clusters were compared.
         files: the files, of all clusters.
+        ranking: what ranks rows of different clusters; any where only rows of one are compared, ranked by the scores.
         base: of an update the clusters of its base, and the folder that names the rows that it was compared with.
     """
 
     source: Location
     fields: InputOptions
     files: tuple[FileInfo, ...]
+    ranking: RankingStrategy
     base: tuple[tuple[FileInfo, ...], ListedRows] | None = None
 
     @property
@@ -112,9 +115,12 @@ def find_vectors(scores: Location, removal: str, clusters_path: str | None = Non
         raise InputError(f"no clusters in {place}: there is no folder centroid=0, centroid=1, …. {needed}")
     if "input" in compared and fingerprint(listed, known_files([folder])) != compared["input"]:
         raise InputError(f"the clusters in {place} are not those that the scores in {scores} were made of. {needed}")
-    names = {name: compared.get("parameters", {}).get(name) for name in ("id_field", "embedding_field")}
-    fields = InputOptions(**{name: value for name, value in names.items() if value})
-    return Vectors(place, fields, tuple(listed), _base_of(compared))
+    noted = compared.get("parameters", {})
+    names = ("id_field", "embedding_field", "embedding_encoding")
+    fields = InputOptions(**{name: noted[name] for name in names if name in noted})
+    across = noted.get("exact_up_to") is not None
+    ranking = RankingStrategy.described(noted["ranking"]) if across else RankingStrategy.random()
+    return Vectors(place, fields, tuple(listed), ranking, _base_of(compared))
 
 
 def _base_of(compared: Mapping[str, Any]) -> tuple[tuple[FileInfo, ...], ListedRows] | None:
@@ -160,7 +166,7 @@ def read_ranked(location: Location, base: ListedRows | None = None) -> Ranked:
         if name not in table.column_names:
             raise BadFileError(f"the file {location} is no table of scores: it has no column {name!r}")
     kind = id_type(table.column("id").type) or table.column("id").type
-    ids, max_ids = (wide_ids(table.column(name).cast(kind)) for name in ("id", "max_id"))
+    ids, max_ids = (wide_ids(as_ids(table.column(name), kind)) for name in ("id", "max_id"))
     score = table.column(SCORE).cast(pa.float32()).to_numpy()
     n_base = 0
     if base is not None:
