@@ -81,6 +81,7 @@ FORMS: dict[str, Callable[[], pd.DataFrame]] = {
     ),
     "missing as NaN": lambda: frame_of([float("nan") if row is None else row for row in SAME]),
     "a null in a list": lambda: frame_of([*SAME[:4], [1.0, None], [0, 0]]),
+    "some whole numbers": lambda: frame_of([[6, 8], None, (0, 7), [1, 2, 3], [1.0, None], np.zeros(2)]),
     "Arrow lists": lambda: arrow_frame(SAME, pa.list_(pa.float32())),
     "large Arrow lists": lambda: arrow_frame(SAME, pa.large_list(pa.float64())),
 }
@@ -104,6 +105,13 @@ def test_any_list_form_comes_in_and_every_row_is_normalised_or_told_of(form: str
 def test_fixed_size_lists_come_in() -> None:
     df = arrow_frame([[3.0, 4.0], None], pa.list_(pa.float64(), 2))
     assert (normalize(df)["id"].tolist(), rejected(df)["reason"].tolist()) == (["r0"], ["null"])
+
+
+@pytest.mark.parametrize("kind", [np.int8, np.uint8, np.int16, np.int32, None])
+def test_whole_numbers_are_numbers(kind: Any) -> None:
+    rows = [[3, 4], [0, 5]]
+    kept = normalize(frame_of(rows if kind is None else [kind(row) for row in rows]))
+    np.testing.assert_array_equal(stacked(kept), F32([[0.6, 0.8], [0, 1]]))
 
 
 def test_embeddings_are_views_of_one_array() -> None:
@@ -249,6 +257,7 @@ IDS = {
     "string": pd.Series(["a", "b", "c"], dtype="string"),
     "int64": pd.Series([1, 2, 3]),
     "whole objects": pd.Series([1, 2, 3], dtype=object),
+    "bytes": pd.Series([b"a", b"b", b"c"]),
     "category": pd.Series(["a", "b", "c"], dtype="category"),
     "Arrow": pd.Series(["a", "b", "c"], dtype=pd.ArrowDtype(pa.string())),
 }
@@ -306,12 +315,14 @@ SCORED = score_clusters(LABELLED)
         (lambda: normalize(GOOD, id_field="embedding"), ParameterError, "are both 'embedding'"),
         (lambda: normalize(GOOD, id_field="level"), ParameterError, "becomes 'id', and there is another"),
         (lambda: normalize(pd.concat([GOOD, GOOD], axis=1)), ParameterError, "has 2 columns 'id'"),
-        (lambda: normalize(GOOD.assign(id=0.5)), InputError, "'id' is double; ids must be text or whole"),
-        (lambda: normalize(GOOD.assign(id=[1, "a", 2])), InputError, "'id' does not hold values of one type"),
+        (lambda: normalize(GOOD.assign(id=0.5)), InputError, "'id' is double; ids must be text, whole"),
+        (lambda: normalize(GOOD.assign(id=[1, "a", 2])), InputError, "'id' holds values that are not of one type"),
         (lambda: normalize(GOOD.assign(embedding=0.5)), InputError, "'embedding' is double; .* must be lists"),
         (lambda: normalize(frame_of([np.eye(2)])), InputError, "one-dimensional arrays or lists"),
         (lambda: normalize(frame_of([[1.0], "a"])), InputError, "one-dimensional arrays or lists"),
         (lambda: normalize(frame_of([["a"], ["b"]])), InputError, "embeddings must be lists"),
+        (lambda: normalize(frame_of([np.uint16([1, 2])])), InputError, "Of lists of uint16 make float16"),
+        (lambda: normalize(frame_of([np.int64([1, 2]), np.uint64([1, 2])])), InputError, "one-dimensional arrays"),
         (lambda: normalize(frame_of(["foo", "foo", "foo"])), InputError, "holds text .such as 'foo'"),
         (lambda: assign_clusters(GOOD.drop(columns="embedding"), np.eye(2)), ParameterError, "no column 'embedding'"),
         (lambda: assign_clusters(frame_of(SAME), np.eye(2)), InputError, "4 of 6 rows .*zero: 1.*; normalize leaves"),
@@ -338,7 +349,11 @@ SCORED = score_clusters(LABELLED)
         (lambda: score_clusters(LABELLED.assign(centroid=0.5)), InputError, "'centroid' is double; it must hold a"),
         (lambda: score_clusters(LABELLED.assign(centroid=pd.array([0, None, 1]))), InputError, "with 1 nulls"),
         (lambda: score_clusters(LABELLED.assign(low_information="no")), InputError, "string; it must be true or"),
-        (lambda: score_clusters(LABELLED.assign(low_information=[0, 1, 7])), InputError, "int64 with 0, 1, 7; it"),
+        (
+            lambda: score_clusters(LABELLED.assign(low_information=[0, 1, 7])),
+            InputError,
+            "of the frame has the value 7; it must be",
+        ),
         (lambda: drop(LABELLED, 0.1), ParameterError, "no column 'cosine_sim_score'.*Call score_clusters first"),
         (lambda: drop(SCORED, 1), ParameterError, "eps must lie in"),
         (lambda: drop(SCORED.assign(cosine_sim_score=[0.5, np.nan, None]), 0.1), InputError, "2 of 3 rows have"),

@@ -7,11 +7,11 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 
 from semdedup.arrays import Array, array_module, to_host
 from semdedup.dedup.cluster.fit import load_centroids
-from semdedup.dedup.input.ids import id_type
+from semdedup.dedup.input.columns import as_marks, is_low_information_type
+from semdedup.dedup.input.ids import as_ids, id_type
 from semdedup.dedup.input.rows import REASONS, CheckedRows, commonest_length, sorted_rows
 from semdedup.dedup.kernels.exact import unit_rows
 from semdedup.dedup.ranking import RankingStrategy, check_rankable
@@ -43,7 +43,7 @@ def checked(df: Frame, id_field: str, embedding_field: str) -> tuple[CheckedRows
 
 def _check_ids(found: pa.DataType, name: str) -> None:
     if id_type(found) is None and not pa.types.is_null(found):
-        raise InputError(f"the column {name!r} is {found}; ids must be text or whole numbers")
+        raise InputError(f"the column {name!r} is {found}; ids must be text, whole numbers, UUIDs or bytes")
 
 
 def _sorted(df: Frame, name: str, null_ids: Array | None = None) -> CheckedRows:
@@ -106,17 +106,14 @@ def light_columns(df: Frame, strategy: RankingStrategy) -> pa.Table:
     columns = {name: arrow_column(df, name) for name in dict.fromkeys(wanted) if name in df.columns}
     kinds = {name: columns[name].type if name in columns else pa.null() for name in df.columns}
     check_rankable(pa.schema([(str(name), kind) for name, kind in kinds.items()]), strategy, "the frame")
-    ids = columns["id"]
-    _check_ids(ids.type, "id")
-    ids = ids.cast(id_type(ids.type) or pa.string())
+    _check_ids(columns["id"].type, "id")
+    ids = as_ids(columns["id"], id_type(columns["id"].type) or pa.string())
     if ids.null_count:
         raise InputError(f"{ids.null_count} of {len(ids)} ids are null; normalize leaves such rows out")
     _check_once(ids)
-    table = pa.table({**columns, "id": ids})
-    if LOW_INFORMATION in wanted:
-        position = table.column_names.index(LOW_INFORMATION)
-        table = table.set_column(position, LOW_INFORMATION, _truth(table.column(LOW_INFORMATION), LOW_INFORMATION))
-    return table
+    if LOW_INFORMATION in columns:
+        columns[LOW_INFORMATION] = _marks(columns[LOW_INFORMATION])
+    return pa.table({**columns, "id": ids})
 
 
 def _check_once(ids: pa.ChunkedArray) -> None:
@@ -127,11 +124,9 @@ def _check_once(ids: pa.ChunkedArray) -> None:
         raise DuplicateIdError(f"{len(twice)} ids stand in the partition more than once, such as {examples}")
 
 
-def _truth(column: pa.ChunkedArray, name: str) -> pa.ChunkedArray:
-    kind, values = column.type, None
-    if pa.types.is_integer(kind):
-        values = pc.unique(column.drop_null()).to_pylist()
-    if not (pa.types.is_boolean(kind) or pa.types.is_null(kind) or (values is not None and {*values} <= {0, 1})):
-        held = f"{kind}" if values is None else f"{kind} with {', '.join(map(str, sorted(values)[-3:]))}"
-        raise InputError(f"the column {name!r} is {held}; it must be true or false, 0 or 1, or missing in each row")
-    return column.cast(pa.bool_())
+def _marks(column: pa.ChunkedArray) -> pa.ChunkedArray:
+    if not is_low_information_type(column.type):
+        raise InputError(
+            f"the column {LOW_INFORMATION!r} is {column.type}; it must be true or false, 0 or 1, or missing in each row"
+        )
+    return as_marks(column, LOW_INFORMATION, "the frame")

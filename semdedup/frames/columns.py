@@ -17,14 +17,13 @@ import pandas as pd
 import pyarrow as pa
 
 from semdedup.arrays import Array, to_host
-from semdedup.dedup.input.rows import embedding_element_type, embedding_rows, row_lengths
+from semdedup.dedup.input.columns import EMBEDDINGS, as_embeddings, embedding_type
+from semdedup.dedup.input.rows import embedding_rows, row_lengths
 from semdedup.errors import InputError, ParameterError
 from semdedup.settings import shown
 
 Frame = Any
 """A DataFrame of pandas or cuDF."""
-
-LIST = pa.list_(pa.float32())
 
 
 class Lists(NamedTuple):
@@ -93,7 +92,7 @@ def arrow_column(df: Frame, name: str) -> pa.ChunkedArray:
         try:
             column = pa.Array.from_pandas(df[name])
         except (pa.ArrowException, TypeError, ValueError, OverflowError) as error:
-            raise InputError(f"the column {name!r} does not hold values of one type: {_first_line(error)}") from error
+            raise InputError(f"the column {name!r} holds values that are not of one type that Arrow has: {_first_line(error)}") from error
     return column if isinstance(column, pa.ChunkedArray) else pa.chunked_array([column])
 
 
@@ -110,9 +109,9 @@ def embedding_lists(df: Frame, name: str) -> Lists:
     """
     if of_cudf(df):
         series = df[name]
-        _check_type(name, series.iloc[:0].to_arrow().type, "")
+        element = _check_type(name, column_type(df, name), None).value_type.to_pandas_dtype()
         lengths = series.list.len().fillna(-1).to_cupy()
-        return Lists(lengths, partial(_rows_of_cudf, series, lengths))
+        return Lists(lengths, partial(_rows_of_cudf, series, lengths, np.dtype(element)))
     column = _list_column(df[name], name)
     return Lists(row_lengths(column), partial(embedding_rows, column))
 
@@ -131,13 +130,10 @@ def _list_column(series: pd.Series, name: str) -> pa.ChunkedArray:
                 f"in each row: {_first_line(error)}"
             ) from error
         column = pa.array(doubles, pa.list_(pa.float64()))
-    if pa.types.is_null(column.type) or (pa.types.is_list(column.type) and pa.types.is_null(column.type.value_type)):
-        column = column.cast(LIST)
-    elif len(values) and column.type == pa.list_(pa.int64()):  # of Python's whole numbers
+    if len(values) and column.type == pa.list_(pa.int64()):  # of Python's whole numbers
         column = column.cast(pa.list_(pa.float64()), safe=False)
-    first = next((f" (such as {shown(value)})" for value in values if isinstance(value, str)), "")
-    _check_type(name, column.type, first)
-    return column if isinstance(column, pa.ChunkedArray) else pa.chunked_array([column])
+    _check_type(name, column.type, next((value for value in values if isinstance(value, str)), None))
+    return as_embeddings(column if isinstance(column, pa.ChunkedArray) else pa.chunked_array([column]))
 
 
 def _as_doubles(value: Any) -> Any:
@@ -150,27 +146,33 @@ def _as_doubles(value: Any) -> Any:
     return None if pd.api.types.is_scalar(value) and pd.isna(value) else ...
 
 
-def _check_type(name: str, found: pa.DataType, example: str) -> None:
+def _check_type(name: str, found: pa.DataType, example: str | None) -> pa.DataType:
+    """The type in which embeddings of the type `found` are worked on; an `InputError` where there is none."""
     if pa.types.is_string(found) or pa.types.is_large_string(found) or pa.types.is_string_view(found):
+        such = "" if example is None else f" (such as {shown(example)})"
         raise InputError(
-            f"the column {name!r} holds text{example} in place of embeddings. Dask turns lists into text as it makes a "
+            f"the column {name!r} holds text{such} in place of embeddings. Dask turns lists into text as it makes a "
             "frame, unless its option dataframe.convert-string is off: call "
             "dask.config.set({'dataframe.convert-string': False}) before the frame is made."
         )
-    if embedding_element_type(found) is None:
+    target = embedding_type(found)
+    if target is None:
+        bits = " Of lists of uint16 make float16, where they are its bits, or float32, where they are numbers."
         raise InputError(
-            f"the column {name!r} is {found}; embeddings must be lists or one-dimensional arrays of float16, float32 "
-            "or float64"
+            f"the column {name!r} is {found}; embeddings must be {EMBEDDINGS}, or one-dimensional arrays of these."
+            + bits * (getattr(found, "value_type", None) == pa.uint16())
         )
+    return target
 
 
-def _rows_of_cudf(series: Any, lengths: Array, dim: int) -> tuple[Array, Array]:
+def _rows_of_cudf(series: Any, lengths: Array, element: np.dtype, dim: int) -> tuple[Array, Array]:
     """`embedding_rows` of a list column of cuDF: a view of its values where every row is whole, else one copy."""
     cupy = importlib.import_module("cupy")
     positions = cupy.flatnonzero(lengths == dim)
     leaves = series.list.leaves
     if len(positions) < len(series) or len(leaves) != len(positions) * dim:
         leaves = series.take(positions).list.leaves
+    leaves = leaves if leaves.dtype == element else leaves.astype(element)
     return leaves.to_cupy(na_value=np.nan).reshape(len(positions), dim), positions
 
 
