@@ -14,6 +14,7 @@ import numpy as np
 import pandas as pd
 import pyarrow as pa
 import pytest
+import s3fs
 from dask.dataframe.utils import meta_nonempty
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -34,6 +35,8 @@ from semdedup.dedup.compare.groups import best_of_rows
 from semdedup.dedup.input.rows import REASONS, sorted_rows
 from semdedup.dedup.kernels.exact import unit_rows
 from semdedup.frames import assign_clusters, drop, normalize, rejected, score_clusters
+from semdedup.storage.arrays import save_array
+from semdedup.storage.location import Location
 from tests import reference
 from tests.helpers import near_duplicates, read_all_scores, write_embeddings
 
@@ -144,6 +147,17 @@ def test_centroids_are_an_array_or_a_file_that_is_read_anew_when_it_changes(tmp_
         for place in (file, str(file)):
             pd.testing.assert_frame_equal(assign_clusters(df, place), assign_clusters(df, centroids))
     pd.testing.assert_frame_equal(assign_clusters(found, np.eye(2)), assign_clusters(df, np.eye(2)))
+
+
+def test_centroids_may_be_on_s3(s3: tuple[str, dict], monkeypatch: pytest.MonkeyPatch) -> None:
+    bucket, options = s3
+    save_array(Location.of(f"{bucket}/centroids.npy", options), np.eye(2, dtype=F32))
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", options["key"])
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", options["secret"])
+    monkeypatch.setenv("AWS_ENDPOINT_URL", options["client_kwargs"]["endpoint_url"])
+    monkeypatch.setattr(s3fs.S3FileSystem, "cachable", False)  # what knows these credentials is not for other tests
+    df = normalize(frame_of([[0.6, 0.8]]))
+    pd.testing.assert_frame_equal(assign_clusters(df, f"{bucket}/centroids.npy"), assign_clusters(df, np.eye(2)))
 
 
 RANKINGS: dict[str, tuple[Any, tuple[str, ...], tuple[bool, ...]]] = {
@@ -309,7 +323,11 @@ SCORED = score_clusters(LABELLED)
     ("make", "error", "named"),
     [
         (lambda: normalize([1]), ParameterError, "df must be a pandas or cuDF DataFrame; got list$"),
-        (lambda: normalize(dd.from_pandas(GOOD, npartitions=1)), ParameterError, "with map_partitions"),
+        (
+            lambda: normalize(dd.from_pandas(GOOD, npartitions=1)),
+            ParameterError,
+            "got dask.DataFrame; give .* map_partitions",
+        ),
         (lambda: normalize(GOOD, id_field="clip"), ParameterError, "no column 'clip'; it has id, .*id_field"),
         (lambda: normalize(GOOD, embedding_field="v"), ParameterError, "no column 'v'; .*embedding_field"),
         (lambda: normalize(GOOD, id_field="embedding"), ParameterError, "are both 'embedding'"),

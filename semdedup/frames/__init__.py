@@ -16,7 +16,7 @@ turns lists into text:
     >>> scores.map_partitions(frames.drop, eps=0.1).to_parquet("kept")
 
 The same lines run on GPUs with ``ddf = dask_cudf.read_parquet(...)`` on a ``dask_cuda.LocalCUDACluster``. The part for
-cuDF has been written to its documentation, and has not run yet.
+cuDF follows its documentation, and has not run yet.
 
 A partition without rows, and the rows that Dask makes up to infer types with, give a frame without rows, whose columns
 and types are those of any other.
@@ -194,14 +194,14 @@ def score_clusters(
     Args:
         df: n rows of whole clusters, of one or of several, as `assign_clusters` gives them, in any order. A row whose
             ``low_information`` is true matches nothing and nobody.
-        ranking: ``"hard"`` (farthest from the centroid first), ``"easy"`` or ``"soft"`` (nearest first), ``"random"``,
-            or a `RankingStrategy`, or a mapping such as ``{"metadata_cols": ["height"], "ascending": [False]}``.
+        ranking: ``"hard"`` (farthest from the centroid first), ``"easy"`` or ``"soft"`` (nearest first), ``"random"``
+            (by a hash of the id, with the seed 42), or a `RankingStrategy`, or a mapping such as
+            ``{"metadata_cols": ["height"], "ascending": [False]}``.
         keep_columns: give all columns of `df` but the embedding.
 
     Returns:
         ``id``, ``max_id`` of the same type, and ``cosine_sim_score``, float32, in the order and with the index of `df`.
-        The best-ranked row of a cluster, and one without any similarity above 0, has score 0; the first of them itself
-        as ``max_id``.
+        The best-ranked row of a cluster has score 0 and itself as ``max_id``; similarities below 0 count as 0.
 
     Raises:
         ParameterError: `df` is no frame, or lacks a column; a ranking that is none, or by columns that are absent or

@@ -16,7 +16,7 @@ import numpy as np
 import pandas as pd
 import pyarrow as pa
 
-from semdedup.arrays import Array, to_host
+from semdedup.arrays import Array
 from semdedup.dedup.input.columns import EMBEDDINGS, as_embeddings, embedding_type
 from semdedup.dedup.input.rows import embedding_rows, row_lengths
 from semdedup.errors import InputError, ParameterError
@@ -51,7 +51,9 @@ def check_frame(df: Any, columns: Iterable[str], hints: dict[str, str]) -> None:
     """
     if not isinstance(df, pd.DataFrame) and not (of_cudf(df) and hasattr(df, "columns")):
         hint = "; give it to the function with map_partitions" if hasattr(df, "map_partitions") else ""
-        raise ParameterError(f"df must be a pandas or cuDF DataFrame; got {type(df).__name__}{hint}")
+        package, found = type(df).__module__.split(".")[0], type(df).__name__
+        found = found if package == "builtins" else f"{package}.{found}"
+        raise ParameterError(f"df must be a pandas or cuDF DataFrame; got {found}{hint}")
     names = list(df.columns)
     for name in columns:
         if name not in names:
@@ -92,7 +94,9 @@ def arrow_column(df: Frame, name: str) -> pa.ChunkedArray:
         try:
             column = pa.Array.from_pandas(df[name])
         except (pa.ArrowException, TypeError, ValueError, OverflowError) as error:
-            raise InputError(f"the column {name!r} holds values that are not of one type that Arrow has: {_first_line(error)}") from error
+            raise InputError(
+                f"the column {name!r} holds values that are not of one type that Arrow has: {_first_line(error)}"
+            ) from error
     return column if isinstance(column, pa.ChunkedArray) else pa.chunked_array([column])
 
 
@@ -244,7 +248,7 @@ def host_labels(column: pa.ChunkedArray, name: str) -> np.ndarray:
     if (not pa.types.is_integer(column.type) and len(column)) or column.null_count:
         nulls = f" with {column.null_count} nulls" if column.null_count else ""
         raise InputError(f"the column {name!r} is {column.type}{nulls}; it must hold a whole number in each row")
-    return to_host(column.to_numpy())
+    return column.to_numpy()
 
 
 def _first_line(error: Exception) -> str:
