@@ -27,6 +27,20 @@ hypothesis.settings.register_profile(
 )
 hypothesis.settings.load_profile("semdedup")
 
+MOST_PROCESSES = 4
+"""The whole suite runs in that many processes at most: each starts clusters of its own."""
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_cmdline_main(config: pytest.Config) -> None:
+    """Run the whole suite in a process for each core, where pytest-xdist is installed and `-n` says nothing else."""
+    whole = config.args_source is pytest.Config.ArgsSource.TESTPATHS
+    if not whole or not config.pluginmanager.hasplugin("xdist") or hasattr(config, "workerinput"):
+        return  # the processes that this starts come here as well
+    if config.option.numprocesses is None:
+        config.option.numprocesses, config.option.maxprocesses = "auto", MOST_PROCESSES
+        config.option.dist = "worksteal"
+
 
 @pytest.fixture(autouse=True)
 def wide_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
