@@ -16,6 +16,7 @@ from semdedup.compute.progress import Reporter
 from semdedup.compute.session import Session
 from semdedup.compute.workers import Workers
 from semdedup.dedup.cluster import fit_cuml
+from semdedup.dedup.cluster.draw import load_sample
 from semdedup.dedup.cluster.fit import KMeansOptions, _chosen_engine, fit_centroids
 from semdedup.dedup.input.scan import Workspace
 from semdedup.dedup.kernels.exact import on_grid, unit_rows
@@ -183,10 +184,14 @@ def test_a_fit_says_which_engine_ran(
     cuml: None, local_client: distributed.Client, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, engine: str
 ) -> None:
     sample = on_grid(unit_rows(np.random.default_rng(0).standard_normal((60, 6))), SUM_GRID_BITS)
-    monkeypatch.setattr("semdedup.dedup.cluster.fit.load_sample_part", lambda work, n, dim, part: sample[part::2])
+    monkeypatch.setattr(
+        "semdedup.dedup.cluster.draw.load_sample_part", lambda work, n, dim, drawn, part: sample[part::2]
+    )
     session = Session(local_client, "cpu", Reporter(verbose=False), Workers(local_client))
     work = Workspace(None, Location.of(str(tmp_path)), Location.of(str(tmp_path)), {})  # type: ignore[arg-type]
-    found = fit_centroids(session, work, 1, 2, 6, 4, KMeansOptions(kmeans_engine=engine, max_iter=2))
+    found = fit_centroids(
+        session, work, load_sample(session, work, 1, 2, 6), 6, 4, KMeansOptions(kmeans_engine=engine, max_iter=2)
+    )
     assert found.engine == engine
     assert (found.centroids.shape, found.counts.sum()) == ((4, 6), 60)
 

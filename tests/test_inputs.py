@@ -374,6 +374,7 @@ from semdedup.dedup.input.rows import check_rows
 from semdedup.dedup.kernels.exact import unit_rows
 from semdedup.dedup.input.ids import hash_ids
 from semdedup.dedup.options import InputOptions
+from semdedup.dedup.input.partitions import Slice
 from semdedup.dedup.input.schema import check_file_schema, unify_schemas
 from semdedup.dedup.input.facts import inspect_files
 from semdedup.storage.location import Location
@@ -394,18 +395,28 @@ def read(file):
         n_rows += len(table)
     assert n_rows == facts[0].n_rows
 
+def damaged():
+    for _ in range(int(sys.argv[3])):
+        bad = bytearray(good)
+        how, place = rng.integers(4), rng.integers(len(good))
+        if how == 0:
+            del bad[place:]
+        elif how == 1:
+            del bad[place : place + rng.integers(1, 40)]
+        else:
+            places = rng.integers(len(good), size=4) if how == 2 else -rng.integers(1, 600, size=2)
+            bad[places[0]] ^= 1 << rng.integers(8)
+            bad[places[1]] = rng.integers(256)
+        yield bad
+    # one bit flipped where the footer tells the columns: some of these end the process where it is asked unprepared
+    footer = len(good) - 8 - int.from_bytes(good[-8:-4], "little")
+    for place in range(footer, footer + 100):
+        bad = bytearray(good)
+        bad[place] ^= 1 + place % 2
+        yield bad
+
 outcomes = collections.Counter()
-for _ in range(int(sys.argv[3])):
-    bad = bytearray(good)
-    how, place = rng.integers(4), rng.integers(len(good))
-    if how == 0:
-        del bad[place:]
-    elif how == 1:
-        del bad[place : place + rng.integers(1, 40)]
-    else:
-        places = rng.integers(len(good), size=4) if how == 2 else -rng.integers(1, 600, size=2)
-        bad[places[0]] ^= 1 << rng.integers(8)
-        bad[places[1]] = rng.integers(256)
+for bad in damaged():
     target.write_bytes(bad)
     try:
         read(Location.of(target))

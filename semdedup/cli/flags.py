@@ -40,7 +40,7 @@ class SettingFlag(click.Option):
         super().__init__(*args, **kwargs)
 
     def type_cast_value(self, ctx: click.Context, value: Any) -> Any:
-        """The value that was meant; None where the flag is not given."""
+        """The value that was meant; None where the flag is not given, and the text itself where it means None."""
         kind = self.declared.kind
         if value is None or value == () or isinstance(value, bool):
             return value if isinstance(value, bool) else None
@@ -55,7 +55,7 @@ class SettingFlag(click.Option):
                     raise ParameterError(f"{self.declared.name} is {first!r} but also {other!r}; give one of them")
         except ParameterError as error:
             raise click.BadParameter(str(error), ctx, self) from None
-        return first
+        return texts[0] if first is None else first
 
 
 def flag_of(

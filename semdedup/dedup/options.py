@@ -81,11 +81,6 @@ class FieldOptions(Options):
         if self.id_field == self.embedding_field:
             raise ParameterError(f"id_field and embedding_field are both {self.id_field!r}")
 
-    def recorded(self) -> dict[str, Any]:
-        """As for all options; without an encoding as by versions that knew of none."""
-        held = super().recorded()
-        return held if self.embedding_encoding else {k: v for k, v in held.items() if k != "embedding_encoding"}
-
 
 @dataclass(frozen=True)
 class InputOptions(FieldOptions):

@@ -48,7 +48,14 @@ from semdedup.runs.commit import force_names
 from semdedup.runs.owner import owned
 from semdedup.runs.record import FILE_NAME, Record
 from semdedup.settings import documented, needed, taken
-from semdedup.settings.choices import DistanceMetric, InputFiletype, KMeansEngine, RemovalRule, WhichToKeep
+from semdedup.settings.choices import (
+    DistanceMetric,
+    EmbeddingEncoding,
+    InputFiletype,
+    KMeansEngine,
+    RemovalRule,
+    WhichToKeep,
+)
 from semdedup.settings.shared import SharedKeywords
 from semdedup.storage.location import Location, Paths, storage_options_of
 
@@ -81,9 +88,10 @@ class SemanticDeduplicationWorkflow:
         n_clusters: int | str = "auto",
         *,
         cache_path: str | None = None,
-        id_field: str = "id",
+        id_field: str | None = "id",
         embedding_field: str = "embedding",
         embedding_dim: int | None = None,
+        embedding_encoding: EmbeddingEncoding | None = None,
         metadata_fields: Sequence[str] | None = None,
         input_filetype: InputFiletype = "parquet",
         max_iter: int = 300,
@@ -143,7 +151,7 @@ class SemanticDeduplicationWorkflow:
         given |= {
             "input_path": below(self.cache, layout.clusters).url,
             "read_kwargs": {"storage_options": storage_options_of(cached)},
-            "embedding_dim": None,  # of clusters, whose rows all have it
+            **{"embedding_dim": None, "embedding_encoding": None},  # of clusters, which are written in one way
         }
         counted = (self.eps or 0.0, *given["count_at"]) if self.removal == "components" else (self.eps,)
         pairwise = PairwiseStage(**{**taken(PairwiseStage, given, folder=layout.scores), "eps": max(counted)})

@@ -198,7 +198,9 @@ class Base:
         found = {
             name: value
             for name, value in record.items()
-            if value is not None and name in given and (name not in named or given[name] is None)
+            if name in given
+            and (name not in named or (given[name] is None and name != "id_field"))
+            and (value is not None or name == "id_field")  # where None is said: ids are made of file and row
         }
         ranking = self._ranking(given, named)
         return {**given, **found, **({} if ranking is None else {"ranking_strategy": ranking})}

@@ -8,19 +8,16 @@ from functools import lru_cache, partial
 from typing import Any
 
 import numpy as np
-import pyarrow as pa
 
 from semdedup.arrays import Array, Backend, backend_module, to_host
 from semdedup.compute.session import Session
-from semdedup.dedup.input.rows import check_rows
-from semdedup.dedup.input.scan import Workspace, sample_file
-from semdedup.dedup.kernels.exact import on_grid, unit_rows
-from semdedup.dedup.kernels.kmeans import SUM_GRID_BITS, Sums, converged, lloyd_sums, next_centroids, seeds
+from semdedup.dedup.cluster.draw import Sample
+from semdedup.dedup.input.scan import Workspace
+from semdedup.dedup.kernels.kmeans import Sums, converged, lloyd_sums, next_centroids, seeds
 from semdedup.dedup.options import INITS, KMeansOptions
-from semdedup.errors import ClusterError, InputError, ParameterError
+from semdedup.errors import ClusterError, ParameterError
 from semdedup.storage.arrays import load_array, save_array
 from semdedup.storage.location import Location
-from semdedup.storage.tables import read_arrow_batch
 
 SEEDING_ROWS_PER_CENTROID, SMALLEST_SEEDING_SAMPLE = 4, 4096
 """Rows that k-means++ draws from: for each centroid, times the oversampling factor, and in all at least."""
@@ -38,16 +35,6 @@ class Fit:
     inertia: float
     iterations: int
     engine: str
-
-
-def load_sample_part(work: Workspace, n_pieces: int, dim: int, part: int) -> np.ndarray:
-    """Rows of one part of the sample that can be compared: (m, d) float32 on the grid, in the order of the hash."""
-    pieces = [read_arrow_batch(sample_file(work, position), part) for position in range(n_pieces)]
-    tables = [pa.Table.from_batches([piece]) for piece in pieces]
-    table = pa.concat_tables(tables, promote_options="permissive")  # files may differ in type
-    checked = check_rows(table.column("hash"), table.column("embedding"), dim)
-    order = np.argsort(table.column("hash").to_numpy()[checked.positions], kind="stable")
-    return on_grid(unit_rows(checked.rows)[order], SUM_GRID_BITS)
 
 
 @lru_cache(maxsize=1)
@@ -75,7 +62,7 @@ def _add(left: Sums, right: Sums) -> Sums:
 
 
 def fit_centroids(
-    session: Session, work: Workspace, n_pieces: int, n_parts: int, dim: int, n_clusters: int, options: KMeansOptions
+    session: Session, work: Workspace, sample: Sample, dim: int, n_clusters: int, options: KMeansOptions
 ) -> Fit:
     """Fit `n_clusters` centroids, fewer where the sample has fewer rows.
 
@@ -83,20 +70,8 @@ def fit_centroids(
     as a file; sums are added on the workers, two by two.
 
     Cost: 2·m·k·d operations an iteration for m rows of sample, over all workers; m·d·4 bytes of cluster memory.
-
-    Raises:
-        InputError: no row of the sample can be compared.
     """
-    client = session.client
-    load = partial(load_sample_part, work, n_pieces, dim)
-    key = f"semdedup-sample-{session.token}"
-    parts = [client.submit(load, part, key=f"{key}-{part}", pure=False) for part in range(n_parts)]
-    sizes = client.gather([client.submit(len, part, pure=False) for part in parts])
-    if not sum(sizes):
-        raise InputError(
-            f"none of the rows sampled to fit on can be compared (an id and {dim} finite elements, not all zero): "
-            "the input holds no usable embeddings"
-        )
+    parts, sizes = sample
     n_clusters = min(n_clusters, sum(sizes))
     engine = _chosen_engine(session, options)
     best: Fit | None = None

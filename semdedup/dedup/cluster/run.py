@@ -10,10 +10,10 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from semdedup.compute.session import Session
 from semdedup.dedup import sizes
 from semdedup.dedup.base.ids import check_ids_new
 from semdedup.dedup.base.update import Base
+from semdedup.dedup.cluster.draw import usable_sample
 from semdedup.dedup.cluster.fit import Fit, fit_centroids
 from semdedup.dedup.cluster.plan import Plan, check_ranking, make_plan
 from semdedup.dedup.cluster.shuffle import (
@@ -102,7 +102,8 @@ def scan_and_fit(
         check_ids_unique(run.session, *ids)
         if base is not None:
             check_ids_new(run, *ids, base)
-        fit = _fit(run.session, work, plan, dim, kmeans.k_for(n_rows), kmeans, base)
+        n_sampled = sum(result["sampled"] for result in scanned)
+        fit = _fit(run, work, plan, dim, kmeans.k_for(n_rows), n_sampled, kmeans, base)
     return Fitted(plan, work, dim, n_rows, fit)
 
 
@@ -193,11 +194,12 @@ def _plan_and_scan(
 
 
 def _fit(
-    session: Session,
+    run: Run,
     work: Workspace,
     plan: Plan,
     dim: int,
     n_clusters: int,
+    n_sampled: int,
     kmeans: KMeansOptions,
     base: Base | None,
 ) -> Fit:
@@ -209,7 +211,8 @@ def _fit(
         evenly = np.ones(len(centroids), dtype=np.int64)
         return Fit(centroids, evenly, *(base.fit[name] for name in ("inertia", "iterations", "engine")))
     if not noted.exists():
-        fit = fit_centroids(session, work, len(plan.partitions), plan.n_sample_parts, dim, n_clusters, kmeans)
+        sample = usable_sample(run, work, plan.partitions, plan.n_sample_parts, n_sampled, dim, n_clusters, kmeans)
+        fit = fit_centroids(run.session, work, sample, dim, n_clusters, kmeans)
         save_array(centroids_file, fit.centroids)
         centroids_file.force()
         facts = {"inertia": fit.inertia, "iterations": fit.iterations, "engine": fit.engine}
@@ -217,7 +220,7 @@ def _fit(
     found = noted.read_json()
     centroids = load_array(centroids_file)
     if len(centroids) < n_clusters:
-        session.reporter.say(
+        run.session.reporter.say(
             f"n_clusters: {n_clusters} asked for, {len(centroids)} made: there are no more rows to start from"
         )
     return Fit(centroids, np.asarray(found["counts"]), found["inertia"], found["iterations"], found["engine"])

@@ -17,7 +17,7 @@ from semdedup.dedup.stage import Stage
 from semdedup.runs.lookup import check_recorded
 from semdedup.runs.run import Run
 from semdedup.settings import documented
-from semdedup.settings.choices import InputFiletype, KMeansEngine
+from semdedup.settings.choices import EmbeddingEncoding, InputFiletype, KMeansEngine
 from semdedup.settings.shared import SharedKeywords
 from semdedup.storage.location import FileInfo, Location, Paths
 
@@ -40,11 +40,12 @@ class KMeansStage(Stage):
     def __init__(
         self,
         n_clusters: int | str = "auto",
-        id_field: str = "id",
+        id_field: str | None = "id",
         embedding_field: str = "embedding",
         input_path: Paths | None = None,
         output_path: str | None = None,
         embedding_dim: int | None = None,
+        embedding_encoding: EmbeddingEncoding | None = None,
         metadata_fields: Sequence[str] | None = None,
         input_filetype: InputFiletype = "parquet",
         max_iter: int = 300,

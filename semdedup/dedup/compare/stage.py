@@ -25,7 +25,7 @@ from semdedup.errors import InputError
 from semdedup.runs.identity import relative_path
 from semdedup.runs.run import Run
 from semdedup.settings import documented, settings_of
-from semdedup.settings.choices import DistanceMetric, WhichToKeep
+from semdedup.settings.choices import DistanceMetric, EmbeddingEncoding, WhichToKeep
 from semdedup.settings.shared import SharedKeywords
 from semdedup.storage.location import FileInfo, Location, Paths
 
@@ -53,11 +53,12 @@ class PairwiseStage(Stage):
 
     def __init__(
         self,
-        id_field: str = "id",
+        id_field: str | None = "id",
         embedding_field: str = "embedding",
         input_path: Paths | None = None,
         output_path: str | None = None,
         embedding_dim: int | None = None,
+        embedding_encoding: EmbeddingEncoding | None = None,
         which_to_keep: WhichToKeep = "hard",
         distance_metric: DistanceMetric | None = None,
         sim_metric: DistanceMetric | None = None,

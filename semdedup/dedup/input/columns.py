@@ -6,6 +6,7 @@ import re
 from collections.abc import Callable, Iterable
 from functools import lru_cache
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
@@ -20,13 +21,16 @@ CURATOR_CLUSTERS = re.compile(r"(?:^|/)kmeans_results/centroid=\d+/[^/]+$")
 
 EMBEDDINGS = "lists of float16, float32 or float64, or of int8, uint8, int16 or int32"
 
-LISTS: tuple[tuple[Callable[[pa.DataType], bool], Callable[[pa.DataType], pa.DataType]], ...] = (
+ListOf = Callable[[pa.DataType | pa.Field], pa.DataType]
+LISTS: tuple[tuple[Callable[[pa.DataType], bool], ListOf], ...] = (
     (pa.types.is_list, pa.list_),
-    (pa.types.is_list_view, pa.list_),
     (pa.types.is_large_list, pa.large_list),
+)
+LIST_VIEWS: tuple[tuple[Callable[[pa.DataType], bool], ListOf], ...] = (
+    (pa.types.is_list_view, pa.list_),
     (pa.types.is_large_list_view, pa.large_list),
 )
-"""Lists of varying length, each with what makes the list that it is worked on as: Arrow does little with views."""
+"""Lists of varying length, each with what makes the list that embeddings are worked on as."""
 
 VIEWS = {pa.string_view(): pa.string(), pa.binary_view(): pa.binary()}
 
@@ -69,7 +73,7 @@ def embedding_type(found: pa.DataType, fp16_bits: bool = False) -> pa.DataType |
     if pa.types.is_fixed_size_list(found):
         element = _element(found.value_type, fp16_bits)
         return None if element is None else _same_or(found, pa.list_(element, found.list_size))
-    for is_kind, list_of in LISTS:
+    for is_kind, list_of in (*LISTS, *LIST_VIEWS):
         if is_kind(found):
             element = _element(found.value_type, fp16_bits)
             return None if element is None else _same_or(found, list_of(element))
@@ -93,15 +97,24 @@ def as_embeddings(column: pa.ChunkedArray, fp16_bits: bool = False) -> pa.Chunke
     if target is None or column.type == target:
         return column
     column = column.cast(storage_of(column.type))
+    if any(is_kind(column.type) for is_kind, _ in LIST_VIEWS):
+        column = _lists_of_views(column)
     if fp16_bits and not pa.types.is_null(column.type) and column.type.value_type == pa.uint16():
-        is_fixed = pa.types.is_fixed_size_list(target)
-        whole = pa.list_(pa.uint16(), target.list_size) if is_fixed else _list_like(target, pa.uint16())
-        return pa.chunked_array([chunk.view(target) for chunk in column.cast(whole).chunks], target)
+        return pa.chunked_array([chunk.view(target) for chunk in column.chunks], target)
     return column.cast(target)
 
 
-def _list_like(kind: pa.DataType, element: pa.DataType) -> pa.DataType:
-    return pa.large_list(element) if pa.types.is_large_list(kind) else pa.list_(element)
+def _lists_of_views(column: pa.ChunkedArray) -> pa.ChunkedArray:
+    """List views as lists. PyArrow's own cast, from 19 to 26 at least, gives lists whose offsets are too short."""
+    large = pa.types.is_large_list_view(column.type)
+    lists, offset = (pa.LargeListArray, pa.int64()) if large else (pa.ListArray, pa.int32())
+    made = []
+    for chunk in column.chunks:
+        lengths = pc.fill_null(pc.list_value_length(chunk), 0).to_numpy(zero_copy_only=False)
+        offsets = pa.array(np.append(0, np.cumsum(lengths)), offset)
+        made.append(lists.from_arrays(offsets, chunk.flatten(), mask=chunk.is_null() if chunk.null_count else None))
+    list_of = pa.large_list if large else pa.list_
+    return pa.chunked_array(made, list_of(column.type.value_type))
 
 
 def why_no_embeddings(found: pa.DataType) -> str:
@@ -127,10 +140,17 @@ def embeddings_in_words(name: str, found: pa.DataType, fp16_bits: bool) -> str |
 def carried_type(found: pa.DataType) -> pa.DataType:
     """The type in which a column of metadata of the type `found` is carried along.
 
-    It holds the same values: dictionaries and views become what they stand for, at any depth, and extension types of
-    Python's, which workers need not know, become what they store. Arrow can neither take rows of these nor write two
-    dictionaries to one file.
+    It holds the same values: dictionaries and views of text or bytes become what they stand for, at any depth, and
+    extension types of Python's, which workers need not know, become what they store. Arrow can neither take rows of
+    these nor write two dictionaries to one file.
+
+    Raises:
+        ArrowNotImplementedError: that cannot be done with a view of lists.
     """
+    if any(is_kind(found) for is_kind, _ in LIST_VIEWS):
+        if carried_type(found.value_type) != found.value_type:
+            raise pa.ArrowNotImplementedError(str(found))
+        return found
     if pa.types.is_dictionary(found):
         return carried_type(found.value_type)
     if isinstance(found, pa.BaseExtensionType):
@@ -163,10 +183,14 @@ def _fixed_sizes_may_be_null() -> bool:
 
 def common_type(one: pa.DataType, other: pa.DataType) -> pa.DataType | None:
     """A type that holds the values of two types as they are carried; None where there is none."""
-    schemas = [pa.schema([("", carried_type(kind))]) for kind in (one, other)]
+    if any(pa.types.is_fixed_size_list(kind) and not kind.list_size for kind in (one, other)):
+        return None  # PyArrow does not read it
     try:
+        schemas = [pa.schema([("", carried_type(kind))]) for kind in (one, other)]
         together = pa.unify_schemas(schemas, promote_options="permissive").field(0).type
         for kind in (one, other):
+            if kind != together and "list_view" in f"{kind} {together}":  # see `_lists_of_views`
+                return None
             as_carried(pa.chunked_array([pa.nulls(1, kind)]), together)  # there is a way from one to the other
     except (pa.ArrowTypeError, pa.ArrowInvalid, pa.ArrowNotImplementedError):
         return None

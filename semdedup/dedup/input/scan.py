@@ -100,9 +100,21 @@ class Sampling:
         return hashes <= np.uint64(self.threshold - 1) if self.threshold else np.zeros(len(hashes), dtype=bool)
 
 
-def sample_file(work: Workspace, position: int) -> Location:
-    """Rows of one partition that belong to the sample, ``hash`` and ``embedding``: one Arrow batch for each part."""
-    return work.scratch / "sample" / f"{position}.arrow"
+def sample_file(work: Workspace, position: int, drawn: int = 0) -> Location:
+    """Rows of one partition that belong to the sample, ``hash`` and ``embedding``: one Arrow batch for each part.
+
+    `drawn` tells the sample of the scan, 0, from those that are drawn later.
+    """
+    return work.scratch / (f"sample-{drawn}" if drawn else "sample") / f"{position}.arrow"
+
+
+def chosen_rows(table: pa.Table, sampling: Sampling, among: np.ndarray) -> pa.Table:
+    """Hash and embedding of the rows that belong to a sample, `among` those for which this is true."""
+    hashes = hash_ids(table.column("id"), sampling.seed)
+    chosen = np.flatnonzero(among & sampling.chosen(hashes))
+    embeddings = table.column("embedding").take(pa.array(chosen))
+    lists = embeddings.cast(pa.list_(embeddings.type.value_type))
+    return pa.table({"hash": pa.array(hashes[chosen]), "embedding": lists})
 
 
 def hashes_file(work: Workspace, position: int) -> Location:
@@ -116,7 +128,8 @@ def scan_partition(
     """Look at one partition; write its part of the sample and the hashes of its ids.
 
     Returns:
-        ``rows``, ``lengths`` (rows of each length, by source) and ``bad`` (source and reason of unreadable files).
+        ``rows``, ``hashes`` (rows with an id), ``sampled``, ``lengths`` (rows of each length, by source) and ``bad``
+        (source and reason of unreadable files).
 
     Memory: a batch of rows as it is read, the rows of the sample, 16 bytes a row.
     """
@@ -131,20 +144,18 @@ def scan_partition(
                 found = hash_ids(table.column("id"), sampling.seed)
                 present = ~table.column("id").is_null().to_numpy()
                 hashes.append(found[present])
-                chosen = np.flatnonzero(present & sampling.chosen(found))
-                embeddings = table.column("embedding").take(pa.array(chosen))
-                lists = embeddings.cast(pa.list_(embeddings.type.value_type))
-                samples.append(pa.table({"hash": pa.array(found[chosen]), "embedding": lists}))
+                samples.append(chosen_rows(table, sampling, present))
         except BadFileError as error:
             if not skip_bad_files:
                 raise
             bad.append([piece.source, str(error)])
     every = np.sort(np.concatenate(hashes)) if hashes else np.empty(0, dtype=np.uint64)
     hashes_file(work, position).write_bytes(every.tobytes())
-    _write_sample(sample_file(work, position), samples, sampling)
+    write_sample(sample_file(work, position), samples, sampling)
     return {
         "rows": n_rows,
         "hashes": len(every),
+        "sampled": sum(map(len, samples)),
         "lengths": {source: [list(pair) for pair in counts.items()] for source, counts in lengths.items()},
         "bad": bad,
     }
@@ -165,7 +176,7 @@ def scan_lengths(
     return lengths_by_source(found), [result["hashes"] for result in found]
 
 
-def _write_sample(location: Location, samples: Sequence[pa.Table], sampling: Sampling) -> None:
+def write_sample(location: Location, samples: Sequence[pa.Table], sampling: Sampling) -> None:
     """Write the sampled rows of a partition in the order of their hash, in the widest of their types."""
     empty = pa.table({"hash": pa.array([], pa.uint64()), "embedding": pa.array([], pa.list_(pa.float16()))})
     sample = pa.concat_tables([empty, *samples], promote_options="permissive").sort_by("hash").combine_chunks()

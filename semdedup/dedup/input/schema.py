@@ -9,6 +9,7 @@ from functools import partial
 from typing import Any
 
 import pyarrow as pa
+import pyarrow.parquet as pq
 
 from semdedup.dedup.input.columns import (
     as_carried,
@@ -21,6 +22,7 @@ from semdedup.dedup.input.columns import (
     fitting,
     is_fp16_bits,
     is_low_information_type,
+    storage_of,
     why_no_embeddings,
 )
 from semdedup.dedup.input.facts import FileFacts
@@ -78,8 +80,7 @@ class InputSchema:
 
     def _as_worked_on(self, table: pa.Table, source: str, row: int, embeddings_only: bool) -> pa.Table:
         """Rows of a file, the first of which has this number in it. This is ours: no error in here is the file's."""
-        fp16_bits = is_fp16_bits(self.options.embedding_encoding, source)
-        embeddings = as_embeddings(table.column(self.options.embedding_field), fp16_bits)
+        embeddings = self._embeddings(table, source)
         if embeddings_only:
             return pa.table({"embedding": embeddings})
         columns = {"id": self._ids(table, source, row), "embedding": embeddings}
@@ -92,6 +93,12 @@ class InputSchema:
                 cast = partial(as_carried, target=field.type)
                 columns[field.name] = fitting(table.column(field.name), cast, field.name, source, field.type)
         return pa.table(columns)
+
+    def _embeddings(self, table: pa.Table, source: str) -> pa.ChunkedArray:
+        if self.options.embedding_field not in table.column_names:  # of size 0
+            return pa.chunked_array([pa.array([[]] * len(table), pa.list_(pa.float32()))])
+        fp16_bits = is_fp16_bits(self.options.embedding_encoding, source)
+        return as_embeddings(table.column(self.options.embedding_field), fp16_bits)
 
     def _ids(self, table: pa.Table, source: str, row: int) -> pa.ChunkedArray:
         name = self.options.id_field
@@ -115,10 +122,16 @@ class InputSchema:
 def _rows_of(file: Location, wanted: Sequence[str], piece: Slice, read_kwargs: Mapping[str, Any]) -> Iterator[pa.Table]:
     """The rows of a slice as they are in the file, those of the wanted columns that it has."""
     with open_parquet(file, read_kwargs) as parquet:
-        there = [name for name in wanted if name in parquet.schema_arrow.names]
+        there = [name for name in wanted if name in parquet.schema_arrow.names and not _is_empty(parquet, name)]
         for table in iter_rows(parquet, there, piece.start, piece.stop):
             table.validate(full=True)  # the reader takes bytes for text that are none
             yield table
+
+
+def _is_empty(parquet: pq.ParquetFile, name: str) -> bool:
+    """Whether a column has lists of size 0, which PyArrow writes and cannot read."""
+    found = storage_of(parquet.schema_arrow.field(name).type)
+    return pa.types.is_fixed_size_list(found) and found.list_size == 0
 
 
 def check_file_schema(schema: pa.Schema, source: str, options: InputOptions) -> None:
@@ -196,7 +209,7 @@ def unify_schemas(facts: Sequence[FileFacts], options: InputOptions) -> InputSch
             merged = pa.bool_() if name == LOW_INFORMATION else common_type(before[0], found)
             if merged is None and name not in fields:
                 raise BadFileError(
-                    f"the column {name!r} of {source} is {found}, which cannot be written to Parquet; leave it out of "
+                    f"the column {name!r} of {source} is {found}, which cannot be carried along; leave it out of "
                     "metadata_fields"
                 )
             if merged is None:

@@ -81,7 +81,7 @@ def _with_right_columns(facts: Sequence[FileFacts], inputs: InputOptions) -> tup
 
 
 def _refuse_without_rows(files: Sequence[FileInfo], skipped: Sequence[str]) -> NoReturn:
-    paths = sorted({file.url.rsplit("/", 1)[0] for file in files})
+    paths = sorted({file.url.rsplit("/", 1)[0] for file in files}) if len(files) > 1 else [files[0].url]
     note = f" ({len(skipped)} files were skipped; the first: {skipped[0]})" if skipped else ""
     raise InputError(f"no rows in {', '.join(paths[:5])}: {len(files)} files, all without rows{note}")
 

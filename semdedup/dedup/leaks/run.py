@@ -16,6 +16,7 @@ from semdedup.dedup import sizes
 from semdedup.dedup.input.facts import FileFacts, inspect_all
 from semdedup.dedup.input.partitions import Partition, cut_partitions
 from semdedup.dedup.input.scan import ID_HASH_SEED, Workspace, check_ids_unique, expected_length, scan_lengths
+from semdedup.dedup.input.schema import casts_in_words
 from semdedup.dedup.leaks.sets import Embeddings, check_sets
 from semdedup.dedup.leaks.tasks import LeakTask, compare_span, lay_out_block, write_block
 from semdedup.dedup.names import QUARANTINE, Destination, below
@@ -86,6 +87,8 @@ def _prepare(run: Run, a: Embeddings, b: Embeddings, fields: InputOptions) -> Pr
     session, scratch = run.session, run.scratch
     a_facts, b_facts = _facts_of(session, a, fields), _facts_of(session, b, fields)
     schema = check_sets(a_facts, b_facts, a.name, b.name, fields)
+    for words in casts_in_words([*a_facts, *b_facts], fields):
+        session.reporter.say(words)
     a_values, b_values = (sum(file.n_values for file in facts) for facts in (a_facts, b_facts))
     a_rows, b_rows = (sum(file.n_rows for file in facts) for facts in (a_facts, b_facts))
     plan_file = scratch / "plan.json"
@@ -96,8 +99,8 @@ def _prepare(run: Run, a: Embeddings, b: Embeddings, fields: InputOptions) -> Pr
     plan = plan_file.read_json()
     blocks = cut_partitions(b_facts, b_values // plan["n_blocks"] + 1, None)
     spans = cut_partitions(a_facts, a_values // plan["n_spans"] + 1, None)
-    work_a = Workspace(schema, a.source, scratch / "a", {})
-    work_b = Workspace(schema, b.source, scratch / "b", {})
+    work_a = Workspace(schema.below(a.files), a.source, scratch / "a", {})
+    work_b = Workspace(schema.below(b.files), b.source, scratch / "b", {})
     lengths, n_hashes = scan_lengths(run, f"scan {work_b.scratch.name}", work_b, blocks)
     dim = _length_of(b.name, lengths, fields.embedding_dim)
     # A file whose footer tells d elements a row on average is not read for its lengths: should they differ all the

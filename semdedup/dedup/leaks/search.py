@@ -24,6 +24,7 @@ from semdedup.dedup.threshold.stage import IdentifyDuplicatesStage
 from semdedup.display import Displayable, format_counts
 from semdedup.runs.record import FILE_NAME
 from semdedup.settings import taken
+from semdedup.settings.choices import EmbeddingEncoding
 from semdedup.storage.location import Location, Paths
 from semdedup.storage.tables import LOW_INFORMATION
 
@@ -118,9 +119,10 @@ class LeakSearch:
         output_path: str,
         *,
         eps: float | None = None,
-        id_field: str = "id",
+        id_field: str | None = "id",
         embedding_field: str = "embedding",
         embedding_dim: int | None = None,
+        embedding_encoding: EmbeddingEncoding | None = None,
         storage_options: Mapping[str, Any] | None = None,
         clear_output: bool = False,
         verbose: bool = True,
@@ -182,9 +184,10 @@ def find_leaks(
     output_path: str,
     *,
     eps: float | None = None,
-    id_field: str = "id",
+    id_field: str | None = "id",
     embedding_field: str = "embedding",
     embedding_dim: int | None = None,
+    embedding_encoding: EmbeddingEncoding | None = None,
     client: distributed.Client | str | None = None,
     cluster: ClusterOptions | None = None,
     storage_options: Mapping[str, Any] | None = None,
@@ -203,8 +206,9 @@ def find_leaks(
         b: likewise. The same id may be in both sets.
         output_path: folder for the scores, the ids to drop from B, the quarantine and the manifest.
         eps: a row of B leaks where its score is at least 1 - eps; by default what the embedder recommends, else 0.1.
-        id_field, embedding_field: names of the columns, in both sets.
+        id_field, embedding_field: names of the columns, in both sets. With id_field=None ids are made of file and row.
         embedding_dim: expected length of the embeddings; the commonest where not given.
+        embedding_encoding: what lists of uint16 hold: "fp16_bits", the bits of float16.
         client, cluster: as for the workflow.
         storage_options: for fsspec.
         clear_output: first delete what semdedup wrote to the output path before.

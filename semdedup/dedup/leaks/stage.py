@@ -16,6 +16,7 @@ from semdedup.runs.identity import fingerprint
 from semdedup.runs.record import Record
 from semdedup.runs.run import Run
 from semdedup.settings import Setting, documented, settings_of
+from semdedup.settings.choices import EmbeddingEncoding
 from semdedup.settings.kinds import paths
 from semdedup.settings.shared import SharedKeywords
 from semdedup.storage.location import FileInfo, Location, Paths, locations_of
@@ -42,9 +43,10 @@ class CrossStage(Stage):
         against: Paths | None = None,
         input_path: Paths | None = None,
         output_path: str | None = None,
-        id_field: str = "id",
+        id_field: str | None = "id",
         embedding_field: str = "embedding",
         embedding_dim: int | None = None,
+        embedding_encoding: EmbeddingEncoding | None = None,
         folder: str = "",
         **shared: Unpack[SharedKeywords],
     ) -> None:

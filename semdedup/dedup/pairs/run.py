@@ -19,7 +19,7 @@ from semdedup.dedup.compare.table import forest_schema
 from semdedup.dedup.input.facts import FileFacts, inspect_all, inspect_first
 from semdedup.dedup.input.partitions import Partition, Slice, cut_partitions, partition_label
 from semdedup.dedup.input.scan import ID_HASH_SEED, Workspace, check_ids_unique, expected_length, scan_lengths
-from semdedup.dedup.input.schema import unify_schemas
+from semdedup.dedup.input.schema import casts_in_words, unify_schemas
 from semdedup.dedup.input.usable import usable_files
 from semdedup.dedup.names import PAIRS
 from semdedup.dedup.options import PairsOptions
@@ -119,7 +119,9 @@ def _prepare(
         n_bytes = sizes.bytes_per_task(session.n_slots, session.task_memory, 4 * n_values)
         plan_file.write_json({"task_bytes": n_bytes}, forced=True)
     task_bytes = plan_file.read_json()["task_bytes"]
-    work = Workspace(unify_schemas(facts, fields), source, scratch, read_kwargs)
+    for words in casts_in_words(facts, fields):
+        session.reporter.say(words)
+    work = Workspace(unify_schemas(facts, fields).below(files), source, scratch, read_kwargs)
     partitions = cut_partitions(facts, task_bytes // 4, None)
     lengths, n_hashes = scan_lengths(run, "scan", work, partitions)
     dim = expected_length(lengths, fields.embedding_dim)

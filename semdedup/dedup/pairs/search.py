@@ -15,7 +15,7 @@ from semdedup.dedup.pairs.stage import PairsStage
 from semdedup.dedup.ranking import RankingStrategy
 from semdedup.display import Displayable
 from semdedup.runs.record import FILE_NAME
-from semdedup.settings.choices import InputFiletype
+from semdedup.settings.choices import EmbeddingEncoding, InputFiletype
 from semdedup.storage.location import Paths
 from semdedup.storage.tables import LOW_INFORMATION
 
@@ -101,9 +101,10 @@ def find_pairs(
     max_pairs: int = 10**9,
     client: distributed.Client | str | None = None,
     cluster: ClusterOptions | None = None,
-    id_field: str = "id",
+    id_field: str | None = "id",
     embedding_field: str = "embedding",
     embedding_dim: int | None = None,
+    embedding_encoding: EmbeddingEncoding | None = None,
     input_filetype: InputFiletype = "parquet",
     storage_options: Mapping[str, Any] | None = None,
     read_kwargs: Mapping[str, Any] | None = None,
@@ -127,7 +128,8 @@ def find_pairs(
         ranking_strategy: a ranks before b by this; by default by the ranks of a result, else by id ascending.
         max_pairs: more pairs are an error.
         client, cluster: as for the workflow.
-        id_field, embedding_field, embedding_dim, input_filetype: of the input, as for the workflow.
+        id_field, embedding_field, embedding_dim: of the input, as for the workflow.
+        embedding_encoding, input_filetype: likewise.
         storage_options: for fsspec; `read_kwargs` and `write_kwargs` may hold others.
         clear_output: first delete the pairs that an earlier run wrote there.
         verbose: show progress.
@@ -154,7 +156,8 @@ def find_pairs(
 
 
 STAGE_KEYWORDS = (
-    *("eps", "ranking_strategy", "max_pairs", "id_field", "embedding_field", "embedding_dim", "input_filetype"),
+    *("eps", "ranking_strategy", "max_pairs", "id_field", "embedding_field", "embedding_dim"),
+    *("embedding_encoding", "input_filetype"),
     *("clear_output", "verbose", "take_over", "verify"),
 )
 """Keywords of `find_pairs` that are those of `PairsStage` as they are."""

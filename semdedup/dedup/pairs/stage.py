@@ -17,7 +17,7 @@ from semdedup.dedup.stage import Stage
 from semdedup.dedup.threshold.rule import DEFAULT_EPS
 from semdedup.runs.run import Run
 from semdedup.settings import documented
-from semdedup.settings.choices import InputFiletype
+from semdedup.settings.choices import EmbeddingEncoding, InputFiletype
 from semdedup.settings.shared import SharedKeywords
 from semdedup.storage.location import FileInfo, Location, Paths
 
@@ -43,9 +43,10 @@ class PairsStage(Stage):
         eps: float = DEFAULT_EPS,
         input_path: Paths | None = None,
         output_path: str | None = None,
-        id_field: str = "id",
+        id_field: str | None = "id",
         embedding_field: str = "embedding",
         embedding_dim: int | None = None,
+        embedding_encoding: EmbeddingEncoding | None = None,
         input_filetype: InputFiletype = "parquet",
         ranking_strategy: RankingStrategy | Mapping[str, Any] | None = None,
         max_pairs: int = 10**9,
