@@ -1,5 +1,6 @@
 """What `semdedup` offers, and where it lives. `__init__.py` imports it from here, when it is first asked for."""
 
+from . import frames
 from .compute.options import ClusterOptions
 from .dedup.base.summary import BaseSummary, Withdrawal
 from .dedup.cluster.stage import KMeansStage
@@ -101,6 +102,7 @@ __all__ = [
     "extract",
     "find_leaks",
     "find_pairs",
+    "frames",
     "get_output_path_ce1_embd_parquet",
     "get_output_path_clips",
     "get_output_path_dct3d_embd_parquet",

@@ -238,22 +238,40 @@ def score_rows(rows: Array, low_information: np.ndarray | None, limits: Limits) 
         low_information: (n,) truth, or None where every row informs.
         limits: the least score of a match, and the most rows compared at a time.
     """
-    xp = array_module(rows)
-    informs = np.arange(len(rows)) if low_information is None else np.flatnonzero(~low_information)
-    compared = rows if len(informs) == len(rows) else rows[xp.asarray(informs)]
+    informs, compared = informing_rows(rows, low_information)
     copies = occurrences(compared)
     first, same_as = map(to_host, copies)
     distinct = compared if len(first) == len(compared) else compared[copies[0]]
     matches = matches_to_gather(limits.least, len(first))
-    found = compare_ranked(compared, limits.batch_size, matches, copies)
+    found = among_all(len(rows), informs, compare_ranked(compared, limits.batch_size, matches, copies))
     forest = forest_of([distinct], limits.least, matches)
     again = np.flatnonzero(same_as != np.arange(len(same_as)))
     ends = np.append(first[forest.left], same_as[again]), np.append(first[forest.right], again)
     order = np.lexsort(ends[::-1])
-    score, match = np.zeros(len(rows), dtype=np.float32), np.arange(len(rows))
-    score[informs], match[informs] = to_host(found[0]), informs[to_host(found[1])]
     scores = np.append(forest.score, np.ones(len(again), dtype=np.float32))[order]
-    return Scored(score, match, Pairs(informs[ends[0][order]], informs[ends[1][order]], scores))
+    left, right = (to_host(informs)[end[order]] for end in ends)
+    return Scored(to_host(found[0]), to_host(found[1]), Pairs(left, right, scores))
+
+
+def best_of_rows(rows: Array, low_information: np.ndarray | None, batch_size: int = 1024) -> tuple[Array, Array]:
+    """Score and match of `score_rows` without its forest, as arrays of the kind that the rows are."""
+    informs, compared = informing_rows(rows, low_information)
+    return among_all(len(rows), informs, compare_ranked(compared, batch_size))
+
+
+def informing_rows(rows: Array, low_information: np.ndarray | None) -> tuple[Array, Array]:
+    """Positions (m,) int64 of the rows that are not of low information, and these rows, (m, d)."""
+    xp = array_module(rows)
+    informs = xp.arange(len(rows)) if low_information is None else xp.flatnonzero(xp.asarray(~low_information))
+    return informs, rows if len(informs) == len(rows) else rows[informs]
+
+
+def among_all(n: int, informs: Array, found: tuple[Array, Array]) -> tuple[Array, Array]:
+    """Scores and matches of some of n rows as those of all: the others have score 0, and themselves as match."""
+    xp = array_module(informs)
+    score, match = xp.zeros(n, dtype=np.float32), xp.arange(n)
+    score[informs], match[informs] = found[0], informs[found[1]]
+    return score, match
 
 
 def read_cluster(task: Comparison, cluster: Cluster, embeddings_only: bool = False) -> Iterator[pa.Table]:

@@ -11,6 +11,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from semdedup.arrays import Array, array_module
 from semdedup.dedup.kernels.exact import square_lengths, unit_rows
 from semdedup.storage.location import Location
 from semdedup.storage.tables import LOW_INFORMATION, write_table
@@ -74,7 +75,7 @@ def embedding_rows(column: pa.ChunkedArray, dim: int) -> tuple[np.ndarray, np.nd
 
 @dataclass(frozen=True)
 class CheckedRows:
-    """The rows of a table sorted into those that can be compared and those that cannot.
+    """The rows of a table sorted into those that can be compared and those that cannot: arrays of NumPy or CuPy.
 
     Attributes:
         rows: (m, d) the embeddings that can be compared, as they came.
@@ -82,9 +83,9 @@ class CheckedRows:
         faults: (n,) uint8, for every row of the table the position of its reason in `REASONS`, 0 for those in `rows`.
     """
 
-    rows: np.ndarray
-    positions: np.ndarray
-    faults: np.ndarray
+    rows: Array
+    positions: Array
+    faults: Array
 
 
 def check_rows(ids: pa.ChunkedArray, embeddings: pa.ChunkedArray, dim: int) -> CheckedRows:
@@ -92,21 +93,34 @@ def check_rows(ids: pa.ChunkedArray, embeddings: pa.ChunkedArray, dim: int) -> C
 
     Cost: O(n·d) time; memory of one copy of the embeddings where some row is at fault, of two bits a value otherwise.
     """
-    rows, positions = embedding_rows(embeddings, dim)
-    faults = np.full(len(embeddings), REASONS.index(WRONG_LENGTH), dtype=np.uint8)
-    faults[embeddings.is_null().to_numpy()] = REASONS.index(NULL)
-    found = np.zeros(len(rows), dtype=np.uint8)
-    step = max(1, (1 << 16) // max(1, dim))
+    missing, null_ids = embeddings.is_null().to_numpy(), ids.is_null().to_numpy()
+    return sorted_rows(*embedding_rows(embeddings, dim), missing, null_ids)
+
+
+def sorted_rows(rows: Array, positions: Array, missing: Array, null_ids: Array) -> CheckedRows:
+    """Sort the rows of a table into those that can be compared and those that cannot, NumPy or CuPy.
+
+    Args:
+        rows: (m, d) the embeddings of the expected length.
+        positions: (m,) int64, their positions in the table.
+        missing: (n,) truth, for every row of the table whether its embedding is null.
+        null_ids: (n,) truth, whether its id is null.
+    """
+    xp = array_module(rows)
+    faults = xp.full(len(missing), REASONS.index(WRONG_LENGTH), dtype=np.uint8)
+    faults[missing] = REASONS.index(NULL)
+    found = xp.zeros(len(rows), dtype=np.uint8)
+    step = max(1, (1 << 16) // max(1, rows.shape[1])) if xp is np else max(1, len(rows))
     for start in range(0, len(rows), step):
         block = rows[start : start + step]
         square = square_lengths(block)
-        suspect = np.flatnonzero(~(np.isfinite(square) & (square > 0)))  # or long or short beyond float64's squares
+        suspect = xp.flatnonzero(~(xp.isfinite(square) & (square > 0)))  # or long or short beyond float64's squares
         if len(suspect):
             fault = found[start : start + step]
             fault[suspect[~block[suspect].any(axis=1)]] = REASONS.index(ZERO)
-            fault[suspect[~np.isfinite(block[suspect]).all(axis=1)]] = REASONS.index(NOT_FINITE)
+            fault[suspect[~xp.isfinite(block[suspect]).all(axis=1)]] = REASONS.index(NOT_FINITE)
     faults[positions] = found
-    faults[ids.is_null().to_numpy()] = REASONS.index(NULL_ID)
+    faults[null_ids] = REASONS.index(NULL_ID)
     good = faults[positions] == 0
     if not good.all():
         rows, positions = rows[good], positions[good]

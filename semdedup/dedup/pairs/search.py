@@ -129,14 +129,9 @@ def find_pairs(
             manifest.
         ranking_strategy: a ranks before b by this; by default by the ranks of a result, else by id ascending.
         max_pairs: more pairs are an error.
-        client, cluster: as for the workflow.
-        id_field, embedding_field, embedding_dim: of the input, as for the workflow.
-        embedding_encoding, input_filetype: likewise.
+        client, cluster, id_field, embedding_field, embedding_dim, embedding_encoding, input_filetype, clear_output,
+            verbose, take_over, verify: as for the workflow.
         storage_options: for fsspec; `read_kwargs` and `write_kwargs` may hold others.
-        clear_output: first delete the pairs that an earlier run wrote there.
-        verbose: show progress.
-        take_over: go on in place of a run that seems to be at work in the output folder.
-        verify: read the files of what is complete already, and compare their checksums.
 
     Raises:
         SemdedupError: see `semdedup.errors`; with more pairs than `max_pairs`, the id that has most of them. A run that

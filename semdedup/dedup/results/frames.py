@@ -139,14 +139,25 @@ def _frame(
     # Dask would turn lists into text otherwise
     with dask.config.set({"dataframe.convert-string": False}):
         frame: dd.DataFrame = dd.from_map(
-            _read_frame, urls, root=root, backend=backend, read=read, schema=schema, meta=meta
+            _read_frame,
+            urls,
+            root=root,
+            backend=backend,
+            read=read,
+            schema=schema,
+            columns=list(meta.columns),
+            meta=meta,
         )
         return frame
 
 
-def _read_frame(url: str, root: Location, backend: Backend, read: Read, schema: pa.Schema) -> Any:
-    table = read_table(root.at(url), schema.names)
-    return _to_frame(read(table if len(table) else schema.empty_table(), url), backend)
+def _read_frame(
+    url: str, root: Location, backend: Backend, read: Read, schema: pa.Schema, columns: Sequence[str]
+) -> Any:
+    checks = read in (_checked_scores, _checked_ids)  # which need all columns; of others Dask may ask for some only
+    table = read_table(root.at(url), [name for name in schema.names if checks or name in columns])
+    table = read(table if len(table) else schema.empty_table(), url)
+    return _to_frame(table.select([name for name in columns if name in table.column_names]), backend)
 
 
 def _to_frame(table: pa.Table, backend: Backend) -> Any:
