@@ -189,7 +189,7 @@ def common_type(one: pa.DataType, other: pa.DataType) -> pa.DataType | None:
         schemas = [pa.schema([("", carried_type(kind))]) for kind in (one, other)]
         together = pa.unify_schemas(schemas, promote_options="permissive").field(0).type
         for kind in (one, other):
-            if kind != together and "list_view" in f"{kind} {together}":  # see `_lists_of_views`
+            if kind not in (together, pa.null()) and "list_view" in f"{kind} {together}":  # see `_lists_of_views`
                 return None
             as_carried(pa.chunked_array([pa.nulls(1, kind)]), together)  # there is a way from one to the other
     except (pa.ArrowTypeError, pa.ArrowInvalid, pa.ArrowNotImplementedError):
@@ -248,7 +248,8 @@ def _first(column: pa.ChunkedArray, cast: Callable[[pa.ChunkedArray], pa.Chunked
     while high - low > 1:
         middle = (low + high) // 2
         low, high = (middle, high) if _fits(column.slice(low, middle - low), cast) else (low, middle)
-    return str(column[low])
+    (chunk,) = (chunk for chunk in column.slice(low, 1).chunks if len(chunk))
+    return str(chunk.to_string(skip_new_lines=True)).strip("[]")  # of a value that Python has no object for, too
 
 
 def _fits(column: pa.ChunkedArray, cast: Callable[[pa.ChunkedArray], pa.ChunkedArray]) -> bool:
