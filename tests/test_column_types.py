@@ -17,7 +17,14 @@ import pyarrow.parquet as pq
 import pytest
 
 from semdedup import BadFileError, InputError, PairwiseStage, ParameterError, RankingStrategy, SemdedupError
-from semdedup.dedup.input.columns import as_embeddings, carried_type, common_type, embedding_type, is_fp16_bits
+from semdedup.dedup.input.columns import (
+    as_embeddings,
+    carried_type,
+    common_type,
+    embedding_type,
+    is_fp16_bits,
+    python_rows,
+)
 from semdedup.dedup.input.ids import as_ids, id_type
 from semdedup.dedup.input.schema import check_file_schema
 from semdedup.dedup.options import InputOptions
@@ -219,6 +226,14 @@ def test_a_value_that_does_not_fit_is_named_and_no_damage_of_its_file(
             tmp_path / "in", tmp_path / "out", metadata_fields=[*columns.keys() - {"id"}], skip_bad_files=True
         ).run(client)
     assert not isinstance(raised.value, BadFileError)
+
+
+def test_values_that_python_has_no_object_for_are_shown_as_text() -> None:
+    days = pa.array([2**50, None], pa.timestamp("ms"))
+    rows = python_rows(pa.record_batch({"far": days, "near": pa.array([1, 2])}))
+    assert [row["near"] for row in rows] == [1, 2]
+    assert str(2**50) in rows[0]["far"]
+    assert rows[1]["far"] is None
 
 
 # Embeddings

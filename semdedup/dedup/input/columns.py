@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterable
 from functools import lru_cache
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -249,7 +250,7 @@ def _first(column: pa.ChunkedArray, cast: Callable[[pa.ChunkedArray], pa.Chunked
         middle = (low + high) // 2
         low, high = (middle, high) if _fits(column.slice(low, middle - low), cast) else (low, middle)
     (chunk,) = (chunk for chunk in column.slice(low, 1).chunks if len(chunk))
-    return str(chunk.to_string(skip_new_lines=True)).strip("[]")  # of a value that Python has no object for, too
+    return _as_text(chunk)
 
 
 def _fits(column: pa.ChunkedArray, cast: Callable[[pa.ChunkedArray], pa.ChunkedArray]) -> bool:
@@ -258,6 +259,25 @@ def _fits(column: pa.ChunkedArray, cast: Callable[[pa.ChunkedArray], pa.ChunkedA
     except pa.ArrowInvalid:
         return False
     return True
+
+
+def python_rows(batch: pa.RecordBatch) -> list[dict[str, Any]]:
+    """Rows as Python's values, by column; as text where Python has none: a point in time of the year 10,000."""
+    columns = [_python_values(column) for column in batch.columns]
+    return [dict(zip(batch.schema.names, row, strict=True)) for row in zip(*columns, strict=True)]
+
+
+def _python_values(column: pa.Array) -> list[Any]:
+    try:
+        values: list[Any] = column.to_pylist()
+    except (OverflowError, ValueError):
+        return [_as_text(column.slice(i, 1)) if column[i].is_valid else None for i in range(len(column))]
+    return values
+
+
+def _as_text(one: pa.Array) -> str:
+    """The text of an array of one value."""
+    return str(one.to_string(skip_new_lines=True)).strip("[]")
 
 
 def check_once(names: Iterable[str], used: Iterable[str], source: str) -> None:

@@ -11,6 +11,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from semdedup.dedup.input.columns import python_rows
 from semdedup.dedup.names import SCORE, cluster_of, find_table
 from semdedup.dedup.results.find import find_scores
 from semdedup.dedup.results.groups import groups_of
@@ -238,7 +239,7 @@ class Scores:
                 names = [name for name in parquet.schema_arrow.names if name != "embedding"]
                 among = self._ids(ids, parquet.schema_arrow)
                 for batch in parquet.iter_batches(ROWS_AT_A_TIME, columns=names, use_threads=False):
-                    rows = batch.filter(pc.is_in(batch.column("id"), among)).to_pylist()
+                    rows = python_rows(batch.filter(pc.is_in(batch.column("id"), among)))
                     found |= {row.pop("id"): row for row in rows}
         return found
 
