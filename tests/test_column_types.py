@@ -142,7 +142,7 @@ def test_columns_of_every_type_come_out_of_the_clusters_as_they_went_in(
     client: distributed.Client, tmp_path: Path
 ) -> None:
     columns = {f"c{i}": array for i, array in enumerate(EVERY.values()) if storable(array)}
-    assert len(columns) > 35
+    assert len(columns) > 30
     put(tmp_path / "in" / "a.parquet", units(4), list("abcd"), **columns)
     put(tmp_path / "in" / "b.parquet", units(4, seed=1), list("efgh"))
     put(tmp_path / "in" / "c.parquet", units(4, seed=2), list("ijkl"), **dict.fromkeys(columns, pa.nulls(4)))
@@ -155,7 +155,7 @@ def test_columns_of_every_type_come_out_of_the_clusters_as_they_went_in(
     given = pa.concat_tables(
         [pq.read_table(tmp_path / "in" / f"{name}.parquet") for name in "ad"], promote_options="permissive"
     ).drop_columns(["embedding"])
-    ranked = RankingStrategy.metadata_based([f"c{i}" for i, name in enumerate(EVERY) if name in ORDERED][::7])
+    ranked = RankingStrategy.metadata_based([name for name in columns if int(name[1:]) < len(ORDERED)][::7])
     result = workflow(
         tmp_path / "in", tmp_path / "out", metadata_fields=tuple(columns), ranking_strategy=ranked, exact_up_to=0.1
     ).run(client)
