@@ -14,7 +14,6 @@ from semdedup.dedup.input.rows import (
     REASONS,
     check_rows,
     commonest_length,
-    embedding_element_type,
     embedding_rows,
     gather_unit_rows,
     length_counts,
@@ -242,24 +241,6 @@ def test_more_elements_than_a_list_array_holds_are_refused() -> None:
     rows = np.broadcast_to(np.float32(0), (1 << 21, 1 << 10))
     with pytest.raises(ParameterError, match="in parts"):
         embedding_column(rows)
-
-
-@pytest.mark.parametrize(
-    ("kind", "element"),
-    [
-        (pa.list_(pa.float16()), pa.float16()),
-        (pa.large_list(pa.float32()), pa.float32()),
-        (pa.list_(pa.float64(), 5), pa.float64()),
-        (pa.list_(pa.int8()), None),
-        (pa.list_(pa.list_(pa.float32())), None),
-        (pa.float32(), None),
-        (pa.binary(), None),
-        (pa.null(), None),
-    ],
-    ids=str,
-)
-def test_embeddings_are_lists_of_floats(kind: pa.DataType, element: pa.DataType | None) -> None:
-    assert embedding_element_type(kind) == element
 
 
 @pytest.mark.parametrize(

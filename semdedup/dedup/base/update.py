@@ -12,6 +12,7 @@ import xxhash
 
 from semdedup.dedup.base.chain import Entry, Link, chain_of, entries_of
 from semdedup.dedup.base.withdraw import withdrawn_ids
+from semdedup.dedup.input.columns import common_type
 from semdedup.dedup.input.ids import id_type
 from semdedup.dedup.input.scan import EXAMPLES, expected_length
 from semdedup.dedup.names import IDENTIFY, KMEANS, L2_DISTANCE, PAIRWISE
@@ -175,15 +176,15 @@ class Base:
             check_rankable(link.schema, strategy, f"the clusters of the base {link.root}")
             schemas.append(link.schema)
         for column in strategy.columns:
-            kinds = [pa.schema([other.field(column).remove_metadata()]) for other in schemas]
-            try:
-                pa.unify_schemas(kinds, promote_options="permissive")
-            except (pa.ArrowTypeError, pa.ArrowInvalid):
-                types = ", ".join(dict.fromkeys(str(kind.field(0).type) for kind in kinds))
+            kinds = [other.field(column).type for other in schemas]
+            together: pa.DataType | None = kinds[0]
+            for kind in kinds[1:]:
+                together = None if together is None else common_type(together, kind)
+            if together is None:
                 raise ParameterError(
                     f"the column {column!r}, by which rows are to be ranked, has types in the input and in the base "
-                    f"{self.last.root} that do not go together: {types}"
-                ) from None
+                    f"{self.last.root} that do not go together: {', '.join(dict.fromkeys(map(str, kinds)))}"
+                )
 
     def inherit(self, given: Mapping[str, Any], named: Collection[str]) -> dict[str, Any]:
         """The keywords, with what was not `named` as it is on the record of the base.

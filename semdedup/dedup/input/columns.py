@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterable
 from functools import lru_cache
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -189,7 +190,7 @@ def common_type(one: pa.DataType, other: pa.DataType) -> pa.DataType | None:
         schemas = [pa.schema([("", carried_type(kind))]) for kind in (one, other)]
         together = pa.unify_schemas(schemas, promote_options="permissive").field(0).type
         for kind in (one, other):
-            if kind != together and "list_view" in f"{kind} {together}":  # see `_lists_of_views`
+            if kind not in (together, pa.null()) and "list_view" in f"{kind} {together}":  # see `_lists_of_views`
                 return None
             as_carried(pa.chunked_array([pa.nulls(1, kind)]), together)  # there is a way from one to the other
     except (pa.ArrowTypeError, pa.ArrowInvalid, pa.ArrowNotImplementedError):
@@ -248,7 +249,8 @@ def _first(column: pa.ChunkedArray, cast: Callable[[pa.ChunkedArray], pa.Chunked
     while high - low > 1:
         middle = (low + high) // 2
         low, high = (middle, high) if _fits(column.slice(low, middle - low), cast) else (low, middle)
-    return str(column[low])
+    (chunk,) = (chunk for chunk in column.slice(low, 1).chunks if len(chunk))
+    return _as_text(chunk)
 
 
 def _fits(column: pa.ChunkedArray, cast: Callable[[pa.ChunkedArray], pa.ChunkedArray]) -> bool:
@@ -257,6 +259,25 @@ def _fits(column: pa.ChunkedArray, cast: Callable[[pa.ChunkedArray], pa.ChunkedA
     except pa.ArrowInvalid:
         return False
     return True
+
+
+def python_rows(batch: pa.RecordBatch) -> list[dict[str, Any]]:
+    """Rows as Python's values, by column; as text where Python has none: a point in time of the year 10,000."""
+    columns = [_python_values(column) for column in batch.columns]
+    return [dict(zip(batch.schema.names, row, strict=True)) for row in zip(*columns, strict=True)]
+
+
+def _python_values(column: pa.Array) -> list[Any]:
+    try:
+        values: list[Any] = column.to_pylist()
+    except (OverflowError, ValueError):
+        return [_as_text(column.slice(i, 1)) if column[i].is_valid else None for i in range(len(column))]
+    return values
+
+
+def _as_text(one: pa.Array) -> str:
+    """The text of an array of one value."""
+    return str(one.to_string(skip_new_lines=True)).strip("[]")
 
 
 def check_once(names: Iterable[str], used: Iterable[str], source: str) -> None:

@@ -13,7 +13,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from semdedup.dedup.input.ids import id_type
+from semdedup.dedup.input.columns import python_rows
+from semdedup.dedup.input.ids import as_ids, id_type
 from semdedup.dedup.names import SCORE, cluster_of, find_table
 from semdedup.dedup.results.checks import COLUMNS, check_columns, check_together, checked, foreign_files, read_checked
 from semdedup.dedup.results.find import find_scores
@@ -268,7 +269,9 @@ class Scores:
                     continue  # clusters of another program, whose columns have other names: they tell nothing
                 among = pa.array(ids, self.id_type)
                 for batch in parquet.iter_batches(ROWS_AT_A_TIME, columns=names, use_threads=False):
-                    rows = batch.filter(pc.is_in(batch.column("id").cast(self.id_type), among)).to_pylist()
+                    own = as_ids(pa.chunked_array([batch.column("id")]), self.id_type).combine_chunks()
+                    chosen = batch.set_column(batch.schema.get_field_index("id"), "id", own)
+                    rows = python_rows(chosen.filter(pc.is_in(own, among)))
                     found |= {row.pop("id"): row for row in rows}
         return found
 
