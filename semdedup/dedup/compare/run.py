@@ -266,7 +266,8 @@ def check_columns(facts: Sequence[FileFacts], fields: InputOptions, strategy: Ra
                 )
     if different:
         columns = {declared.name: getattr(fields, declared.name) for declared in settings_of(FieldOptions)}
-        unify_schemas(different, RankedOptions(**columns, metadata_fields=strategy.columns))
+        ranked_by = tuple(name for name in strategy.columns if name not in (fields.id_field, fields.embedding_field))
+        unify_schemas(different, RankedOptions(**columns, metadata_fields=ranked_by))
     return fields
 
 
