@@ -357,10 +357,15 @@ def test_numpy_scalars_are_made_plain_for_the_record(door: Any) -> None:
         (lambda: KMeansStage(read_kwargs={"nosuch": 1}), "got the name 'nosuch'"),
         (lambda: KMeansStage(read_kwargs={"binary_type": "x"}), "got a binary_type that is no type of PyArrow"),
         (lambda: KMeansStage(write_kwargs={"compression": "nosuch"}), "Unsupported compression: nosuch"),
-        (lambda: KMeansStage(write_kwargs={"row_group_size": "x"}), "row_group_size, of which PyArrow says"),
+        (lambda: KMeansStage(write_kwargs={"row_group_size": "x"}), "the row_group_size 'x', which is no whole number"),
+        (lambda: KMeansStage(write_kwargs={"write_batch_size": 0}), "the write_batch_size 0, which is no whole number"),
+        (lambda: KMeansStage(write_kwargs={"max_rows_per_page": -5}), "the max_rows_per_page -5, which is no"),
+        (lambda: KMeansStage(write_kwargs={"column_encoding": "PLAIN"}), "column_encoding, of which PyArrow says"),
+        (lambda: KMeansStage(write_kwargs={"compression": {"cosine_sim_score": "lzo"}}), "compression, of which"),
         (lambda: KMeansStage(write_kwargs={"storage_options": "secret"}), "storage_options that are str"),
         (lambda: VideoSplitWorkflow("a", "b", read_kwargs={"columns": []}), "got the name 'columns'"),
         (lambda: semdedup.find_leaks("a", "b", "c", eps=True), "eps must lie in [0, 1); got True"),
+        (lambda: SemanticDeduplicationWorkflow("a", "b", count_at=0.1, exact_up_to="x"), "exact_up_to must lie"),  # type: ignore
         (lambda: IdentifyDuplicatesStage(eps=None), "eps must lie in [0, 1); got None"),  # type: ignore[arg-type]
         (lambda: SemanticDeduplicationWorkflow("a", "b", layout="x"), "layout must be a Layout"),  # type: ignore
         (lambda: SemanticDeduplicationWorkflow("gs://a", "b").run("tcp://127.0.0.1:9"), "needs a package"),
@@ -369,6 +374,11 @@ def test_numpy_scalars_are_made_plain_for_the_record(door: Any) -> None:
 def test_known_faults_have_their_sentence(make: Callable[[], Any], words: str) -> None:
     with pytest.raises(ParameterError, match=re.escape(words)):
         make()
+
+
+def test_one_threshold_alone_is_a_list_of_one() -> None:
+    stages = SemanticDeduplicationWorkflow("a", "b", eps=0.1, count_at=0.2).pipeline.stages  # type: ignore[arg-type]
+    assert stages[-1].parameters()["count_at"] == [0.2]
 
 
 def test_a_bare_string_is_one_column_and_options_that_pyarrow_takes_are_taken() -> None:

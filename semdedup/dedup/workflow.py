@@ -128,7 +128,9 @@ class SemanticDeduplicationWorkflow:
         if self.base is not None:
             given = self.base.inherit(given, self.named)
         inputs, threshold = InputOptions.of(given), ThresholdOptions.of(given)
-        strategy = CompareOptions.of(given).strategy
+        compare = CompareOptions.of(given)
+        strategy = compare.strategy
+        given |= {"count_at": threshold.count_at, "exact_up_to": compare.exact_up_to}
         if not isinstance(layout, Layout):
             raise ParameterError(f"layout must be a Layout, such as WORKFLOW; got {layout!r}")
         self.eps, self.removal, self.layout = threshold.eps, threshold.removal, layout

@@ -9,9 +9,14 @@ import inspect
 from collections.abc import Mapping
 from typing import Any
 
-from semdedup.settings import Found, Kind, setting
+import numpy as np
+
+from semdedup.settings import Found, Kind, setting, shown
 from semdedup.settings.kinds import mapping
 from semdedup.settings.shared import NO_PART
+
+COUNTS = ("row_group_size", "data_page_size", "dictionary_pagesize_limit", "write_batch_size", "max_rows_per_page")
+"""Options of `pyarrow.parquet.write_table` that PyArrow does not come back from where they are 0 or less."""
 
 NOT_FOR_USERS = {"source", "where", "table", "filesystem", "schema", "metadata", "common_metadata", "self"}
 
@@ -33,9 +38,12 @@ def _check_storage_alone(options: Mapping[str, Any]) -> None:
 
 
 def _sample() -> Any:
+    """Two rows with columns of every kind that semdedup writes."""
     import pyarrow as pa
 
-    return pa.table({"id": ["a"], "embedding": pa.array([[1.0]], pa.list_(pa.float32()))})
+    embedding = pa.array([[1.0], [2.0]], pa.list_(pa.float32()))
+    score = pa.array([0.5, 1.0], pa.float32())
+    return pa.table({"id": ["a", "b"], "embedding": embedding, "max_id": ["a", "a"], "cosine_sim_score": score})
 
 
 def _check_read(options: Mapping[str, Any]) -> None:
@@ -65,6 +73,11 @@ def _check_write(options: Mapping[str, Any]) -> None:
     _check_storage(options)
     others = {name: value for name, value in options.items() if name != "storage_options"}
     _check_known(others, pq.write_table, "data_page_size", "coerce_timestamps", "allow_truncated_timestamps")
+    for name in COUNTS:
+        value = others.get(name)
+        whole = isinstance(value, (int, np.integer)) and not isinstance(value, bool)
+        if value is not None and not (whole and value > 0):
+            raise Found(f"the {name} {shown(value)}, which is no whole number above 0")
     try:
         sample = _sample()
         pq.write_table(sample, pa.BufferOutputStream(), **parquet_options(sample.schema, others))
