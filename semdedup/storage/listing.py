@@ -15,6 +15,7 @@ from fsspec.utils import glob_translate
 from semdedup.errors import ParameterError
 from semdedup.storage.faults import repeated
 from semdedup.storage.path import StoragePath
+from semdedup.storage.stores import stamp_of
 
 MAGIC = re.compile(r"[*?\[]")
 """What makes a path a pattern."""
@@ -62,6 +63,7 @@ class ListedPath(StoragePath):
         """
         with self.errors("list"):
             if not self.is_local:
+                self.forget_listings()
                 found = [self._file_info(entry) for entry in self.fs.find(self.url, detail=True).values()]
             elif os.path.isfile(self.url):
                 found = [_local_info(self.url)]
@@ -141,8 +143,7 @@ class ListedPath(StoragePath):
 
     def _file_info(self, entry: Mapping[str, Any]) -> FileInfo:
         """What an entry of a listing of an object store says."""
-        stamp = entry.get("ETag") or entry.get("etag") or entry.get("LastModified") or entry.get("mtime")
-        return FileInfo(self._url_of(entry["name"]), entry["size"], str(stamp))
+        return FileInfo(self._url_of(entry["name"]), entry["size"], stamp_of(entry))
 
     def _url_of(self, name: str) -> str:
         return f"{self.url.partition('://')[0]}://{name.lstrip('/')}"

@@ -101,4 +101,5 @@ def _refuse_pickles(folder: Location) -> None:
 def _refuse_absent(path: Location) -> None:
     beside = path.parent / (path.name + "_parquet")
     hint = f"; did you mean {beside}?" if not any(mark in path.url for mark in "*?[") and beside.exists() else ""
-    raise InputError(f"no such path: {path}{hint}")
+    missing = path.missing_container()
+    raise InputError(f"no such path: {path}{hint}{': ' * bool(missing)}{missing}")
