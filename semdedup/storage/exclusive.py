@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import hashlib
+import json
 import os
 import time
 import uuid
@@ -182,5 +183,9 @@ def _replace_on_gcs(place: Location, content: bytes, generation: str) -> str:
     """Replace an object of this generation; the new one. `pipe_file` of gcsfs can only ask that there is none."""
     bucket, key, _ = place.fs.split_path(place.url)
     upload = f"{place.fs._location}/upload/storage/v1/b/{quote(bucket, safe='')}/o"
-    options = {"uploadType": "media", "name": key, "ifGenerationMatch": generation}
-    return str(place.fs.call("POST", upload, data=content, json_out=True, **options)["generation"])
+    line = uuid.uuid4().hex
+    about = f"--{line}\nContent-Type: application/json; charset=UTF-8\n\n{json.dumps({'name': key})}\n"
+    body = f"{about}--{line}\nContent-Type: application/octet-stream\n\n".encode() + content + f"\n--{line}--".encode()
+    headers = {"Content-Type": f'multipart/related; boundary="{line}"'}
+    options = {"uploadType": "multipart", "ifGenerationMatch": generation}
+    return str(place.fs.call("POST", upload, headers=headers, data=body, json_out=True, **options)["generation"])

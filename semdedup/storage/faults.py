@@ -120,6 +120,11 @@ def is_refusal(error: BaseException) -> bool:
     )
 
 
+def is_absence(error: BaseException) -> bool:
+    """Whether a store says that something is not there."""
+    return isinstance(error, FileNotFoundError) or _code(error) in ("404", "NoSuchBucket")
+
+
 def _package(kind: type) -> str:
     return kind.__module__.partition(".")[0]
 

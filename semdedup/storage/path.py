@@ -16,11 +16,11 @@ from typing import Any, Self
 import fsspec
 
 from semdedup.errors import OutputConflictError, ParameterError, SemdedupError, StorageError
-from semdedup.storage.faults import is_passing, is_refusal, is_storage_fault
+from semdedup.storage.faults import is_absence, is_passing, is_refusal, is_storage_fault
 from semdedup.storage.stores import S3, check_package, container_of, redacted, split_account, store_of
 
-WRITES = ("write", "move to")
-"""Actions on a store that fail as "not found" only where the bucket is not there."""
+IN_A_BUCKET = ("write", "move to", "list")
+"""Actions on a store of which "not found" may mean that the bucket is not there."""
 
 
 @dataclass(frozen=True)
@@ -161,8 +161,12 @@ class StoragePath:
         """The `StorageError` that an operation on this path ends with."""
         store = None if self.is_local else store_of(self.url)
         refused = store is not None and is_refusal(error)
-        if store is not None and isinstance(error, FileNotFoundError) and action in WRITES:
-            reason = f"there is no {store.container} {container_of(self.url)}"
+        missing = ""
+        if store is not None and is_absence(error) and action in IN_A_BUCKET:
+            with contextlib.suppress(SemdedupError):
+                missing = self.missing_container()
+        if missing:
+            reason = missing
         elif isinstance(error, OSError):
             reason = error.strerror or str(error) or type(error).__name__
         else:
