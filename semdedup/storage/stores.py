@@ -144,6 +144,36 @@ def await_copy(fs: Any, url: str) -> None:
         raise OSError(errno.EIO, f"the copy ended as {status}", url)
 
 
+def lance_options(url: str, options: Mapping[str, Any]) -> dict[str, str]:
+    """Options of fsspec as Lance calls them, which has a client of its own for each store.
+
+    What is not among `LANCE_OPTIONS` is not passed on: Lance finds other credentials in the environment.
+    """
+    flat = {**options, **dict(options.get("client_kwargs") or {})}
+    store = store_of(url)
+    if store is None:
+        return {}
+    names = LANCE_OPTIONS.get(store.package, {})
+    found = {theirs: str(flat[ours]) for ours, theirs in names.items() if isinstance(flat.get(ours), str)}
+    if any(value.startswith("http://") for value in found.values()):
+        found["allow_http"] = "true"
+    return found
+
+
+LANCE_OPTIONS = {
+    "s3fs": {
+        **{"key": "aws_access_key_id", "secret": "aws_secret_access_key", "token": "aws_session_token"},
+        **{"endpoint_url": "aws_endpoint", "region_name": "aws_region"},
+    },
+    "gcsfs": {"token": "google_service_account"},
+    "adlfs": {
+        **{"account_name": "azure_storage_account_name", "account_key": "azure_storage_account_key"},
+        **{"sas_token": "azure_storage_sas_token"},
+    },
+}
+"""By the package that fsspec uses: names of options, and those that Lance has for them."""
+
+
 def redacted(text: str, options: Mapping[str, Any]) -> str:
     """A text without the credentials among options: other libraries tell a token that they take for a path."""
     for secret in sorted(_secrets(options), key=len, reverse=True):

@@ -11,6 +11,7 @@ import pyarrow as pa
 from semdedup.dedup import sizes
 from semdedup.dedup.base.update import Base
 from semdedup.dedup.cluster.shuffle import cluster_schema
+from semdedup.dedup.input.convert import source_of
 from semdedup.dedup.input.facts import FileFacts
 from semdedup.dedup.input.partitions import Partition, Slice, cut_partitions
 from semdedup.dedup.input.schema import InputSchema, embedders_of, unify_schemas
@@ -41,9 +42,9 @@ class Plan:
 
         Args:
             files: the input.
-            scratch: the folder that JSON Lines were converted in.
+            scratch: the folder that what is not Parquet was converted in.
         """
-        positions = {file.url: position for position, file in enumerate(files)}
+        positions = {source_of(file): position for position, file in enumerate(files)}
         start = len(scratch.url) + 1
         partitions = [
             [[positions[s.source], s.url[start:] if s.url != s.source else "", s.start, s.stop] for s in partition]
@@ -59,7 +60,7 @@ class Plan:
         """The reverse of `to_json`."""
 
         def slice_of(position: int, converted: str, start: int, stop: int) -> Slice:
-            source = files[position].url
+            source = source_of(files[position])
             return Slice(scratch.below(converted).url if converted else source, source, start, stop)
 
         partitions = tuple(tuple(slice_of(*piece) for piece in partition) for partition in value.pop("partitions"))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 
+from semdedup.dedup.input.datasets import dataset_files
 from semdedup.errors import InputError
 from semdedup.runs.lookup import check_recorded
 from semdedup.storage.location import FileInfo, Location
@@ -24,7 +25,9 @@ def find_files(paths: Sequence[Location], filetype: str, outputs: Sequence[Locat
     """
     found: dict[str, FileInfo] = {}
     for path in paths:
-        if path.is_dir():
+        if path.is_dir() and (dataset := dataset_files(path)) is not None:
+            wanted = dataset
+        elif path.is_dir():
             listed = [file for file in path.files() if is_data(file.url[len(path.url) :])]
             wanted = [file for file in listed if file.url.endswith(EXTENSIONS[filetype])]
             if not wanted:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, Unpack
 
+from semdedup.dedup.input.convert import refuse_converted
 from semdedup.dedup.input.facts import FileFacts, inspect_first
 from semdedup.dedup.leaks.run import compare_sets
 from semdedup.dedup.leaks.sets import Embeddings, check_sets, find_embeddings
@@ -60,14 +61,16 @@ class CrossStage(Stage):
 
     def find_input(self, sources: Sequence[Location]) -> list[FileInfo]:
         """The files of B."""
-        return find_embeddings(sources, [self.destination().root])
+        files = find_embeddings(sources, [self.destination().root])
+        refuse_converted(files, "leaks")
+        return files
 
     def find_against(self) -> Embeddings:
         """The files of A."""
         sources = locations_of(self.against, self.io.read_kwargs)
         if not sources:
             raise ParameterError("the set to compare with is not given: name the embeddings of A")
-        return Embeddings(find_embeddings(sources, [self.destination().root]), sources[0], _names(sources))
+        return Embeddings(self.find_input(sources), sources[0], _names(sources))
 
     def readable(self) -> list[Location]:
         """Files of both sets."""
