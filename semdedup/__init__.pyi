@@ -32,6 +32,7 @@ from .errors import (
     SemdedupError,
     StorageError,
 )
+from .exports.write import Export, export
 from .report.write import plot_curve, write_report
 from .run_result import RunResult
 from .shards.result import ShardResult
@@ -65,6 +66,7 @@ __all__ = [
     "DuplicateIdError",
     "Estimate",
     "Explanation",
+    "Export",
     "Extraction",
     "Group",
     "IdentifyDuplicatesStage",
@@ -96,6 +98,7 @@ __all__ = [
     "VideoSplitWorkflow",
     "Withdrawal",
     "estimate",
+    "export",
     "extract",
     "find_leaks",
     "find_pairs",

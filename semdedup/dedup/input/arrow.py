@@ -38,8 +38,12 @@ def arrow_schema(file: FileInfo, root: Location, columns: Sequence[str]) -> tupl
 
 
 @contextlib.contextmanager
-def reading_arrow(columns: Sequence[str], block: ArrowBlock) -> Iterator[tuple[pa.Schema, Iterator[pa.Table]]]:
+def reading_arrow(columns: Sequence[str] | None, block: ArrowBlock) -> Iterator[tuple[pa.Schema, Iterator[pa.Table]]]:
     """The schema and the batches of a file, named columns only. Memory: one batch, with all columns.
+
+    Args:
+        columns: their names, of which those are read that there are; None: all columns.
+        block: the file.
 
     Raises:
         BadFileError: it is damaged, or has none of the columns.
@@ -53,8 +57,8 @@ def reading_arrow(columns: Sequence[str], block: ArrowBlock) -> Iterator[tuple[p
             file.seek(0)
             reader = stack.enter_context(pa.ipc.open_file(file) if is_file else pa.ipc.open_stream(file))
             schema = reader.schema
-        names = [name for name in columns if name in schema.names]
-        if not names:
+        names = [name for name in schema.names if columns is None or name in columns]
+        if columns is not None and not names:
             raise BadFileError(
                 f"the file {place} has none of the columns {', '.join(columns)}; it has {', '.join(schema.names)}"
             )

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import contextlib
+from collections.abc import Iterator, Sequence
 
 import pyarrow as pa
 
@@ -14,7 +15,7 @@ from semdedup.dedup.input.jsonl import JsonlBlock
 from semdedup.dedup.input.lance import LanceBlock
 from semdedup.errors import InputError
 from semdedup.storage.location import FileInfo, Location
-from semdedup.storage.tables import write_batches
+from semdedup.storage.tables import iter_rows, open_parquet, write_batches
 
 Block = JsonlBlock | LanceBlock | ArrowBlock
 """A part of the input of bounded size, and the Parquet file that it becomes."""
@@ -73,6 +74,25 @@ def look_at(file: FileInfo, root: Location, filetype: str, columns: Sequence[str
         return None
     tables = [jsonl.read_block(columns, block) for block in jsonl.jsonl_blocks([file], root, root)]
     return (tables[0].schema, len(tables[0])) if tables else (pa.schema([]), 0)
+
+
+@contextlib.contextmanager
+def reading_rows(file: FileInfo, root: Location) -> Iterator[tuple[pa.Schema, Iterator[pa.Table]]]:
+    """The schema and the rows of a whole file with all its columns, a few at a time.
+
+    Raises:
+        BadFileError: it cannot be read.
+    """
+    kind = kind_of(file.url, "parquet")
+    if kind == "lance":
+        with lance.reading_whole(file, root) as found:
+            yield found
+    elif kind == "arrow":
+        with arrow.reading_arrow(None, ArrowBlock(root.at(file.url), root)) as found:
+            yield found
+    else:
+        with open_parquet(root.at(file.url)) as parquet:
+            yield parquet.schema_arrow, iter_rows(parquet, parquet.schema_arrow.names)
 
 
 def source_of(file: FileInfo) -> str:

@@ -51,6 +51,16 @@ def lance_blocks(
     return blocks
 
 
+@contextlib.contextmanager
+def reading_whole(file: FileInfo, root: Location) -> Iterator[tuple[pa.Schema, Iterator[pa.Table]]]:
+    """The schema and all rows of a data set, `BATCH_ROWS` at a time."""
+    url, version = lance_place(file.url)
+    source = root.at(url)
+    with opened(source, version) as dataset:
+        schema, scanner = dataset.schema, dataset.scanner(batch_size=BATCH_ROWS)
+    yield schema, _tables(source, scanner)
+
+
 def lance_schema(file: FileInfo, root: Location, columns: Sequence[str]) -> tuple[pa.Schema, int]:
     """The named columns that a data set has, with their types, and how many rows."""
     url, version = lance_place(file.url)
@@ -132,10 +142,9 @@ def _bytes_of(kind: pa.DataType) -> int:
         return OTHER_BYTES
 
 
-def _there(dataset: Any, columns: Sequence[str]) -> list[str]:
-    names = set(dataset.schema.names)
-    found = [name for name in columns if name in names]
-    if not found:
+def _there(dataset: Any, columns: Sequence[str] | None) -> list[str]:
+    found = [name for name in dataset.schema.names if columns is None or name in columns]
+    if columns is not None and not found:
         raise BadFileError(
             f"the Lance data set {dataset.uri} has none of the columns {', '.join(columns)}; "
             f"it has {', '.join(dataset.schema.names)}"
