@@ -116,7 +116,9 @@ def check_package(protocol: str) -> None:
         ParameterError: with what to install.
     """
     if protocol not in fsspec.available_protocols():
-        raise ParameterError(f"the protocol {protocol}:// is not known; known are s3, gs, az, hf and others of fsspec")
+        raise ParameterError(
+            f"a path has the protocol {protocol!r}, which is not known; known are s3, gs, az, hf and others of fsspec"
+        )
     try:
         fsspec.get_filesystem_class(protocol)
     except ImportError as error:
