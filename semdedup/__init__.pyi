@@ -34,6 +34,7 @@ from .errors import (
     SemdedupError,
     StorageError,
 )
+from .exports.write import Export, export
 from .report.write import plot_curve, write_report
 from .run_result import RunResult
 from .shards.result import ShardResult
@@ -67,6 +68,7 @@ __all__ = [
     "DuplicateIdError",
     "Estimate",
     "Explanation",
+    "Export",
     "Extraction",
     "Group",
     "IdentifyDuplicatesStage",
@@ -99,6 +101,7 @@ __all__ = [
     "Withdrawal",
     "deduplicate",
     "estimate",
+    "export",
     "extract",
     "find_leaks",
     "find_pairs",

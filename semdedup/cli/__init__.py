@@ -10,6 +10,7 @@ from semdedup.cli.demo import demo
 from semdedup.cli.doctor import doctor
 from semdedup.cli.estimate import estimate
 from semdedup.cli.explain import explain
+from semdedup.cli.export import export
 from semdedup.cli.leaks import leaks
 from semdedup.cli.pairs import pairs
 from semdedup.cli.report import report
@@ -37,5 +38,20 @@ def main() -> None:
     """
 
 
-for command in (run, split, embed, estimate, dedup, report, extract, explain, pairs, leaks, shard, doctor, demo):
+for command in (
+    run,
+    split,
+    embed,
+    estimate,
+    dedup,
+    report,
+    extract,
+    explain,
+    pairs,
+    leaks,
+    shard,
+    export,
+    doctor,
+    demo,
+):
     main.add_command(command)

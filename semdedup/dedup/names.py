@@ -160,4 +160,6 @@ class Destination:
 
 def destination_of(path: str | None, folder: str, kwargs: Mapping[str, Any] | None) -> Destination:
     """The destination that the ``output_path`` and ``write_kwargs`` of a stage mean."""
-    return Destination(Location.of(needed(path, "output_path"), storage_options_of(kwargs)), folder, kwargs or {})
+    root = Location.of(needed(path, "output_path"), storage_options_of(kwargs))
+    root.check_writable()
+    return Destination(root, folder, kwargs or {})

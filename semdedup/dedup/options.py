@@ -331,11 +331,13 @@ class IOOptions(SharedOptions):
     input_path: Input | None = setting(
         None,
         paths_or_frame(),
-        "Folder, file or glob of Parquet (or JSON Lines) with ids and embeddings; or several.",
+        "Folder, file or glob of Parquet (or JSON Lines) with ids and embeddings, a Lance data set; or several.",
         flags=["--input-embeddings-path"],
         unrecorded="the record knows the input by its files",
     )
-    output_path: str | None = setting(None, path(), "Folder for results, local or s3://.", unrecorded=NO_PART)
+    output_path: str | None = setting(
+        None, path(), "Folder for results, local or in a store: s3://, gs://, az://.", unrecorded=NO_PART
+    )
     cache_path: str | None = setting(
         None, path(), "Folder for clusters and scores; the output path by default.", unrecorded=NO_PART
     )

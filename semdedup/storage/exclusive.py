@@ -5,14 +5,17 @@ from __future__ import annotations
 import contextlib
 import errno
 import hashlib
+import json
 import os
 import time
 import uuid
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 from semdedup.errors import StorageError
 from semdedup.storage.location import Location
+from semdedup.storage.stores import AZURE, GCS, S3, Store, store_of
 
 SECONDS_TO_TAKE_AWAY = 60.0
 """A mark of somebody who is taking a file away, and was killed at it, counts for no longer."""
@@ -20,12 +23,14 @@ SECONDS_TO_TAKE_AWAY = 60.0
 
 ATTEMPTS = 10
 
+HTTP_PRECONDITION_FAILED = 412
+
 
 class Claim:
     """A file that this process created."""
 
-    def __init__(self, place: Location, descriptor: int | None, etag: str | None) -> None:
-        self._place, self._descriptor, self._etag = place, descriptor, etag
+    def __init__(self, place: Location, descriptor: int | None, tag: str | None) -> None:
+        self._place, self._descriptor, self._tag = place, descriptor, tag
 
     def renew(self, content: bytes) -> bool:
         """Replace the content by one of the same length; False where the file is not the one that was created.
@@ -40,7 +45,7 @@ class Claim:
                 os.pwrite(self._descriptor, content, 0)
             return True
         try:
-            self._etag = _put(self._place, content, IfMatch=self._etag) if self._etag else _put(self._place, content)
+            self._tag = _put(self._place, content, replaces=self._tag)
         except FileExistsError:
             return False
         return True
@@ -56,8 +61,9 @@ class Claim:
 def claim(place: Location, content: bytes) -> Claim | None:
     """Create a file with this content, forced to disk, only if it is absent; None where it is there."""
     if not place.is_local:
+        place.check_writable()
         try:
-            return Claim(place, None, _put(place, content, mode="create"))
+            return Claim(place, None, _put(place, content, new=True))
         except FileExistsError:
             return None
     with place.errors("write"):
@@ -128,18 +134,58 @@ def _is_old(mark: Location) -> bool:
     return False
 
 
-def _put(place: Location, content: bytes, **options: Any) -> str | None:
-    """Write an object under a condition, `FileExistsError` where it is not met; its tag, where the store gives one."""
+def _put(place: Location, content: bytes, new: bool = False, replaces: str | None = None) -> str | None:
+    """Write an object; its tag, where the store gives one. S3, GCS and Azure check the condition as they write.
+
+    Args:
+        place: where to.
+        content: what.
+        new: only if there is none.
+        replaces: only if the object there has this tag.
+
+    Raises:
+        FileExistsError: the condition is not met.
+    """
+    store = store_of(place.url)
     try:
         with place.errors("write"):
-            if options.get("mode") == "create" and "s3" not in place.url.partition("://")[0]:
-                if place.fs.exists(place.url):  # the condition is known to work on S3 alone
-                    raise FileExistsError(errno.EEXIST, "it exists", place.url)
-                options = {}
-            answer = place.fs.pipe_file(place.url, content, **options)
+            if new and store is None and place.fs.exists(place.url):  # of other stores nothing is known
+                raise FileExistsError(errno.EEXIST, "it exists", place.url)
+            if store is GCS and replaces:
+                return _replace_on_gcs(place, content, replaces)
+            condition = {"mode": "create"} if new and store is not None else _condition(store, replaces)
+            answer = place.fs.pipe_file(place.url, content, **condition)
     except Exception as error:
         cause = error.__cause__
         if isinstance(cause, FileExistsError) or getattr(cause, "errno", None) == errno.EINVAL:
             raise FileExistsError(place.url) from error
+        if getattr(cause, "status_code", None) == HTTP_PRECONDITION_FAILED:  # of Azure
+            raise FileExistsError(place.url) from error
         raise
-    return answer.get("ETag") if isinstance(answer, dict) else None
+    if not isinstance(answer, dict):
+        return None
+    tag = answer.get("ETag") or answer.get("generation") or answer.get("etag")
+    return None if tag is None else str(tag)
+
+
+def _condition(store: Store | None, tag: str | None) -> dict[str, Any]:
+    """The arguments of `pipe_file` by which an object is replaced only if it has a tag."""
+    if tag is None or store is None:
+        return {}
+    if store is AZURE:
+        from azure.core import MatchConditions
+
+        return {"etag": tag, "match_condition": MatchConditions.IfNotModified}
+    return {"IfMatch": tag} if store is S3 else {}
+
+
+def _replace_on_gcs(place: Location, content: bytes, generation: str) -> str:
+    """Replace an object of this generation; the new one. `pipe_file` of gcsfs can only ask that there is none."""
+    bucket, key, _ = place.fs.split_path(place.url)
+    upload = f"{place.fs._location}/upload/storage/v1/b/{quote(bucket, safe='')}/o"
+    line = uuid.uuid4().hex
+    about = f"--{line}\nContent-Type: application/json; charset=UTF-8\n\n{json.dumps({'name': key})}\n"
+    body = f"{about}--{line}\nContent-Type: application/octet-stream\n\n".encode() + content + f"\n--{line}--".encode()
+    headers = {"Content-Type": f'multipart/related; boundary="{line}"'}
+    options = {"uploadType": "multipart", "ifGenerationMatch": generation}
+    return str(place.fs.call("POST", upload, headers=headers, data=body, json_out=True, **options)["generation"])

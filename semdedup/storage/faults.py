@@ -31,13 +31,42 @@ PASSING_CODES = frozenset(
     {
         *("ExpiredToken", "ExpiredTokenException", "RequestExpired", "TokenRefreshRequired", "RequestTimeTooSkewed"),
         *("SlowDown", "Throttling", "ThrottlingException", "RequestLimitExceeded", "TooManyRequests", "429"),
-        *("InternalError", "ServiceUnavailable", "RequestTimeout", "500", "502", "503", "504"),
+        *("InternalError", "ServiceUnavailable", "RequestTimeout", "408", "500", "502", "503", "504"),
     }
 )
 """Codes of an object store's answer: credentials that are renewed outside, throttling, a server in trouble."""
 
-REMOTE_MODULES = ("botocore", "aiobotocore", "aiohttp", "s3fs", "fsspec", "gcsfs", "adlfs", "urllib3", "requests")
+REFUSING_CODES = frozenset({"AccessDenied", "InvalidAccessKeyId", "SignatureDoesNotMatch", "401", "403"})
+"""Codes of an answer to credentials that are missing, wrong, or not enough."""
+
+STORE_MODULES = frozenset(
+    {
+        *("botocore", "aiobotocore", "s3fs", "gcsfs", "google", "adlfs", "azure", "huggingface_hub"),
+        *("aiohttp", "httpx", "httpx2", "httpcore", "urllib3", "requests"),
+    }
+)
+"""Packages that talk to a store. Their errors are those of the store, and so are Python's own that they raise."""
+
+REMOTE_MODULES = STORE_MODULES | {"fsspec"}
 """Packages whose errors are those of a store, whatever class they derive from."""
+
+PASSING_CLASSES = frozenset(
+    {
+        *(("azure", "ServiceRequestError"), ("azure", "ServiceResponseError"), ("gcsfs", "ChecksumError")),
+        *(("google", "TransportError"), ("httpx", "TransportError"), ("httpx2", "TransportError")),
+        *(("requests", "ConnectionError"), ("requests", "Timeout"), ("urllib3", "HTTPError")),
+    }
+)
+"""Errors, by package and class, of a connection that broke or was not made."""
+
+WITHOUT_CREDENTIALS = frozenset(
+    {
+        *("NoCredentialsError", "PartialCredentialsError", "ProfileNotFound", "TokenRetrievalError"),
+        *("DefaultCredentialsError", "RefreshError", "CredentialUnavailableError", "ClientAuthenticationError"),
+        *("LocalTokenNotFoundError", "RepositoryNotFoundError", "GatedRepoError", "AzureSigningError"),
+    }
+)
+"""Classes of errors where there are no credentials, or none that can be used."""
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -57,11 +86,11 @@ def is_storage_fault(error: BaseException) -> bool:
 
     PyArrow gives the error number of a failed system call and none for damaged content.
     """
-    if isinstance(error, StorageError | ConnectionError | TimeoutError):
+    if isinstance(error, StorageError | ConnectionError | TimeoutError | FileNotFoundError | PermissionError):
         return True
     if isinstance(error, OSError) and error.errno is not None:
         return True
-    return type(error).__module__.split(".")[0] in REMOTE_MODULES
+    return _package(type(error)) in REMOTE_MODULES or _raised_by(error) in STORE_MODULES
 
 
 def is_passing(error: BaseException) -> bool:
@@ -73,15 +102,51 @@ def is_passing(error: BaseException) -> bool:
             return True
         if isinstance(cause, OSError) and cause.errno in PASSING_ERRNOS:
             return True
+        if any((_package(kind), kind.__name__) in PASSING_CLASSES for kind in type(cause).__mro__):
+            return True
         if type(cause).__module__.startswith(("aiohttp", "botocore.exceptions")) and _code(cause) is None:
-            return type(cause).__name__ not in ("NoCredentialsError", "ProfileNotFound", "ParamValidationError")
+            return type(cause).__name__ not in {*WITHOUT_CREDENTIALS, "ParamValidationError"}
     return False
 
 
+def is_refusal(error: BaseException) -> bool:
+    """Whether a store says that the credentials are missing, wrong, or not enough."""
+    return any(
+        isinstance(cause, PermissionError)
+        or _code(cause) in REFUSING_CODES
+        or type(cause).__name__ in WITHOUT_CREDENTIALS
+        or str(cause).startswith("Forbidden: ")  # an OSError of gcsfs
+        for cause in chain(error)
+    )
+
+
+def is_absence(error: BaseException) -> bool:
+    """Whether a store says that something is not there."""
+    return isinstance(error, FileNotFoundError) or _code(error) in ("404", "NoSuchBucket")
+
+
+def _package(kind: type) -> str:
+    return kind.__module__.partition(".")[0]
+
+
+def _raised_by(error: BaseException) -> str:
+    """The package of the innermost function that an error went through."""
+    innermost = error.__traceback__
+    while innermost is not None and innermost.tb_next is not None:
+        innermost = innermost.tb_next
+    return "" if innermost is None else str(innermost.tb_frame.f_globals.get("__name__", "")).partition(".")[0]
+
+
 def _code(error: BaseException) -> str | None:
+    """The code of a store's answer: the name that S3 gives it, else the HTTP status; None where there was no answer."""
     response: Any = getattr(error, "response", None)
-    code = response.get("Error", {}).get("Code") if isinstance(response, dict) else None
-    return None if code is None else str(code)
+    if isinstance(response, dict):
+        code = response.get("Error", {}).get("Code")
+    else:
+        places = [(error, "status_code"), (error, "status"), (error, "code"), (response, "status_code")]
+        found = (getattr(place, name, None) for place, name in places)
+        code = next((value for value in found if isinstance(value, int | str) and not isinstance(value, bool)), None)
+    return None if code is None else str(int(code) if isinstance(code, int) else code)
 
 
 def with_retries(operation: Callable[[], T]) -> T:

@@ -15,9 +15,10 @@ from typing import Any, NamedTuple, Self
 
 from fsspec.utils import glob_translate
 
-from semdedup.errors import ParameterError, StorageError
+from semdedup.errors import ParameterError
 from semdedup.storage.faults import repeated
 from semdedup.storage.path import StoragePath
+from semdedup.storage.stores import stamp_of
 
 MAGIC = re.compile(r"[*?\[]")
 """What makes a path a pattern."""
@@ -77,6 +78,7 @@ class ListedPath(StoragePath):
         """
         with self.errors("list"):
             if not self.is_local:
+                self.forget_listings()
                 found = [self._file_info(entry) for entry in self.fs.find(self.url, detail=True).values()]
             elif os.path.isfile(self.url):
                 found = [_local_info(self.url)]
@@ -139,19 +141,6 @@ class ListedPath(StoragePath):
             folder, name = os.path.split(url)
             named.append((os.path.realpath(url) if is_link else os.path.join(real_folder(folder), name), found[url]))
         return Listing(named, sorted(not_followed))
-
-    @repeated
-    def lacks_bucket(self) -> bool:
-        """Whether the store says that the bucket of this path is not there; not where it does not tell."""
-        if self.is_local:
-            return False
-        protocol, _, rest = self.url.partition("://")
-        try:
-            with self.errors("look up"):
-                self.fs.info(f"{protocol}://{rest.partition('/')[0]}")
-        except StorageError as error:
-            return isinstance(error.__cause__, FileNotFoundError)
-        return False
 
     def real_url(self, url: str) -> str:
         """What a path in this storage has in common with all its other names."""
@@ -239,8 +228,7 @@ class ListedPath(StoragePath):
 
     def _file_info(self, entry: Mapping[str, Any]) -> FileInfo:
         """What an entry of a listing of an object store says."""
-        stamp = entry.get("ETag") or entry.get("etag") or entry.get("LastModified") or entry.get("mtime")
-        return FileInfo(self._url_of(entry["name"]), entry["size"], str(stamp))
+        return FileInfo(self._url_of(entry["name"]), entry["size"], stamp_of(entry))
 
     def _url_of(self, name: str) -> str:
         return f"{self.url.partition('://')[0]}://{name.lstrip('/')}"

@@ -1,4 +1,4 @@
-"""Files and folders that are local or ``s3://`` alike: reads, listings, and writes that are complete or absent."""
+"""Files and folders that are local or in a store alike: reads, listings, and writes that are complete or absent."""
 
 from __future__ import annotations
 
@@ -18,6 +18,7 @@ from typing import Any, BinaryIO
 from semdedup.errors import ParameterError
 from semdedup.storage.faults import repeated
 from semdedup.storage.listing import FileInfo, ListedPath
+from semdedup.storage.stores import await_copy
 from semdedup.storage.written import force_names_to_disk, force_to_disk, note_bytes, note_file
 
 Paths = str | Sequence[str]
@@ -66,6 +67,7 @@ class Location(ListedPath):
                 with self.errors("force to disk"):
                     force_names_to_disk(os.path.dirname(self.url))
         else:
+            self.check_writable()
             with self.errors("write"):
                 self.fs.pipe_file(self.url, content)
             note_bytes(self.url, content)
@@ -110,6 +112,7 @@ class Location(ListedPath):
                 os.makedirs(os.path.dirname(self.url), exist_ok=True)
                 os.replace(path, self.url)
             else:
+                self.check_writable()
                 self.fs.put_file(str(path), self.url)
 
     @repeated
@@ -141,6 +144,7 @@ class Location(ListedPath):
     def _move_from(self, source: Location) -> None:
         with self.errors("move to"):  # not fs.mv, which reads a path with * ? [ in it as a pattern
             self.fs.cp_file(source.url, self.url)
+            await_copy(self.fs, self.url)
             self.fs.rm_file(source.url)
 
     @repeated

@@ -1,4 +1,4 @@
-"""What a path is, local or ``s3://``: its parts, its file system, and the one door for errors of storage.
+"""What a path is, local or in a store: its parts, its file system, and the one door for errors of storage.
 
 The ``repr`` of a path never shows its options, so that credentials stay out of logs, errors, task keys and tracebacks.
 """
@@ -16,7 +16,11 @@ from typing import Any, Self
 import fsspec
 
 from semdedup.errors import OutputConflictError, ParameterError, SemdedupError, StorageError
-from semdedup.storage.faults import is_passing, is_storage_fault
+from semdedup.storage.faults import is_absence, is_passing, is_refusal, is_storage_fault
+from semdedup.storage.stores import S3, check_package, container_of, redacted, split_account, store_of
+
+IN_A_BUCKET = ("write", "move to", "list")
+"""Actions on a store of which "not found" may mean that the bucket is not there."""
 
 
 @dataclass(frozen=True)
@@ -43,21 +47,18 @@ class StoragePath:
         if "://" not in text:
             return cls(os.path.abspath(os.path.expanduser(text)), dict(storage_options or {}))
         protocol, _, rest = text.partition("://")
-        if not rest.strip("/") and protocol not in ("file", "local"):
-            raise ParameterError(f"the path {text!r} must name the bucket")
         if protocol in ("file", "local"):
             return cls(os.path.abspath("/" + rest.lstrip("/")), dict(storage_options or {}))
+        rest, account = split_account(protocol, rest)
         if "@" in rest.split("/")[0]:
             raise ParameterError(
                 f"the path {protocol}://…@… carries credentials; give them as storage_options or through a profile"
             )
-        if protocol not in fsspec.available_protocols():
-            raise ParameterError(f"the path {text!r} has the protocol {protocol!r}, which is not known")
-        try:
-            fsspec.get_filesystem_class(protocol)
-        except ImportError as error:
-            raise ParameterError(f"the path {text!r} needs a package that is not there: {error}") from None
-        return cls(text.rstrip("/"), dict(storage_options or {}))
+        check_package(protocol)
+        if not rest.strip("/"):
+            store = store_of(text)
+            raise ParameterError(f"the path {text!r} names no {store.container if store else 'place'}")
+        return cls(f"{protocol}://{rest.rstrip('/')}", {**account, **(storage_options or {})})
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({self.url!r})"
@@ -98,11 +99,48 @@ class StoragePath:
         with self.errors("reach"):
             try:
                 found = fsspec.filesystem(protocol, **{"use_listings_cache": False, **self.options})
-                if protocol in ("s3", "s3a"):
+                if protocol in S3.protocols:
                     found.connect()  # s3fs looks at what it is given only then
-            except TypeError as error:
-                raise ParameterError(f"storage_options do not go with {protocol}://: {error}") from None
+            except (TypeError, ValueError) as error:  # adlfs: ValueError
+                if is_passing(error):
+                    raise self.fault("reach", error) from error
+                said = redacted(str(error), self.options)
+                raise ParameterError(f"storage_options do not go with {protocol}://: {said}.{self._help()}") from None
             return found
+
+    def forget_listings(self) -> None:
+        """Let the next listing ask the store: huggingface_hub keeps listings whatever it is told."""
+        if (store := store_of(self.url)) is not None and store.read_only:
+            self.fs.invalidate_cache()
+
+    def check_writable(self) -> None:
+        """Refuse a path in a store that takes no files one by one.
+
+        Raises:
+            ParameterError: it is such a store.
+        """
+        if (store := store_of(self.url)) is not None and store.read_only:
+            raise ParameterError(
+                f"{self.url} can be read and not written to: choose an output path on a disk, in s3://, gs:// or "
+                "az://, and upload the result from there"
+            )
+
+    def missing_container(self) -> str:
+        """What to say where the bucket, container or repository of this path is not there; empty where it is.
+
+        Of a store of another kind nothing is known.
+        """
+        store, container = store_of(self.url), container_of(self.url)
+        if store is None:
+            return ""
+        with self.errors("look up"):
+            if self.fs.exists(container):
+                return ""
+        return f"there is no {store.container} {container}, or none that these credentials may see.{self._help()}"
+
+    def _help(self) -> str:
+        store = store_of(self.url)
+        return "" if store is None else f" {store.credentials}"
 
     @contextlib.contextmanager
     def errors(self, action: str) -> Iterator[None]:
@@ -121,13 +159,23 @@ class StoragePath:
 
     def fault(self, action: str, error: Exception) -> StorageError:
         """The `StorageError` that an operation on this path ends with."""
-        if isinstance(error, OSError):
+        store = None if self.is_local else store_of(self.url)
+        refused = store is not None and is_refusal(error)
+        missing = ""
+        if store is not None and is_absence(error) and action in IN_A_BUCKET:
+            with contextlib.suppress(SemdedupError):
+                missing = self.missing_container()
+        if missing:
+            reason = missing
+        elif isinstance(error, OSError):
             reason = error.strerror or str(error) or type(error).__name__
-            full = error.errno in (errno.ENOSPC, errno.EDQUOT)
-            hint = " Free some space and run the same command again: it goes on where it stopped." * full
-            found = StorageError(f"cannot {action} {self.url}: {reason}.{hint}")
         else:
-            found = StorageError(f"cannot {action} {self.url}: {type(error).__name__}: {error}")
+            reason = f"{type(error).__name__}: {error}"
+        reason = redacted(reason.strip().splitlines()[0] if reason.strip() else type(error).__name__, self.options)
+        full = isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT)
+        hint = " Free some space and run the same command again: it goes on where it stopped." * full
+        hint += self._help() * refused
+        found = StorageError(f"cannot {action} {self.url}: {reason.rstrip('.')}.{hint}")
         found.passing = is_passing(error)
         return found
 

@@ -11,6 +11,7 @@ import pyarrow as pa
 from semdedup.dedup import sizes
 from semdedup.dedup.base.update import Base
 from semdedup.dedup.cluster.shuffle import cluster_schema
+from semdedup.dedup.input.convert import source_of
 from semdedup.dedup.input.facts import FileFacts
 from semdedup.dedup.input.partitions import Partition, Slice, cut_partitions
 from semdedup.dedup.input.schema import InputSchema, casts_in_words, embedders_of, unify_schemas
@@ -42,9 +43,9 @@ class Plan:
 
         Args:
             files: the input.
-            scratch: the folder that JSON Lines were converted in.
+            scratch: the folder that what is not Parquet was converted in.
         """
-        positions = {file.url: position for position, file in enumerate(files)}
+        positions = {source_of(file): position for position, file in enumerate(files)}
         start = len(scratch.url) + 1
         partitions = [
             [
@@ -63,7 +64,7 @@ class Plan:
         """The reverse of `to_json`."""
 
         def slice_of(position: int, converted: str, *rows: int) -> Slice:
-            source = files[position].url
+            source = source_of(files[position])
             return Slice(scratch.below(converted).url if converted else source, source, *rows)
 
         partitions = tuple(tuple(slice_of(*piece) for piece in partition) for partition in value.pop("partitions"))

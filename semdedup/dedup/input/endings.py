@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import lru_cache
 
+from semdedup.dedup.input.datasets import ARROW
 from semdedup.errors import StorageError
 from semdedup.storage.faults import chain
 from semdedup.storage.location import REQUESTS_IN_FLIGHT, FileInfo, Location
@@ -49,8 +50,6 @@ CONVERT = {
     "with x = np.load('{name}')",
     ".npz": "pq.write_table(pa.table({{'id': ids, 'embedding': list(x)}}), '{stem}.parquet') "
     "with ids and x out of np.load('{name}')",
-    ".feather": "pq.write_table(pyarrow.feather.read_table('{name}'), '{stem}.parquet')",
-    ".arrow": "pq.write_table(pa.ipc.open_file('{name}').read_all(), '{stem}.parquet')",
 }
 """A line of Python that writes Parquet from a file with such an ending."""
 
@@ -76,7 +75,9 @@ def is_other(ending: str) -> bool:
 
 
 def conversion(name: str) -> str:
-    """How to make Parquet of a file, in one line; empty where there is no such line."""
+    """How such a file can be read, or made Parquet, in one line; empty where there is no such line."""
+    if ending_of(name) in ARROW:
+        return f" Arrow files are read where they are named, as by the pattern *{ending_of(name)}."
     stem = name.rpartition(".")[0]
     line = CONVERT.get(ending_of(name), "")
     return "" if not line else f" To convert one: {line.format(name=name, stem=stem)}."

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 from typing import NamedTuple, NoReturn, overload
 
+from semdedup.dedup.input.datasets import ARROW, dataset_files
 from semdedup.dedup.input.endings import (
     EXTENSIONS,
     MOST_LOOKED_INTO,
@@ -26,7 +27,10 @@ from semdedup.runs.lookup import check_recorded
 from semdedup.storage.listing import MAGIC, Listing, split_pattern
 from semdedup.storage.location import FileInfo, Location
 
-WHAT_IS_READ = "what is read is Parquet (.parquet, .pq, .parq) or JSON Lines (.jsonl, .ndjson)"
+WHAT_IS_READ = (
+    "what is read is Parquet (.parquet, .pq, .parq), JSON Lines (.jsonl, .ndjson), Arrow files that are named (.arrow, "
+    ".feather), Lance data sets, and folders of Hugging Face's save_to_disk"
+)
 NEVER_JSON = (*EXTENSIONS["parquet"], ".csv", ".tsv", ".npy", ".npz", ".arrow", ".feather", ".jsonl.gz", ".jsonl.zst")
 """Endings of files that are no JSON Lines even where such a file is given by its own name."""
 
@@ -217,6 +221,9 @@ def _place_of(path: Location) -> _Place | None:
 
 def _look(path: Location, filetype: str, outputs: Sequence[Location], recorded: bool) -> _Looked:
     """Sort the files of a path."""
+    dataset = dataset_files(path) if path.is_dir() else None
+    if dataset is not None:
+        return _Looked({path.real_url(file.url): file for file in dataset}, {})
     place = _place_of(path)
     if place is None:
         return _Looked({path.real_url(path.url): _named_file(path, filetype)}, {})
@@ -303,6 +310,8 @@ def _named_file(path: Location, filetype: str) -> FileInfo:
     file, ending = path.info(), ending_of(path.name)
     if ending in PICKLES:
         _refuse_pickles(path.parent)
+    if ending in ARROW:
+        return file
     if not is_regular(path):
         raise InputError(f"{path} is no regular file; {WHAT_IS_READ}")
     wrong = is_other(ending) if filetype == "parquet" else ending in NEVER_JSON
@@ -337,8 +346,7 @@ def _refuse_pickles(folder: Location) -> NoReturn:
 
 
 def _refuse_absent(path: Location) -> NoReturn:
-    if path.lacks_bucket():
-        raise InputError(f"no such path: {path}; there is no such bucket")
     beside = path.parent / (path.name + "_parquet")
     hint = f"; did you mean {beside}?" if not MAGIC.search(path.url) and beside.exists() else ""
-    raise InputError(f"no such path: {path}{hint}")
+    missing = path.missing_container()
+    raise InputError(f"no such path: {path}{hint}{': ' * bool(missing)}{missing}")

@@ -25,6 +25,7 @@ from semdedup.dedup.input.columns import (
     storage_of,
     why_no_embeddings,
 )
+from semdedup.dedup.input.convert import source_of
 from semdedup.dedup.input.facts import FileFacts
 from semdedup.dedup.input.ids import BYTES, NUMBERS, TEXT, UUIDS, as_ids, id_kind, id_type, ids_in_words
 from semdedup.dedup.input.keys import key_column, keys_schemas, partition_keys
@@ -54,7 +55,7 @@ class InputSchema:
 
     def below(self, files: Sequence[FileInfo]) -> InputSchema:
         """The same, for input that consists of these files."""
-        return replace(self, folder=common_folder(files))
+        return replace(self, folder=common_folder([replace(file, url=source_of(file)) for file in files]))
 
     def read(
         self, file: Location, piece: Slice, read_kwargs: Mapping[str, Any], embeddings_only: bool = False

@@ -9,8 +9,8 @@ from typing import Any, NoReturn
 import pyarrow as pa
 
 from semdedup.dedup import sizes
+from semdedup.dedup.input.convert import blocks_of, convert_block, is_converted, look_at, source_of
 from semdedup.dedup.input.facts import FileFacts, inspect_all, inspect_files
-from semdedup.dedup.input.jsonl import convert_block, jsonl_blocks, read_block
 from semdedup.dedup.input.schema import check_file_schema
 from semdedup.dedup.options import InputOptions
 from semdedup.errors import BadFileError, InputError
@@ -22,17 +22,27 @@ def usable_files(
     run: Run, files: Sequence[FileInfo], source: Location, inputs: InputOptions
 ) -> tuple[list[FileFacts], list[str]]:
     """Facts of all files that can be read and have rows, in the order of the files, and the faults of the others."""
-    readable = [(source.at(file.url), file.url) for file in files]
+    blocks = blocks_of(files, source, run.scratch / "converted", inputs.input_filetype, inputs.columns)
     skipped: list[str] = []
-    if inputs.input_filetype == "jsonl":
-        blocks = jsonl_blocks(files, source, run.scratch / "jsonl")
-        bad_sources = set()
+    bad_sources: set[str] = set()
+    if blocks:
         convert = partial(_convert, inputs.skip_bad_files, inputs.columns)
-        for entry in run.each("read JSON Lines", convert, blocks, unit="blocks", label=lambda block: str(block.source)):
+        for entry in run.each(
+            "convert to Parquet", convert, blocks, unit="blocks", label=lambda block: str(block.source)
+        ):
             if entry.result["bad"]:
                 bad_sources.add(blocks[int(entry.key)].source.url)
                 skipped.append(entry.result["bad"])
-        readable = [(block.target, block.source.url) for block in blocks if block.source.url not in bad_sources]
+    made: dict[str, list[tuple[Location, str]]] = {}
+    for block in blocks:
+        made.setdefault(block.source.url, []).append((block.target, block.source.url))
+    readable: list[tuple[Location, str]] = []
+    for file in files:
+        name = source_of(file)
+        if not is_converted(file, inputs.input_filetype):
+            readable.append((source.at(file.url), file.url))
+        elif name not in bad_sources:
+            readable += made.get(name, [])
     facts, bad = inspect_all(run.session, readable, inputs.embedding_field, inputs.skip_bad_files)
     usable, unfit = _with_right_columns(facts, inputs)
     skipped += bad + unfit
@@ -50,14 +60,22 @@ def first_usable_files(
         InputError: they are all, and none has rows.
     """
     first = files[: sizes.FILES_CHECKED_FIRST]
-    if inputs.input_filetype == "jsonl":
-        first = [file for file in first if file.n_bytes <= sizes.JSONL_BYTES_CHECKED_FIRST]
-        facts, bad = _read_jsonl(first, source, inputs)
-    else:
-        located = [(source.at(file.url), file.url) for file in first]
-        facts, bad = inspect_files(inputs.embedding_field, inputs.skip_bad_files, located)
+    located = [(source.at(file.url), file.url) for file in first if not is_converted(file, inputs.input_filetype)]
+    facts, bad = inspect_files(inputs.embedding_field, inputs.skip_bad_files, located)
+    looked = 0
+    for file in (file for file in first if is_converted(file, inputs.input_filetype)):
+        try:
+            found = look_at(file, source, inputs.input_filetype, inputs.columns)
+        except BadFileError as error:
+            if not inputs.skip_bad_files:
+                raise
+            bad.append(str(error))
+            found = pa.schema([]), 0
+        if found is not None:
+            looked += 1
+            facts.append(FileFacts("", source_of(file), found[1], 0, found[0].serialize().to_pybytes()))
     usable, unfit = _with_right_columns(facts, inputs)
-    every = len(first) == len(files)
+    every = len(located) + looked == len(files)
     if every and not usable:
         _refuse_without_rows(files, bad + unfit)
     return usable, every
@@ -85,20 +103,6 @@ def _refuse_without_rows(files: Sequence[FileInfo], skipped: Sequence[str]) -> N
     note = f" ({len(skipped)} files were skipped; the first: {skipped[0]})" if skipped else ""
     which = "it is without rows" if len(files) == 1 else f"{len(files)} files, all without rows"
     raise InputError(f"no rows in {', '.join(paths[:5])}: {which}{note}")
-
-
-def _read_jsonl(files: Sequence[FileInfo], source: Location, inputs: InputOptions) -> tuple[list[FileFacts], list[str]]:
-    """Facts of small files of JSON Lines, as `inspect_files` gives them of the Parquet files that they become."""
-    facts, bad = [], []
-    for block in jsonl_blocks(files, source, source):
-        try:
-            table = read_block(inputs.columns, block)
-            facts.append(FileFacts("", block.source.url, len(table), 0, table.schema.serialize().to_pybytes()))
-        except BadFileError as error:
-            if not inputs.skip_bad_files:
-                raise
-            bad.append(str(error))
-    return facts, bad
 
 
 def _convert(skip_bad_files: bool, columns: Sequence[str], block: Any) -> dict[str, Any]:

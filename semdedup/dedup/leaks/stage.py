@@ -10,6 +10,7 @@ from typing import Any, Unpack
 from semdedup.compute.session import Session
 from semdedup.dedup.frame_input.held import Columns
 from semdedup.dedup.frame_input.source import FrameSource
+from semdedup.dedup.input.convert import refuse_converted
 from semdedup.dedup.input.facts import FileFacts, inspect_first
 from semdedup.dedup.input.files import passed_over_of
 from semdedup.dedup.leaks.run import compare_sets
@@ -93,7 +94,9 @@ class CrossStage(Stage):
 
     def find_input(self, sources: Sequence[Location]) -> Sequence[FileInfo]:
         """The files of B."""
-        return find_embeddings(sources, [self.destination().root])
+        files = find_embeddings(sources, [self.destination().root])
+        refuse_converted(files, "leaks")
+        return files
 
     def passed_over(self, files: Sequence[FileInfo]) -> dict[str, Any]:
         """What was passed over of both sets."""
@@ -107,7 +110,7 @@ class CrossStage(Stage):
         sources = locations_of(self.against, self.io.read_kwargs)
         if not sources:
             raise ParameterError("the set to compare with is not given: name the embeddings of A")
-        return Embeddings(find_embeddings(sources, [self.destination().root]), sources[0], _names(sources))
+        return Embeddings(self.find_input(sources), sources[0], _names(sources))
 
     def readable(self) -> list[Location]:
         """Files of both sets."""

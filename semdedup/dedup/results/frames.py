@@ -11,6 +11,7 @@ import pyarrow as pa
 
 from semdedup.arrays import Backend
 from semdedup.dedup.base.folders import results_in
+from semdedup.dedup.input.convert import refuse_converted
 from semdedup.dedup.input.files import EXTENSIONS, find_files
 from semdedup.dedup.input.numbered import cluster_files
 from semdedup.dedup.names import SCORE, WITNESSES, find_table, label_of
@@ -35,7 +36,9 @@ def read_embeddings(
         backend: ``cpu`` for pandas partitions, ``gpu`` for cuDF ones.
     """
     locations = locations_of(path, {"storage_options": storage_options})
-    return _frame(locations[0], find_files(locations, "parquet"), backend)
+    files = find_files(locations, "parquet")
+    refuse_converted(files, "read_embeddings")
+    return _frame(locations[0], files, backend)
 
 
 def read_clusters(

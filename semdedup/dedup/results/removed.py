@@ -67,6 +67,11 @@ class RemovedRows:
                 removed += [np.count_nonzero(each.witness >= 0) for each in found]
             return n_rows, removed.tolist()
 
+    def ids(self, eps: float) -> pa.ChunkedArray:
+        """The ids of the rows that go. Memory: these ids, and under other rules than ``any`` their witnesses."""
+        self._check([eps])
+        return (self._duplicates(eps) if self.by_scores else self._witnesses(eps)).column("id")
+
     def groups(self, eps: float, files: Sequence[FileInfo] | None = None) -> Iterator[Group]:
         """Each kept row for whose sake others go, with these; under ``any`` see `Scores.groups`.
 

@@ -1,0 +1,1 @@
+"""What remains of a result, in the formats that others read: Hugging Face, Lance, Parquet."""
