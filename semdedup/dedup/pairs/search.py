@@ -128,8 +128,7 @@ def find_pairs(
         ranking_strategy: a ranks before b by this; by default by the ranks of a result, else by id ascending.
         max_pairs: more pairs are an error.
         client, cluster: as for the workflow.
-        id_field, embedding_field, embedding_dim: of the input, as for the workflow.
-        embedding_encoding, input_filetype: likewise.
+        id_field, embedding_field, embedding_dim, embedding_encoding, input_filetype: as for the workflow.
         storage_options: for fsspec; `read_kwargs` and `write_kwargs` may hold others.
         clear_output: first delete the pairs that an earlier run wrote there.
         verbose: show progress.
