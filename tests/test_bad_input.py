@@ -200,7 +200,7 @@ def test_an_input_without_any_row_that_can_be_compared_is_refused(
     embedding: Any, client: distributed.Client, tmp_path: Path
 ) -> None:
     write(tmp_path / "in", "a.parquet", embedding_table(["a", "b", "c"], [embedding] * 3))
-    with pytest.raises(InputError, match=r"no (usable )?embeddings"):
+    with pytest.raises(InputError, match=r"no embeddings|every row was set aside.*: 3 (zero|not_finite)"):
         workflow(tmp_path / "in", tmp_path / "out").run(client)
     assert_nothing_left(tmp_path / "out")
 

@@ -515,18 +515,7 @@ def test_a_sample_is_of_rows_that_can_be_compared_however_few(client: distribute
     np.testing.assert_array_equal(*found)
 
 
-@pytest.mark.parametrize(
-    ("table", "message"),
-    [
-        ({"ids": pa.array([None, None], pa.string()), "rows": units(2)}, "every row was set aside.*: 2 null_id"),
-        ({"ids": ["a", "b"], "rows": np.zeros((2, 4))}, "every row was set aside.*: 2 zero"),
-        ({"ids": ["a", "b"], "rows": pa.nulls(2)}, "every one of them is null or empty"),
-    ],
-    ids=["null ids", "zero", "null"],
-)
-def test_an_input_without_a_row_that_can_be_compared_is_refused_with_what_was_found(
-    table: dict[str, Any], message: str, client: distributed.Client, tmp_path: Path
-) -> None:
-    put(tmp_path / "a.parquet", **table)
-    with pytest.raises(InputError, match=message):
+def test_an_input_without_ids_is_refused_with_what_was_found(client: distributed.Client, tmp_path: Path) -> None:
+    put(tmp_path / "a.parquet", units(2), pa.array([None, None], pa.string()))
+    with pytest.raises(InputError, match=r"every row was set aside.*: 2 null_id"):
         workflow(tmp_path / "a.parquet", tmp_path / "out").run(client)

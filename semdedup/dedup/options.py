@@ -68,7 +68,7 @@ class FieldOptions(Options):
     id_field: str | None = setting(
         "id",
         COLUMN_OR_NONE,
-        "Column of the ids; None ('' as a flag) where there is none: ids are then made of file and row, file:row.",
+        "Column of the ids. Where there is none (None; '' as a flag), ids are made of file and row: a.parquet:17.",
     )
     embedding_field: str = setting("embedding", text(), "Column of the embeddings.")
     embedding_dim: int | None = setting(None, whole(1), "Expected length; the commonest by default.")
