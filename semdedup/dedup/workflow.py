@@ -5,9 +5,11 @@ from __future__ import annotations
 import time
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from typing import Any, Unpack
+from typing import Any, Literal, Unpack
 
 import distributed
+import numpy as np
+import numpy.typing as npt
 
 from semdedup.compute.options import ClusterOptions
 from semdedup.dedup.base.summary import summary_of
@@ -48,7 +50,7 @@ from semdedup.runs.commit import force_names
 from semdedup.runs.owner import owned
 from semdedup.runs.record import FILE_NAME, Record
 from semdedup.settings import documented, needed, taken
-from semdedup.settings.choices import DistanceMetric, InputFiletype, KMeansEngine, RemovalRule, WhichToKeep
+from semdedup.settings.choices import DistanceMetric, Init, InputFiletype, KMeansEngine, RemovalRule, WhichToKeep
 from semdedup.settings.shared import SharedKeywords
 from semdedup.storage.location import Location, Paths, storage_options_of
 
@@ -78,7 +80,7 @@ class SemanticDeduplicationWorkflow:
         self,
         input_path: Paths,
         output_path: str,
-        n_clusters: int | str = "auto",
+        n_clusters: int | Literal["auto"] = "auto",
         *,
         cache_path: str | None = None,
         id_field: str = "id",
@@ -89,7 +91,7 @@ class SemanticDeduplicationWorkflow:
         max_iter: int = 300,
         tol: float = 1e-4,
         random_state: int = 42,
-        init: Any = "k-means++",
+        init: Init | npt.NDArray[np.floating] | Sequence[Sequence[float]] = "k-means++",
         n_init: int = 1,
         oversampling_factor: float = 2.0,
         max_samples_per_batch: int = 1 << 15,

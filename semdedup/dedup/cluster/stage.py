@@ -4,7 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import partial
-from typing import Any, Unpack
+from typing import Any, Literal, Unpack
+
+import numpy as np
+import numpy.typing as npt
 
 from semdedup.dedup.base.update import Base
 from semdedup.dedup.cluster.plan import check_embedding_files
@@ -17,7 +20,7 @@ from semdedup.dedup.stage import Stage
 from semdedup.runs.lookup import check_recorded
 from semdedup.runs.run import Run
 from semdedup.settings import documented
-from semdedup.settings.choices import InputFiletype, KMeansEngine
+from semdedup.settings.choices import Init, InputFiletype, KMeansEngine
 from semdedup.settings.shared import SharedKeywords
 from semdedup.storage.location import FileInfo, Location, Paths
 
@@ -39,7 +42,7 @@ class KMeansStage(Stage):
 
     def __init__(
         self,
-        n_clusters: int | str = "auto",
+        n_clusters: int | Literal["auto"] = "auto",
         id_field: str = "id",
         embedding_field: str = "embedding",
         input_path: Paths | None = None,
@@ -50,7 +53,7 @@ class KMeansStage(Stage):
         max_iter: int = 300,
         tol: float = 1e-4,
         random_state: int = 42,
-        init: Any = "k-means++",
+        init: Init | npt.NDArray[np.floating] | Sequence[Sequence[float]] = "k-means++",
         n_init: int = 1,
         oversampling_factor: float = 2.0,
         max_samples_per_batch: int = 1 << 15,

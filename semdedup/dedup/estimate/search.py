@@ -6,9 +6,9 @@ import contextlib
 import tempfile
 import time
 import uuid
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
-from typing import Any
+from typing import Any, Unpack
 
 import distributed
 
@@ -19,6 +19,7 @@ from semdedup.dedup.cluster.plan import check_embedding_files
 from semdedup.dedup.estimate.result import Estimate
 from semdedup.dedup.estimate.run import Asked, estimate_files
 from semdedup.dedup.input.files import find_files
+from semdedup.dedup.keywords import DedupKeywords
 from semdedup.dedup.names import OUR_COLUMNS
 from semdedup.dedup.options import (
     CompareOptions,
@@ -48,7 +49,7 @@ def estimate(
     *,
     cluster: ClusterOptions | None = None,
     scratch_path: str | None = None,
-    **options: Any,
+    **options: Unpack[DedupKeywords],
 ) -> Estimate:
     """Estimate what `SemanticDeduplicationWorkflow` would find and cost, from a sample of rows compared with all rows.
 
@@ -109,7 +110,7 @@ def _estimate(asked: Asked, client: distributed.Client | str | None, cluster: Cl
     return replace(found, seconds=time.monotonic() - started)  # with the start of the workers
 
 
-def _asked(given: dict[str, Any], options: dict[str, Any]) -> Asked:
+def _asked(given: dict[str, Any], options: Mapping[str, Any]) -> Asked:
     """The settings by groups. Raises a `ParameterError` for a name that the workflow does not have."""
     groups = (IOOptions, InputOptions, KMeansOptions, CompareOptions, ThresholdOptions)
     names = [name for declared in settings_of(*groups) for name in (declared.name, *declared.aliases)]

@@ -6,9 +6,10 @@ Arrays in, arrays out, NumPy or CuPy; no Dask and no storage.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import NamedTuple
+from typing import NamedTuple, overload
 
 import numpy as np
+import numpy.typing as npt
 
 from semdedup.arrays import Array, array_module, block_elements, scratch
 from semdedup.dedup.kernels.distinct import equal_pairs, occurrences
@@ -36,6 +37,16 @@ class BestMatch(NamedTuple):
 
     score: Array
     position: Array
+
+
+@overload
+def max_similarity(
+    rows: npt.NDArray[np.floating], batch_size: int = ...
+) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.int64]]: ...
+
+
+@overload
+def max_similarity(rows: Array, batch_size: int = ...) -> tuple[Array, Array]: ...
 
 
 def max_similarity(rows: Array, batch_size: int = 1024) -> tuple[Array, Array]:

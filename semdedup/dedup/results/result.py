@@ -4,20 +4,23 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pyarrow as pa
 
 from semdedup.dedup.base.summary import BaseSummary, Withdrawal
 from semdedup.dedup.results.frames import read_witnesses
-from semdedup.dedup.results.pairs import Explanation, Group, Pair
+from semdedup.dedup.results.pairs import Explanation, Group, Id, Pair
 from semdedup.dedup.results.removed import RemovedRows
 from semdedup.dedup.results.scores import Scores
 from semdedup.dedup.threshold.rule import REMOVAL
 from semdedup.display import Displayable
 from semdedup.errors import InputError, ParameterError
 from semdedup.settings.choices import RemovalRule
+
+if TYPE_CHECKING:
+    import dask.dataframe as dd
 
 
 @dataclass(frozen=True, repr=False)
@@ -112,7 +115,7 @@ class DedupResult(Displayable):
         """
         return self._removed().without_witness(self._eps(eps))
 
-    def witnesses_frame(self) -> Any:
+    def witnesses_frame(self) -> dd.DataFrame:
         """The witnesses as a Dask DataFrame, see `read_witnesses`.
 
         Raises:
@@ -125,7 +128,7 @@ class DedupResult(Displayable):
             )
         return read_witnesses(place, storage_options=self._scores.source.options)
 
-    def explain(self, row_id: Any, eps: float | None = None) -> Explanation:
+    def explain(self, row_id: Id, eps: float | None = None) -> Explanation:
         """What a row duplicates: the score, the cluster, the row that stays for it, and the metadata of both clips.
 
         Raises:
