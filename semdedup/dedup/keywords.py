@@ -1,4 +1,4 @@
-"""The options of the workflow as keywords, for functions that hand them on: type checkers know their names and types."""
+"""The options of the workflow as keywords, for functions that hand them on: type checkers know names and types."""
 
 from __future__ import annotations
 

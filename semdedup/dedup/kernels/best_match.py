@@ -6,10 +6,9 @@ Arrays in, arrays out, NumPy or CuPy; no Dask and no storage.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import NamedTuple, overload
+from typing import Any, NamedTuple, overload
 
 import numpy as np
-import numpy.typing as npt
 
 from semdedup.arrays import Array, array_module, block_elements, scratch
 from semdedup.dedup.kernels.distinct import equal_pairs, occurrences
@@ -41,8 +40,8 @@ class BestMatch(NamedTuple):
 
 @overload
 def max_similarity(
-    rows: npt.NDArray[np.floating], batch_size: int = ...
-) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.int64]]: ...
+    rows: np.ndarray[Any, np.dtype[np.floating]], batch_size: int = ...
+) -> tuple[np.ndarray[Any, np.dtype[np.float32]], np.ndarray[Any, np.dtype[np.int64]]]: ...
 
 
 @overload
