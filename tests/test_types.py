@@ -1,63 +1,132 @@
-"""A type checker sees the types of the package: the right script passes, and a word that does not exist is found."""
+"""A type checker sees the types of the package: right scripts pass, and a word that does not exist is found."""
 
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
+from typing import get_type_hints
 
 import pytest
 
 import semdedup
+from semdedup import SemanticDeduplicationWorkflow
+from semdedup.dedup.keywords import DedupKeywords
+from semdedup.settings.shared import SharedKeywords
 
-RIGHT = """
+CONFIG = """
+[mypy]
+strict = true
+follow_imports = skip
+[mypy-semdedup.*,dask.*,numpy.*,pandas.*]
+follow_imports = normal
+"""
+"""Of what the package imports, only what stands in its signatures is read: all of it takes ten times as long."""
+
+SCRIPT = """
+from collections.abc import Mapping
+
+import numpy as np
 import pandas as pd
-
 from semdedup import (
-    KMeansStage, Pipeline, RankingStrategy, SemanticDeduplicationWorkflow, __version__, deduplicate, load
+    ClusterOptions, IdentifyDuplicatesStage, KMeansStage, PairwiseStage, Pipeline, RankingStrategy,
+    SemanticDeduplicationWorkflow, __version__, deduplicate, estimate, extract, find_leaks, find_pairs,
+    load, max_similarity, read_clusters, read_duplicates, read_embeddings, read_scores, read_witnesses,
 )
 
 workflow = SemanticDeduplicationWorkflow("in", "out", eps=0.1, which_to_keep="easy", distance_metric="l2")
-rows: int = workflow.run().total
+result = workflow.run(cluster=ClusterOptions(n_workers=2, backend="cpu"))
+rows: int = result.total
 pipeline = Pipeline(name="dedup")
-pipeline.add_stage(KMeansStage(n_clusters=10, input_path="in", output_path="out", input_filetype="jsonl"))
+pipeline.add_stage(KMeansStage(n_clusters="auto", input_path="in", output_path="out", input_filetype="jsonl"))
+pipeline.add_stage(PairwiseStage(output_path="out", ranking_strategy=RankingStrategy.random(7)))
+pipeline.add_stage(IdentifyDuplicatesStage(0.1, output_path="out", removal="witness"))
+facts: Mapping[str, object] = pipeline.run()[-1].facts
 best = RankingStrategy.metadata_based(["height"], ascending=False)
-frame = pd.DataFrame({"id": [1], "embedding": [[1.0]]})
-kept: pd.DataFrame = deduplicate(frame, 0.1, n_clusters=2)
+held = pd.DataFrame({"id": [1], "embedding": [[1.0]]})
+kept: pd.DataFrame = deduplicate(held, 0.1, n_clusters=2)
 similar: pd.DataFrame = load("out").pairs(0.1, n=3)
 for group in load("out").groups(0.1):
-    print(group.cluster, __version__, rows, best)
+    print(f"{group.kept}.mp4", [pair.score + 1 for pair in group.dropped], __version__, rows, best)
+for frame in (read_clusters("out"), read_embeddings("in"), read_scores("out", backend="gpu"), read_duplicates("out")):
+    reveal_type(frame)  # dask.*DataFrame
+reveal_type(read_witnesses("out"))  # dask.*DataFrame
+reveal_type(result.witnesses_frame())  # dask.*DataFrame
+reveal_type(max_similarity(np.eye(3, dtype=np.float32)))  # (float32|_32Bit).*(int64|_64Bit)
+reveal_type(result.explain("a").pair.max_id)  # str \\| .*int
+reveal_type(find_pairs("in", 0.1, "out").pairs)  # int
+reveal_type(find_leaks("a", "b", "out").pairs())  # list\\[.*Pair\\]
+reveal_type(estimate("in", n_clusters=10, which_to_keep="easy").shares)  # pandas.*DataFrame
+reveal_type(extract("out", 0.1).kept)  # int
+reveal_type(ClusterOptions().backend)  # 'auto'.*'cpu'.*'gpu'
+SemanticDeduplicationWorkflow("in", "out", which_to_keep="hrad")  # error: "which_to_keep".*Literal\\['hrad'\\]
+SemanticDeduplicationWorkflow("in", "out", removal="all")  # error: "removal"
+SemanticDeduplicationWorkflow("in", "out", distance_metric="l1")  # error: "distance_metric"
+SemanticDeduplicationWorkflow("in", "out", kmeans_engine="faiss")  # error: "kmeans_engine"
+SemanticDeduplicationWorkflow("in", "out", input_filetype="csv")  # error: "input_filetype"
+SemanticDeduplicationWorkflow("in", "out", init="zeros")  # error: "init"
+SemanticDeduplicationWorkflow("in", "out", n_clusters="many")  # error: "n_clusters"
+SemanticDeduplicationWorkflow("in", "out", verbos=True)  # error: "verbos"
+KMeansStage(kmeans_engine="faiss")  # error: "kmeans_engine"
+PairwiseStage(sim_metric="l1")  # error: "sim_metric"
+IdentifyDuplicatesStage(removal="all")  # error: "removal"
+ClusterOptions(backend="tpu")  # error: "backend"
+read_scores("out", backend="tpu")  # error: "backend"
+find_pairs("in", 0.1, "out", input_filetype="csv")  # error: "input_filetype"
+extract("out", 0.1, removal="all")  # error: "removal"
+estimate("in", which_to_keep="hrad")  # error: "which_to_keep"
+estimate("in", nclusters=3)  # error: "nclusters"
+result.rethreshold(0.1, removal="all")  # error: "removal"
 """
+"""Lines of a user. A comment says what the type checker reveals there, or the error that it finds."""
 
-WRONG = """
-from semdedup import SemanticDeduplicationWorkflow
 
-SemanticDeduplicationWorkflow("in", "out", which_to_keep="hrad")
-"""
+def test_keywords_that_are_handed_on_are_those_of_the_workflow() -> None:
+    """In names and types."""
+    handed = get_type_hints(DedupKeywords)
+    own = get_type_hints(SemanticDeduplicationWorkflow.__init__)
+    shared = get_type_hints(SharedKeywords)
+    apart = {"input_path", "output_path", "eps", "random_state", "base", "withdraw", "layout", "shared", "return"}
+    assert handed == {name: kind for name, kind in own.items() if name not in apart} | shared
 
 
 @pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """One folder for both scripts: what mypy caches for the first, which takes a while, serves the second."""
+def found(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> dict[int, str]:
+    """What mypy says of the script, by line. What it learns of other packages serves the next run of the tests too."""
     pytest.importorskip("mypy", reason="mypy is not installed: pip install 'semdedup[dev]'")
-    return tmp_path_factory.mktemp("scripts")
-
-
-def check(script: Path, text: str) -> subprocess.CompletedProcess[str]:
-    """What mypy says of a script that stands elsewhere, and finds the package as any other that is installed."""
-    script.write_text(text)
+    folder = tmp_path_factory.mktemp("scripts")
+    (folder / "mypy.ini").write_text(CONFIG)
+    (folder / "script.py").write_text(SCRIPT)
     # In development a package may be installed by an import hook, which type checkers do not see.
     environment = {**os.environ, "PYTHONPATH": str(Path(semdedup.__file__).parent.parent)}
-    command = [sys.executable, "-m", "mypy", "--strict", script.name]
-    return subprocess.run(command, cwd=script.parent, env=environment, capture_output=True, text=True)
+    cache = f"--cache-dir={request.config.cache.mkdir('mypy')}"
+    command = [sys.executable, "-m", "mypy", cache, "--no-error-summary", "--hide-error-codes", "script.py"]
+    done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True)
+    said: dict[int, str] = {}
+    for line in done.stdout.splitlines():
+        match = re.fullmatch(r"script\.py:(\d+): (.*)", line)
+        assert match, done.stdout + done.stderr
+        said[int(match[1])] = f"{said.get(int(match[1]), '')}{match[2]}\n"
+    return said
 
 
-def test_a_users_script_passes_strictly(folder: Path) -> None:
-    done = check(folder / "right.py", RIGHT)
-    assert done.returncode == 0, done.stdout + done.stderr
+LINES = dict(enumerate(SCRIPT.splitlines(), 1))
+WRONG = {number: line for number, line in LINES.items() if "# error" in line}
+REVEALED = {number: line for number, line in LINES.items() if "reveal_type" in line}
 
 
-def test_a_word_that_is_no_choice_is_found(folder: Path) -> None:
-    done = check(folder / "wrong.py", WRONG)
-    assert done.returncode == 1, done.stdout + done.stderr
-    assert '"which_to_keep"' in done.stdout
-    assert "\"Literal['hrad']\"" in done.stdout
+def test_right_lines_pass_strictly(found: dict[int, str]) -> None:
+    assert {number: said for number, said in found.items() if number not in {*WRONG, *REVEALED}} == {}
+
+
+def test_nothing_public_is_of_any_type(found: dict[int, str]) -> None:
+    for number, line in REVEALED.items():
+        assert re.search(line.partition("  # ")[2], found[number]), (line, found[number])
+        assert '"Any"' not in found[number]
+
+
+@pytest.mark.parametrize("number", WRONG, ids=lambda number: LINES[number].partition("  #")[0])
+def test_a_word_that_is_no_choice_is_found(number: int, found: dict[int, str]) -> None:
+    line = LINES[number]
+    assert "error:" in found.get(number, ""), line
+    assert re.search(line.partition("# error: ")[2], found[number])

@@ -30,7 +30,9 @@ class ClusterOptions(Options):
     n_workers: int | None = setting(None, whole(1), "Workers to start here; one a core or GPU by default.")
     threads_per_worker: int = setting(1, whole(1), "Threads of each worker started here.")
     memory_limit: str = setting("auto", Kind("be like 2GiB, or auto", _memory), "Memory of each worker, as in 2GiB.")
-    backend: str = setting("auto", choice(*get_args(BackendChoice)), "auto takes GPUs where every worker has one.")
+    backend: BackendChoice = setting(
+        "auto", choice(*get_args(BackendChoice)), "auto takes GPUs where every worker has one."
+    )
 
     def check_together(self) -> None:
         """A scheduler is named once."""

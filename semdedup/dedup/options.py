@@ -89,7 +89,7 @@ class InputOptions(FieldOptions):
     metadata_fields: tuple[str, ...] = setting(
         None, several("be names of columns, a list of text", text()), "Columns to carry along to the clusters."
     )
-    input_filetype: str = setting("parquet", choice(*get_args(InputFiletype)), "Parquet, or JSON Lines.")
+    input_filetype: InputFiletype = setting("parquet", choice(*get_args(InputFiletype)), "Parquet, or JSON Lines.")
     files_per_partition: int | None = setting(
         None, whole(1), "Most files in one partition; bytes bound it all the same.", unrecorded=CUTS_WORK
     )
@@ -170,7 +170,9 @@ class KMeansOptions(Options):
         number(0, 1, open_below=True),
         "Share of the rows to fit on; 128 rows a centroid and at least 50,000 by default.",
     )
-    kmeans_engine: str = setting("auto", choice(*get_args(KMeansEngine)), "cuML's k-means, or this program's own.")
+    kmeans_engine: KMeansEngine = setting(
+        "auto", choice(*get_args(KMeansEngine)), "cuML's k-means, or this program's own."
+    )
 
     def check_together(self) -> None:
         """Centroids to start from are as many as clusters."""

@@ -5,9 +5,11 @@ from __future__ import annotations
 import time
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from typing import Any, Unpack
+from typing import Any, Literal, Unpack
 
 import distributed
+import numpy as np
+import numpy.typing as npt
 
 from semdedup.compute.options import ClusterOptions
 from semdedup.dedup.base.summary import summary_of
@@ -51,6 +53,7 @@ from semdedup.settings import documented, needed, taken
 from semdedup.settings.choices import (
     DistanceMetric,
     EmbeddingEncoding,
+    Init,
     InputFiletype,
     KMeansEngine,
     RemovalRule,
@@ -86,7 +89,7 @@ class SemanticDeduplicationWorkflow:
         self,
         input_path: Input,
         output_path: str,
-        n_clusters: int | str = "auto",
+        n_clusters: int | Literal["auto"] = "auto",
         *,
         cache_path: str | None = None,
         id_field: str | None = "id",
@@ -98,7 +101,7 @@ class SemanticDeduplicationWorkflow:
         max_iter: int = 300,
         tol: float = 1e-4,
         random_state: int = 42,
-        init: Any = "k-means++",
+        init: Init | npt.NDArray[np.floating] | Sequence[Sequence[float]] = "k-means++",
         n_init: int = 1,
         oversampling_factor: float = 2.0,
         max_samples_per_batch: int = 1 << 15,

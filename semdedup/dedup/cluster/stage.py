@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any, Unpack
+from typing import Any, Literal, Unpack
+
+import numpy as np
+import numpy.typing as npt
 
 from semdedup.dedup.base.update import Base
 from semdedup.dedup.cluster.plan import check_embedding_files
@@ -17,7 +20,7 @@ from semdedup.dedup.ranking import RankingStrategy
 from semdedup.dedup.stage import Stage
 from semdedup.runs.run import Run
 from semdedup.settings import documented
-from semdedup.settings.choices import EmbeddingEncoding, InputFiletype, KMeansEngine
+from semdedup.settings.choices import EmbeddingEncoding, Init, InputFiletype, KMeansEngine
 from semdedup.settings.frames import Frame, Input, with_frames
 from semdedup.settings.shared import SharedKeywords
 from semdedup.storage.location import FileInfo, Location
@@ -40,7 +43,7 @@ class KMeansStage(Stage):
 
     def __init__(
         self,
-        n_clusters: int | str = "auto",
+        n_clusters: int | Literal["auto"] = "auto",
         id_field: str | None = "id",
         embedding_field: str = "embedding",
         input_path: Input | None = None,
@@ -52,7 +55,7 @@ class KMeansStage(Stage):
         max_iter: int = 300,
         tol: float = 1e-4,
         random_state: int = 42,
-        init: Any = "k-means++",
+        init: Init | npt.NDArray[np.floating] | Sequence[Sequence[float]] = "k-means++",
         n_init: int = 1,
         oversampling_factor: float = 2.0,
         max_samples_per_batch: int = 1 << 15,

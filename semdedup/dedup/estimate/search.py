@@ -6,10 +6,10 @@ import contextlib
 import tempfile
 import time
 import uuid
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
-from typing import Any
+from typing import Any, Unpack
 
 import distributed
 
@@ -23,6 +23,7 @@ from semdedup.dedup.estimate.run import Asked, estimate_files
 from semdedup.dedup.frame_input.held import Columns
 from semdedup.dedup.frame_input.source import NOT_READ, FrameSource
 from semdedup.dedup.input.files import FoundFiles, find_files
+from semdedup.dedup.keywords import DedupKeywords
 from semdedup.dedup.names import OUR_COLUMNS
 from semdedup.dedup.options import (
     CompareOptions,
@@ -53,7 +54,7 @@ def estimate(
     *,
     cluster: ClusterOptions | None = None,
     scratch_path: str | None = None,
-    **options: Any,
+    **options: Unpack[DedupKeywords],
 ) -> Estimate:
     """Estimate what `SemanticDeduplicationWorkflow` would find and cost, from a sample of rows compared with all rows.
 
@@ -123,7 +124,7 @@ def _estimate(asked: Asked, client: distributed.Client | str | None, cluster: Cl
     return replace(found, seconds=seconds, passed_over=files.passed_over)
 
 
-def _asked(given: dict[str, Any], options: dict[str, Any]) -> Asked:
+def _asked(given: dict[str, Any], options: Mapping[str, Any]) -> Asked:
     """The settings by groups. Raises a `ParameterError` for a name that the workflow does not have."""
     groups = (IOOptions, InputOptions, KMeansOptions, CompareOptions, ThresholdOptions)
     names = [name for declared in settings_of(*groups) for name in (declared.name, *declared.aliases)]

@@ -6,7 +6,7 @@ Arrays in, arrays out, NumPy or CuPy; no Dask and no storage.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import NamedTuple
+from typing import Any, NamedTuple, overload
 
 import numpy as np
 
@@ -36,6 +36,16 @@ class BestMatch(NamedTuple):
 
     score: Array
     position: Array
+
+
+@overload
+def max_similarity(
+    rows: np.ndarray[Any, np.dtype[np.floating]], batch_size: int = ...
+) -> tuple[np.ndarray[Any, np.dtype[np.float32]], np.ndarray[Any, np.dtype[np.int64]]]: ...
+
+
+@overload
+def max_similarity(rows: Array, batch_size: int = ...) -> tuple[Array, Array]: ...
 
 
 def max_similarity(rows: Array, batch_size: int = 1024) -> tuple[Array, Array]:

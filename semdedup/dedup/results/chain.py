@@ -6,9 +6,8 @@ from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import Any
 
-from semdedup.dedup.results.pairs import Explanation, Group
+from semdedup.dedup.results.pairs import Explanation, Group, Id
 from semdedup.dedup.results.removed import RemovedRows
 from semdedup.dedup.results.result import DedupResult
 from semdedup.dedup.results.scores import NoSuchRowError, Scores
@@ -58,7 +57,7 @@ class ChainRows(RemovedRows):
         """See `RemovedRows.without_witness`; of all together."""
         return sum(link.without_witness(eps) for link in self.links)
 
-    def explain(self, row_id: Any, eps: float | None) -> Explanation:
+    def explain(self, row_id: Id, eps: float | None) -> Explanation:
         """See `RemovedRows.explain`; by the result that has the row. The other row may be one of an earlier result."""
         for link in self.links:
             try:

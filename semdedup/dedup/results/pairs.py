@@ -6,13 +6,16 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+Id = str | int
+"""An id: text, or a whole number."""
+
 
 @dataclass(frozen=True)
 class Pair:
     """A row and the row that its score is about: the most similar better-ranked one of its cluster, or of a set A."""
 
-    id: Any
-    max_id: Any
+    id: Id
+    max_id: Id
     score: float
     cluster: int
 
@@ -27,7 +30,7 @@ class Group:
         cluster: where they lie.
     """
 
-    kept: Any
+    kept: Id
     dropped: tuple[Pair, ...]
     cluster: int
 

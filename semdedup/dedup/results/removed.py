@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -13,7 +12,7 @@ import pyarrow.compute as pc
 
 from semdedup.dedup.names import SCORE, cluster_of
 from semdedup.dedup.results.groups import groups_of
-from semdedup.dedup.results.pairs import Explanation, Group, Pair
+from semdedup.dedup.results.pairs import Explanation, Group, Id, Pair
 from semdedup.dedup.results.scores import Scores
 from semdedup.dedup.threshold.local import LocalRemoval
 from semdedup.dedup.threshold.rule import REMOVAL, check_eps, check_within, duplicate_mask, least_score
@@ -112,7 +111,7 @@ class RemovedRows:
                 return local.unwitnessed_everywhere()
             return sum(local.unwitnessed(file)[0] for file in self.scores.files)
 
-    def explain(self, row_id: Any, eps: float | None) -> Explanation:
+    def explain(self, row_id: Id, eps: float | None) -> Explanation:
         """Why a row is kept or dropped, see `Scores.explain`; under other rules than ``any`` for whose sake."""
         found = self.scores.explain(row_id, eps)
         if self.by_scores or eps is None:

@@ -15,7 +15,7 @@ from semdedup.dedup.frame_input.held import read_once
 from semdedup.dedup.names import IDENTIFY, SCORE, WITNESSES, WORKFLOW
 from semdedup.dedup.results.dropped import Dropped, as_it_came, without_dropped
 from semdedup.dedup.results.frames import frame_of_files, read_embeddings
-from semdedup.dedup.results.pairs import Explanation, Group, Pair
+from semdedup.dedup.results.pairs import Explanation, Group, Id, Pair
 from semdedup.dedup.results.removed import RemovedRows
 from semdedup.dedup.results.scores import Scores
 from semdedup.dedup.results.tallies import Nearest
@@ -243,7 +243,7 @@ class DedupResult(Displayable):
         wanted = [name for name in names if not name.startswith(tuple(others))]
         return [(self._output / name).info() for name in sorted(wanted)]
 
-    def explain(self, row_id: Any, eps: float | None = None) -> Explanation:
+    def explain(self, row_id: Id, eps: float | None = None) -> Explanation:
         """What a row duplicates: the score, the cluster, the row that stays for it, and the metadata of both clips.
 
         Raises:

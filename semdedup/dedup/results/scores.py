@@ -19,7 +19,7 @@ from semdedup.dedup.names import SCORE, cluster_of, find_table
 from semdedup.dedup.results.checks import COLUMNS, check_columns, check_together, checked, foreign_files, read_checked
 from semdedup.dedup.results.find import find_scores
 from semdedup.dedup.results.groups import groups_of
-from semdedup.dedup.results.pairs import Explanation, Group, Pair
+from semdedup.dedup.results.pairs import Explanation, Group, Id, Pair
 from semdedup.dedup.results.tallies import CountAt, Histogram, Nearest, Tally
 from semdedup.dedup.sizes import ROWS_AT_A_TIME
 from semdedup.dedup.threshold.rule import check_eps, duplicate_mask, least_eps, least_score
@@ -216,7 +216,7 @@ class Scores:
             if any(map(len, found)):
                 yield from groups_of(pa.Table.from_batches(found), cluster_of(file.url), self.across)
 
-    def explain(self, row_id: Any, eps: float | None) -> Explanation:
+    def explain(self, row_id: Id, eps: float | None) -> Explanation:
         """What a row duplicates, and why. Time: a reading of the ids, and of one cluster's metadata.
 
         Raises:
