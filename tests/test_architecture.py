@@ -20,6 +20,7 @@ LATER = (
 )
 FORBIDDEN = {
     "base": ("cluster", "compare", "leaks", "results", "threshold.run", "stage", "pipeline", "workflow"),
+    "frame_input": (*LATER, "input"),
     "input": LATER,
     "cluster": ("compare", "threshold", "leaks", "results", "pipeline", "workflow"),
     "compare": (

@@ -480,6 +480,7 @@ def test_withdrawn_rows_match_nothing_and_what_they_alone_kept_out_is_named(
     found = update(new, tmp_path / "out", old, withdraw=["b", "a2"]).run(client)
     assert read_folder(tmp_path / "out" / "duplicates")["id"].tolist() == ["m"], "n is like b, which was withdrawn"
     assert found.base is not None
+    assert found.filter(pd.DataFrame({"id": ["m", "n", "b", "a2"]})).id.tolist() == ["n"]
     assert found.withdrawn is not None
     assert (found.base.rows, found.base.kept) == (7, 2)
     assert (found.withdrawn.ids, found.withdrawn.could_return) == (2, 2)

@@ -12,7 +12,7 @@ import pyarrow as pa
 
 from semdedup.dedup.base.summary import BaseSummary, Withdrawal
 from semdedup.dedup.frame_input.held import read_once
-from semdedup.dedup.names import IDENTIFY, SCORE, WITNESSES, WORKFLOW
+from semdedup.dedup.names import IDENTIFY, SCORE, WITHDRAWN, WITHDRAWN_IDS, WITNESSES, WORKFLOW
 from semdedup.dedup.results.dropped import Dropped, as_it_came, without_dropped
 from semdedup.dedup.results.frames import frame_of_files, read_embeddings
 from semdedup.dedup.results.pairs import Explanation, Group, Id, Pair
@@ -194,9 +194,11 @@ class DedupResult(Displayable):
         return as_it_came(found, without_dropped(read_once(given["input"]), given["id_field"], self.dropped()))
 
     def dropped(self) -> Dropped:
-        """The ids to drop, as they stand on disk."""
+        """The ids to drop, as they stand on disk: of duplicates, and of rows of the base that were withdrawn."""
         files: list[tuple[Location, float | None]] = []
         for link in self._links:
+            if link.withdrawn is not None:
+                files.append((link._scores.source / WITHDRAWN / WITHDRAWN_IDS, None))
             if link.duplicates == 0:
                 continue
             if link._identified() is None and link._removed().by_scores:
