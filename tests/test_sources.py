@@ -117,6 +117,23 @@ def test_blocks_of_a_lance_data_set_hold_each_row_once_and_only_the_columns_that
     assert found["id"].to_pylist() == [i for i in rows[0] if i not in ("clip-00003", "clip-00089")]
 
 
+def test_a_lance_data_set_on_s3_is_read_with_the_options_that_the_rest_is_read_with(
+    lance: Any, rows: Any, s3: tuple[str, dict[str, Any]], tmp_path: Path
+) -> None:
+    lance.write_dataset(table_of(rows), tmp_path / "emb.lance", max_rows_per_file=40)
+    root = Location.of(f"{s3[0]}/emb.lance", s3[1])
+    for path in (tmp_path / "emb.lance").rglob("*"):
+        if path.is_file():
+            (root / path.relative_to(tmp_path / "emb.lance").as_posix()).write_bytes(path.read_bytes())
+    files = dataset_files(root)
+    assert files is not None
+    blocks = blocks_of(files, root, Location.of(tmp_path / "made"), "parquet", COLUMNS)
+    for block in blocks:
+        convert_block(COLUMNS, block)
+    found = pa.concat_tables([pq.read_table(block.target.url) for block in blocks])
+    assert found["id"].to_pylist() == rows[0]
+
+
 def test_what_is_wrong_with_a_lance_data_set_is_told_before_there_are_workers(
     lance: Any, rows: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -38,19 +38,21 @@ def dataset_files(path: Location) -> list[FileInfo] | None:
     Raises:
         InputError: the folder holds several, or is not complete.
     """
-    names = {name for name in path.folder_names() if name in ("_versions", STATE, SPLITS)}
-    if "_versions" in names:
-        versions = {file.url: lance_place(file.url)[1] for file in path.files() if MANIFEST.search(file.url)}
-        versions = {url: number for url, number in versions.items() if lance_place(url)[0] == path.url.rstrip("/")}
+    if (path / "_versions").is_dir():
+        listed = path.files()
+        manifests = [file for file in listed if MANIFEST.search(file.url)]
+        versions = {
+            file.url: lance_place(file.url)[1] for file in manifests if file.url.startswith(f"{path}/_versions/")
+        }
         if not versions:
             raise InputError(f"{path} has a folder _versions without a manifest: it is no complete Lance data set")
         latest = path.at(max(versions, key=versions.__getitem__)).info()
-        return [FileInfo(latest.url, sum(file.n_bytes for file in path.files()), latest.stamp)]
-    if SPLITS in names:
+        return [FileInfo(latest.url, sum(file.n_bytes for file in listed), latest.stamp)]
+    if (path / SPLITS).exists():
         splits = _json(path / SPLITS, "splits")
-        listed = ", ".join(str(path / str(name)) for name in splits)
-        raise InputError(f"{path} holds several data sets, which Hugging Face calls splits; name one or some: {listed}")
-    if STATE in names:
+        names = ", ".join(str(path / str(name)) for name in splits)
+        raise InputError(f"{path} holds several data sets, which Hugging Face calls splits; name one or some: {names}")
+    if (path / STATE).exists():
         return [_data_file(path, entry) for entry in _json(path / STATE, "_data_files")]
     return None
 
