@@ -368,7 +368,7 @@ def test_numpy_scalars_are_made_plain_for_the_record(door: Any) -> None:
         (lambda: SemanticDeduplicationWorkflow("a", "b", count_at=0.1, exact_up_to="x"), "exact_up_to must lie"),  # type: ignore
         (lambda: IdentifyDuplicatesStage(eps=None), "eps must lie in [0, 1); got None"),  # type: ignore[arg-type]
         (lambda: SemanticDeduplicationWorkflow("a", "b", layout="x"), "layout must be a Layout"),  # type: ignore
-        (lambda: SemanticDeduplicationWorkflow("gs://a", "b").run("tcp://127.0.0.1:9"), "needs a package"),
+        (lambda: SemanticDeduplicationWorkflow("sftp://a", "b").run("tcp://127.0.0.1:9"), "needs a package"),
     ],
 )  # fmt: skip
 def test_known_faults_have_their_sentence(make: Callable[[], Any], words: str) -> None:
