@@ -389,7 +389,7 @@ def test_clusters_of_others_pass_the_checks_of_our_own_input(client: distributed
     refused("marks", "'low_information' of .* is string", {"ids": ["a", "b"], "low_information": ["x", "y"]})
     refused("bits", "embedding_encoding", {"ids": ["a", "b"], "rows": pa.array([[1], [2]], pa.list_(pa.uint16()))})
     refused("length", "length 4 and none of length 5", {"ids": ["a", "b"]}, embedding_dim=5)
-    refused("nothing", "hold no embeddings", {"ids": ["a", "b"], "rows": pa.nulls(2)})
+    refused("nothing", "holds? no embeddings", {"ids": ["a", "b"], "rows": pa.nulls(2)})
     refused(
         "ranks",
         "'x' is string in .* but int64 in",

@@ -114,7 +114,7 @@ def test_results_inside_the_input_folder_are_no_input(tmp_path: Path) -> None:
         ),
         (("emb/_a.parquet",), "emb", r"1 files whose names begin with a dot or an underscore: 1 \.parquet"),
         (("emb/a.bin", "emb/b", "emb/c.parquet.gz"), "emb", r"1 without an ending, 1 \.bin, 1 \.parquet\.gz"),
-        (("emb/a.csv",), "emb/a.csv", r"a\.csv is no Parquet: what is read is Parquet .* or JSON Lines .*read_csv"),
+        (("emb/a.csv",), "emb/a.csv", r"a\.csv is no Parquet: what is read is Parquet .* JSON Lines .*read_csv"),
         (("emb/a.jsonl",), "emb/a.jsonl", r"a\.jsonl is no Parquet: .*input_filetype='jsonl'"),
         (("emb/a.csv",), "emb/*", r"no parquet files in .*/emb/\*: there are 1 files that are no Parquet: 1 \.csv"),
         (("emb/a.parquet",), "emb/*.pq", r"no such path: .*/emb/\*\.pq$"),

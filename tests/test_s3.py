@@ -344,7 +344,7 @@ def test_credentials_that_are_wrong_are_a_clear_error(
 
 def test_a_bucket_that_is_not_there_is_a_clear_error(s3: Bucket, source: str, tmp_path: Path) -> None:
     absent = f"s3://absent-{s3[0][5:][-20:]}"
-    with pytest.raises(InputError, match=rf"no such path: {absent}/in; there is no such bucket") as caught:
+    with pytest.raises(InputError, match=rf"no such path: {absent}/in: there is no bucket") as caught:
         workflow(f"{absent}/in", tmp_path / "out", read_kwargs=options(s3)).run(NOWHERE)
     assert SECRET not in str(caught.value)
     assert not (tmp_path / "out").exists()

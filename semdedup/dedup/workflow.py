@@ -130,10 +130,7 @@ class SemanticDeduplicationWorkflow:
         self.base = Base.of({**given, "write_kwargs": cached})
         if self.base is not None:
             given = self.base.inherit(given, self.named)
-        inputs, threshold = InputOptions.of(given), ThresholdOptions.of(given)
-        compare = CompareOptions.of(given)
-        strategy = compare.strategy
-        given |= {"count_at": threshold.count_at, "exact_up_to": compare.exact_up_to}
+        threshold = ThresholdOptions.of(given)
         if not isinstance(layout, Layout):
             raise ParameterError(f"layout must be a Layout, such as WORKFLOW; got {layout!r}")
         self.eps, self.removal, self.layout = threshold.eps, threshold.removal, layout
@@ -141,11 +138,8 @@ class SemanticDeduplicationWorkflow:
         self.output = self.cache = Location.of(output_path, writes)
         if io.cache_path is not None:
             self.cache = Location.of(io.cache_path, storage_options_of(cached))
-        ranked_by = () if given["ranking_strategy"] is None else strategy.columns
-        more = [column for column in ranked_by if column not in (*OUR_COLUMNS, inputs.id_field)]
-        given["metadata_fields"] = [*inputs.metadata_fields, *more]
-        given |= {"output_path": self.cache.url, "write_kwargs": cached}
-        self.pipeline = self._pipeline(given, io, cached)
+        given |= {"count_at": threshold.count_at, "output_path": self.cache.url, "write_kwargs": cached}
+        self.pipeline = self._pipeline(_with_ranking(given), io, cached)
 
     def _pipeline(self, given: dict[str, Any], io: IOOptions, cached: Mapping[str, Any] | None) -> Pipeline:
         """The stages, each with its share of the keywords that were given."""
@@ -273,3 +267,11 @@ class SemanticDeduplicationWorkflow:
                 (self.output / name).write_bytes(content)
             force_names(self.output, copies)
             record.include(cache, copies)
+
+
+def _with_ranking(given: Mapping[str, Any]) -> dict[str, Any]:
+    """The keywords with `metadata_fields` that hold what ranks, too, and a checked `exact_up_to`."""
+    inputs, compare = InputOptions.of(given), CompareOptions.of(given)
+    ranked_by = () if given["ranking_strategy"] is None else compare.strategy.columns
+    more = [column for column in ranked_by if column not in (*OUR_COLUMNS, inputs.id_field)]
+    return {**given, "metadata_fields": [*inputs.metadata_fields, *more], "exact_up_to": compare.exact_up_to}

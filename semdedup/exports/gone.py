@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 import pyarrow as pa
 
-from semdedup.dedup.input.ids import id_type
+from semdedup.dedup.input.ids import as_ids, id_type
 from semdedup.dedup.names import KMEANS, QUARANTINE, SCORE
 from semdedup.dedup.results.removed import RemovedRows
 from semdedup.dedup.results.scores import Scores
@@ -63,7 +63,8 @@ class Gone:
         kind = id_type(ids.type)
         if kind is None:
             raise InputError(f"the ids of the input are {ids.type}, which no result has")
-        values = _plain(ids.cast(kind))
+        # nulls are looked for apart: among whole numbers they would make floats of all of them
+        values = _plain(as_ids(ids, kind).fill_null("" if kind == pa.string() else 0))
         remains = np.ones(len(values), dtype=bool)
         nulls = ids.is_null().to_numpy(zero_copy_only=False) if ids.null_count else ~remains
         counts[SET_ASIDE] += int(np.count_nonzero(nulls))

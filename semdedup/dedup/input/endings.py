@@ -17,6 +17,13 @@ from semdedup.storage.location import REQUESTS_IN_FLIGHT, FileInfo, Location
 EXTENSIONS = {"parquet": (".parquet", ".pq", ".parq"), "jsonl": (".jsonl", ".ndjson")}
 """Endings of the files that are read, in any case; ``.snappy.parquet`` and its like are among them."""
 
+WHAT_IS_READ = (
+    "what is read is Parquet (.parquet, .pq, .parq), JSON Lines (.jsonl, .ndjson), Arrow files that are named (.arrow, "
+    ".feather), Lance data sets, and folders of Hugging Face's save_to_disk"
+)
+NEVER_JSON = (*EXTENSIONS["parquet"], ".csv", ".tsv", ".npy", ".npz", ".jsonl.gz", ".jsonl.zst")
+"""Endings of files that are no JSON Lines even where such a file is given by its own name."""
+
 PICKLES = (".pickle", ".pkl")
 
 OTHERS = frozenset(

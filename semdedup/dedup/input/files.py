@@ -13,7 +13,9 @@ from semdedup.dedup.input.datasets import ARROW, dataset_files
 from semdedup.dedup.input.endings import (
     EXTENSIONS,
     MOST_LOOKED_INTO,
+    NEVER_JSON,
     PICKLES,
+    WHAT_IS_READ,
     conversion,
     ending_of,
     is_other,
@@ -26,13 +28,6 @@ from semdedup.errors import InputError
 from semdedup.runs.lookup import check_recorded
 from semdedup.storage.listing import MAGIC, Listing, split_pattern
 from semdedup.storage.location import FileInfo, Location
-
-WHAT_IS_READ = (
-    "what is read is Parquet (.parquet, .pq, .parq), JSON Lines (.jsonl, .ndjson), Arrow files that are named (.arrow, "
-    ".feather), Lance data sets, and folders of Hugging Face's save_to_disk"
-)
-NEVER_JSON = (*EXTENSIONS["parquet"], ".csv", ".tsv", ".npy", ".npz", ".arrow", ".feather", ".jsonl.gz", ".jsonl.zst")
-"""Endings of files that are no JSON Lines even where such a file is given by its own name."""
 
 WORDS = {"parquet": "Parquet", "jsonl": "JSON Lines"}
 NOT_THIS = {name: f"that are no {words}" for name, words in WORDS.items()}

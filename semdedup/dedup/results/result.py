@@ -152,8 +152,7 @@ class DedupResult(Displayable):
     def pairs(self, eps: float | None = None, n: int = 10) -> pd.DataFrame:
         """The n most similar pairs of a row and its most similar better-ranked row, at most eps apart.
 
-        Each row stands once at most as `id`; pairs whose `id` is low in rank and `max_id` is another than the most
-        similar one are not among the scores: `semdedup.find_pairs` lists every pair.
+        Each row is `id` once at most; `semdedup.find_pairs` lists every pair.
 
         Returns:
             ``id``, ``max_id``, ``cosine_sim_score`` (float32), most similar first.
