@@ -221,7 +221,7 @@ def unify_schemas(facts: Sequence[FileFacts], options: InputOptions) -> InputSch
                     "of metadata_fields"
                 )
             fields[name] = (merged, before[1])
-    absent = [name for name in options.metadata_fields if name not in fields]
+    absent = [name for name in options.carried if name in options.metadata_fields and name not in fields]
     if absent:
         everything = sorted(
             {name for schema, _ in parsed for name in schema.names} | {*partition_keys(facts[0].source)}
