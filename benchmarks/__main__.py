@@ -17,6 +17,7 @@ from benchmarks import (
     comparison,
     data_path,
     exact,
+    frames,
     growth,
     pairs_peer,
     removal,
@@ -42,8 +43,20 @@ BENCHMARKS = {
     "exact": exact,
     "removal": removal,
     "base": base,
+    "frames": frames,
 }
-IN_THE_TABLE = ("comparison", "clustering", "data_path", "whole", "growth", "pairs_peer", "exact", "removal", "base")
+IN_THE_TABLE = (
+    "comparison",
+    "clustering",
+    "data_path",
+    "whole",
+    "growth",
+    "pairs_peer",
+    "exact",
+    "removal",
+    "base",
+    "frames",
+)
 PACKAGES = ("semdedup", "av", "numpy", "numkong", "scipy", "pyarrow", "dask")
 PEERS = ("faiss-cpu", "semhash", "torch", "scikit-learn", "pylance")
 
