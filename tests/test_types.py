@@ -99,7 +99,7 @@ def found(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFacto
     (folder / "script.py").write_text(SCRIPT)
     # In development a package may be installed by an import hook, which type checkers do not see.
     environment = {**os.environ, "PYTHONPATH": str(Path(semdedup.__file__).parent.parent)}
-    kept = request.config.cache  # None where pytest is told to keep nothing
+    kept = getattr(request.config, "cache", None)  # none where pytest is told to keep nothing
     cache = f"--cache-dir={kept.mkdir('mypy') if kept else tmp_path_factory.mktemp('mypy')}"
     command = [sys.executable, "-m", "mypy", cache, "--no-error-summary", "--hide-error-codes", "script.py"]
     done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True)
