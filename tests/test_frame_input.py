@@ -3,6 +3,8 @@
 import contextlib
 import gc
 import tempfile
+import threading
+import uuid
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -20,6 +22,9 @@ import semdedup
 from semdedup import SemanticDeduplicationWorkflow
 from semdedup.dedup.frame_input.digest import ContentDigest
 from semdedup.dedup.frame_input.held import Columns, hold
+from semdedup.dedup.frame_input.parts import source_in_words
+from semdedup.dedup.input.ids import as_ids, id_type
+from semdedup.dedup.results.dropped import Dropped, without_dropped
 from semdedup.errors import (
     BadFileError,
     ClusterError,
@@ -40,6 +45,16 @@ NOWHERE = "tcp://127.0.0.1:9"
 
 
 @pytest.fixture(scope="module")
+def near() -> Iterator[distributed.Client]:
+    """A cluster in this process, where a run takes a fraction of a second."""
+    with (
+        distributed.LocalCluster(processes=False, n_workers=1, threads_per_worker=2, dashboard_address=None) as cluster,
+        distributed.Client(cluster, set_as_default=False) as connected,
+    ):
+        yield connected
+
+
+@pytest.fixture(scope="module")
 def table() -> pa.Table:
     ids, rows = near_duplicates(np.random.default_rng(0), 60)
     return embedding_table(ids, rows, height=pa.array(np.arange(60)))
@@ -53,12 +68,12 @@ def frame(table: pa.Table) -> pd.DataFrame:
 
 
 @pytest.fixture(scope="module")
-def dropped(table: pa.Table, client: distributed.Client, tmp_path_factory: pytest.TempPathFactory) -> list[str]:
+def dropped(table: pa.Table, near: distributed.Client, tmp_path_factory: pytest.TempPathFactory) -> list[str]:
     """The ids that go where the same rows are in a file."""
     folder = tmp_path_factory.mktemp("file")
     pq.write_table(table, folder / "rows.parquet")
     found = SemanticDeduplicationWorkflow(str(folder / "rows.parquet"), str(folder / "out"), eps=EPS, **OPTIONS)
-    found.run(client)
+    found.run(near)
     return sorted(read_folder(folder / "out" / "duplicates")["id"])
 
 
@@ -109,11 +124,18 @@ def kept_positions(found: Any, table: pa.Table) -> list[int]:
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_every_kind_of_frame_loses_the_rows_that_a_file_of_them_loses(
-    kind: str, table: pa.Table, frame: pd.DataFrame, dropped: list[str], client: distributed.Client, tmp_path: Path
+    kind: str,
+    table: pa.Table,
+    frame: pd.DataFrame,
+    dropped: list[str],
+    near: distributed.Client,
+    client: distributed.Client,
+    tmp_path: Path,
 ) -> None:
     given = KINDS[kind](table, frame)
     by_position = {"id_field": None} if kind == "Dask, by position" else {}
-    found = semdedup.deduplicate(given, EPS, client=client, output_path=str(tmp_path), **OPTIONS, **by_position)
+    workers = client if kind == "Dask" else near  # of the lazy kind, workers are other processes
+    found = semdedup.deduplicate(given, EPS, client=workers, output_path=str(tmp_path), **OPTIONS, **by_position)
     assert type(found) is (pa.Table if kind == "stream" else type(given))
     ids = table.column("id").to_pylist()
     expected = [position for position, row_id in enumerate(ids) if row_id not in dropped]
@@ -174,28 +196,28 @@ def test_columns_of_every_type_are_digested_wherever_they_are_cut(column: pa.Arr
 
 
 def test_a_run_is_resumed_by_the_content_of_its_frame(
-    frame: pd.DataFrame, client: distributed.Client, tmp_path: Path
+    frame: pd.DataFrame, near: distributed.Client, tmp_path: Path
 ) -> None:
     def run(given: Any, client: distributed.Client | str) -> semdedup.DedupResult:
         return SemanticDeduplicationWorkflow(given, str(tmp_path / "out"), eps=EPS, **OPTIONS).run(client)
 
-    first = run(frame, client)
+    first = run(frame, near)
     again = run(frame.copy().reset_index().assign(unused=1), NOWHERE)
     assert (again.total, again.duplicates) == (first.total, first.duplicates)
     with pytest.raises(OutputConflictError, match=r"input: a frame of 60 rows and .* there, a frame of 59 rows"):
         run(frame[1:], NOWHERE)
     lazy = SemanticDeduplicationWorkflow(in_dask(frame), str(tmp_path / "lazy"), eps=EPS, **OPTIONS)
-    assert lazy.run(client).duplicates == lazy.run(client).duplicates == first.duplicates
+    assert lazy.run(near).duplicates == lazy.run(near).duplicates == first.duplicates
     other = SemanticDeduplicationWorkflow(in_dask(frame[1:]), str(tmp_path / "lazy"), eps=EPS, **OPTIONS)
     with pytest.raises(OutputConflictError, match="a frame of 59 rows"):
-        other.run(client)
+        other.run(near)
 
 
 @pytest.mark.parametrize("lazy", [False, True])
 def test_what_a_killed_run_wrote_of_a_frame_is_not_written_again_and_goes_in_the_end(
     lazy: bool,
     frame: pd.DataFrame,
-    client: distributed.Client,
+    near: distributed.Client,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
@@ -215,10 +237,10 @@ def test_what_a_killed_run_wrote_of_a_frame_is_not_written_again_and_goes_in_the
     given = in_dask(frame) if lazy else frame
     workflow = SemanticDeduplicationWorkflow(given, str(tmp_path), eps=EPS, **OPTIONS)
     with pytest.raises(RuntimeError, match="killed"):
-        workflow.run(client)
+        workflow.run(near)
     assert (tmp_path / "_scratch").is_dir()
     again = SemanticDeduplicationWorkflow(given, str(tmp_path), eps=EPS, **OPTIONS)
-    assert again.run(client).total == 60
+    assert again.run(near).total == 60
     assert written[0] == written[1]
     assert len(written[0]) == (3 if lazy else 1)
     assert not (tmp_path / "_scratch").exists()
@@ -290,9 +312,9 @@ def test_clusters_and_scores_are_read_from_disk_alone(frame: pd.DataFrame) -> No
         semdedup.read_embeddings(frame)  # type: ignore[arg-type]
 
 
-def test_whole_numbers_are_embeddings(client: distributed.Client) -> None:
+def test_whole_numbers_are_embeddings(near: distributed.Client) -> None:
     rows = np.array([[1, 2], [1, 2], [-3, 1], [2, 4]])
-    kept = semdedup.deduplicate(rows, client=client, **OPTIONS)
+    kept = semdedup.deduplicate(rows, client=near, **OPTIONS)
     assert kept.dtype == rows.dtype
     assert len(kept) == 2
     for dtype in (np.int64, np.int8, np.uint32, np.float16, ">f4"):
@@ -303,72 +325,122 @@ def test_whole_numbers_are_embeddings(client: distributed.Client) -> None:
 
 
 @contextlib.contextmanager
-def temporary_folders() -> Iterator[Callable[[], int]]:
-    """How many temporary folders of ours there are, beside those of before."""
+def temporary_folders() -> Iterator[Callable[[], set[Path]]]:
+    """The temporary folders of ours that there are, beside those of before."""
 
     def names() -> set[Path]:
         gc.collect()
         return set(Path(tempfile.gettempdir()).glob("semdedup-deduplicate-*"))
 
     before = names()
-    yield lambda: len(names() - before)
+    yield lambda: names() - before
 
 
-def test_a_lazy_result_keeps_its_temporary_folder_and_what_is_made_of_it_does(
-    frame: pd.DataFrame, dropped: list[str], client: distributed.Client
+def test_the_ids_that_a_lazy_result_drops_stay_whoever_computes_it(
+    frame: pd.DataFrame, dropped: list[str], near: distributed.Client
 ) -> None:
-    with temporary_folders() as count:
-        kept = semdedup.deduplicate(in_dask(frame).persist(scheduler="sync"), EPS, client=client, **OPTIONS)
-        assert count() == 1
-        heights = kept[["height"]] + 1
+    with temporary_folders() as folders:
+        kept = semdedup.deduplicate(in_dask(frame), EPS, client=near, **OPTIONS)
+        asked = near.compute(kept[["height"]] + 1)
+        tasks, held = kept.to_delayed(), near.persist(kept)
         del kept
-        assert len(heights.compute(scheduler="sync")) == 60 - len(dropped)
-        assert count() == 1
-        del heights
-        assert count() == 0
+        (folder,) = folders()
+        assert len(asked.result()) == len(held.compute(scheduler=near)) == 60 - len(dropped)
+        assert sum(map(len, dask.compute(*tasks, scheduler="sync"))) == 60 - len(dropped)
+        (thread,) = [each for each in threading.enumerate() if each.name == "semdedup-remove"] or [None]
+        if thread is not None:
+            thread.join()
+        assert {path.parent.name for path in folder.rglob("*") if path.is_file()} == {"duplicates"}
 
 
 def test_rows_that_cannot_be_compared_stay_and_are_told(
-    frame: pd.DataFrame, dropped: list[str], client: distributed.Client
+    frame: pd.DataFrame, dropped: list[str], near: distributed.Client
 ) -> None:
     more = pd.concat([frame, _frame_with(id=[None, "z"], embedding=[np.ones(6), None])])
     with pytest.warns(
         UserWarning, match="2 rows of the pandas DataFrame cannot be compared and stay: 1 null, 1 null_id"
     ):
-        kept = semdedup.deduplicate(more, EPS, client=client, **OPTIONS)
+        kept = semdedup.deduplicate(more, EPS, client=near, **OPTIONS)
     assert len(kept) == 62 - len(dropped)
     assert kept.dtypes.equals(more.dtypes)
 
 
-def test_ids_that_are_there_twice_are_refused_and_nothing_stays(
-    frame: pd.DataFrame, client: distributed.Client
+def test_the_quarantine_names_the_rows_of_a_frame_and_no_file_that_is_gone(
+    frame: pd.DataFrame, near: distributed.Client, tmp_path: Path
 ) -> None:
+    bad = frame.assign(embedding=[*frame.embedding[:59], None])
+    for name, given in (("eager", bad), ("lazy", in_dask(bad))):
+        SemanticDeduplicationWorkflow(given, str(tmp_path / name), **OPTIONS).run(near)
+    found = [read_folder(tmp_path / name / "_quarantine")["source"][0] for name in ("eager", "lazy")]
+    assert found == ["rows 0 to 59 of the frame", "partition 2 of the frame"]
+    assert source_in_words("s3://b/out/rows-1-2.parquet") == "s3://b/out/rows-1-2.parquet"
+
+
+@pytest.mark.parametrize(
+    "ids",
+    [
+        pa.array([uuid.UUID(int=i).bytes for i in range(3)], pa.uuid()),
+        pa.array([b"\xff", b"a", b"b"]),
+        pa.array(["a", "b", "c"]).dictionary_encode(),
+        pa.array(["a", "b", "c"], pa.string_view()),
+        pa.array([2**63 + 1, 2**63, 5], pa.uint64()),
+    ],
+    ids=lambda ids: str(ids.type),
+)
+def test_rows_go_by_ids_of_every_kind_and_columns_of_every_type_stay(ids: pa.Array, tmp_path: Path) -> None:
+    gone = as_ids(pa.chunked_array([ids.slice(1, 1)]), id_type(ids.type))
+    pq.write_table(pa.table({"id": gone}), tmp_path / "gone.parquet")
+    dropped = Dropped(((Location.of(str(tmp_path / "gone.parquet")), None),))
+    encoded = pa.RunEndEncodedArray.from_arrays([2, 3], pa.array(["x", "y"]))
+    columns = {"id": ids, "encoded": encoded, "view": pa.array(["a", None, "c"], pa.string_view())}
+    for given in (pa.table(columns), pa.record_batch(columns)):
+        kept = without_dropped(Frame(given, "arrow"), "id", dropped)
+        assert type(kept) is type(given)
+        assert kept.schema == given.schema
+        assert kept.to_pylist() == given.slice(0, 1).to_pylist() + given.slice(2).to_pylist()
+
+
+def test_what_fails_in_a_partition_comes_as_it_is_and_says_in_which(
+    frame: pd.DataFrame, near: distributed.Client
+) -> None:
+    def fail(rows: pd.DataFrame, partition_info: Any = None) -> pd.DataFrame:
+        if partition_info is not None and partition_info["number"] == 1:
+            raise RuntimeError("of the user")
+        return rows
+
+    lazy = in_dask(frame)
+    with pytest.raises(RuntimeError, match="of the user") as caught:
+        semdedup.deduplicate(lazy.map_partitions(fail, meta=lazy._meta), client=near, **OPTIONS)
+    assert caught.value.__notes__ == ["in partition 1 of the Dask DataFrame, which was being computed"]
+
+
+def test_ids_that_are_there_twice_are_refused_and_nothing_stays(frame: pd.DataFrame, near: distributed.Client) -> None:
     twice = pd.concat([frame, frame[:1]])
-    with temporary_folders() as count:
+    with temporary_folders() as folders:
         with pytest.raises(DuplicateIdError, match="of the pandas DataFrame"):
-            semdedup.deduplicate(twice, EPS, client=client, **OPTIONS)
-        assert count() == 0
+            semdedup.deduplicate(twice, EPS, client=near, **OPTIONS)
+        assert folders() == set()
     with pytest.raises(ParameterError, match="deduplicate has no parameter 'epsilon' here"):
         semdedup.deduplicate(frame, epsilon=0.1)
 
 
 def test_workers_that_do_not_see_the_temporary_folder_need_an_output_path(
-    frame: pd.DataFrame, client: distributed.Client, monkeypatch: pytest.MonkeyPatch
+    frame: pd.DataFrame, near: distributed.Client, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def unseen(client: object, reads: object, writes: list[Location], may_go: bool = False) -> None:
         raise ClusterError(f"worker x does not see what the client writes in {writes[0]}")
 
     monkeypatch.setattr("semdedup.compute.session.check_paths", unseen)
     with pytest.raises(ClusterError, match=r"of this machine alone: give output_path, a folder that every worker sees"):
-        semdedup.deduplicate(frame, client=client, **OPTIONS)
+        semdedup.deduplicate(frame, client=near, **OPTIONS)
 
 
 def test_a_result_filters_frames_and_files_and_gives_its_tables_as_frames(
-    table: pa.Table, frame: pd.DataFrame, client: distributed.Client, tmp_path: Path
+    table: pa.Table, frame: pd.DataFrame, near: distributed.Client, tmp_path: Path
 ) -> None:
     pq.write_table(table, tmp_path / "rows.parquet")
     workflow = SemanticDeduplicationWorkflow(frame, str(tmp_path / "out"), eps=EPS, removal="witness", **OPTIONS)
-    made = workflow.run(client)
+    made = workflow.run(near)
     n_kept, n_dropped = made.kept or 0, made.duplicates or 0
     for result in (made, semdedup.load(str(tmp_path / "out"))):
         assert len(result.filter(frame)) == len(result.filter(table)) == n_kept
@@ -390,9 +462,9 @@ def test_a_result_filters_frames_and_files_and_gives_its_tables_as_frames(
 
 
 def test_leaks_pairs_and_estimates_take_frames(
-    frame: pd.DataFrame, dropped: list[str], client: distributed.Client, tmp_path: Path
+    frame: pd.DataFrame, dropped: list[str], near: distributed.Client, tmp_path: Path
 ) -> None:
-    io: dict[str, Any] = {"client": client, "verbose": False}
+    io: dict[str, Any] = {"client": near, "verbose": False}
     for i, (a, b) in enumerate([(in_dask(frame), frame), (frame, in_dask(frame))]):
         found = semdedup.find_leaks(a, b, str(tmp_path / f"leaks-{i}"), eps=EPS, **io)
         assert (found.a_rows, found.leaks) == (60, 60)
@@ -404,9 +476,9 @@ def test_leaks_pairs_and_estimates_take_frames(
 
 
 def test_a_complete_search_of_frames_needs_no_workers(
-    frame: pd.DataFrame, client: distributed.Client, tmp_path: Path
+    frame: pd.DataFrame, near: distributed.Client, tmp_path: Path
 ) -> None:
-    first = semdedup.find_leaks(frame[:9], frame, str(tmp_path), eps=EPS, client=client, verbose=False)
+    first = semdedup.find_leaks(frame[:9], frame, str(tmp_path), eps=EPS, client=near, verbose=False)
     assert (
         semdedup.find_leaks(frame[:9], frame, str(tmp_path), eps=EPS, client=NOWHERE, verbose=False).leaks
         == first.leaks
@@ -416,12 +488,12 @@ def test_a_complete_search_of_frames_needs_no_workers(
 
 
 def test_a_frame_goes_to_an_object_store_and_its_result_filters(
-    frame: pd.DataFrame, dropped: list[str], client: distributed.Client, s3: tuple[str, dict]
+    frame: pd.DataFrame, dropped: list[str], near: distributed.Client, s3: tuple[str, dict]
 ) -> None:
     bucket, options = s3
     kwargs = {"storage_options": options}
     workflow = SemanticDeduplicationWorkflow(in_dask(frame), f"{bucket}/out", eps=EPS, write_kwargs=kwargs, **OPTIONS)
-    workflow.run(client)
+    workflow.run(near)
     found = semdedup.load(f"{bucket}/out", storage_options=options)
     assert len(found.filter(frame)) == 60 - len(dropped)
     assert len(found.duplicates_frame().compute(scheduler="sync")) == len(dropped)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import uuid
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
@@ -44,7 +45,7 @@ def run_on_partitions(
         (number, result) in the order in which the tasks end. The results come to the client, the partitions do not.
 
     Raises:
-        SemdedupError: as for `Session.run`.
+        SemdedupError: as for `Session.run`. What the computation of a partition raises comes as it is, with a note.
     """
     import dask
 
@@ -70,7 +71,8 @@ def run_on_partitions(
                 while futures:
                     session.check()
                     for future in wait_for_some(completed, session.workers.seconds_between):
-                        result = session.result_of(name, future)
+                        with _noting(futures[future]):
+                            result = session.result_of(name, future)
                         number = futures.pop(future)
                         future.release()
                         advance(1)
@@ -82,6 +84,15 @@ def run_on_partitions(
             raise
         finally:
             _cancel(client, futures)
+
+
+@contextlib.contextmanager
+def _noting(number: int) -> Iterator[None]:
+    try:
+        yield
+    except Exception as error:
+        error.add_note(f"in partition {number} of the Dask DataFrame, which was being computed")
+        raise
 
 
 def _cancel(client: distributed.Client, futures: dict[distributed.Future, int]) -> None:

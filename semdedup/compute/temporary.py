@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import atexit
 import contextlib
+import os
 import shutil
 import tempfile
 import threading
 import weakref
-from collections.abc import Iterator
-from typing import Any
+from collections.abc import Iterable, Iterator
 
 from semdedup.errors import ClusterError
 from semdedup.storage.location import Location
@@ -25,14 +26,23 @@ class TemporaryFolder:
         """Delete it in a thread of its own, which nobody waits for: that takes a while, a file at a time."""
         threading.Thread(target=self.remove, name="semdedup-remove").start()
 
-    def stay_for(self, frame: Any) -> None:
-        """Stay as long as a Dask DataFrame, or one that is made of it, is held.
+    def stay_with(self, files: Iterable[str]) -> None:
+        """Keep these files to the end of the process, and delete all else, in a thread of its own.
 
-        That is as long as its expression, which those of the others hold. What is sent to workers does not count: a
-        scheduler keeps its last messages for a while.
+        A lazy frame needs its files whenever a worker comes to compute it, and nothing here tells when that is: it may
+        be persisted, sent to a scheduler or pickled, and be held by nobody here.
         """
+        kept = set(files)
         self.remove.detach()
-        weakref.finalize(frame.expr, shutil.rmtree, self.path, ignore_errors=True)
+        atexit.register(shutil.rmtree, self.path, ignore_errors=True)
+
+        def delete_others() -> None:
+            for folder, _, names in os.walk(self.path):
+                for path in (os.path.join(folder, name) for name in names):
+                    if path not in kept:
+                        os.unlink(path)
+
+        threading.Thread(target=delete_others, name="semdedup-remove").start()
 
 
 @contextlib.contextmanager

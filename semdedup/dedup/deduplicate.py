@@ -50,7 +50,8 @@ def deduplicate(
             rows are the embeddings.
         eps: a row goes where its similarity to a better-ranked row is at least 1 - eps.
         output_path: folder for the clusters, scores and ids to drop, for `semdedup.load`. By default a temporary folder
-            of this machine, which goes with the call; of a lazy frame, when that and what was made of it are gone.
+            of this machine, which goes with the call; of a lazy frame the ids to drop stay in it until the process
+            ends.
         client, cluster: as for the workflow.
         options: of `SemanticDeduplicationWorkflow`. `id_field` None takes the positions of the rows as ids.
 
@@ -92,7 +93,8 @@ def _deduplicate(
         workflow = SemanticDeduplicationWorkflow(output_path=place, **given)
         with seen_by_all(Location.of(place), folder is not None, "output_path"):
             result = workflow.run(client, cluster=cluster)
-        kept: F = without_dropped(given["input_path"], given.get("id_field", "id"), result.dropped())
+        dropped = result.dropped()
+        kept: F = without_dropped(given["input_path"], given.get("id_field", "id"), dropped)
     except BaseException:
         if folder is not None:
             folder.remove()
@@ -102,7 +104,7 @@ def _deduplicate(
         what = f"{result.n_quarantined:,} rows of {found.name} cannot be compared and stay"
         warnings.warn(f"{what}: {reasons}", stacklevel=3)
     if folder is not None and found.is_lazy:
-        folder.stay_for(kept)
+        folder.stay_with(location.url for location, _ in dropped.files)
     elif folder is not None:
         folder.go()
     return as_it_came(found, kept)

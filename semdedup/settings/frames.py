@@ -33,7 +33,7 @@ KINDS = {
 }
 """Kinds of frames by the package and the name of a class, or of one that it is derived from."""
 
-SERIES = "which has one column; give a frame with the ids and the embeddings"
+SERIES = "it has one column; give a frame with the ids and the embeddings"
 
 NEAR = {
     ("numpy", "MaskedArray"): "fill what is masked: .filled(numpy.nan)",
@@ -49,7 +49,7 @@ NEAR = {
     ("polars", "LazyFrame"): "call .collect()",
     ("datasets", "DatasetDict"): 'give one of its splits, as in ds["train"]',
     ("datasets", "IterableDatasetDict"): "give one of its splits, and not a stream: load it without streaming=True",
-    ("datasets", "IterableDataset"): "which is read once and has no length; load it without streaming=True",
+    ("datasets", "IterableDataset"): "it is read once and has no length; load it without streaming=True",
     ("torch", "Tensor"): "call .numpy()",
     ("scipy", "spmatrix"): "call .toarray()",
     ("scipy", "sparray"): "call .toarray()",

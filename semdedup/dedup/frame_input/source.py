@@ -19,6 +19,7 @@ from semdedup.compute.session import Session
 from semdedup.dedup.frame_input.convert import first_line
 from semdedup.dedup.frame_input.digest import ContentDigest
 from semdedup.dedup.frame_input.held import PARTITION_BITS, Columns, Held, hold
+from semdedup.dedup.frame_input.parts import part_in_words, partition_name, rows_name
 from semdedup.errors import BadFileError, InputError, SemdedupError
 from semdedup.runs.journal import Job
 from semdedup.runs.run import Run
@@ -145,7 +146,7 @@ class FrameSource:
             noted.write_json(self._held.rows_in(PART_BYTES))
         step, n_rows = noted.read_json(), self._held.n_rows
         ranges = [(start, min(start + step, n_rows)) for start in range(0, n_rows, step)]
-        jobs = {f"rows-{start:012d}-{stop:012d}": (start, stop) for start, stop in ranges}
+        jobs = {rows_name(start, stop): (start, stop) for start, stop in ranges}
 
         def drive(name: str, calls: Sequence[Job]) -> Iterator[tuple[int, Any]]:
             with run.reporter.step(name, len(calls), "parts") as advance:
@@ -194,18 +195,9 @@ class FrameSource:
             text = str(error)
             if folder is None or folder.url not in text:
                 raise
-            name = self.frame.name
-
-            def called(match: re.Match[str]) -> str:
-                part = match[1] or ""
-                rows = re.fullmatch(r"rows-(\d+)-(\d+)", part)
-                number = re.fullmatch(r"partition-(\d+)", part)
-                if rows:
-                    return f"rows {int(rows[1]):,} to {int(rows[2]) - 1:,} of {name}"
-                return f"partition {int(number[1])} of {name}" if number else name
-
-            pattern = rf"(?:the file )?{re.escape(folder.url)}(?:/([\w-]+)\.parquet)?"
-            raise type(error)(re.sub(pattern, called, text)) from error
+            pattern = rf"(?:the file )?{re.escape(folder.url)}(?:/([\w-]+\.parquet))?"
+            words = re.sub(pattern, lambda match: part_in_words(match[1] or "", self.frame.name), text)
+            raise type(error)(words) from error
 
 
 @dataclass(frozen=True)
@@ -223,7 +215,7 @@ class WritePartition:
         if frame is None or frame.is_lazy:
             raise BadFileError(f"{called} is a {type(partition).__name__}; partitions must be frames of pandas or cuDF")
         held = hold(replace(frame, called=called), self.columns, number << PARTITION_BITS)
-        return put(None if self.folder is None else self.folder / f"partition-{number:06d}.parquet", held)
+        return put(None if self.folder is None else self.folder / partition_name(number), held)
 
 
 def _call_job(item: tuple[Job, Any]) -> Any:
@@ -235,7 +227,7 @@ def _write_range(held: Held, folder: Location, span: tuple[int, int]) -> dict[st
     start, stop = span
     step = held.rows_in(GROUP_BYTES)
     pieces = (held.rows(row, min(row + step, stop)) for row in range(start, stop, step))
-    write_part(folder / f"rows-{start:012d}-{stop:012d}.parquet", pieces)
+    write_part(folder / rows_name(start, stop), pieces)
     return {"rows": stop - start}
 
 

@@ -12,6 +12,7 @@ import numpy as np
 import pyarrow as pa
 
 from semdedup.compute.session import Session
+from semdedup.dedup.frame_input.parts import source_in_words
 from semdedup.dedup.input.ids import hash_ids
 from semdedup.dedup.input.partitions import Partition, Slice, partition_label
 from semdedup.dedup.input.rows import (
@@ -66,7 +67,7 @@ class Workspace:
             gathered = gather_unit_rows(self.read(piece), dim, rows[n:])
             n += gathered.n_rows
             others.append(gathered.others)
-            faulty.append(with_source(gathered.faulty, piece.source))
+            faulty.append(with_source(gathered.faulty, source_in_words(piece.source)))
         return rows[:n], pa.concat_tables(others), pa.concat_tables(faulty)
 
 

@@ -13,7 +13,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from semdedup.dedup.frame_input.held import PARTITION_BITS, ids_of
-from semdedup.dedup.input.ids import id_type
+from semdedup.dedup.input.ids import as_ids, id_type
 from semdedup.dedup.names import SCORE
 from semdedup.dedup.sizes import ROWS_AT_A_TIME
 from semdedup.dedup.threshold.rule import duplicate_mask
@@ -62,7 +62,7 @@ def _alike(ids: pa.ChunkedArray, kind: pa.DataType) -> pa.ChunkedArray:
     try:
         if found is None or (found == pa.string()) != (id_type(kind) == pa.string()):
             raise pa.ArrowInvalid
-        return ids.cast(found).cast(kind)
+        return as_ids(ids, found).cast(kind)
     except pa.ArrowInvalid as error:
         raise ParameterError(f"ids are {ids.type} in the frame and {kind} in the result; cast them") from error
 
@@ -108,12 +108,26 @@ def _rows_at(frame: Frame, positions: np.ndarray) -> Any:
     if frame.kind == "datasets":
         return value.select(positions)
     if frame.kind == "arrow":
-        return value.take(pa.array(positions))
+        return _arrow_rows(value, positions)
     if frame.kind == "cupy":
         import cupy
 
         return value[cupy.asarray(positions)]
     return value[positions]
+
+
+def _arrow_rows(value: Any, positions: np.ndarray) -> Any:
+    """Rows of a table or a record batch. Arrow picks rows of columns of some types only, but cuts those of all."""
+    mask = np.zeros(value.num_rows, dtype=bool)
+    mask[positions] = True
+    try:
+        return value.filter(pa.array(mask))  # a chunk at a time, where `take` would first put all of them together
+    except pa.ArrowNotImplementedError:
+        edges = np.flatnonzero(np.diff(mask, prepend=False, append=False)).reshape(-1, 2)
+        table = value if isinstance(value, pa.Table) else pa.Table.from_batches([value])
+        runs = [table.slice(start, stop - start) for start, stop in edges.tolist()]
+        cut = pa.concat_tables([table.slice(0, 0), *runs])
+        return cut if isinstance(value, pa.Table) else cut.combine_chunks().to_batches()[0]
 
 
 def as_it_came(frame: Frame, kept: Any) -> Any:
@@ -145,11 +159,11 @@ def _lazily(frame: Frame, id_field: str, dropped: Dropped) -> Any:
     value, task = frame.value, _DropRows(id_field, dropped, frame.by_position, frame.name)
     if not frame.by_position:
         _check_lazy(frame, id_field)
-        return value.map_partitions(task, meta=value._meta)
+        return value.map_partitions(task, meta=value._meta, enforce_metadata=False)
     import dask.dataframe as dd
 
     numbers = dd.from_map(_number, range(value.npartitions), meta=pd.Series([], dtype="int64"))
-    return value.map_partitions(task, numbers, meta=value._meta, align_dataframes=False)
+    return value.map_partitions(task, numbers, meta=value._meta, align_dataframes=False, enforce_metadata=False)
 
 
 def _check_lazy(frame: Frame, id_field: str) -> None:
