@@ -5,9 +5,8 @@ from __future__ import annotations
 import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
-from typing import NamedTuple, NoReturn, overload
+from typing import NamedTuple, NoReturn
 
 from semdedup.dedup.input.datasets import ARROW, dataset_files
 from semdedup.dedup.input.endings import (
@@ -22,9 +21,11 @@ from semdedup.dedup.input.endings import (
     is_regular,
     look_into,
 )
+from semdedup.dedup.input.found import FoundFiles
 from semdedup.dedup.input.own import own_files
 from semdedup.display import format_passed_over
 from semdedup.errors import InputError
+from semdedup.runs.identity import common_folder
 from semdedup.runs.lookup import check_recorded
 from semdedup.storage.listing import MAGIC, Listing, split_pattern
 from semdedup.storage.location import FileInfo, Location
@@ -42,39 +43,6 @@ OUTPUT = "in the output folder"
 MARKER = "that mark or check others"
 NEVER_TOLD = (OUTPUT, MARKER)
 """What nobody takes for data."""
-
-
-@dataclass(frozen=True)
-class FoundFiles(Sequence[FileInfo]):
-    """The files of an input, in the order of their paths, and what was passed over.
-
-    Attributes:
-        files: what is read.
-        passed_over: of each reason, how many files there are of each ending; of results of ours, in each folder.
-    """
-
-    files: tuple[FileInfo, ...]
-    passed_over: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
-
-    @overload
-    def __getitem__(self, index: int) -> FileInfo: ...
-    @overload
-    def __getitem__(self, index: slice) -> tuple[FileInfo, ...]: ...
-    def __getitem__(self, index: int | slice) -> FileInfo | tuple[FileInfo, ...]:
-        return self.files[index]
-
-    def __len__(self) -> int:
-        return len(self.files)
-
-
-def passed_over_of(files: Sequence[FileInfo]) -> Mapping[str, Mapping[str, int]]:
-    """What was passed over when some files were found; nothing where that is not known of them."""
-    return files.passed_over if isinstance(files, FoundFiles) else {}
-
-
-def told(passed_over: Mapping[str, Mapping[str, int]]) -> list[str]:
-    """A line on what was passed over; none where nothing was."""
-    return [f"passed over {format_passed_over(passed_over)}"] if passed_over else []
 
 
 def find_files(
@@ -122,7 +90,7 @@ def find_files(
         for url, why in passed_over.items()
         if why.reason not in NEVER_TOLD and url not in asked_for and why.real not in found
     }
-    return FoundFiles(files, _counted(told))
+    return FoundFiles(files, _counted(told), common_folder([f"{_top_of(path).url.rstrip('/')}/" for path in paths]))
 
 
 def recorded_or_listed(folders: Sequence[Location], name: re.Pattern[str]) -> list[FileInfo]:
@@ -212,6 +180,13 @@ def _place_of(path: Location) -> _Place | None:
         _refuse_absent(path)
     fixed, named = split_pattern(path.url)
     return _Place(listing, path.at(fixed), named)
+
+
+def _top_of(path: Location) -> Location:
+    """The folder that is given: of a pattern the one that it is looked for in, of a file the one around it."""
+    if path.is_dir():
+        return path
+    return path.at(split_pattern(path.url)[0]) if MAGIC.search(path.url) and not path.exists() else path.parent
 
 
 def _look(path: Location, filetype: str, outputs: Sequence[Location], recorded: bool) -> _Looked:

@@ -8,7 +8,8 @@ from typing import NamedTuple
 import pyarrow as pa
 
 from semdedup.dedup.input.facts import FileFacts
-from semdedup.dedup.input.files import FoundFiles, find_files
+from semdedup.dedup.input.files import find_files
+from semdedup.dedup.input.found import FoundFiles
 from semdedup.dedup.input.schema import InputSchema, check_file_schema, embedders_of, unify_schemas
 from semdedup.dedup.names import EMBEDDINGS_FOLDER
 from semdedup.dedup.options import InputOptions
