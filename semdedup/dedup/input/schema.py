@@ -28,7 +28,7 @@ from semdedup.dedup.input.columns import (
 from semdedup.dedup.input.convert import source_of
 from semdedup.dedup.input.facts import FileFacts
 from semdedup.dedup.input.found import top_of
-from semdedup.dedup.input.ids import BYTES, NUMBERS, TEXT, UUIDS, as_ids, id_kind, id_type, ids_in_words
+from semdedup.dedup.input.ids import BYTES, NUMBERS, TEXT, UUIDS, as_ids, id_kind, id_type, ids_in_words, ids_of_rows
 from semdedup.dedup.input.keys import key_column, keys_schemas, partition_keys
 from semdedup.dedup.input.partitions import Slice
 from semdedup.dedup.options import FieldOptions, InputOptions
@@ -110,8 +110,7 @@ class InputSchema:
         name = self.options.id_field
         if name is not None:
             return fitting(table.column(name), partial(as_ids, target=self.id), name, source, self.id)
-        file = source[len(self.folder) :].encode(errors="backslashreplace").decode()
-        return pa.chunked_array([pa.array([f"{file}:{n}" for n in range(row, row + len(table))], pa.string())])
+        return ids_of_rows(source[len(self.folder) :], row, len(table))
 
     def to_json(self) -> dict[str, str]:
         """As text, for the plan on disk; the options are known from elsewhere."""

@@ -25,13 +25,15 @@ class Embeddings(NamedTuple):
     name: str
 
 
-def find_embeddings(paths: Sequence[Location], outputs: Sequence[Location] = ()) -> FoundFiles:
-    """The Parquet files of embeddings: files, folders, patterns, and outputs of `split`, which hold one such folder.
+def find_embeddings(
+    paths: Sequence[Location], outputs: Sequence[Location] = (), filetype: str = "parquet"
+) -> FoundFiles:
+    """The files of embeddings: of files, folders, patterns, and outputs of `split`, which hold one such folder.
 
     Raises:
         InputError: no such path, no files, or embeddings of several embedders.
     """
-    return find_files([_embeddings_folder(path) for path in paths], "parquet", outputs, recorded=True)
+    return find_files([_embeddings_folder(path) for path in paths], filetype, outputs, recorded=True)
 
 
 def _embeddings_folder(path: Location) -> Location:
