@@ -84,6 +84,40 @@ def test_each_row_that_stays_is_there_once_with_all_its_columns(
     assert found.counts["kept"] == made.result.kept
 
 
+@pytest.mark.parametrize("filetype", ["parquet", "jsonl"])
+def test_rows_whose_ids_were_made_are_found_in_any_type_of_file(
+    filetype: str, inside: distributed.Client, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("semdedup.dedup.input.jsonl.BLOCK_BYTES", 1000)
+    ids, vectors = near_duplicates(np.random.default_rng(2), 60)
+    (tmp_path / "in").mkdir()
+    for name, some in {"a": slice(0, 30), "b": slice(30, 60)}.items():
+        table = embedding_table(ids[some], vectors[some]).rename_columns(["name", "embedding"])
+        if filetype == "parquet":
+            pq.write_table(table, tmp_path / "in" / f"{name}.parquet")
+        else:
+            lines = [json.dumps(row | ({"only": 1} if i > 20 else {})) for i, row in enumerate(table.to_pylist())]
+            (tmp_path / "in" / f"{name}.jsonl").write_text("\n".join(lines))
+    options = {"eps": EPS, "id_field": None, "input_filetype": filetype}
+    workflow(tmp_path / "in", tmp_path / "out", **options).run(inside)
+    gone = {f"{row_id}" for row_id in read_answer(tmp_path / "out")[1]}
+    (tmp_path / "in").rename(tmp_path / "elsewhere")
+    source = str(tmp_path / "elsewhere")
+    found = semdedup.export(
+        str(tmp_path / "out"), str(tmp_path / "x"), format="parquet", input_embeddings_path=source, verbose=False
+    )
+    made = [f"{name}.{filetype}:{row}" for name in "ab" for row in range(30)]
+    kept = [row_id for row_id, its in zip(ids, made, strict=True) if its not in gone]
+    assert 0 < len(kept) == found.counts["kept"] < 60
+    table = read_rows(tmp_path / "x")
+    assert table["name"].to_pylist() == kept
+    assert set(table.column_names) == {"name", "embedding"} | ({"only"} if filetype == "jsonl" else set())
+    with pytest.raises(ParameterError, match=r"clips_path goes by ids, which .* had none of \(id_field=None\)"):
+        semdedup.export(
+            str(tmp_path / "out"), str(tmp_path / "y"), input_embeddings_path=source, clips_path=source, verbose=False
+        )
+
+
 def test_hugging_face_reads_the_folder(made: Made, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     exported(made, tmp_path / "hf")
     assert {name for name in files_below(tmp_path / "hf") if not name.startswith("_")} == {

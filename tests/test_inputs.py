@@ -16,7 +16,8 @@ from hypothesis import strategies as st
 
 from semdedup import BadFileError, InputError, ParameterError, StorageError
 from semdedup.dedup.input.facts import FileFacts, inspect_files
-from semdedup.dedup.input.files import find_files, told
+from semdedup.dedup.input.files import find_files
+from semdedup.dedup.input.found import told, top_of
 from semdedup.dedup.input.keys import partition_keys
 from semdedup.dedup.input.partitions import Slice, cut_partitions
 from semdedup.dedup.input.schema import InputSchema, check_file_schema, unify_schemas
@@ -306,12 +307,27 @@ def test_an_output_below_the_input_is_no_input_by_whatever_name_it_is_reached(tm
 
 
 def test_keys_are_those_of_the_folders_around_a_file() -> None:
-    assert partition_keys("s3://bucket/year=2020/x/city=S%C3%A3o%20Paulo/n=__HIVE_DEFAULT_PARTITION__/a=b.parquet") == {
-        "year": "2020",
-        "city": "São Paulo",
-        "n": None,
-    }
-    assert partition_keys("/a/=b/c=/k=1/k=2/x") == {"c": "", "k": "2"}
+    url = "s3://bucket/year=2020/x/city=S%C3%A3o%20Paulo/n=__HIVE_DEFAULT_PARTITION__/a=b.parquet"
+    assert partition_keys(url, "s3://bucket/") == {"year": "2020", "city": "São Paulo", "n": None}
+    assert partition_keys("/a/=b/c=/k=1/k=2/x", "/") == {"c": "", "k": "2"}
+
+
+@pytest.mark.parametrize(
+    ("given", "keys"),
+    [
+        (["year=1"], {"k": "2"}),
+        (["year=1/k=*"], {"k": "2"}),
+        (["year=1/k=*/a.parquet", "year=1/k=3"], {"k": "2"}),
+        (["year=1/k=2", "year=1/k=3"], {"k": "2"}),
+        (["year=1/k=2"], {}),
+        (["year=1/k=2/a.parquet"], {}),
+        ([""], {"year": "1", "k": "2"}),
+    ],
+)
+def test_folders_above_what_is_given_are_no_keys(tmp_path: Path, given: list[str], keys: dict[str, str]) -> None:
+    put(tmp_path / "run=7", "year=1/k=2/a.parquet", "year=1/k=3/b.parquet")
+    files = find_files([Location.of(f"{tmp_path}/run=7/{path}") for path in given], "parquet")
+    assert partition_keys(files[0].url, top_of(files)) == keys
 
 
 @pytest.mark.parametrize(
@@ -332,7 +348,7 @@ def test_keys_are_whole_numbers_where_all_of_them_are(
     files = [f"{tmp_path}/k={value}/a.parquet" for value in values]
     pq.write_table(table_of(2), tmp_path / "a.parquet")
     facts = [facts_of(table_of(2).schema, url) for url in files]
-    schema = unify_schemas(facts, InputOptions(metadata_fields=("k",)))
+    schema = unify_schemas(facts, InputOptions(metadata_fields=("k",)), f"{tmp_path}/")
     assert schema.metadata.field("k").type == together
     for url, value in zip(files, read, strict=True):
         (table,) = schema.read(Location.of(tmp_path / "a.parquet"), Slice(url, url, 0, 2), {})
@@ -346,7 +362,7 @@ def test_a_column_of_a_file_wins_over_a_key_of_the_same_name(tmp_path: Path) -> 
         pq.write_table(table_of(1, **others), tmp_path / f"{name}.parquet")
     files = [tmp_path / "k=1" / "a.parquet", tmp_path / "k=x" / "b.parquet"]
     facts = [facts_of(pq.read_schema(file), str(file)) for file in files]
-    schema = unify_schemas(facts, InputOptions(metadata_fields=("k",)))
+    schema = unify_schemas(facts, InputOptions(metadata_fields=("k",)), f"{tmp_path}/")
     slices = [Slice(str(file), str(file), 0, 1) for file in files]
     read = [next(iter(schema.read(Location.of(piece.url), piece, {})))["k"].to_pylist() for piece in slices]
     assert read == [[1], [7]]
@@ -354,6 +370,7 @@ def test_a_column_of_a_file_wins_over_a_key_of_the_same_name(tmp_path: Path) -> 
         unify_schemas(
             [facts_of(table_of(1).schema, "/k=2/c.parquet"), facts_of(table_of(1, k=["y"]).schema, "/d.parquet")],
             InputOptions(metadata_fields=("k",)),
+            "/",
         )
 
 

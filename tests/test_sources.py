@@ -18,6 +18,8 @@ from semdedup import BadFileError, InputError, OutputConflictError, ParameterErr
 from semdedup.dedup.input import lance as lance_module
 from semdedup.dedup.input.convert import blocks_of, convert_block
 from semdedup.dedup.input.datasets import dataset_files, lance_place
+from semdedup.dedup.input.files import find_files
+from semdedup.dedup.input.found import FoundFiles
 from semdedup.storage.location import Location
 from tests.faults import cluster_inside
 from tests.helpers import NOWHERE, answer_of, assert_same_answer, embedding_table, near_duplicates, workflow
@@ -83,6 +85,34 @@ def test_a_lance_data_set_gives_the_answer_of_the_same_rows_in_parquet(
     assert_same_answer(tmp_path / "lance-out", expected)
     assert result.total == 90
     workflow(source, tmp_path / "lance-out").run(NOWHERE)  # complete already
+
+
+def test_a_lance_data_set_is_named_by_its_folder_or_a_pattern_of_it_and_told_of_where_it_is_not(
+    lance: Any, rows: Any, tmp_path: Path
+) -> None:
+    for name in ("x.lance", "y.lance"):
+        lance.write_dataset(table_of(rows), tmp_path / "in" / name)
+    pq.write_table(table_of(rows), tmp_path / "in" / "a.parquet")
+
+    def found(*paths: str) -> FoundFiles:
+        return find_files([Location.of(f"{tmp_path}/{path}") for path in paths], "parquet")
+
+    def names(files: FoundFiles) -> list[str]:
+        return [file.url.removeprefix(f"{tmp_path}/in/").partition("/")[0] for file in files]
+
+    for pattern in ("in/*.lance", "*/*.lance", "**/*.lance"):
+        assert names(found(pattern)) == ["x.lance", "y.lance"]
+    assert names(found("in/*")) == ["a.parquet", "x.lance", "y.lance"]
+    assert not found("in/*").passed_over
+    assert names(found("in")) == ["a.parquet"]
+    ((reason, told),) = found("in").passed_over.items()
+    assert "read where they are named" in reason
+    assert set(told) == {"in x.lance", "in y.lance"}
+    assert found("in/x.lance", "in").passed_over == {reason: {"in y.lance": 1}}
+    (tmp_path / "in" / "a.parquet").unlink()
+    for path in ("in", "in/x.lance/data/*.lance"):
+        with pytest.raises(InputError, match=rf"To read a data set name its folder: {tmp_path}/in/x.lance\."):
+            found(path)
 
 
 def test_rows_that_lance_deleted_are_gone_and_a_new_version_is_another_input(

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -92,13 +92,20 @@ def ids_that_go(link: Drops) -> Iterator[pa.Array]:
         yield from RemovedRows(Scores.of(link.source), link.removal).ids(link.eps).chunks
 
 
-def id_field_of(chain: DropChain) -> str:
-    """The column of the ids on record; ``id`` where there is none."""
-    for root in (root for link in chain.links for root in roots_of(link.source)):
-        found = Record(root).every_step.get(KMEANS, {}).get("parameters", {}).get("id_field")
-        if found is not None:
-            return str(found)
-    return "id"
+class Fields(NamedTuple):
+    """How the input of a result was read: the column of its ids, None where these were made, and its file type."""
+
+    id: str | None = "id"
+    filetype: str = "parquet"
+
+    @classmethod
+    def of(cls, chain: DropChain) -> Fields:
+        """Those on record; the defaults where there is none."""
+        for root in (root for link in chain.links for root in roots_of(link.source)):
+            found = Record(root).every_step.get(KMEANS, {}).get("parameters", {})
+            if "id_field" in found:
+                return cls(found["id_field"], found.get("input_filetype", cls().filetype))
+        return cls()
 
 
 def _ids_in(files: tuple[FileInfo, ...], source: Location) -> Iterator[pa.Array]:

@@ -9,8 +9,10 @@ from collections.abc import Iterator, Sequence
 import pyarrow as pa
 
 from semdedup.dedup.input.convert import reading_rows, source_of
+from semdedup.dedup.input.ids import ids_of_rows
 from semdedup.errors import BadFileError, InputError
-from semdedup.exports.gone import Gone
+from semdedup.exports.gone import Fields, Gone
+from semdedup.runs.identity import common_folder
 from semdedup.storage.location import FileInfo, Location
 from semdedup.storage.tables import write_batches
 
@@ -18,7 +20,7 @@ FILE_BYTES = 512 << 20
 """Bytes of rows, uncompressed, after which the next file begins: about what the Hugging Face Hub advises."""
 
 
-def schema_of(files: Sequence[FileInfo], root: Location) -> pa.Schema:
+def schema_of(files: Sequence[FileInfo], root: Location, filetype: str) -> pa.Schema:
     """The columns of all files; a file may lack some of them.
 
     Raises:
@@ -26,7 +28,7 @@ def schema_of(files: Sequence[FileInfo], root: Location) -> pa.Schema:
     """
     found: pa.Schema | None = None
     for file in files:
-        with reading_rows(file, root) as (schema, _):
+        with reading_rows(file, root, filetype) as (schema, _):
             schema = schema.remove_metadata()
             repeated = [name for name, count in Counter(schema.names).items() if count > 1]
             if repeated:
@@ -41,15 +43,24 @@ def schema_of(files: Sequence[FileInfo], root: Location) -> pa.Schema:
 
 
 def kept_rows(
-    files: Sequence[FileInfo], root: Location, schema: pa.Schema, id_field: str, gone: Gone, counts: Counter[str]
+    files: Sequence[FileInfo], root: Location, schema: pa.Schema, fields: Fields, gone: Gone, counts: Counter[str]
 ) -> Iterator[pa.Table]:
     """The rows that remain; all rows are counted, by ``rows``, ``kept`` and what became of the others."""
+    start = len(common_folder([source_of(file) for file in files]))
     for file in files:
-        with reading_rows(file, root) as (there, tables):
-            if id_field not in there.names:
-                raise InputError(f"{source_of(file)} has no column {id_field!r}; it has {', '.join(there.names)}")
+        n_rows = 0
+        with reading_rows(file, root, fields.filetype) as (there, tables):
+            if fields.id is not None and fields.id not in there.names and there.names:
+                raise InputError(f"{source_of(file)} has no column {fields.id!r}; it has {', '.join(there.names)}")
             for table in tables:
-                remains = gone.look(table.column(id_field), counts)
+                if fields.id is None:
+                    ids = ids_of_rows(source_of(file)[start:], n_rows, len(table))
+                elif fields.id in table.column_names:
+                    ids = table.column(fields.id)
+                else:  # lines of JSON that have none
+                    ids = pa.chunked_array([pa.nulls(len(table), pa.string())])
+                remains = gone.look(ids, counts)
+                n_rows += len(table)
                 counts["rows"] += len(table)
                 kept = table.filter(pa.array(remains))
                 counts["kept"] += len(kept)

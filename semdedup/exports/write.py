@@ -11,12 +11,13 @@ from pathlib import Path
 from typing import Any
 
 from semdedup.compute.progress import Reporter
+from semdedup.dedup.input.lance import import_lance
 from semdedup.dedup.leaks.sets import find_embeddings
 from semdedup.display import Displayable
 from semdedup.errors import InputError, OutputConflictError, ParameterError
 from semdedup.exports.card import card
 from semdedup.exports.clips import Clips
-from semdedup.exports.gone import DUPLICATE, Gone, id_field_of
+from semdedup.exports.gone import DUPLICATE, Fields, Gone
 from semdedup.exports.lance import write_lance
 from semdedup.exports.options import ExportOptions
 from semdedup.exports.rows import kept_rows, schema_of, write_files
@@ -102,7 +103,8 @@ def export(
     root, target = Location.of(results, storage_options), Location.of(output_path, storage_options)
     target.check_writable()
     chain = _chain(root, options)
-    files = [] if options.format == "lance" else _input(root, target, options, storage_options)
+    fields = _fields(chain, options)
+    files = [] if options.format == "lance" else _input(root, target, options, fields, storage_options)
     clips = None if clips_path is None else Clips.of(Location.of(clips_path, storage_options), target)
     _check_empty(target, options.clear_output)
     with reporter.step("ids that go", None, "tables"):
@@ -112,7 +114,7 @@ def export(
         at_end.callback((target / SCRATCH).remove_tree)
         scratch = target / SCRATCH / "export"
         with reporter.step("export", None, "files"):
-            counts = _write(scratch, options, chain, gone, (root, files), clips)
+            counts = _write(scratch, options, chain, gone, (root, files, fields), clips)
         _check_counts(counts, gone, chain)
         _commit(target, scratch, {"format": options.format, "counts": dict(counts)})
     return Export(options.format, str(target), counts, chain.last.eps, chain.last.removal)
@@ -136,8 +138,9 @@ def describe_export(results: str, output_path: str, **options: Any) -> Iterator[
     root, target = Location.of(results, storage_options), Location.of(output_path, storage_options)
     target.check_writable()
     chain = _chain(root, chosen)
+    fields = _fields(chain, chosen)
     if chosen.format != "lance":
-        files = _input(root, target, chosen, storage_options)
+        files = _input(root, target, chosen, fields, storage_options)
         yield f"input: {len(files):,} files, from {files[0].url} to {files[-1].url}"
     _check_empty(target, chosen.clear_output)
     at = "" if chain.last.eps is None else f" at eps {chain.last.eps:g} by the removal rule {chain.last.removal}"
@@ -153,8 +156,23 @@ def _chain(root: Location, options: ExportOptions) -> DropChain:
         raise ParameterError(text) from None
 
 
+def _fields(chain: DropChain, options: ExportOptions) -> Fields:
+    """How the input is read, after checking that what was asked for can be written."""
+    if options.format == "lance":
+        import_lance("the output")
+    found = Fields.of(chain)
+    if options.id_field is not None:
+        found = found._replace(id=options.id_field)
+    if options.clips_path is not None and found.id is None:
+        raise ParameterError(
+            f"clips_path goes by ids, which the input of {chain} had none of (id_field=None): name the column that "
+            "names the clips with id_field (--id-field), or leave clips_path out"
+        )
+    return found
+
+
 def _input(
-    root: Location, target: Location, options: ExportOptions, storage_options: Mapping[str, Any] | None
+    root: Location, target: Location, options: ExportOptions, fields: Fields, storage_options: Mapping[str, Any] | None
 ) -> Sequence[FileInfo]:
     """The files of the embeddings."""
     given = locations_of(options.input_embeddings_path, {"storage_options": storage_options})
@@ -165,7 +183,7 @@ def _input(
             "input_embeddings_path (--input-embeddings-path) is not given: name the embeddings that the result is of, "
             f"whose rows format {options.format!r} writes"
         )
-    return find_embeddings(given, [target])
+    return find_embeddings(given, [target], fields.filetype)
 
 
 def _write(
@@ -173,7 +191,7 @@ def _write(
     options: ExportOptions,
     chain: DropChain,
     gone: Gone,
-    source: tuple[Location, Sequence[FileInfo]],
+    source: tuple[Location, Sequence[FileInfo], Fields],
     clips: Clips | None,
 ) -> Counter[str]:
     """Write everything to scratch; the counts of rows."""
@@ -183,14 +201,13 @@ def _write(
             write_lance(chain, gone, folder, counts)
         counts["kept"] = counts["rows"] - sum(counts[why] for why in gone.ids)
         return counts
-    root, files = source
-    id_field = options.id_field or id_field_of(chain)
-    schema = schema_of(files, root)
-    rows = kept_rows(files, root, schema, id_field, gone, counts)
+    root, files, fields = source
+    schema = schema_of(files, root, fields.filetype)
+    rows = kept_rows(files, root, schema, fields, gone, counts)
     data_files = "data/train-*.parquet"
-    if clips is not None:
+    if clips is not None and fields.id is not None:
         data_files, train = "train/**", scratch / "train"
-        write_batches(train / "metadata.parquet", clips.schema(schema), clips.copied(rows, id_field, train))
+        write_batches(train / "metadata.parquet", clips.schema(schema), clips.copied(rows, fields.id, train))
     elif options.format == "hf":
         write_files(scratch / "data", "train", schema, rows)
     else:

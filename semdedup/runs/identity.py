@@ -24,7 +24,7 @@ def fingerprint(files: Iterable[FileInfo], known: Mapping[str, Written] | None =
     """
     known = known or {}
     listed = sorted(files, key=lambda file: file.url)
-    start = len(common_folder(listed))
+    start = len(common_folder([file.url for file in listed]))
     digest = xxhash.xxh3_128()
     n_bytes = 0
     for file in listed:
@@ -42,11 +42,11 @@ def input_words(identity: Mapping[str, Any]) -> str:
     return f"{identity['files']:,} files of {identity['bytes']:,} bytes"
 
 
-def common_folder(files: Sequence[FileInfo]) -> str:
-    """URL of the folder that holds all files, with its last slash; nothing where there are none."""
-    if not files:
+def common_folder(urls: Sequence[str]) -> str:
+    """URL of the folder that holds all of these, with its last slash; nothing where there are none."""
+    if not urls:
         return ""
-    first, last = min(file.url for file in files), max(file.url for file in files)
+    first, last = min(urls), max(urls)
     same = next((i for i, (a, b) in enumerate(zip(first, last, strict=False)) if a != b), min(len(first), len(last)))
     return first[: first.rfind("/", 0, same) + 1]
 

@@ -13,6 +13,7 @@ from semdedup.dedup.base.update import Base
 from semdedup.dedup.cluster.shuffle import cluster_schema
 from semdedup.dedup.input.convert import source_of
 from semdedup.dedup.input.facts import FileFacts
+from semdedup.dedup.input.found import top_of
 from semdedup.dedup.input.partitions import Partition, Slice, cut_partitions
 from semdedup.dedup.input.schema import InputSchema, casts_in_words, embedders_of, unify_schemas
 from semdedup.dedup.input.usable import first_usable_files
@@ -108,7 +109,7 @@ def make_plan(
     n_clusters = kmeans.k_for(n_rows)
     sample_bytes = 4 * n_values * sample_size(n_rows, n_clusters, kmeans.fit_data_fraction) // n_rows
     return Plan(
-        schema=unify_schemas(facts, inputs).below(files),
+        schema=unify_schemas(facts, inputs, top_of(files)).below(files),
         partitions=tuple(cut_partitions(facts, task_bytes // 4, inputs.files_per_partition, most_bytes // 4)),
         n_rows=n_rows,
         task_bytes=task_bytes,
@@ -137,7 +138,7 @@ def check_embedding_files(
             carried = pa.schema([field for field in schema if field.name in inputs.metadata_fields])
             check_rankable(carried, ranked_by, file.source, complete=False)
     if every:
-        check_ranking(unify_schemas(usable, inputs), ranked_by)
+        check_ranking(unify_schemas(usable, inputs, top_of(files)), ranked_by)
     if base is not None and usable:
         schema = unify_schemas(usable, replace(inputs, metadata_fields=()))
         base.check_rows(cluster_schema(schema), embedders_of(usable), _lengths(usable))

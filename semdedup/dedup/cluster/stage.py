@@ -12,7 +12,8 @@ from semdedup.dedup.base.update import Base
 from semdedup.dedup.cluster.plan import check_embedding_files
 from semdedup.dedup.cluster.run import cluster_embeddings
 from semdedup.dedup.frame_input.held import Columns
-from semdedup.dedup.input.files import FoundFiles, find_files
+from semdedup.dedup.input.files import find_files
+from semdedup.dedup.input.found import FoundFiles
 from semdedup.dedup.input.keys import keys_identity
 from semdedup.dedup.names import CLUSTER_FOLDER, KMEANS, below
 from semdedup.dedup.options import InputOptions, IOOptions, KMeansOptions, UpdateOptions
@@ -94,7 +95,10 @@ class KMeansStage(Stage):
         files, identity = super().identify(sources)
         if identity is None or not files:
             return files, identity
-        return files, {**identity, **keys_identity([file.url for file in files], self.inputs.metadata_fields)}
+        return files, {
+            **identity,
+            **keys_identity(files, self.inputs.metadata_fields),
+        }
 
     def is_result(self, name: str) -> bool:
         """Whether a file of this name is a cluster's."""

@@ -22,7 +22,8 @@ from semdedup.dedup.estimate.result import Estimate
 from semdedup.dedup.estimate.run import Asked, estimate_files
 from semdedup.dedup.frame_input.held import Columns
 from semdedup.dedup.frame_input.source import NOT_READ, FrameSource
-from semdedup.dedup.input.files import FoundFiles, find_files
+from semdedup.dedup.input.files import find_files
+from semdedup.dedup.input.found import FoundFiles
 from semdedup.dedup.keywords import DedupKeywords
 from semdedup.dedup.names import OUR_COLUMNS
 from semdedup.dedup.options import (

@@ -77,19 +77,28 @@ def look_at(file: FileInfo, root: Location, filetype: str, columns: Sequence[str
 
 
 @contextlib.contextmanager
-def reading_rows(file: FileInfo, root: Location) -> Iterator[tuple[pa.Schema, Iterator[pa.Table]]]:
+def reading_rows(
+    file: FileInfo, root: Location, filetype: str = "parquet"
+) -> Iterator[tuple[pa.Schema, Iterator[pa.Table]]]:
     """The schema and the rows of a whole file with all its columns, a few at a time.
+
+    Of JSON Lines each table has the columns of its lines, and the schema is that of all, which takes a reading more.
 
     Raises:
         BadFileError: it cannot be read.
     """
-    kind = kind_of(file.url, "parquet")
+    kind = kind_of(file.url, filetype)
     if kind == "lance":
         with lance.reading_whole(file, root) as found:
             yield found
     elif kind == "arrow":
         with arrow.reading_arrow(None, ArrowBlock(root.at(file.url), root)) as found:
             yield found
+    elif kind == "jsonl":
+        blocks = jsonl.jsonl_blocks([file], root, root)
+        schemas = [jsonl.read_block(None, block).schema for block in blocks]
+        together = pa.unify_schemas(schemas, promote_options="permissive") if schemas else pa.schema([])
+        yield together, (jsonl.read_block(None, block) for block in blocks)
     else:
         with open_parquet(root.at(file.url)) as parquet:
             yield parquet.schema_arrow, iter_rows(parquet, parquet.schema_arrow.names)

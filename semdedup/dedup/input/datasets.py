@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Collection
 
 from semdedup.errors import BadFileError, InputError
 from semdedup.storage.location import FileInfo, Location
@@ -14,6 +15,9 @@ file, so that it tells one content from another, and every worker can be asked w
 NEWEST_FIRST = 2**64 - 1
 """Newer versions of Lance number the files backwards from here, so that a listing begins with the latest."""
 
+LANCE_DATA = re.compile(r"/data/[^/]+\.lance$")
+"""The files that hold the rows of a Lance data set."""
+
 STATE, SPLITS, ARROW = "state.json", "dataset_dict.json", (".arrow", ".feather")
 
 
@@ -21,7 +25,7 @@ def kind_of(url: str, filetype: str) -> str:
     """How a file of the input is read: ``lance``, ``arrow``, else the file type that was asked for."""
     if MANIFEST.search(url):
         return "lance"
-    return "arrow" if url.endswith(ARROW) else filetype
+    return "arrow" if url.lower().endswith(ARROW) else filetype
 
 
 def lance_place(url: str) -> tuple[str, int]:
@@ -30,6 +34,13 @@ def lance_place(url: str) -> tuple[str, int]:
     assert found is not None
     number = int(found[1])
     return url[: found.start()], NEWEST_FIRST - number if number > NEWEST_FIRST // 2 else number
+
+
+def dataset_folders(urls: Collection[str]) -> list[str]:
+    """URLs of the folders that are data sets, by the names of the files that were found in them, in order."""
+    lance = {url[: found.start()] for url in urls if (found := MANIFEST.search(url) or LANCE_DATA.search(url))}
+    states = {url.rpartition("/")[0] for url in urls if url.endswith(f"/{STATE}")}
+    return sorted(lance | (states & {url.rpartition("/")[0] for url in urls if url.endswith(ARROW)}))
 
 
 def dataset_files(path: Location) -> list[FileInfo] | None:

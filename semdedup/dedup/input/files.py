@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Collection, Mapping, Sequence
 from fnmatch import fnmatchcase
-from typing import NamedTuple, NoReturn, overload
+from typing import NamedTuple, NoReturn
 
-from semdedup.dedup.input.datasets import ARROW, dataset_files
+from semdedup.dedup.input.datasets import ARROW, dataset_files, dataset_folders
 from semdedup.dedup.input.endings import (
     EXTENSIONS,
     MOST_LOOKED_INTO,
@@ -22,17 +21,20 @@ from semdedup.dedup.input.endings import (
     is_regular,
     look_into,
 )
+from semdedup.dedup.input.found import FoundFiles
 from semdedup.dedup.input.own import own_files
 from semdedup.display import format_passed_over
 from semdedup.errors import InputError
+from semdedup.runs.identity import common_folder
 from semdedup.runs.lookup import check_recorded
-from semdedup.storage.listing import MAGIC, Listing, split_pattern
+from semdedup.storage.listing import MAGIC, Listing, pattern_of, split_pattern
 from semdedup.storage.location import FileInfo, Location
 
 WORDS = {"parquet": "Parquet", "jsonl": "JSON Lines"}
 NOT_THIS = {name: f"that are no {words}" for name, words in WORDS.items()}
 HIDDEN = "whose names begin with a dot or an underscore"
 OF_RESULTS = "of results of semdedup"
+OF_DATASETS = "of data sets of Lance or Hugging Face, which are read where they are named"
 TWICE = "that stand there twice, by links or other names"
 NO_FILES = "that are no regular files, or may not be read"
 TOO_MANY = f"whose endings tell nothing, and which are more than {MOST_LOOKED_INTO:,}"
@@ -42,39 +44,6 @@ OUTPUT = "in the output folder"
 MARKER = "that mark or check others"
 NEVER_TOLD = (OUTPUT, MARKER)
 """What nobody takes for data."""
-
-
-@dataclass(frozen=True)
-class FoundFiles(Sequence[FileInfo]):
-    """The files of an input, in the order of their paths, and what was passed over.
-
-    Attributes:
-        files: what is read.
-        passed_over: of each reason, how many files there are of each ending; of results of ours, in each folder.
-    """
-
-    files: tuple[FileInfo, ...]
-    passed_over: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
-
-    @overload
-    def __getitem__(self, index: int) -> FileInfo: ...
-    @overload
-    def __getitem__(self, index: slice) -> tuple[FileInfo, ...]: ...
-    def __getitem__(self, index: int | slice) -> FileInfo | tuple[FileInfo, ...]:
-        return self.files[index]
-
-    def __len__(self) -> int:
-        return len(self.files)
-
-
-def passed_over_of(files: Sequence[FileInfo]) -> Mapping[str, Mapping[str, int]]:
-    """What was passed over when some files were found; nothing where that is not known of them."""
-    return files.passed_over if isinstance(files, FoundFiles) else {}
-
-
-def told(passed_over: Mapping[str, Mapping[str, int]]) -> list[str]:
-    """A line on what was passed over; none where nothing was."""
-    return [f"passed over {format_passed_over(passed_over)}"] if passed_over else []
 
 
 def find_files(
@@ -88,6 +57,7 @@ def find_files(
     - files with other endings than those of the file type. Where an ending says nothing the first bytes tell Parquet.
     - what lies behind a name that begins with ``_`` or ``.``, unless the pattern names it so; but for ``_key=value``.
     - results of semdedup in a folder below the one that is given.
+    - data sets of Lance or Hugging Face below the folder; a pattern that their own folders match names them.
 
     What is below `outputs` is left out, so that a result inside the input folder does not become input; but for what is
     below a path that is given and lies in a part of an output that holds no results (``_input``).
@@ -120,9 +90,9 @@ def find_files(
     told = {
         url: why
         for url, why in passed_over.items()
-        if why.reason not in NEVER_TOLD and url not in asked_for and why.real not in found
+        if why.reason not in NEVER_TOLD and not {url, why.real} & asked_for and why.real not in found
     }
-    return FoundFiles(files, _counted(told))
+    return FoundFiles(files, _counted(told), common_folder([f"{_top_of(path).url.rstrip('/')}/" for path in paths]))
 
 
 def recorded_or_listed(folders: Sequence[Location], name: re.Pattern[str]) -> list[FileInfo]:
@@ -179,7 +149,7 @@ def why_by_name(relative: str, filetype: str, named: Sequence[str] = ()) -> str 
 
 
 class PassedOver(NamedTuple):
-    """Why a file is passed over, what it is counted by, and its real place, under which it may be read all the same."""
+    """Why a file is passed over, what it is counted by, and the place by which it is read all the same where it is."""
 
     reason: str
     ending: str
@@ -214,6 +184,13 @@ def _place_of(path: Location) -> _Place | None:
     return _Place(listing, path.at(fixed), named)
 
 
+def _top_of(path: Location) -> Location:
+    """The folder that is given: of a pattern the one that it is looked for in, of a file the one around it."""
+    if path.is_dir():
+        return path
+    return path.at(split_pattern(path.url)[0]) if MAGIC.search(path.url) and not path.exists() else path.parent
+
+
 def _look(path: Location, filetype: str, outputs: Sequence[Location], recorded: bool) -> _Looked:
     """Sort the files of a path."""
     dataset = dataset_files(path) if path.is_dir() else None
@@ -229,12 +206,19 @@ def _look(path: Location, filetype: str, outputs: Sequence[Location], recorded: 
     results = own_files(top, [file.url for _, file in listing.files], named)
     wanted, passed_over, unknown = dict[str, FileInfo](), dict[str, PassedOver](), dict[str, FileInfo]()
     again: dict[str, str] = {}  # the real place of a file by another name of it
+    datasets = _datasets_in(place)
+    for file in (file for files in datasets.values() for file in files):
+        wanted[top.real_url(file.url)] = file
     for real, file in listing.files:
         why, ending = why_by_name(_below(top, file.url), filetype, named), _ending(file.url)
         if why != MARKER and _is_below(real, around):
             why = OUTPUT
         elif why == "" and file.url in results.recorded:
             why, ending = OF_RESULTS, f"in {_below(top, results.recorded[file.url])}"
+        elif why != MARKER and ending not in EXTENSIONS[filetype] and (folder := _folder_of(file.url, datasets)):
+            if datasets[folder]:
+                continue
+            why, ending, real = OF_DATASETS, f"in {_below(top, folder) or folder}", folder
         elif why == HIDDEN and results.is_around(file.url):
             why = MARKER
         elif why == "" and not file.n_bytes and not is_regular(top.at(file.url)):
@@ -254,6 +238,23 @@ def _look(path: Location, filetype: str, outputs: Sequence[Location], recorded: 
     if not wanted and not any(why.reason == OUTPUT for why in passed_over.values()):
         _refuse_empty(path, filetype, passed_over)
     return _Looked(wanted, passed_over)
+
+
+def _datasets_in(place: _Place) -> dict[str, list[FileInfo]]:
+    """The folders of data sets, each with the files that stand for it where the pattern names it."""
+    listing, top, named = place
+    pattern = pattern_of("/".join(named)) if named else None
+    folders = dataset_folders([file.url for _, file in listing.files])
+    meant = {folder for folder in folders if pattern is not None and pattern.match(_below(top, folder))}
+    return {folder: dataset_files(top.at(folder)) or [] if folder in meant else [] for folder in folders}
+
+
+def _folder_of(url: str, folders: Collection[str]) -> str:
+    """The innermost of the folders that a file lies below; empty for none."""
+    folder = url.rpartition("/")[0]
+    while folder and folder not in folders:
+        folder = folder.rpartition("/")[0]
+    return folder
 
 
 def _look_into(top: Location, filetype: str, unknown: Mapping[str, FileInfo]) -> dict[str, str]:
@@ -322,7 +323,9 @@ def _refuse_empty(path: Location, filetype: str, passed_over: Mapping[str, Passe
     names = [url.rpartition("/")[2] for url in passed_over]
     held = f"there are {there}" if there else "it is empty"
     endings = " or ".join(EXTENSIONS[filetype])
-    raise InputError(f"no {filetype} files in {path}: {held}; files must end in {endings}.{_hint(filetype, names)}")
+    datasets = dataset_folders([url for url, why in passed_over.items() if why.reason == OF_DATASETS])
+    hint = f" To read a data set name its folder: {datasets[0]}." if datasets else _hint(filetype, names)
+    raise InputError(f"no {filetype} files in {path}: {held}; files must end in {endings}.{hint}")
 
 
 def _hint(filetype: str, names: Sequence[str]) -> str:

@@ -65,6 +65,12 @@ def _canonical(value: bytes) -> str:
     return str(uuid.UUID(bytes=value))
 
 
+def ids_of_rows(file: str, first: int, n_rows: int) -> pa.ChunkedArray:
+    """Ids for rows that have none: the path of their file below the folder of the input, and the number of the row."""
+    name = file.encode(errors="backslashreplace").decode()
+    return pa.chunked_array([pa.array([f"{name}:{n}" for n in range(first, first + n_rows)], pa.string())])
+
+
 def ids_in_words(name: str, found: pa.DataType) -> str | None:
     """How ids are read as text, for the user; None where they are text or numbers."""
     words = {UUIDS: "uuid read as text, in its canonical form", BYTES: f"{by_value(found)} read as hexadecimal digits"}

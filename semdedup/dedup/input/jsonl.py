@@ -43,8 +43,8 @@ def convert_block(columns: Sequence[str], block: JsonlBlock) -> None:
     write_table(block.target, read_block(columns, block))
 
 
-def read_block(columns: Sequence[str], block: JsonlBlock) -> pa.Table:
-    """Read the named columns of the lines that begin in a block. Memory: about four times the bytes of the block.
+def read_block(columns: Sequence[str] | None, block: JsonlBlock) -> pa.Table:
+    """Read named columns, or all, of the lines that begin in a block. Memory: about four times the bytes of the block.
 
     Raises:
         BadFileError: a line is not a JSON object; the message names the file and the bytes.
@@ -52,14 +52,14 @@ def read_block(columns: Sequence[str], block: JsonlBlock) -> pa.Table:
     lines = _lines_of(block)
     try:
         table = _parse(lines)
-        kept = table.select([name for name in columns if name in table.column_names])
+        kept = table if columns is None else table.select([name for name in columns if name in table.column_names])
         kept.validate(full=True)  # the parser takes bytes for text that are none
     except CORRUPT as error:
         reason = (str(error) or type(error).__name__).splitlines()[0]
         raise BadFileError(
             f"the file {block.source} cannot be read as JSON Lines, bytes {block.start} to {block.stop}: {reason}"
         ) from error
-    if not kept.num_columns and len(table):
+    if columns is not None and not kept.num_columns and len(table):
         raise BadFileError(
             f"the file {block.source} has none of the columns {', '.join(columns)}; "
             f"it has {', '.join(table.column_names)}"

@@ -1,6 +1,7 @@
 """Keys of Hive partitions: columns whose values stand in the names of folders, as in ``year=2020/a.parquet``.
 
-They are read where they are asked for as metadata. A file that has such a column itself goes by its own.
+They are read where they are asked for as metadata. A file that has such a column itself goes by its own. Folders above
+what is given are no partitions of it: `top` is the URL of the folder that all given paths lie in, with its last slash.
 """
 
 from __future__ import annotations
@@ -14,6 +15,8 @@ import pyarrow as pa
 import xxhash
 
 from semdedup.dedup.input.facts import FileFacts
+from semdedup.dedup.input.found import top_of
+from semdedup.storage.location import FileInfo
 
 NULL = "__HIVE_DEFAULT_PARTITION__"
 """What writers put where a value is null."""
@@ -21,18 +24,20 @@ NULL = "__HIVE_DEFAULT_PARTITION__"
 WHOLE = re.compile(r"-?[0-9]{1,19}")
 
 
-def partition_keys(url: str) -> dict[str, str | None]:
+def partition_keys(url: str, top: str) -> dict[str, str | None]:
     """The keys of the folders around a file, each with its text, None for null; the innermost of the same name.
 
-    >>> partition_keys("/emb/year=2020/city=S%C3%A3o%20Paulo/part=a.parquet")
+    >>> partition_keys("/tmp/run=1/emb/year=2020/city=S%C3%A3o%20Paulo/part=a.parquet", "/tmp/run=1/emb/")
     {'year': '2020', 'city': 'São Paulo'}
     """
-    parts = [part.partition("=") for part in url.split("/")[:-1]]
+    if not top or not url.startswith(top):
+        return {}
+    parts = [part.partition("=") for part in url[len(top) :].split("/")[:-1]]
     pairs = [(unquote(name), unquote(value)) for name, equals, value in parts if equals and name]
     return {name: None if value == NULL else value for name, value in pairs}
 
 
-def keys_schemas(facts: Sequence[FileFacts], names: Sequence[str]) -> list[tuple[pa.Schema, str]]:
+def keys_schemas(facts: Sequence[FileFacts], names: Sequence[str], top: str) -> list[tuple[pa.Schema, str]]:
     """A schema for each key of folders that is asked for, with a file below them, as if it were a column of files.
 
     The type is int64 where all values are whole numbers, else text. Files that have such a column do not count.
@@ -42,15 +47,15 @@ def keys_schemas(facts: Sequence[FileFacts], names: Sequence[str]) -> list[tuple
     values: dict[str, dict[str | None, str]] = {}
     columns = {schema: pa.ipc.read_schema(pa.py_buffer(schema)).names for schema in {file.schema for file in facts}}
     for file in facts:
-        for name, value in partition_keys(file.source).items():
+        for name, value in partition_keys(file.source, top).items():
             if name in names and name not in columns[file.schema]:
                 values.setdefault(name, {}).setdefault(value, file.source)
     return [(pa.schema([(name, _type_of(found))]), next(iter(found.values()))) for name, found in values.items()]
 
 
-def key_column(url: str, field: pa.Field, n_rows: int) -> pa.ChunkedArray:
+def key_column(url: str, top: str, field: pa.Field, n_rows: int) -> pa.ChunkedArray:
     """A column that the file of this URL does not have: the value of its key; null where there is no such key."""
-    value = partition_keys(url).get(field.name)
+    value = partition_keys(url, top).get(field.name)
     if value is None:
         return pa.chunked_array([pa.nulls(n_rows, field.type)])
     is_text = pa.types.is_string(field.type) or pa.types.is_large_string(field.type)
@@ -59,9 +64,10 @@ def key_column(url: str, field: pa.Field, n_rows: int) -> pa.ChunkedArray:
     return pa.chunked_array([pa.repeat(one[0], n_rows)], field.type)
 
 
-def keys_identity(urls: Iterable[str], names: Sequence[str]) -> dict[str, Any]:
+def keys_identity(files: Sequence[FileInfo], names: Sequence[str]) -> dict[str, Any]:
     """What identifies the keys of an input that are asked for; nothing where there are none."""
-    found = [[(name, value) for name, value in partition_keys(url).items() if name in names] for url in urls]
+    keys = (partition_keys(file.url, top_of(files)) for file in files)
+    found = [[(name, value) for name, value in of_file.items() if name in names] for of_file in keys]
     return {"keys": xxhash.xxh3_128(repr(found).encode(errors="surrogateescape")).hexdigest()} if any(found) else {}
 
 

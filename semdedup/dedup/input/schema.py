@@ -27,7 +27,8 @@ from semdedup.dedup.input.columns import (
 )
 from semdedup.dedup.input.convert import source_of
 from semdedup.dedup.input.facts import FileFacts
-from semdedup.dedup.input.ids import BYTES, NUMBERS, TEXT, UUIDS, as_ids, id_kind, id_type, ids_in_words
+from semdedup.dedup.input.found import top_of
+from semdedup.dedup.input.ids import BYTES, NUMBERS, TEXT, UUIDS, as_ids, id_kind, id_type, ids_in_words, ids_of_rows
 from semdedup.dedup.input.keys import key_column, keys_schemas, partition_keys
 from semdedup.dedup.input.partitions import Slice
 from semdedup.dedup.options import FieldOptions, InputOptions
@@ -46,16 +47,18 @@ class InputSchema:
         id: type of the ids, ``string``, ``int64`` or ``uint64``.
         metadata: columns that are carried along, in the types that hold the values of all files.
         folder: URL of the folder that holds all files, with its last slash: below it, ids that are made name files.
+        top: that of the folder that all given paths lie in: below it, folders may be keys.
     """
 
     options: InputOptions
     id: pa.DataType
     metadata: pa.Schema
     folder: str = ""
+    top: str = ""
 
     def below(self, files: Sequence[FileInfo]) -> InputSchema:
         """The same, for input that consists of these files."""
-        return replace(self, folder=common_folder([replace(file, url=source_of(file)) for file in files]))
+        return replace(self, folder=common_folder([source_of(file) for file in files]), top=top_of(files))
 
     def read(
         self, file: Location, piece: Slice, read_kwargs: Mapping[str, Any], embeddings_only: bool = False
@@ -89,7 +92,7 @@ class InputSchema:
         columns = {"id": self._ids(table, source, row), "embedding": embeddings}
         for field in self.metadata:
             if field.name not in table.column_names:
-                columns[field.name] = key_column(source, field, len(table))
+                columns[field.name] = key_column(source, self.top, field, len(table))
             elif field.name == LOW_INFORMATION:
                 columns[field.name] = as_marks(table.column(field.name), field.name, source)
             else:
@@ -107,8 +110,7 @@ class InputSchema:
         name = self.options.id_field
         if name is not None:
             return fitting(table.column(name), partial(as_ids, target=self.id), name, source, self.id)
-        file = source[len(self.folder) :].encode(errors="backslashreplace").decode()
-        return pa.chunked_array([pa.array([f"{file}:{n}" for n in range(row, row + len(table))], pa.string())])
+        return ids_of_rows(source[len(self.folder) :], row, len(table))
 
     def to_json(self) -> dict[str, str]:
         """As text, for the plan on disk; the options are known from elsewhere."""
@@ -192,8 +194,13 @@ def casts_in_words(facts: Sequence[FileFacts], options: FieldOptions) -> list[st
     return [words for words in found if words is not None]
 
 
-def unify_schemas(facts: Sequence[FileFacts], options: InputOptions) -> InputSchema:
+def unify_schemas(facts: Sequence[FileFacts], options: InputOptions, top: str = "") -> InputSchema:
     """One schema for all files, which have passed `check_file_schema`.
+
+    Args:
+        facts: of the files.
+        options: which columns are wanted.
+        top: the folder that all given paths lie in: below it, folders may be keys. Empty: none are.
 
     Raises:
         BadFileError: ids are text in one file and numbers in another, or a metadata column has types that do not go
@@ -203,7 +210,7 @@ def unify_schemas(facts: Sequence[FileFacts], options: InputOptions) -> InputSch
     schemas = {file.schema: file.source for file in facts}
     parsed = [(pa.ipc.read_schema(pa.py_buffer(schema)), source) for schema, source in schemas.items()]
     fields: dict[str, tuple[pa.DataType, str]] = {}
-    for schema, source in [*parsed, *keys_schemas(facts, options.metadata_fields)]:
+    for schema, source in [*parsed, *keys_schemas(facts, options.metadata_fields, top)]:
         for name in options.carried:
             if name not in schema.names:
                 continue
@@ -224,13 +231,13 @@ def unify_schemas(facts: Sequence[FileFacts], options: InputOptions) -> InputSch
     absent = [name for name in options.carried if name in options.metadata_fields and name not in fields]
     if absent:
         everything = sorted(
-            {name for schema, _ in parsed for name in schema.names} | {*partition_keys(facts[0].source)}
+            {name for schema, _ in parsed for name in schema.names} | {*partition_keys(facts[0].source, top)}
         )
         raise ParameterError(
             f"metadata_fields names {', '.join(absent)}, which no file has; columns: {', '.join(everything)}"
         )
     metadata = pa.schema([(name, fields[name][0]) for name in options.carried if name in fields])
-    return InputSchema(options, _common_id_type(parsed, options), metadata)
+    return InputSchema(options, _common_id_type(parsed, options), metadata, top=top)
 
 
 def _common_id_type(parsed: Sequence[tuple[pa.Schema, str]], options: InputOptions) -> pa.DataType:

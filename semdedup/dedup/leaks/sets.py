@@ -8,7 +8,8 @@ from typing import NamedTuple
 import pyarrow as pa
 
 from semdedup.dedup.input.facts import FileFacts
-from semdedup.dedup.input.files import FoundFiles, find_files
+from semdedup.dedup.input.files import find_files
+from semdedup.dedup.input.found import FoundFiles
 from semdedup.dedup.input.schema import InputSchema, check_file_schema, embedders_of, unify_schemas
 from semdedup.dedup.names import EMBEDDINGS_FOLDER
 from semdedup.dedup.options import InputOptions
@@ -24,13 +25,15 @@ class Embeddings(NamedTuple):
     name: str
 
 
-def find_embeddings(paths: Sequence[Location], outputs: Sequence[Location] = ()) -> FoundFiles:
-    """The Parquet files of embeddings: files, folders, patterns, and outputs of `split`, which hold one such folder.
+def find_embeddings(
+    paths: Sequence[Location], outputs: Sequence[Location] = (), filetype: str = "parquet"
+) -> FoundFiles:
+    """The files of embeddings: of files, folders, patterns, and outputs of `split`, which hold one such folder.
 
     Raises:
         InputError: no such path, no files, or embeddings of several embedders.
     """
-    return find_files([_embeddings_folder(path) for path in paths], "parquet", outputs, recorded=True)
+    return find_files([_embeddings_folder(path) for path in paths], filetype, outputs, recorded=True)
 
 
 def _embeddings_folder(path: Location) -> Location:

@@ -12,7 +12,7 @@ from semdedup.dedup.frame_input.held import Columns
 from semdedup.dedup.frame_input.source import FrameSource
 from semdedup.dedup.input.convert import refuse_converted
 from semdedup.dedup.input.facts import FileFacts, inspect_first
-from semdedup.dedup.input.files import passed_over_of
+from semdedup.dedup.input.found import passed_over_of
 from semdedup.dedup.leaks.run import compare_sets
 from semdedup.dedup.leaks.sets import Embeddings, check_sets, find_embeddings
 from semdedup.dedup.names import AGAINST, KMEANS, PAIRWISE, SCORES_FILE

@@ -17,6 +17,7 @@ from semdedup.dedup.compare.groups import Cluster
 from semdedup.dedup.compare.run import find_clusters, pack_groups
 from semdedup.dedup.compare.table import forest_schema
 from semdedup.dedup.input.facts import FileFacts, inspect_all, inspect_first
+from semdedup.dedup.input.found import top_of
 from semdedup.dedup.input.partitions import Partition, Slice, cut_partitions, partition_label
 from semdedup.dedup.input.scan import ID_HASH_SEED, Workspace, check_ids_unique, expected_length, scan_lengths
 from semdedup.dedup.input.schema import casts_in_words, unify_schemas
@@ -112,7 +113,7 @@ def _prepare(
     """Look at the input, refuse what cannot be compared, and cut it into blocks."""
     session, scratch = run.session, run.scratch
     facts = _facts_of(run, files, source, search)
-    fields = checked_fields(facts, search)
+    fields = checked_fields(facts, search, top_of(files))
     n_rows, n_values = (sum(getattr(file, name) for file in facts) for name in ("n_rows", "n_values"))
     plan_file = scratch / "plan.json"
     if not plan_file.exists():
@@ -121,7 +122,7 @@ def _prepare(
     task_bytes = plan_file.read_json()["task_bytes"]
     for words in casts_in_words(facts, fields):
         session.reporter.say(words)
-    work = Workspace(unify_schemas(facts, fields).below(files), source, scratch, read_kwargs)
+    work = Workspace(unify_schemas(facts, fields, top_of(files)).below(files), source, scratch, read_kwargs)
     partitions = cut_partitions(facts, task_bytes // 4, None)
     lengths, n_hashes = scan_lengths(run, "scan", work, partitions)
     dim = expected_length(lengths, fields.embedding_dim)
@@ -139,7 +140,7 @@ def _facts_of(run: Run, files: Sequence[FileInfo], source: Location, search: Sea
         wanted = replace(search.fields, metadata_fields=search.strategy.columns)
         return usable_files(run, files, source, wanted)[0]
     first = inspect_first(files, source, search.fields.embedding_field)
-    field = checked_fields(first, search).embedding_field
+    field = checked_fields(first, search, top_of(files)).embedding_field
     every, _ = inspect_all(run.session, [(source.at(file.url), file.url) for file in files], field)
     facts = [file for file in every if file.n_rows]
     if not facts:

@@ -95,12 +95,13 @@ def list_files(
     return files
 
 
-def checked_fields(facts: Sequence[FileFacts], search: Search, complete: bool = True) -> RankedOptions:
+def checked_fields(facts: Sequence[FileFacts], search: Search, top: str, complete: bool = True) -> RankedOptions:
     """The columns to read, after checking that the files have those that are compared and ranked by.
 
     Args:
         facts: of files that have rows. Clusters have our names, and every column in every file.
         search: what is asked for.
+        top: the folder that all given paths lie in: below it, folders may be keys.
         complete: whether these are all files: a column that ranks must be in one of them.
 
     Raises:
@@ -118,7 +119,7 @@ def checked_fields(facts: Sequence[FileFacts], search: Search, complete: bool = 
         check_rankable(schema, search.strategy, file.source, complete=False)
         names |= dict.fromkeys(schema.names)
     for file in facts:
-        names |= dict.fromkeys(partition_keys(file.source))
+        names |= dict.fromkeys(partition_keys(file.source, top))
     absent = [column for column in search.strategy.columns if column not in names]
     if complete and absent:
         raise ParameterError(f"ranking needs the column {absent[0]!r}, which no file has; they have {', '.join(names)}")

@@ -8,6 +8,7 @@ from typing import Any, Unpack
 
 from semdedup.dedup.compare.run import check_cluster_files
 from semdedup.dedup.frame_input.held import Columns
+from semdedup.dedup.input.found import top_of
 from semdedup.dedup.input.keys import keys_identity
 from semdedup.dedup.input.usable import first_usable_files
 from semdedup.dedup.names import PAIRS
@@ -92,7 +93,7 @@ class PairsStage(Stage):
             return files, identity
         search, _ = self.search()
         keys = () if search.clustered else search.strategy.columns
-        return files, {**identity, **keys_identity([file.url for file in files], keys)}
+        return files, {**identity, **keys_identity(files, keys)}
 
     def is_result(self, name: str) -> bool:
         """Whether a file of this name would be read as pairs."""
@@ -106,7 +107,7 @@ class PairsStage(Stage):
             return
         wanted = replace(self.fields, metadata_fields=search.strategy.columns)
         usable, every = first_usable_files(files, source, wanted)
-        checked_fields(usable, search, complete=every)
+        checked_fields(usable, search, top_of(files), complete=every)
 
     def work(self, run: Run, files: Sequence[FileInfo], source: Location) -> dict[str, Any]:
         """List the pairs."""
