@@ -304,10 +304,9 @@ def test_lazy_and_split_frames_of_others_are_told_what_to_do() -> None:
             semdedup.deduplicate(given)
 
 
-def test_clusters_and_scores_are_read_from_disk_alone(frame: pd.DataFrame) -> None:
-    for stage in (semdedup.PairwiseStage, semdedup.IdentifyDuplicatesStage):
-        with pytest.raises(ParameterError, match=r"must be the folder of the .* on disk; got the pandas DataFrame"):
-            stage(input_path=frame, output_path="out")
+def test_scores_are_read_from_disk_alone(frame: pd.DataFrame) -> None:
+    with pytest.raises(ParameterError, match=r"must be the folder of the .* on disk; got the pandas DataFrame"):
+        semdedup.IdentifyDuplicatesStage(input_path=frame, output_path="out")
     with pytest.raises(ParameterError, match="a path, a glob or a list of these is needed here; got DataFrame"):
         semdedup.read_embeddings(frame)  # type: ignore[arg-type]
 

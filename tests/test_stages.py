@@ -333,6 +333,27 @@ def test_rows_of_foreign_clusters_that_cannot_be_compared_are_quarantined(
     assert pq.read_table(tmp_path / "out" / "cluster_0.parquet")["id"].to_pylist() == ["f", "a"]
 
 
+def test_clusters_may_be_a_frame(emb: Path, client: distributed.Client, tmp_path: Path) -> None:
+    KMeansStage(n_clusters=3, input_path=str(emb), output_path=str(tmp_path / "clusters"), verbose=False).run(client)
+    lazy = semdedup.read_clusters(str(tmp_path / "clusters"))
+    held = lazy.compute()
+    given: dict[str, Any] = {"files": str(tmp_path / "clusters"), "dask": lazy, "pandas": held}
+    found = []
+    for name, clusters in given.items():
+        PairwiseStage(input_path=clusters, output_path=str(tmp_path / name), verbose=False).run(client)
+        found.append(semdedup.read_scores(str(tmp_path / name)).compute().sort_values("id").reset_index(drop=True))
+    for scores in found[1:]:
+        pd.testing.assert_frame_equal(scores, found[0])
+    for words, wrong in {
+        "no column 'centroid'": held.drop(columns="centroid"),
+        "'centroid' of rows 0 to .* is -1 in some row": held.assign(centroid=-1),
+        "'centroid' of .* is null in some rows": held.assign(centroid=pd.NA).astype({"centroid": "Int64"}),
+        "'centroid' of .* is .*string": held.assign(centroid="0"),
+    }.items():
+        with pytest.raises(BadFileError, match=words):
+            PairwiseStage(input_path=wrong, output_path=str(tmp_path / "wrong"), verbose=False).run(client)
+
+
 def test_clusters_without_the_distance_that_ranks_are_refused_by_name(
     client: distributed.Client, tmp_path: Path
 ) -> None:

@@ -42,6 +42,9 @@ WITHDRAWN_IDS, COULD_RETURN = "withdrawn.parquet", "could_return.parquet"
 L2_DISTANCE, COSINE_DISTANCE = "l2_dist_to_cent", "cosine_dist_to_cent"
 """Columns of a cluster: the distances of a row to its centroid."""
 
+CLUSTER = "centroid"
+"""Column of the number of a row's cluster, and key of the folders of clusters."""
+
 SCORE = "cosine_sim_score"
 """Column of the scores."""
 

@@ -78,7 +78,8 @@ class Stage(ABC):
         if self.reads and isinstance(self.io.input_path, Frame):
             raise ParameterError(
                 f"input_path of {type(self).__name__} must be {self.reads}, on disk; got {self.io.input_path.name}. "
-                "A frame of embeddings goes into SemanticDeduplicationWorkflow or KMeansStage."
+                "A frame of embeddings goes into SemanticDeduplicationWorkflow or KMeansStage, one of clusters into "
+                "PairwiseStage."
             )
 
     def source(self) -> Sequence[Location]:

@@ -115,7 +115,7 @@ class KMeansStage(Stage):
     def before(self, following: Stage | None) -> None:
         """Know by what the clusters will be ranked, where the next stage of the pipeline reads them."""
         self.ranked_by = None
-        if following is not None and following.ranking() is not None:
+        if following is not None and following.frame is None and following.ranking() is not None:
             destination = self.destination()
             folder = below(destination.root, destination.folder)
             if all(place.url in (folder.url, destination.root.url) for place in following.source()):

@@ -8,8 +8,9 @@ from typing import Any, Unpack
 from semdedup.dedup.base.update import Base
 from semdedup.dedup.compare.groups import Limits
 from semdedup.dedup.compare.run import check_cluster_files, score_clusters
+from semdedup.dedup.frame_input.held import Columns
 from semdedup.dedup.input.numbered import cluster_files
-from semdedup.dedup.names import CLUSTERS_PATH, PAIRWISE, SCORES_FILE, find_table
+from semdedup.dedup.names import CLUSTER, CLUSTERS_PATH, PAIRWISE, SCORES_FILE, find_table
 from semdedup.dedup.options import (
     CompareOptions,
     FieldOptions,
@@ -26,8 +27,9 @@ from semdedup.runs.identity import relative_path
 from semdedup.runs.run import Run
 from semdedup.settings import documented, settings_of
 from semdedup.settings.choices import DistanceMetric, EmbeddingEncoding, WhichToKeep
+from semdedup.settings.frames import Frame, Input, with_frames
 from semdedup.settings.shared import SharedKeywords
-from semdedup.storage.location import FileInfo, Location, Paths
+from semdedup.storage.location import FileInfo, Location
 
 FOREST_UP_TO = 0.2
 """Eps up to which the forest tells of components, at least."""
@@ -37,7 +39,8 @@ FOREST_UP_TO = 0.2
 class PairwiseStage(Stage):
     """Score clusters: one table ``cluster_{k}.parquet`` of ``id``, ``max_id``, ``cosine_sim_score`` for each.
 
-    Reads the folders ``centroid={k}`` that `KMeansStage` writes, its own or another program's. `sim_metric` is another
+    Reads the folders ``centroid={k}`` that `KMeansStage` writes, its own or another program's, or a frame with the
+    columns that `semdedup.read_clusters` gives. `sim_metric` is another
     name of `distance_metric`. Beside the scores a forest of the matches is written, for components at any eps up to
     `eps`, where it is given, and at least up to 0.2. With `exact_up_to` every match within that eps is found, in
     whatever clusters the two rows lie, and the forest tells of components up to that eps.
@@ -50,13 +53,12 @@ class PairwiseStage(Stage):
     """
 
     step = PAIRWISE
-    reads = "the folder of the clusters that KMeansStage wrote"
 
     def __init__(
         self,
         id_field: str | None = "id",
         embedding_field: str = "embedding",
-        input_path: Paths | None = None,
+        input_path: Input | None = None,
         output_path: str | None = None,
         embedding_dim: int | None = None,
         embedding_encoding: EmbeddingEncoding | None = None,
@@ -73,7 +75,7 @@ class PairwiseStage(Stage):
         folder: str = "",
         **shared: Unpack[SharedKeywords],
     ) -> None:
-        given = {**locals(), **shared}
+        given = with_frames({**locals(), **shared}, "input_path")
         super().__init__(given)
         self.fields, self.compare = InputOptions.of(given), CompareOptions.of(given)
         self.strategy = self.compare.strategy
@@ -89,6 +91,10 @@ class PairwiseStage(Stage):
         forest = {"forest_up_to": self.forest_up_to}
         base = {} if self.base is None else self.base.parameters()
         return {"folder": self.folder, **self.compare.recorded(), **fields, **forest, **base}
+
+    def columns(self, frame: Frame) -> Columns:
+        """The columns of a frame of clusters that it uses."""
+        return Columns.of(self.fields, frame, self.strategy.columns, CLUSTER)
 
     def find_input(self, sources: Sequence[Location]) -> list[FileInfo]:
         """The cluster files."""

@@ -35,20 +35,29 @@ PARTITION_BITS = 32
 """Ids by position are, of a Dask frame, the number of the partition and in the lower 32 bits the row in there."""
 
 
+CLUSTER_GIVEN_BY = (
+    "It holds the number of each row's cluster, as semdedup.read_clusters and semdedup.frames.assign_clusters give it."
+)
+
+
 @dataclass(frozen=True)
 class Columns:
-    """Which columns of a frame are used: ids, or positions in their place, embeddings, and others if it has them."""
+    """Which columns of a frame are used: ids, or positions in their place, embeddings, and others if it has them.
+
+    Of clusters `cluster` names the column that holds the number of each row's; it must be there.
+    """
 
     id_field: str
     embedding_field: str
     others: tuple[str, ...] = ()
     by_position: bool = False
+    cluster: str = ""
 
     @classmethod
-    def of(cls, fields: InputOptions, frame: Frame, others: Sequence[str] = ()) -> Columns:
+    def of(cls, fields: InputOptions, frame: Frame, others: Sequence[str] = (), cluster: str = "") -> Columns:
         """The columns that settings name, and others, of a frame."""
-        names = tuple(dict.fromkeys([*fields.carried, *others]))
-        return cls(fields.id_field or "id", fields.embedding_field, names, frame.by_position)
+        names = tuple(dict.fromkeys([*fields.carried, *others, *([cluster] if cluster else [])]))
+        return cls(fields.id_field or "id", fields.embedding_field, names, frame.by_position, cluster)
 
     def among(self, names: Sequence[Any]) -> list[str]:
         """The other columns that a frame with these names has, and its ids where these are a column."""
@@ -124,7 +133,7 @@ def _held(n_rows: int, found: pa.Table, columns: Columns, first_id: int, rows: R
 
 def check_names(frame: Frame, names: Sequence[Any], columns: Columns, index: Sequence[Any] = ()) -> None:
     """Refuse a frame that lacks the ids or the embeddings, or has a column twice."""
-    every = [*([] if columns.by_position else [columns.id_field]), columns.embedding_field]
+    every = [*([] if columns.by_position else [columns.id_field]), columns.embedding_field, columns.cluster]
     needed = [name for name in every if name]
     only_once(names, [*needed, *columns.others], frame.name)
     for name in needed:
@@ -133,6 +142,8 @@ def check_names(frame: Frame, names: Sequence[Any], columns: Columns, index: Seq
         if name in index:
             raise BadFileError(f"{name!r} is the index of {frame.name} and no column of it; call .reset_index() first")
         some = ", ".join(map(str, names[:50])) or "none"
+        if name == columns.cluster:
+            raise BadFileError(f"{frame.name} has no column {name!r}; it has {some}. {CLUSTER_GIVEN_BY}")
         hint = "" if name == columns.embedding_field else " id_field=None takes the positions of the rows."
         raise BadFileError(
             f"{frame.name} has no column {name!r}; it has {some}. Name the right one with id_field / "
@@ -237,6 +248,8 @@ def _datasets(frame: Frame, columns: Columns, first_id: int) -> Held:
 
 def _matrix(frame: Frame, columns: Columns, first_id: int) -> Held:
     value, whose = frame.value, frame.name
+    if columns.cluster:
+        raise BadFileError(f"{whose} has no column {columns.cluster!r}. {CLUSTER_GIVEN_BY}")
     if value.ndim != 2 or 0 in value.shape[1:]:
         raise BadFileError(f"{whose} has shape {tuple(value.shape)}; it must be (n, d), a row for each embedding")
     dtype = element_dtype(np.dtype(value.dtype), whose)

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import re
 
-PART = re.compile(r"(?:rows-(?P<start>\d+)-(?P<stop>\d+)|partition-(?P<number>\d+))\.parquet")
-"""Names of the files of parts."""
+PART = re.compile(r"(?:rows-(?P<start>\d+)-(?P<stop>\d+)|partition-(?P<number>\d+))\.parquet|centroid=(?P<cluster>\d+)")
+"""Names of the files of parts, and of the folders of clusters."""
 
 OF_FRAME = re.compile(r"/_scratch/[^/]+/(?P<frame>frame(?:-\w+)?)/(?P<part>[^/]+)$")
 """Where they lie, below the folder of a result."""
@@ -26,6 +26,8 @@ def part_in_words(file: str, frame: str) -> str:
     found = PART.fullmatch(file)
     if found is None:
         return frame
+    if found["cluster"] is not None:
+        return f"cluster {int(found['cluster'])} of {frame}"
     if found["number"] is not None:
         return f"partition {int(found['number'])} of {frame}"
     return f"rows {int(found['start']):,} to {int(found['stop']) - 1:,} of {frame}"

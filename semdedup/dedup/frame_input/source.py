@@ -10,6 +10,7 @@ from dataclasses import dataclass, replace
 from functools import cached_property, partial
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import xxhash
@@ -20,6 +21,7 @@ from semdedup.dedup.frame_input.convert import first_line
 from semdedup.dedup.frame_input.digest import ContentDigest
 from semdedup.dedup.frame_input.held import PARTITION_BITS, Columns, Held, hold
 from semdedup.dedup.frame_input.parts import part_in_words, partition_name, rows_name
+from semdedup.dedup.input.columns import lists_of_views
 from semdedup.errors import BadFileError, InputError, SemdedupError
 from semdedup.runs.journal import Job
 from semdedup.runs.run import Run
@@ -84,10 +86,12 @@ class FrameSource:
         if not self.frame.is_lazy and not self._held.n_rows:
             raise InputError(f"no rows in {self.frame.name}")
         with tempfile.TemporaryDirectory(prefix="semdedup-") as temporary:
-            folder = Location.of(temporary)
+            folder, cluster = Location.of(temporary), self.columns.cluster
             with self.naming(folder):
-                write_part(folder / "head.parquet", [_head(schema, self.columns.embedding_field)])
-                yield [(folder / "head.parquet").info()], folder
+                place = (folder / f"{cluster}=0" if cluster else folder) / "head.parquet"
+                head = _head(schema, self.columns.embedding_field)
+                write_part(place, [head.drop_columns(cluster) if cluster else head])
+                yield [place.info()], folder
 
     def _meta(self) -> Held:
         """What a Dask frame tells of its columns; where they are objects, that is a guess."""
@@ -154,7 +158,8 @@ class FrameSource:
                     yield position, call()
                     advance(1)
 
-        for _ in run.each(work, partial(_write_range, self._held, folder), jobs, unit="parts", drive=drive):
+        write = partial(_write_range, self._held, folder, self.columns.cluster)
+        for _ in run.each(work, write, jobs, unit="parts", drive=drive):
             pass
 
     def _write_there(self, run: Run, folder: Location, work: str) -> list[Mapping[str, Any]]:
@@ -195,7 +200,7 @@ class FrameSource:
             text = str(error)
             if folder is None or folder.url not in text:
                 raise
-            pattern = rf"(?:the file )?{re.escape(folder.url)}(?:/([\w-]+\.parquet))?"
+            pattern = rf"(?:the file )?{re.escape(folder.url)}(?:(?:/\w+=\d+)?/([\w-]+\.parquet))?"
             words = re.sub(pattern, lambda match: part_in_words(match[1] or "", self.frame.name), text)
             raise type(error)(words) from error
 
@@ -215,7 +220,7 @@ class WritePartition:
         if frame is None or frame.is_lazy:
             raise BadFileError(f"{called} is a {type(partition).__name__}; partitions must be frames of pandas or cuDF")
         held = hold(replace(frame, called=called), self.columns, number << PARTITION_BITS)
-        return put(None if self.folder is None else self.folder / partition_name(number), held)
+        return put(None if self.folder is None else self.folder / partition_name(number), held, self.columns.cluster)
 
 
 def _call_job(item: tuple[Job, Any]) -> Any:
@@ -223,15 +228,15 @@ def _call_job(item: tuple[Job, Any]) -> Any:
     return replace(job, item=(job.item, partition))()
 
 
-def _write_range(held: Held, folder: Location, span: tuple[int, int]) -> dict[str, Any]:
+def _write_range(held: Held, folder: Location, cluster: str, span: tuple[int, int]) -> dict[str, Any]:
     start, stop = span
     step = held.rows_in(GROUP_BYTES)
     pieces = (held.rows(row, min(row + step, stop)) for row in range(start, stop, step))
-    write_part(folder / rows_name(start, stop), pieces)
+    write_part(folder / rows_name(start, stop), pieces, cluster)
     return {"rows": stop - start}
 
 
-def put(place: Location | None, held: Held) -> dict[str, Any]:
+def put(place: Location | None, held: Held, cluster: str = "") -> dict[str, Any]:
     """Write what is held to a file, or only read it: digest, rows and bytes of the content."""
     digest = ContentDigest()
 
@@ -242,20 +247,26 @@ def put(place: Location | None, held: Held) -> dict[str, Any]:
             yield table
 
     if place is not None:
-        write_part(place, tables())
+        write_part(place, tables(), cluster)
     else:
         for _ in tables():
             pass
     return {"digest": digest.hexdigest(), "rows": digest.n_rows, "bytes": digest.n_bytes}
 
 
-def write_part(place: Location, tables: Iterator[pa.Table] | Sequence[pa.Table]) -> None:
+def write_part(place: Location, tables: Iterator[pa.Table] | Sequence[pa.Table], cluster: str = "") -> None:
     """Write tables of one schema, one after the other, as a Parquet file that is read soon and then deleted.
 
+    Of clusters a file for each, in folders named by the column `cluster`, as `KMeansStage` writes them.
+
     Raises:
-        BadFileError: a column has a type that Parquet does not know.
+        BadFileError: a column has a type that Parquet does not know, or the number of a cluster cannot be one.
     """
     plain = (_plain(table) for table in tables)
+    if cluster:
+        for label, rows in _by_cluster(pa.concat_tables(plain, promote_options="permissive"), cluster, place):
+            write_part(place.parent / f"{cluster}={label}" / place.name, [rows])
+        return
     first = next(plain)
 
     def every() -> Iterator[pa.Table]:
@@ -272,6 +283,20 @@ def write_part(place: Location, tables: Iterator[pa.Table] | Sequence[pa.Table])
         ) from error
 
 
+def _by_cluster(table: pa.Table, cluster: str, place: Location) -> Iterator[tuple[int, pa.Table]]:
+    """The rows of each cluster, without its number."""
+    column = table.column(cluster)
+    fault = str(column.type) if not pa.types.is_integer(column.type) else "null in some rows" * bool(column.null_count)
+    if not fault and pc.min(column).as_py() < 0:
+        fault = f"{pc.min(column).as_py()} in some row"
+    if fault:
+        raise BadFileError(f"the column {cluster!r} of {place} is {fault}; numbers of clusters must be 0, 1, 2, …")
+    table = table.sort_by(cluster)
+    labels, starts = np.unique(table.column(cluster).to_numpy(), return_index=True)
+    for label, start, stop in zip(labels, starts, [*starts[1:], len(table)], strict=True):
+        yield int(label), table.slice(start, stop - start).drop_columns(cluster)
+
+
 def _plain(table: pa.Table) -> pa.Table:
     """Without layouts that Parquet does not know."""
     for position, field in enumerate(table.schema):
@@ -279,7 +304,7 @@ def _plain(table: pa.Table) -> pa.Table:
         if pa.types.is_run_end_encoded(kind):
             column = pa.chunked_array([pc.run_end_decode(chunk) for chunk in column.chunks], kind.value_type)
         elif pa.types.is_list_view(kind) or pa.types.is_large_list_view(kind):
-            column = column.cast(pa.large_list(kind.value_type))
+            column = lists_of_views(column)
         elif pa.types.is_string_view(kind):
             column = column.cast(pa.large_string())
         elif pa.types.is_binary_view(kind):

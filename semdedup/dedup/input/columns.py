@@ -99,13 +99,13 @@ def as_embeddings(column: pa.ChunkedArray, fp16_bits: bool = False) -> pa.Chunke
         return column
     column = column.cast(storage_of(column.type))
     if any(is_kind(column.type) for is_kind, _ in LIST_VIEWS):
-        column = _lists_of_views(column)
+        column = lists_of_views(column)
     if fp16_bits and not pa.types.is_null(column.type) and column.type.value_type == pa.uint16():
         return pa.chunked_array([chunk.view(target) for chunk in column.chunks], target)
     return column.cast(target)
 
 
-def _lists_of_views(column: pa.ChunkedArray) -> pa.ChunkedArray:
+def lists_of_views(column: pa.ChunkedArray) -> pa.ChunkedArray:
     """List views as lists. PyArrow's own cast, from 19 to 26 at least, gives lists whose offsets are too short."""
     large = pa.types.is_large_list_view(column.type)
     lists, offset = (pa.LargeListArray, pa.int64()) if large else (pa.ListArray, pa.int32())
@@ -190,7 +190,7 @@ def common_type(one: pa.DataType, other: pa.DataType) -> pa.DataType | None:
         schemas = [pa.schema([("", carried_type(kind))]) for kind in (one, other)]
         together = pa.unify_schemas(schemas, promote_options="permissive").field(0).type
         for kind in (one, other):
-            if kind not in (together, pa.null()) and "list_view" in f"{kind} {together}":  # see `_lists_of_views`
+            if kind not in (together, pa.null()) and "list_view" in f"{kind} {together}":  # see `lists_of_views`
                 return None
             as_carried(pa.chunked_array([pa.nulls(1, kind)]), together)  # there is a way from one to the other
     except (pa.ArrowTypeError, pa.ArrowInvalid, pa.ArrowNotImplementedError):
