@@ -25,7 +25,7 @@ from semdedup.runs.journal import Job
 from semdedup.runs.run import Run
 from semdedup.settings.frames import Frame, frame_of
 from semdedup.storage.location import FileInfo, Location
-from semdedup.storage.tables import write_batches
+from semdedup.storage.tables import lists_of_views, write_batches
 
 PART_BYTES = 64 << 20
 """Bytes of a part that the client writes."""
@@ -279,7 +279,7 @@ def _plain(table: pa.Table) -> pa.Table:
         if pa.types.is_run_end_encoded(kind):
             column = pa.chunked_array([pc.run_end_decode(chunk) for chunk in column.chunks], kind.value_type)
         elif pa.types.is_list_view(kind) or pa.types.is_large_list_view(kind):
-            column = column.cast(pa.large_list(kind.value_type))
+            column = lists_of_views(column)
         elif pa.types.is_string_view(kind):
             column = column.cast(pa.large_string())
         elif pa.types.is_binary_view(kind):
