@@ -20,9 +20,11 @@ import pytest
 
 import semdedup
 from semdedup import SemanticDeduplicationWorkflow
+from semdedup.dedup.frame_input.convert import ObjectRows
 from semdedup.dedup.frame_input.digest import ContentDigest
 from semdedup.dedup.frame_input.held import Columns, hold
 from semdedup.dedup.frame_input.parts import source_in_words
+from semdedup.dedup.frame_input.source import write_part
 from semdedup.dedup.input.ids import as_ids, id_type
 from semdedup.dedup.results.dropped import Dropped, without_dropped
 from semdedup.errors import (
@@ -291,6 +293,22 @@ def test_what_is_no_input_is_refused_in_words_before_anything_is_written(case: s
     with pytest.raises(error, match=words):
         SemanticDeduplicationWorkflow(make(), str(tmp_path / "out"), eps=EPS, **OPTIONS).run(NOWHERE)
     assert not (tmp_path / "out").exists()
+
+
+def test_list_views_are_written_as_the_lists_that_they_are(tmp_path: Path) -> None:
+    values, offsets = pa.array([1.0, 2.0, 3.0, 4.0]), pa.array([2, 0, 2], pa.int32())
+    views = pa.ListViewArray.from_arrays(offsets, pa.array([2, 2, 2], pa.int32()), values)
+    missing = pa.array([[1.0], None, [2.0, 3.0]], pa.large_list_view(pa.float64()))
+    for column in (views, views.slice(1, 2), missing, missing.slice(1)):
+        write_part(Location.of(str(tmp_path / "x.parquet")), [pa.table({"x": column})])
+        assert pq.read_table(tmp_path / "x.parquet")["x"].to_pylist() == column.to_pylist()
+
+
+def test_objects_of_several_kinds_are_embeddings() -> None:
+    for given in ([[3, 4], None], [np.float64([3, 4]), [3.0, 4], np.int8([3, 4]), pd.NaT], [(3, 4), float("nan")]):
+        column = ObjectRows(pd.Series(given, dtype=object).to_numpy(), "x").rows(0, len(given))
+        assert column.to_pylist() == [[3, 4]] * (len(given) - 1) + [None]
+        assert pa.types.is_floating(column.type.value_type)
 
 
 def test_lazy_and_split_frames_of_others_are_told_what_to_do() -> None:

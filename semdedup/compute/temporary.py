@@ -40,7 +40,8 @@ class TemporaryFolder:
             for folder, _, names in os.walk(self.path):
                 for path in (os.path.join(folder, name) for name in names):
                     if path not in kept:
-                        os.unlink(path)
+                        with contextlib.suppress(OSError):
+                            os.unlink(path)
 
         threading.Thread(target=delete_others, name="semdedup-remove").start()
 

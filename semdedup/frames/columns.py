@@ -17,6 +17,7 @@ import pandas as pd
 import pyarrow as pa
 
 from semdedup.arrays import Array
+from semdedup.dedup.frame_input.convert import ObjectRows, chunked, series_column
 from semdedup.dedup.input.columns import EMBEDDINGS, as_embeddings, embedding_type
 from semdedup.dedup.input.rows import embedding_rows, row_lengths
 from semdedup.errors import InputError, ParameterError
@@ -24,6 +25,10 @@ from semdedup.settings import shown
 
 Frame = Any
 """A DataFrame of pandas or cuDF."""
+
+
+ROWS = 1 << 16
+"""Rows of objects that become one piece of an Arrow column, which holds fewer than 2**31 elements."""
 
 
 class Lists(NamedTuple):
@@ -88,16 +93,7 @@ def arrow_column(df: Frame, name: str) -> pa.ChunkedArray:
     Raises:
         InputError: values of kinds that do not go together.
     """
-    if of_cudf(df):
-        column = df[name].to_arrow()
-    else:
-        try:
-            column = pa.Array.from_pandas(df[name])
-        except (pa.ArrowException, TypeError, ValueError, OverflowError) as error:
-            raise InputError(
-                f"the column {name!r} holds values that are not of one type that Arrow has: {_first_line(error)}"
-            ) from error
-    return column if isinstance(column, pa.ChunkedArray) else pa.chunked_array([column])
+    return chunked(df[name].to_arrow() if of_cudf(df) else series_column(df[name], f"the column {name!r}"))
 
 
 def column_type(df: Frame, name: str) -> pa.DataType:
@@ -122,32 +118,18 @@ def embedding_lists(df: Frame, name: str) -> Lists:
 
 def _list_column(series: pd.Series, name: str) -> pa.ChunkedArray:
     """An embedding column of pandas in Arrow."""
-    column, values = None, series.to_numpy() if series.dtype == object else np.empty(0)
-    try:
-        column = pa.Array.from_pandas(series)
-    except (pa.ArrowException, TypeError, ValueError, OverflowError) as error:
-        # of arrays of several float types, or of another byte order, Arrow makes no column
-        doubles = [_as_doubles(value) for value in values]
-        if not doubles or any(value is ... for value in doubles):
-            raise InputError(
-                f"the column {name!r} does not hold embeddings, which are one-dimensional arrays or lists of numbers "
-                f"in each row: {_first_line(error)}"
-            ) from error
-        column = pa.array(doubles, pa.list_(pa.float64()))
-    if len(values) and column.type == pa.list_(pa.int64()):  # of Python's whole numbers
-        column = column.cast(pa.list_(pa.float64()), safe=False)
-    _check_type(name, column.type, next((value for value in values if isinstance(value, str)), None))
-    return as_embeddings(column if isinstance(column, pa.ChunkedArray) else pa.chunked_array([column]))
-
-
-def _as_doubles(value: Any) -> Any:
-    """A row of floats as float64, None for a missing one, ``...`` for what is neither."""
-    if isinstance(value, np.ndarray):
-        fits = value.ndim == 1 and value.dtype.kind == "f" and value.dtype.itemsize <= 8
-        return value.astype(np.float64) if fits else ...
-    if isinstance(value, (list, tuple)):
-        return _as_doubles(np.array(value)) if value else np.empty(0)
-    return None if pd.api.types.is_scalar(value) and pd.isna(value) else ...
+    whose = f"the column {name!r}"
+    if series.dtype != object:
+        column = series_column(series, whose)
+        _check_type(name, column.type, None)
+        return as_embeddings(chunked(column))
+    values = series.to_numpy()
+    for text in (value for value in values if isinstance(value, str)):
+        _check_type(name, pa.string(), text)
+    found = ObjectRows(values, whose)
+    _check_type(name, found.type, None)
+    pieces = [chunked(found.rows(i, min(i + ROWS, len(values)))) for i in range(0, len(values), ROWS)]
+    return as_embeddings(pa.chunked_array([chunk for piece in pieces for chunk in piece.chunks], found.type))
 
 
 def _check_type(name: str, found: pa.DataType, example: str | None) -> pa.DataType:
@@ -249,7 +231,3 @@ def host_labels(column: pa.ChunkedArray, name: str) -> np.ndarray:
         nulls = f" with {column.null_count} nulls" if column.null_count else ""
         raise InputError(f"the column {name!r} is {column.type}{nulls}; it must hold a whole number in each row")
     return column.to_numpy()
-
-
-def _first_line(error: Exception) -> str:
-    return str(error).partition("\n")[0]

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from semdedup.errors import BadFileError, ParameterError, SemdedupError
@@ -244,3 +245,16 @@ def embedding_column(rows: np.ndarray) -> pa.ListArray:
         raise ParameterError(f"{n} rows of {dim} elements do not fit into one Arrow list array; write them in parts")
     offsets = pa.array(np.arange(0, (n + 1) * dim, dim, dtype=np.int32) if dim else np.zeros(n + 1, np.int32))
     return pa.ListArray.from_arrays(offsets, pa.array(np.ascontiguousarray(rows).reshape(-1)))
+
+
+def lists_of_views(column: pa.ChunkedArray) -> pa.ChunkedArray:
+    """List views as lists. PyArrow's own cast, from 19 to 26 at least, gives lists whose offsets are too short."""
+    large = pa.types.is_large_list_view(column.type)
+    lists, offset = (pa.LargeListArray, pa.int64()) if large else (pa.ListArray, pa.int32())
+    made = []
+    for chunk in column.chunks:
+        lengths = pc.fill_null(pc.list_value_length(chunk), 0).to_numpy(zero_copy_only=False)
+        offsets = pa.array(np.append(0, np.cumsum(lengths)), offset)
+        made.append(lists.from_arrays(offsets, chunk.flatten(), mask=chunk.is_null() if chunk.null_count else None))
+    list_of = pa.large_list if large else pa.list_
+    return pa.chunked_array(made, list_of(column.type.value_type))

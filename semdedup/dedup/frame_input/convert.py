@@ -106,8 +106,11 @@ class ObjectRows:
     def _of_lists(self, values: np.ndarray) -> pa.Array | pa.ChunkedArray:
         if any(isinstance(value, str) for value in values):
             refuse_text(self._whose)
+        plain = [None if gone else value for value, gone in zip(values, self._missing, strict=True)]
         try:
-            return pa.array([None if gone else v for v, gone in zip(values, self._missing, strict=True)])
+            found = _lists(plain)
+            whole = found.type == pa.list_(pa.int64())
+            return found.cast(pa.list_(pa.float64())) if whole else found
         except (pa.ArrowException, ValueError, TypeError, OverflowError) as error:
             raise BadFileError(
                 f"{self._whose} holds what is no list of numbers: {first_line(error)}. An embedding is a 1-d array or "
@@ -129,8 +132,20 @@ class ObjectRows:
         return list_column(flat, lengths, missing)
 
 
+def _lists(plain: list[Any]) -> pa.Array | pa.ChunkedArray:
+    try:
+        return pa.array(plain)
+    except pa.ArrowInvalid:  # arrays and lists of several kinds of numbers
+        if not all(value is None or isinstance(value, (np.ndarray, list, tuple)) for value in plain):
+            raise
+        doubles = [
+            None if value is None else np.asarray(value).astype(np.float64, casting="same_kind") for value in plain
+        ]
+        return pa.array(doubles, pa.list_(pa.float64()))
+
+
 def _is_missing(value: Any) -> bool:
-    return value is None or value is pd.NA or (isinstance(value, float) and value != value)
+    return value is None or value is pd.NA or value is pd.NaT or (isinstance(value, float) and value != value)
 
 
 def series_column(series: Any, whose: str) -> pa.Array | pa.ChunkedArray:
@@ -143,6 +158,11 @@ def series_column(series: Any, whose: str) -> pa.Array | pa.ChunkedArray:
         return pa.Array.from_pandas(series)
     except (pa.ArrowException, ValueError, TypeError, OverflowError) as error:
         raise BadFileError(f"{whose} holds values that go into no one type of Arrow: {first_line(error)}") from error
+
+
+def chunked(column: pa.Array | pa.ChunkedArray) -> pa.ChunkedArray:
+    """A column in chunks, one of them where it has none."""
+    return column if isinstance(column, pa.ChunkedArray) else pa.chunked_array([column])
 
 
 def only_once(names: Sequence[Any], wanted: Sequence[str], whose: str) -> None:

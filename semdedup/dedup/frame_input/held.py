@@ -13,6 +13,7 @@ import pyarrow as pa
 from semdedup.dedup.frame_input.convert import (
     ObjectRows,
     check_exact,
+    chunked,
     element_dtype,
     first_line,
     matrix_column,
@@ -87,9 +88,7 @@ class Held:
     def rows(self, start: int, stop: int) -> pa.Table:
         """Rows [start, stop) of the columns that are used."""
         found = self.embeddings(start, stop)
-        return self.others.slice(start, stop - start).append_column(
-            self.embedding_field, found if isinstance(found, pa.ChunkedArray) else pa.chunked_array([found])
-        )
+        return self.others.slice(start, stop - start).append_column(self.embedding_field, chunked(found))
 
     def pieces(self, n_bytes: int) -> Iterator[tuple[int, int]]:
         """Ranges of rows of about so many bytes each."""
@@ -156,7 +155,7 @@ def light_columns(frame: Frame, names: Sequence[str]) -> pa.Table:
     value = frame.value
     if frame.kind == "pandas":
         found = {n: series_column(value[n], f"the column {n!r} of {frame.name}") for n in names}
-        return pa.table({name: _chunked(column) for name, column in found.items()})
+        return pa.table({name: chunked(column) for name, column in found.items()})
     if frame.kind in ("cudf", "polars"):
         return value[list(names)].to_arrow() if names else pa.table({})
     if frame.kind == "datasets":
@@ -265,10 +264,6 @@ def _matrix(frame: Frame, columns: Columns, first_id: int) -> Held:
 
 def _slices(column: Column) -> Rows:
     return lambda start, stop: column.slice(start, stop - start)
-
-
-def _chunked(column: Column) -> pa.ChunkedArray:
-    return column if isinstance(column, pa.ChunkedArray) else pa.chunked_array([column])
 
 
 HOLD: dict[str, Callable[[Frame, Columns, int], Held]] = {

@@ -21,13 +21,12 @@ from semdedup.dedup.frame_input.convert import first_line
 from semdedup.dedup.frame_input.digest import ContentDigest
 from semdedup.dedup.frame_input.held import PARTITION_BITS, Columns, Held, hold
 from semdedup.dedup.frame_input.parts import part_in_words, partition_name, rows_name
-from semdedup.dedup.input.columns import lists_of_views
 from semdedup.errors import BadFileError, InputError, SemdedupError
 from semdedup.runs.journal import Job
 from semdedup.runs.run import Run
 from semdedup.settings.frames import Frame, frame_of
 from semdedup.storage.location import FileInfo, Location
-from semdedup.storage.tables import write_batches
+from semdedup.storage.tables import lists_of_views, write_batches
 
 PART_BYTES = 64 << 20
 """Bytes of a part that the client writes."""

@@ -7,12 +7,12 @@ from collections.abc import Callable, Iterable
 from functools import lru_cache
 from typing import Any
 
-import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from semdedup.errors import BadFileError, InputError
+from semdedup.storage.tables import lists_of_views
 
 FP16_BITS = "fp16_bits"
 """What `embedding_encoding` says of lists of uint16 that hold the bits of float16."""
@@ -103,19 +103,6 @@ def as_embeddings(column: pa.ChunkedArray, fp16_bits: bool = False) -> pa.Chunke
     if fp16_bits and not pa.types.is_null(column.type) and column.type.value_type == pa.uint16():
         return pa.chunked_array([chunk.view(target) for chunk in column.chunks], target)
     return column.cast(target)
-
-
-def lists_of_views(column: pa.ChunkedArray) -> pa.ChunkedArray:
-    """List views as lists. PyArrow's own cast, from 19 to 26 at least, gives lists whose offsets are too short."""
-    large = pa.types.is_large_list_view(column.type)
-    lists, offset = (pa.LargeListArray, pa.int64()) if large else (pa.ListArray, pa.int32())
-    made = []
-    for chunk in column.chunks:
-        lengths = pc.fill_null(pc.list_value_length(chunk), 0).to_numpy(zero_copy_only=False)
-        offsets = pa.array(np.append(0, np.cumsum(lengths)), offset)
-        made.append(lists.from_arrays(offsets, chunk.flatten(), mask=chunk.is_null() if chunk.null_count else None))
-    list_of = pa.large_list if large else pa.list_
-    return pa.chunked_array(made, list_of(column.type.value_type))
 
 
 def why_no_embeddings(found: pa.DataType) -> str:
