@@ -36,8 +36,7 @@ class Dropped:
     def among(self, ids: pa.ChunkedArray) -> np.ndarray:
         """Which of some ids are dropped, (n,) truth; a null id is not.
 
-        Time: a reading of the tables, but for row groups whose ids all lie outside of the range of these. Memory:
-        `ROWS_AT_A_TIME` rows, and the ids.
+        Time: a reading of the tables. Memory: `ROWS_AT_A_TIME` rows, and the ids.
 
         Raises:
             ParameterError: ids are text here and whole numbers there.
@@ -51,7 +50,7 @@ class Dropped:
                 kind = file.schema_arrow.field("id").type
                 if wanted is None or wanted.type != kind:
                     wanted = _alike(ids, kind)
-                for batch in _batches(file, eps, pc.min_max(wanted).as_py()):
+                for batch in _batches(file, eps):
                     found |= pc.is_in(wanted, batch).to_numpy(zero_copy_only=False)
         return found
 
@@ -67,28 +66,15 @@ def _alike(ids: pa.ChunkedArray, kind: pa.DataType) -> pa.ChunkedArray:
         raise ParameterError(f"ids are {ids.type} in the frame and {kind} in the result; cast them") from error
 
 
-def _batches(file: pq.ParquetFile, eps: float | None, span: dict[str, Any]) -> Iterator[pa.Array]:
-    """The ids that go, of the row groups that may hold one of a range of ids."""
-    groups = []
-    for group in range(file.metadata.num_row_groups):
-        column = next(
-            c for i in range(file.metadata.num_columns) if (c := _column(file, group, i)).path_in_schema == "id"
-        )
-        known = column.statistics if column.is_stats_set else None
-        if known is None or not known.has_min_max or not (known.max < span["min"] or known.min > span["max"]):
-            groups.append(group)
+def _batches(file: pq.ParquetFile, eps: float | None) -> Iterator[pa.Array]:
+    """The ids that go."""
     columns = ["id"] if eps is None else ["id", SCORE]
-    if groups:
-        for batch in file.iter_batches(ROWS_AT_A_TIME, groups, columns, use_threads=False):
-            if eps is not None:
-                scores = batch.column(SCORE).cast(pa.float32()).to_numpy(zero_copy_only=False)
-                batch = batch.filter(pa.array(duplicate_mask(scores, eps)))
-            if len(batch):
-                yield batch.column("id")
-
-
-def _column(file: pq.ParquetFile, group: int, position: int) -> Any:
-    return file.metadata.row_group(group).column(position)
+    for batch in file.iter_batches(ROWS_AT_A_TIME, columns=columns, use_threads=False):
+        if eps is not None:
+            scores = batch.column(SCORE).cast(pa.float32()).to_numpy(zero_copy_only=False)
+            batch = batch.filter(pa.array(duplicate_mask(scores, eps)))
+        if len(batch):
+            yield batch.column("id")
 
 
 def without_dropped(frame: Frame, id_field: str, dropped: Dropped) -> Any:
