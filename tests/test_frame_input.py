@@ -208,6 +208,9 @@ def test_a_run_is_resumed_by_the_content_of_its_frame(
     assert (again.total, again.duplicates) == (first.total, first.duplicates)
     with pytest.raises(OutputConflictError, match=r"input: a frame of 60 rows and .* there, a frame of 59 rows"):
         run(frame[1:], NOWHERE)
+    once = pa.Table.from_pandas(frame, preserve_index=False).to_reader()  # is read once, whatever is run of it
+    anew = SemanticDeduplicationWorkflow(once, str(tmp_path / "out"), eps=EPS, clear_output=True, **OPTIONS)
+    assert anew.run(near).duplicates == anew.run(near).duplicates == first.duplicates
     lazy = SemanticDeduplicationWorkflow(in_dask(frame), str(tmp_path / "lazy"), eps=EPS, **OPTIONS)
     assert lazy.run(near).duplicates == lazy.run(near).duplicates == first.duplicates
     other = SemanticDeduplicationWorkflow(in_dask(frame[1:]), str(tmp_path / "lazy"), eps=EPS, **OPTIONS)
