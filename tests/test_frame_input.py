@@ -307,6 +307,15 @@ def test_list_views_are_written_as_the_lists_that_they_are(tmp_path: Path) -> No
         assert pq.read_table(tmp_path / "x.parquet")["x"].to_pylist() == column.to_pylist()
 
 
+def test_the_bits_of_float16_are_embeddings_where_that_is_said(near: distributed.Client) -> None:
+    rows = np.float16([[1, 2], [1, 2], [3, 1]]).view(np.uint16)
+    told: dict[str, Any] = {"client": near, "embedding_encoding": "fp16_bits", **OPTIONS}
+    for given in (rows, pd.DataFrame({"id": range(3), "embedding": list(rows)})):
+        assert len(semdedup.deduplicate(given, **told)) == 2
+    with pytest.raises(BadFileError, match="uint16, which may be numbers or the bits"):  # of float32 and such bits
+        ObjectRows(pd.Series([rows[0], np.ones(2)]).to_numpy(), "x", fp16_bits=True)
+
+
 def test_objects_of_several_kinds_are_embeddings() -> None:
     for given in ([[3, 4], None], [np.float64([3, 4]), [3.0, 4], np.int8([3, 4]), pd.NaT], [(3, 4), float("nan")]):
         column = ObjectRows(pd.Series(given, dtype=object).to_numpy(), "x").rows(0, len(given))
