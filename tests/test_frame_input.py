@@ -409,7 +409,7 @@ def test_the_quarantine_names_the_rows_of_a_frame_and_no_file_that_is_gone(
 @pytest.mark.parametrize(
     "ids",
     [
-        pa.array([uuid.UUID(int=i).bytes for i in range(3)], pa.uuid()),
+        pa.ExtensionArray.from_storage(pa.uuid(), pa.array([uuid.UUID(int=i).bytes for i in range(3)], pa.binary(16))),
         pa.array([b"\xff", b"a", b"b"]),
         pa.array(["a", "b", "c"]).dictionary_encode(),
         pa.array(["a", "b", "c"], pa.string_view()),

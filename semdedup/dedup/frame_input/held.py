@@ -188,7 +188,7 @@ def _pandas(frame: Frame, columns: Columns, first_id: int) -> Held:
     if isinstance(series.dtype, pd.StringDtype):
         refuse_text(whose)
     if series.dtype == object:
-        rows = ObjectRows(series.to_numpy(), whose, columns.fp16_bits).rows
+        rows: Rows = ObjectRows(series.to_numpy(), whose, columns.fp16_bits).rows
     else:
         rows = _slices(series_column(series, whose))
     return _held(len(value), others, columns, first_id, rows, names)
