@@ -487,6 +487,8 @@ def test_a_result_filters_frames_and_files_and_gives_its_tables_as_frames(
     for frame_of_none in (made.rethreshold(0.02).duplicates_frame, made.rethreshold(EPS, "any").witnesses_frame):
         with pytest.raises(InputError, match="were written for this result; semdedup extract"):
             frame_of_none()
+    with pytest.raises(ParameterError, match="goes with frames alone; got a path"):
+        made.filter(str(tmp_path / "rows.parquet"), id_field=None)
     with pytest.raises(ParameterError, match="ids are int64 in the frame and string in the result"):
         made.filter(frame.assign(id=range(60)))
 

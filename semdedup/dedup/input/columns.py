@@ -177,7 +177,7 @@ def common_type(one: pa.DataType, other: pa.DataType) -> pa.DataType | None:
         schemas = [pa.schema([("", carried_type(kind))]) for kind in (one, other)]
         together = pa.unify_schemas(schemas, promote_options="permissive").field(0).type
         for kind in (one, other):
-            if kind not in (together, pa.null()) and "list_view" in f"{kind} {together}":  # see `_lists_of_views`
+            if kind not in (together, pa.null()) and "list_view" in f"{kind} {together}":  # see `lists_of_views`
                 return None
             as_carried(pa.chunked_array([pa.nulls(1, kind)]), together)  # there is a way from one to the other
     except (pa.ArrowTypeError, pa.ArrowInvalid, pa.ArrowNotImplementedError):
