@@ -208,6 +208,9 @@ def test_a_run_is_resumed_by_the_content_of_its_frame(
     assert (again.total, again.duplicates) == (first.total, first.duplicates)
     with pytest.raises(OutputConflictError, match=r"input: a frame of 60 rows and .* there, a frame of 59 rows"):
         run(frame[1:], NOWHERE)
+    once = pa.Table.from_pandas(frame, preserve_index=False).to_reader()  # is read once, whatever is run of it
+    anew = SemanticDeduplicationWorkflow(once, str(tmp_path / "out"), eps=EPS, clear_output=True, **OPTIONS)
+    assert anew.run(near).duplicates == anew.run(near).duplicates == first.duplicates
     lazy = SemanticDeduplicationWorkflow(in_dask(frame), str(tmp_path / "lazy"), eps=EPS, **OPTIONS)
     assert lazy.run(near).duplicates == lazy.run(near).duplicates == first.duplicates
     other = SemanticDeduplicationWorkflow(in_dask(frame[1:]), str(tmp_path / "lazy"), eps=EPS, **OPTIONS)
@@ -304,6 +307,15 @@ def test_list_views_are_written_as_the_lists_that_they_are(tmp_path: Path) -> No
         assert pq.read_table(tmp_path / "x.parquet")["x"].to_pylist() == column.to_pylist()
 
 
+def test_the_bits_of_float16_are_embeddings_where_that_is_said(near: distributed.Client) -> None:
+    rows = np.float16([[1, 2], [1, 2], [3, 1]]).view(np.uint16)
+    told: dict[str, Any] = {"client": near, "embedding_encoding": "fp16_bits", **OPTIONS}
+    for given in (rows, pd.DataFrame({"id": range(3), "embedding": list(rows)})):
+        assert len(semdedup.deduplicate(given, **told)) == 2
+    with pytest.raises(BadFileError, match="uint16, which may be numbers or the bits"):  # of float32 and such bits
+        ObjectRows(pd.Series([rows[0], np.ones(2)]).to_numpy(), "x", fp16_bits=True)
+
+
 def test_objects_of_several_kinds_are_embeddings() -> None:
     for given in ([[3, 4], None], [np.float64([3, 4]), [3.0, 4], np.int8([3, 4]), pd.NaT], [(3, 4), float("nan")]):
         column = ObjectRows(pd.Series(given, dtype=object).to_numpy(), "x").rows(0, len(given))
@@ -353,21 +365,28 @@ def temporary_folders() -> Iterator[Callable[[], set[Path]]]:
     yield lambda: names() - before
 
 
+@pytest.mark.parametrize("most_held", [1 << 20, 0], ids=["with the frame", "on disk"])
 def test_the_ids_that_a_lazy_result_drops_stay_whoever_computes_it(
-    frame: pd.DataFrame, dropped: list[str], near: distributed.Client
+    most_held: int,
+    frame: pd.DataFrame,
+    dropped: list[str],
+    near: distributed.Client,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    monkeypatch.setattr("semdedup.dedup.results.dropped.MOST_HELD", most_held)
     with temporary_folders() as folders:
         kept = semdedup.deduplicate(in_dask(frame), EPS, client=near, **OPTIONS)
         asked = near.compute(kept[["height"]] + 1)
         tasks, held = kept.to_delayed(), near.persist(kept)
         del kept
-        (folder,) = folders()
         assert len(asked.result()) == len(held.compute(scheduler=near)) == 60 - len(dropped)
         assert sum(map(len, dask.compute(*tasks, scheduler="sync"))) == 60 - len(dropped)
         (thread,) = [each for each in threading.enumerate() if each.name == "semdedup-remove"] or [None]
         if thread is not None:
             thread.join()
-        assert {path.parent.name for path in folder.rglob("*") if path.is_file()} == {"duplicates"}
+        left = {path.parent.name for folder in folders() for path in folder.rglob("*") if path.is_file()}
+        assert left == (set() if most_held else {"duplicates"})
+        assert bool(folders()) == (not most_held)
 
 
 def test_rows_that_cannot_be_compared_stay_and_are_told(
@@ -396,7 +415,7 @@ def test_the_quarantine_names_the_rows_of_a_frame_and_no_file_that_is_gone(
 @pytest.mark.parametrize(
     "ids",
     [
-        pa.array([uuid.UUID(int=i).bytes for i in range(3)], pa.uuid()),
+        pa.ExtensionArray.from_storage(pa.uuid(), pa.array([uuid.UUID(int=i).bytes for i in range(3)], pa.binary(16))),
         pa.array([b"\xff", b"a", b"b"]),
         pa.array(["a", "b", "c"]).dictionary_encode(),
         pa.array(["a", "b", "c"], pa.string_view()),
@@ -474,6 +493,8 @@ def test_a_result_filters_frames_and_files_and_gives_its_tables_as_frames(
     for frame_of_none in (made.rethreshold(0.02).duplicates_frame, made.rethreshold(EPS, "any").witnesses_frame):
         with pytest.raises(InputError, match="were written for this result; semdedup extract"):
             frame_of_none()
+    with pytest.raises(ParameterError, match="goes with frames alone; got a path"):
+        made.filter(str(tmp_path / "rows.parquet"), id_field=None)
     with pytest.raises(ParameterError, match="ids are int64 in the frame and string in the result"):
         made.filter(frame.assign(id=range(60)))
 

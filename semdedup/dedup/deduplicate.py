@@ -50,8 +50,8 @@ def deduplicate(
             rows are the embeddings.
         eps: a row goes where its similarity to a better-ranked row is at least 1 - eps.
         output_path: folder for the clusters, scores and ids to drop, for `semdedup.load`. By default a temporary folder
-            of this machine, which goes with the call; of a lazy frame the ids to drop stay in it until the process
-            ends.
+            of this machine, which goes with the call; of a lazy frame many ids to drop stay in it until the process
+            ends, few of them travel with the frame.
         client, cluster: as for the workflow.
         options: of `SemanticDeduplicationWorkflow`. `id_field` None takes the positions of the rows as ids.
 
@@ -94,6 +94,8 @@ def _deduplicate(
         with seen_by_all(Location.of(place), folder is not None, "output_path"):
             result = workflow.run(client, cluster=cluster)
         dropped = result.dropped()
+        if folder is not None and found.is_lazy:
+            dropped = dropped.in_memory()
         kept: F = without_dropped(given["input_path"], given.get("id_field", "id"), dropped)
     except BaseException:
         if folder is not None:
@@ -103,7 +105,7 @@ def _deduplicate(
         reasons = format_counts(result.quarantined)
         what = f"{result.n_quarantined:,} rows of {found.name} cannot be compared and stay"
         warnings.warn(f"{what}: {reasons}", stacklevel=3)
-    if folder is not None and found.is_lazy:
+    if folder is not None and found.is_lazy and dropped.files:
         folder.stay_with(location.url for location, _ in dropped.files)
     elif folder is not None:
         folder.go()

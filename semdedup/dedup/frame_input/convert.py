@@ -23,15 +23,22 @@ def refuse_text(whose: str) -> NoReturn:
     raise BadFileError(f"{whose} is text; embeddings must be lists of numbers. {advice}")
 
 
-def element_dtype(found: np.dtype, whose: str) -> np.dtype:
+def element_dtype(found: np.dtype, whose: str, fp16_bits: bool = False) -> np.dtype:
     """The dtype in which numbers of the dtype `found` are written: a float that holds each of its values.
+
+    Args:
+        found: of an array.
+        whose: what it is called in messages.
+        fp16_bits: whether uint16 is known to hold the bits of float16, as which it is read later.
 
     Raises:
         BadFileError: it holds no numbers, or they may be the bits of others.
     """
     if found.kind == "f":
         return np.dtype(np.float64) if found.itemsize > 8 else found.newbyteorder("=")
-    if found == np.dtype(np.uint16):
+    if found == np.uint16:
+        if fp16_bits:
+            return np.dtype(np.uint16)
         raise BadFileError(
             f"{whose} is uint16, which may be numbers or the bits of float16: say which, with .view(numpy.float16) or "
             ".astype(numpy.float32)"
@@ -77,7 +84,8 @@ class ObjectRows:
         type: of the column in Arrow.
     """
 
-    def __init__(self, values: np.ndarray, whose: str) -> None:
+    def __init__(self, values: np.ndarray, whose: str, fp16_bits: bool = False) -> None:
+        self._fp16_bits = fp16_bits
         self._values, self._whose, self._whole = values, whose, None
         self._missing = np.fromiter((_is_missing(value) for value in values), dtype=bool, count=len(values))
         present = values[~self._missing]
@@ -97,7 +105,8 @@ class ObjectRows:
                 )
         dtypes = {value.dtype for value in present}
         if dtypes:
-            self._dtype = element_dtype(np.result_type(*dtypes), self._whose)
+            are_bits = self._fp16_bits and len(dtypes) == 1
+            self._dtype = np.result_type(*(element_dtype(dtype, self._whose, are_bits) for dtype in dtypes))
         return pa.from_numpy_dtype(self._dtype)
 
     def _row_of(self, present: int) -> int:

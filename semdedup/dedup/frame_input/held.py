@@ -53,12 +53,14 @@ class Columns:
     others: tuple[str, ...] = ()
     by_position: bool = False
     cluster: str = ""
+    fp16_bits: bool = False
 
     @classmethod
     def of(cls, fields: InputOptions, frame: Frame, others: Sequence[str] = (), cluster: str = "") -> Columns:
         """The columns that settings name, and others, of a frame."""
         names = tuple(dict.fromkeys([*fields.carried, *others, *([cluster] if cluster else [])]))
-        return cls(fields.id_field or "id", fields.embedding_field, names, frame.by_position, cluster)
+        fp16_bits = fields.embedding_encoding == "fp16_bits"
+        return cls(fields.id_field or "id", fields.embedding_field, names, frame.by_position, cluster, fp16_bits)
 
     def among(self, names: Sequence[Any]) -> list[str]:
         """The other columns that a frame with these names has, and its ids where these are a column."""
@@ -196,9 +198,10 @@ def _pandas(frame: Frame, columns: Columns, first_id: int) -> Held:
     series, whose = value[columns.embedding_field], f"the column {columns.embedding_field!r} of {frame.name}"
     if isinstance(series.dtype, pd.StringDtype):
         refuse_text(whose)
-    rows = (
-        ObjectRows(series.to_numpy(), whose).rows if series.dtype == object else _slices(series_column(series, whose))
-    )
+    if series.dtype == object:
+        rows: Rows = ObjectRows(series.to_numpy(), whose, columns.fp16_bits).rows
+    else:
+        rows = _slices(series_column(series, whose))
     return _held(len(value), others, columns, first_id, rows, names)
 
 
@@ -251,7 +254,7 @@ def _matrix(frame: Frame, columns: Columns, first_id: int) -> Held:
         raise BadFileError(f"{whose} has no column {columns.cluster!r}. {CLUSTER_GIVEN_BY}")
     if value.ndim != 2 or 0 in value.shape[1:]:
         raise BadFileError(f"{whose} has shape {tuple(value.shape)}; it must be (n, d), a row for each embedding")
-    dtype = element_dtype(np.dtype(value.dtype), whose)
+    dtype = element_dtype(np.dtype(value.dtype), whose, columns.fp16_bits)
 
     def rows(start: int, stop: int) -> Column:
         part = value[start:stop]

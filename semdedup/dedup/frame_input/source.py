@@ -19,7 +19,7 @@ from semdedup.compute.partitions import run_on_partitions
 from semdedup.compute.session import Session
 from semdedup.dedup.frame_input.convert import first_line
 from semdedup.dedup.frame_input.digest import ContentDigest
-from semdedup.dedup.frame_input.held import PARTITION_BITS, Columns, Held, hold
+from semdedup.dedup.frame_input.held import PARTITION_BITS, Columns, Held, hold, read_once
 from semdedup.dedup.frame_input.parts import part_in_words, partition_name, rows_name
 from semdedup.errors import BadFileError, InputError, SemdedupError
 from semdedup.runs.journal import Job
@@ -53,7 +53,7 @@ class FrameSource:
     """
 
     def __init__(self, frame: Frame, columns: Columns) -> None:
-        self.frame, self.columns = frame, columns
+        self.frame, self.columns = read_once(frame), columns
         self.place: Location | None = None
         self._identity: Mapping[str, Any] | None = None
 
@@ -129,6 +129,7 @@ class FrameSource:
         with self.naming(), run.refusing():
             if not self.frame.is_lazy:
                 self._write_here(run, self.place, work)
+                del self._held  # what was converted; it is in the files now
                 return self.place
             found = _identity(self._write_there(run, self.place, work))
             if not found["rows"]:

@@ -22,16 +22,38 @@ from semdedup.settings.frames import Frame, frame_of
 from semdedup.storage.location import Location
 from semdedup.storage.tables import open_parquet
 
+MOST_HELD = 8 << 20
+"""Bytes of ids that travel with a lazy frame; Dask warns of graphs that are larger."""
+
 
 @dataclass(frozen=True)
 class Dropped:
-    """Ids to drop, on disk.
+    """Ids to drop.
 
     Attributes:
         files: tables of ids with the eps at which they go: of scores, or, with None, of nothing but ids that go.
+        held: ids in memory.
     """
 
     files: tuple[tuple[Location, float | None], ...]
+    held: tuple[pa.Array, ...] = ()
+
+    def in_memory(self) -> Dropped:
+        """The same without files, where the ids are at most `MOST_HELD` bytes; else itself."""
+        held, n_bytes = [], 0
+        for ids in self._pieces():
+            held.append(ids)
+            n_bytes += ids.nbytes
+            if n_bytes > MOST_HELD:
+                return self
+        return Dropped((), tuple(held))
+
+    def _pieces(self) -> Iterator[pa.Array]:
+        """The ids, some at a time."""
+        yield from self.held
+        for location, eps in self.files:
+            with open_parquet(location) as file:
+                yield from _batches(file, eps)
 
     def among(self, ids: pa.ChunkedArray) -> np.ndarray:
         """Which of some ids are dropped, (n,) truth; a null id is not.
@@ -45,13 +67,10 @@ class Dropped:
         if not len(ids) or ids.null_count == len(ids):
             return found
         wanted: pa.ChunkedArray | None = None
-        for location, eps in self.files:
-            with open_parquet(location) as file:
-                kind = file.schema_arrow.field("id").type
-                if wanted is None or wanted.type != kind:
-                    wanted = _alike(ids, kind)
-                for batch in _batches(file, eps):
-                    found |= pc.is_in(wanted, batch).to_numpy(zero_copy_only=False)
+        for batch in self._pieces():
+            if wanted is None or wanted.type != batch.type:
+                wanted = _alike(ids, batch.type)
+            found |= pc.is_in(wanted, batch).to_numpy(zero_copy_only=False)
         return found
 
 

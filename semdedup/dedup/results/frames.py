@@ -18,6 +18,7 @@ from semdedup.dedup.names import SCORE, WITNESSES, find_table, label_of
 from semdedup.dedup.results.checks import COLUMNS, check_columns, checked
 from semdedup.dedup.results.scores import Scores
 from semdedup.errors import InputError, ParameterError
+from semdedup.settings.frames import Frame, frame_of
 from semdedup.storage.location import FileInfo, Location, Paths, locations_of
 from semdedup.storage.tables import one_batch, open_parquet, read_table
 
@@ -170,3 +171,18 @@ def _to_frame(table: pa.Table, backend: Backend) -> Any:
 
         return cudf.DataFrame.from_arrow(table)
     return table.to_pandas(types_mapper=pd.ArrowDtype)
+
+
+def frame_or_files(given: Any, id_field: str | None, storage_options: Mapping[str, Any] | None) -> Frame:
+    """A frame as it is, or the Dask DataFrame of the embeddings at a path.
+
+    Raises:
+        ParameterError: ids are to be the positions of rows, and it is a path.
+    """
+    found = frame_of(given)
+    if found is None and id_field is None:
+        raise ParameterError(
+            "id_field=None takes the positions of rows as ids, which goes with frames alone; got a path. Files need "
+            "a column of ids before the run, or are read into a frame"
+        )
+    return found or Frame(read_embeddings(given, storage_options=storage_options), "dask")

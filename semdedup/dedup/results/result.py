@@ -14,7 +14,7 @@ from semdedup.dedup.base.summary import BaseSummary, Withdrawal
 from semdedup.dedup.frame_input.held import read_once
 from semdedup.dedup.names import IDENTIFY, SCORE, WITHDRAWN, WITHDRAWN_IDS, WITNESSES, WORKFLOW
 from semdedup.dedup.results.dropped import Dropped, as_it_came, without_dropped
-from semdedup.dedup.results.frames import frame_of_files, read_embeddings
+from semdedup.dedup.results.frames import frame_of_files, frame_or_files
 from semdedup.dedup.results.pairs import Explanation, Group, Id, Pair
 from semdedup.dedup.results.removed import RemovedRows
 from semdedup.dedup.results.scores import Scores
@@ -24,7 +24,7 @@ from semdedup.display import PASSED_OVER, Displayable, format_passed_over
 from semdedup.errors import InputError, OutputConflictError, ParameterError
 from semdedup.runs.record import Record
 from semdedup.settings.choices import RemovalRule
-from semdedup.settings.frames import Frame, frame_of, with_frames
+from semdedup.settings.frames import with_frames
 from semdedup.storage.location import FileInfo, Location
 
 if TYPE_CHECKING:
@@ -187,8 +187,7 @@ class DedupResult(Displayable):
         Example:
             >>> semdedup.load("out").rethreshold(0.05).filter("embeddings/").to_parquet("kept/")
         """
-        found = frame_of(frame)
-        found = found or Frame(read_embeddings(frame, storage_options=storage_options), "dask")
+        found = frame_or_files(frame, id_field, storage_options)
         given = with_frames({"input": found, "id_field": id_field}, "input")
         return as_it_came(found, without_dropped(read_once(given["input"]), given["id_field"], self.dropped()))
 
