@@ -250,6 +250,13 @@ def test_a_missing_package_is_one_sentence(
     assert "\n" not in str(caught.value)
 
 
+def test_a_protocol_that_only_its_package_makes_known_is_told_with_the_package(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delitem(fsspec_registry._registry, "abfss", raising=False)
+    monkeypatch.delitem(fsspec_registry.known_implementations, "abfss", raising=False)
+    with pytest.raises(ParameterError, match=r"^abfss:// needs adlfs: pip install 'semdedup\[azure\]'"):
+        Location.of("abfss://clips@team.dfs.core.windows.net/emb")
+
+
 @pytest.mark.parametrize("url", ["s3://", "s3:///", "gs://", "az://", "hf://"])
 def test_a_path_without_a_bucket_is_refused(url: str) -> None:
     pytest.importorskip({"gs": "gcsfs", "az": "adlfs", "hf": "huggingface_hub", "s3": "s3fs"}[url[:2]])
