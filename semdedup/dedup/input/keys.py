@@ -37,6 +37,12 @@ def partition_keys(url: str, top: str) -> dict[str, str | None]:
     return {name: None if value == NULL else value for name, value in pairs}
 
 
+def advice_on_keys(names: Sequence[str], top: str) -> str:
+    """What to do where columns that no file has are keys of folders above what is given; empty where none is one."""
+    above = [name for name in names if name in partition_keys(top, top[:1])]
+    return f". The key {above[0]} is of a folder above: give the folder that holds {above[0]}=…" if above else ""
+
+
 def keys_schemas(facts: Sequence[FileFacts], names: Sequence[str], top: str) -> list[tuple[pa.Schema, str]]:
     """A schema for each key of folders that is asked for, with a file below them, as if it were a column of files.
 
