@@ -332,3 +332,14 @@ def test_an_id_to_drop_that_is_named_twice_goes_once(client: distributed.Client,
     result = sharder(tmp_path / "clips", tmp_path / "tars", input_semantic_dedup_path=tmp_path).run(client)
     assert (result.kept, result.dropped) == (2, {"duplicate": 2})
     assert files_below(tmp_path / "tars")
+
+
+def test_what_lies_among_foreign_tables_is_told(client: distributed.Client, tmp_path: Path) -> None:
+    put(tmp_path / "scores", score_table())
+    pq.write_table(pa.table({"x": [1]}), tmp_path / "scores" / "summary.parquet")
+    (tmp_path / "scores" / "notes.txt").write_text("x")
+    wanted = {"that are no Parquet": {".txt": 1}, "whose names are of other tables": {".parquet": 1}}
+    found = IdentifyDuplicatesStage(
+        eps=0.1, input_path=str(tmp_path / "scores"), output_path=str(tmp_path / "out"), verbose=False
+    ).run(client)
+    assert found.facts["passed_over"] == wanted

@@ -90,7 +90,7 @@ class PairwiseStage(Stage):
         base = {} if self.base is None else self.base.parameters()
         return {"folder": self.folder, **self.compare.recorded(), **fields, **forest, **base}
 
-    def find_input(self, sources: Sequence[Location]) -> list[FileInfo]:
+    def find_input(self, sources: Sequence[Location]) -> Sequence[FileInfo]:
         """The cluster files."""
         folder = find_table(sources[0], "clusters")
         files = cluster_files(folder)
