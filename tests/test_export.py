@@ -2,7 +2,6 @@
 
 import json
 import os
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -17,17 +16,10 @@ import semdedup
 from semdedup import BadFileError, InputError, OutputConflictError, ParameterError
 from semdedup.cli import main
 from semdedup.exports import rows as rows_module
-from tests.faults import cluster_inside
 from tests.helpers import NOWHERE, embedding_table, files_below, near_duplicates, read_answer, workflow
 from tests.shards import make_clips
 
 EPS = 0.01
-
-
-@pytest.fixture(scope="module")
-def inside() -> Iterator[distributed.Client]:
-    with cluster_inside() as client:
-        yield client
 
 
 class Made:

@@ -2,7 +2,6 @@
 
 import json
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -22,17 +21,10 @@ from semdedup.dedup.input.files import find_files
 from semdedup.dedup.input.found import FoundFiles
 from semdedup.dedup.options import InputOptions
 from semdedup.storage.location import Location
-from tests.faults import cluster_inside
 from tests.helpers import NOWHERE, answer_of, assert_same_answer, embedding_table, near_duplicates, workflow
 
 COLUMNS = ["id", "embedding", "note"]
 DIM = 6
-
-
-@pytest.fixture(scope="module")
-def inside() -> Iterator[distributed.Client]:
-    with cluster_inside() as client:
-        yield client
 
 
 @pytest.fixture(scope="module")

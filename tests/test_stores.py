@@ -34,7 +34,6 @@ from semdedup.storage.faults import is_passing, is_refusal, is_storage_fault
 from semdedup.storage.listing import FileInfo
 from semdedup.storage.location import Location
 from semdedup.storage.stores import container_of
-from tests.faults import cluster_inside
 from tests.helpers import NOWHERE, answer_of, near_duplicates, workflow, write_embeddings
 
 fsspec_registry: Any = sys.modules["fsspec.registry"]  # the package has a mapping under this name
@@ -114,12 +113,6 @@ def bucket(server: Bucket) -> Bucket:
     name = f"bucket-{os.urandom(4).hex()}"
     fsspec.filesystem(server[0][:2], **server[1], use_listings_cache=False).mkdir(name)
     return server[0] + name, server[1]
-
-
-@pytest.fixture(scope="module")
-def inside() -> Iterator[distributed.Client]:
-    with cluster_inside() as client:
-        yield client
 
 
 @pytest.fixture(scope="module")
