@@ -14,6 +14,7 @@ from semdedup.arrays import backend_module, gpu_usable
 from semdedup.compute.session import Session
 from semdedup.dedup.kernels.exact import unit_rows
 from semdedup.storage.location import Location
+from tests.faults import cluster_inside
 from tests.helpers import STORAGES, WORKER, location_in, processes_of, start_scheduler
 from tests.records import session_on
 
@@ -88,6 +89,13 @@ def client() -> Iterator[distributed.Client]:
         ) as cluster,
         distributed.Client(cluster, set_as_default=False) as connected,
     ):
+        yield connected
+
+
+@pytest.fixture(scope="module")
+def inside() -> Iterator[distributed.Client]:
+    """A cluster in this process: it starts at once, and what is changed for a test is changed for its workers."""
+    with cluster_inside() as connected:
         yield connected
 
 

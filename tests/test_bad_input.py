@@ -168,6 +168,8 @@ def test_keys_of_folders_are_carried_and_ranked_by_and_belong_to_the_input(
     (tmp_path / "in" / "_year=2021").rename(tmp_path / "in" / "_year=2018")
     with pytest.raises(OutputConflictError, match="input: 3 files"):
         made.run(NOWHERE)
+    with pytest.raises(ParameterError, match=r"names _year, which no file has.*: give the folder that holds _year=…"):
+        workflow(tmp_path / "in" / "_year=2019", tmp_path / "other", metadata_fields=["_year"]).run(NOWHERE)
     with pytest.raises(ParameterError, match=r"names yeer, which no file has; columns: _year, embedding, id, town"):
         workflow(tmp_path / "in", tmp_path / "other", metadata_fields=["yeer"]).run(NOWHERE)
 

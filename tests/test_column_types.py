@@ -139,7 +139,7 @@ def test_a_column_is_ranked_in_its_order_or_refused(name: str) -> None:
 
 
 def test_columns_of_every_type_come_out_of_the_clusters_as_they_went_in(
-    client: distributed.Client, tmp_path: Path
+    inside: distributed.Client, tmp_path: Path
 ) -> None:
     columns = {f"c{i}": array for i, array in enumerate(EVERY.values()) if storable(array)}
     assert len(columns) > 30
@@ -158,7 +158,7 @@ def test_columns_of_every_type_come_out_of_the_clusters_as_they_went_in(
     ranked = RankingStrategy.metadata_based([name for name in columns if int(name[1:]) < len(ORDERED)][::7])
     result = workflow(
         tmp_path / "in", tmp_path / "out", metadata_fields=tuple(columns), ranking_strategy=ranked, exact_up_to=0.1
-    ).run(client)
+    ).run(inside)
     assert (result.total, result.quarantined) == (16, {})
     clusters = pa.concat_tables(
         [
@@ -216,7 +216,7 @@ def test_two_types_have_one_that_holds_both_or_none(one: pa.DataType, other: pa.
     ids=["ids", "points in time", "numbers"],
 )
 def test_a_value_that_does_not_fit_is_named_and_no_damage_of_its_file(
-    columns: dict[str, tuple[pa.Array, pa.Array]], value: str, client: distributed.Client, tmp_path: Path
+    columns: dict[str, tuple[pa.Array, pa.Array]], value: str, inside: distributed.Client, tmp_path: Path
 ) -> None:
     for i, name in enumerate("ab"):
         others = {"id": [f"{name}0", f"{name}1"], **{column: both[i] for column, both in columns.items()}}
@@ -224,7 +224,7 @@ def test_a_value_that_does_not_fit_is_named_and_no_damage_of_its_file(
     with pytest.raises(InputError, match=value) as raised:
         workflow(
             tmp_path / "in", tmp_path / "out", metadata_fields=[*columns.keys() - {"id"}], skip_bad_files=True
-        ).run(client)
+        ).run(inside)
     assert not isinstance(raised.value, BadFileError)
 
 
@@ -275,7 +275,7 @@ NO_EMBEDDINGS = (
 
 
 def test_embeddings_of_every_accepted_type_are_clustered_as_their_numbers(
-    client: distributed.Client, tmp_path: Path
+    inside: distributed.Client, tmp_path: Path
 ) -> None:
     expected, bad = {}, 0
     for i, (array, rows) in enumerate(EMBEDDINGS.values()):
@@ -288,7 +288,7 @@ def test_embeddings_of_every_accepted_type_are_clustered_as_their_numbers(
                 expected[f"{i}-{row}"] = np.array(values) / np.linalg.norm(values)
             bad += not values or None in values
     stage = workflow(tmp_path / "in", tmp_path / "out", n_clusters=2)
-    result = stage.run(client)
+    result = stage.run(inside)
     assert result.n_quarantined == bad
     clusters = ds.dataset(tmp_path / "out" / "kmeans_results").to_table().to_pylist()
     assert {row["id"] for row in clusters} == expected.keys()
@@ -316,14 +316,14 @@ def test_bits_of_float16_are_read_where_it_is_said_or_curator_wrote_them(make: C
     assert is_fp16_bits("fp16_bits", "a.parquet")
 
 
-def test_clusters_of_curator_are_compared(client: distributed.Client, tmp_path: Path) -> None:
+def test_clusters_of_curator_are_compared(inside: distributed.Client, tmp_path: Path) -> None:
     bits = units(20).astype(np.float16)
     bits[7] = bits[3]
     column = pa.array(bits.view(np.uint16).tolist(), pa.list_(pa.uint16()))
     put(tmp_path / "kmeans_results" / "centroid=0" / "a.parquet", column, [f"{i}" for i in range(20)],
         cosine_dist_to_cent=pa.array(np.linspace(0, 1, 20), pa.float32()))  # fmt: skip
     PairwiseStage(input_path=str(tmp_path / "kmeans_results"), output_path=str(tmp_path / "out"), verbose=False).run(
-        client
+        inside
     )
     scores = pq.read_table(tmp_path / "out" / "cluster_0.parquet").to_pylist()
     assert {row["id"]: row["max_id"] for row in scores if row["cosine_sim_score"] == 1} == {"3": "7"}
@@ -359,22 +359,22 @@ def test_ids_are_read_as_text_or_whole_numbers(array: pa.Array, ids: list) -> No
 
 
 def test_ids_of_types_that_go_together_do_and_others_name_both_files(
-    client: distributed.Client, tmp_path: Path
+    inside: distributed.Client, tmp_path: Path
 ) -> None:
     put(tmp_path / "text" / "a.parquet", units(1), lists(pa.uuid(), [UUID.bytes]))
     put(tmp_path / "text" / "b.parquet", units(1, seed=1), ["x"])
-    workflow(tmp_path / "text", tmp_path / "out").run(client)
+    workflow(tmp_path / "text", tmp_path / "out").run(inside)
     assert read_all_scores(tmp_path / "out")["id"].tolist() == [str(UUID), "x"]
     put(tmp_path / "numbers" / "a.parquet", units(1), pa.array([-1], pa.int8()))
     put(tmp_path / "numbers" / "b.parquet", units(1, seed=1), pa.array([2**63 - 1], pa.uint64()))
-    workflow(tmp_path / "numbers", tmp_path / "out2").run(client)
+    workflow(tmp_path / "numbers", tmp_path / "out2").run(inside)
     assert read_all_scores(tmp_path / "out2")["id"].tolist() == [-1, 2**63 - 1]
     put(tmp_path / "text" / "c.parquet", units(1), pa.array([b"1"], pa.binary(1)))
     with pytest.raises(BadFileError, match=r"'id' is bytes in .*c\.parquet but UUIDs in .*a\.parquet"):
         workflow(tmp_path / "text", tmp_path / "out3").describe()
 
 
-def test_clusters_of_others_pass_the_checks_of_our_own_input(client: distributed.Client, tmp_path: Path) -> None:
+def test_clusters_of_others_pass_the_checks_of_our_own_input(inside: distributed.Client, tmp_path: Path) -> None:
     def refused(name: str, match: str, *tables: dict[str, Any], **options: Any) -> None:
         for i, table in enumerate(tables):
             rows = table.pop("rows", units(2, seed=i))
@@ -383,7 +383,7 @@ def test_clusters_of_others_pass_the_checks_of_our_own_input(client: distributed
             input_path=str(tmp_path / name), output_path=str(tmp_path / f"out-{name}"), verbose=False, **options
         )
         with pytest.raises(SemdedupError, match=match):
-            stage.run(client)
+            stage.run(inside)
 
     refused("ids", "'id' is int64 in .*centroid=1/a.parquet but text in", {"ids": ["a", "b"]}, {"ids": [1, 2]})
     refused("marks", "'low_information' of .* is string", {"ids": ["a", "b"], "low_information": ["x", "y"]})
@@ -403,14 +403,14 @@ def test_clusters_of_others_pass_the_checks_of_our_own_input(client: distributed
 
 
 def test_marks_may_be_truth_or_0_and_1_or_null_and_rows_that_are_marked_match_nothing(
-    client: distributed.Client, tmp_path: Path
+    inside: distributed.Client, tmp_path: Path
 ) -> None:
     kinds = [pa.bool_(), pa.int8(), pa.uint64(), pa.null(), None]
     for i, kind in enumerate(kinds):
         marks = [None] * 3 if kind == pa.null() else [1, 0, None] if kind != pa.bool_() else [True, False, None]
         columns = {} if kind is None else {"low_information": pa.array(marks, kind)}
         put(tmp_path / "in" / f"{i}.parquet", [[1, 2, 3]] * 3, [f"{i}{n}" for n in range(3)], **columns)
-    result = workflow(tmp_path / "in", tmp_path / "out", n_clusters=1).run(client)
+    result = workflow(tmp_path / "in", tmp_path / "out", n_clusters=1).run(inside)
     scores = read_all_scores(tmp_path / "out").set_index("id")["cosine_sim_score"]
     assert scores[[f"{i}0" for i in range(3)]].tolist() == [0] * 3
     assert result.duplicates == 15 - 3 - 1
@@ -428,17 +428,17 @@ def test_marks_of_other_types_are_refused_by_name(kind: pa.DataType) -> None:
 
 
 @pytest.mark.parametrize("value", [2, -1])
-def test_a_mark_of_another_value_is_named_with_its_file(value: int, client: distributed.Client, tmp_path: Path) -> None:
+def test_a_mark_of_another_value_is_named_with_its_file(value: int, inside: distributed.Client, tmp_path: Path) -> None:
     put(tmp_path / "a.parquet", units(2), ["a", "b"], low_information=pa.array([0, value], pa.int64()))
     with pytest.raises(BadFileError, match=rf"'low_information' of .*a\.parquet has the value {value};"):
-        workflow(tmp_path / "a.parquet", tmp_path / "out").run(client)
+        workflow(tmp_path / "a.parquet", tmp_path / "out").run(inside)
 
 
 # Names of columns
 
 
 def test_a_column_that_is_used_stands_there_once_and_others_may_be_anything(
-    client: distributed.Client, tmp_path: Path
+    inside: distributed.Client, tmp_path: Path
 ) -> None:
     arrays = {"id": pa.array(["a", "b"]), "embedding": pa.array([[1.0, 2.0], [2.0, 1.0]]), "m": pa.array([1, 2])}
     nested = pa.array([{"b": [1.0]}, {"b": [2.0]}])
@@ -453,10 +453,10 @@ def test_a_column_that_is_used_stands_there_once_and_others_may_be_anything(
         with pytest.raises(BadFileError, match=f"the column '{twice}' stands there twice"):
             workflow(file, tmp_path / "out", metadata_fields="m").describe()
     file = write("id", "embedding", "x", "x", "", "ID", "Id", "m.n", "é.\n", "v")
-    result = workflow(file, tmp_path / "out", metadata_fields=["m.n", "é.\n", "ID"]).run(client)
+    result = workflow(file, tmp_path / "out", metadata_fields=["m.n", "é.\n", "ID"]).run(inside)
     assert result.total == 2
     pq.write_table(pa.Table.from_arrays([arrays["id"], arrays["embedding"], nested], names=["ID", "v.b", "v"]), file)
-    assert workflow(file, tmp_path / "out2", id_field="ID", embedding_field="v.b").run(client).total == 2
+    assert workflow(file, tmp_path / "out2", id_field="ID", embedding_field="v.b").run(inside).total == 2
     with pytest.raises(BadFileError, match="no column 'id'; it has ID"):
         workflow(file, tmp_path / "out3", embedding_field="v.b").describe()
 
@@ -464,7 +464,7 @@ def test_a_column_that_is_used_stands_there_once_and_others_may_be_anything(
 # Ids of file and row
 
 
-def test_ids_are_made_of_file_and_row_where_there_are_none(client: distributed.Client, tmp_path: Path) -> None:
+def test_ids_are_made_of_file_and_row_where_there_are_none(inside: distributed.Client, tmp_path: Path) -> None:
     rows = units(90)
     rows[60:] = rows[:30]
     put(tmp_path / "in" / "a.parquet", rows[:40])
@@ -472,7 +472,7 @@ def test_ids_are_made_of_file_and_row_where_there_are_none(client: distributed.C
     expected = {f"a.parquet:{i}" for i in range(40)} | {f"more/b c.parquet:{i}" for i in range(50)}
     answers = []
     for name, options in (("one", {}), ("other", {"files_per_partition": 1})):
-        workflow(tmp_path / "in", tmp_path / name, id_field=None, **options).run(client)
+        workflow(tmp_path / "in", tmp_path / name, id_field=None, **options).run(inside)
         answers.append(read_all_scores(tmp_path / name))
         assert set(answers[-1]["id"]) == expected
     assert answers[0].equals(answers[1])
@@ -481,12 +481,12 @@ def test_ids_are_made_of_file_and_row_where_there_are_none(client: distributed.C
 
 
 def test_rows_of_json_lines_are_counted_through_the_file(
-    client: distributed.Client, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    inside: distributed.Client, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("semdedup.dedup.input.jsonl.BLOCK_BYTES", 200)
     lines = [json.dumps({"embedding": row}) for row in units(40).tolist()]
     (tmp_path / "a.jsonl").write_text("\n".join(lines))
-    workflow(tmp_path / "a.jsonl", tmp_path / "out", id_field=None, input_filetype="jsonl").run(client)
+    workflow(tmp_path / "a.jsonl", tmp_path / "out", id_field=None, input_filetype="jsonl").run(inside)
     assert set(read_all_scores(tmp_path / "out")["id"]) == {f"a.jsonl:{i}" for i in range(40)}
 
 
@@ -499,7 +499,7 @@ def test_no_id_field_is_said_by_none_or_by_empty_text() -> None:
 # The sample to fit on
 
 
-def test_a_sample_is_of_rows_that_can_be_compared_however_few(client: distributed.Client, tmp_path: Path) -> None:
+def test_a_sample_is_of_rows_that_can_be_compared_however_few(inside: distributed.Client, tmp_path: Path) -> None:
     rows = np.zeros((3000, 4), np.float32)
     rows[1500:1530] = units(30)
     ids = [f"{i}" for i in range(3000)]
@@ -508,14 +508,14 @@ def test_a_sample_is_of_rows_that_can_be_compared_however_few(client: distribute
         put(tmp_path / "many" / f"{i}.parquet", rows[start : start + 1000], ids[start : start + 1000])
     found = []
     for name in ("one", "many"):
-        result = workflow(tmp_path / name, tmp_path / f"out-{name}", fit_data_fraction=0.001).run(client)
+        result = workflow(tmp_path / name, tmp_path / f"out-{name}", fit_data_fraction=0.001).run(inside)
         assert (result.total, result.quarantined) == (3000, {"zero": 2970})
         found.append(np.load(tmp_path / f"out-{name}" / "_kmeans_centroids.npy"))
     assert found[0].shape == (3, 4)
     np.testing.assert_array_equal(*found)
 
 
-def test_an_input_without_ids_is_refused_with_what_was_found(client: distributed.Client, tmp_path: Path) -> None:
+def test_an_input_without_ids_is_refused_with_what_was_found(inside: distributed.Client, tmp_path: Path) -> None:
     put(tmp_path / "a.parquet", units(2), pa.array([None, None], pa.string()))
     with pytest.raises(InputError, match=r"every row was set aside.*: 2 null_id"):
-        workflow(tmp_path / "a.parquet", tmp_path / "out").run(client)
+        workflow(tmp_path / "a.parquet", tmp_path / "out").run(inside)

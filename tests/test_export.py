@@ -2,7 +2,6 @@
 
 import json
 import os
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -14,20 +13,13 @@ import pytest
 from click.testing import CliRunner
 
 import semdedup
-from semdedup import InputError, OutputConflictError, ParameterError
+from semdedup import BadFileError, InputError, OutputConflictError, ParameterError
 from semdedup.cli import main
 from semdedup.exports import rows as rows_module
-from tests.faults import cluster_inside
-from tests.helpers import embedding_table, files_below, near_duplicates, read_answer, workflow
+from tests.helpers import NOWHERE, embedding_table, files_below, near_duplicates, read_answer, workflow
 from tests.shards import make_clips
 
 EPS = 0.01
-
-
-@pytest.fixture(scope="module")
-def inside() -> Iterator[distributed.Client]:
-    with cluster_inside() as client:
-        yield client
 
 
 class Made:
@@ -116,6 +108,47 @@ def test_rows_whose_ids_were_made_are_found_in_any_type_of_file(
         semdedup.export(
             str(tmp_path / "out"), str(tmp_path / "y"), input_embeddings_path=source, clips_path=source, verbose=False
         )
+
+
+def test_types_and_keys_that_a_dedup_brings_together_are_exported_together(
+    inside: distributed.Client, tmp_path: Path
+) -> None:
+    _, vectors = near_duplicates(np.random.default_rng(2), 60)
+    uuids = pa.array([bytes([i]) * 16 for i in range(30)], pa.uuid())
+    halves = [
+        {"id": uuids, "c": pa.array(["x"] * 30).dictionary_encode(), "d": pa.array(["y"] * 30).dictionary_encode()},
+        {"id": [f"b{i}" for i in range(30)], "c": ["z"] * 30, "d": pa.array(["v"] * 30).dictionary_encode()},
+    ]
+    for year, (half, some) in enumerate(zip(halves, (vectors[:30], vectors[30:]), strict=True), 2020):
+        table = embedding_table(half["id"], some, **{name: half[name] for name in "cd"})
+        (tmp_path / "in" / f"year={year}").mkdir(parents=True)
+        pq.write_table(table, tmp_path / "in" / f"year={year}" / "a.parquet")
+    source = str(tmp_path / "in")
+    made = workflow(source, tmp_path / "out", eps=EPS, metadata_fields=["year"])
+    made.run(inside)
+
+    def export(**options: Any) -> semdedup.Export:
+        given = {"format": "parquet", "input_embeddings_path": source, "verbose": False, **options}
+        return semdedup.export(str(tmp_path / "out"), str(tmp_path / "in" / "kept"), **given)
+
+    export()
+    table = read_rows(tmp_path / "in" / "kept")
+    assert table.schema.types[2:] == [
+        pa.string(),
+        pq.read_schema(tmp_path / "in/year=2020/a.parquet").types[3],
+        pa.int64(),
+    ]
+    assert set(zip(table["c"].to_pylist(), table["d"].to_pylist(), table["year"].to_pylist(), strict=True)) == {
+        ("x", "y", 2020),
+        ("z", "v", 2021),
+    }
+    ids = table["id"].to_pylist()
+    assert set(ids).isdisjoint(read_answer(tmp_path / "out")[1])
+    assert len(ids) == 60 - len(read_answer(tmp_path / "out")[1])
+    made.run(NOWHERE)  # the export is no input
+    pq.write_table(embedding_table([1], vectors[:1], c=pa.array([7])), tmp_path / "in" / "n.parquet")
+    with pytest.raises(BadFileError, match=r"'id' is int64 in .*n\.parquet but extension<arrow\.uuid> in .*one type"):
+        export(clear_output=True)
 
 
 def test_hugging_face_reads_the_folder(made: Made, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

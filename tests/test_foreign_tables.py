@@ -80,9 +80,9 @@ BROKEN: dict[str, tuple[tuple[pa.Table, ...], str]] = {
 """Tables of scores, and what is said of them."""
 
 
-def identify(folder: Path, out: Path, client: Any, **options: Any) -> Any:
+def identify(folder: Path, out: Path, inside: Any, **options: Any) -> Any:
     stage = IdentifyDuplicatesStage(eps=0.1, input_path=str(folder), output_path=str(out), verbose=False, **options)
-    return stage.run(client)
+    return stage.run(inside)
 
 
 READERS: dict[str, Callable[[Path, Path], Any]] = {
@@ -109,14 +109,14 @@ def test_every_reader_refuses_a_table_of_scores_that_cannot_be_right(reader: str
 
 
 @pytest.mark.parametrize("kind", ["score null", "score negative", "id null", "id twice in two tables", "match null"])
-def test_stages_and_shards_refuse_it_and_leave_nothing(kind: str, client: distributed.Client, tmp_path: Path) -> None:
+def test_stages_and_shards_refuse_it_and_leave_nothing(kind: str, inside: distributed.Client, tmp_path: Path) -> None:
     tables, words = BROKEN[kind]
     folder = put(tmp_path / "extraction" / "semdedup_pruning_tables", *tables)
     with pytest.raises((BadFileError, DuplicateIdError), match=rf"(?s){words}"):
         identify(
             folder,
             tmp_path / "out",
-            client,
+            inside,
             removal="witness" if kind == "match null" else "any",
             clusters_path=str(matching_clusters(tmp_path)),
         )
@@ -126,7 +126,7 @@ def test_stages_and_shards_refuse_it_and_leave_nothing(kind: str, client: distri
         tmp_path / "clips", tmp_path / "tars", input_semantic_dedup_path=tmp_path, semantic_dedup_epsilon=0.1
     )
     with pytest.raises((BadFileError, DuplicateIdError), match=r"holds|more than once"):
-        shards.run(client)
+        shards.run(inside)
     assert not (tmp_path / "tars").exists()
 
 
@@ -172,9 +172,9 @@ def test_rows_are_kept_or_dropped_in_file_summary_and_answers_alike(
     assert Scores.of(Location.of(folder)).histogram(2).tolist() == [1, 3]
 
 
-def test_summaries_and_ids_agree_with_the_table(client: distributed.Client, tmp_path: Path) -> None:
+def test_summaries_and_ids_agree_with_the_table(inside: distributed.Client, tmp_path: Path) -> None:
     folder = put(tmp_path / "scores", scored(-0.0, 0.5, 1.001, 0.95), OTHERS.slice(0, 0), OTHERS)
-    facts = identify(folder, tmp_path / "out", client, count_at=[0.1, 0.01], summaries="sums", kept="kept").facts
+    facts = identify(folder, tmp_path / "out", inside, count_at=[0.1, 0.01], summaries="sums", kept="kept").facts
     assert facts == {"rows": 8, "duplicates": 4, "removed_at": {"0.1": 4, "0.01": 1}}
     summary = pd.read_csv(tmp_path / "out" / "sums" / "dedup_summary_0.1.csv").to_dict("records")
     assert summary == [{"eps": 0.1, "kept": 4, "removed": 4, "total": 8}]
@@ -248,8 +248,8 @@ def test_each_cluster_has_one_folder_and_one_table_by_its_number(
 # Clusters
 
 
-def compare(folder: Path, out: Path, client: Any, **options: Any) -> Any:
-    return PairwiseStage(input_path=str(folder), output_path=str(out), verbose=False, **options).run(client)
+def compare(folder: Path, out: Path, inside: Any, **options: Any) -> Any:
+    return PairwiseStage(input_path=str(folder), output_path=str(out), verbose=False, **options).run(inside)
 
 
 def put_clusters(folder: Path, *tables: pa.Table) -> Path:
@@ -271,32 +271,32 @@ WRONG_CLUSTERS: dict[str, tuple[tuple[pa.Table, ...], str]] = {
 
 @pytest.mark.parametrize(("tables", "words"), WRONG_CLUSTERS.values(), ids=WRONG_CLUSTERS)
 def test_clusters_that_cannot_be_right_are_refused_before_anything_is_written(
-    tables: tuple[pa.Table, ...], words: str, client: distributed.Client, tmp_path: Path
+    tables: tuple[pa.Table, ...], words: str, inside: distributed.Client, tmp_path: Path
 ) -> None:
     folder = put_clusters(tmp_path / "in", *tables)
     with pytest.raises(SemdedupError, match=rf"(?s){words}"):
-        compare(folder, tmp_path / "out", client)
+        compare(folder, tmp_path / "out", inside)
     assert not (tmp_path / "out").exists()
 
 
-def test_a_column_that_ranks_has_one_type_in_all_clusters(client: distributed.Client, tmp_path: Path) -> None:
+def test_a_column_that_ranks_has_one_type_in_all_clusters(inside: distributed.Client, tmp_path: Path) -> None:
     folder = put_clusters(tmp_path / "in", rows_of("a", "b", q=[1, 2]), rows_of("c", "d", q=["x", "y"]))
     strategy = RankingStrategy.metadata_based(["q"])
     with pytest.raises(BadFileError, match=r"'q' is int64 in .*centroid=0.*string in .*centroid=1"):
-        compare(folder, tmp_path / "out", client, ranking_strategy=strategy)
+        compare(folder, tmp_path / "out", inside, ranking_strategy=strategy)
 
 
 def test_rows_without_a_distance_rank_last_and_rows_without_an_id_are_set_aside(
-    client: distributed.Client, tmp_path: Path
+    inside: distributed.Client, tmp_path: Path
 ) -> None:
     lacking = rows_of("a", "b", "c", "d", cosine_dist_to_cent=[0.1, None, NAN, 0.5])
     nobody = rows_of("x", "y").set_column(0, "id", pa.nulls(2))
     folder = put_clusters(tmp_path / "in", lacking, nobody, rows_of("e", None))
-    facts = compare(folder, tmp_path / "out", client).facts
+    facts = compare(folder, tmp_path / "out", inside).facts
     assert (facts["rows"], facts["quarantined"]) == (5, {"null_id": 3})
     ranked = pq.read_table(tmp_path / "out" / "cluster_0.parquet")["id"].to_pylist()
     assert ranked == ["d", "a", "c", "b"]
-    assert identify(tmp_path / "out", tmp_path / "drop", client).facts["rows"] == 5
+    assert identify(tmp_path / "out", tmp_path / "drop", inside).facts["rows"] == 5
 
 
 # Ids to drop
@@ -313,22 +313,33 @@ def test_rows_without_a_distance_rank_last_and_rows_without_an_id_are_set_aside(
     ids=["null", "fractions", "lists", "absent"],
 )
 def test_ids_to_drop_that_cannot_be_ids_are_refused(
-    ids: pa.Array | None, words: str, client: distributed.Client, tmp_path: Path
+    ids: pa.Array | None, words: str, inside: distributed.Client, tmp_path: Path
 ) -> None:
     write_duplicates(tmp_path, ["a"])
     pq.write_table(pa.table({"other" if ids is None else "id": ids or ["a"]}), tmp_path / "duplicates" / "b.parquet")
     (tmp_path / "duplicates" / "part-0.parquet").unlink()
     make_clips(tmp_path / "clips", IDS, metas=False, embeddings=False)
     with pytest.raises(BadFileError, match=words):
-        sharder(tmp_path / "clips", tmp_path / "tars", input_semantic_dedup_path=tmp_path).run(client)
+        sharder(tmp_path / "clips", tmp_path / "tars", input_semantic_dedup_path=tmp_path).run(inside)
     assert not (tmp_path / "tars").exists()
     with pytest.raises(BadFileError, match=words):
         semdedup.read_duplicates(str(tmp_path / "duplicates")).compute(scheduler="synchronous")
 
 
-def test_an_id_to_drop_that_is_named_twice_goes_once(client: distributed.Client, tmp_path: Path) -> None:
+def test_an_id_to_drop_that_is_named_twice_goes_once(inside: distributed.Client, tmp_path: Path) -> None:
     write_duplicates(tmp_path, ["a", "b", "a"])
     make_clips(tmp_path / "clips", IDS, metas=False, embeddings=False)
-    result = sharder(tmp_path / "clips", tmp_path / "tars", input_semantic_dedup_path=tmp_path).run(client)
+    result = sharder(tmp_path / "clips", tmp_path / "tars", input_semantic_dedup_path=tmp_path).run(inside)
     assert (result.kept, result.dropped) == (2, {"duplicate": 2})
     assert files_below(tmp_path / "tars")
+
+
+def test_what_lies_among_foreign_tables_is_told(inside: distributed.Client, tmp_path: Path) -> None:
+    put(tmp_path / "scores", score_table())
+    pq.write_table(pa.table({"x": [1]}), tmp_path / "scores" / "summary.parquet")
+    (tmp_path / "scores" / "notes.txt").write_text("x")
+    wanted = {"that are no Parquet": {".txt": 1}, "whose names are of other tables": {".parquet": 1}}
+    found = IdentifyDuplicatesStage(
+        eps=0.1, input_path=str(tmp_path / "scores"), output_path=str(tmp_path / "out"), verbose=False
+    ).run(inside)
+    assert found.facts["passed_over"] == wanted

@@ -2,7 +2,6 @@
 
 import json
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -20,18 +19,12 @@ from semdedup.dedup.input.convert import blocks_of, convert_block
 from semdedup.dedup.input.datasets import dataset_files, lance_place
 from semdedup.dedup.input.files import find_files
 from semdedup.dedup.input.found import FoundFiles
+from semdedup.dedup.options import InputOptions
 from semdedup.storage.location import Location
-from tests.faults import cluster_inside
 from tests.helpers import NOWHERE, answer_of, assert_same_answer, embedding_table, near_duplicates, workflow
 
 COLUMNS = ["id", "embedding", "note"]
 DIM = 6
-
-
-@pytest.fixture(scope="module")
-def inside() -> Iterator[distributed.Client]:
-    with cluster_inside() as client:
-        yield client
 
 
 @pytest.fixture(scope="module")
@@ -138,7 +131,7 @@ def test_blocks_of_a_lance_data_set_hold_each_row_once_and_only_the_columns_that
     files = dataset_files(root)
     assert files is not None
     assert lance_place(files[0].url) == (root.url, 2)
-    blocks = blocks_of(files, root, Location.of(tmp_path / "made"), "parquet", COLUMNS)
+    blocks, _ = blocks_of(files, root, Location.of(tmp_path / "made"), InputOptions(metadata_fields=("note",)))
     assert len(blocks) > 3
     for block in blocks:
         convert_block(COLUMNS, block)
@@ -157,7 +150,7 @@ def test_a_lance_data_set_on_s3_is_read_with_the_options_that_the_rest_is_read_w
             (root / path.relative_to(tmp_path / "emb.lance").as_posix()).write_bytes(path.read_bytes())
     files = dataset_files(root)
     assert files is not None
-    blocks = blocks_of(files, root, Location.of(tmp_path / "made"), "parquet", COLUMNS)
+    blocks, _ = blocks_of(files, root, Location.of(tmp_path / "made"), InputOptions(metadata_fields=("note",)))
     for block in blocks:
         convert_block(COLUMNS, block)
     found = pa.concat_tables([pq.read_table(block.target.url) for block in blocks])
@@ -195,6 +188,21 @@ def test_a_lance_data_set_whose_data_are_gone_is_named(
         path.unlink()
     with pytest.raises(BadFileError, match=r"the Lance data set .*emb\.lance cannot be read: "):
         workflow(tmp_path / "emb.lance", tmp_path / "out").run(inside)
+
+
+def test_lance_data_sets_that_cannot_be_read_are_left_out_where_that_is_asked_for(
+    lance: Any, rows: Any, inside: distributed.Client, tmp_path: Path
+) -> None:
+    for name in ("good", "data", "manifest"):
+        lance.write_dataset(table_of(rows), tmp_path / "in" / f"{name}.lance")
+    for path in [*(tmp_path / "in/data.lance/data").iterdir(), *(tmp_path / "in/manifest.lance/_versions").iterdir()]:
+        path.write_bytes(b"damaged")
+    result = workflow(tmp_path / "in" / "*", tmp_path / "out", skip_bad_files=True).run(inside)
+    assert result.total == len(rows[0])
+    assert [path for path in ("data.lance", "manifest.lance") if any(path in why for why in result.skipped_files)] == [
+        "data.lance",
+        "manifest.lance",
+    ]
 
 
 # Arrow

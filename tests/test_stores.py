@@ -34,7 +34,6 @@ from semdedup.storage.faults import is_passing, is_refusal, is_storage_fault
 from semdedup.storage.listing import FileInfo
 from semdedup.storage.location import Location
 from semdedup.storage.stores import container_of
-from tests.faults import cluster_inside
 from tests.helpers import NOWHERE, answer_of, near_duplicates, workflow, write_embeddings
 
 fsspec_registry: Any = sys.modules["fsspec.registry"]  # the package has a mapping under this name
@@ -114,12 +113,6 @@ def bucket(server: Bucket) -> Bucket:
     name = f"bucket-{os.urandom(4).hex()}"
     fsspec.filesystem(server[0][:2], **server[1], use_listings_cache=False).mkdir(name)
     return server[0] + name, server[1]
-
-
-@pytest.fixture(scope="module")
-def inside() -> Iterator[distributed.Client]:
-    with cluster_inside() as client:
-        yield client
 
 
 @pytest.fixture(scope="module")
@@ -248,6 +241,13 @@ def test_a_missing_package_is_one_sentence(
     assert str(caught.value).startswith(f"{protocol}:// needs ")
     assert re.search(needed, str(caught.value))
     assert "\n" not in str(caught.value)
+
+
+def test_a_protocol_that_only_its_package_makes_known_is_told_with_the_package(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delitem(fsspec_registry._registry, "abfss", raising=False)
+    monkeypatch.delitem(fsspec_registry.known_implementations, "abfss", raising=False)
+    with pytest.raises(ParameterError, match=r"^abfss:// needs adlfs: pip install 'semdedup\[azure\]'"):
+        Location.of("abfss://clips@team.dfs.core.windows.net/emb")
 
 
 @pytest.mark.parametrize("url", ["s3://", "s3:///", "gs://", "az://", "hf://"])

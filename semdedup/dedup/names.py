@@ -30,6 +30,9 @@ OF_BASE = "a_of_base"
 WITNESSES = "witnesses"
 """Folder of the table that tells for whose sake each duplicate goes."""
 
+EXPORTED = "_export.json"
+"""What an export has written, and whether it is complete."""
+
 WITHDRAWN = "_withdrawn"
 """Folder for the rows that an update withdrew from its base."""
 

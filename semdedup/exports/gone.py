@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -39,8 +39,8 @@ class Gone:
     n_kept: int | None
 
     @classmethod
-    def of(cls, chain: DropChain) -> Gone:
-        """What goes of a result, or of several that were made one after the other."""
+    def of(cls, chain: DropChain, advance: Callable[[int], None]) -> Gone:
+        """What goes of a result, or of several that were made one after the other; `advance` is called for each."""
         gone: dict[str, list[pa.Array]] = {DUPLICATE: [], WITHDRAWN: [], SET_ASIDE: []}
         n_rows, scored = 0, True
         for link, withdrawn in zip(chain.links, chain.withdrawn, strict=True):
@@ -49,6 +49,7 @@ class Gone:
             gone[SET_ASIDE] += _set_aside(link.source)
             scored = scored and link.scored
             n_rows += Scores(link.files, link.source).n_rows if link.scored else 0
+            advance(1)
         ids = {why: _index(parts) for why, parts in gone.items()}
         ids[WITHDRAWN] = ids[WITHDRAWN].difference(ids[DUPLICATE], sort=False)
         taken = len(ids[DUPLICATE]) + len(ids[WITHDRAWN])
@@ -93,10 +94,17 @@ def ids_that_go(link: Drops) -> Iterator[pa.Array]:
 
 
 class Fields(NamedTuple):
-    """How the input of a result was read: the column of its ids, None where these were made, and its file type."""
+    """How the input of a result was read.
+
+    Attributes:
+        id: the column of its ids, None where these were made.
+        filetype: ``parquet`` or ``jsonl``.
+        metadata: columns that were carried along; keys of folders are among them.
+    """
 
     id: str | None = "id"
     filetype: str = "parquet"
+    metadata: tuple[str, ...] = ()
 
     @classmethod
     def of(cls, chain: DropChain) -> Fields:
@@ -104,7 +112,8 @@ class Fields(NamedTuple):
         for root in (root for link in chain.links for root in roots_of(link.source)):
             found = Record(root).every_step.get(KMEANS, {}).get("parameters", {})
             if "id_field" in found:
-                return cls(found["id_field"], found.get("input_filetype", cls().filetype))
+                filetype = found.get("input_filetype", cls().filetype)
+                return cls(found["id_field"], filetype, tuple(found.get("metadata_fields") or ()))
         return cls()
 
 

@@ -4,12 +4,17 @@ from __future__ import annotations
 
 import itertools
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
+from typing import Any
 
 import pyarrow as pa
 
+from semdedup.dedup.input.columns import as_carried, check_once, common_type
 from semdedup.dedup.input.convert import reading_rows, source_of
-from semdedup.dedup.input.ids import ids_of_rows
+from semdedup.dedup.input.found import top_of
+from semdedup.dedup.input.ids import as_ids, id_type, ids_of_rows
+from semdedup.dedup.input.keys import key_column, key_type, partition_keys
 from semdedup.errors import BadFileError, InputError
 from semdedup.exports.gone import Fields, Gone
 from semdedup.runs.identity import common_folder
@@ -20,26 +25,41 @@ FILE_BYTES = 512 << 20
 """Bytes of rows, uncompressed, after which the next file begins: about what the Hugging Face Hub advises."""
 
 
-def schema_of(files: Sequence[FileInfo], root: Location, filetype: str) -> pa.Schema:
-    """The columns of all files; a file may lack some of them.
+def schema_of(files: Sequence[FileInfo], root: Location, fields: Fields) -> pa.Schema:
+    """The columns of all files, of which a file may lack some, and those keys of folders that were carried along.
+
+    Columns that have one type in all files keep it, others get the type in which a dedup carries them.
 
     Raises:
         BadFileError: files have one column in types that do not go together.
     """
-    found: pa.Schema | None = None
+    found: dict[str, tuple[pa.DataType, str]] = {}
     for file in files:
-        with reading_rows(file, root, filetype) as (schema, _):
-            schema = schema.remove_metadata()
-            repeated = [name for name, count in Counter(schema.names).items() if count > 1]
-            if repeated:
-                raise BadFileError(f"{source_of(file)} has the column {repeated[0]!r} twice")
-            try:
-                found = schema if found is None else pa.unify_schemas([found, schema], promote_options="permissive")
-            except pa.ArrowException as error:
-                first, now = source_of(files[0]), source_of(file)
-                raise BadFileError(f"the columns of {first} and {now} do not go together: {error}") from None
-    assert found is not None
-    return found
+        source = source_of(file)
+        with reading_rows(file, root, fields.filetype) as (schema, _):
+            check_once(schema.names, schema.names, source)
+            for name, kind in zip(schema.names, schema.types, strict=True):
+                before, first = found.setdefault(name, (kind, source))
+                if before != kind:
+                    found[name] = _together(name, (before, first), (kind, source), fields.id), first
+    keys = [partition_keys(source_of(file), top_of(files)) for file in files]
+    for name in fields.metadata:
+        values = [of_file[name] for of_file in keys if name in of_file]
+        if values and name not in found:
+            found[name] = key_type(values), ""
+    return pa.schema([(name, kind) for name, (kind, _) in found.items()])
+
+
+def _together(name: str, one: tuple[pa.DataType, str], other: tuple[pa.DataType, str], id_field: str | None) -> Any:
+    """A type for the values of a column in two files."""
+    ids = {id_type(one[0]), id_type(other[0])}
+    kind = ids.pop() if name == id_field and len(ids) == 1 else common_type(one[0], other[0])
+    if kind is None:
+        raise BadFileError(
+            f"the column {name!r} is {one[0]} in {one[1]} but {other[0]} in {other[1]}, which do not go together in "
+            "one table. Write the column with one type in all files."
+        )
+    return kind
 
 
 def kept_rows(
@@ -65,7 +85,8 @@ def kept_rows(
                 kept = table.filter(pa.array(remains))
                 counts["kept"] += len(kept)
                 if len(kept):
-                    yield _aligned(kept, schema)
+                    key = partial(key_column, source_of(file), top_of(files), n_rows=len(kept))
+                    yield _aligned(kept, schema, fields.id, key)
 
 
 def write_files(folder: Location, name: str, schema: pa.Schema, tables: Iterator[pa.Table]) -> int:
@@ -88,9 +109,14 @@ def _until_full(first: pa.Table | None, tables: Iterator[pa.Table]) -> Iterator[
         table = next(tables, None)
 
 
-def _aligned(table: pa.Table, schema: pa.Schema) -> pa.Table:
-    columns = [
-        table.column(field.name) if field.name in table.column_names else pa.nulls(len(table), field.type)
-        for field in schema
-    ]
-    return pa.table(columns, names=schema.names).cast(schema)
+def _aligned(table: pa.Table, schema: pa.Schema, id_field: str | None, key: Callable[[pa.Field], Any]) -> pa.Table:
+    """Rows with the columns of all files; `key` makes those that the file of these rows has not."""
+    columns = []
+    for field in schema:
+        if field.name not in table.column_names:
+            columns.append(key(field))
+        elif field.name == id_field and id_type(field.type) == field.type:
+            columns.append(as_ids(table.column(field.name), field.type))
+        else:
+            columns.append(as_carried(table.column(field.name), field.type))
+    return pa.table(columns, schema=schema)

@@ -13,6 +13,7 @@ from typing import Any
 from semdedup.compute.progress import Reporter
 from semdedup.dedup.input.lance import import_lance
 from semdedup.dedup.leaks.sets import find_embeddings
+from semdedup.dedup.names import EXPORTED
 from semdedup.display import Displayable
 from semdedup.errors import InputError, OutputConflictError, ParameterError
 from semdedup.exports.card import card
@@ -30,9 +31,6 @@ from semdedup.shards.chain import DropChain, find_chain
 from semdedup.storage.location import UNFINISHED, FileInfo, Location, Paths, locations_of
 from semdedup.storage.tables import write_batches
 from semdedup.video.tree import CLIPS
-
-RECORD = "_export.json"
-"""What an export has written, and whether it is complete."""
 
 
 @dataclass(frozen=True, repr=False)
@@ -107,14 +105,15 @@ def export(
     files = [] if options.format == "lance" else _input(root, target, options, fields, storage_options)
     clips = None if clips_path is None else Clips.of(Location.of(clips_path, storage_options), target)
     _check_empty(target, options.clear_output)
-    with reporter.step("ids that go", None, "tables"):
-        gone = Gone.of(chain)
+    with reporter.step("ids that go", len(chain.links), "results") as advance:
+        gone = Gone.of(chain, advance)
     with owned(target, say=reporter.say), contextlib.ExitStack() as at_end:
         _clear(target, options.clear_output)
         at_end.callback((target / SCRATCH).remove_tree)
         scratch = target / SCRATCH / "export"
-        with reporter.step("export", None, "files"):
+        with reporter.step("export", None, "rows") as advance:
             counts = _write(scratch, options, chain, gone, (root, files, fields), clips)
+            advance(counts["kept"])
         _check_counts(counts, gone, chain)
         _commit(target, scratch, {"format": options.format, "counts": dict(counts)})
     return Export(options.format, str(target), counts, chain.last.eps, chain.last.removal)
@@ -123,11 +122,11 @@ def export(
 def _commit(target: Location, scratch: Location, facts: Mapping[str, Any]) -> None:
     """Put what was written in place. A later run takes away what one that is killed here has moved."""
     names = [file.url[len(scratch.url) + 1 :] for file in scratch.files()]
-    (target / RECORD).write_json({"complete": False, **facts, "files": names}, forced=True)
+    (target / EXPORTED).write_json({"complete": False, **facts, "files": names}, forced=True)
     scratch.move_into(target)
     for name in names:
         (target / name).force()
-    (target / RECORD).write_json({"complete": True, **facts, "files": names}, forced=True)
+    (target / EXPORTED).write_json({"complete": True, **facts, "files": names}, forced=True)
 
 
 def describe_export(results: str, output_path: str, **options: Any) -> Iterator[str]:
@@ -202,7 +201,7 @@ def _write(
         counts["kept"] = counts["rows"] - sum(counts[why] for why in gone.ids)
         return counts
     root, files, fields = source
-    schema = schema_of(files, root, fields.filetype)
+    schema = schema_of(files, root, fields)
     rows = kept_rows(files, root, schema, fields, gone, counts)
     data_files = "data/train-*.parquet"
     if clips is not None and fields.id is not None:
@@ -250,7 +249,7 @@ def _names_in(target: Location) -> list[str]:
 
 
 def _record_in(target: Location) -> Mapping[str, Any] | None:
-    place = target / RECORD
+    place = target / EXPORTED
     try:
         found = place.read_json() if place.exists() else None
     except ValueError:
@@ -268,7 +267,7 @@ def _check_empty(target: Location, clear: bool) -> None:
             f"{target} holds an export already. Take another output path, or clear_output=True (--overwrite) to write "
             "it anew."
         )
-    ours = {str(name).split("/")[0] for name in record["files"]} | {RECORD} if record is not None else set()
+    ours = {str(name).split("/")[0] for name in record["files"]} | {EXPORTED} if record is not None else set()
     refuse_foreign(target, [name for name in _names_in(target) if name not in ours], "that no export wrote")
 
 
@@ -279,4 +278,4 @@ def _clear(target: Location, clear: bool) -> None:
     record = _record_in(target)
     if record is not None:
         delete_files(target, map(str, record["files"]))
-        (target / RECORD).remove()
+        (target / EXPORTED).remove()

@@ -115,14 +115,14 @@ def check_package(protocol: str) -> None:
     Raises:
         ParameterError: with what to install.
     """
-    if protocol not in fsspec.available_protocols():
+    store = store_of(f"{protocol}://")
+    if store is None and protocol not in fsspec.available_protocols():
         raise ParameterError(
             f"a path has the protocol {protocol!r}, which is not known; known are s3, gs, az, hf and others of fsspec"
         )
     try:
         fsspec.get_filesystem_class(protocol)
-    except ImportError as error:
-        store = store_of(f"{protocol}://")
+    except (ImportError, ValueError) as error:  # ValueError: a name that its package makes known to fsspec
         if store is not None and store.extra:
             needed = f"{store.package}: pip install 'semdedup[{store.extra}]'"
         else:

@@ -96,7 +96,7 @@ class PairwiseStage(Stage):
         """The columns of a frame of clusters that it uses."""
         return Columns.of(self.fields, frame, self.strategy.columns, CLUSTER)
 
-    def find_input(self, sources: Sequence[Location]) -> list[FileInfo]:
+    def find_input(self, sources: Sequence[Location]) -> Sequence[FileInfo]:
         """The cluster files."""
         folder = find_table(sources[0], "clusters")
         files = cluster_files(folder)

@@ -13,6 +13,7 @@ from semdedup.dedup.input.arrow import ArrowBlock
 from semdedup.dedup.input.datasets import kind_of, lance_place
 from semdedup.dedup.input.jsonl import JsonlBlock
 from semdedup.dedup.input.lance import LanceBlock
+from semdedup.dedup.options import InputOptions
 from semdedup.errors import InputError
 from semdedup.storage.location import FileInfo, Location
 from semdedup.storage.tables import iter_rows, open_parquet, write_batches
@@ -27,21 +28,21 @@ def is_converted(file: FileInfo, filetype: str) -> bool:
 
 
 def blocks_of(
-    files: Sequence[FileInfo], root: Location, target: Location, filetype: str, columns: Sequence[str]
-) -> list[Block]:
+    files: Sequence[FileInfo], root: Location, target: Location, inputs: InputOptions
+) -> tuple[list[Block], dict[str, str]]:
     """The blocks of the files that are converted, each with a Parquet file of its own below `target`.
 
-    Of Lance, the client reads how many rows each fragment has.
+    Of Lance, the client reads how many rows each fragment has. The other result are the data sets whose fault is seen
+    by that, where bad files are skipped, by URL.
     """
+    filetype = inputs.input_filetype
 
     def of(kind: str) -> list[FileInfo]:
         return [file for file in files if kind_of(file.url, filetype) == kind]
 
-    return [
-        *jsonl.jsonl_blocks(of("jsonl"), root, target / "jsonl"),
-        *lance.lance_blocks(of("lance"), root, columns, target / "lance"),
-        *arrow.arrow_blocks(of("arrow"), root, target / "arrow"),
-    ]
+    of_lance, bad = lance.lance_blocks(of("lance"), root, inputs.columns, target / "lance", inputs.skip_bad_files)
+    of_jsonl = jsonl.jsonl_blocks(of("jsonl"), root, target / "jsonl")
+    return [*of_jsonl, *of_lance, *arrow.arrow_blocks(of("arrow"), root, target / "arrow")], bad
 
 
 def convert_block(columns: Sequence[str], block: Block) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
 from fnmatch import fnmatchcase
@@ -93,24 +92,6 @@ def find_files(
         if why.reason not in NEVER_TOLD and not {url, why.real} & asked_for and why.real not in found
     }
     return FoundFiles(files, _counted(told), common_folder([f"{_top_of(path).url.rstrip('/')}/" for path in paths]))
-
-
-def recorded_or_listed(folders: Sequence[Location], name: re.Pattern[str]) -> list[FileInfo]:
-    """The Parquet files of folders whose path is like this: those that our record names, else those that are listed.
-
-    Raises:
-        InputError: files on record are missing or were changed; or there are no Parquet files.
-    """
-    found: list[FileInfo] = []
-    for folder in folders:
-
-        def is_asked_for(url: str, top: str = folder.url) -> bool:
-            return bool(name.search(url)) and is_data(url[len(top) :])
-
-        known = check_recorded(folder, folder.files(), is_asked_for)
-        listed = [file for file in find_files([folder], "parquet") if name.search(file.url)]
-        found += [file for file in listed if file.url in known] if known else listed
-    return found
 
 
 def is_data(relative: str, named: Sequence[str] = ()) -> bool:

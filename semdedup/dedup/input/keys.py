@@ -37,6 +37,12 @@ def partition_keys(url: str, top: str) -> dict[str, str | None]:
     return {name: None if value == NULL else value for name, value in pairs}
 
 
+def advice_on_keys(names: Sequence[str], top: str) -> str:
+    """What to do where columns that no file has are keys of folders above what is given; empty where none is one."""
+    above = [name for name in names if name in partition_keys(top, top[:1])]
+    return f". The key {above[0]} is of a folder above: give the folder that holds {above[0]}=…" if above else ""
+
+
 def keys_schemas(facts: Sequence[FileFacts], names: Sequence[str], top: str) -> list[tuple[pa.Schema, str]]:
     """A schema for each key of folders that is asked for, with a file below them, as if it were a column of files.
 
@@ -50,7 +56,7 @@ def keys_schemas(facts: Sequence[FileFacts], names: Sequence[str], top: str) -> 
         for name, value in partition_keys(file.source, top).items():
             if name in names and name not in columns[file.schema]:
                 values.setdefault(name, {}).setdefault(value, file.source)
-    return [(pa.schema([(name, _type_of(found))]), next(iter(found.values()))) for name, found in values.items()]
+    return [(pa.schema([(name, key_type(found))]), next(iter(found.values()))) for name, found in values.items()]
 
 
 def key_column(url: str, top: str, field: pa.Field, n_rows: int) -> pa.ChunkedArray:
@@ -59,7 +65,7 @@ def key_column(url: str, top: str, field: pa.Field, n_rows: int) -> pa.ChunkedAr
     if value is None:
         return pa.chunked_array([pa.nulls(n_rows, field.type)])
     is_text = pa.types.is_string(field.type) or pa.types.is_large_string(field.type)
-    kind = pa.string() if is_text else _type_of([value])
+    kind = pa.string() if is_text else key_type([value])
     one = pa.array([int(value) if kind == pa.int64() else value], kind).cast(field.type)
     return pa.chunked_array([pa.repeat(one[0], n_rows)], field.type)
 
@@ -71,7 +77,8 @@ def keys_identity(files: Sequence[FileInfo], names: Sequence[str]) -> dict[str, 
     return {"keys": xxhash.xxh3_128(repr(found).encode(errors="surrogateescape")).hexdigest()} if any(found) else {}
 
 
-def _type_of(values: Iterable[str | None]) -> pa.DataType:
+def key_type(values: Iterable[str | None]) -> pa.DataType:
+    """The type of a key with these values: int64 where all are whole numbers, else text."""
     there = [value for value in values if value is not None]
     if not there:
         return pa.null()

@@ -33,22 +33,35 @@ class LanceBlock:
 
 
 def lance_blocks(
-    files: Sequence[FileInfo], root: Location, columns: Sequence[str], target: Location
-) -> list[LanceBlock]:
-    """Cut data sets into blocks of about `BLOCK_BYTES`, none of them over the end of a fragment."""
+    files: Sequence[FileInfo], root: Location, columns: Sequence[str], target: Location, skip_bad_files: bool
+) -> tuple[list[LanceBlock], dict[str, str]]:
+    """Cut data sets into blocks of about `BLOCK_BYTES`, none of them over the end of a fragment.
+
+    Returns:
+        The blocks; and, where they are skipped, the data sets that cannot be read, by URL, each with its fault.
+    """
     blocks: list[LanceBlock] = []
+    bad: dict[str, str] = {}
     for file in files:
-        url, version = lance_place(file.url)
-        source = root.at(url)
-        with opened(source, version) as dataset:
-            rows = max(1, BLOCK_BYTES // row_bytes([dataset.schema.field(name) for name in _there(dataset, columns)]))
-            for fragment in dataset.get_fragments():
-                n_rows = fragment.count_rows()
-                for start in range(0, n_rows, rows):
-                    stop = min(start + rows, n_rows)
-                    place = target / f"{len(blocks):08d}.parquet"
-                    blocks.append(LanceBlock(source, version, fragment.fragment_id, start, stop, place))
-    return blocks
+        source, version = root.at(lance_place(file.url)[0]), lance_place(file.url)[1]
+        try:
+            parts = _parts_of(source, version, columns)
+        except BadFileError as error:
+            if not skip_bad_files:
+                raise
+            bad[source.url] = str(error)
+            continue
+        for number, (fragment, start, stop) in enumerate(parts, len(blocks)):
+            blocks.append(LanceBlock(source, version, fragment, start, stop, target / f"{number:08d}.parquet"))
+    return blocks, bad
+
+
+def _parts_of(source: Location, version: int, columns: Sequence[str]) -> list[tuple[int, int, int]]:
+    """A fragment, a first row in it and an end, for each block."""
+    with opened(source, version) as dataset:
+        step = max(1, BLOCK_BYTES // row_bytes([dataset.schema.field(name) for name in _there(dataset, columns)]))
+        rows = [(fragment.fragment_id, fragment.count_rows()) for fragment in dataset.get_fragments()]
+    return [(number, start, min(start + step, n)) for number, n in rows for start in range(0, n, step)]
 
 
 @contextlib.contextmanager

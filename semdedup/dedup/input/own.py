@@ -7,7 +7,7 @@ from collections.abc import Collection, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import NamedTuple
 
-from semdedup.dedup.names import EMBEDDINGS_FOLDER, KMEANS, PAIRWISE, WRITTEN
+from semdedup.dedup.names import EMBEDDINGS_FOLDER, EXPORTED, KMEANS, PAIRWISE, WRITTEN
 from semdedup.errors import OutputConflictError
 from semdedup.runs.record import FILE_NAME, Record
 from semdedup.storage.listing import MAGIC
@@ -16,7 +16,7 @@ from semdedup.storage.location import REQUESTS_IN_FLIGHT, Location
 EMBEDDINGS = re.compile(rf"(?:^|/)[^/]*{EMBEDDINGS_FOLDER}/")
 """Tables of embeddings, which are input wherever they lie."""
 
-TABLES = re.compile(rf"(?:^|/)(?:{WRITTEN[KMEANS].pattern}|{WRITTEN[PAIRWISE].pattern}|part-\d+\.parquet)$")
+TABLES = re.compile(rf"(?:^|/)(?:{WRITTEN[KMEANS].pattern}|{WRITTEN[PAIRWISE].pattern}|(?:part|train)-\d+\.parquet)$")
 """Names that tables of results have. Where a pattern is given, records are looked for around such files alone."""
 
 
@@ -39,22 +39,30 @@ def own_files(top: Location, urls: Collection[str], named: Sequence[str] = ()) -
         urls: what was found below.
         named: parts of the pattern that was given, where it was one; a folder of a result that it names was meant.
     """
-    roots = {url[: -len(FILE_NAME)] for url in urls if url.endswith(f"/{FILE_NAME}")}
+    roots = {url.rpartition("/")[0] + "/" for url in urls if url.endswith((f"/{FILE_NAME}", f"/{EXPORTED}"))}
     if named:
         roots |= _roots_around(top, urls)
     meant = {part for part in named if not MAGIC.search(part)}
     recorded: dict[str, str] = {}
     ours: list[str] = []
     for root in sorted(roots):
-        try:
-            names = Record(top.at(root.rstrip("/"))).files
-        except OutputConflictError:
-            continue  # damaged, or of something else
+        names = _names_in(top.at(root.rstrip("/")))
+        if names is None:
+            continue
         ours.append(root)
         if len(root.rstrip("/")) > len(top.url.rstrip("/")):
             kept = [name for name in names if not EMBEDDINGS.search(name) and not meant & set(name.split("/"))]
             recorded |= {root + name: root for name in kept}
     return OwnFiles(recorded, tuple(ours))
+
+
+def _names_in(root: Location) -> Collection[str] | None:
+    """The files that the records of a result and of an export name; None where one is damaged, or of something else."""
+    try:
+        export = (root / EXPORTED).read_json() if (root / EXPORTED).exists() else {"files": []}
+        return {*Record(root).files, *map(str, export["files"])}
+    except (OutputConflictError, ValueError, TypeError, KeyError):
+        return None
 
 
 def _roots_around(top: Location, urls: Collection[str]) -> set[str]:
@@ -68,5 +76,5 @@ def _roots_around(top: Location, urls: Collection[str]) -> set[str]:
             folder = folder.rpartition("/")[0]
     with ThreadPoolExecutor(REQUESTS_IN_FLIGHT) as pool:
         places = sorted(candidates)
-        there = pool.map(lambda folder: (top.at(folder) / FILE_NAME).exists(), places)
+        there = pool.map(lambda folder: any((top.at(folder) / name).exists() for name in (FILE_NAME, EXPORTED)), places)
         return {f"{folder}/" for folder, found in zip(places, there, strict=True) if found}

@@ -246,7 +246,7 @@ def check_ids_unique(
     twice = {value: sources for value, sources in places.items() if len(sources) > 1}
     if twice:
         examples = "\n".join(
-            f"  {value!r}: {len(twice[value])} times, in {' and '.join(twice[value])}"
+            f"  {value!r}: {len(twice[value])} times, in {' and '.join(dict.fromkeys(twice[value]))}"
             for value in sorted(twice)[:EXAMPLES]
         )
         raise DuplicateIdError(

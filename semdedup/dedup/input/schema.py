@@ -29,7 +29,7 @@ from semdedup.dedup.input.convert import source_of
 from semdedup.dedup.input.facts import FileFacts
 from semdedup.dedup.input.found import top_of
 from semdedup.dedup.input.ids import BYTES, NUMBERS, TEXT, UUIDS, as_ids, id_kind, id_type, ids_in_words, ids_of_rows
-from semdedup.dedup.input.keys import key_column, keys_schemas, partition_keys
+from semdedup.dedup.input.keys import advice_on_keys, key_column, keys_schemas, partition_keys
 from semdedup.dedup.input.partitions import Slice
 from semdedup.dedup.options import FieldOptions, InputOptions
 from semdedup.errors import BadFileError, ParameterError
@@ -235,6 +235,7 @@ def unify_schemas(facts: Sequence[FileFacts], options: InputOptions, top: str = 
         )
         raise ParameterError(
             f"metadata_fields names {', '.join(absent)}, which no file has; columns: {', '.join(everything)}"
+            + advice_on_keys(absent, top)
         )
     metadata = pa.schema([(name, fields[name][0]) for name in options.carried if name in fields])
     return InputSchema(options, _common_id_type(parsed, options), metadata, top=top)

@@ -22,17 +22,14 @@ def usable_files(
     run: Run, files: Sequence[FileInfo], source: Location, inputs: InputOptions
 ) -> tuple[list[FileFacts], list[str]]:
     """Facts of all files that can be read and have rows, in the order of the files, and the faults of the others."""
-    blocks = blocks_of(files, source, run.scratch / "converted", inputs.input_filetype, inputs.columns)
-    skipped: list[str] = []
-    bad_sources: set[str] = set()
+    blocks, bad_sources = blocks_of(files, source, run.scratch / "converted", inputs)
     if blocks:
         convert = partial(_convert, inputs.skip_bad_files, inputs.columns)
         for entry in run.each(
             "convert to Parquet", convert, blocks, unit="blocks", label=lambda block: str(block.source)
         ):
             if entry.result["bad"]:
-                bad_sources.add(blocks[int(entry.key)].source.url)
-                skipped.append(entry.result["bad"])
+                bad_sources.setdefault(blocks[int(entry.key)].source.url, entry.result["bad"])
     made: dict[str, list[tuple[Location, str]]] = {}
     for block in blocks:
         made.setdefault(block.source.url, []).append((block.target, block.source.url))
@@ -45,7 +42,7 @@ def usable_files(
             readable += made.get(name, [])
     facts, bad = inspect_all(run.session, readable, inputs.embedding_field, inputs.skip_bad_files)
     usable, unfit = _with_right_columns(facts, inputs)
-    skipped += bad + unfit
+    skipped = [*bad_sources.values(), *bad, *unfit]
     if not usable:
         _refuse_without_rows(files, skipped)
     return usable, skipped

@@ -11,7 +11,7 @@ import pyarrow as pa
 from semdedup.dedup.compare.run import check_columns
 from semdedup.dedup.input.facts import FileFacts
 from semdedup.dedup.input.files import find_files
-from semdedup.dedup.input.keys import partition_keys
+from semdedup.dedup.input.keys import advice_on_keys, partition_keys
 from semdedup.dedup.input.numbered import cluster_files
 from semdedup.dedup.input.schema import check_file_schema
 from semdedup.dedup.leaks.sets import find_embeddings
@@ -122,5 +122,8 @@ def checked_fields(facts: Sequence[FileFacts], search: Search, top: str, complet
         names |= dict.fromkeys(partition_keys(file.source, top))
     absent = [column for column in search.strategy.columns if column not in names]
     if complete and absent:
-        raise ParameterError(f"ranking needs the column {absent[0]!r}, which no file has; they have {', '.join(names)}")
+        raise ParameterError(
+            f"ranking needs the column {absent[0]!r}, which no file has; they have {', '.join(names)}"
+            + advice_on_keys(absent, top)
+        )
     return replace(search.fields, metadata_fields=search.strategy.columns)

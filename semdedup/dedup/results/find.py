@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
+from semdedup.dedup.input.found import FoundFiles
 from semdedup.dedup.input.numbered import score_files
 from semdedup.dedup.names import IDENTIFY, find_table
 from semdedup.dedup.threshold.rule import REMOVAL
 from semdedup.errors import InputError, OutputConflictError
 from semdedup.runs.lookup import find_record
 from semdedup.runs.record import Record
-from semdedup.storage.location import FileInfo, Location
+from semdedup.storage.location import Location
 
 
-def find_scores(root: Location) -> list[FileInfo]:
+def find_scores(root: Location) -> FoundFiles:
     """The tables of scores below a folder, in either layout.
 
     Raises:

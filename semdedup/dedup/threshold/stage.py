@@ -72,7 +72,7 @@ class IdentifyDuplicatesStage(Stage):
             **({"kept": self.kept} if self.kept else {}),
         }
 
-    def find_input(self, sources: Sequence[Location]) -> list[FileInfo]:
+    def find_input(self, sources: Sequence[Location]) -> Sequence[FileInfo]:
         """The tables of scores."""
         return find_scores(sources[0])
 
