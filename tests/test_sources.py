@@ -310,3 +310,9 @@ def test_estimate_and_pairs_read_what_the_dedup_reads(rows: Any, inside: distrib
 
     pd.testing.assert_frame_equal(pairs("pairs"), pairs("same"))
     assert found.pairs == same.pairs
+
+
+def test_a_folder_with_a_file_of_that_name_alone_is_no_data_set(tmp_path: Path) -> None:
+    pq.write_table(pa.table({"id": ["a"], "embedding": [[1.0]]}), tmp_path / "a.parquet")
+    (tmp_path / "state.json").write_text("{}")
+    assert [file.url for file in find_files([Location.of(tmp_path)], "parquet")] == [f"{tmp_path}/a.parquet"]

@@ -18,7 +18,7 @@ NEWEST_FIRST = 2**64 - 1
 LANCE_DATA = re.compile(r"/data/[^/]+\.lance$")
 """The files that hold the rows of a Lance data set."""
 
-STATE, SPLITS, ARROW = "state.json", "dataset_dict.json", (".arrow", ".feather")
+STATE, INFO, SPLITS, ARROW = "state.json", "dataset_info.json", "dataset_dict.json", (".arrow", ".feather")
 
 
 def kind_of(url: str, filetype: str) -> str:
@@ -39,8 +39,12 @@ def lance_place(url: str) -> tuple[str, int]:
 def dataset_folders(urls: Collection[str]) -> list[str]:
     """URLs of the folders that are data sets, by the names of the files that were found in them, in order."""
     lance = {url[: found.start()] for url in urls if (found := MANIFEST.search(url) or LANCE_DATA.search(url))}
-    states = {url.rpartition("/")[0] for url in urls if url.endswith(f"/{STATE}")}
+    states = _folders_with(STATE, urls) & _folders_with(INFO, urls)
     return sorted(lance | (states & {url.rpartition("/")[0] for url in urls if url.endswith(ARROW)}))
+
+
+def _folders_with(name: str, urls: Collection[str]) -> set[str]:
+    return {url.rpartition("/")[0] for url in urls if url.endswith(f"/{name}")}
 
 
 def dataset_files(path: Location) -> list[FileInfo] | None:
@@ -63,7 +67,7 @@ def dataset_files(path: Location) -> list[FileInfo] | None:
         splits = _json(path / SPLITS, "splits")
         names = ", ".join(str(path / str(name)) for name in splits)
         raise InputError(f"{path} holds several data sets, which Hugging Face calls splits; name one or some: {names}")
-    if (path / STATE).exists():
+    if (path / STATE).exists() and (path / INFO).exists():  # anybody's file may be called state.json
         return [_data_file(path, entry) for entry in _json(path / STATE, "_data_files")]
     return None
 
