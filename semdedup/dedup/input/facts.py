@@ -13,6 +13,7 @@ from semdedup.compute.session import Session
 from semdedup.dedup import sizes
 from semdedup.dedup.input.columns import storage_of
 from semdedup.errors import BadFileError
+from semdedup.storage.faults import repeated
 from semdedup.storage.location import FileInfo, Location
 from semdedup.storage.tables import iter_groups, open_parquet
 
@@ -49,15 +50,20 @@ def inspect_files(
     facts, bad = [], []
     for location, source in files:
         try:
-            with open_parquet(location, FOR_A_ROW) as file:
-                n_rows, schema = file.metadata.num_rows, file.schema_arrow
-                n_values = round(_values_per_row(file, embedding_field) * n_rows)
-                facts.append(FileFacts(location.url, source, n_rows, n_values, schema.serialize().to_pybytes()))
+            facts.append(_facts_of(location, source, embedding_field))
         except BadFileError as error:
             if not skip_bad_files:
                 raise
             bad.append(str(error))
     return facts, bad
+
+
+@repeated
+def _facts_of(location: Location, source: str, embedding_field: str) -> FileFacts:
+    with open_parquet(location, FOR_A_ROW) as file:
+        n_rows, schema = file.metadata.num_rows, file.schema_arrow
+        n_values = round(_values_per_row(file, embedding_field) * n_rows)
+        return FileFacts(location.url, source, n_rows, n_values, schema.serialize().to_pybytes())
 
 
 def _values_per_row(file: pq.ParquetFile, name: str) -> float:
