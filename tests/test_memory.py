@@ -118,7 +118,7 @@ def test_a_partition_needs_the_same_memory_whatever_else_the_input_holds(tmp_pat
         assert found["grown"] <= needed + ALLOWANCE / 2
 
 
-@pytest.mark.parametrize(("n_rows", "dim"), [(12_000, 256), (6_000, 2048)])
+@pytest.mark.parametrize(("n_rows", "dim"), [(12_000, 256), pytest.param(6_000, 2048, marks=pytest.mark.slow)])
 def test_scoring_a_group_stays_within_its_formula(tmp_path: Path, n_rows: int, dim: int) -> None:
     write(tmp_path / "input.parquet", n_rows, dim)
     write(tmp_path / "small.parquet", 64, dim)

@@ -150,6 +150,7 @@ def test_matches_of_one_side_and_of_two_are_all_pairs(
     assert counts["pairs"] >= counts["by_margin"] >= counts["by_axes"] >= counts["matches"]
 
 
+@pytest.mark.slow
 def test_the_width_of_short_rows_is_chosen_by_what_they_leave(text_rows: np.ndarray, digit_rows: np.ndarray) -> None:
     widths = [choose_width(text_rows, reference.least_score(eps))[0] for eps in (0.05, 0.2, 0.5, 0.95)]
     assert widths == [*sorted(widths[:3]), 0]
@@ -218,7 +219,7 @@ def test_the_pairs_are_those_of_brute_force_however_the_rows_lie(
 
 
 @pytest.mark.parametrize("eps", [0.05, 0.2])
-@pytest.mark.parametrize("which", ["hard", "easy", "random"])
+@pytest.mark.parametrize("which", ["hard", pytest.param("easy", marks=pytest.mark.slow), "random"])
 def test_of_a_result_the_pairs_are_by_its_ranks_and_across_its_clusters(
     eps: float, which: str, client: distributed.Client, tmp_path: Path, text_rows: np.ndarray,
     small_tasks: Callable[[int], None],

@@ -103,7 +103,7 @@ def test_equal_rows_match_at_eps_0() -> None:
     assert len(reference.removal(np.concatenate([rows, rows]), 0.0, "witness").removed) == 50
 
 
-@pytest.mark.parametrize("eps", [0.05, 0.1, 0.2])
+@pytest.mark.parametrize("eps", [0.05, *(pytest.param(eps, marks=pytest.mark.slow) for eps in (0.1, 0.2))])
 @pytest.mark.parametrize("name", ["text_rows", "digit_rows"])
 def test_on_real_rows_the_rules_differ_and_contain_each_other(
     name: str, eps: float, request: pytest.FixtureRequest

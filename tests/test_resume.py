@@ -134,7 +134,12 @@ def test_a_driver_killed_on_a_foreign_cluster_ends_with_the_same_bytes_and_repea
 
 @pytest.mark.usefixtures("tiny_tasks")
 @pytest.mark.parametrize(
-    "moment", ["kmeans-*/fit/*.npy", "kmeans-*/journal/assign/*.json", "pairwise-*/journal/compare-tiles/*.json"]
+    "moment",
+    [
+        "kmeans-*/fit/*.npy",
+        pytest.param("kmeans-*/journal/assign/*.json", marks=pytest.mark.slow),
+        "pairwise-*/journal/compare-tiles/*.json",
+    ],
 )
 def test_a_worker_killed_in_the_middle_changes_nothing(
     moment: str, emb: Path, uninterrupted: Path, mortal: Callable[[], distributed.Client], tmp_path: Path

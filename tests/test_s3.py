@@ -91,7 +91,7 @@ def assert_equal(found: Answer, expected: Answer) -> None:
     assert found[1] == expected[1]
 
 
-@pytest.mark.parametrize("files", ["one", "many"])
+@pytest.mark.parametrize("files", [pytest.param("one", marks=pytest.mark.slow), "many"])
 def test_input_and_output_on_s3_give_the_answer_of_local_ones(
     files: str, s3: Bucket, source: str, expected: Answer, client: distributed.Client, monkeypatch: Any
 ) -> None:
