@@ -209,7 +209,7 @@ def _low(rows: pd.DataFrame, ids: np.ndarray) -> np.ndarray:
 
 
 @pytest.mark.parametrize("task_bytes", [None, pytest.param(600, marks=pytest.mark.slow)])
-@pytest.mark.parametrize("rule", ["witness", "components"])
+@pytest.mark.parametrize("rule", ["witness", pytest.param("components", marks=pytest.mark.slow)])
 def test_every_removal_rule_goes_with_a_chain(
     rule: str,
     task_bytes: int | None,
@@ -243,7 +243,9 @@ def test_every_removal_rule_goes_with_a_chain(
 
 
 @pytest.mark.parametrize("task_bytes", [None, pytest.param(600, marks=pytest.mark.slow)])
-@pytest.mark.parametrize("rule", ["any", "witness", "components"])
+@pytest.mark.parametrize(
+    "rule", ["witness", *(pytest.param(rule, marks=pytest.mark.slow) for rule in ("any", "components"))]
+)
 def test_matches_in_other_clusters_of_a_base_are_found(
     rule: str,
     task_bytes: int | None,

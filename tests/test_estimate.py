@@ -295,6 +295,7 @@ def test_batches_in_any_order_find_the_same(n_axes: int, backend: Backend, rng: 
         np.testing.assert_array_equal(seen.best, found[0].best)
 
 
+@pytest.mark.slow
 def test_intervals_of_few_rows_hold_what_all_rows_find() -> None:
     ids, rows = digits()
     units, eps = unit_rows(rows), (0.02, 0.05, 0.1)

@@ -84,7 +84,9 @@ def spiked(rng: np.random.Generator, n: int, dim: int) -> np.ndarray:
     return rng.standard_normal((n, dim)) * 10.0 ** rng.integers(-30, 1, (n, dim)) + 1e-30
 
 
-@pytest.mark.parametrize("make", [gaussian, constant, spiked], ids=lambda make: make.__name__)
+@pytest.mark.parametrize(
+    "make", [gaussian, pytest.param(constant, marks=pytest.mark.slow), spiked], ids=["gaussian", "constant", "spiked"]
+)
 @given(seed=st.integers(0, 2**32), dim=st.sampled_from([1, 3, 64, 768, 4096]), rows=st.integers(1, 40))
 def test_the_error_bound_holds_for_float32_products_of_any_block(
     xp: ModuleType, make: Callable, seed: int, dim: int, rows: int

@@ -218,7 +218,7 @@ def test_the_pairs_are_those_of_brute_force_however_the_rows_lie(
         assert "margins" not in found.plan
 
 
-@pytest.mark.parametrize("eps", [0.05, 0.2])
+@pytest.mark.parametrize("eps", [0.05, pytest.param(0.2, marks=pytest.mark.slow)])
 @pytest.mark.parametrize("which", ["hard", pytest.param("easy", marks=pytest.mark.slow), "random"])
 def test_of_a_result_the_pairs_are_by_its_ranks_and_across_its_clusters(
     eps: float, which: str, client: distributed.Client, tmp_path: Path, text_rows: np.ndarray,

@@ -159,7 +159,7 @@ def scored(emb: Path, client: distributed.Client, tmp_path_factory: pytest.TempP
     return out
 
 
-@pytest.fixture(params=["small", "large"])
+@pytest.fixture(params=["small", pytest.param("large", marks=pytest.mark.slow)])
 def task_size(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
     """Clusters that fit a task, and such that do not."""
     if request.param == "large":

@@ -78,7 +78,7 @@ def assert_by_the_definition(xp: ModuleType, rows: np.ndarray, batch_size: int =
 @pytest.mark.parametrize(
     ("n", "d"), [(1, 3), (2, 1), (65, 2), (300, 16), (700, 300), pytest.param(1500, 33, marks=pytest.mark.slow)]
 )
-@pytest.mark.parametrize("batch_size", [1, 64, 4096])
+@pytest.mark.parametrize("batch_size", [1, pytest.param(64, marks=pytest.mark.slow), 4096])
 def test_scores_and_indices_are_those_of_the_definition_bit_by_bit(
     xp: ModuleType, rng: np.random.Generator, kind: str, n: int, d: int, batch_size: int
 ) -> None:
