@@ -73,8 +73,10 @@ def find_files(
     """
     found: dict[str, FileInfo] = {}  # by real place
     passed_over: dict[str, PassedOver] = {}  # by URL
+    tops: list[str] = []
     for path in paths:
         looked = _look(path, filetype, outputs, recorded)
+        tops.append(f"{looked.top.url.rstrip('/')}/")
         for real, file in looked.wanted.items():
             first = found.setdefault(real, file)
             if first.url != file.url:
@@ -91,7 +93,7 @@ def find_files(
         for url, why in passed_over.items()
         if why.reason not in NEVER_TOLD and not {url, why.real} & asked_for and why.real not in found
     }
-    return FoundFiles(files, _counted(told), common_folder([f"{_top_of(path).url.rstrip('/')}/" for path in paths]))
+    return FoundFiles(files, _counted(told), common_folder(tops))
 
 
 def is_data(relative: str, named: Sequence[str] = ()) -> bool:
@@ -146,15 +148,19 @@ class _Place(NamedTuple):
 
 
 class _Looked(NamedTuple):
-    """The files of a path that are wanted, by their real places; and by URL why each other one is not."""
+    """The files of a path that are wanted, by their real places; and by URL why each other one is not.
 
+    `top` is the folder that is given: of a pattern the one that it is looked for in, of a file the one around it.
+    """
+
+    top: Location
     wanted: dict[str, FileInfo]
     passed_over: dict[str, PassedOver]
 
 
-def _place_of(path: Location) -> _Place | None:
+def _place_of(path: Location, is_dir: bool) -> _Place | None:
     """What a folder or a pattern means; None for a file."""
-    if path.is_dir():
+    if is_dir:
         return _Place(path.walk(), path)
     if path.exists():
         return None
@@ -165,21 +171,15 @@ def _place_of(path: Location) -> _Place | None:
     return _Place(listing, path.at(fixed), named)
 
 
-def _top_of(path: Location) -> Location:
-    """The folder that is given: of a pattern the one that it is looked for in, of a file the one around it."""
-    if path.is_dir():
-        return path
-    return path.at(split_pattern(path.url)[0]) if MAGIC.search(path.url) and not path.exists() else path.parent
-
-
 def _look(path: Location, filetype: str, outputs: Sequence[Location], recorded: bool) -> _Looked:
     """Sort the files of a path."""
-    dataset = dataset_files(path) if path.is_dir() else None
+    is_dir = path.is_dir()
+    dataset = dataset_files(path) if is_dir else None
     if dataset is not None:
-        return _Looked({path.real_url(file.url): file for file in dataset}, {})
-    place = _place_of(path)
+        return _Looked(path, {path.real_url(file.url): file for file in dataset}, {})
+    place = _place_of(path, is_dir)
     if place is None:
-        return _Looked({path.real_url(path.url): _named_file(path, filetype)}, {})
+        return _Looked(path.parent, {path.real_url(path.url): _named_file(path, filetype)}, {})
     listing, top, named = place
     around = _around("/".join([top.real_url(top.url).rstrip("/"), *named]), outputs)
     if recorded and not named:
@@ -218,7 +218,7 @@ def _look(path: Location, filetype: str, outputs: Sequence[Location], recorded: 
     passed_over |= {url: PassedOver(TWICE, _ending(url)) for url in twice}
     if not wanted and not any(why.reason == OUTPUT for why in passed_over.values()):
         _refuse_empty(path, filetype, passed_over)
-    return _Looked(wanted, passed_over)
+    return _Looked(top, wanted, passed_over)
 
 
 def _datasets_in(place: _Place) -> dict[str, list[FileInfo]]:

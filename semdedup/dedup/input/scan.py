@@ -243,16 +243,25 @@ def check_ids_unique(
     """
     files = [(hashes_file(work, position), count) for position, count in enumerate(counts)]
     places, n_repeated = repeated_ids(session, work, partitions, seed, files)
-    twice = {value: sources for value, sources in places.items() if len(sources) > 1}
-    if twice:
-        examples = "\n".join(
-            f"  {value!r}: {len(twice[value])} times, in {' and '.join(dict.fromkeys(twice[value]))}"
-            for value in sorted(twice)[:EXAMPLES]
-        )
+    examples = repeated_in_words(places)
+    if examples:
         raise DuplicateIdError(
             f"{n_repeated:,} ids stand in the input more than once, so that ids could not tell which row to drop. "
             f"Examples:\n{examples}\nMake ids unique; if a file is there twice, take one away."
         )
+
+
+def repeated_in_words(places: Mapping[Any, Sequence[str]]) -> str:
+    """Examples of ids that stand more than once, a line each; empty where none does, for two ids may have one hash.
+
+    Args:
+        places: ids, each with the files of its rows.
+    """
+    twice = sorted(value for value, sources in places.items() if len(sources) > 1)
+    return "\n".join(
+        f"  {value!r}: {len(places[value])} times, in {' and '.join(dict.fromkeys(places[value]))}"
+        for value in twice[:EXAMPLES]
+    )
 
 
 def repeated_ids(

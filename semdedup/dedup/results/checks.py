@@ -15,7 +15,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from semdedup.dedup.input.ids import as_ids, hash_ids, id_type
-from semdedup.dedup.input.scan import EXAMPLES, HASHES_PER_RANGE, ID_HASH_SEED, repeated_hashes
+from semdedup.dedup.input.scan import HASHES_PER_RANGE, ID_HASH_SEED, repeated_hashes, repeated_in_words
 from semdedup.dedup.names import SCORE
 from semdedup.dedup.sizes import ROWS_AT_A_TIME
 from semdedup.errors import BadFileError, DuplicateIdError
@@ -201,12 +201,8 @@ def check_together(
     for pairs in each("look up ids", partial(_ids_with, source, wanted.tolist()), groups):
         for value, url in pairs:
             places.setdefault(value, []).append(url)
-    twice = {value: urls for value, urls in places.items() if len(urls) > 1}  # else two ids have one hash
-    if twice:
-        examples = "\n".join(
-            f"  {value!r}: {len(twice[value])} times, in {' and '.join(dict.fromkeys(twice[value]))}"
-            for value in sorted(twice)[:EXAMPLES]
-        )
+    examples = repeated_in_words(places)
+    if examples:
         raise DuplicateIdError(
             f"{sum(n for _, n in repeated):,} ids stand in the tables of scores below {source} more than once, so that "
             f"it is not clear which row to drop. Examples:\n{examples}\nGive one result, with each id once."
