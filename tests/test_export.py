@@ -296,6 +296,17 @@ def test_a_folder_that_is_not_empty_is_refused_and_an_export_is_made_anew_where_
     assert not (tmp_path / "kept" / "part-00000.parquet").exists()
 
 
+def test_a_record_that_names_what_no_export_writes_deletes_nothing(made: Made, tmp_path: Path) -> None:
+    exported(made, tmp_path / "kept")
+    (tmp_path / "kept" / "mine.txt").write_text("mine")
+    for name in ("mine.txt", "data/mine.parquet", "../mine.txt"):
+        record = {"complete": False, "files": [name]}
+        (tmp_path / "kept" / "_export.json").write_text(json.dumps(record))
+        with pytest.raises(OutputConflictError, match="which no export writes"):
+            exported(made, tmp_path / "kept", clear_output=True)
+    assert (tmp_path / "kept" / "mine.txt").read_text() == "mine"
+
+
 def test_what_is_missing_is_asked_for_by_name(made: Made, tmp_path: Path) -> None:
     with pytest.raises(ParameterError, match="--input-embeddings-path"):
         semdedup.export(made.out, str(tmp_path / "kept"), verbose=False)

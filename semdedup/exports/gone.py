@@ -134,5 +134,6 @@ def _plain(ids: Any) -> np.ndarray:
 
 
 def _index(parts: list[pa.Array]) -> pd.Index:
-    arrays = [_plain(part.cast(id_type(part.type) or part.type)) for part in parts if len(part)]
+    columns = [pa.chunked_array([part]) for part in parts if len(part)]
+    arrays = [_plain(as_ids(column, id_type(column.type) or column.type)) for column in columns]
     return pd.Index(np.concatenate(arrays)).unique() if arrays else pd.Index([], dtype=object)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import re
 import tempfile
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
@@ -31,6 +32,11 @@ from semdedup.shards.chain import DropChain, find_chain
 from semdedup.storage.location import UNFINISHED, FileInfo, Location, Paths, locations_of
 from semdedup.storage.tables import write_batches
 from semdedup.video.tree import CLIPS
+
+WRITTEN = re.compile(
+    r"(?:data/train|part)-\d+\.parquet|train/(?:metadata\.parquet|clips/.+)|README\.md|(?:scores|keep)\.lance/.+"
+)
+"""What the names of the files of an export look like: a record that names others is not believed."""
 
 
 @dataclass(frozen=True, repr=False)
@@ -249,12 +255,21 @@ def _names_in(target: Location) -> list[str]:
 
 
 def _record_in(target: Location) -> Mapping[str, Any] | None:
+    """The record of an export in a folder. Raises `OutputConflictError` where it names what no export writes."""
     place = target / EXPORTED
     try:
         found = place.read_json() if place.exists() else None
     except ValueError:
         found = None
-    return found if isinstance(found, dict) and isinstance(found.get("files"), list) else None
+    if not isinstance(found, dict) or not isinstance(found.get("files"), list):
+        return None
+    foreign = [name for name in map(str, found["files"]) if not WRITTEN.fullmatch(name)]
+    if foreign:
+        raise OutputConflictError(
+            f"{place} names {foreign[0]!r}, which no export writes: the record is damaged or was made to harm. Nothing "
+            "was changed. Choose another output path, or move this folder away."
+        )
+    return found
 
 
 def _check_empty(target: Location, clear: bool) -> None:
