@@ -1,13 +1,13 @@
 """The centroids to start from: rows of the sample, chosen by k-means++ in one task, or cell by cell where that is much.
 
 The rows to choose from are the first of the sample in the order of its hashes, which are random ones. In *two levels*
-they are first told apart by a few coarse centroids, then k-means++ chooses in each of these cells by itself. A cell
-gets seeds by its share of the square distances to the coarse centroids: what k-means++ draws by.
+they are first told apart by a few coarse centroids, then k-means++ chooses in each of these cells by itself, twice as
+many as the cell's share of the square distances to the coarse centroids. Of all that are proposed, those that others
+make superfluous are taken away one after the other, until k are left.
 """
 
 from __future__ import annotations
 
-import heapq
 import math
 from collections.abc import Sequence
 from functools import partial
@@ -16,10 +16,11 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from semdedup.arrays import Backend, backend_module, to_host
+from semdedup.arrays import Backend, backend_module, block_elements, to_host
 from semdedup.compute.session import Session
 from semdedup.dedup import sizes
 from semdedup.dedup.cluster.draw import Sample
+from semdedup.dedup.kernels.exact import on_grid
 from semdedup.dedup.kernels.kmeans import (
     TRIALS,
     Sums,
@@ -29,6 +30,7 @@ from semdedup.dedup.kernels.kmeans import (
     next_centroids,
     seeds,
 )
+from semdedup.dedup.kernels.thinning import keep_centers
 
 SEEDING_ROWS_PER_CENTROID, SMALLEST_SEEDING_SAMPLE = 4, 4096
 """Rows that k-means++ draws from: for each centroid, times the oversampling factor, and in all at least."""
@@ -43,8 +45,20 @@ PASSES = 512
 COARSE_ITERATIONS = 5
 """Of Lloyd's on the coarse centroids."""
 
+CANDIDATES_PER_SEED, MORE_CANDIDATES = 2, 16
+"""How many seeds a cell proposes for each of those that are its share, and how many more."""
+
 CELL_ROWS_PER_SEED = 32
-"""Rows of a cell for each of its seeds, at most: crowds of rows that hardly differ get few seeds."""
+"""Rows of a cell for each that it proposes, at most: crowds of rows that hardly differ propose few."""
+
+NEAREST = 8
+"""Proposed seeds that are known of each row, as those are taken away that others make superfluous."""
+
+GRID_BITS = 20
+"""Of rows by whose distances that is decided: products of so coarse values are exact in float64, in any order."""
+
+NUMBER_BITS = 24
+"""Of a square distance and the number of a seed in one whole number, by which they are sorted: those of the number."""
 
 
 class Head(NamedTuple):
@@ -68,6 +82,19 @@ def seeding_work(n_rows: int, dim: int, n_clusters: int) -> int:
 def in_two_levels(n_rows: int, dim: int, n_clusters: int) -> bool:
     """Whether the seeds are chosen cell by cell."""
     return 4 * n_rows * dim > SEEDING_BYTES or seeding_work(n_rows, dim, n_clusters) > SEEDING_WORK
+
+
+def seeding_memory(n_rows: int, dim: int, n_clusters: int) -> int:
+    """Most bytes that a task of the seeding holds.
+
+    In one level the rows as they come from the parts, in their order, and as whole numbers and their doubles, 2 bytes.
+    In two levels the proposed seeds of all cells, apart and together; or these and, for each of the rows, `NEAREST`
+    pairs of numbers of Python.
+    """
+    if not in_two_levels(n_rows, dim, n_clusters):
+        return 10 * n_rows * dim
+    n_proposed = CANDIDATES_PER_SEED * n_clusters + (MORE_CANDIDATES + CANDIDATES_PER_SEED) * math.isqrt(n_clusters)
+    return max(SEEDING_BYTES, 8 * n_proposed * dim, 4 * n_proposed * dim + 128 * (NEAREST + 1) * n_rows)
 
 
 def first_rows(session: Session, sample: Sample, wanted: int) -> list[Head]:
@@ -103,12 +130,12 @@ def in_order(heads: Sequence[np.ndarray], ranks: Sequence[np.ndarray], n_rows: i
 def choose_seeds(session: Session, sample: Sample, dim: int, wanted: int, n_clusters: int, seed: int) -> np.ndarray:
     """Choose `n_clusters` of the first `wanted` rows of the sample by k-means++: (k, d) float32.
 
-    The choice depends on the rows and the seed alone. Memory of a task: two to three times `SEEDING_BYTES`; of the
-    client: the seeds.
+    The choice depends on the rows and the seed alone. Memory of a task: `seeding_memory`; of the client: the seeds.
 
     References: D. Arthur and S. Vassilvitskii, k-means++: the advantages of careful seeding, 2007. In two levels as
-    ``two_level_clustering`` of ``faiss.contrib.clustering`` does it, whose cells get centroids by their rows; here they
-    get them by their square distances, as k-means++ draws, so that crowds of equal rows get few.
+    ``two_level_clustering`` of ``faiss.contrib.clustering`` does it, whose cells get centroids by their rows. As groups
+    of rows lie across the borders of cells, more are proposed than wanted, as in B. Bahmani et al., Scalable k-means++,
+    2012; those to keep are chosen by `keep_centers`.
     """
     wanted = min(wanted, sum(sample.sizes))
     heads = first_rows(session, sample, wanted)
@@ -137,32 +164,31 @@ def _seed(
 def _by_cells(session: Session, heads: Sequence[Head], dim: int, n_rows: int, n_clusters: int, seed: int) -> np.ndarray:
     """Seeds in the order of their cells. Tasks: those of each part, and parts times groups of cells.
 
-    A group has about a quarter of `SEEDING_BYTES`; its work is that of one level over the number of cells and groups.
+    A group has about a quarter of `SEEDING_BYTES`; its work is that of one level, twice, over the number of cells and
+    groups. Every worker gets all proposed seeds, about twice as many as are wanted.
     """
     client, backend, n_cells = session.client, session.backend, math.isqrt(n_clusters - 1) + 1
     n_coarse = min(n_rows, max(SMALLEST_SEEDING_SAMPLE, CELL_ROWS_PER_SEED * n_cells))
-    few = [Head(client.submit(_first, head.rows, int(n), pure=False), head.ranks[:n]) for head in heads
-           if (n := np.searchsorted(head.ranks, n_coarse))]  # fmt: skip
-    coarse = client.submit(partial(_coarse, n_cells, n_coarse, seed, backend), *_apart(few), pure=False)
+    coarse = client.submit(partial(_coarse, n_cells, n_coarse, seed, backend), *_apart(heads), pure=False)
     labels = [client.submit(_label, head.rows, coarse, backend, pure=False) for head in heads]
-    weighed = [
-        client.submit(_weigh, head.rows, coarse, cell, pure=False) for head, cell in zip(heads, labels, strict=True)
-    ]
+    parts = list(zip(heads, labels, strict=True))
+    weighed = [client.submit(_weigh, head.rows, coarse, label, pure=False) for head, label in parts]
     rows, costs = np.sum(client.gather(weighed), axis=0)
-    n_seeds = shares(costs.tolist(), rows.tolist(), n_clusters)
-    limits = n_rows * CELL_ROWS_PER_SEED * n_seeds // np.maximum(rows, 1)
-    kept = np.minimum(rows, CELL_ROWS_PER_SEED * n_seeds)
-    groups = sizes.pack(enumerate(kept.tolist()), max(1, SEEDING_BYTES // (16 * dim)))
-    chosen = []
-    for cells in groups:
-        take = partial(_rows_of_cells, limits, cells[0], cells[-1] + 1)
-        parts = [
-            client.submit(take, head.rows, head.ranks, cell, pure=False)
-            for head, cell in zip(heads, labels, strict=True)
-        ]
-        of_cells = n_seeds[cells[0] : cells[-1] + 1]
-        chosen.append(client.submit(partial(_seed_cells, of_cells, cells[0], seed, backend), parts, pure=False))
-    return np.concatenate(client.gather(chosen))
+    n_proposed = proposed_seeds(costs, rows, n_clusters)
+    limits = n_rows * CELL_ROWS_PER_SEED * n_proposed // np.maximum(rows, 1)
+    kept = np.minimum(rows, CELL_ROWS_PER_SEED * n_proposed)
+    proposals = []
+    for cells in sizes.pack(enumerate(kept.tolist()), max(1, SEEDING_BYTES // (16 * dim))):
+        first, last = cells[0], cells[-1] + 1
+        take = partial(_rows_of_cells, limits, first, last)
+        taken = [client.submit(take, head.rows, head.ranks, label, pure=False) for head, label in parts]
+        proposals.append(
+            client.submit(partial(_propose, n_proposed[first:last], first, seed, backend), taken, pure=False)
+        )
+    proposed = client.submit(np.concatenate, proposals, pure=False)
+    nearest = [client.submit(_nearest, head.rows, proposed, backend, pure=False) for head in heads]
+    ranks = [head.ranks for head in heads]
+    return client.submit(partial(_thin, n_clusters), proposed, nearest, ranks, pure=False).result()
 
 
 def _coarse(
@@ -197,23 +223,14 @@ def _weigh(rows: np.ndarray, coarse: np.ndarray, labels: np.ndarray) -> np.ndarr
     return np.stack([np.bincount(labels, minlength=len(coarse)), costs])
 
 
-def shares(costs: Sequence[int], most: Sequence[int], n_seeds: int) -> np.ndarray:
-    """Deal seeds to cells by their costs: (c,) int64; at least 1 to each that has rows, at most as many as it has rows.
+def proposed_seeds(costs: np.ndarray, rows: np.ndarray, n_seeds: int) -> np.ndarray:
+    """How many seeds each cell proposes, by its part of the costs: (c,) int64, at most as many as it has rows.
 
-    One after the other goes to the cell whose cost over its seeds, with that one, is the largest (D'Hondt's method).
-
-    >>> shares([90, 10, 0, 0], [50, 50, 3, 0], 12)
-    array([9, 2, 1, 0])
+    >>> proposed_seeds(np.array([90, 10, 0, 0]), np.array([50, 50, 3, 0]), 12)
+    array([38, 20,  3,  0])
     """
-    dealt = [min(1, rows) for rows in most]
-    waiting = [(-cost / 2, cell) for cell, cost in enumerate(costs) if dealt[cell] < most[cell]]
-    heapq.heapify(waiting)
-    for _ in range(min(n_seeds, sum(most)) - sum(dealt)):
-        _, cell = heapq.heappop(waiting)
-        dealt[cell] += 1
-        if dealt[cell] < most[cell]:
-            heapq.heappush(waiting, (-costs[cell] / (dealt[cell] + 1), cell))
-    return np.array(dealt, dtype=np.int64)
+    share = np.ceil(n_seeds * (costs / max(1, costs.sum()))).astype(np.int64)
+    return np.minimum(rows, CANDIDATES_PER_SEED * share + MORE_CANDIDATES)
 
 
 def _rows_of_cells(
@@ -224,22 +241,55 @@ def _rows_of_cells(
     return labels[chosen], ranks[chosen], rows[chosen]
 
 
-def _seed_cells(
-    n_seeds: np.ndarray,
+def _propose(
+    n_proposed: np.ndarray,
     first: int,
     seed: int,
     backend: Backend,
     parts: Sequence[tuple[np.ndarray, np.ndarray, np.ndarray]],
 ) -> np.ndarray:
-    """Seeds of neighbouring cells, `n_seeds` of each, the first of which has this number; by k-means++ in each."""
+    """Seeds of neighbouring cells, `n_proposed` of each, the first of which has this number; by k-means++ in each."""
+    xp = backend_module(backend)
     labels, ranks, rows = (np.concatenate(found) for found in zip(*parts, strict=True))
     order = np.lexsort((ranks, labels))
-    edges = np.searchsorted(labels[order], first + np.arange(len(n_seeds) + 1))
-    chosen = [np.empty((0, rows.shape[1]), dtype=np.float32)]
+    edges = np.searchsorted(labels[order], first + np.arange(len(n_proposed) + 1))
+    found = [rows[:0]]
     for cell, (low, high) in enumerate(pairwise(edges.tolist())):
-        wanted = min(int(n_seeds[cell]), high - low)  # fewer only where chance has left no more rows below the limit
+        own = rows[order[low:high]]
+        wanted = min(int(n_proposed[cell]), len(own))  # chance may have left fewer below the limit
         if wanted:
-            own = rows[order[low:high]]
-            generator = np.random.default_rng([seed, first + cell + 1])
-            chosen.append(own[seeds(backend_module(backend).asarray(own), wanted, generator)])
-    return np.concatenate(chosen)
+            found.append(own[seeds(xp.asarray(own), wanted, np.random.default_rng([seed, first + cell + 1]))])
+    return np.concatenate(found)
+
+
+def _nearest(rows: np.ndarray, proposed: np.ndarray, backend: Backend) -> np.ndarray:
+    """Square distances of each row to the nearest proposed seeds, in units of 2**-28, with the numbers of these.
+
+    Returns:
+        (m, t) int64, increasing by row, t at most `NEAREST`: the distance times 2**`NUMBER_BITS`, plus the number.
+    """
+    xp = backend_module(backend)
+    n_nearest, side = min(NEAREST, len(proposed)), math.isqrt(block_elements(xp.empty(0)))
+    found = np.empty((len(rows), n_nearest), dtype=np.int64)
+    for start in range(0, len(rows), side):
+        block = on_grid(xp.asarray(rows[start : start + side]), GRID_BITS).astype(np.float64)
+        best, squares = xp.empty((len(block), 0), dtype=np.int64), xp.square(block).sum(axis=1)[:, None]
+        for first in range(0, len(proposed), side):
+            others = on_grid(xp.asarray(proposed[first : first + side]), GRID_BITS).astype(np.float64)
+            distances = (squares + xp.square(others).sum(axis=1) - 2 * (block @ others.T)).clip(0)
+            numbers = xp.arange(first, first + len(others))
+            keys = (xp.rint(distances * 2**28).astype(np.int64) << NUMBER_BITS) + numbers
+            best = xp.concatenate([best, keys], axis=1)
+            if best.shape[1] > n_nearest:
+                best = xp.partition(best, n_nearest - 1, axis=1)[:, :n_nearest]
+        found[start : start + side] = to_host(xp.sort(best, axis=1))
+    return found
+
+
+def _thin(
+    n_clusters: int, proposed: np.ndarray, nearest: Sequence[np.ndarray], ranks: Sequence[np.ndarray]
+) -> np.ndarray:
+    """Those of the proposed seeds that stay; rows in the order of their ranks, so that the parts make no difference."""
+    numbers = np.concatenate(nearest)[np.argsort(np.concatenate(ranks))]
+    number, distance = numbers & ((1 << NUMBER_BITS) - 1), numbers >> NUMBER_BITS
+    return proposed[keep_centers(number, distance, len(proposed), min(len(proposed), n_clusters))]
