@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 import io
+import math
+from typing import BinaryIO
 
 import numpy as np
 
 from semdedup.storage.faults import repeated
 from semdedup.storage.location import Location
+
+HEADER_BYTES = 256
+"""Bytes of a ``.npy`` file in which its header ends: of ours, which have few dimensions and few fields."""
 
 
 @repeated
@@ -29,3 +34,31 @@ def load_array(location: Location) -> np.ndarray:
         with location.errors("read"):
             return np.load(location.url, allow_pickle=False)
     return np.load(io.BytesIO(location.read_bytes()), allow_pickle=False)
+
+
+@repeated
+def load_rows(location: Location, start: int, stop: int) -> np.ndarray:
+    """Rows [start, stop) of an array in a ``.npy`` file, and nothing else of the file but its header.
+
+    The file is read, not mapped: Dask counts mapped pages as memory of the worker.
+    """
+    if location.is_local:
+        with location.errors("read"), open(location.url, "rb") as file:
+            shape, dtype = _read_header(file)
+            width = math.prod(shape[1:])
+            file.seek(dtype.itemsize * width * start, io.SEEK_CUR)
+            found = np.fromfile(file, dtype, (stop - start) * width)
+    else:
+        head = io.BytesIO(location.read_bytes(0, HEADER_BYTES))
+        shape, dtype = _read_header(head)
+        n_bytes = dtype.itemsize * math.prod(shape[1:])
+        first = head.tell() + n_bytes * start
+        found = np.frombuffer(location.read_bytes(first, first + n_bytes * (stop - start)), dtype)
+    return found.reshape(stop - start, *shape[1:])
+
+
+def _read_header(file: BinaryIO) -> tuple[tuple[int, ...], np.dtype]:
+    version = np.lib.format.read_magic(file)
+    read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
+    shape, _, dtype = read(file)
+    return shape, dtype

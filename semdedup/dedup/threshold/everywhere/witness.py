@@ -19,6 +19,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from semdedup.arrays import backend_module, to_host
+from semdedup.dedup.compare.lay_out import Each
 from semdedup.dedup.input.ids import wide_ids
 from semdedup.dedup.input.rows import low_information_mask
 from semdedup.dedup.kernels.bounds import short_rows
@@ -44,7 +45,6 @@ from semdedup.dedup.threshold.everywhere.unsure import (
     load_unsure,
 )
 from semdedup.dedup.threshold.groups import Part, Removing, Targets
-from semdedup.dedup.threshold.large import Each
 from semdedup.dedup.threshold.vectors import ranks_of
 from semdedup.errors import InputError, IntegrityError
 from semdedup.storage.arrays import load_array, save_array
