@@ -53,7 +53,8 @@ def load_rows(location: Location, start: int, stop: int) -> np.ndarray:
         shape, dtype = _read_header(head)
         n_bytes = dtype.itemsize * math.prod(shape[1:])
         first = head.tell() + n_bytes * start
-        found = np.frombuffer(location.read_bytes(first, first + n_bytes * (stop - start)), dtype)
+        some = n_bytes * (stop - start)  # a range of no bytes would be the whole file
+        found = np.frombuffer(location.read_bytes(first, first + some) if some else b"", dtype)
     return found.reshape(stop - start, *shape[1:])
 
 

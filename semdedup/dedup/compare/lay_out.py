@@ -38,14 +38,15 @@ class Piece(NamedTuple):
     number: int
 
 
-class Listed(NamedTuple):
-    """A cluster whose rows were listed, in chunks: of each its piece, its number in there, and its rows.
+Chunk = tuple[int, int, int]
+"""Some rows of a piece that are held together: the piece, their number in there, and how many they are."""
 
-    The first `of_base` chunks are of a base.
-    """
+
+class Listed(NamedTuple):
+    """A cluster whose rows were listed, in chunks, the first `of_base` of which are of a base."""
 
     cluster: Cluster
-    chunks: tuple[tuple[int, int, int], ...]
+    chunks: tuple[Chunk, ...]
     of_base: int
 
     @property
@@ -110,7 +111,7 @@ def _faulty_file(place: Location, piece: int) -> Location:
     return place / "faulty" / f"{piece}.parquet"
 
 
-def light_of_chunks(place: Location, chunks: Sequence[tuple[int, int, int]]) -> pa.Table:
+def light_of_chunks(place: Location, chunks: Sequence[Chunk]) -> pa.Table:
     """What `list_piece` wrote of some chunks, text with 64-bit offsets."""
     tables = [wide_text(read_table(_light_file(place, piece, chunk))) for piece, chunk, _ in chunks]
     return pa.concat_tables(tables, promote_options="permissive")
@@ -144,7 +145,7 @@ def rank_rows(task: Comparison, rows_per_tile: int, listed: Listed) -> dict[str,
         write_table(light_file(place, tile.number), narrow_text(light.take(pa.array(by_rank[tile.start : tile.stop]))))
     ranks = np.empty(len(light), dtype=np.int64)
     ranks[by_rank] = np.arange(len(light))
-    place_rows(place, tiles, listed, ranks, informs)
+    place_rows(place, tiles, listed.chunks, ranks, informs)
     pieces = dict.fromkeys(piece for piece, _, _ in listed.chunks)
     faulty = [read_table(_faulty_file(place, piece)) for piece in pieces if _faulty_file(place, piece).exists()]
     quarantined = set_aside(task, cluster, pa.concat_tables(faulty)) if faulty else {}
@@ -166,7 +167,7 @@ def light_of_ranks(place: Location, tiles: Tiles, ranks: np.ndarray) -> pa.Table
     return pa.concat_tables(found, promote_options="permissive")
 
 
-def place_rows(place: Location, tiles: Tiles, listed: Listed, ranks: np.ndarray, informs: np.ndarray) -> None:
+def place_rows(place: Location, tiles: Tiles, chunks: Sequence[Chunk], ranks: np.ndarray, informs: np.ndarray) -> None:
     """Write what the tiles of a cluster need to find their rows.
 
     - ``informs.npy``: for each rank whether the row informs; ``chunk_of_rank.npy``: in which chunk it stands.
@@ -180,14 +181,14 @@ def place_rows(place: Location, tiles: Tiles, listed: Listed, ranks: np.ndarray,
     """
     chunk_of_rank = np.empty(tiles.n_rows, dtype=np.int32)
     start = 0
-    for number, (piece, chunk, n_rows) in enumerate(listed.chunks):
+    for number, (piece, chunk, n_rows) in enumerate(chunks):
         own = ranks[start : start + n_rows]
         save_array(_ranks_file(place, piece, chunk), own)
         chunk_of_rank[own[own >= 0]] = number
         start += n_rows
     save_array(place / "informs.npy", informs)
     save_array(place / "chunk_of_rank.npy", chunk_of_rank)
-    names = np.array([chunk[:2] for chunk in listed.chunks], dtype=np.int64).reshape(-1, 2)
+    names = np.array([chunk[:2] for chunk in chunks], dtype=np.int64).reshape(-1, 2)
     before = np.zeros(len(names), dtype=np.int64)
     for tile in tiles:
         counts = np.bincount(chunk_of_rank[tile.start : tile.stop], minlength=len(names))
@@ -221,12 +222,17 @@ def sort_piece(task: Comparison, rows_per_chunk: int, piece: Piece) -> dict[str,
     buffer = np.empty((min(n_rows, rows_per_chunk + ROWS_PER_BATCH), task.dim), dtype=np.float32)
     for number, tables in enumerate(_chunks(task, piece, rows_per_chunk)):
         gathered = gather_unit_rows(tables, task.dim, buffer, checked_before=piece.cluster.base is not None)
-        ranks = load_array(_ranks_file(place, piece.number, number))
-        if len(ranks) != gathered.n_rows:
+        if len(load_array(_ranks_file(place, piece.number, number))) != gathered.n_rows:
             raise IntegrityError(f"files of cluster {piece.cluster.label} changed while they were compared")
-        ranked = np.flatnonzero(ranks >= 0)
-        save_array(_sorted_file(place, piece.number, number), buffer[ranked[np.argsort(ranks[ranked])]])
+        sort_chunk(place, piece.number, number, buffer)
     return {}
+
+
+def sort_chunk(place: Location, piece: int, chunk: int, rows: np.ndarray) -> None:
+    """Write the rows of a chunk in rank order, without those that have no rank. Memory: these once more."""
+    ranks = load_array(_ranks_file(place, piece, chunk))
+    ranked = np.flatnonzero(ranks >= 0)
+    save_array(_sorted_file(place, piece, chunk), rows[ranked[np.argsort(ranks[ranked])]])
 
 
 def gather_tile(task: Comparison, item: tuple[Tiles, int]) -> dict[str, Any]:

@@ -216,4 +216,4 @@ def look_at_large_components(task: Removing, groups: Sequence[Group], rows_per_t
         compare_tiles(each, task.comparison, tiled)
     each("find components", partial(_name_unknown, task), groups)
     spans = [span for tiles in tiled for span in tile_spans(tiles, task.comparison.dim)]
-    each("compare with witnesses", partial(_score_span, task), spans)
+    each("compare spans with witnesses", partial(_score_span, task), spans)

@@ -42,12 +42,12 @@ def prepare_large(task: Removing, rows_per_tile: int, part: Part) -> dict[str, A
     """Look at the scores of a large cluster. Memory: its ids and scores, see `vectors.read_ranked`.
 
     Returns:
-        ``unsure``: for each threshold how many rows need a second look; ``rows``, and how many of them are of a base.
+        ``unsure``: for each threshold how many rows need a second look; and ``rows``.
     """
     ranked = task.read(part)
     looks = [first_look(ranked.score, ranked.match, least)[1] for least in task.limits]
     (task.place(part.cluster.label) / "tiles.json").write_json({"tiles": -(-len(ranked.ids) // rows_per_tile)})
-    return {"rows": len(ranked.ids), "base": ranked.n_base, "unsure": [len(unsure) for unsure in looks]}
+    return {"rows": len(ranked.ids), "unsure": [len(unsure) for unsure in looks]}
 
 
 def place_unsure(task: Removing, item: tuple[Part, Listed, Tiles]) -> dict[str, Any]:

@@ -122,7 +122,7 @@ class LocalRemoval(AbstractContextManager["LocalRemoval"]):
     def unwitnessed_everywhere(self) -> int:
         """`unwitnessed` at the first threshold, of all clusters, where scores tell of matches across them."""
         self.everywhere()
-        return unwitnessed_everywhere(self._task, *map(len, self._groups))
+        return unwitnessed_everywhere(self._task, len(self._groups[0]))
 
     def everywhere(self) -> tuple[int, list[int], pa.Table]:
         """For scores that tell of matches across clusters: the rows, how many go at each threshold, and a table of

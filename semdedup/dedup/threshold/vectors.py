@@ -240,7 +240,7 @@ def place_scored(task: Comparison, place: Location, ids: pa.Array, listed: Liste
     light = light_of_chunks(place, listed.chunks)
     ranks = _checked_ranks(task, tiles.label, light.column("id"), ids)
     informs = _informs_by_rank(light, ranks, len(ids))
-    place_rows(place, tiles, listed, ranks, informs)
+    place_rows(place, tiles, listed.chunks, ranks, informs)
     return informs
 
 
