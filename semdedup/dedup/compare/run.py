@@ -204,7 +204,7 @@ def _rows_per_task(run: Run, n_values: int, dim: int) -> int:
     if not plan_file.exists():
         task_bytes = sizes.bytes_per_task(session.n_slots, session.task_memory, 4 * n_values)
         plan_file.write_json({"task_bytes": task_bytes}, forced=True)
-    return sizes.rows_per_task(plan_file.read_json()["task_bytes"], dim)
+    return sizes.rows_compared(plan_file.read_json()["task_bytes"], dim)
 
 
 def _balanced(results: Sequence[Mapping[str, Any]], n_rows: int) -> dict[str, Any]:
