@@ -350,7 +350,7 @@ OUTSIDE = ["/etc/hosts", "../x", "a/../../x", "a/..", "..", ".", "./a", "", "a//
 
 def test_the_fast_look_at_a_name_passes_none_that_leads_out_of_the_folder() -> None:
     assert [name for name in OUTSIDE if INSIDE.fullmatch(name)] == []
-    names = ["a", "a/b", ".a", "..a", "a.", "a..", "a/.b", "a/...", "...", "a:b", "centroid=3/part.0.parquet", "ä/\udcff"]
+    names = ["a", "a/b", ".a", "..a", "a.", "a..", "a/.b", "a/...", "...", "a:b", "centroid=3/part.0", "ä/\udcff"]
     assert [name for name in names if not INSIDE.fullmatch(name)] == []
 
 

@@ -74,6 +74,7 @@ class Run:
         unit: str = "tasks",
         label: Callable[[Any], str] = short_repr,
         drive: Drive | None = None,
+        task_memory: int | None = None,
     ) -> Iterator[Entry]:
         """Call ``function(item)`` on the workers for the jobs that no earlier run has done.
 
@@ -87,6 +88,7 @@ class Run:
             unit: what a job is called in messages.
             label: what an item is called where a worker dies of it.
             drive: makes the calls, in place of tasks on the workers.
+            task_memory: as for `Session.run`.
 
         Yields:
             an entry for every job, those of earlier runs first.
@@ -105,7 +107,9 @@ class Run:
             return
         calls = [Job(function, items[key], self.root, self.scratch, folder / f"{key}.json") for key in missing]
         if drive is None:
-            running = self.session.run(name, run_job, calls, unit=unit, label=lambda job: label(job.item))
+            running = self.session.run(
+                name, run_job, calls, unit=unit, label=lambda job: label(job.item), task_memory=task_memory
+            )
         else:
             running = drive(name, calls)
         for position, (result, written) in running:
