@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 
 from semdedup.errors import OutputConflictError
-from semdedup.storage.location import Location
+from semdedup.storage.location import READ_AHEAD, Location
 from semdedup.storage.written import Written, checksum_of
 
 
@@ -54,7 +54,7 @@ def changed_files(root: Location, files: Mapping[str, Written], verify: bool = F
         elif there[name] != written.n_bytes:
             faults.append(f"{name} has {there[name]:,} bytes instead of {written.n_bytes:,}")
         elif verify:
-            with (root / name).open() as file:
+            with (root / name).open(READ_AHEAD) as file:
                 if checksum_of(file) != written.checksum:
                     faults.append(f"{name} has another content than was written")
     return faults

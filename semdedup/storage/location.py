@@ -18,7 +18,7 @@ from typing import Any, BinaryIO
 from semdedup.errors import ParameterError
 from semdedup.storage.faults import repeated
 from semdedup.storage.listing import FileInfo, ListedPath
-from semdedup.storage.stores import await_copy
+from semdedup.storage.stores import await_copy, whole_options
 from semdedup.storage.written import force_names_to_disk, force_to_disk, note_bytes, note_file
 
 Paths = str | Sequence[str]
@@ -26,6 +26,9 @@ Paths = str | Sequence[str]
 
 UNFINISHED = re.compile(r"_[0-9a-f]{32}\.tmp|_probe-[0-9a-f]{12}(-w\d+)?")
 """Names of files that `Location.writing` has not finished, and of those by which a cluster was tried."""
+
+READ_AHEAD = 8 << 20
+"""Bytes that are fetched at a time where a file in a store is read from the beginning to the end."""
 
 REQUESTS_IN_FLIGHT = 32
 """Requests to an object store that one process keeps in flight when it moves or deletes many objects."""
@@ -40,16 +43,28 @@ class Location(ListedPath):
     """
 
     @repeated
-    def open(self) -> BinaryIO:
-        """Open a file for reading."""
+    def open(self, ahead: int = 0) -> BinaryIO:
+        """Open a file for reading. Of a file in a store each read is one request for the bytes of that read alone.
+
+        One request more tells its size; by what else that tells, S3 notices where a file is replaced between two reads.
+
+        Args:
+            ahead: bytes behind each read of a file in a store that are fetched and kept with it, for those who read
+                from the beginning to the end: `READ_AHEAD`.
+        """
+        options: dict[str, Any] = {}
+        if not self.is_local:
+            options = {"cache_type": "readahead", "block_size": ahead} if ahead else {"cache_type": "none"}
         with self.errors("read"):
-            return self.fs.open(self.url, "rb", **({} if self.is_local else {"cache_type": "readahead"}))
+            return self.fs.open(self.url, "rb", **options)
 
     @repeated
     def read_bytes(self, start: int | None = None, end: int | None = None) -> bytes:
-        """Content of a file, or its bytes ``[start, end)``."""
+        """Content of a file, or its bytes ``[start, end)``: one request to a store."""
+        whole = start is None and end is None and not self.is_local
+        options = whole_options(self.url, self.fs) if whole else {"start": start, "end": end}
         with self.errors("read"):
-            return self.fs.cat_file(self.url, start=start, end=end)
+            return self.fs.cat_file(self.url, **options)
 
     def read_json(self) -> Any:
         """Content of a JSON file."""
