@@ -99,12 +99,14 @@ class CountingS3:
         requests: all that were answered, in the order of their answers.
         faults: share of requests that are refused, half of them by 503 and half by a connection that is reset.
         delay_s: each answer waits for so long, as it does on the way to a store that is far.
+        answers: status and body by operation, of those that the server is not asked for.
     """
 
     url: str = ""
     requests: list[Request] = field(default_factory=list)
     faults: float = 0.0
     delay_s: float = 0.0
+    answers: dict[str, tuple[int, str]] = field(default_factory=dict)
     _random: random.Random = field(default_factory=lambda: random.Random(0))
 
     @property
@@ -205,6 +207,10 @@ async def _answer(
         if refused == "reset" and request.transport is not None:
             request.transport.abort()
         return web.Response(status=503, text="" if request.method == "HEAD" else SLOW_DOWN)
+    if operation in found.answers:
+        found.requests.append(Request(operation, path.lstrip("/"), wanted, 0, sent))
+        status, text = found.answers[operation]
+        return web.Response(status=status, text=text, content_type="application/xml")
     headers = {name: value for name, value in request.headers.items() if name.lower() not in ("connection", "expect")}
     if "Content-Length" not in headers:  # it came in chunks, and is whole now
         headers.pop("Transfer-Encoding", None)

@@ -12,7 +12,9 @@ import pytest
 
 from benchmarks.counting_s3 import CountingS3, counting
 from semdedup.dedup.input.arrow import ArrowBlock, reading_arrow
+from semdedup.errors import StorageError
 from semdedup.runs.files import changed_files
+from semdedup.runs.record import Record
 from semdedup.storage.location import READ_AHEAD, Location
 from semdedup.storage.parquet import FOOTER_BYTES, GROUPS_BYTES, LARGEST_PIECE, fetched_together
 from semdedup.storage.tables import (
@@ -24,6 +26,7 @@ from semdedup.storage.tables import (
     write_arrow_parts,
 )
 from semdedup.storage.written import Written, checksum_of
+from semdedup.video.video_table import split_kind
 
 DIM, ROWS = 512, 10_000
 """Of the file with a wide column: 21 MB."""
@@ -224,3 +227,117 @@ def test_of_arrow_files_batches_are_fetched_one_by_one_and_streams_in_large_piec
     n_requests, n_bytes = asked(counter, lambda: read_all(stream))
     assert n_bytes <= stream.info().n_bytes + HOLES
     assert n_requests <= 3
+
+
+# What is written and deleted
+
+
+@pytest.fixture
+def answers(counter: CountingS3) -> Iterator[dict[str, tuple[int, str]]]:
+    """Answers that the server is to give in place of its own, by operation."""
+    yield counter.answers
+    counter.answers.clear()
+
+
+NAMES = ("a*.txt", "b?.txt", "[c].txt", "d & e <é>.txt", "f/g.txt", "h//i.txt", *(f"many/{i}" for i in range(20)))
+
+
+def test_a_folder_is_deleted_many_files_at_a_time_and_nothing_beside_it(
+    counter: CountingS3, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("semdedup.storage.location.KEYS_AT_ONCE", 10)
+    folder, beside = place_of(counter, "delete/it"), place_of(counter, "delete/its/a.txt")
+    for name in NAMES:
+        (folder / name).write_bytes(b"x")
+    beside.write_bytes(b"x")
+    counter.reset()
+    folder.remove_tree()
+    assert counter.counts()["DeleteObjects"].n == 3
+    assert "DeleteObject" not in counter.counts()
+    assert [file.url for file in place_of(counter, "delete").files()] == [beside.url]
+    folder.remove_files([folder / "gone", folder / "gone/too"])  # what is not there is fine
+
+
+def test_a_folder_is_moved_with_a_request_a_file_to_copy_it_and_few_to_delete(counter: CountingS3) -> None:
+    folder, target = place_of(counter, "move/from"), place_of(counter, "move/to")
+    for name in NAMES:
+        (folder / name).write_bytes(name.encode())
+    counter.reset()
+    folder.move_into(target)
+    assert counter.counts()["CopyObject"].n == len(NAMES)
+    assert counter.counts()["DeleteObjects"].n == 1
+    assert [(file.url, target.at(file.url).read_bytes()) for file in place_of(counter, "move").files()] == sorted(
+        (f"{target.url}/{name}", name.encode()) for name in NAMES
+    )
+
+
+def test_a_file_that_cannot_be_deleted_is_told(counter: CountingS3, answers: dict[str, tuple[int, str]]) -> None:
+    folder = place_of(counter, "delete/locked")
+    for name in ("a", "b"):
+        (folder / name).write_bytes(b"x")
+    error = "<Error><Key>delete/locked/b</Key><Code>AccessDenied</Code><Message>Access Denied</Message></Error>"
+    answers["DeleteObjects"] = (200, f"<DeleteResult>{error}</DeleteResult>")
+    with pytest.raises(StorageError, match=r"cannot delete s3://counted/delete/locked/b: .*Access Denied.*Credentials"):
+        folder.remove_tree()
+
+
+def test_a_store_that_deletes_one_by_one_alone_is_asked_for_that(
+    counter: CountingS3, answers: dict[str, tuple[int, str]]
+) -> None:
+    folder = place_of(counter, "delete/slowly")
+    for name in ("a", "b"):
+        (folder / name).write_bytes(b"x")
+    answers["DeleteObjects"] = (501, "<Error><Code>NotImplemented</Code><Message>not here</Message></Error>")
+    folder.remove_tree()
+    assert not folder.files()
+
+
+def test_a_large_file_is_uploaded_in_parts_and_two_of_them_are_in_memory(
+    counter: CountingS3, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("semdedup.storage.s3.PART_BYTES", 5 << 20)
+    place, content = place_of(counter, "large"), bytes(range(256)) * (11 << 12)
+    (tmp_path / "a").write_bytes(content)
+    counter.reset()
+    place.take(tmp_path / "a")
+    assert counter.counts()["UploadPart"] == (3, 0, len(content))
+    assert place.read_bytes() == content
+
+
+def begin_upload(place: Location) -> None:
+    """Begin to upload an object in parts, as a process does that is killed then."""
+    bucket, key, _ = place.fs.split_path(place.url)
+    upload = place.fs.call_s3("create_multipart_upload", Bucket=bucket, Key=key)["UploadId"]
+    place.fs.call_s3("upload_part", Bucket=bucket, Key=key, UploadId=upload, PartNumber=1, Body=b"x")
+
+
+def uploads(place: Location) -> list[str]:
+    """Objects below a folder that are being uploaded in parts."""
+    bucket, key, _ = place.fs.split_path(place.url)
+    found = place.fs.call_s3("list_multipart_uploads", Bucket=bucket, Prefix=f"{key}/").get("Uploads", ())
+    return sorted(upload["Key"].removeprefix(f"{key}/") for upload in found)
+
+
+def test_uploads_that_killed_runs_left_in_a_folder_are_given_up_and_no_others(counter: CountingS3) -> None:
+    top = place_of(counter, "killed")
+    root = top / "out"
+    record = Record(root)
+    record.update("kmeans", status="begun", parameters={}, files={"kmeans_results/a": [1, ""]}, temporary=[])
+    ours = ("_scratch/kmeans-0123abcd/final/x", "_scratch/shard-0123abcd/y", "kmeans_results/a", "clips/v_0.mp4")
+    others = ("notes/x", "_scratch/mine/x", "run/_scratch/kmeans-0123abcd/x", "kmeans_results/b", "clips/v.mov")
+    for name in (*ours, *others):
+        begin_upload(root / name)
+    for name in ("out2/_scratch/kmeans-0123abcd/x", "_scratch/kmeans-0123abcd/x"):
+        begin_upload(top / name)
+    record.remove_strays()
+    assert uploads(root) == sorted([*others, "clips/v_0.mp4"])
+    record.remove_strays(split_kind("").written["split"])
+    assert uploads(root) == sorted(others)
+    assert len(uploads(top)) == len(others) + 2
+
+
+def test_a_store_that_does_not_tell_of_unfinished_uploads_stops_no_run(
+    counter: CountingS3, answers: dict[str, tuple[int, str]]
+) -> None:
+    answers["ListMultipartUploads"] = (403, "<Error><Code>AccessDenied</Code><Message>Access Denied</Message></Error>")
+    Record(place_of(counter, "untold")).remove_strays()

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import errno
-import inspect
 import time
 from collections.abc import Mapping, Set
 from dataclasses import dataclass
@@ -129,15 +128,6 @@ def check_package(protocol: str) -> None:
         else:
             needed = f"a package that is not there: {error}"
         raise ParameterError(f"{protocol}:// needs {needed}") from None
-
-
-def whole_options(url: str, fs: Any) -> dict[str, Any]:
-    """How `cat_file` of a file system gives a whole file by one request.
-
-    Later versions of s3fs ask for its size first, to fetch parts of a large one side by side.
-    """
-    known = store_of(url) is S3 and "max_concurrency" in inspect.signature(fs._cat_file).parameters
-    return {"max_concurrency": 1} if known else {}
 
 
 def await_copy(fs: Any, url: str) -> None:
