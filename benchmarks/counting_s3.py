@@ -99,12 +99,14 @@ class CountingS3:
         requests: all that were answered, in the order of their answers.
         faults: share of requests that are refused, half of them by 503 and half by a connection that is reset.
         delay_s: each answer waits for so long, as it does on the way to a store that is far.
+        answers: status and body by operation, of those that the server is not asked for.
     """
 
     url: str = ""
     requests: list[Request] = field(default_factory=list)
     faults: float = 0.0
     delay_s: float = 0.0
+    answers: dict[str, tuple[int, str]] = field(default_factory=dict)
     _random: random.Random = field(default_factory=lambda: random.Random(0))
 
     @property
@@ -169,9 +171,9 @@ async def _serve(found: CountingS3, upstream: str) -> Any:
         return await _answer(request, found, session, upstream)
 
     server = web.Server(answer, auto_decompress=False, keepalive_timeout=60, access_log=None)
-    runner = web.ServerRunner(server)
+    runner = web.ServerRunner(server, shutdown_timeout=1)
     await runner.setup()
-    site = web.TCPSite(runner, "127.0.0.1", 0, shutdown_timeout=1)
+    site = web.TCPSite(runner, "127.0.0.1", 0)
     await site.start()
     found.url = f"http://127.0.0.1:{runner.addresses[0][1]}"
 
@@ -205,25 +207,43 @@ async def _answer(
         if refused == "reset" and request.transport is not None:
             request.transport.abort()
         return web.Response(status=503, text="" if request.method == "HEAD" else SLOW_DOWN)
+    if operation in found.answers:
+        found.requests.append(Request(operation, path.lstrip("/"), wanted, 0, sent))
+        status, text = found.answers[operation]
+        return web.Response(status=status, text=text, content_type="application/xml")
     headers = {name: value for name, value in request.headers.items() if name.lower() not in ("connection", "expect")}
     if "Content-Length" not in headers:  # it came in chunks, and is whole now
         headers.pop("Transfer-Encoding", None)
     url = URL(upstream + request.raw_path, encoded=True)
-    fetched = 0
     async with session.request(request.method, url, headers=headers, data=body, allow_redirects=False) as theirs:
         kept = [(name, value) for name, value in theirs.headers.items() if name.lower() not in PASSED_ON_ANEW]
         ours = web.StreamResponse(status=theirs.status, reason=theirs.reason)
         ours.headers.extend(kept)
-        first = await theirs.content.read(PIECE_BYTES) if request.method != "HEAD" else b""
-        await ours.prepare(request)
-        while first:
-            fetched += len(first)
-            await ours.write(first)
-            first = await theirs.content.read(PIECE_BYTES)
-        # Counted before the client can see the end: a test reads the counts right after its request.
-        fetched *= request.method == "GET"
-        found.requests.append(Request(operation, path.lstrip("/"), wanted, fetched, sent))
-        await ours.write_eof()
+        fetched, counted = 0, False
+
+        def count() -> None:
+            nonlocal counted
+            counted = True
+            n_bytes = fetched if request.method == "GET" else 0
+            found.requests.append(Request(operation, path.lstrip("/"), wanted, n_bytes, sent))
+
+        # Counted before the client can see the end: a test looks right after its request.
+        try:
+            piece = await theirs.content.read(PIECE_BYTES) if request.method != "HEAD" else b""
+            if not piece:
+                count()
+            await ours.prepare(request)
+            while piece:
+                following = await theirs.content.read(PIECE_BYTES)
+                fetched += len(piece)
+                if not following:
+                    count()
+                await ours.write(piece)
+                piece = following
+            await ours.write_eof()
+        finally:
+            if not counted:  # the client went away
+                count()
         return ours
 
 

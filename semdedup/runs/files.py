@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 from semdedup.errors import OutputConflictError
-from semdedup.storage.location import Location
+from semdedup.storage.location import READ_AHEAD, Location
 from semdedup.storage.written import Written, checksum_of
 
 
@@ -49,7 +49,7 @@ def changed_files(root: Location, files: Mapping[str, Written], verify: bool = F
                 faults[name] = f"{name} has {n_bytes:,} bytes instead of {files[name].n_bytes:,}"
     faults.update({name: f"{name} is missing" for name in missing})
     for name in sorted(files.keys() - faults.keys()) if verify else ():
-        with (root / name).open() as file:
+        with (root / name).open(READ_AHEAD) as file:
             if checksum_of(file) != files[name].checksum:
                 faults[name] = f"{name} has another content than was written"
     return [faults[name] for name in sorted(faults)]

@@ -20,6 +20,7 @@ from semdedup.runs.files import changed_files, check_names, delete_files
 from semdedup.runs.identity import input_words, relative_path, resolve_path
 from semdedup.runs.owner import check_owner
 from semdedup.storage.location import Location
+from semdedup.storage.uploads import abort_uploads
 from semdedup.storage.written import Written
 
 FILE_NAME = "_manifest.json"
@@ -254,9 +255,14 @@ class Record:
         delete_files(self.root, files)
         self.write(kept)
 
-    def remove_strays(self) -> None:
-        """Delete what killed runs left: scratch folders that are off the record, and files half written."""
+    def remove_strays(self, in_place: re.Pattern[str] | None = None) -> None:
+        """Delete what killed runs left: scratch folders that are off the record, and files half written or uploaded.
+
+        Args:
+            in_place: what the names of files look like that tasks put below the root themselves.
+        """
         self.root.remove_unfinished()
+        abort_uploads(self.root, lambda name: self._is_ours(name) or bool(in_place and in_place.fullmatch(name)))
         wanted = {name for step in self.steps.values() for name in (step.get("temporary") or ())}
         scratch = self.root / SCRATCH
         names = scratch.folder_names() if scratch.is_dir() else []
@@ -264,6 +270,12 @@ class Record:
             if SCRATCH_NAME.fullmatch(name) and f"{SCRATCH}/{name}" not in wanted:
                 (scratch / name).remove_tree()
         scratch.remove_if_empty()
+
+    def _is_ours(self, name: str) -> bool:
+        """Whether a file is in a scratch folder, or on record. Others may work in folders below this one."""
+        folder, _, rest = name.partition("/")
+        in_scratch = folder == SCRATCH and SCRATCH_NAME.fullmatch(rest.partition("/")[0]) is not None
+        return in_scratch or name in self.files
 
 
 def _as_read(step: Mapping[str, Any]) -> dict[str, Any]:
