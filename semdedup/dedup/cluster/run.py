@@ -10,12 +10,11 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from semdedup.dedup import sizes
 from semdedup.dedup.base.ids import check_ids_new
 from semdedup.dedup.base.update import Base
 from semdedup.dedup.cluster.draw import usable_sample
 from semdedup.dedup.cluster.fit import Fit, fit_centroids
-from semdedup.dedup.cluster.plan import Plan, check_ranking, make_plan
+from semdedup.dedup.cluster.plan import Plan, check_ranking, make_plan, plan_on_disk
 from semdedup.dedup.cluster.shuffle import (
     Assignment,
     assign_partition,
@@ -25,6 +24,7 @@ from semdedup.dedup.cluster.shuffle import (
     write_clusters,
 )
 from semdedup.dedup.input.partitions import Partition, partition_label
+from semdedup.dedup.input.planned import fits, forget_tasks
 from semdedup.dedup.input.scan import (
     Sampling,
     Workspace,
@@ -90,8 +90,9 @@ def scan_and_fit(
     scratch = run.scratch
     kwargs = without_storage_options(read_kwargs)
     plan_file = scratch / "plan.json"
-    if plan_file.exists():  # this refusal takes back nothing of what an earlier run has done
-        check_ranking(Plan.from_json(inputs, plan_file.read_json(), files, scratch).schema, ranked_by)
+    before = plan_on_disk(plan_file, inputs, files)
+    if before is not None:  # this refusal takes back nothing of what an earlier run has done
+        check_ranking(before.schema, ranked_by)
     with run.refusing():
         plan, scanned = _plan_and_scan(run, files, source, plan_file, inputs, kmeans, kwargs, ranked_by, base, scan_of)
         work = Workspace(plan.schema, source, scratch, kwargs)
@@ -127,9 +128,10 @@ def cluster_embeddings(
         Facts: rows, quarantined rows by reason, clusters, length, seconds, files skipped.
     """
     plan, work, dim, n_rows, fit = scan_and_fit(run, files, source, inputs, kmeans, read_kwargs, ranked_by, base)
-    rows_per_task = sizes.rows_per_task(plan.task_bytes, dim)
+    rows_per_task = plan.rows_per_task(dim)
     starts = bucket_starts(fit.counts * (n_rows / max(1, int(fit.counts.sum()))), rows_per_task)
-    assigned = _assign(run, work, plan, _assignment(run, work, fit, dim, starts, kmeans), n_rows)
+    with run.refusing():  # metadata is read now: a value may not fit
+        assigned = _assign(run, work, plan, _assignment(run, work, fit, dim, starts, kmeans), n_rows)
     _write(run, work, len(plan.partitions), starts, rows_per_task, assigned, destination)
     with run.noting():
         save_array(run.final / CENTROIDS, fit.centroids)
@@ -164,9 +166,10 @@ def _plan_and_scan(
 ) -> tuple[Plan, list[dict[str, Any]]]:
     """Decide on partitions and look at every row; again without the files that turned out to be bad, if need be."""
     scratch = place.parent
-    if place.exists():
-        plan = Plan.from_json(inputs, place.read_json(), files, scratch)
-    else:
+    plan = plan_on_disk(place, inputs, files)
+    if plan is None:
+        forget_tasks(run)
+    if plan is None or not fits(run, plan.most_bytes):
         facts, skipped = usable_files(run, files, source, inputs)
         plan = make_plan(files, facts, skipped, inputs, kmeans, run.session.n_slots, run.session.task_memory)
         check_ranking(plan.schema, ranked_by)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -25,10 +25,13 @@ from semdedup.dedup.input.schema import InputSchema
 from semdedup.errors import BadFileError, DuplicateIdError, InputError
 from semdedup.runs.run import Run
 from semdedup.storage.location import Location
-from semdedup.storage.tables import write_arrow_parts
+from semdedup.storage.tables import LOW_INFORMATION, write_arrow_parts
 
 HASHES_PER_RANGE = 1 << 23
 """Hashes of ids that one task looks through for repetitions: 64 MiB."""
+
+SCANNED = ("id", "embedding", LOW_INFORMATION)
+"""Columns that the scan reads. Others are read by who carries them along."""
 
 EXAMPLES = 5
 WHOLE = 2**64
@@ -53,11 +56,14 @@ class Workspace:
     scratch: Location
     read_kwargs: Mapping[str, Any]
 
-    def read(self, piece: Slice) -> Iterator[pa.Table]:
-        """The rows of a slice, in tables of bounded size; converted JSON Lines are in the scratch folder."""
+    def read(self, piece: Slice, columns: Collection[str] | None = None) -> Iterator[pa.Table]:
+        """The rows of a slice, in tables of bounded size; converted JSON Lines are in the scratch folder.
+
+        Columns are all by default, else those that are wanted; see `InputSchema.read`.
+        """
         inside = piece.url.startswith(self.scratch.url + "/")
         file = (self.scratch if inside else self.inputs).at(piece.url)
-        return self.schema.read(file, piece, self.read_kwargs)
+        return self.schema.read(file, piece, self.read_kwargs, columns)
 
     def gather(self, slices: Partition, dim: int) -> tuple[np.ndarray, pa.Table, pa.Table]:
         """The rows of a partition, normalised (n, d) float32, their other columns, and the rows for the quarantine."""
@@ -128,6 +134,8 @@ def scan_partition(
 ) -> dict[str, Any]:
     """Look at one partition; write its part of the sample and the hashes of its ids.
 
+    Metadata is read only where files that cannot be read are to be skipped: they have to be found now.
+
     Returns:
         ``rows``, ``hashes`` (rows with an id), ``sampled``, ``lengths`` (rows of each length, by source) and ``bad``
         (source and reason of unreadable files).
@@ -135,11 +143,12 @@ def scan_partition(
     Memory: a batch of rows as it is read, the rows of the sample, 16 bytes a row.
     """
     position, slices = item
+    columns = None if skip_bad_files else SCANNED
     lengths: dict[str, Counter[int]] = {}
     hashes, samples, bad, n_rows = [], [], [], 0
     for piece in slices:
         try:
-            for table in work.read(piece):
+            for table in work.read(piece, columns):
                 n_rows += len(table)
                 lengths.setdefault(piece.source, Counter()).update(length_counts(table.column("embedding")))
                 found = hash_ids(table.column("id"), sampling.seed)
