@@ -118,7 +118,7 @@ def test_clusters_that_fit_are_one_file_and_only_the_large_one_is_cut() -> None:
 
 
 def test_the_memory_of_a_partition_is_its_rows_a_bucket_and_a_batch_being_decoded() -> None:
-    assert partition_memory(100_000, 256, 10_000) == 4 * 256 * (100_000 + 10_000) + DECODING_BYTES
+    assert partition_memory(100_000, 256, 10_000, 900) == (4 * 256 + 900 + 100) * (100_000 + 10_000) + DECODING_BYTES
 
 
 FAULTY = {3: None, 7: [0.0, 0.0, 0.0], 11: [1.0, float("nan"), 0.0]}

@@ -23,7 +23,6 @@ REQUESTS_AHEAD = 32
 """Small remote files that are being read at a time."""
 
 
-
 def read_small(files: Iterable[Location | None], is_local: bool) -> Iterator[bytes | None]:
     """Contents of small files in order; None stays None. Remote ones are read many at a time."""
 

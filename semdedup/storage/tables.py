@@ -82,9 +82,13 @@ def _first_line(error: Exception) -> str:
 
 
 def iter_rows(
-    file: pq.ParquetFile, columns: Sequence[str], start: int = 0, stop: int | None = None
+    file: pq.ParquetFile, columns: Sequence[str], start: int = 0, stop: int | None = None, row_bytes: int = 0
 ) -> Iterator[pa.Table]:
-    """Rows [start, stop) of an open file, in tables of at most `ROWS_PER_BATCH` rows. Memory: `DECODING_BYTES`."""
+    """Rows [start, stop) of an open file, in tables of at most `ROWS_PER_BATCH` rows. Memory: `DECODING_BYTES`.
+
+    Where a row of these columns is known to take `row_bytes` once it is decoded, batches are cut by that: what repeats
+    takes less in the file.
+    """
     stop = file.metadata.num_rows if stop is None else stop
     groups: list[int] = []
     first = position = 0
@@ -96,7 +100,8 @@ def iter_rows(
         first = last
     n_bytes = sum(file.metadata.row_group(group).total_byte_size for group in groups)
     n_rows = sum(file.metadata.row_group(group).num_rows for group in groups)
-    most = max(1, min(ROWS_PER_BATCH, BATCH_BYTES * n_rows // max(1, n_bytes)))
+    most = BATCH_BYTES // row_bytes if row_bytes else BATCH_BYTES * n_rows // max(1, n_bytes)
+    most = max(1, min(ROWS_PER_BATCH, most))
     for batch in iter_groups(file, groups, columns, most):
         low, high = max(start - position, 0), min(stop - position, len(batch))
         if low < high:
@@ -215,8 +220,10 @@ def write_arrow(location: Location, schema: pa.Schema, batches: Iterable[pa.Reco
 
 
 def one_batch(table: pa.Table) -> pa.RecordBatch:
-    """A table of at most one chunk as a batch, which may have no rows."""
+    """A table of at most one chunk as a batch, which may have no rows. Raises a `ValueError` for more chunks."""
     batches = table.to_batches()
+    if len(batches) > 1:
+        raise ValueError(f"a table of one chunk is needed, this one has {len(batches)}: rows would be lost")
     return batches[0] if batches else pa.RecordBatch.from_pylist([], schema=table.schema)
 
 

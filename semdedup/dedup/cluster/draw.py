@@ -15,7 +15,15 @@ import pyarrow as pa
 from semdedup.compute.session import Session
 from semdedup.dedup.input.partitions import Partition, partition_label
 from semdedup.dedup.input.rows import REASONS, check_rows
-from semdedup.dedup.input.scan import SAMPLE_ROWS, Sampling, Workspace, chosen_rows, sample_file, write_sample
+from semdedup.dedup.input.scan import (
+    SAMPLE_ROWS,
+    SCANNED,
+    Sampling,
+    Workspace,
+    chosen_rows,
+    sample_file,
+    write_sample,
+)
 from semdedup.dedup.kernels.exact import on_grid, unit_rows
 from semdedup.dedup.kernels.kmeans import SUM_GRID_BITS, sample_size
 from semdedup.dedup.options import KMeansOptions
@@ -137,7 +145,7 @@ def usable_sample(
 def count_faults(work: Workspace, dim: int, item: tuple[int, Partition]) -> list[int]:
     """How many rows of a partition there are for each of `REASONS`, the first of which is that nothing is wrong."""
     counts = np.zeros(len(REASONS), dtype=np.int64)
-    for table in (table for piece in item[1] for table in work.read(piece)):
+    for table in (table for piece in item[1] for table in work.read(piece, SCANNED)):
         faults = check_rows(table.column("id"), table.column("embedding"), dim).faults
         counts += np.bincount(faults, minlength=len(REASONS))
     return counts.tolist()
@@ -148,7 +156,7 @@ def draw_partition(
 ) -> dict[str, Any]:
     """Write the sampled rows of a partition, those that can be compared; see `write_sample`."""
     samples = []
-    for table in (table for piece in item[1] for table in work.read(piece)):
+    for table in (table for piece in item[1] for table in work.read(piece, SCANNED)):
         good = check_rows(table.column("id"), table.column("embedding"), dim).faults == 0
         samples.append(chosen_rows(table, sampling, good))
     return write_sample(sample_file(work, item[0], drawn), samples)

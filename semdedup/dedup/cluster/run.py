@@ -9,15 +9,15 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from semdedup.dedup import sizes
 from semdedup.dedup.base.ids import check_ids_new
 from semdedup.dedup.base.update import Base
 from semdedup.dedup.cluster.draw import usable_sample
 from semdedup.dedup.cluster.fit import Fit, fit_centroids
-from semdedup.dedup.cluster.plan import Plan, check_ranking, make_plan
+from semdedup.dedup.cluster.plan import Plan, check_ranking, make_plan, plan_on_disk
 from semdedup.dedup.cluster.shuffle import Assignment, cluster_schema
 from semdedup.dedup.cluster.steps import Buckets, assign_rows, write_rows
 from semdedup.dedup.input.partitions import Partition, partition_label
+from semdedup.dedup.input.planned import fits, forget_tasks
 from semdedup.dedup.input.scan import (
     Sampling,
     Workspace,
@@ -73,8 +73,9 @@ def scan_and_fit(
     scratch = run.scratch
     kwargs = without_storage_options(read_kwargs)
     plan_file = scratch / "plan.json"
-    if plan_file.exists():  # this refusal takes back nothing of what an earlier run has done
-        check_ranking(Plan.from_json(inputs, plan_file.read_json(), files, scratch).schema, ranked_by)
+    before = plan_on_disk(plan_file, inputs, files)
+    if before is not None:  # this refusal takes back nothing of what an earlier run has done
+        check_ranking(before.schema, ranked_by)
     with run.refusing():
         plan, scanned = _plan_and_scan(run, files, source, plan_file, inputs, kmeans, kwargs, ranked_by, base, scan_of)
         work = Workspace(plan.schema, source, scratch, kwargs)
@@ -109,11 +110,12 @@ def cluster_embeddings(
         Facts: rows, quarantined rows by reason, clusters, length, seconds, files skipped.
     """
     plan, work, dim, n_rows, fit = scan_and_fit(run, files, source, inputs, kmeans, read_kwargs, ranked_by, base)
-    rows_per_task = sizes.rows_per_task(plan.task_bytes, dim)
+    rows_per_task = plan.rows_per_task(dim)
     expected = fit.counts * (n_rows / max(1, int(fit.counts.sum())))
     buckets = Buckets.of(expected, len(plan.partitions), rows_per_task)
     task = _assignment(run, work, fit, dim, buckets.chunk_starts, kmeans)
-    assigned = assign_rows(run, work, plan.partitions, task, len(fit.centroids), n_rows)
+    with run.refusing():  # metadata is read now: a value may not fit
+        assigned = assign_rows(run, work, plan.partitions, task, len(fit.centroids), n_rows)
     target, kwargs = below(run.final, destination.folder), without_storage_options(destination.write_kwargs)
     write_rows(run, work, buckets, assigned, target, kwargs)
     with run.noting():
@@ -149,9 +151,10 @@ def _plan_and_scan(
 ) -> tuple[Plan, list[dict[str, Any]]]:
     """Decide on partitions and look at every row; again without the files that turned out to be bad, if need be."""
     scratch = place.parent
-    if place.exists():
-        plan = Plan.from_json(inputs, place.read_json(), files, scratch)
-    else:
+    plan = plan_on_disk(place, inputs, files)
+    if plan is None:
+        forget_tasks(run)
+    if plan is None or not fits(run, plan.most_bytes):
         facts, skipped = usable_files(run, files, source, inputs)
         plan = make_plan(files, facts, skipped, inputs, kmeans, run.session.n_slots, run.session.task_memory)
         check_ranking(plan.schema, ranked_by)

@@ -22,12 +22,14 @@ import pyarrow as pa
 from semdedup.arrays import Backend, backend_module, to_host
 from semdedup.dedup.cluster.fit import load_centroids
 from semdedup.dedup.cluster.ranges import PIECES, Chunks, ClusterRange, shuffle_file
+from semdedup.dedup.input.columns import narrow, wide, wide_type
 from semdedup.dedup.input.partitions import Partition
 from semdedup.dedup.input.rows import embedding_rows, write_aside
 from semdedup.dedup.input.scan import Workspace
 from semdedup.dedup.input.schema import InputSchema
 from semdedup.dedup.kernels.kmeans import assign, distances_to_centroids
 from semdedup.dedup.names import COSINE_DISTANCE, L2_DISTANCE
+from semdedup.dedup.sizes import BESIDE_A_ROW
 from semdedup.storage.arrays import pack_ends, unpack_ends
 from semdedup.storage.chunks import read_chunks, write_chunks
 from semdedup.storage.location import Location
@@ -73,17 +75,19 @@ def cluster_schema(schema: InputSchema) -> pa.Schema:
 
 
 def piece_schema(schema: InputSchema) -> pa.Schema:
-    """Columns of a shuffle file."""
-    return cluster_schema(schema).append(pa.field("centroid", pa.int32()))
+    """Columns of a shuffle file: those of a cluster file, text with 64-bit offsets, and the cluster."""
+    columns = cluster_schema(schema)
+    wide = [field if field.name == "embedding" else field.with_type(wide_type(field.type)) for field in columns]
+    return pa.schema([*wide, ("centroid", pa.int32())])
 
 
-def partition_memory(n_rows: int, dim: int, bucket_rows: int) -> int:
-    """Most bytes of embeddings that `assign_partition` holds at a time.
+def partition_memory(n_rows: int, dim: int, bucket_rows: int, other_bytes: int = 0) -> int:
+    """Most bytes that `assign_partition` holds at a time, of rows that have `other_bytes` each beside the embedding.
 
-    The whole partition normalised; one batch of it as it is decoded; and the rows of one bucket, gathered to be
-    written. Other columns come on top.
+    The whole partition, its embeddings normalised; one batch of it as it is decoded; and the rows of one bucket,
+    gathered to be written.
     """
-    return 4 * dim * (n_rows + bucket_rows) + DECODING_BYTES
+    return (4 * dim + other_bytes + BESIDE_A_ROW) * (n_rows + bucket_rows) + DECODING_BYTES
 
 
 def merge_memory(n_rows: int, dim: int, bucket_rows: int) -> int:
@@ -109,6 +113,7 @@ def assign_partition(work: Workspace, task: Assignment, item: tuple[int, Partiti
     """
     position, slices = item
     rows, other, faulty = work.gather(slices, task.dim)
+    other = wide(other)
     xp = backend_module(task.backend)
     device_rows = xp.asarray(rows)
     centroids = load_centroids(task.centroids, task.digest, task.backend)
@@ -218,16 +223,22 @@ def write_clusters(
             slices[int(label)].append(batch.slice(start, stop - start).drop_columns("centroid"))
     n_rows = 0
     for label in sorted(slices):
-        table = pa.Table.from_batches(slices.pop(label))
+        table = as_written(pa.Table.from_batches(slices.pop(label)), work.schema)
         name = f"centroid={label}/part-{what.part}.parquet"
-        dim = (
-            table.column("embedding").chunk(0).offsets[1].as_py()
-            - table.column("embedding").chunk(0).offsets[0].as_py()
-        )
-        options = {"row_group_size": max(1024, ROW_GROUP_BYTES // (4 * dim)), **write_kwargs}
-        write_table(target / name, table, options)
+        write_table(target / name, table, {"row_group_size": rows_per_group(table), **write_kwargs})
         n_rows += len(table)
     return {"rows": n_rows}
+
+
+def as_written(table: pa.Table, schema: InputSchema) -> pa.Table:
+    """Rows of shuffle files, without their cluster, with the columns of a cluster file. No value is copied."""
+    columns = cluster_schema(schema)
+    return pa.table([narrow(table.column(field.name), field.type) for field in columns], schema=columns)
+
+
+def rows_per_group(table: pa.Table) -> int:
+    """Rows of a row group of a cluster file, of about `ROW_GROUP_BYTES`."""
+    return max(1, ROW_GROUP_BYTES * len(table) // max(1, table.nbytes))
 
 
 def _copy_rows(batch: pa.RecordBatch, low: int, high: int) -> pa.RecordBatch:

@@ -13,6 +13,7 @@ import pyarrow as pa
 from semdedup.arrays import Array, Backend, array_module, backend_module, to_host
 from semdedup.dedup.base.kept import BaseRows
 from semdedup.dedup.compare.table import forest_table, score_table, write_base_rows, write_scores
+from semdedup.dedup.input.columns import wide
 from semdedup.dedup.input.partitions import Slice
 from semdedup.dedup.input.rows import gather_unit_rows, length_counts, low_information_mask, with_source, write_aside
 from semdedup.dedup.input.scan import check_lengths
@@ -176,6 +177,8 @@ def ready(group: Sequence[Cluster]) -> Sequence[Cluster]:
 def rank_cluster(task: Comparison, cluster: Cluster, with_rows: bool = True) -> Ranked:
     """Read a cluster whole and rank it, the kept rows of a base first; write what cannot be compared into quarantine.
 
+    Without its rows the cluster may be of any size: text has 64-bit offsets then.
+
     Memory: the cluster twice, and a batch of it as it is decoded; about 100 bytes a row without its rows.
     """
     sets = [(read_cluster(task, cluster), False)]
@@ -187,8 +190,9 @@ def rank_cluster(task: Comparison, cluster: Cluster, with_rows: bool = True) -> 
     for tables, checked_before in sets:
         n_base = n
         gathered = gather_unit_rows(tables, task.dim, rows[n:] if with_rows else None, checked_before)
-        order = rank_order(gathered.others, task.strategy)
-        lights.append(gathered.others.take(pa.array(order)))
+        others = gathered.others if with_rows else wide(gathered.others)
+        order = rank_order(others, task.strategy)
+        lights.append(others.take(pa.array(order)))
         orders.append(order + n)
         positions.append(gathered.positions[order] + seen)
         n, seen = n + gathered.n_rows, seen + gathered.n_rows + len(gathered.faulty)
@@ -280,9 +284,10 @@ def read_cluster(task: Comparison, cluster: Cluster, embeddings_only: bool = Fal
     Raises:
         BadFileError: no row of a file has the length that is compared.
     """
+    columns = ["embedding"] if embeddings_only else None
     for url, n_rows in zip(cluster.urls, cluster.rows, strict=True):
         lengths = Counter[int]()
-        for table in task.schema.read(task.clusters.at(url), Slice(url, url, 0, n_rows), {}, embeddings_only):
+        for table in task.schema.read(task.clusters.at(url), Slice(url, url, 0, n_rows), {}, columns):
             lengths.update(length_counts(table.column("embedding")))
             yield table
         check_lengths({url: lengths}, task.dim, "the length that is compared")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Any, TypeVar
 
@@ -20,7 +20,7 @@ from semdedup.dedup.cluster.shuffle import (
     write_clusters,
 )
 from semdedup.dedup.compare.groups import Cluster, Comparison, Limits, rank_cluster, score_group, score_rows
-from semdedup.dedup.input.facts import inspect_files
+from semdedup.dedup.input.facts import Counted, inspect_files
 from semdedup.dedup.input.partitions import Partition, Slice
 from semdedup.dedup.input.scan import Workspace
 from semdedup.dedup.input.schema import InputSchema
@@ -140,7 +140,7 @@ def _run_piece(work: Workspace, task: Measuring, place: Location, slices: Partit
     scores = [place / "scores" / cluster_file(cluster.label) for cluster in group]
     _, identifying = timed(lambda: [duplicate_mask(_scores(file), task.eps).sum() for file in scores])
     looked_at = [(place.at(cluster.urls[0]), cluster.urls[0]) for cluster in group]
-    _, inspecting = timed(lambda: inspect_files("embedding", False, looked_at))
+    _, inspecting = timed(lambda: inspect_files(Counted("embedding"), False, looked_at))
     reading, comparing_pairs = _largest(comparison, max(group, key=lambda cluster: cluster.n_rows))
     folders = (place / LABELLED / "pieces", place / "clusters", place / "scores")
     pieces, clusters, tables = (sum(file.n_bytes for file in folder.files()) for folder in folders)
@@ -202,9 +202,9 @@ class _Elsewhere(Workspace):
 
     reading: Workspace
 
-    def read(self, piece: Slice) -> Iterator[pa.Table]:
+    def read(self, piece: Slice, columns: Collection[str] | None = None) -> Iterator[pa.Table]:
         """As the other one."""
-        return self.reading.read(piece)
+        return self.reading.read(piece, columns)
 
 
 def _elsewhere(work: Workspace, scratch: Location) -> Workspace:

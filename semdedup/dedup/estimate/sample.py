@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any, NamedTuple
@@ -43,9 +43,9 @@ class TakingWorkspace(Workspace):
     rank_seed: int
     taken: list[pa.Table]
 
-    def read(self, piece: Slice) -> Iterator[pa.Table]:
+    def read(self, piece: Slice, columns: Collection[str] | None = None) -> Iterator[pa.Table]:
         """As `Workspace.read`."""
-        for table in super().read(piece):
+        for table in super().read(piece, columns):
             self._take(table)
             yield table
 

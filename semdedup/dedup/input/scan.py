@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -28,9 +28,13 @@ from semdedup.runs.run import Run
 from semdedup.storage.arrays import pack_ends
 from semdedup.storage.chunks import write_chunks
 from semdedup.storage.location import Location
+from semdedup.storage.tables import LOW_INFORMATION
 
 SAMPLE_ROWS = 1 << 10
 """Rows of a chunk of the sample: what the parts of the sample are made of."""
+
+SCANNED = ("id", "embedding", LOW_INFORMATION)
+"""Columns that the scan reads. Others are read by who carries them along."""
 
 EXAMPLES = 5
 WHOLE = 2**64
@@ -55,11 +59,14 @@ class Workspace:
     scratch: Location
     read_kwargs: Mapping[str, Any]
 
-    def read(self, piece: Slice) -> Iterator[pa.Table]:
-        """The rows of a slice, in tables of bounded size; converted JSON Lines are in the scratch folder."""
+    def read(self, piece: Slice, columns: Collection[str] | None = None) -> Iterator[pa.Table]:
+        """The rows of a slice, in tables of bounded size; converted JSON Lines are in the scratch folder.
+
+        Columns are all by default, else those that are wanted; see `InputSchema.read`.
+        """
         inside = piece.url.startswith(self.scratch.url + "/")
         file = (self.scratch if inside else self.inputs).at(piece.url)
-        return self.schema.read(file, piece, self.read_kwargs)
+        return self.schema.read(file, piece, self.read_kwargs, columns)
 
     def gather(self, slices: Partition, dim: int) -> tuple[np.ndarray, pa.Table, pa.Table]:
         """The rows of a partition, normalised (n, d) float32, their other columns, and the rows for the quarantine."""
@@ -125,6 +132,8 @@ def scan_partition(
 ) -> dict[str, Any]:
     """Look at one partition; write its part of the sample and the hashes of its ids.
 
+    Metadata is read only where files that cannot be read are to be skipped: they have to be found now.
+
     Returns:
         ``rows``, ``hashes`` (where bins of the hash end among those of the ids, see `write_hashes`), ``sampled`` and
         ``sample_ends`` (see `write_sample`), ``lengths`` (rows of each length, by source) and ``bad`` (source and
@@ -133,11 +142,12 @@ def scan_partition(
     Memory: a batch of rows as it is read, the rows of the sample, 16 bytes a row.
     """
     position, slices = item
+    columns = None if skip_bad_files else SCANNED
     lengths: dict[str, Counter[int]] = {}
     hashes, samples, bad, n_rows = [], [], [], 0
     for piece in slices:
         try:
-            for table in work.read(piece):
+            for table in work.read(piece, columns):
                 n_rows += len(table)
                 lengths.setdefault(piece.source, Counter()).update(length_counts(table.column("embedding")))
                 found = hash_ids(table.column("id"), sampling.seed)
