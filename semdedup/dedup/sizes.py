@@ -38,6 +38,10 @@ CHUNKS_A_BLOCK = 4
 """The rows of A that a task holds at a time are this part of the bytes of a block: they are held three times, in the
 order of the files, in the order of the ids, and without repeated rows."""
 
+MANY_READS = 1_000_000
+"""Where more parts of files than that would be read, files are merged before: a million reads of 20 ms are five hours
+and a half of a thread, and their number grows with the square of the input."""
+
 ROWS_AT_A_TIME = 1 << 18
 """Rows of a table of scores that are held at a time."""
 
@@ -96,3 +100,9 @@ def count_tasks(n_slots: int, a_values: int, b_values: int, b_rows: int, most_by
     n_blocks = max(fair, pieces(b_values, most_bytes))
     fair = min(-(-wanted // n_blocks), pieces(a_values, SMALLEST_TASK))
     return n_blocks, max(fair, -(-2 * b_rows * a_values // (n_blocks * WORK_PER_TASK)))
+
+
+def rows_compared(task_bytes: int, dim: int) -> int:
+    """Rows of a tile, or of a block, of which a task compares two: as many as it holds, unless their product is more
+    work than `WORK_PER_TASK`, as for few elements."""
+    return min(rows_per_task(task_bytes, dim), max(1, math.isqrt(WORK_PER_TASK // (2 * dim))))

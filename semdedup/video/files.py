@@ -189,13 +189,13 @@ def _is_gone(place: Location, error: Exception) -> bool:
     return absent and not (place.is_local and os.path.lexists(place.url))
 
 
-def _listed(path: Location) -> tuple[str, list[FileInfo]]:
+def _listed(path: Location) -> tuple[str, Sequence[FileInfo]]:
     """Files of one path, and the folder that their names are relative to."""
     if path.is_dir():
         return path.url, path.files()
     if path.exists():
         return path.parent.url, [path.info()]
-    files = path.glob(deep=True) if MAGIC.search(path.url) else []
+    files: Sequence[FileInfo] = path.glob(deep=True) if MAGIC.search(path.url) else []
     if not files:
         raise NoVideosError(f"no such path: {path}")
     return split_pattern(path.url)[0], files

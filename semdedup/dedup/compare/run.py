@@ -192,9 +192,9 @@ def _look_at_foreign(run: Run, facts: Sequence[FileFacts], source: Location, sch
     n_values = sum(file.n_values for file in facts)
     n_bytes = sizes.bytes_per_task(run.session.n_slots, run.session.task_memory, 4 * n_values)
     partitions = cut_partitions(facts, n_bytes // 4, None)
-    lengths, n_hashes = scan_lengths(run, "scan", work, partitions)
+    lengths, hashes = scan_lengths(run, "scan", work, partitions)
     dim = expected_length(lengths, schema.options.embedding_dim)
-    check_ids_unique(run.session, work, partitions, ID_HASH_SEED, n_hashes)
+    check_ids_unique(run.session, work, partitions, ID_HASH_SEED, hashes)
     return dim
 
 
@@ -204,7 +204,7 @@ def _rows_per_task(run: Run, n_values: int, dim: int) -> int:
     if not plan_file.exists():
         task_bytes = sizes.bytes_per_task(session.n_slots, session.task_memory, 4 * n_values)
         plan_file.write_json({"task_bytes": task_bytes}, forced=True)
-    return sizes.rows_per_task(plan_file.read_json()["task_bytes"], dim)
+    return sizes.rows_compared(plan_file.read_json()["task_bytes"], dim)
 
 
 def _balanced(results: Sequence[Mapping[str, Any]], n_rows: int) -> dict[str, Any]:

@@ -10,6 +10,7 @@ from typing import Any
 import pyarrow as pa
 
 from semdedup.dedup import sizes
+from semdedup.dedup.compare.lay_out import label_in
 from semdedup.dedup.input.facts import inspect_all
 from semdedup.dedup.names import SCORE, WITNESSES, Destination, below, cluster_of, find_table, join, summary_name
 from semdedup.dedup.results.checks import check_columns, check_together, foreign_files, read_checked
@@ -180,7 +181,7 @@ def _remove_in_clusters(
     plan_file = scratch / "plan.json"
     if not plan_file.exists():
         n_bytes = sizes.bytes_per_task(session.n_slots, session.task_memory, 4 * found.n_values)
-        plan_file.write_json({"rows": sizes.rows_per_task(n_bytes, found.dim)}, forced=True)
+        plan_file.write_json({"rows": sizes.rows_compared(n_bytes, found.dim)}, forced=True)
     rows_per_task = plan_file.read_json()["rows"]
     with run.refusing():  # the clusters may not be those of the scores
         if exact_up_to_of(scores_record(source)) is not None:
@@ -234,9 +235,5 @@ def _ids_label(item: Any) -> str:
 
 def _part_label(item: Any) -> str:
     """What a task on clusters is called where a worker dies of it."""
-    while not hasattr(item, "cluster"):
-        inner = [each for each in item if isinstance(each, tuple)] if isinstance(item, tuple) else []
-        if not inner:
-            return "rows of several clusters"
-        item = inner[-1]
-    return f"the scores of cluster {item.cluster.label}"
+    label = label_in(item)
+    return "rows of several clusters" if label is None else f"the scores of cluster {label}"
