@@ -14,7 +14,7 @@ from semdedup.compute.session import Session
 from semdedup.dedup.cluster import seed as seeding
 from semdedup.dedup.cluster.draw import Sample, sample_parts
 from semdedup.dedup.cluster.fit import fit_centroids, share_parts
-from semdedup.dedup.cluster.seed import choose_seeds, in_two_levels, seeding_rows
+from semdedup.dedup.cluster.seed import NEAREST, NUMBER_BITS, choose_seeds, in_two_levels, nearest_seeds, seeding_rows
 from semdedup.dedup.input.scan import SAMPLE_ROWS, Workspace, write_sample
 from semdedup.dedup.kernels.exact import on_grid, unit_rows
 from semdedup.dedup.kernels.kmeans import SUM_GRID_BITS, converged, lloyd_sums, next_centroids, seeds
@@ -93,6 +93,19 @@ def test_where_rows_repeat_there_are_as_many_seeds_as_asked_for(here: Session, m
     found = choose_seeds(here, sample_of(here, rows, 2), 4, 120, 9, 0)
     assert found.shape == (9, 4)
     assert len(np.unique(found, axis=0)) == 4
+
+
+def test_the_nearest_seeds_are_found_block_by_block(backend: Any, rng: np.random.Generator) -> None:
+    rows, proposed = (unit_rows(rng.normal(size=(n, 6)).astype(np.float32)) for n in (1100, 1050))
+    proposed[7] = proposed[3]
+    found = nearest_seeds(rows, proposed, backend)
+    numbers = found & ((1 << NUMBER_BITS) - 1)
+    distances = np.square(rows[:, None] - proposed).sum(axis=2, dtype=np.float64)
+    np.testing.assert_allclose((found >> NUMBER_BITS) / 2**28, np.sort(distances, axis=1)[:, :NEAREST], atol=1e-5)
+    np.testing.assert_allclose(
+        np.take_along_axis(distances, numbers, axis=1), np.sort(distances)[:, :NEAREST], atol=1e-5
+    )
+    assert (np.diff(found, axis=1) > 0).all(), "of equal ones the first"
 
 
 @settings(max_examples=40)

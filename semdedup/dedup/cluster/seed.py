@@ -186,7 +186,7 @@ def _by_cells(session: Session, sample: Sample, dim: int, n_rows: int, n_cluster
             client.submit(partial(_propose, n_proposed[first:last], first, seed, backend), taken, pure=False)
         )
     proposed = client.submit(np.concatenate, proposals, pure=False)
-    nearest = [client.submit(_nearest, head.rows, proposed, backend, pure=False) for head in heads]
+    nearest = [client.submit(nearest_seeds, head.rows, proposed, backend, pure=False) for head in heads]
     ranks = [head.ranks for head in heads]
     return client.submit(partial(_thin, n_clusters), proposed, nearest, ranks, pure=False).result()
 
@@ -262,7 +262,7 @@ def _propose(
     return np.concatenate(found)
 
 
-def _nearest(rows: np.ndarray, proposed: np.ndarray, backend: Backend) -> np.ndarray:
+def nearest_seeds(rows: np.ndarray, proposed: np.ndarray, backend: Backend) -> np.ndarray:
     """Square distances of each row to the nearest proposed seeds, in units of 2**-28, with the numbers of these.
 
     Returns:
