@@ -1,9 +1,13 @@
 """The shuffle by cluster: plans that cover every row once, and files that hold what was assigned."""
 
+import contextlib
 import itertools
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
+import distributed
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -11,7 +15,16 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from semdedup.dedup.cluster.ranges import ClusterRange, Files, bucket_starts, cluster_ranges
+from semdedup import KMeansStage
+from semdedup.dedup.cluster import shuffle
+from semdedup.dedup.cluster.ranges import (
+    ClusterRange,
+    Files,
+    bucket_starts,
+    cluster_ranges,
+    merged_pieces,
+    shuffle_reads,
+)
 from semdedup.dedup.cluster.shuffle import (
     Assignment,
     Gathering,
@@ -21,6 +34,7 @@ from semdedup.dedup.cluster.shuffle import (
     rows_of_clusters,
     write_clusters,
 )
+from semdedup.dedup.cluster.steps import Buckets
 from semdedup.dedup.input.partitions import Slice
 from semdedup.dedup.input.scan import Workspace
 from semdedup.dedup.input.schema import InputSchema
@@ -30,6 +44,7 @@ from semdedup.storage.arrays import save_array, unpack_ends
 from semdedup.storage.chunks import read_chunk
 from semdedup.storage.location import Location
 from semdedup.storage.tables import DECODING_BYTES, read_table
+from tests.helpers import contents, near_duplicates, set_task_bytes, write_embeddings
 
 
 @pytest.mark.parametrize(
@@ -201,3 +216,124 @@ def test_assigning_a_partition_again_writes_the_same_bytes(tmp_path: Path) -> No
     item = (0, (Slice(str(tmp_path / "input.parquet"), "", 0, 60),))
     first = assign_partition(work, task, item), Path(piece_file(work, 0).url).read_bytes()
     assert (assign_partition(work, task, item), Path(piece_file(work, 0).url).read_bytes()) == first
+
+
+# Two levels
+
+
+def test_reads_grow_with_the_square_only_up_to_a_million() -> None:
+    assert shuffle_reads(1_000, 1_000) == 1_000_000
+    assert shuffle_reads(11_445, 11_445) < 2_500_000
+    assert shuffle_reads(2_000, 1_000) < 200_000
+
+
+@given(rows=st.lists(st.integers(0, 9), max_size=40), bound=st.integers(1, 30))
+def test_files_are_merged_in_their_order_up_to_what_a_task_holds(rows: list[int], bound: int) -> None:
+    merged = merged_pieces(np.array(rows, dtype=np.int64), bound)
+    assert [piece for pieces in merged for piece in pieces] == list(range(len(rows)))
+    assert all(len(pieces) == 1 or sum(rows[piece] for piece in pieces) <= bound for pieces in merged)
+
+
+@given(sizes=st.lists(st.integers(0, 40), min_size=1, max_size=40), bound=st.integers(1, 20), most=st.integers(1, 400))
+def test_shelves_hold_whole_buckets_and_all_of_them(sizes: list[int], bound: int, most: int) -> None:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("semdedup.dedup.sizes.MANY_READS", most)
+        buckets = Buckets.of(np.array(sizes), 25, bound)
+    of_shelves = [buckets.of_shelf(shelf) for shelf in range(len(buckets.shelves))]
+    assert [bucket for shelf in of_shelves for bucket in shelf] == list(range(len(buckets.starts)))
+    assert not buckets.merged or 25 * len(buckets.starts) > most
+    rows = np.add.reduceat(sizes, buckets.starts)
+    for shelf in of_shelves:
+        assert len(shelf) == 1 or rows[shelf.start : shelf.stop].sum() <= 5 * bound
+
+
+class Killed(Exception):
+    pass
+
+
+def clusters(source: Path, out: Path) -> KMeansStage:
+    return KMeansStage(
+        30, input_path=str(source), output_path=str(out), max_iter=3, metadata_fields=["caption"], verbose=False
+    )
+
+
+@contextlib.contextmanager
+def counted_reads() -> Iterator[Counter[str]]:
+    """Count the reads of parts of files of this process, by the folder of the scratch folder that they lie in."""
+    reads, real = Counter[str](), Location.read_bytes
+
+    def read(self: Location, *span: int) -> bytes:
+        if span:
+            reads[self.url.split("/kmeans-")[-1].split("/")[1]] += 1
+        return real(self, *span)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Location, "read_bytes", read)
+        yield reads
+
+
+@pytest.fixture(scope="module")
+def one_level(
+    inside: distributed.Client, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[tuple[Path, Path, Counter[str]]]:
+    """An input of which one cluster is larger than a task, its clusters by a shuffle of one level, and what it read."""
+    folder = tmp_path_factory.mktemp("shuffle")
+    ids, rows = near_duplicates(np.random.default_rng(7), 1000, 8)
+    rows[::3] = rows[0]
+    write_embeddings(folder / "in", ids, rows, 20, caption=[f"of {name}" for name in ids])
+    with pytest.MonkeyPatch.context() as patch:
+        set_task_bytes(patch, 1500)
+        with counted_reads() as reads:
+            clusters(folder / "in", folder / "out").run(inside)
+        yield folder / "in", folder / "out", reads
+
+
+def failing_once(function: Callable[..., Any], n: int, matters: Callable[[Location], bool]) -> Callable[..., Any]:
+    """The function, whose call n of those that matter raises `Killed`."""
+    numbers = itertools.count(1)
+
+    def call(location: Location, *args: Any) -> Any:
+        if matters(location) and next(numbers) == n:
+            raise Killed
+        return function(location, *args)
+
+    return call
+
+
+def test_merged_files_give_the_same_clusters_in_fewer_reads(
+    one_level: tuple[Path, Path, Counter[str]],
+    inside: distributed.Client,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    source, expected, before = one_level
+    monkeypatch.setattr("semdedup.dedup.sizes.MANY_READS", 100)
+    with counted_reads() as reads:
+        clusters(source, tmp_path / "out").run(inside)
+    assert contents(tmp_path / "out") == contents(expected)
+    assert before["merged"] == 0 < reads["merged"]
+    assert reads["pieces"] + reads["merged"] < before["pieces"] * 0.7
+
+
+def test_a_run_that_fails_in_the_merge_and_then_as_it_writes_repeats_nothing_that_was_done(
+    one_level: tuple[Path, Path, Counter[str]],
+    inside: distributed.Client,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    source, expected, _ = one_level
+    out = tmp_path / "out"
+    monkeypatch.setattr("semdedup.dedup.sizes.MANY_READS", 100)
+    merge = failing_once(shuffle.write_chunks, 9, lambda file: "/merged/" in file.url)
+    monkeypatch.setattr(shuffle, "write_chunks", merge)
+    monkeypatch.setattr(shuffle, "write_table", failing_once(shuffle.write_table, 5, lambda file: True))
+    done: dict[str, int] = {}
+    for step in ("merge", "write-clusters"):
+        with pytest.raises(Killed):
+            clusters(source, out).run(inside)
+        found = {f"{path.parent.name}/{path.name}": path.stat().st_mtime_ns for path in out.rglob("journal/*/*.json")}
+        assert found.items() >= done.items()
+        done = found
+        assert any(name.startswith(f"{step}/") for name in done)
+    clusters(source, out).run(inside)
+    assert contents(out) == contents(expected)

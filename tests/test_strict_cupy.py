@@ -47,6 +47,7 @@ def assert_all_passed(done: subprocess.CompletedProcess, at_least: int) -> None:
         ("test_forest.py", 20),
         ("test_pairs.py", 1),
         ("test_frames.py", 1),
+        ("test_seeding.py", 1),
     ],
 )
 def test_arrays_on_the_gpu(file: str, at_least: int) -> None:

@@ -44,8 +44,8 @@ def ahead(function: Callable[[Item], Result], items: Iterable[Item], n: int) -> 
 
 
 def read_spans(spans: Sequence[Span]) -> Iterator[bytes]:
-    """Ranges of files in their order, one request each. Of a store some are read at a time: a request takes longer
-    than its bytes.
+    """Ranges of files in their order, one request each that is not empty. Of a store some are read at a time: a
+    request takes longer than its bytes.
 
     Memory: one range; of a store `BYTES_AHEAD` besides.
     """
@@ -57,7 +57,7 @@ def read_spans(spans: Sequence[Span]) -> Iterator[bytes]:
 
 def _read(span: Span) -> bytes:
     file, start, end = span
-    return file.read_bytes(start, end)
+    return file.read_bytes(start, end) if start < end else b""
 
 
 def write_chunks(location: Location, chunks: Iterable[pa.RecordBatch | pa.Table]) -> list[int]:

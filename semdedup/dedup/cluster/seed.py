@@ -138,11 +138,10 @@ def choose_seeds(session: Session, sample: Sample, dim: int, wanted: int, n_clus
     2012; those to keep are chosen by `keep_centers`.
     """
     wanted = min(wanted, sum(sample.sizes))
-    heads = first_rows(session, sample, wanted)
     if in_two_levels(wanted, dim, n_clusters):
-        return _by_cells(session, heads, dim, wanted, n_clusters, seed)
+        return _by_cells(session, sample, dim, wanted, n_clusters, seed)
     choose = partial(_seed, n_clusters, wanted, seed, session.backend)
-    return session.client.submit(choose, *_apart(heads), pure=False).result()
+    return session.client.submit(choose, *_apart(first_rows(session, sample, wanted)), pure=False).result()
 
 
 def _apart(heads: Sequence[Head]) -> tuple[list[Any], list[np.ndarray]]:
@@ -161,7 +160,7 @@ def _seed(
     return rows[seeds(backend_module(backend).asarray(rows), n_clusters, np.random.default_rng(seed))]
 
 
-def _by_cells(session: Session, heads: Sequence[Head], dim: int, n_rows: int, n_clusters: int, seed: int) -> np.ndarray:
+def _by_cells(session: Session, sample: Sample, dim: int, n_rows: int, n_clusters: int, seed: int) -> np.ndarray:
     """Seeds in the order of their cells. Tasks: those of each part, and parts times groups of cells.
 
     A group has about a quarter of `SEEDING_BYTES`; its work is that of one level, twice, over the number of cells and
@@ -169,7 +168,8 @@ def _by_cells(session: Session, heads: Sequence[Head], dim: int, n_rows: int, n_
     """
     client, backend, n_cells = session.client, session.backend, math.isqrt(n_clusters - 1) + 1
     n_coarse = min(n_rows, max(SMALLEST_SEEDING_SAMPLE, CELL_ROWS_PER_SEED * n_cells))
-    coarse = client.submit(partial(_coarse, n_cells, n_coarse, seed, backend), *_apart(heads), pure=False)
+    few, heads = (first_rows(session, sample, n) for n in (n_coarse, n_rows))
+    coarse = client.submit(partial(_coarse, n_cells, n_coarse, seed, backend), *_apart(few), pure=False)
     labels = [client.submit(_label, head.rows, coarse, backend, pure=False) for head in heads]
     parts = list(zip(heads, labels, strict=True))
     weighed = [client.submit(_weigh, head.rows, coarse, label, pure=False) for head, label in parts]
@@ -186,7 +186,7 @@ def _by_cells(session: Session, heads: Sequence[Head], dim: int, n_rows: int, n_
             client.submit(partial(_propose, n_proposed[first:last], first, seed, backend), taken, pure=False)
         )
     proposed = client.submit(np.concatenate, proposals, pure=False)
-    nearest = [client.submit(_nearest, head.rows, proposed, backend, pure=False) for head in heads]
+    nearest = [client.submit(nearest_seeds, head.rows, proposed, backend, pure=False) for head in heads]
     ranks = [head.ranks for head in heads]
     return client.submit(partial(_thin, n_clusters), proposed, nearest, ranks, pure=False).result()
 
@@ -262,7 +262,7 @@ def _propose(
     return np.concatenate(found)
 
 
-def _nearest(rows: np.ndarray, proposed: np.ndarray, backend: Backend) -> np.ndarray:
+def nearest_seeds(rows: np.ndarray, proposed: np.ndarray, backend: Backend) -> np.ndarray:
     """Square distances of each row to the nearest proposed seeds, in units of 2**-28, with the numbers of these.
 
     Returns:

@@ -382,8 +382,8 @@ def _as_in_numpy(name):
 
 AS_IN_NUMPY = """
     arange argmax argmin argsort array_equal ascontiguousarray broadcast_to concatenate count_nonzero diff empty_like
-    expand_dims eye flatnonzero flip full full_like hstack linspace nonzero ones ones_like repeat roll sort squeeze
-    stack tile unique vstack where zeros zeros_like
+    expand_dims eye flatnonzero flip full full_like hstack linspace nonzero ones ones_like partition repeat roll sort
+    squeeze stack tile unique vstack where zeros zeros_like
 """
 for _name in AS_IN_NUMPY.split():
     globals()[_name] = _as_in_numpy(_name)
