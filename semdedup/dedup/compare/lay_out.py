@@ -119,8 +119,8 @@ def light_of_chunks(place: Location, chunks: Sequence[Chunk]) -> pa.Table:
 
 def ranking_memory(n_rows: int, light_bytes: int) -> int:
     """Most bytes that `rank_rows` holds for a cluster of `n_rows` rows with `light_bytes` bytes of ids and of columns
-    that rank, each: the columns, once more as they are sorted by or written, and four numbers a row."""
-    return n_rows * (2 * light_bytes + 4 * 8)
+    that rank, each: the columns as they are read, as one, and as they are sorted by; and two numbers a row."""
+    return n_rows * (3 * light_bytes + 2 * 8)
 
 
 def rank_rows(task: Comparison, rows_per_tile: int, listed: Listed) -> dict[str, Any]:

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
+from semdedup.dedup.input.ids import narrow
 from semdedup.dedup.kernels.matches import Pairs
 from semdedup.dedup.names import BASE_ROWS, OF_BASE, SCORE, cluster_file
 from semdedup.dedup.sizes import ROWS_AT_A_TIME
@@ -51,10 +52,9 @@ def write_forest(
 
 def write_base_rows(final: Location, cluster: int, ids: pa.Array | pa.ChunkedArray, kwargs: Mapping[str, Any]) -> None:
     """Write the ids, in rank order, of the rows of a base that an update compares with in a cluster."""
-    kind = pa.string() if pa.types.is_large_string(ids.type) else ids.type
     parts = (ids.slice(start, ROWS_AT_A_TIME) for start in range(0, len(ids), ROWS_AT_A_TIME))
     tables = (pa.table({"id": part}) for part in parts)
-    write_batches(final / BASE_ROWS / cluster_file(cluster), pa.schema([("id", kind)]), tables, kwargs)
+    write_batches(final / BASE_ROWS / cluster_file(cluster), pa.schema([("id", narrow(ids.type))]), tables, kwargs)
 
 
 def write_scores(

@@ -89,16 +89,22 @@ def wide_ids(column: pa.Array | pa.ChunkedArray) -> pa.Array:
 
 def wide_text(table: pa.Table) -> pa.Table:
     """A table whose text has 64-bit offsets: rows are taken from columns of more than 2 GiB then."""
-    return _with_types(table, pa.string(), pa.large_string())
+    return table.cast(pa.schema([field.with_type(wide(field.type)) for field in table.schema]))
 
 
 def narrow_text(table: pa.Table) -> pa.Table:
     """A table with its text as it is written, as ``string``."""
-    return _with_types(table, pa.large_string(), pa.string())
+    return table.cast(pa.schema([field.with_type(narrow(field.type)) for field in table.schema]))
 
 
-def _with_types(table: pa.Table, old: pa.DataType, new: pa.DataType) -> pa.Table:
-    return table.cast(pa.schema([field.with_type(new) if field.type == old else field for field in table.schema]))
+def wide(found: pa.DataType) -> pa.DataType:
+    """The type itself; of text that with 64-bit offsets."""
+    return pa.large_string() if pa.types.is_string(found) else found
+
+
+def narrow(found: pa.DataType) -> pa.DataType:
+    """The type itself; of text that which is written."""
+    return pa.string() if pa.types.is_large_string(found) else found
 
 
 def _mix(words: np.ndarray) -> np.ndarray:
