@@ -158,6 +158,7 @@ if __name__ == "__main__":
     task_bytes, scheduler, n_workers, parameters = json.loads(sys.argv[1])
     sizes.SMALLEST_TASK = sizes.LARGEST_TASK = task_bytes
     sizes.WORK_PER_TASK = task_bytes**2 // 64  # a tile is compared with few others at a time
+    sizes.BESIDE_A_ROW = 0
     cluster = ClusterOptions(scheduler=scheduler, n_workers=n_workers, memory_limit="1GiB")
     try:
         print(SemanticDeduplicationWorkflow(**parameters).run(cluster=cluster).duplicates)
@@ -190,7 +191,8 @@ def start_program(place: Path, program: str, *arguments: Any) -> subprocess.Pope
 
 
 def set_task_bytes(monkeypatch: pytest.MonkeyPatch, n_bytes: int) -> None:
-    """Make every task hold so many bytes."""
+    """Make every task hold so many bytes of embeddings and ids."""
+    monkeypatch.setattr(sizes, "BESIDE_A_ROW", 0)
     monkeypatch.setattr(sizes, "SMALLEST_TASK", n_bytes)
     monkeypatch.setattr(sizes, "LARGEST_TASK", n_bytes)
 

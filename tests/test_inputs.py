@@ -4,6 +4,8 @@ import json
 import os
 import subprocess
 import sys
+from array import array
+from itertools import accumulate
 from pathlib import Path
 from typing import Any
 
@@ -15,13 +17,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from semdedup import BadFileError, InputError, ParameterError, StorageError
-from semdedup.dedup.input.facts import FileFacts, inspect_files
+from semdedup.dedup.input.facts import Counted, FileFacts, inspect_files
 from semdedup.dedup.input.files import find_files
 from semdedup.dedup.input.found import told, top_of
 from semdedup.dedup.input.keys import partition_keys
 from semdedup.dedup.input.partitions import Slice, cut_partitions
 from semdedup.dedup.input.schema import InputSchema, check_file_schema, unify_schemas
 from semdedup.dedup.options import InputOptions
+from semdedup.dedup.sizes import held_bytes
 from semdedup.dedup.threshold.recommended import recommended_eps
 from semdedup.storage import tables
 from semdedup.storage.location import Location
@@ -536,7 +539,7 @@ def test_facts_of_files_are_those_of_their_footers(tmp_path: Path) -> None:
     pq.write_table(pa.table({"id": ["a"], "embedding": [[[1.0]]], "embedding2": [[1.0, 2.0]]}), tmp_path / "b.parquet")
     pq.write_table(table_of(0), tmp_path / "c.parquet")
     files = [(Location.of(tmp_path / f"{name}.parquet"), f"source {name}") for name in "abc"]
-    facts, bad = inspect_files("embedding", False, files)
+    facts, bad = inspect_files(Counted("embedding"), False, files)
     assert [(file.source, file.n_rows, file.n_values) for file in facts] == [
         ("source a", 5, 15),
         ("source b", 1, 1),
@@ -550,8 +553,8 @@ def test_files_that_cannot_be_read_are_named_or_listed(tmp_path: Path) -> None:
     touch(tmp_path, "bad.parquet")
     files = [(Location.of(tmp_path / name), name) for name in ("good.parquet", "bad.parquet")]
     with pytest.raises(BadFileError, match=r"bad\.parquet cannot be read as Parquet"):
-        inspect_files("embedding", False, files)
-    facts, bad = inspect_files("embedding", True, files)
+        inspect_files(Counted("embedding"), False, files)
+    facts, bad = inspect_files(Counted("embedding"), True, files)
     assert [file.source for file in facts] == ["good.parquet"]
     assert [("bad.parquet" in fault) for fault in bad] == [True]
 
@@ -559,7 +562,9 @@ def test_files_that_cannot_be_read_are_named_or_listed(tmp_path: Path) -> None:
 @pytest.mark.parametrize("skip_bad_files", [False, True])
 def test_a_file_that_is_gone_is_no_bad_file(skip_bad_files: bool, tmp_path: Path) -> None:
     with pytest.raises(StorageError, match=r"cannot read .*absent\.parquet"):
-        inspect_files("embedding", skip_bad_files, [(Location.of(tmp_path / "absent.parquet"), "absent.parquet")])
+        inspect_files(
+            Counted("embedding"), skip_bad_files, [(Location.of(tmp_path / "absent.parquet"), "absent.parquet")]
+        )
 
 
 @pytest.mark.parametrize(
@@ -594,35 +599,62 @@ def test_a_recommended_eps_that_is_none_names_the_file(tmp_path: Path, text: byt
 FILES = st.lists(st.tuples(st.integers(0, 60), st.integers(0, 12)), max_size=12)
 
 
-@given(files=FILES, target=st.integers(1, 200), most_files=st.none() | st.integers(1, 4))
+def facts_by_sizes(files: list[tuple[int, int]]) -> list[FileFacts]:
+    return [FileFacts(f"{i}", f"source {i}", n_rows, n_rows * dim, b"") for i, (n_rows, dim) in enumerate(files)]
+
+
+def bytes_of_rows(files: list[tuple[int, int]]) -> dict[str, int]:
+    return {f"{i}": held_bytes(1, dim) for i, (_, dim) in enumerate(files)}
+
+
+@given(files=FILES, target=st.integers(1, 30_000), most_files=st.none() | st.integers(1, 4))
 def test_partitions_hold_every_row_once_in_order_and_no_more_than_their_target(
     files: list[tuple[int, int]], target: int, most_files: int | None
 ) -> None:
-    facts = [FileFacts(f"{i}", f"source {i}", n_rows, n_rows * dim, b"") for i, (n_rows, dim) in enumerate(files)]
-    values = {file.url: max(1, dim) for file, (_, dim) in zip(facts, files, strict=True)}
+    facts, row_bytes = facts_by_sizes(files), bytes_of_rows(files)
     partitions = cut_partitions(facts, target, most_files)
     rows = [(piece.url, row) for part in partitions for piece in part for row in range(piece.start, piece.stop)]
     assert rows == [(file.url, row) for file in facts for row in range(file.n_rows)]
     for part in partitions:
-        held = sum((piece.stop - piece.start) * values[piece.url] for piece in part)
+        held = sum((piece.stop - piece.start) * row_bytes[piece.url] for piece in part)
         assert held <= target or sum(piece.stop - piece.start for piece in part) == 1
         assert most_files is None or len({piece.url for piece in part}) <= most_files
         assert all(piece.start < piece.stop for piece in part)
 
 
-@given(files=FILES, target=st.integers(1, 200))
+@given(files=FILES, target=st.integers(1, 30_000))
 def test_partitions_are_not_smaller_than_they_need_to_be(files: list[tuple[int, int]], target: int) -> None:
-    facts = [FileFacts(f"{i}", f"source {i}", n_rows, n_rows * dim, b"") for i, (n_rows, dim) in enumerate(files)]
-    values = {file.url: max(1, dim) for file, (_, dim) in zip(facts, files, strict=True)}
-    held = [sum((p.stop - p.start) * values[p.url] for p in part) for part in cut_partitions(facts, target, None)]
-    largest = max(values.values(), default=0)
+    row_bytes = bytes_of_rows(files)
+    parts = cut_partitions(facts_by_sizes(files), target, None)
+    held = [sum((p.stop - p.start) * row_bytes[p.url] for p in part) for part in parts]
+    largest = max(row_bytes.values(), default=0)
     # a third of the target on average: a file cut in pieces starts a partition, and a row is not cut
     assert sum(held) >= len(held) * (target - 2 * largest) / 3 - target
+
+
+@given(groups=st.lists(st.integers(1, 50), min_size=2, max_size=9), target=st.integers(1, 80), more=st.integers(0, 60))
+def test_a_file_is_cut_between_row_groups_and_within_those_only_that_are_larger_than_a_task(
+    groups: list[int], target: int, more: int
+) -> None:
+    n_rows, most = sum(groups), target + more
+    facts = [FileFacts("a", "a", n_rows, 0, b"", 0, array("q", groups))]
+    (row_bytes,) = {held_bytes(1, 0)}
+    pieces = [p for part in cut_partitions(facts, target * row_bytes, None, most * row_bytes) for p in part]
+    assert [row for p in pieces for row in range(p.start, p.stop)] == list(range(n_rows))
+    edges = {0, *accumulate(groups)}
+    starts = [0, *accumulate(groups[:-1])]
+    large = {row for start, n in zip(starts, groups, strict=True) if n > most for row in range(start, start + n)}
+    for p in pieces:
+        assert p.stop - p.start <= target or {p.start, p.stop} <= edges or p.start in large
+        assert p.stop - p.start <= most
+        assert {p.start, p.stop} <= edges | large
 
 
 FUZZ = """
 import collections, json, sys
 import numpy as np, pyarrow as pa
+from array import array
+from itertools import accumulate
 from pathlib import Path
 from semdedup import BadFileError, ParameterError
 from semdedup.dedup.input.rows import check_rows
@@ -631,7 +663,7 @@ from semdedup.dedup.input.ids import hash_ids
 from semdedup.dedup.options import InputOptions
 from semdedup.dedup.input.partitions import Slice
 from semdedup.dedup.input.schema import check_file_schema, unify_schemas
-from semdedup.dedup.input.facts import inspect_files
+from semdedup.dedup.input.facts import Counted, inspect_files
 from semdedup.storage.location import Location
 
 good, target = Path(sys.argv[1]).read_bytes(), Path(sys.argv[2])
@@ -639,7 +671,7 @@ rng = np.random.default_rng(0)
 options = InputOptions(metadata_fields=("note",))
 
 def read(file):
-    facts, _ = inspect_files("embedding", False, [(file, file.url)])
+    facts, _ = inspect_files(Counted("embedding"), False, [(file, file.url)])
     check_file_schema(pa.ipc.read_schema(pa.py_buffer(facts[0].schema)), file.url, options)
     schema = unify_schemas(facts, options)
     n_rows = 0
@@ -686,8 +718,9 @@ print(json.dumps(outcomes))
 
 
 def test_a_file_is_cut_only_where_it_is_larger_than_a_task_may_be() -> None:
-    facts = [FileFacts(name, name, n_rows, n_rows, b"") for name, n_rows in (("a", 30), ("b", 5), ("c", 5), ("d", 90))]
-    rows = [sum(piece.stop - piece.start for piece in part) for part in cut_partitions(facts, 10, None, 40)]
+    facts = [FileFacts(name, name, n_rows, 0, b"") for name, n_rows in (("a", 30), ("b", 5), ("c", 5), ("d", 90))]
+    target, most = held_bytes(10, 0), held_bytes(40, 0)
+    rows = [sum(piece.stop - piece.start for piece in part) for part in cut_partitions(facts, target, None, most)]
     assert rows == [30, 10, 30, 30, 30]
 
 

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from semdedup.compute.session import Session
-from semdedup.runs.journal import Entry, Job, read_journal
+from semdedup.runs.journal import FORMAT, Entry, Job, read_journal
 from semdedup.storage.location import Location
 from semdedup.storage.written import Written
 from tests.records import running
@@ -50,16 +50,19 @@ CHANGES: dict[str, Callable[[Location], None]] = {
     "longer": lambda root: (root / "s/final/a").write_bytes(b"more than was written"),
     "its folder is gone": lambda root: (root / "s/final/a").remove(),
     "the entry is empty": lambda root: (root / "s/journal/a.json").write_bytes(b""),
-    "the entry is cut off": lambda root: (root / "s/journal/a.json").write_bytes(b'{"result": 1, "wri'),
+    "the entry is cut off": lambda root: (root / "s/journal/a.json").write_bytes(b'{"format": 2, "result": 1, "wri'),
     "the entry is zeros": lambda root: (root / "s/journal/a.json").write_bytes(bytes(50)),
     "of an earlier version": lambda root: (root / "s/journal/a.json").write_json({"rows": 5}),
+    "of another format": lambda root: (root / "s/journal/a.json").write_json({"format": 1, "result": 1, "written": {}}),
     "a list": lambda root: (root / "s/journal/a.json").write_json([1]),
-    "names in a list": lambda root: (root / "s/journal/a.json").write_json({"result": 1, "written": ["clips/a"]}),
+    "names in a list": lambda root: (root / "s/journal/a.json").write_json(
+        {"format": FORMAT, "result": 1, "written": ["clips/a"]}
+    ),
     "a name leads out": lambda root: (root / "s/journal/a.json").write_json(
-        {"result": 1, "written": {"../x": [1, ""]}}
+        {"format": FORMAT, "result": 1, "written": {"../x": [1, ""]}}
     ),
     "a name leads out of the scratch": lambda root: (root / "s/journal/a.json").write_json(
-        {"result": 1, "written": {"~/../clips/a": [7, ""]}}
+        {"format": FORMAT, "result": 1, "written": {"~/../clips/a": [7, ""]}}
     ),
 }
 
@@ -73,6 +76,26 @@ def test_an_entry_counts_only_while_its_files_are_there_as_they_were_written(
     assert sorted(entries(root)) == ["a", "b"]
     change(root)
     assert sorted(entries(root)) == ["b"]
+
+
+def test_entries_with_a_folder_each_are_compared_with_one_listing(
+    root: Location, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for i in range(20):
+        do(root, str(i), f"s/final/centroid={i}/part.parquet", f"s/final/centroid={i}/more/part.parquet")
+    listed = []
+    for name in ("files", "sizes"):
+        plain = getattr(Location, name)
+        monkeypatch.setattr(Location, name, lambda place, plain=plain: listed.append(place.url) or plain(place))
+    assert len(entries(root)) == 20
+    assert sorted(listed) == [f"{root}/s/final", f"{root}/s/journal"]
+
+
+def test_entries_that_nobody_wants_are_not_given(root: Location) -> None:
+    for key in ("a", "b", "c"):
+        do(root, key, f"clips/{key}")
+    found = read_journal(root, root / "s", root / "s/journal", {"c", "a", "d"})
+    assert [entry.key for entry in found] == ["a", "c"]
 
 
 def test_what_is_no_entry_is_passed_over(root: Location) -> None:

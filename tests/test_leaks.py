@@ -419,6 +419,7 @@ from semdedup.dedup import sizes
 if __name__ == "__main__":
     a, b, out, scheduler, task_bytes, sizes.PARTITIONS_PER_SLOT = json.loads(sys.argv[1])
     sizes.SMALLEST_TASK = sizes.LARGEST_TASK = task_bytes
+    sizes.BESIDE_A_ROW = 0
     find_leaks(a, b, out, client=scheduler, verbose=False)
 """
 

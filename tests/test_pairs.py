@@ -205,7 +205,7 @@ def test_the_pairs_are_those_of_brute_force_however_the_rows_lie(
     expected = brute_force(*by_id(ids, rows), eps)
     for n_files, part in ((1, 1), (5, 4)):  # one block, then some
         source = write_embeddings(tmp_path / f"in-{n_files}", ids, rows, n_files)
-        small_tasks(4 * rows.size // part + 4)
+        small_tasks((4 * rows.size + 20 * len(rows)) // part + 4)
         found = pairs(source, eps, tmp_path / f"out-{n_files}", client)
         assert_same_pairs(read_pairs(tmp_path / f"out-{n_files}"), expected)
         assert (found.pairs, found.compared, found.eps) == (len(expected), len(rows), eps)
@@ -434,6 +434,7 @@ from semdedup.dedup import sizes
 if __name__ == "__main__":
     source, out, scheduler, task_bytes = json.loads(sys.argv[1])
     sizes.SMALLEST_TASK = sizes.LARGEST_TASK = task_bytes
+    sizes.BESIDE_A_ROW = 0
     find_pairs(source, 0.1, out, client=scheduler, verbose=False)
 """
 

@@ -11,13 +11,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from semdedup.dedup.cluster.ranges import ClusterRange, Files, bucket_starts, cluster_ranges
 from semdedup.dedup.cluster.shuffle import (
     Assignment,
+    Gathering,
     assign_partition,
-    bucket_starts,
-    cluster_ranges,
     partition_memory,
     piece_file,
+    rows_of_clusters,
     write_clusters,
 )
 from semdedup.dedup.input.partitions import Slice
@@ -25,9 +26,10 @@ from semdedup.dedup.input.scan import Workspace
 from semdedup.dedup.input.schema import InputSchema
 from semdedup.dedup.kernels.exact import unit_rows
 from semdedup.dedup.options import InputOptions
-from semdedup.storage.arrays import save_array
+from semdedup.storage.arrays import save_array, unpack_ends
+from semdedup.storage.chunks import read_chunk
 from semdedup.storage.location import Location
-from semdedup.storage.tables import DECODING_BYTES, read_arrow_batch, read_table
+from semdedup.storage.tables import DECODING_BYTES, read_table
 
 
 @pytest.mark.parametrize(
@@ -83,7 +85,7 @@ def test_ranges_hold_every_row_once_and_no_more_than_the_bound(
         for cluster, n in rows.items()
         if n > bound
     }
-    ranges = cluster_ranges(starts, rows, large, len(pieces), bound)
+    ranges = cluster_ranges(starts, rows, large, [len(pieces)] * len(starts), bound)
     written: list[tuple[int, int]] = []
     files: list[tuple[int, int]] = []
     for task in ranges:
@@ -91,7 +93,7 @@ def test_ranges_hold_every_row_once_and_no_more_than_the_bound(
         assert starts[task.bucket] <= task.first < task.last <= bucket_stop, "a range lies in one bucket"
         own = [
             (position, cluster)
-            for position in task.pieces
+            for position in task.files
             for cluster in pieces[position]
             if task.first <= cluster < task.last
         ]
@@ -106,18 +108,17 @@ def test_ranges_hold_every_row_once_and_no_more_than_the_bound(
 
 def test_clusters_that_fit_are_one_file_and_only_the_large_one_is_cut() -> None:
     rows, large = {0: 4, 1: 4, 2: 30, 3: 2}, {2: {0: 9, 1: 12, 2: 9}}
-    ranges = cluster_ranges([0, 2], rows, large, 3, 10)
-    assert [(task.bucket, task.first, task.last, task.pieces, task.part) for task in ranges] == [
-        (0, 0, 2, (0, 1, 2), 0),
-        (1, 2, 3, (0,), 0),
-        (1, 2, 3, (1,), 1),
-        (1, 2, 3, (2,), 2),
-        (1, 3, 4, (0, 1, 2), 0),
+    assert list(cluster_ranges([0, 2], rows, large, [3, 3], 10)) == [
+        ClusterRange(0, 0, 2, range(3), 0),
+        ClusterRange(1, 2, 3, range(1), 0),
+        ClusterRange(1, 2, 3, range(1, 2), 1),
+        ClusterRange(1, 2, 3, range(2, 3), 2),
+        ClusterRange(1, 3, 4, range(3), 0),
     ]
 
 
 def test_the_memory_of_a_partition_is_its_rows_a_bucket_and_a_batch_being_decoded() -> None:
-    assert partition_memory(100_000, 256, 10_000) == 4 * 256 * (100_000 + 10_000) + DECODING_BYTES
+    assert partition_memory(100_000, 256, 10_000, 900) == (4 * 256 + 900 + 100) * (100_000 + 10_000) + DECODING_BYTES
 
 
 FAULTY = {3: None, 7: [0.0, 0.0, 0.0], 11: [1.0, float("nan"), 0.0]}
@@ -146,14 +147,16 @@ def test_every_row_ends_in_the_file_of_its_cluster_or_in_the_quarantine(tmp_path
         for i in range(n_pieces)
     ]
     assert sum(result["assigned"] for result in found) == n - len(FAULTY)
-    pieces = [dict(zip(*result["clusters"], strict=True)) for result in found]
+    pieces = [{k: n for k, n in enumerate(rows_of_clusters(result).tolist()) if n} for result in found]
+    files = Files("pieces", np.array([[0, *unpack_ends(result["ends"])] for result in found]))
     rows = {k: sum(piece.get(k, 0) for piece in pieces) for k in range(6) if any(k in piece for piece in pieces)}
     large = {k: {i: piece[k] for i, piece in enumerate(pieces) if k in piece} for k in rows if rows[k] > 20}
     target = Location.of(tmp_path / "clusters")
-    written = [write_clusters(work, target, {}, task) for task in cluster_ranges(starts, rows, large, n_pieces, 20)]
-    files = [file.url.removeprefix(f"{target.url}/") for file in target.files()]
+    ranges = cluster_ranges(starts, rows, large, [n_pieces] * 3, 20)
+    written = [write_clusters(work, target, {}, Gathering(r, files.chunks(r.bucket, r.files))) for r in ranges]
+    names = [file.url.removeprefix(f"{target.url}/") for file in target.files()]
     assert sum(result["rows"] for result in written) == sum(rows.values())
-    tables = {name: read_table(target / name) for name in files}
+    tables = {name: read_table(target / name) for name in names}
     ids = sorted(value for table in tables.values() for value in table.column("id").to_pylist())
     assert ids == sorted(set(range(n)) - set(FAULTY))
     by_cluster = {k: sum(len(t) for name, t in tables.items() if f"centroid={k}/" in name) for k in rows}
@@ -175,13 +178,13 @@ def test_every_row_ends_in_the_file_of_its_cluster_or_in_the_quarantine(tmp_path
     ]
 
 
-def test_a_piece_has_one_batch_for_each_bucket_sorted_by_cluster(tmp_path: Path) -> None:
+def test_a_piece_has_one_chunk_for_each_bucket_sorted_by_cluster(tmp_path: Path) -> None:
     work, task = setup(tmp_path, 60, 8, (0, 3, 4, 8))
     slices = (Slice(str(tmp_path / "input.parquet"), "", 0, 60),)
-    assign_partition(work, task, (0, slices))
+    ends = unpack_ends(assign_partition(work, task, (0, slices))["ends"])
     edges = [0, 3, 4, 8, 8]
-    for bucket in range(4):
-        labels = read_arrow_batch(piece_file(work, 0), bucket).column("centroid").to_numpy()
+    for bucket, span in enumerate(itertools.pairwise([0, *ends[:3].tolist()])):
+        labels = read_chunk(piece_file(work, 0), *span).column("centroid").to_numpy()
         assert (np.diff(labels) >= 0).all()
         assert all(edges[bucket] <= label < edges[bucket + 1] for label in labels)
 
@@ -189,8 +192,8 @@ def test_a_piece_has_one_batch_for_each_bucket_sorted_by_cluster(tmp_path: Path)
 def test_a_partition_of_nothing_but_faulty_rows_writes_an_empty_piece(tmp_path: Path) -> None:
     work, task = setup(tmp_path, 20, 2, (0, 1))
     found = assign_partition(work, task, (0, (Slice(str(tmp_path / "input.parquet"), "", 3, 4),)))
-    assert (found["assigned"], found["quarantined"], found["clusters"]) == (0, {"null": 1}, [[], []])
-    assert len(read_arrow_batch(piece_file(work, 0), 1)) == 0
+    assert (found["assigned"], found["quarantined"]) == (0, {"null": 1})
+    assert rows_of_clusters(found).tolist() == unpack_ends(found["ends"]).tolist() == [0, 0]
 
 
 def test_assigning_a_partition_again_writes_the_same_bytes(tmp_path: Path) -> None:

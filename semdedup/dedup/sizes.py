@@ -1,6 +1,6 @@
 """How much one task is given: bytes of a task, of a partition, of a tile; files looked at together. Plain arithmetic.
 
-All bytes are those of float32 embeddings.
+The bytes of rows are those of their float32 embeddings, of the other columns that are read, and of `BESIDE_A_ROW`.
 """
 
 from __future__ import annotations
@@ -23,8 +23,11 @@ PARTITIONS_PER_SLOT = 4
 
 SMALLEST_TASK, LARGEST_TASK = 4 << 20, 256 << 20
 SHARE_OF_TASK_MEMORY = 8
-"""A task is given this share of its memory to hold as float32 embeddings; twice that as float64, copies and the
-process itself take the rest."""
+"""A task is given this share of its memory to hold as rows; embeddings as float64, copies and the process itself take
+the rest."""
+
+BESIDE_A_ROW = 100
+"""Bytes that a task holds for each row whatever its columns are: hash, order, label, distances, offsets of text."""
 
 MODEST_PARTITION, MANY_PARTITIONS = 32 << 20, 1024
 """Files share partitions of that size while there are not more than so many: memory hardly grows with the input then.
@@ -37,6 +40,10 @@ run is killed."""
 CHUNKS_A_BLOCK = 4
 """The rows of A that a task holds at a time are this part of the bytes of a block: they are held three times, in the
 order of the files, in the order of the ids, and without repeated rows."""
+
+MANY_READS = 1_000_000
+"""Where more parts of files than that would be read, files are merged before: a million reads of 20 ms are five hours
+and a half of a thread, and their number grows with the square of the input."""
 
 ROWS_AT_A_TIME = 1 << 18
 """Rows of a table of scores that are held at a time."""
@@ -59,9 +66,22 @@ def bytes_per_partition(n_slots: int, task_memory: int, total_bytes: int) -> int
     return min(bytes_per_task(n_slots, task_memory, total_bytes), modest)
 
 
-def rows_per_task(task_bytes: int, dim: int) -> int:
-    """Rows of `dim` elements that a task holds: the size of a tile."""
-    return max(1, task_bytes // (4 * dim))
+def held_bytes(n_rows: int, n_values: int, other_bytes: int = 0) -> int:
+    """Bytes that a task holds of rows whose embeddings have `n_values` elements together.
+
+    >>> held_bytes(1_000, 1_000 * 512, 40 * 1_000)
+    2188000
+    """
+    return 4 * n_values + other_bytes + BESIDE_A_ROW * n_rows
+
+
+def rows_per_task(task_bytes: int, dim: int, other_bytes: float = 0.0) -> int:
+    """Rows of `dim` elements, and of so many bytes beside these, that a task holds: the size of a tile.
+
+    >>> rows_per_task(64 << 20, 512), rows_per_task(64 << 20, 16, 7_000)
+    (31242, 9367)
+    """
+    return max(1, int(task_bytes / (4 * dim + other_bytes + BESIDE_A_ROW)))
 
 
 def pack(counted: Iterable[tuple[T, int]], most: int) -> list[tuple[T, ...]]:
@@ -85,7 +105,8 @@ def count_tasks(n_slots: int, a_values: int, b_values: int, b_rows: int, most_by
     """Into how many blocks to cut B and into how many spans to cut A, where two sets are compared.
 
     A is read once a block, and B once a span. For T tasks that is least with √(T·b/a) blocks and √(T·a/b) spans, where
-    a and b are the elements of the sets. A block has at most `most_bytes`, a task at most `WORK_PER_TASK` operations.
+    a and b are the elements of the sets; what rows hold beside them counts as elements of four bytes. A block has at
+    most `most_bytes`, a task at most `WORK_PER_TASK` operations.
     """
     wanted = n_slots * PARTITIONS_PER_SLOT
 
@@ -98,7 +119,7 @@ def count_tasks(n_slots: int, a_values: int, b_values: int, b_rows: int, most_by
     return n_blocks, max(fair, -(-2 * b_rows * a_values // (n_blocks * WORK_PER_TASK)))
 
 
-def rows_compared(task_bytes: int, dim: int) -> int:
+def rows_compared(task_bytes: int, dim: int, other_bytes: float = 0.0) -> int:
     """Rows of a tile, or of a block, of which a task compares two: as many as it holds, unless their product is more
     work than `WORK_PER_TASK`, as for few elements."""
-    return min(rows_per_task(task_bytes, dim), max(1, math.isqrt(WORK_PER_TASK // (2 * dim))))
+    return min(rows_per_task(task_bytes, dim, other_bytes), max(1, math.isqrt(WORK_PER_TASK // (2 * dim))))

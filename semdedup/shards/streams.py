@@ -4,16 +4,13 @@ from __future__ import annotations
 
 import contextlib
 import itertools
-from collections import deque
-from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
-from pathlib import Path
-from typing import Any, BinaryIO, TypeVar
-
-import pyarrow as pa
+from collections.abc import Iterable, Iterator
+from typing import Any, BinaryIO
 
 from semdedup.errors import InputError
+from semdedup.storage.chunks import ahead
 from semdedup.storage.location import Location
+from semdedup.storage.s3 import part_bytes
 from semdedup.storage.written import NotedStream
 
 LOCAL_PIECE, REMOTE_PIECE = 1 << 20, 8 << 20
@@ -24,28 +21,6 @@ PIECES_AHEAD = 8
 
 REQUESTS_AHEAD = 32
 """Small remote files that are being read at a time."""
-
-PART_BYTES, MOST_PARTS = 16 << 20, 9_000
-"""An object is uploaded in parts of so many bytes, of which S3 allows 10,000."""
-
-Item = TypeVar("Item")
-Result = TypeVar("Result")
-
-
-def ahead(function: Callable[[Item], Result], items: Iterable[Item], n: int) -> Iterator[Result]:
-    """``map(function, items)`` with `n` calls in flight, in threads. Memory: `n` results."""
-    waiting: deque[Future[Result]] = deque()
-    with ThreadPoolExecutor(n) as pool:
-        try:
-            for item in items:
-                waiting.append(pool.submit(function, item))
-                if len(waiting) >= n:
-                    yield waiting.popleft().result()
-            while waiting:
-                yield waiting.popleft().result()
-        finally:
-            for future in waiting:
-                future.cancel()
 
 
 def read_small(files: Iterable[Location | None], is_local: bool) -> Iterator[bytes | None]:
@@ -115,15 +90,15 @@ def _changed(clip: Location) -> InputError:
 def writing_stream(location: Location, n_bytes: int) -> Iterator[BinaryIO]:
     """Give an open file of about `n_bytes` to write to; it becomes `location` unless the block raises.
 
-    An object is uploaded while it is written, and needs no room on a local disk. Memory: `PART_BYTES` twice. (Uploads
-    of a process that was killed stay with the store until its rule for incomplete uploads ends them.)
+    An object is uploaded while it is written, and needs no room on a local disk. Memory: `part_bytes` twice. What a
+    process that is killed has uploaded of it is given up by the next run in the folder: `Record.remove_strays`.
     """
     if location.is_local:
         with location.writing() as path, open(path, "wb", buffering=LOCAL_PIECE) as local:
             yield local
         return
     with location.errors("write"):
-        file: Any = location.fs.open(location.url, "wb", block_size=max(PART_BYTES, -(-n_bytes // MOST_PARTS)))
+        file: Any = location.fs.open(location.url, "wb", block_size=part_bytes(n_bytes))
         stream: Any = NotedStream(file)
         try:
             yield stream
@@ -133,28 +108,3 @@ def writing_stream(location: Location, n_bytes: int) -> Iterator[BinaryIO]:
             raise
         file.close()
         stream.note(location.url)
-
-
-def write_chunks(location: Location, batches: Iterable[pa.RecordBatch]) -> list[int]:
-    """Write batches one after the other into one file, each as an Arrow stream of its own that a range of bytes holds.
-
-    (Of an Arrow file, an object store would be asked for the footer each time, and for what follows the batch.)
-
-    Returns:
-        Where each batch ends; a batch without rows takes no bytes.
-    """
-    ends = []
-    with location.writing() as path, Path(path).open("wb") as file:
-        for batch in batches:
-            if len(batch):
-                with pa.ipc.new_stream(file, batch.schema) as writer:
-                    writer.write_batch(batch)
-            ends.append(file.tell())
-            del batch  # before the next one is made
-    return ends
-
-
-def read_chunk(location: Location, start: int, end: int) -> pa.RecordBatch:
-    """Read one batch that `write_chunks` wrote, by its range of bytes."""
-    with pa.ipc.open_stream(pa.py_buffer(location.read_bytes(start, end))) as reader:
-        return reader.read_next_batch()

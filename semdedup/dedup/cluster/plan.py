@@ -23,12 +23,20 @@ from semdedup.dedup.ranking import RankingStrategy, check_rankable
 from semdedup.errors import InputError
 from semdedup.storage.location import FileInfo, Location
 
-_PLAIN = ("n_rows", "task_bytes", "skipped", "n_sample_parts", "embedders", "casts")
+_PLAIN = ("n_rows", "task_bytes", "skipped", "n_sample_parts", "embedders", "casts", "other_bytes", "most_bytes")
+FORMAT = 2
+"""Of a plan on disk. One of another format is made anew."""
 
 
 @dataclass(frozen=True)
 class Plan:
-    """What is decided before the first row is read; kept in the scratch folder, so that a resumed run decides alike."""
+    """What is decided before the first row is read; kept in the scratch folder, so that a resumed run decides alike.
+
+    Attributes:
+        task_bytes: what a task is given to hold, see `sizes.held_bytes`.
+        other_bytes: bytes of a row beside its embedding, on average.
+        most_bytes: bytes of the largest partition, but where a row has more.
+    """
 
     schema: InputSchema
     partitions: tuple[Partition, ...]
@@ -38,9 +46,17 @@ class Plan:
     n_sample_parts: int
     embedders: tuple[str, ...] = ()
     casts: tuple[str, ...] = ()
+    other_bytes: float = 0.0
+    most_bytes: int = 0
+
+    def rows_per_task(self, dim: int) -> int:
+        """Rows of `dim` elements that a task holds."""
+        return sizes.rows_per_task(self.task_bytes, dim, self.other_bytes)
 
     def to_json(self, files: Sequence[FileInfo], scratch: Location) -> dict[str, Any]:
         """As JSON values. A slice names its file by the position in the input, so that both may be moved.
+
+        Slices stand column by column, without what is alike for all: a partition may have thousands of small files.
 
         Args:
             files: the input.
@@ -49,26 +65,32 @@ class Plan:
         positions = {source_of(file): position for position, file in enumerate(files)}
         start = len(scratch.url) + 1
         partitions = [
-            [
-                [positions[s.source], s.url[start:] if s.url != s.source else "", s.start, s.stop, s.first]
-                for s in partition
-            ]
+            _shortened(
+                {
+                    "file": [positions[piece.source] for piece in partition],
+                    "made": [piece.url[start:] if piece.url != piece.source else "" for piece in partition],
+                    **{name: [getattr(piece, name) for piece in partition] for name in _ROWS},
+                }
+            )
             for partition in self.partitions
         ]
         rest = {name: getattr(self, name) for name in _PLAIN}
-        return {"schema": self.schema.to_json(), "partitions": partitions, **rest}
+        return {"format": FORMAT, "schema": self.schema.to_json(), "partitions": partitions, **rest}
 
     @classmethod
     def from_json(
         cls, options: InputOptions, value: dict[str, Any], files: Sequence[FileInfo], scratch: Location
-    ) -> Plan:
-        """The reverse of `to_json`."""
+    ) -> Plan | None:
+        """The reverse of `to_json`; None for a plan of another version."""
+        if value.pop("format", None) != FORMAT:
+            return None
 
-        def slice_of(position: int, converted: str, *rows: int) -> Slice:
+        def slice_of(position: int, made: str, *rows: int) -> Slice:
             source = source_of(files[position])
-            return Slice(scratch.below(converted).url if converted else source, source, *rows)
+            return Slice(scratch.below(made).url if made else source, source, *rows)
 
-        partitions = tuple(tuple(slice_of(*piece) for piece in partition) for partition in value.pop("partitions"))
+        columns = (_whole(partition) for partition in value.pop("partitions"))
+        partitions = tuple(tuple(map(slice_of, *found)) for found in columns)
         value |= {name: tuple(value[name]) for name in ("skipped", "embedders", "casts") if name in value}
         schema = InputSchema.from_json(options, value.pop("schema")).below(files)
         return cls(schema=schema, partitions=partitions, **value)
@@ -85,6 +107,28 @@ class Plan:
             raise InputError(f"no rows are left: every file was skipped; the first: {next(iter(bad.values()))}")
         n_rows = sum(piece.stop - piece.start for partition in partitions for piece in partition)
         return replace(self, partitions=partitions, n_rows=n_rows, skipped=(*self.skipped, *bad.values()))
+
+
+_ROWS = ("start", "stop", "first", "row_bytes")
+_COLUMNS = ("file", "made", *_ROWS)
+"""What is known of a slice on disk: the number of the file, the file made of it, and rows."""
+
+
+def _shortened(columns: Mapping[str, Sequence[Any]]) -> dict[str, Any]:
+    """Columns of the same length, of which those of one value in all rows are that value."""
+    return {name: values[0] if len({*values}) == 1 else list(values) for name, values in columns.items()}
+
+
+def _whole(columns: Mapping[str, Any]) -> list[list[Any]]:
+    """The reverse of `_shortened`, without the names, in the order of `_COLUMNS`."""
+    n = max((len(values) for values in columns.values() if isinstance(values, list)), default=1)
+    found = (columns[name] for name in _COLUMNS)
+    return [values if isinstance(values, list) else [values] * n for values in found]
+
+
+def plan_on_disk(place: Location, inputs: InputOptions, files: Sequence[FileInfo]) -> Plan | None:
+    """The plan that an earlier run has left in its scratch folder, if there is one that can be used."""
+    return Plan.from_json(inputs, place.read_json(), files, place.parent) if place.exists() else None
 
 
 def make_plan(
@@ -104,19 +148,22 @@ def make_plan(
         skipped: what is wrong with the others.
     """
     n_rows, n_values = sum(file.n_rows for file in facts), sum(file.n_values for file in facts)
-    task_bytes = sizes.bytes_per_partition(n_slots, task_memory, 4 * n_values)
-    most_bytes = sizes.bytes_per_task(n_slots, task_memory, 4 * n_values)
+    n_bytes = sum(file.n_bytes for file in facts)
+    task_bytes = sizes.bytes_per_partition(n_slots, task_memory, n_bytes)
+    most_bytes = sizes.bytes_per_task(n_slots, task_memory, n_bytes)
     n_clusters = kmeans.k_for(n_rows)
     sample_bytes = 4 * n_values * sample_size(n_rows, n_clusters, kmeans.fit_data_fraction) // n_rows
     return Plan(
         schema=unify_schemas(facts, inputs, top_of(files)).below(files),
-        partitions=tuple(cut_partitions(facts, task_bytes // 4, inputs.files_per_partition, most_bytes // 4)),
+        partitions=tuple(cut_partitions(facts, task_bytes, inputs.files_per_partition, most_bytes)),
         n_rows=n_rows,
         task_bytes=task_bytes,
         skipped=tuple(skipped),
         n_sample_parts=n_slots * max(1, -(-sample_bytes // (task_bytes * n_slots))),  # as many for each thread
         embedders=tuple(embedders_of(facts)),
         casts=tuple(casts_in_words(facts, inputs)),
+        other_bytes=sum(file.other_bytes for file in facts) / n_rows,
+        most_bytes=most_bytes,
     )
 
 

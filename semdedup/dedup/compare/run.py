@@ -1,7 +1,7 @@
 """The comparison of clusters: from one folder for each cluster to one table of scores for each.
 
 Small clusters are packed into *groups*, one task each. A cluster too large for a task is laid out in rank order as
-*tiles*, and each tile is compared with itself and all better-ranked tiles, one task each.
+*tiles*, and each tile is compared with itself and all better-ranked tiles, some of these in a task.
 """
 
 from __future__ import annotations
@@ -21,13 +21,14 @@ from semdedup.dedup.base.update import Base
 from semdedup.dedup.compare.across import score_across
 from semdedup.dedup.compare.groups import Cluster, Comparison, Limits, score_group
 from semdedup.dedup.compare.tiles import score_large_clusters
-from semdedup.dedup.input.facts import FileFacts, inspect_all, inspect_first
+from semdedup.dedup.input.facts import Counted, FileFacts, inspect_all, inspect_first
 from semdedup.dedup.input.partitions import Slice, cut_partitions
+from semdedup.dedup.input.planned import planned_bytes
 from semdedup.dedup.input.rows import commonest_length, length_counts
 from semdedup.dedup.input.scan import ID_HASH_SEED, Workspace, check_ids_unique, expected_length, scan_lengths
 from semdedup.dedup.input.schema import InputSchema, casts_in_words, check_file_schema, unify_schemas
 from semdedup.dedup.names import CLUSTER_FOLDER, Destination, below, find_table, label_of
-from semdedup.dedup.options import InputOptions, RankedOptions
+from semdedup.dedup.options import FieldOptions, InputOptions, RankedOptions
 from semdedup.dedup.ranking import DISTANCE_COLUMNS, RankingStrategy, check_rankable
 from semdedup.errors import BadFileError, InputError, IntegrityError
 from semdedup.runs.lookup import known_files
@@ -55,13 +56,13 @@ class Based(NamedTuple):
     Attributes:
         clusters: those that have new rows.
         everywhere: all clusters of the base, without new rows; none where only clusters are compared.
-        n_values: how many elements all that has.
+        n_bytes: how many bytes all that has.
         facts: what is to be on record of the base.
     """
 
     clusters: Sequence[Cluster]
     everywhere: Sequence[Cluster] = ()
-    n_values: int = 0
+    n_bytes: int = 0
     facts: Mapping[str, Any] = {}
 
 
@@ -74,12 +75,12 @@ def _with_base(run: Run, clusters: Sequence[Cluster], base: Base, across: bool) 
     every = ((link.cache, file) for link in base.links for file in link.clusters)
     files = [(store, file) for store, file in every if across or label_of(file.url) in wanted]
     located = [(store.at(file.url), file.url) for store, file in files]
-    facts, _ = inspect_all(run.session, located, "embedding", name="inspect the base")
+    facts, _ = inspect_all(run.session, located, Counted("embedding", ("id",), ("id",)), name="inspect the base")
     listed = [file for _, file in files]
     return Based(
         with_base(clusters, listed, kept.rows, facts),
         clusters_of_base(listed, kept.rows, facts) if across else (),
-        sum(file.n_values for file in facts),
+        sum(file.n_bytes for file in facts),
         update,
     )
 
@@ -142,21 +143,20 @@ def score_clusters(
     session, scratch = run.session, run.scratch
     with run.refusing():
         located = [(source.at(file.url), file.url) for file in files]
-        facts, _ = inspect_all(session, located, fields.embedding_field, name="inspect clusters")
+        facts, _ = inspect_all(session, located, counted_of(fields, strategy), name="inspect clusters")
         schema = check_columns(facts, fields, strategy)
         for words in casts_in_words(facts, schema.options):
             session.reporter.say(words)
         clusters = find_clusters(files, facts)
         if not clusters:
             raise InputError(f"no rows in the clusters of {source}")
-        n_values = sum(file.n_values for file in facts)
         ours = known_files([find_table(source, "clusters")])
         if all(file.url in ours for file in files):
             dim = fields.embedding_dim or commonest_dim(source, clusters, schema)
         else:
             dim = _look_at_foreign(run, facts, source, schema.below(files))
         based = Based(clusters) if base is None else _with_base(run, clusters, base, across)
-    rows_per_task = _rows_per_task(run, n_values + based.n_values, dim)
+    rows_per_task = _rows_per_task(run, facts, based.n_bytes, dim)
     task = Comparison(
         clusters=source,
         target=below(run.final, destination.folder),
@@ -189,22 +189,22 @@ def _look_at_foreign(run: Run, facts: Sequence[FileFacts], source: Location, sch
         BadFileError: no row of a file has the commonest length; or a file cannot be read.
     """
     work = Workspace(schema, source, run.scratch / "scan", {})
-    n_values = sum(file.n_values for file in facts)
-    n_bytes = sizes.bytes_per_task(run.session.n_slots, run.session.task_memory, 4 * n_values)
-    partitions = cut_partitions(facts, n_bytes // 4, None)
-    lengths, n_hashes = scan_lengths(run, "scan", work, partitions)
+    n_bytes = sum(file.n_bytes for file in facts)
+    n_bytes = sizes.bytes_per_task(run.session.n_slots, run.session.task_memory, n_bytes)
+    partitions = cut_partitions(facts, n_bytes, None)
+    lengths, hashes = scan_lengths(run, "scan", work, partitions)
     dim = expected_length(lengths, schema.options.embedding_dim)
-    check_ids_unique(run.session, work, partitions, ID_HASH_SEED, n_hashes)
+    check_ids_unique(run.session, work, partitions, ID_HASH_SEED, hashes)
     return dim
 
 
-def _rows_per_task(run: Run, n_values: int, dim: int) -> int:
+def _rows_per_task(run: Run, facts: Sequence[FileFacts], n_bytes_of_base: int, dim: int) -> int:
     """How many rows a task holds, as decided by the first of the runs that go on with each other."""
-    session, plan_file = run.session, run.scratch / "plan.json"
-    if not plan_file.exists():
-        task_bytes = sizes.bytes_per_task(session.n_slots, session.task_memory, 4 * n_values)
-        plan_file.write_json({"task_bytes": task_bytes}, forced=True)
-    return sizes.rows_compared(plan_file.read_json()["task_bytes"], dim)
+    session = run.session
+    n_bytes = sum(file.n_bytes for file in facts) + n_bytes_of_base
+    n_bytes = sizes.bytes_per_task(session.n_slots, session.task_memory, n_bytes)
+    others = sum(file.other_bytes for file in facts) / max(1, sum(file.n_rows for file in facts))
+    return sizes.rows_compared(planned_bytes(run, run.scratch / "plan.json", n_bytes), dim, others)
 
 
 def _balanced(results: Sequence[Mapping[str, Any]], n_rows: int) -> dict[str, Any]:
@@ -227,7 +227,12 @@ def check_cluster_files(
     files: Sequence[FileInfo], source: Location, fields: InputOptions, strategy: RankingStrategy
 ) -> None:
     """Refuse on the client, before a cluster is started, what the footers of the first files show to be wrong."""
-    check_columns(inspect_first(files, source, fields.embedding_field), fields, strategy)
+    check_columns(inspect_first(files, source, counted_of(fields, strategy)), fields, strategy)
+
+
+def counted_of(fields: FieldOptions, strategy: RankingStrategy) -> Counted:
+    """The columns of clusters whose bytes are counted: what is compared and what ranks."""
+    return Counted.of(fields, strategy.columns)
 
 
 def check_columns(facts: Sequence[FileFacts], fields: InputOptions, strategy: RankingStrategy) -> InputSchema:
@@ -280,7 +285,7 @@ def commonest_dim(source: Location, clusters: Sequence[Cluster], schema: InputSc
         (url, rows) for cluster in clusters for url, rows in zip(cluster.urls, cluster.rows, strict=True)
     ):
         counts = Counter[int]()
-        for table in schema.read(source.at(url), Slice(url, url, 0, n_rows), {}, embeddings_only=True):
+        for table in schema.read(source.at(url), Slice(url, url, 0, n_rows), {}, ["embedding"]):
             counts.update(length_counts(table.column("embedding")))
         if commonest_length(counts):
             return commonest_length(counts)

@@ -17,7 +17,7 @@ from semdedup.dedup.estimate.sample import Sample, load_block
 from semdedup.dedup.input.ids import hash_ids
 from semdedup.dedup.input.partitions import Partition
 from semdedup.dedup.input.rows import REASONS, check_rows, low_information_mask
-from semdedup.dedup.input.scan import Workspace
+from semdedup.dedup.input.scan import SCANNED, Workspace
 from semdedup.dedup.kernels.bounds import short_error, short_rows
 from semdedup.dedup.kernels.exact import exact_scores, product_error, square_lengths, unit_rows
 from semdedup.dedup.kernels.kmeans import assign
@@ -207,7 +207,7 @@ def look_at_partition(work: Workspace, task: Look, item: tuple[int, tuple[int, P
 
     search = Search(load_block(work.scratch, block), label, task.clusters.backend, task.least, task.settled)
     faults = np.zeros(len(REASONS), dtype=np.int64)
-    tables = Timed(table for piece in slices for table in work.read(piece))
+    tables = Timed(table for piece in slices for table in work.read(piece, SCANNED))
     for table in tables:
         checked = check_rows(table.column("id"), table.column("embedding"), task.clusters.dim)
         faults += np.bincount(checked.faults, minlength=len(REASONS))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Any, TypeVar
 
@@ -11,9 +11,16 @@ import numpy as np
 import pyarrow as pa
 
 from semdedup.arrays import Backend, backend_module
-from semdedup.dedup.cluster.shuffle import Assignment, ClusterRange, assign_partition, cluster_schema, write_clusters
+from semdedup.dedup.cluster.shuffle import (
+    Assignment,
+    assign_partition,
+    cluster_schema,
+    gather_piece,
+    rows_of_clusters,
+    write_clusters,
+)
 from semdedup.dedup.compare.groups import Cluster, Comparison, Limits, rank_cluster, score_group, score_rows
-from semdedup.dedup.input.facts import inspect_files
+from semdedup.dedup.input.facts import Counted, inspect_files
 from semdedup.dedup.input.partitions import Partition, Slice
 from semdedup.dedup.input.scan import Workspace
 from semdedup.dedup.input.schema import InputSchema
@@ -119,11 +126,12 @@ def _run_piece(work: Workspace, task: Measuring, place: Location, slices: Partit
     _, assigning = timed(lambda: assign_partition(_elsewhere(work, place / LABELLED), task.clusters, (0, slices)))
     again = _elsewhere(work, place / "grouped")
     labelled = assign_partition(again, task.few, (0, slices))
-    everything = ClusterRange(0, 0, task.n_few, (0,), 0)
+    everything = gather_piece(labelled, task.n_few)
     _, writing = timed(lambda: write_clusters(again, place / "clusters", task.write_kwargs, everything))
     group = [
         Cluster(label, ((place / "clusters" / f"centroid={label}" / "part-0.parquet").url,), (rows,))
-        for label, rows in zip(*labelled["clusters"], strict=True)
+        for label, rows in enumerate(rows_of_clusters(labelled).tolist())
+        if rows
     ]
     if not group:
         return Piece()
@@ -132,7 +140,7 @@ def _run_piece(work: Workspace, task: Measuring, place: Location, slices: Partit
     scores = [place / "scores" / cluster_file(cluster.label) for cluster in group]
     _, identifying = timed(lambda: [duplicate_mask(_scores(file), task.eps).sum() for file in scores])
     looked_at = [(place.at(cluster.urls[0]), cluster.urls[0]) for cluster in group]
-    _, inspecting = timed(lambda: inspect_files("embedding", False, looked_at))
+    _, inspecting = timed(lambda: inspect_files(Counted("embedding"), False, looked_at))
     reading, comparing_pairs = _largest(comparison, max(group, key=lambda cluster: cluster.n_rows))
     folders = (place / LABELLED / "pieces", place / "clusters", place / "scores")
     pieces, clusters, tables = (sum(file.n_bytes for file in folder.files()) for folder in folders)
@@ -194,9 +202,9 @@ class _Elsewhere(Workspace):
 
     reading: Workspace
 
-    def read(self, piece: Slice) -> Iterator[pa.Table]:
+    def read(self, piece: Slice, columns: Collection[str] | None = None) -> Iterator[pa.Table]:
         """As the other one."""
-        return self.reading.read(piece)
+        return self.reading.read(piece, columns)
 
 
 def _elsewhere(work: Workspace, scratch: Location) -> Workspace:

@@ -66,7 +66,7 @@ def estimate_files(run: Run, files: Sequence[FileInfo], source: Location, asked:
     plan, work, dim = fitted.plan, fitted.work, fitted.dim
     clusters = _assignment(run, fitted, fitted.fit.centroids, asked.kmeans, "centroids")
     least, settled = least_score(max(options.eps)), least_score(min(options.eps))
-    lay_out = partial(lay_out_sample, work, clusters, float(least), sizes.rows_per_task(plan.task_bytes, dim))
+    lay_out = partial(lay_out_sample, work, clusters, float(least), plan.rows_per_task(dim))
     (sample,) = run.results("sample", lay_out, [(len(plan.partitions), options.sample)])
     look = partial(look_at_partition, work, Look(clusters, seed, least, settled))
     items = [(block, item) for block in range(len(sample["asking"])) for item in enumerate(plan.partitions)]
@@ -105,7 +105,7 @@ def _assignment(run: Run, fitted: Fitted, centroids: np.ndarray, kmeans: KMeansO
         dim=fitted.dim,
         centroids=place,
         digest=hashlib.sha256(centroids.tobytes()).hexdigest(),
-        bucket_starts=(0,),
+        chunk_starts=(0,),
         backend=run.session.backend,
         max_samples_per_batch=kmeans.max_samples_per_batch,
         quarantine=run.scratch / "aside",
@@ -119,7 +119,7 @@ def _expected(
     plan, fit, slots = fitted.plan, fitted.fit, run.session.n_slots
     cluster_rows = fit.counts * (fitted.n_rows / max(1, int(fit.counts.sum())))
     typical = float(np.square(cluster_rows).sum()) / max(1, fitted.n_rows)  # of the cluster of a row
-    partition_rows = sizes.rows_per_task(plan.task_bytes, fitted.dim)
+    partition_rows = plan.rows_per_task(fitted.dim)
     rows = min(partition_rows, max(ROWS, min(LARGEST_CLUSTER, math.ceil(typical))))
     n_few = max(1, min(len(fit.centroids), round(rows / max(1.0, typical))))
     few = _assignment(run, fitted, fit.centroids[:n_few], asked.kmeans, "few")
@@ -141,7 +141,8 @@ def _expected(
         measure_across, fitted.work, clusters, [labelled_folder(fitted.work, slot) for slot in range(slots)]
     )
     tried = [one for _, one in sorted(run.session.run("measure across", across, several), key=itemgetter(0))]
-    task_bytes = sizes.bytes_per_task(slots, run.session.task_memory, 4 * fitted.n_rows * fitted.dim)
+    n_bytes = sizes.held_bytes(fitted.n_rows, fitted.n_rows * fitted.dim)
+    task_bytes = sizes.bytes_per_task(slots, run.session.task_memory, n_bytes)
     n_blocks = math.ceil(fitted.n_rows / sizes.rows_per_task(task_bytes, fitted.dim))
     started = time.monotonic()
     idle = list(range(4 * slots))

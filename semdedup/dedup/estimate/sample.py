@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any, NamedTuple
@@ -32,7 +32,7 @@ OTHER_SEED = 1 << 32
 def sampling_of(seed: int, wanted: int, n_rows: int) -> Sampling:
     """Which rows to take along, so that `wanted` of them can be expected even after chance has taken some away."""
     margin = math.ceil(6 * math.sqrt(wanted)) + 6
-    return Sampling.of(seed + OTHER_SEED, wanted + margin, n_rows, 1)
+    return Sampling.of(seed + OTHER_SEED, wanted + margin, n_rows)
 
 
 @dataclass(frozen=True)
@@ -43,9 +43,9 @@ class TakingWorkspace(Workspace):
     rank_seed: int
     taken: list[pa.Table]
 
-    def read(self, piece: Slice) -> Iterator[pa.Table]:
+    def read(self, piece: Slice, columns: Collection[str] | None = None) -> Iterator[pa.Table]:
         """As `Workspace.read`."""
-        for table in super().read(piece):
+        for table in super().read(piece, columns):
             self._take(table)
             yield table
 

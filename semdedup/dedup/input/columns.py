@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from functools import lru_cache
+from itertools import pairwise
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
@@ -167,6 +169,54 @@ def _fixed_sizes_may_be_null() -> bool:
     except pa.ArrowNotImplementedError:
         return False
     return True
+
+
+TEXT_BYTES = 1 << 30
+"""Bytes of an array whose offsets have 32 bits, at most: half of what these can tell."""
+
+WIDE = {pa.string(): pa.large_string(), pa.binary(): pa.large_binary()}
+
+
+def wide_type(found: pa.DataType) -> pa.DataType:
+    """The type that holds the same values with 64-bit offsets: rows of it can be taken from more than 2 GiB of text."""
+    if pa.types.is_list(found) or pa.types.is_large_list(found):
+        return pa.large_list(found.value_field.with_type(wide_type(found.value_type)))
+    if pa.types.is_struct(found):
+        inner = [found.field(i) for i in range(found.num_fields)]
+        return pa.struct([field.with_type(wide_type(field.type)) for field in inner])
+    return WIDE.get(found, found)
+
+
+def wide(table: pa.Table) -> pa.Table:
+    """A table with its columns in their `wide_type`. Cost: new offsets, 8 bytes a value; no value is copied."""
+    return table.cast(pa.schema([field.with_type(wide_type(field.type)) for field in table.schema]))
+
+
+def narrow_type(ids: pa.DataType) -> pa.DataType:
+    """The type that ids are written in: text with 32-bit offsets, as other programs have it."""
+    return pa.string() if pa.types.is_large_string(ids) else ids
+
+
+def narrow(column: pa.Array | pa.ChunkedArray, target: pa.DataType) -> pa.ChunkedArray:
+    """A column of the `wide_type` of `target` as `target`, in as many arrays as 32-bit offsets need."""
+    chunks = column.chunks if isinstance(column, pa.ChunkedArray) else [column]
+    if column.type == target:
+        return pa.chunked_array(chunks, target)
+    return pa.chunked_array([part for chunk in chunks for part in _narrow(chunk, target)], target)
+
+
+def _narrow(chunk: pa.Array, target: pa.DataType) -> Iterator[pa.Array]:
+    if chunk.get_total_buffer_size() <= TEXT_BYTES:
+        yield chunk.cast(target)
+        return
+    n_parts = min(len(chunk), -(-chunk.nbytes // TEXT_BYTES))
+    edges = [len(chunk) * i // n_parts for i in range(n_parts + 1)]
+    for start, stop in pairwise(edges):
+        part = chunk.take(pa.array(np.arange(start, stop)))  # a slice would keep its large offsets
+        if part.nbytes > TEXT_BYTES and len(part) > 1:
+            yield from _narrow(part, target)
+        else:
+            yield part.cast(target)
 
 
 def common_type(one: pa.DataType, other: pa.DataType) -> pa.DataType | None:

@@ -2,38 +2,79 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+import math
+from array import array
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field, replace
 from functools import partial
+from typing import NamedTuple
 
+import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from semdedup.compute.session import Session
 from semdedup.dedup import sizes
 from semdedup.dedup.input.columns import storage_of
+from semdedup.dedup.options import FieldOptions
 from semdedup.errors import BadFileError
 from semdedup.storage.faults import repeated
 from semdedup.storage.location import FileInfo, Location
-from semdedup.storage.tables import iter_groups, open_parquet
+from semdedup.storage.tables import BATCH_BYTES, iter_groups, open_parquet
 
 FOR_A_ROW = {"pre_buffer": False, "buffer_size": 1 << 16}
 """How files are opened of which hardly a row is read."""
 
-GROUPS_ASKED = 16
-"""Row groups of a file that are asked how many elements they hold; of more, some are."""
+GROUPS_ASKED, ROWS_ASKED = 16, 16
+"""Row groups of a file that are asked what they hold, of more some; and rows that are read of each of them first."""
+
+MEASURED_BYTES = 8 << 20
+"""How much of a column of text is read, as it is encoded, where the footer does not tell what it takes decoded."""
+
+ROWS_MEASURED = 1 << 16
+"""Rows of it at a time, at most."""
+
+WIDTHS = {"BOOLEAN": 1, "INT32": 4, "INT64": 8, "INT96": 8, "FLOAT": 4, "DOUBLE": 8}
+"""Bytes of a value of each physical type of Parquet, at most. Others are text, or have a length of their own."""
+
+OFFSET = 8
+"""Bytes of the offset of a text."""
 
 
-@dataclass(frozen=True)
+class Counted(NamedTuple):
+    """Columns of files whose bytes are counted, those that a file has.
+
+    Attributes:
+        embedding: the column of the embeddings.
+        others: what is read beside it.
+        different: those of them whose values all differ, as ids do: no dictionary makes these smaller than they are.
+    """
+
+    embedding: str
+    others: tuple[str, ...] = ()
+    different: tuple[str, ...] = ()
+
+    @classmethod
+    def of(cls, fields: FieldOptions, others: Iterable[str] = ()) -> Counted:
+        """Ids, embeddings and these."""
+        ids = () if fields.id_field is None else (fields.id_field,)
+        names = dict.fromkeys([*ids, *others])
+        return cls(fields.embedding_field, tuple(name for name in names if name != fields.embedding_field), ids)
+
+
+@dataclass(frozen=True, slots=True)
 class FileFacts:
-    """What the footer of a Parquet file says.
+    """What the footer of a Parquet file says. There may be a million of these.
 
     Attributes:
         url: where it is.
         source: the file that the user gave: the same, or the JSON Lines file that it was made from.
         n_rows: rows.
         n_values: elements of all embeddings together; of a file of many row groups, as some of these have them.
-        schema: columns and types, serialised; files mostly share one.
+        schema: columns and types, serialised; files that have the same share one object.
+        other_bytes: bytes of the other columns that are read, decoded; of many row groups likewise.
+        group_rows: rows of each row group, int64; empty where there is one at most.
     """
 
     url: str
@@ -41,69 +82,165 @@ class FileFacts:
     n_rows: int
     n_values: int
     schema: bytes
+    other_bytes: int = 0
+    group_rows: array[int] = field(default_factory=lambda: array("q"))
+
+    @property
+    def n_bytes(self) -> int:
+        """Bytes that a task holds of all its rows, see `sizes.held_bytes`."""
+        return sizes.held_bytes(self.n_rows, self.n_values, self.other_bytes)
 
 
 def inspect_files(
-    embedding_field: str, skip_bad_files: bool, files: Sequence[tuple[Location, str]]
+    counted: Counted, skip_bad_files: bool, files: Sequence[tuple[Location, str]]
 ) -> tuple[list[FileFacts], list[str]]:
     """Read the footers of some files; return their facts and the reasons of those that cannot be read."""
     facts, bad = [], []
+    schemas: dict[bytes, bytes] = {}
     for location, source in files:
         try:
-            facts.append(_facts_of(location, source, embedding_field))
+            facts.append(_facts_of(location, source, counted))
         except BadFileError as error:
             if not skip_bad_files:
                 raise
             bad.append(str(error))
-    return facts, bad
+    return [_sharing(file, schemas) for file in facts], bad
+
+
+def _sharing(file: FileFacts, schemas: dict[bytes, bytes]) -> FileFacts:
+    """The facts of a file with the one object of its schema."""
+    schema = schemas.setdefault(file.schema, file.schema)
+    return file if schema is file.schema else replace(file, schema=schema)
 
 
 @repeated
-def _facts_of(location: Location, source: str, embedding_field: str) -> FileFacts:
+def _facts_of(location: Location, source: str, counted: Counted) -> FileFacts:
     with open_parquet(location, FOR_A_ROW) as file:
-        n_rows, schema = file.metadata.num_rows, file.schema_arrow
-        n_values = round(_values_per_row(file, embedding_field) * n_rows)
-        return FileFacts(location.url, source, n_rows, n_values, schema.serialize().to_pybytes())
+        metadata, schema = file.metadata, file.schema_arrow
+        groups = [metadata.row_group(group).num_rows for group in range(metadata.num_row_groups)]
+        values, others = _held_by_a_row(location, file, schema, counted)
+        return FileFacts(
+            location.url,
+            location.url if source == location.url else source,
+            metadata.num_rows,
+            round(values * metadata.num_rows),
+            schema.serialize().to_pybytes(),
+            math.ceil(others * metadata.num_rows),
+            array("q", groups if len(groups) > 1 else ()),
+        )
 
 
-def _values_per_row(file: pq.ParquetFile, name: str) -> float:
-    """Elements of an embedding on average, by the type of the column or by what the footer says of it.
+def _held_by_a_row(
+    location: Location, file: pq.ParquetFile, schema: pa.Schema, counted: Counted
+) -> tuple[float, float]:
+    """Elements of an embedding and bytes of the other columns on average, by types and by what the footer says.
 
     PyArrow ends the process where a damaged footer is asked for a column chunk. To read a row of that chunk raises an
     error in the same case, and makes it safe to ask.
     """
-    names = file.schema_arrow.names
-    found = storage_of(file.schema_arrow.field(names.index(name)).type) if name in names else pa.null()
-    if pa.types.is_fixed_size_list(found):
-        return float(found.list_size)
-    if not pa.types.is_nested(found):
-        return 0.0
+    there = [name for name in (counted.embedding, *counted.others) if name in schema.names]
+    kinds = {name: storage_of(schema.field(schema.names.index(name)).type) for name in there}
+    fixed = [name for name, kind in kinds.items() if name == counted.embedding and pa.types.is_fixed_size_list(kind)]
+    asked = [name for name, kind in kinds.items() if name not in fixed and _may_be_asked(kind, name, counted)]
     metadata = file.metadata
-    leaves = [i for i in range(metadata.num_columns) if f"{metadata.schema.column(i).path}.".startswith(f"{name}.")]
-    n_rows = n_values = 0
-    for group in range(0, metadata.num_row_groups, max(1, metadata.num_row_groups // GROUPS_ASKED)):
-        if metadata.row_group(group).num_rows:
-            next(iter_groups(file, [group], [name], 1), None)
-            n_rows += metadata.row_group(group).num_rows
-            n_values += sum(metadata.row_group(group).column(leaf).num_values for leaf in leaves)
-    return n_values / max(1, n_rows)
+    paths = [metadata.schema.column(i).path for i in range(metadata.num_columns)]
+    leaves = {name: [i for i, path in enumerate(paths) if f"{path}.".startswith(f"{name}.")] for name in asked}
+    n_rows, n_values, n_bytes = 0, 0, 0.0
+    for group in range(0, metadata.num_row_groups, max(1, metadata.num_row_groups // GROUPS_ASKED)) if asked else ():
+        rows = metadata.row_group(group).num_rows
+        if not rows:
+            continue
+        n_rows += rows
+        first = next(iter_groups(file, [group], asked, ROWS_ASKED), None)
+        for name in asked:
+            if name == counted.embedding:
+                n_values += sum(metadata.row_group(group).column(leaf).num_values for leaf in leaves[name])
+            elif first is not None and len(first) == rows:
+                n_bytes += first.column(name).nbytes
+            else:
+                repeats = name not in counted.different
+                n_bytes += sum(_chunk_bytes(location, file, group, leaf, repeats) for leaf in leaves[name])
+    values = float(kinds[fixed[0]].list_size) if fixed else n_values / max(1, n_rows)
+    return values, n_bytes / max(1, n_rows)
+
+
+def _may_be_asked(kind: pa.DataType, name: str, counted: Counted) -> bool:
+    """Whether a column can be read, and its chunks tell something: lists of size 0 PyArrow writes and cannot read."""
+    if name == counted.embedding:
+        return pa.types.is_nested(kind)
+    return not (pa.types.is_fixed_size_list(kind) and kind.list_size == 0)
+
+
+def _chunk_bytes(location: Location, file: pq.ParquetFile, group: int, leaf: int, repeats: bool) -> float:
+    """Bytes of a column chunk once it is decoded, of texts that may repeat or do not.
+
+    Numbers have a width. Text takes what its chunk takes before compression, but where the chunk has each text only
+    once, in a dictionary, or in part, as what it does not share with the one before: then it is measured.
+    """
+    chunk = file.metadata.row_group(group).column(leaf)
+    width = WIDTHS.get(chunk.physical_type) or file.schema.column(leaf).length
+    if width:
+        return float(width * chunk.num_values)
+    plain = float(chunk.total_uncompressed_size + OFFSET * chunk.num_values)
+    in_part = "DELTA_BYTE_ARRAY" in chunk.encodings
+    if in_part or (repeats and chunk.has_dictionary_page):
+        rows = file.metadata.row_group(group).num_rows
+        measured = _measured(location, group, chunk.path_in_schema, (rows, chunk.total_uncompressed_size), in_part)
+        return max(plain, measured)
+    return plain
+
+
+def _measured(location: Location, group: int, path: str, size: tuple[int, int], in_part: bool) -> float:
+    """Bytes of a chunk of text once it is decoded: it is read, repeated texts as their numbers in a dictionary.
+
+    Of a chunk above `MEASURED_BYTES`, which is no dictionary alone, the beginning is read. The rest is taken to be like
+    it, or to take what the chunk takes, if that is more. Memory: the dictionary, and a batch.
+
+    Args:
+        size: its rows, and its bytes as it is encoded.
+        in_part: whether texts stand there in part, which PyArrow cannot read as a dictionary.
+    """
+    n_rows, n_bytes = size
+    most = n_rows if n_bytes <= MEASURED_BYTES else max(1, n_rows * MEASURED_BYTES // n_bytes)
+    at_a_time = ROWS_ASKED if in_part else min(ROWS_MEASURED, max(1, n_rows * BATCH_BYTES // max(1, n_bytes)))
+    seen, found = 0, 0
+    with open_parquet(location, {**FOR_A_ROW, "read_dictionary": [] if in_part else [path]}) as file:
+        for batch in iter_groups(file, [group], [path], at_a_time):
+            found += _text_bytes(batch.column(0))
+            seen += len(batch)
+            if seen >= most:
+                break
+    return found + (n_rows - seen) * max(found / max(1, seen), n_bytes / n_rows)
+
+
+def _text_bytes(column: pa.Array) -> int:
+    """Bytes of the texts in a column of text, or of lists or structs of one, decoded."""
+    while pa.types.is_nested(column.type):
+        column = column.flatten()[0] if pa.types.is_struct(column.type) else column.flatten()
+    if not pa.types.is_dictionary(column.type):
+        return int(column.nbytes)
+    lengths = pc.fill_null(pc.binary_length(column.dictionary), 0).to_numpy(zero_copy_only=False)
+    used = column.indices.drop_null().to_numpy()
+    return int(lengths[used].sum(dtype=np.int64)) + OFFSET * len(column)
 
 
 def inspect_all(
     session: Session,
     files: Sequence[tuple[Location, str]],
-    embedding_field: str,
+    counted: Counted,
     skip_bad_files: bool = False,
     name: str = "inspect files",
 ) -> tuple[list[FileFacts], list[str]]:
     """`inspect_files` on the workers, many files at a time; facts are in the order of the files."""
     groups = [files[i : i + sizes.FILES_PER_INSPECTION] for i in range(0, len(files), sizes.FILES_PER_INSPECTION)]
-    inspect = partial(inspect_files, embedding_field, skip_bad_files)
+    inspect = partial(inspect_files, counted, skip_bad_files)
     found = sorted(session.run(name, inspect, groups, unit="groups"), key=lambda pair: pair[0])
-    return [file for _, (facts, _) in found for file in facts], [why for _, (_, bad) in found for why in bad]
+    schemas: dict[bytes, bytes] = {}
+    facts = [_sharing(file, schemas) for _, (facts, _) in found for file in facts]
+    return facts, [why for _, (_, bad) in found for why in bad]
 
 
-def inspect_first(files: Sequence[FileInfo], source: Location, embedding_field: str) -> list[FileFacts]:
+def inspect_first(files: Sequence[FileInfo], source: Location, counted: Counted) -> list[FileFacts]:
     """`inspect_files` of the first files, here: what is wrong is refused before there are workers."""
     first = [(source.at(file.url), file.url) for file in files[: sizes.FILES_CHECKED_FIRST]]
-    return inspect_files(embedding_field, False, first)[0]
+    return inspect_files(counted, False, first)[0]

@@ -87,26 +87,6 @@ def wide_ids(column: pa.Array | pa.ChunkedArray) -> pa.Array:
     return ids.combine_chunks() if isinstance(ids, pa.ChunkedArray) else ids
 
 
-def wide_text(table: pa.Table) -> pa.Table:
-    """A table whose text has 64-bit offsets: rows are taken from columns of more than 2 GiB then."""
-    return table.cast(pa.schema([field.with_type(wide(field.type)) for field in table.schema]))
-
-
-def narrow_text(table: pa.Table) -> pa.Table:
-    """A table with its text as it is written, as ``string``."""
-    return table.cast(pa.schema([field.with_type(narrow(field.type)) for field in table.schema]))
-
-
-def wide(found: pa.DataType) -> pa.DataType:
-    """The type itself; of text that with 64-bit offsets."""
-    return pa.large_string() if pa.types.is_string(found) else found
-
-
-def narrow(found: pa.DataType) -> pa.DataType:
-    """The type itself; of text that which is written."""
-    return pa.string() if pa.types.is_large_string(found) else found
-
-
 def _mix(words: np.ndarray) -> np.ndarray:
     """Finaliser of splitmix64 (Steele, Lea and Flood, Fast Splittable Pseudorandom Number Generators, 2014)."""
     words = (words ^ (words >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import accumulate
 
 from semdedup.dedup.input.facts import FileFacts
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Slice:
     """Rows [start, stop) of one file.
 
@@ -17,6 +18,7 @@ class Slice:
         source: the file that the user gave: the same, or the one that it was made of.
         start, stop: which rows.
         first: number of the first row of the file among those of `source`, of which several files may be made.
+        row_bytes: bytes of one of its rows once it is decoded, on average; 0 where that is not known.
     """
 
     url: str
@@ -24,6 +26,7 @@ class Slice:
     start: int
     stop: int
     first: int = 0
+    row_bytes: int = 0
 
 
 Partition = tuple[Slice, ...]
@@ -37,12 +40,12 @@ def partition_label(item: tuple[int, Partition]) -> str:
 
 
 def cut_partitions(
-    facts: Iterable[FileFacts], target_values: int, files_per_partition: int | None, most_values: int = 0
+    facts: Iterable[FileFacts], target_bytes: int, files_per_partition: int | None, most_bytes: int = 0
 ) -> list[Partition]:
-    """Cut files into partitions of about `target_values` embedding elements each; small files share a partition.
+    """Cut files into partitions of about `target_bytes` each, see `sizes.held_bytes`; small files share a partition.
 
-    A file of up to `most_values` is not cut: what begins in the middle of a row group is decoded from its beginning.
-    A partition holds more than either only where one row does. Files without rows are in none.
+    Files are cut between row groups. A row group of up to `most_bytes` is not cut: what begins in the middle of one is
+    read from its beginning. A partition holds more than either only where one row does. Files without rows are in none.
     """
     partitions: list[Partition] = []
     current: list[Slice] = []
@@ -58,18 +61,38 @@ def cut_partitions(
     for file in facts:
         if file.n_rows == 0:
             continue
-        row_values = max(1.0, file.n_values / file.n_rows)
-        n_pieces = -(-file.n_rows // max(1, int(max(target_values, most_values) / row_values)))
-        rows = -(-file.n_rows // n_pieces)
-        if n_pieces > 1:
+        row_bytes = file.n_bytes / file.n_rows
+        most_rows = [max(1, int(n_bytes / row_bytes)) for n_bytes in (target_bytes, max(target_bytes, most_bytes))]
+        pieces = list(_pieces(file.group_rows or [file.n_rows], *most_rows))
+        if len(pieces) > 1:
             close()
-        for start in range(0, file.n_rows, rows):
-            stop = min(start + rows, file.n_rows)
+        for start, stop in pieces:
             full = files_per_partition is not None and len(current) >= files_per_partition
-            if full or (current and held + (stop - start) * row_values > target_values):
+            if full or (current and held + (stop - start) * row_bytes > target_bytes):
                 close()
-            current.append(Slice(file.url, file.source, start, stop, before.get(file.source, 0)))
-            held += (stop - start) * row_values
+            first = before.get(file.source, 0)
+            current.append(Slice(file.url, file.source, start, stop, first, round(row_bytes)))
+            held += (stop - start) * row_bytes
         before[file.source] = before.get(file.source, 0) + file.n_rows
     close()
     return partitions
+
+
+def _pieces(group_rows: Sequence[int], target_rows: int, most_rows: int) -> Iterator[tuple[int, int]]:
+    """Cut the rows of a file: as many row groups as have `target_rows`; a group of more than `most_rows` by itself.
+
+    >>> list(_pieces([30, 30, 30, 100], 60, 60))
+    [(0, 60), (60, 90), (90, 140), (140, 190)]
+    """
+    start = before = 0
+    for end in accumulate(group_rows):
+        if before > start and end - start > target_rows:
+            yield start, before
+            start = before
+        if end - start > most_rows:
+            rows = -(-(end - start) // -(-(end - start) // most_rows))
+            yield from ((low, min(low + rows, end)) for low in range(start, end, rows))
+            start = end
+        before = end
+    if start < before:
+        yield start, before

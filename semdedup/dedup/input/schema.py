@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 import base64
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from semdedup.dedup.input.columns import (
     as_carried,
     as_embeddings,
     as_marks,
+    carried_type,
     check_once,
     common_type,
     embedding_type,
@@ -61,7 +61,7 @@ class InputSchema:
         return replace(self, folder=common_folder([source_of(file) for file in files]), top=top_of(files))
 
     def read(
-        self, file: Location, piece: Slice, read_kwargs: Mapping[str, Any], embeddings_only: bool = False
+        self, file: Location, piece: Slice, read_kwargs: Mapping[str, Any], columns: Collection[str] | None = None
     ) -> Iterator[pa.Table]:
         """The rows of a slice as ``id``, ``embedding`` and metadata, in tables of bounded size.
 
@@ -72,33 +72,50 @@ class InputSchema:
             file: where the slice is, as this process reaches it.
             piece: which rows.
             read_kwargs: options for reading Parquet.
-            embeddings_only: whether other columns are left out.
+            columns: those of them that are wanted; all by default. A column of another type than the schema has is read
+                all the same, so that a value that does not fit is found by whoever reads the rows first.
 
         Raises:
             BadFileError: the file is damaged, or `low_information` has other values than it can have.
             InputError: a value does not fit into the type that the files have together.
         """
         row = piece.first + piece.start
-        wanted = [self.options.embedding_field] if embeddings_only else self.options.columns
-        for table in _rows_of(file, wanted, piece, read_kwargs):
-            yield self._as_worked_on(table, piece.source, row, embeddings_only)
+        for table in _rows_of(file, partial(self._wanted, columns), piece, read_kwargs):
+            yield self._as_worked_on(table, piece.source, row, columns)
             row += len(table)
 
-    def _as_worked_on(self, table: pa.Table, source: str, row: int, embeddings_only: bool) -> pa.Table:
+    def _wanted(self, columns: Collection[str] | None, there: pa.Schema) -> list[str]:
+        """The columns of a file to read, which has these."""
+        options = self.options
+        if columns is None:
+            return options.columns
+        ours = {options.id_field: "id", options.embedding_field: "embedding"}
+        names = [name for name in options.columns if ours.get(name, name) in columns]
+        casts = [field.name for field in self.metadata if self._is_cast(field, there) and field.name not in names]
+        return names + casts
+
+    def _is_cast(self, field: pa.Field, there: pa.Schema) -> bool:
+        """Whether a file has a metadata column in another type, so that its values may not fit."""
+        found = [there.field(i).type for i in there.get_all_field_indices(field.name)]
+        return any(carried_type(kind) != field.type for kind in found)
+
+    def _as_worked_on(self, table: pa.Table, source: str, row: int, wanted: Collection[str] | None) -> pa.Table:
         """Rows of a file, the first of which has this number in it. This is ours: no error in here is the file's."""
-        embeddings = self._embeddings(table, source)
-        if embeddings_only:
-            return pa.table({"embedding": embeddings})
-        columns = {"id": self._ids(table, source, row), "embedding": embeddings}
+        columns = {}
+        if wanted is None or "id" in wanted:
+            columns["id"] = self._ids(table, source, row)
+        if wanted is None or "embedding" in wanted:
+            columns["embedding"] = self._embeddings(table, source)
         for field in self.metadata:
             if field.name not in table.column_names:
-                columns[field.name] = key_column(source, self.top, field, len(table))
+                if wanted is None or field.name in wanted:
+                    columns[field.name] = key_column(source, self.top, field, len(table))
             elif field.name == LOW_INFORMATION:
                 columns[field.name] = as_marks(table.column(field.name), field.name, source)
             else:
                 cast = partial(as_carried, target=field.type)
                 columns[field.name] = fitting(table.column(field.name), cast, field.name, source, field.type)
-        return pa.table(columns)
+        return pa.table({name: column for name, column in columns.items() if wanted is None or name in wanted})
 
     def _embeddings(self, table: pa.Table, source: str) -> pa.ChunkedArray:
         if self.options.embedding_field not in table.column_names:  # of size 0
@@ -124,18 +141,21 @@ class InputSchema:
         return cls(options, schema.field("id").type, pa.schema(list(schema)[1:]))
 
 
-def _rows_of(file: Location, wanted: Sequence[str], piece: Slice, read_kwargs: Mapping[str, Any]) -> Iterator[pa.Table]:
+def _rows_of(
+    file: Location, wanted: Callable[[pa.Schema], Sequence[str]], piece: Slice, read_kwargs: Mapping[str, Any]
+) -> Iterator[pa.Table]:
     """The rows of a slice as they are in the file, those of the wanted columns that it has."""
     with open_parquet(file, read_kwargs) as parquet:
-        there = [name for name in wanted if name in parquet.schema_arrow.names and not _is_empty(parquet, name)]
-        for table in iter_rows(parquet, there, piece.start, piece.stop):
+        schema = parquet.schema_arrow
+        there = [name for name in wanted(schema) if name in schema.names and not _is_empty(schema, name)]
+        for table in iter_rows(parquet, there, piece.start, piece.stop, piece.row_bytes):
             table.validate(full=True)  # the reader takes bytes for text that are none
             yield table
 
 
-def _is_empty(parquet: pq.ParquetFile, name: str) -> bool:
+def _is_empty(schema: pa.Schema, name: str) -> bool:
     """Whether a column has lists of size 0, which PyArrow writes and cannot read."""
-    found = storage_of(parquet.schema_arrow.field(name).type)
+    found = storage_of(schema.field(name).type)
     return pa.types.is_fixed_size_list(found) and found.list_size == 0
 
 

@@ -9,8 +9,9 @@ from typing import Any, NoReturn
 import pyarrow as pa
 
 from semdedup.dedup import sizes
+from semdedup.dedup.input.columns import is_fp16_bits
 from semdedup.dedup.input.convert import blocks_of, convert_block, is_converted, look_at, source_of
-from semdedup.dedup.input.facts import FileFacts, inspect_all, inspect_files
+from semdedup.dedup.input.facts import Counted, FileFacts, inspect_all, inspect_files
 from semdedup.dedup.input.schema import check_file_schema
 from semdedup.dedup.options import InputOptions
 from semdedup.errors import BadFileError, InputError
@@ -40,7 +41,7 @@ def usable_files(
             readable.append((source.at(file.url), file.url))
         elif name not in bad_sources:
             readable += made.get(name, [])
-    facts, bad = inspect_all(run.session, readable, inputs.embedding_field, inputs.skip_bad_files)
+    facts, bad = inspect_all(run.session, readable, counted_of(inputs), inputs.skip_bad_files)
     usable, unfit = _with_right_columns(facts, inputs)
     skipped = [*bad_sources.values(), *bad, *unfit]
     if not usable:
@@ -58,7 +59,7 @@ def first_usable_files(
     """
     first = files[: sizes.FILES_CHECKED_FIRST]
     located = [(source.at(file.url), file.url) for file in first if not is_converted(file, inputs.input_filetype)]
-    facts, bad = inspect_files(inputs.embedding_field, inputs.skip_bad_files, located)
+    facts, bad = inspect_files(counted_of(inputs), inputs.skip_bad_files, located)
     looked = 0
     for file in (file for file in first if is_converted(file, inputs.input_filetype)):
         try:
@@ -78,14 +79,23 @@ def first_usable_files(
     return usable, every
 
 
+def counted_of(inputs: InputOptions) -> Counted:
+    """The columns of an input whose bytes are counted: all that are read."""
+    return Counted.of(inputs, inputs.carried)
+
+
 def _with_right_columns(facts: Sequence[FileFacts], inputs: InputOptions) -> tuple[list[FileFacts], list[str]]:
     """The files that have rows and the right columns, and the faults of those that have not the right columns."""
     usable, skipped = [], []
+    right: set[tuple[bytes, bool]] = set()
     for file in facts:
         if not file.n_rows:
             continue
+        alike = file.schema, is_fp16_bits(inputs.embedding_encoding, file.source)
         try:
-            check_file_schema(pa.ipc.read_schema(pa.py_buffer(file.schema)), file.source, inputs)
+            if alike not in right:
+                check_file_schema(pa.ipc.read_schema(pa.py_buffer(file.schema)), file.source, inputs)
+            right.add(alike)
         except BadFileError as error:
             if not inputs.skip_bad_files:
                 raise

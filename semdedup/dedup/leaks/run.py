@@ -13,8 +13,9 @@ from typing import Any, NamedTuple
 
 from semdedup.compute.session import Session
 from semdedup.dedup import sizes
-from semdedup.dedup.input.facts import FileFacts, inspect_all
+from semdedup.dedup.input.facts import Counted, FileFacts, inspect_all
 from semdedup.dedup.input.partitions import Partition, cut_partitions
+from semdedup.dedup.input.planned import planned_bytes
 from semdedup.dedup.input.scan import ID_HASH_SEED, Workspace, check_ids_unique, expected_length, scan_lengths
 from semdedup.dedup.input.schema import casts_in_words
 from semdedup.dedup.leaks.sets import Embeddings, check_sets
@@ -89,24 +90,25 @@ def _prepare(run: Run, a: Embeddings, b: Embeddings, fields: InputOptions) -> Pr
     schema = check_sets(a_facts, b_facts, a.name, b.name, fields)
     for words in casts_in_words([*a_facts, *b_facts], fields):
         session.reporter.say(words)
-    a_values, b_values = (sum(file.n_values for file in facts) for facts in (a_facts, b_facts))
+    a_bytes, b_bytes = (sum(file.n_bytes for file in facts) for facts in (a_facts, b_facts))
     a_rows, b_rows = (sum(file.n_rows for file in facts) for facts in (a_facts, b_facts))
-    plan_file = scratch / "plan.json"
-    if not plan_file.exists():
-        n_bytes = sizes.most_bytes_per_task(session.task_memory)  # a fair share is for `count_tasks` to find
-        n_blocks, n_spans = sizes.count_tasks(session.n_slots, a_values, b_values, b_rows, n_bytes)
-        plan_file.write_json({"task_bytes": n_bytes, "n_blocks": n_blocks, "n_spans": n_spans}, forced=True)
-    plan = plan_file.read_json()
-    blocks = cut_partitions(b_facts, b_values // plan["n_blocks"] + 1, None)
-    spans = cut_partitions(a_facts, a_values // plan["n_spans"] + 1, None)
+    n_bytes = sizes.most_bytes_per_task(session.task_memory)  # a fair share is for `count_tasks` to find
+    task_bytes = planned_bytes(run, scratch / "plan.json", n_bytes)
+    tasks_file = scratch / f"tasks-{task_bytes}.json"
+    if not tasks_file.exists():
+        found = sizes.count_tasks(session.n_slots, a_bytes // 4, b_bytes // 4, b_rows, task_bytes)
+        tasks_file.write_json(found, forced=True)
+    n_blocks, n_spans = tasks_file.read_json()
+    blocks = cut_partitions(b_facts, b_bytes // n_blocks + 1, None)
+    spans = cut_partitions(a_facts, a_bytes // n_spans + 1, None)
     work_a = Workspace(schema.below(a.files), a.source, scratch / "a", {})
     work_b = Workspace(schema.below(b.files), b.source, scratch / "b", {})
-    lengths, n_hashes = scan_lengths(run, f"scan {work_b.scratch.name}", work_b, blocks)
+    lengths, hashes = scan_lengths(run, f"scan {work_b.scratch.name}", work_b, blocks)
     dim = _length_of(b.name, lengths, fields.embedding_dim)
     # A file whose footer tells d elements a row on average is not read for its lengths: should they differ all the
     # same, its rows are counted and left out as they are compared.
     even = {file.source: Counter({dim: file.n_rows}) for file in a_facts if file.n_values == dim * file.n_rows}
-    odd = cut_partitions([file for file in a_facts if file.source not in even], plan["task_bytes"] // 4, None)
+    odd = cut_partitions([file for file in a_facts if file.source not in even], task_bytes, None)
     lengths_a, _ = scan_lengths(run, f"scan {work_a.scratch.name}", work_a, odd)
     dim_a = _length_of(a.name, {**even, **lengths_a}, fields.embedding_dim)
     if dim != dim_a:
@@ -114,8 +116,8 @@ def _prepare(run: Run, a: Embeddings, b: Embeddings, fields: InputOptions) -> Pr
             f"the embeddings of {a.name} have length {dim_a}, those of {b.name} have length {dim}; embeddings of "
             "different models cannot be compared: embed one of the sets again"
         )
-    check_ids_unique(session, work_b, blocks, ID_HASH_SEED, n_hashes)
-    return Prepared(work_a, work_b, blocks, spans, dim, plan["task_bytes"], a_rows, b_rows)
+    check_ids_unique(session, work_b, blocks, ID_HASH_SEED, hashes)
+    return Prepared(work_a, work_b, blocks, spans, dim, task_bytes, a_rows, b_rows)
 
 
 def _balanced_facts(
@@ -151,7 +153,7 @@ def _balanced_facts(
 def _facts_of(session: Session, found: Embeddings, fields: InputOptions) -> list[FileFacts]:
     """Facts of all files that have rows, in the order of the files."""
     located = [(found.source.at(file.url), file.url) for file in found.files]
-    every, _ = inspect_all(session, located, fields.embedding_field)
+    every, _ = inspect_all(session, located, Counted.of(fields))
     facts = [file for file in every if file.n_rows]
     if not facts:
         raise InputError(f"no rows in {found.name}: {len(found.files)} files, all without rows")

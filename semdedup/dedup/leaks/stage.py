@@ -11,7 +11,7 @@ from semdedup.compute.session import Session
 from semdedup.dedup.frame_input.held import Columns
 from semdedup.dedup.frame_input.source import FrameSource
 from semdedup.dedup.input.convert import refuse_converted
-from semdedup.dedup.input.facts import FileFacts, inspect_first
+from semdedup.dedup.input.facts import Counted, FileFacts, inspect_first
 from semdedup.dedup.input.found import passed_over_of
 from semdedup.dedup.leaks.run import compare_sets
 from semdedup.dedup.leaks.sets import Embeddings, check_sets, find_embeddings
@@ -140,7 +140,7 @@ class CrossStage(Stage):
             check_sets(self._facts_of_first(a), self._facts_of_first(b), a.name, b.name, self.fields)
 
     def _facts_of_first(self, found: Embeddings) -> list[FileFacts]:
-        first = inspect_first(found.files, found.source, self.fields.embedding_field)
+        first = inspect_first(found.files, found.source, Counted.of(self.fields))
         return [file for file in first if file.n_rows]
 
     def work(self, run: Run, files: Sequence[FileInfo], source: Location) -> dict[str, Any]:

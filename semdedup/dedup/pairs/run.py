@@ -17,9 +17,10 @@ from semdedup.dedup.compare.groups import Cluster
 from semdedup.dedup.compare.run import find_clusters, pack_groups
 from semdedup.dedup.compare.spans import blocks_per_task, cut_evenly
 from semdedup.dedup.compare.table import forest_schema
-from semdedup.dedup.input.facts import FileFacts, inspect_all, inspect_first
+from semdedup.dedup.input.facts import Counted, FileFacts, inspect_all, inspect_first
 from semdedup.dedup.input.found import top_of
 from semdedup.dedup.input.partitions import Partition, Slice, cut_partitions, partition_label
+from semdedup.dedup.input.planned import planned_bytes
 from semdedup.dedup.input.scan import ID_HASH_SEED, Workspace, check_ids_unique, expected_length, scan_lengths
 from semdedup.dedup.input.schema import casts_in_words, unify_schemas
 from semdedup.dedup.input.usable import usable_files
@@ -117,21 +118,22 @@ def _prepare(
     session, scratch = run.session, run.scratch
     facts = _facts_of(run, files, source, search)
     fields = checked_fields(facts, search, top_of(files))
-    n_rows, n_values = (sum(getattr(file, name) for file in facts) for name in ("n_rows", "n_values"))
-    plan_file = scratch / "plan.json"
-    if not plan_file.exists():
-        n_bytes = sizes.bytes_per_task(session.n_slots, session.task_memory, 4 * n_values)
-        plan_file.write_json({"task_bytes": n_bytes}, forced=True)
-    task_bytes = plan_file.read_json()["task_bytes"]
+    n_rows, n_bytes, others = (
+        sum(getattr(file, name) for file in facts) for name in ("n_rows", "n_bytes", "other_bytes")
+    )
+    row_bytes = n_bytes / n_rows
+    n_bytes = sizes.bytes_per_task(session.n_slots, session.task_memory, n_bytes)
+    task_bytes = planned_bytes(run, scratch / "plan.json", n_bytes)
     for words in casts_in_words(facts, fields):
         session.reporter.say(words)
     work = Workspace(unify_schemas(facts, fields, top_of(files)).below(files), source, scratch, read_kwargs)
-    partitions = cut_partitions(facts, task_bytes // 4, None)
-    lengths, n_hashes = scan_lengths(run, "scan", work, partitions)
+    partitions = cut_partitions(facts, task_bytes, None)
+    lengths, hashes = scan_lengths(run, "scan", work, partitions)
     dim = expected_length(lengths, fields.embedding_dim)
-    check_ids_unique(session, work, partitions, ID_HASH_SEED, n_hashes)
-    block_rows = sizes.rows_compared(task_bytes, dim)
-    every: list[tuple[Partition, ...]] = [(part,) for part in cut_partitions(facts, block_rows * dim, None)]
+    check_ids_unique(session, work, partitions, ID_HASH_SEED, hashes)
+    block_rows = sizes.rows_compared(task_bytes, dim, others / n_rows)
+    block_bytes = min(task_bytes, int(block_rows * row_bytes))
+    every: list[tuple[Partition, ...]] = [(part,) for part in cut_partitions(facts, block_bytes, None)]
     if search.clustered:
         every = _cluster_parts(find_clusters(files, facts), facts, block_rows)
     blocks = [Block(number, parts, search.clustered) for number, parts in enumerate(every)]
@@ -143,9 +145,10 @@ def _facts_of(run: Run, files: Sequence[FileInfo], source: Location, search: Sea
     if not search.clustered:
         wanted = replace(search.fields, metadata_fields=search.strategy.columns)
         return usable_files(run, files, source, wanted)[0]
-    first = inspect_first(files, source, search.fields.embedding_field)
-    field = checked_fields(first, search, top_of(files)).embedding_field
-    every, _ = inspect_all(run.session, [(source.at(file.url), file.url) for file in files], field)
+    first = inspect_first(files, source, Counted.of(search.fields))
+    fields = checked_fields(first, search, top_of(files))
+    located = [(source.at(file.url), file.url) for file in files]
+    every, _ = inspect_all(run.session, located, Counted.of(fields, fields.carried))
     facts = [file for file in every if file.n_rows]
     if not facts:
         raise InputError(f"no rows in the clusters of {source}")
@@ -165,8 +168,8 @@ def _cluster_parts(
     ]
     by_url = {file.url: file for file in facts}
     for cluster in large:
-        even = [replace(by_url[url], n_values=by_url[url].n_rows) for url in cluster.urls]
-        groups += [(partition,) for partition in cut_partitions(even, rows_per_task, None)]
+        even = [replace(by_url[url], n_values=0, other_bytes=0) for url in cluster.urls]  # of rows that take the same
+        groups += [(partition,) for partition in cut_partitions(even, sizes.held_bytes(rows_per_task, 0), None)]
     return groups
 
 

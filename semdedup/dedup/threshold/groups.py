@@ -14,7 +14,7 @@ from semdedup.arrays import Array, array_module, backend_module
 from semdedup.dedup.base.kept import ListedRows
 from semdedup.dedup.compare.groups import Cluster, Comparison
 from semdedup.dedup.compare.lay_out import cluster_place
-from semdedup.dedup.input.ids import narrow
+from semdedup.dedup.input.columns import narrow_type
 from semdedup.dedup.kernels.greedy import (
     Witnesses,
     best_kept,
@@ -237,6 +237,6 @@ def part_name(position: int) -> str:
 def _write_sorted(place: Location, table: pa.Table, kwargs: Mapping[str, Any]) -> None:
     """Write rows sorted by id, text as ``string``: in parts, for more than 2 GiB of it."""
     order = pc.sort_indices(table.column("id"))
-    schema = pa.schema([field.with_type(narrow(field.type)) for field in table.schema])
+    schema = pa.schema([field.with_type(narrow_type(field.type)) for field in table.schema])
     starts = range(0, len(table), ROWS_AT_A_TIME)
     write_batches(place, schema, (table.take(order[start : start + ROWS_AT_A_TIME]) for start in starts), kwargs)

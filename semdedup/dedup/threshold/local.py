@@ -12,7 +12,7 @@ import pyarrow as pa
 
 from semdedup.dedup import sizes
 from semdedup.dedup.base.kept import ListedRows
-from semdedup.dedup.input.facts import inspect_files
+from semdedup.dedup.input.facts import Counted, inspect_files
 from semdedup.dedup.kernels.greedy import Witnesses, first_look
 from semdedup.dedup.names import WITNESSES, cluster_of
 from semdedup.dedup.threshold.components import components_of, look_at_large_components
@@ -63,7 +63,7 @@ class LocalRemoval(AbstractContextManager["LocalRemoval"]):
     @cached_property
     def _found(self) -> Clusters:
         vectors = find_vectors(self._scores, self.removal)
-        facts, _ = inspect_files(vectors.fields.embedding_field, False, vectors.located)
+        facts, _ = inspect_files(Counted.of(vectors.fields), False, vectors.located)
         return clusters_of(vectors, facts, self._scored)
 
     @cached_property
@@ -77,7 +77,7 @@ class LocalRemoval(AbstractContextManager["LocalRemoval"]):
 
     @cached_property
     def _rows_per_task(self) -> int:
-        return sizes.rows_compared(sizes.LARGEST_TASK, self._found.dim)
+        return sizes.rows_compared(sizes.LARGEST_TASK, self._found.dim, self._found.other_bytes)
 
     @cached_property
     def _forests(self) -> dict[int, str]:

@@ -40,7 +40,8 @@ class Clusters(NamedTuple):
         clusters: each with its files and rows.
         base: clusters of the base of an update that was compared across clusters, without its own rows.
         dim: d.
-        n_values: elements of all embeddings.
+        n_bytes: bytes of all rows, see `sizes.held_bytes`.
+        other_bytes: those of a row beside its embedding, on average.
     """
 
     vectors: Vectors
@@ -48,7 +49,8 @@ class Clusters(NamedTuple):
     clusters: Sequence[Cluster]
     base: Sequence[Cluster]
     dim: int
-    n_values: int
+    n_bytes: int
+    other_bytes: float
 
 
 def clusters_of(vectors: Vectors, facts: Sequence[FileFacts], scored: Mapping[int, str]) -> Clusters:
@@ -67,7 +69,8 @@ def clusters_of(vectors: Vectors, facts: Sequence[FileFacts], scored: Mapping[in
         raise InputError(f"there are scores of {gone}: these are not the clusters that the scores were made of")
     dim = commonest_dim(vectors.source, clusters, schema)
     base = [] if vectors.base is None else clusters_of_base(*vectors.base, facts)
-    return Clusters(vectors, schema, clusters, base, dim, sum(file.n_values for file in facts))
+    others = sum(file.other_bytes for file in facts) / max(1, sum(file.n_rows for file in facts))
+    return Clusters(vectors, schema, clusters, base, dim, sum(file.n_bytes for file in facts), others)
 
 
 def removing_of(

@@ -11,7 +11,8 @@ import pyarrow as pa
 
 from semdedup.dedup import sizes
 from semdedup.dedup.compare.lay_out import label_in
-from semdedup.dedup.input.facts import inspect_all
+from semdedup.dedup.input.facts import Counted, inspect_all
+from semdedup.dedup.input.planned import planned_bytes
 from semdedup.dedup.names import SCORE, WITNESSES, Destination, below, cluster_of, find_table, join, summary_name
 from semdedup.dedup.results.checks import check_columns, check_together, foreign_files, read_checked
 from semdedup.dedup.results.tallies import CountAt
@@ -174,15 +175,14 @@ def _remove_in_clusters(
     session, scored = run.session, {cluster_of(file.url): file.url for file in score_files}
     with run.refusing():
         vectors = find_vectors(source, rule.removal, rule.clusters_path)
-        facts, _ = inspect_all(session, vectors.located, vectors.fields.embedding_field, name="inspect clusters")
+        facts, _ = inspect_all(session, vectors.located, Counted.of(vectors.fields), name="inspect clusters")
         found = clusters_of(vectors, facts, scored)
         scratch, thresholds = run.scratch / "second-look", [rule.eps, *rule.count_at]
         task = removing_of(source, found, thresholds, rule.removal, scratch, session.backend)
-    plan_file = scratch / "plan.json"
-    if not plan_file.exists():
-        n_bytes = sizes.bytes_per_task(session.n_slots, session.task_memory, 4 * found.n_values)
-        plan_file.write_json({"rows": sizes.rows_compared(n_bytes, found.dim)}, forced=True)
-    rows_per_task = plan_file.read_json()["rows"]
+    n_bytes = sizes.bytes_per_task(session.n_slots, session.task_memory, found.n_bytes)
+    rows_per_task = sizes.rows_compared(
+        planned_bytes(run, scratch / "plan.json", n_bytes), found.dim, found.other_bytes
+    )
     with run.refusing():  # the clusters may not be those of the scores
         if exact_up_to_of(scores_record(source)) is not None:
             results = _remove_everywhere(run, task, targets, found, scored, rows_per_task)

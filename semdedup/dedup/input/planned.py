@@ -1,0 +1,57 @@
+"""How much tasks hold as an earlier run has decided, and whether the workers of now have memory for it."""
+
+from __future__ import annotations
+
+from semdedup.dedup import sizes
+from semdedup.runs.run import Run
+from semdedup.storage.location import Location
+
+MIB = 1 << 20
+HELD = "held_bytes"
+"""What it is called on disk."""
+
+MADE_ONCE = "convert-to-Parquet"
+"""The journal of what does not depend on how rows are cut into tasks."""
+
+
+def fits(run: Run, n_bytes: int) -> bool:
+    """Whether tasks that hold so many bytes of rows, as an earlier run has decided, can run here.
+
+    Where workers have less memory now they would die of it, each time that the run goes on. Then that is said, and what
+    was done so far is forgotten, so that the caller decides anew.
+    """
+    most = sizes.most_bytes_per_task(run.session.task_memory)
+    if n_bytes <= most:
+        return True
+    run.session.reporter.say(
+        f"an earlier run cut the work into tasks that hold up to {n_bytes / MIB:.0f} MiB of rows; workers have less "
+        f"memory now: it is cut again, into tasks of up to {most / MIB:.0f} MiB, and begins anew"
+    )
+    forget_tasks(run)
+    return False
+
+
+def forget_tasks(run: Run) -> None:
+    """Forget what was done by a plan that does not hold any more."""
+    journal = run.scratch / "journal"
+    for name in journal.folder_names() if journal.is_dir() else ():
+        if name != MADE_ONCE:
+            run.forget(name)
+
+
+def planned_bytes(run: Run, place: Location, n_bytes: int) -> int:
+    """Bytes that a task holds: as decided by the first of the runs that go on with each other, else these.
+
+    Args:
+        run: the run, whose journal is forgotten where what is noted does not hold any more.
+        place: where that is noted.
+        n_bytes: what this run would decide.
+    """
+    noted = place.read_json() if place.exists() else {}
+    before = noted.get(HELD)
+    if before is not None and fits(run, before):
+        return int(before)
+    if noted and before is None:  # of a version that cut rows by another rule
+        forget_tasks(run)
+    place.write_json({HELD: n_bytes}, forced=True)
+    return n_bytes
