@@ -450,7 +450,7 @@ def test_a_run_that_was_killed_goes_on_and_ends_with_the_same_bytes(
     out = tmp_path / "out"
     process = start_program(tmp_path, DRIVER, str(source), str(out), client.scheduler.address, task_bytes)
     try:
-        wait_for(out, "_scratch/pairs-*/journal/compare/*.json", process)
+        wait_for(out, "_scratch/pairs-*/journal/compare-spans/*.json", process)
     finally:
         kill(process)
     assert not (out / "pairs").exists()

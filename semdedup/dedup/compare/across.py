@@ -39,7 +39,8 @@ from semdedup.dedup.compare.reduce import reduce_matches
 from semdedup.dedup.compare.spans import blocks_per_task, cut_evenly
 from semdedup.dedup.compare.table import score_table, write_forest, write_scores
 from semdedup.dedup.compare.tiles import compare_large_clusters
-from semdedup.dedup.input.ids import wide_ids, wide_text
+from semdedup.dedup.input.columns import wide
+from semdedup.dedup.input.ids import wide_ids
 from semdedup.dedup.kernels.bounds import short_width
 from semdedup.dedup.kernels.forest import spanning_forest
 from semdedup.dedup.kernels.join import Join
@@ -199,7 +200,7 @@ def merge_block(task: Comparison, item: tuple[Block, tuple[str, ...]]) -> dict[s
     place = block.place(task)
     light, own = load_light(task, block), read_table(place / "own.parquet")
     score = own.column(SCORE).to_numpy().copy()
-    ids, max_ids = light.column("id"), own.column(f"{MATCH}id").combine_chunks()
+    ids, max_ids = wide_ids(light.column("id")), wide_ids(own.column(f"{MATCH}id"))
     if others:
         candidates = _candidates(task, block, others, 2 * len(light))
         rows = np.unique(candidates.column("row").to_numpy())
@@ -210,8 +211,8 @@ def merge_block(task: Comparison, item: tuple[Block, tuple[str, ...]]) -> dict[s
         score[rows] = best.column(SCORE).to_numpy()
         position = np.arange(len(light))
         position[rows] = len(light) + np.arange(len(rows))
-        max_ids = pa.chunked_array([max_ids, best.column("id").combine_chunks()])
-        max_ids = max_ids.take(pa.array(position)).combine_chunks()
+        max_ids = pa.concat_arrays([max_ids, wide_ids(best.column("id"))])
+        max_ids = max_ids.take(pa.array(position))
     copies, originals = load_array(place / "copies.npy")
     tie = score[originals] == 1  # with a row that ranks better than all copies
     position = np.arange(len(light))
@@ -273,7 +274,7 @@ def merge_forests(task: Comparison, merge: MergeEdges) -> dict[str, Any]:
     if not merge.names:
         write_forest(target, task.schema.id, [], False, task.write_kwargs)
         return {"edges": 0}
-    tables = [wide_text(read_table(edges_file(task, name))) for name in merge.names]
+    tables = [wide(read_table(edges_file(task, name))) for name in merge.names]
     edges = with_base_told(pa.concat_tables(tables, promote_options="permissive"))
     ends = pa.chunked_array([*edges.column("id").chunks, *edges.column("id_b").chunks], edges.column("id").type)
     codes = wide_ids(ends).dictionary_encode()

@@ -20,7 +20,7 @@ from semdedup.dedup.compare.groups import Cluster, Comparison, Scored, read_clus
 from semdedup.dedup.compare.lay_out import cluster_place, light_file, light_of_ranks, rows_file
 from semdedup.dedup.compare.spans import Tiles
 from semdedup.dedup.compare.tiles import load_best
-from semdedup.dedup.input.ids import wide_text
+from semdedup.dedup.input.columns import wide
 from semdedup.dedup.input.rows import gather_unit_rows, low_information_mask
 from semdedup.dedup.kernels.bounds import principal_axes, short_rows
 from semdedup.dedup.kernels.distinct import occurrences
@@ -141,7 +141,7 @@ def lay_out_edges(task: Comparison, tiles: Tiles) -> dict[str, Any]:
     ranks = np.unique(np.concatenate([forest.left, forest.right]))
     if len(ranks):
         ends = Pairs(np.searchsorted(ranks, forest.left), np.searchsorted(ranks, forest.right), forest.score)
-        light = wide_text(light_of_ranks(place, tiles, ranks))
+        light = wide(light_of_ranks(place, tiles, ranks))
         write_table(edges_file(task, f"cluster-{tiles.label}"), edge_table(light, ends))
     return {"edges": len(forest.left)}
 

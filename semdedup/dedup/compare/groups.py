@@ -13,7 +13,6 @@ import pyarrow as pa
 from semdedup.arrays import Array, Backend, array_module, backend_module, to_host
 from semdedup.dedup.base.kept import BaseRows
 from semdedup.dedup.compare.table import forest_table, score_table, write_base_rows, write_scores
-from semdedup.dedup.input.columns import wide
 from semdedup.dedup.input.partitions import Slice
 from semdedup.dedup.input.rows import gather_unit_rows, length_counts, low_information_mask, with_source, write_aside
 from semdedup.dedup.input.scan import check_lengths
@@ -153,15 +152,13 @@ class Ranked(NamedTuple):
 
     Attributes:
         light: ids, what ranks, and whether they inform, n rows.
-        rows: (n, d) float32 of length 1; none where they were not asked for.
-        positions: (n,) int64, their positions as the cluster is read, that of the base before its own.
+        rows: (n, d) float32 of length 1.
         n_base: how many of them are kept rows of the base, which are candidates only.
         quarantined: how many of its own cannot be compared, by reason.
     """
 
     light: pa.Table
     rows: np.ndarray
-    positions: np.ndarray
     n_base: int
     quarantined: Mapping[str, int]
 
@@ -174,34 +171,29 @@ def ready(group: Sequence[Cluster]) -> Sequence[Cluster]:
     return [replace(cluster, base=replace(cluster.base, kept=kept)) for cluster in group if cluster.base is not None]
 
 
-def rank_cluster(task: Comparison, cluster: Cluster, with_rows: bool = True) -> Ranked:
+def rank_cluster(task: Comparison, cluster: Cluster) -> Ranked:
     """Read a cluster whole and rank it, the kept rows of a base first; write what cannot be compared into quarantine.
 
-    Without its rows the cluster may be of any size: text has 64-bit offsets then.
-
-    Memory: the cluster twice, and a batch of it as it is decoded; about 100 bytes a row without its rows.
+    Memory: the cluster twice, and a batch of it as it is decoded.
     """
     sets = [(read_cluster(task, cluster), False)]
     if cluster.base is not None and cluster.base.urls:
         sets.insert(0, (read_base(task, cluster, task.light_columns[1:]), True))
-    rows = np.empty((cluster.n_rows if with_rows else 0, task.dim), dtype=np.float32)
-    n, seen, n_base = 0, 0, 0
-    lights, orders, positions = [], [], []
+    rows = np.empty((cluster.n_rows, task.dim), dtype=np.float32)
+    n = n_base = 0
+    lights, orders = [], []
     for tables, checked_before in sets:
         n_base = n
-        gathered = gather_unit_rows(tables, task.dim, rows[n:] if with_rows else None, checked_before)
-        others = gathered.others if with_rows else wide(gathered.others)
-        order = rank_order(others, task.strategy)
-        lights.append(others.take(pa.array(order)))
+        gathered = gather_unit_rows(tables, task.dim, rows[n:], checked_before)
+        order = rank_order(gathered.others, task.strategy)
+        lights.append(gathered.others.take(pa.array(order)))
         orders.append(order + n)
-        positions.append(gathered.positions[order] + seen)
-        n, seen = n + gathered.n_rows, seen + gathered.n_rows + len(gathered.faulty)
+        n += gathered.n_rows
     light = lights[0] if len(lights) == 1 else pa.concat_tables(lights, promote_options="permissive")
     if cluster.base is not None:
         light = light.append_column(OF_BASE, pa.array(np.arange(len(light)) < n_base))
     quarantined = set_aside(task, cluster, gathered.faulty)
-    rows = rows[np.concatenate(orders)] if with_rows else rows
-    return Ranked(light, rows, np.concatenate(positions), n_base, quarantined)
+    return Ranked(light, rows[np.concatenate(orders)], n_base, quarantined)
 
 
 def score_new_rows(rows: Array, low_information: np.ndarray | None, n_base: int, limits: Limits) -> Scored:
@@ -278,16 +270,15 @@ def among_all(n: int, informs: Array, found: tuple[Array, Array]) -> tuple[Array
     return score, match
 
 
-def read_cluster(task: Comparison, cluster: Cluster, embeddings_only: bool = False) -> Iterator[pa.Table]:
-    """The rows of a cluster, in tables of bounded size: ``id``, ``embedding`` and what ranks, or embeddings only.
+def read_cluster(task: Comparison, cluster: Cluster) -> Iterator[pa.Table]:
+    """The rows of a cluster, in tables of bounded size: ``id``, ``embedding`` and what ranks.
 
     Raises:
         BadFileError: no row of a file has the length that is compared.
     """
-    columns = ["embedding"] if embeddings_only else None
     for url, n_rows in zip(cluster.urls, cluster.rows, strict=True):
         lengths = Counter[int]()
-        for table in task.schema.read(task.clusters.at(url), Slice(url, url, 0, n_rows), {}, columns):
+        for table in task.schema.read(task.clusters.at(url), Slice(url, url, 0, n_rows), {}):
             lengths.update(length_counts(table.column("embedding")))
             yield table
         check_lengths({url: lengths}, task.dim, "the length that is compared")

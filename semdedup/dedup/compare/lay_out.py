@@ -17,7 +17,7 @@ import pyarrow as pa
 from semdedup.dedup import sizes
 from semdedup.dedup.compare.groups import Cluster, Comparison, read_base, read_cluster, set_aside
 from semdedup.dedup.compare.spans import Tiles
-from semdedup.dedup.input.ids import narrow_text, wide_text
+from semdedup.dedup.input.columns import wide
 from semdedup.dedup.input.rows import gather_unit_rows, in_chunks, low_information_mask
 from semdedup.dedup.kernels.distinct import first_occurrences
 from semdedup.dedup.names import OF_BASE
@@ -113,14 +113,14 @@ def _faulty_file(place: Location, piece: int) -> Location:
 
 def light_of_chunks(place: Location, chunks: Sequence[Chunk]) -> pa.Table:
     """What `list_piece` wrote of some chunks, text with 64-bit offsets."""
-    tables = [wide_text(read_table(_light_file(place, piece, chunk))) for piece, chunk, _ in chunks]
+    tables = [wide(read_table(_light_file(place, piece, chunk))) for piece, chunk, _ in chunks]
     return pa.concat_tables(tables, promote_options="permissive")
 
 
 def ranking_memory(n_rows: int, light_bytes: int) -> int:
     """Most bytes that `rank_rows` holds for a cluster of `n_rows` rows with `light_bytes` bytes of ids and of columns
-    that rank, each: the columns, once more as they are sorted by or written, and four numbers a row."""
-    return n_rows * (2 * light_bytes + 4 * 8)
+    that rank, each: the columns as they are read, as one, and as they are sorted by; and two numbers a row."""
+    return n_rows * (3 * light_bytes + 2 * 8)
 
 
 def rank_rows(task: Comparison, rows_per_tile: int, listed: Listed) -> dict[str, Any]:
@@ -142,7 +142,7 @@ def rank_rows(task: Comparison, rows_per_tile: int, listed: Listed) -> dict[str,
     informs = np.ones(len(light), dtype=bool) if low is None else ~low[by_rank]
     tiles = Tiles(cluster.label, len(light), rows_per_tile, n_base)
     for tile in tiles:
-        write_table(light_file(place, tile.number), narrow_text(light.take(pa.array(by_rank[tile.start : tile.stop]))))
+        write_table(light_file(place, tile.number), light.take(pa.array(by_rank[tile.start : tile.stop])))
     ranks = np.empty(len(light), dtype=np.int64)
     ranks[by_rank] = np.arange(len(light))
     place_rows(place, tiles, listed.chunks, ranks, informs)

@@ -1,7 +1,7 @@
 """The comparison of clusters: from one folder for each cluster to one table of scores for each.
 
 Small clusters are packed into *groups*, one task each. A cluster too large for a task is laid out in rank order as
-*tiles*, and each tile is compared with itself and all better-ranked tiles, one task each.
+*tiles*, and each tile is compared with itself and all better-ranked tiles, some of these in a task.
 """
 
 from __future__ import annotations

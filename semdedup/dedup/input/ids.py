@@ -87,20 +87,6 @@ def wide_ids(column: pa.Array | pa.ChunkedArray) -> pa.Array:
     return ids.combine_chunks() if isinstance(ids, pa.ChunkedArray) else ids
 
 
-def wide_text(table: pa.Table) -> pa.Table:
-    """A table whose text has 64-bit offsets: rows are taken from columns of more than 2 GiB then."""
-    return _with_types(table, pa.string(), pa.large_string())
-
-
-def narrow_text(table: pa.Table) -> pa.Table:
-    """A table with its text as it is written, as ``string``."""
-    return _with_types(table, pa.large_string(), pa.string())
-
-
-def _with_types(table: pa.Table, old: pa.DataType, new: pa.DataType) -> pa.Table:
-    return table.cast(pa.schema([field.with_type(new) if field.type == old else field for field in table.schema]))
-
-
 def _mix(words: np.ndarray) -> np.ndarray:
     """Finaliser of splitmix64 (Steele, Lea and Flood, Fast Splittable Pseudorandom Number Generators, 2014)."""
     words = (words ^ (words >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)

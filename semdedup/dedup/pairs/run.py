@@ -7,7 +7,7 @@ they are clustered, margins rule out most pairs of clusters; everywhere, short r
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from typing import Any, NamedTuple
@@ -15,6 +15,7 @@ from typing import Any, NamedTuple
 from semdedup.dedup import sizes
 from semdedup.dedup.compare.groups import Cluster
 from semdedup.dedup.compare.run import find_clusters, pack_groups
+from semdedup.dedup.compare.spans import blocks_per_task, cut_evenly
 from semdedup.dedup.compare.table import forest_schema
 from semdedup.dedup.input.facts import Counted, FileFacts, inspect_all, inspect_first
 from semdedup.dedup.input.found import top_of
@@ -31,7 +32,7 @@ from semdedup.dedup.pairs.tasks import (
     ROWS_SAMPLED,
     Block,
     PairsTask,
-    find_in_blocks,
+    find_in_span,
     fit_axes,
     lay_out_block,
     most_matched,
@@ -44,12 +45,14 @@ from semdedup.storage.tables import LOW_INFORMATION, write_table
 
 
 class Found(NamedTuple):
-    """What is known of the input before rows are compared: how to read it, its blocks, the length, its rows."""
+    """What is known of the input before rows are compared: how to read it, its blocks, the length, its rows, and most
+    rows of a block."""
 
     work: Workspace
     blocks: Sequence[Block]
     dim: int
     n_rows: int
+    block_rows: int
 
 
 def list_pairs(
@@ -86,7 +89,7 @@ def list_pairs(
     blocks = [block for block, result in zip(found.blocks, laid_out, strict=True) if result["rows"]]
     sampled = [block.number for block in blocks[:: max(1, -(-len(blocks) // BLOCKS_SAMPLED))]]
     width = run.results("principal axes", partial(fit_axes, task), [sampled])[0]["width"] if blocks else 0
-    n_pairs, counts = _find(run, task, blocks, options)
+    n_pairs, counts = _find(run, task, blocks, options, blocks_per_task(len(blocks), found.block_rows, found.dim))
     if not n_pairs:  # a reader finds the columns
         with run.noting():
             empty = forest_schema(found.work.schema.id).empty_table()
@@ -118,6 +121,7 @@ def _prepare(
     n_rows, n_bytes, others = (
         sum(getattr(file, name) for file in facts) for name in ("n_rows", "n_bytes", "other_bytes")
     )
+    row_bytes = n_bytes / n_rows
     n_bytes = sizes.bytes_per_task(session.n_slots, session.task_memory, n_bytes)
     task_bytes = planned_bytes(run, scratch / "plan.json", n_bytes)
     for words in casts_in_words(facts, fields):
@@ -127,13 +131,13 @@ def _prepare(
     lengths, hashes = scan_lengths(run, "scan", work, partitions)
     dim = expected_length(lengths, fields.embedding_dim)
     check_ids_unique(session, work, partitions, ID_HASH_SEED, hashes)
-    every: list[tuple[Partition, ...]] = [(partition,) for partition in partitions]
+    block_rows = sizes.rows_compared(task_bytes, dim, others / n_rows)
+    block_bytes = min(task_bytes, int(block_rows * row_bytes))
+    every: list[tuple[Partition, ...]] = [(part,) for part in cut_partitions(facts, block_bytes, None)]
     if search.clustered:
-        every = _cluster_parts(
-            find_clusters(files, facts), facts, sizes.rows_per_task(task_bytes, dim, others / n_rows)
-        )
+        every = _cluster_parts(find_clusters(files, facts), facts, block_rows)
     blocks = [Block(number, parts, search.clustered) for number, parts in enumerate(every)]
-    return Found(work, blocks, dim, n_rows)
+    return Found(work, blocks, dim, n_rows, block_rows)
 
 
 def _facts_of(run: Run, files: Sequence[FileInfo], source: Location, search: Search) -> list[FileFacts]:
@@ -169,13 +173,23 @@ def _cluster_parts(
     return groups
 
 
-def _find(run: Run, task: PairsTask, blocks: Sequence[Block], options: PairsOptions) -> tuple[int, dict[str, int]]:
-    """Compare all blocks; how many pairs there are, and what bounds left."""
-    items = [(a, b) for i, a in enumerate(blocks) for b in blocks[i:]]
-    jobs = {str(number): (number, *pair) for number, pair in enumerate(items)}
+def _spans(blocks: Sequence[Block], most: int) -> Iterator[tuple[int, Block, tuple[Block, ...]]]:
+    """Each block with itself and all later ones, at most so many in a task; and the number of pairs before."""
+    number, bare = 0, [replace(block, parts=()) for block in blocks]
+    for i, block in enumerate(blocks):
+        for first, last in cut_evenly(len(blocks) - i, most):
+            yield number, block, tuple(bare[i + first : i + last])
+            number += last - first
+
+
+def _find(
+    run: Run, task: PairsTask, blocks: Sequence[Block], options: PairsOptions, most: int
+) -> tuple[int, dict[str, int]]:
+    """Compare all blocks, a task one with so many at most; how many pairs there are, and what bounds left."""
+    jobs = {str(item[0]): item for item in _spans(blocks, most)}
     n_pairs, counts = 0, Counter[str]()
     with run.refusing():  # more pairs than that: what was found goes, and another eps finds nothing in its way
-        for entry in run.each("compare", partial(find_in_blocks, task), jobs, unit="pairs of blocks", label=_label):
+        for entry in run.each("compare spans", partial(find_in_span, task), jobs, unit="spans of blocks", label=_label):
             n_pairs += entry.result["pairs"]
             counts.update(entry.result["counts"])
             if entry.result["stopped"] or n_pairs > options.max_pairs:

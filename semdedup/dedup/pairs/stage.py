@@ -37,7 +37,7 @@ class PairsStage(Stage):
         >>> PairsStage(input_path="emb/", eps=0.05, output_path="out").run()
 
     Cost: the input is read twice; at most n²·d operations, mostly a tenth of them; memory of a task as in
-    `semdedup.dedup.pairs.tasks.find_in_blocks`.
+    `semdedup.dedup.pairs.tasks.find_in_span`.
     """
 
     step, hint = PAIRS, ""

@@ -219,19 +219,34 @@ class Finding:
             yield Pairs(*map(to_host, found))
 
 
-def find_in_blocks(task: PairsTask, item: tuple[int, Block, Block]) -> dict[str, Any]:
-    """Write the pairs of two blocks, or of one with itself, as one file; none where there are no pairs.
+def find_in_span(task: PairsTask, item: tuple[int, Block, tuple[Block, ...]]) -> dict[str, Any]:
+    """Write the pairs of a block and some others, of which the first may be itself, a file for each that has any.
 
     Memory: the rows of two blocks, their short ones, their ids and what ranks, and the pairs of one product.
+
+    Args:
+        item: the number of the first file, the block, and the others.
 
     Returns:
         ``pairs``, ``counts`` of what bounds left, and whether it ``stopped`` because there were too many.
     """
-    number, one, other = item
+    first, one, others = item
     left = load_side(task, one)
-    right = left if one == other else load_side(task, other)
-    blocks = [one] if one == other else [one, other]
-    finding, ends = Finding(task, left, right), Ends(task, blocks)
+    n_pairs, counts = 0, Counter[str]()
+    for number, other in enumerate(others, first):
+        finding = _find_in_two(task, number, (one, left), other)
+        n_pairs += finding.pairs
+        counts.update(finding.counts)
+        if n_pairs > task.max_pairs:
+            break
+    return {"pairs": n_pairs, "counts": dict(counts), "stopped": n_pairs > task.max_pairs}
+
+
+def _find_in_two(task: PairsTask, number: int, own: tuple[Block, tuple[Side, Copies]], other: Block) -> Finding:
+    one, left = own
+    within = one.number == other.number
+    finding = Finding(task, left, left if within else load_side(task, other))
+    ends = Ends(task, [one] if within else [one, other])
     found = iter(finding)
     first = next(found, None)
     if first is not None:
@@ -241,9 +256,9 @@ def find_in_blocks(task: PairsTask, item: tuple[int, Block, Block]) -> dict[str,
         )
         cut = finding.first_of_second or len(finding.matches)
         save_array(task.matched(one.number, other.number), finding.matches[:cut])
-        if one != other:
+        if not within:
             save_array(task.matched(other.number, one.number), finding.matches[cut:])
-    return {"pairs": finding.pairs, "counts": dict(finding.counts), "stopped": finding.too_many}
+    return finding
 
 
 def most_matched(task: PairsTask, block: int) -> tuple[int, Any]:

@@ -14,6 +14,7 @@ from semdedup.arrays import Array, array_module, backend_module
 from semdedup.dedup.base.kept import ListedRows
 from semdedup.dedup.compare.groups import Cluster, Comparison
 from semdedup.dedup.compare.lay_out import cluster_place
+from semdedup.dedup.input.columns import narrow_type
 from semdedup.dedup.kernels.greedy import (
     Witnesses,
     best_kept,
@@ -22,12 +23,13 @@ from semdedup.dedup.kernels.greedy import (
     with_second_look,
 )
 from semdedup.dedup.names import SCORE
+from semdedup.dedup.sizes import ROWS_AT_A_TIME
 from semdedup.dedup.threshold.rule import least_score
 from semdedup.dedup.threshold.vectors import Ranked, read_ranked, read_rows
 from semdedup.errors import IntegrityError
 from semdedup.storage.arrays import load_array
 from semdedup.storage.location import Location
-from semdedup.storage.tables import write_table
+from semdedup.storage.tables import write_batches
 
 
 class Part(NamedTuple):
@@ -207,9 +209,9 @@ def remove_in_group(task: Removing, targets: Targets, item: tuple[int, tuple[Par
 def write_removed(targets: Targets, position: int, dropped: Sequence[pa.Table], kept: Sequence[pa.Array]) -> None:
     """Write what goes and what stays, each sorted by id; nothing where there is none, but for the first file."""
     if dropped:
-        table = with_narrow_text(pa.concat_tables(dropped).sort_by("id"))
+        table = pa.concat_tables(dropped)
         if targets.witnesses is not None and (len(table) or not position):
-            write_table(targets.witnesses / part_name(position), table, targets.write_kwargs)
+            _write_sorted(targets.witnesses / part_name(position), table, targets.write_kwargs)
         write_ids(targets.dropped, position, [table.column("id")], targets.write_kwargs)
     elif not position:
         write_ids(targets.dropped, position, [], targets.write_kwargs)
@@ -224,8 +226,7 @@ def write_ids(
     if not position or any(map(len, found)):
         chunks = [chunk for part in found for chunk in (part.chunks if isinstance(part, pa.ChunkedArray) else [part])]
         ids = pa.chunked_array(chunks) if chunks else pa.chunked_array([], pa.string())
-        table = with_narrow_text(pa.table({"id": ids.take(pc.sort_indices(ids))}))
-        write_table(target / part_name(position), table, kwargs)
+        _write_sorted(target / part_name(position), pa.table({"id": ids}), kwargs)
 
 
 def part_name(position: int) -> str:
@@ -233,10 +234,9 @@ def part_name(position: int) -> str:
     return f"part-{position}.parquet"
 
 
-def with_narrow_text(table: pa.Table) -> pa.Table:
-    """Ids as they are written: text as ``string``."""
-    return table.cast(pa.schema([_narrow(field) for field in table.schema]))
-
-
-def _narrow(field: pa.Field) -> pa.Field:
-    return field.with_type(pa.string()) if pa.types.is_large_string(field.type) else field
+def _write_sorted(place: Location, table: pa.Table, kwargs: Mapping[str, Any]) -> None:
+    """Write rows sorted by id, text as ``string``: in parts, for more than 2 GiB of it."""
+    order = pc.sort_indices(table.column("id"))
+    schema = pa.schema([field.with_type(narrow_type(field.type)) for field in table.schema])
+    starts = range(0, len(table), ROWS_AT_A_TIME)
+    write_batches(place, schema, (table.take(order[start : start + ROWS_AT_A_TIME]) for start in starts), kwargs)

@@ -22,7 +22,6 @@ from semdedup.dedup.threshold.everywhere.scratch import (
     ids_of,
     numbered,
     read_cluster_rows,
-    read_scores,
     scratch_file,
     write_dropped,
 )
@@ -92,7 +91,7 @@ def gather_rows(task: Removing, group: Group) -> dict[str, Any]:
     wanted = pc.unique(pa.chunked_array([*table.column("id").chunks, *table.column(WITNESS).chunks]))
     ids, rows = [pa.array([], wanted.type)], [np.empty((0, task.comparison.dim), dtype=np.float32)]
     for part in parts:
-        own = wide_ids(ids_of(task, part))
+        own = ids_of(task, part)
         inside = own.filter(pc.is_in(own, wanted))
         if len(inside):
             light, every = read_cluster_rows(task, part)
@@ -130,8 +129,7 @@ def write_components(task: Removing, targets: Targets, unknown: bool, group: Gro
     """Write the ids to drop of some clusters and their witnesses. Memory: all rows that go, about 200 bytes each."""
     number, parts = group
     table = read_table(scratch_file(task, "components", 0))
-    scores = [read_scores(task, part).column("id") for part in parts]
-    own = wide_ids(pa.chunked_array([chunk for column in scores for chunk in column.chunks]))
+    own = pa.concat_arrays([ids_of(task, part) for part in parts])
     mine = table.filter(pc.is_in(table.column("id"), own))
     if unknown:
         known = mine.filter(pc.invert(pc.is_nan(mine.column(SCORE))))

@@ -10,6 +10,7 @@ import pyarrow.compute as pc
 
 from semdedup.dedup.base.kept import ListedRows
 from semdedup.dedup.compare.groups import kept_rows, read_cluster
+from semdedup.dedup.input.ids import wide_ids
 from semdedup.dedup.input.rows import gather_unit_rows
 from semdedup.dedup.names import OF_BASE, SCORE
 from semdedup.dedup.threshold.groups import Part, Removing, Targets, write_removed
@@ -33,11 +34,11 @@ def read_scores(task: Removing, part: Part) -> pa.Table:
 
 
 def ids_of(task: Removing, part: Part) -> pa.Array:
-    """The ids of a cluster; of a base those of its kept rows."""
+    """The ids of a cluster, text with 64-bit offsets; of a base those of its kept rows."""
     base = part.cluster.base
     if not part.scores and base is not None and isinstance(base.kept, ListedRows):
-        return base.kept.ids(part.cluster.label)
-    return read_scores(task, part).column("id").combine_chunks()
+        return wide_ids(base.kept.ids(part.cluster.label))
+    return wide_ids(read_scores(task, part).column("id"))
 
 
 def scratch_file(task: Removing, what: str, number: int, ending: str = "parquet") -> Location:
@@ -61,8 +62,8 @@ def write_dropped(task: Removing, targets: Targets, group: Group, dropped: pa.Ta
     number, parts = group
     kept: list[pa.Array] = []
     if targets.kept is not None:
-        gone = dropped.column("id").combine_chunks()
+        gone = wide_ids(dropped.column("id"))
         for part in parts:
-            ids = read_scores(task, part).column("id").combine_chunks()
+            ids = ids_of(task, part)
             kept.append(ids.filter(pc.invert(pc.is_in(ids, gone))))
     write_removed(targets, number, [dropped], kept)

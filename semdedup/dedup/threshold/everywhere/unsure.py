@@ -13,7 +13,7 @@ from semdedup.dedup.input.ids import wide_ids
 from semdedup.dedup.kernels.bounds import principal_axes, short_width
 from semdedup.dedup.kernels.join import centroids_of
 from semdedup.dedup.names import SCORE
-from semdedup.dedup.threshold.everywhere.scratch import Group, read_cluster_rows, read_scores, scratch_file
+from semdedup.dedup.threshold.everywhere.scratch import Group, ids_of, read_cluster_rows, read_scores, scratch_file
 from semdedup.dedup.threshold.groups import Removing
 from semdedup.dedup.threshold.vectors import ranks_of
 from semdedup.storage.arrays import load_array, save_array
@@ -65,14 +65,14 @@ def gather_unsure(task: Removing, group: Group) -> dict[str, Any]:
     reached = read_table(scratch_file(task, "reached", number))
     flags = load_array(scratch_file(task, "unsure", number, "npy"))
     some = flags.any(axis=1)
-    wanted, flags = reached.column("id").filter(pa.array(some)), flags[some]
+    wanted, flags = wide_ids(reached.column("id").filter(pa.array(some))), flags[some]
     lights, rows, order, starts, centroids = [], [], [], [0], []
     for part in parts:
-        inside = np.flatnonzero(pc.is_in(wanted, read_scores(task, part).column("id").combine_chunks()))
+        inside = np.flatnonzero(pc.is_in(wanted, ids_of(task, part)))
         if not len(inside):
             continue
         light, every = read_cluster_rows(task, part)
-        positions = ranks_of(wanted.take(pa.array(inside)), wide_ids(light.column("id")))
+        positions = ranks_of(pa.chunked_array([wanted.take(pa.array(inside))]), wide_ids(light.column("id")))
         lights.append(light.take(pa.array(positions)))
         rows.append(every[positions])
         order.append(inside)

@@ -159,17 +159,19 @@ def write_everywhere(task: Removing, targets: Targets, item: tuple[Group, int]) 
     for threshold, least in enumerate(task.limits):
         sure = (reached.column(SCORE).to_numpy() >= least) & ~unsure[:, threshold]
         direct = reached.filter(pa.array(sure)).rename_columns(["id", WITNESS, SCORE])
-        asked = reached.column("id").filter(pa.array(unsure[:, threshold])).combine_chunks()
-        others = [
-            table.filter(pc.and_(pc.equal(table.column(THRESHOLD), threshold), pc.is_in(table.column("id"), asked)))
-            for table in again
-        ]
-        goes = pa.concat_tables([direct, *(table.drop_columns(THRESHOLD) for table in others)])
+        asked = wide_ids(reached.column("id").filter(pa.array(unsure[:, threshold])))
+        goes = pa.concat_tables([direct, *(_found_for(asked, table, threshold) for table in again)])
         removed.append(len(goes))
         dropped = goes if dropped is None else dropped
     assert dropped is not None
     write_dropped(task, targets, group, dropped)
     return {"rows": sum(count_rows(task.scores.at(part.scores)) for part in parts), "removed": removed}
+
+
+def _found_for(asked: pa.Array, found: pa.Table, threshold: int) -> pa.Table:
+    """The witnesses of some rows at a threshold: ``id``, `WITNESS` and score."""
+    at = found.filter(pc.equal(found.column(THRESHOLD), threshold)).drop_columns(THRESHOLD)
+    return at.filter(pc.is_in(wide_ids(at.column("id")), asked))
 
 
 def remove_everywhere(
