@@ -19,6 +19,7 @@ from semdedup.errors import ParameterError
 from semdedup.storage.faults import repeated
 from semdedup.storage.listing import FileInfo, ListedPath
 from semdedup.storage.stores import await_copy
+from semdedup.storage.temporary import temporary_prefix
 from semdedup.storage.written import force_names_to_disk, force_to_disk, note_bytes, note_file
 
 Paths = str | Sequence[str]
@@ -94,7 +95,7 @@ class Location(ListedPath):
             finally:
                 temporary.unlink(missing_ok=True)
             return
-        with tempfile.TemporaryDirectory(prefix="semdedup-") as folder:
+        with tempfile.TemporaryDirectory(prefix=temporary_prefix()) as folder:
             path = Path(folder, "file")
             with self.errors("write"):
                 yield path
