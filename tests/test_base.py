@@ -420,6 +420,15 @@ def test_another_embedder_is_refused(client: distributed.Client, tmp_path: Path,
     assert "are of the embedder one, those of the input of two" in said
 
 
+def test_new_rows_of_which_none_can_be_compared_are_refused(
+    made: Path, client: distributed.Client, tmp_path: Path
+) -> None:
+    zeros = write_embeddings(tmp_path / "zeros", ["x1", "x2"], np.zeros((2, 6), np.float32))
+    with pytest.raises(InputError, match=r"every new row was set aside, .* compare with the base: 2 zero"):
+        update(zeros, tmp_path / "out", made / "old").run(client)
+    assert not (tmp_path / "out").exists()
+
+
 def test_ids_that_stand_in_the_chain_are_refused_with_examples(
     made: Path, client: distributed.Client, tmp_path: Path, rng: np.random.Generator
 ) -> None:

@@ -2,6 +2,7 @@
 
 import contextlib
 import gc
+import os
 import tempfile
 import threading
 import uuid
@@ -359,7 +360,7 @@ def temporary_folders() -> Iterator[Callable[[], set[Path]]]:
 
     def names() -> set[Path]:
         gc.collect()
-        return set(Path(tempfile.gettempdir()).glob("semdedup-deduplicate-*"))
+        return set(Path(tempfile.gettempdir()).glob(f"semdedup-*-{os.getpid()}-*-deduplicate_*"))
 
     before = names()
     yield lambda: names() - before

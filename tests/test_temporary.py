@@ -8,11 +8,12 @@ from pathlib import Path
 
 import pytest
 
-from semdedup.video.temporary import NAME, temporary_folder
+from semdedup.storage import temporary
+from semdedup.storage.temporary import NAME, temporary_folder, temporary_prefix
 
 HELD = """
 import time
-from semdedup.video.temporary import temporary_folder
+from semdedup.storage.temporary import temporary_folder
 
 with temporary_folder() as folder:
     (folder / "video").write_bytes(b"half of it")
@@ -26,6 +27,7 @@ def parent(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """The folder for temporary files, here and in programs that are started."""
     monkeypatch.setenv("TMPDIR", str(tmp_path))
     monkeypatch.setattr(tempfile, "tempdir", None)
+    monkeypatch.setattr(temporary, "SECONDS_BETWEEN_LOOKS", 0.0)
     return tmp_path
 
 
@@ -72,3 +74,12 @@ def test_folders_of_other_hosts_and_others_of_like_names_stay(parent: Path) -> N
         pass
     assert {path.name for path in parent.iterdir() if path.is_dir() and not path.is_symlink()} == set(kept)
     assert len(list(parent.iterdir())) == len(kept) + 2
+
+
+@pytest.mark.parametrize("what", ["", "estimate"])
+def test_the_prefix_of_a_temporary_folder_tells_whose_it_is(parent: Path, what: str) -> None:
+    with tempfile.TemporaryDirectory(prefix=temporary_prefix(what)) as folder:
+        found = NAME.fullmatch(Path(folder).name)
+        assert found is not None
+        assert int(found[3]) == os.getpid()
+        assert what in folder

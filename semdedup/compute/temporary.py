@@ -13,13 +13,14 @@ from collections.abc import Iterable, Iterator
 
 from semdedup.errors import ClusterError
 from semdedup.storage.location import Location
+from semdedup.storage.temporary import temporary_prefix
 
 
 class TemporaryFolder:
     """A temporary folder that is deleted when nobody holds this object any more, and at the end of the process."""
 
-    def __init__(self, prefix: str) -> None:
-        self.path = tempfile.mkdtemp(prefix=prefix)
+    def __init__(self, what: str) -> None:
+        self.path = tempfile.mkdtemp(prefix=temporary_prefix(what))
         self.remove = weakref.finalize(self, shutil.rmtree, self.path, ignore_errors=True)
 
     def go(self) -> None:

@@ -87,7 +87,7 @@ def _deduplicate(
     given = with_frames({**options, "eps": eps, "input_path": read_once(found)}, "input_path")
     folder, place = None, output_path
     if place is None:
-        folder = TemporaryFolder("semdedup-deduplicate-")
+        folder = TemporaryFolder("deduplicate")
         place = folder.path
     try:
         workflow = SemanticDeduplicationWorkflow(output_path=place, **given)

@@ -31,6 +31,7 @@ from semdedup.settings.choices import ExportFormat, RemovalRule
 from semdedup.shards.chain import DropChain, find_chain
 from semdedup.storage.location import UNFINISHED, FileInfo, Location, Paths, locations_of
 from semdedup.storage.tables import write_batches
+from semdedup.storage.temporary import temporary_prefix
 from semdedup.storage.uploads import abort_uploads
 from semdedup.video.tree import CLIPS
 
@@ -229,7 +230,7 @@ def _local_folder(target: Location) -> Iterator[Path]:
     if target.is_local:
         yield Path(target.url)
         return
-    with tempfile.TemporaryDirectory(prefix="semdedup-") as folder:
+    with tempfile.TemporaryDirectory(prefix=temporary_prefix()) as folder:
         yield Path(folder)
         for path in sorted(Path(folder).rglob("*")):
             if path.is_file():

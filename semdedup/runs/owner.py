@@ -17,14 +17,13 @@ import time
 import uuid
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass, replace
-from functools import cache
-from pathlib import Path
 
 import psutil
 
 from semdedup.errors import OutputConflictError, StorageError
 from semdedup.storage.exclusive import Claim, claim, remove_claim
 from semdedup.storage.location import Location
+from semdedup.storage.processes import boot_id, process_is_gone
 
 FILE_NAME = "_owner.json"
 HEARTBEAT_S = 10.0
@@ -97,31 +96,6 @@ _FIELDS: Mapping[str, type] = {
     **{"token": str, "host": str, "boot_id": str, "pid": int},
     **{"process_start": float, "since": str, "heartbeat": float},
 }
-
-
-def host_name() -> str:
-    """The machine that this is called on."""
-    return socket.gethostname()
-
-
-def process_is_gone(pid: int, start: float, tolerance_s: float = 1.0) -> bool:
-    """Whether a process of this system has ended: none has its id, or one that started at another time."""
-    try:
-        return abs(psutil.Process(pid).create_time() - start) > tolerance_s
-    except psutil.NoSuchProcess:
-        return True
-    except psutil.Error:
-        return False
-
-
-@cache
-def boot_id() -> str:
-    """The running system and the namespace of its process ids."""
-    boot, namespace = Path("/proc/sys/kernel/random/boot_id"), Path("/proc/self/ns/pid")
-    try:
-        return f"{boot.read_text().strip()}/{os.readlink(namespace)}"
-    except OSError:
-        return f"{psutil.boot_time():.0f}/"
 
 
 class Ownership:

@@ -15,9 +15,10 @@ from semdedup.errors import InputError, IntegrityError, OutputConflictError, Par
 from semdedup.runs.commit import Orders, carry_out, force_files, force_names
 from semdedup.runs.identity import input_words
 from semdedup.runs.journal import FINAL, HOME, Entry, Job, read_journal, run_job, within_scratch
-from semdedup.runs.owner import Ownership, host_name
+from semdedup.runs.owner import Ownership
 from semdedup.runs.record import SCRATCH, Record
 from semdedup.storage.location import Location
+from semdedup.storage.processes import host_name
 from semdedup.storage.written import Written, collecting
 
 Drive = Callable[[str, Sequence[Job]], Iterator[tuple[int, Any]]]

@@ -20,6 +20,7 @@ from semdedup.storage.faults import is_unknown_operation, repeated
 from semdedup.storage.listing import FileInfo, ListedPath
 from semdedup.storage.s3 import KEYS_AT_ONCE, delete_objects, upload_options, whole_options
 from semdedup.storage.stores import S3, await_copy, store_of
+from semdedup.storage.temporary import temporary_prefix
 from semdedup.storage.written import force_names_to_disk, force_to_disk, note_bytes, note_file
 
 Paths = str | Sequence[str]
@@ -110,7 +111,7 @@ class Location(ListedPath):
             finally:
                 temporary.unlink(missing_ok=True)
             return
-        with tempfile.TemporaryDirectory(prefix="semdedup-") as folder:
+        with tempfile.TemporaryDirectory(prefix=temporary_prefix()) as folder:
             path = Path(folder, "file")
             with self.errors("write"):
                 yield path

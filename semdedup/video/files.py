@@ -19,10 +19,10 @@ from semdedup.errors import InputError, StorageError
 from semdedup.storage.faults import chain, is_passing, repeated
 from semdedup.storage.listing import MAGIC, split_pattern
 from semdedup.storage.location import REQUESTS_IN_FLIGHT, FileInfo, Location
+from semdedup.storage.temporary import temporary_folder
 from semdedup.video.containers import EXTENSIONS, HEAD_BYTES, OTHERS, container_of, ending_of
 from semdedup.video.quarantine import ERRORS_OF_THIS_MACHINE, GoneFault, VideoFault
 from semdedup.video.records import VideoFile
-from semdedup.video.temporary import temporary_folder
 
 MANY = 1000
 """More files than this that were looked into are told."""

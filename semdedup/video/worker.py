@@ -23,6 +23,7 @@ import pyarrow as pa
 from semdedup.runs.owner import check_owner
 from semdedup.storage.location import Location, json_bytes
 from semdedup.storage.tables import embedding_column, write_arrow
+from semdedup.storage.temporary import temporary_folder
 from semdedup.video.child import ChildDied, ChildOutOfMemory, ChildTimeout, borrowed_child
 from semdedup.video.clip_meta import parse_object, read_meta
 from semdedup.video.cut import plan_video, split_video
@@ -45,7 +46,6 @@ from semdedup.video.records import (
 )
 from semdedup.video.steps.chain import Clip, StepChain, set_other_lengths_aside
 from semdedup.video.steps.protocol import StepSpec
-from semdedup.video.temporary import temporary_folder
 from semdedup.video.tree import CLIPS, files_of_clip, meta_of_clip, records_of_video
 
 SECONDS_TO_TRY = 60.0

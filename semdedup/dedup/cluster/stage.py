@@ -19,6 +19,8 @@ from semdedup.dedup.names import CLUSTER_FOLDER, KMEANS, below
 from semdedup.dedup.options import InputOptions, IOOptions, KMeansOptions, UpdateOptions
 from semdedup.dedup.ranking import RankingStrategy
 from semdedup.dedup.stage import Stage
+from semdedup.display import format_counts
+from semdedup.errors import InputError
 from semdedup.runs.run import Run
 from semdedup.settings import documented
 from semdedup.settings.choices import EmbeddingEncoding, Init, InputFiletype, KMeansEngine
@@ -122,10 +124,21 @@ class KMeansStage(Stage):
                 self.ranked_by = following.ranking()
 
     def work(self, run: Run, files: Sequence[FileInfo], source: Location) -> dict[str, Any]:
-        """Cluster the embeddings."""
+        """Cluster the embeddings.
+
+        Raises:
+            InputError: no row can be compared, of those that are new.
+        """
         read_kwargs, destination = self.io.read_kwargs or {}, self.destination()
         if self.base is not None:
             with run.refusing():
                 self.base.check()
         options = (self.inputs, self.kmeans, destination, read_kwargs)
-        return cluster_embeddings(run, files, source, *options, self.ranked_by, self.base)
+        facts = cluster_embeddings(run, files, source, *options, self.ranked_by, self.base)
+        if self.base is not None and not facts["clusters"]:
+            with run.refusing():
+                raise InputError(
+                    "every new row was set aside, so that there is nothing to compare with the base: "
+                    + format_counts(facts["quarantined"])
+                )
+        return facts

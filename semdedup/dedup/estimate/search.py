@@ -42,6 +42,7 @@ from semdedup.runs.run import begin
 from semdedup.settings import check_names, settings_of
 from semdedup.settings.frames import Frame, Input, with_frames
 from semdedup.storage.location import Location, locations_of, storage_options_of
+from semdedup.storage.temporary import temporary_prefix
 
 STEP = "estimate"
 
@@ -144,7 +145,7 @@ def _asked(given: dict[str, Any], options: Mapping[str, Any]) -> Asked:
 def _scratch(asked: Asked) -> Iterator[Location]:
     """A folder for files in between, which is gone after the block."""
     if asked.options.scratch_path is None:
-        with tempfile.TemporaryDirectory(prefix="semdedup-estimate-", ignore_cleanup_errors=True) as temporary:
+        with tempfile.TemporaryDirectory(prefix=temporary_prefix("estimate"), ignore_cleanup_errors=True) as temporary:
             yield Location.of(temporary)
         return
     place = Location.of(asked.options.scratch_path, storage_options_of(asked.io.write_kwargs))

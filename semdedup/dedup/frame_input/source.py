@@ -27,6 +27,7 @@ from semdedup.runs.run import Run
 from semdedup.settings.frames import Frame, frame_of
 from semdedup.storage.location import FileInfo, Location
 from semdedup.storage.tables import lists_of_views, write_batches
+from semdedup.storage.temporary import temporary_prefix
 
 PART_BYTES = 64 << 20
 """Bytes of a part that the client writes."""
@@ -84,7 +85,7 @@ class FrameSource:
         schema = self._meta().schema if self.frame.is_lazy else self._held.schema
         if not self.frame.is_lazy and not self._held.n_rows:
             raise InputError(f"no rows in {self.frame.name}")
-        with tempfile.TemporaryDirectory(prefix="semdedup-") as temporary:
+        with tempfile.TemporaryDirectory(prefix=temporary_prefix()) as temporary:
             folder, cluster = Location.of(temporary), self.columns.cluster
             with self.naming(folder):
                 place = (folder / f"{cluster}=0" if cluster else folder) / "head.parquet"

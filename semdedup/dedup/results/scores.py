@@ -26,6 +26,7 @@ from semdedup.dedup.threshold.rule import check_eps, duplicate_mask, least_eps, 
 from semdedup.errors import InputError, ParameterError
 from semdedup.storage.location import FileInfo, Location
 from semdedup.storage.tables import RowGroups, open_parquet
+from semdedup.storage.temporary import temporary_prefix
 
 
 class NoSuchRowError(InputError):
@@ -95,7 +96,7 @@ class Scores:
     @cached_property
     def _checked(self) -> None:
         if self.foreign:
-            with tempfile.TemporaryDirectory(prefix="semdedup-") as folder:
+            with tempfile.TemporaryDirectory(prefix=temporary_prefix()) as folder:
                 check_together(self.foreign, self.source, Location.of(folder))
 
     def _read(self, columns: Sequence[str]) -> Iterator[tuple[int, int, pa.RecordBatch]]:

@@ -33,6 +33,7 @@ from semdedup.dedup.threshold.rule import least_score
 from semdedup.dedup.threshold.vectors import Ranked, base_rows_of, find_vectors, read_ranked, scores_record
 from semdedup.storage.location import FileInfo, Location
 from semdedup.storage.tables import read_table
+from semdedup.storage.temporary import temporary_prefix
 
 
 class LocalRemoval(AbstractContextManager["LocalRemoval"]):
@@ -52,7 +53,7 @@ class LocalRemoval(AbstractContextManager["LocalRemoval"]):
     ) -> None:
         self._scores, self.thresholds, self.removal = scores, tuple(thresholds), removal
         self._scored = {cluster_of(file.url): file.url for file in files}
-        self._temporary = tempfile.TemporaryDirectory(prefix="semdedup-")
+        self._temporary = tempfile.TemporaryDirectory(prefix=temporary_prefix())
 
     def __enter__(self) -> Self:
         return self

@@ -8,12 +8,13 @@ import os
 import re
 import shutil
 import tempfile
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import psutil
 
-from semdedup.runs.owner import boot_id, host_name, process_is_gone
+from semdedup.storage.processes import boot_id, host_name, process_is_gone
 
 NAME = re.compile(r"semdedup-([0-9a-f]{8})-([0-9a-f]{8})-(\d{1,10})-(\d{1,12})-\w+")
 """The system in which a process id means something, when that started, the process, and the second it started in."""
@@ -21,14 +22,31 @@ NAME = re.compile(r"semdedup-([0-9a-f]{8})-([0-9a-f]{8})-(\d{1,10})-(\d{1,12})-\
 CLOCK_S = 3600.0
 """A process that seems to have started this much earlier or later is the same one: the clock may have been set."""
 
+SECONDS_BETWEEN_LOOKS = 60.0
+"""How often a process looks for what others have left: a folder is made for each file that is uploaded."""
+
+_looked: dict[str, float] = {}
+"""When this process last looked, by the folder for temporary files."""
+
+
+def temporary_prefix(what: str = "") -> str:
+    """What the name of a temporary folder of this process begins with, for `tempfile`; `what` is of letters.
+
+    Folders of processes of this host that were killed are removed now and then.
+    """
+    system, boot = _here()
+    parent = tempfile.gettempdir()
+    if time.monotonic() - _looked.get(parent, -SECONDS_BETWEEN_LOOKS) >= SECONDS_BETWEEN_LOOKS:
+        _looked[parent] = time.monotonic()
+        _remove_leftovers(Path(parent), system, boot)
+    start = psutil.Process().create_time()
+    return f"semdedup-{system}-{boot}-{os.getpid()}-{start:.0f}-{what}" + "_" * bool(what)
+
 
 @contextlib.contextmanager
 def temporary_folder() -> Iterator[Path]:
     """A local folder for the time of the block. Folders of processes of this host that were killed are removed."""
-    system, boot = _here()
-    _remove_leftovers(Path(tempfile.gettempdir()), system, boot)
-    owner = f"{os.getpid()}-{psutil.Process().create_time():.0f}"
-    folder = Path(tempfile.mkdtemp(prefix=f"semdedup-{system}-{boot}-{owner}-"))
+    folder = Path(tempfile.mkdtemp(prefix=temporary_prefix()))
     try:
         yield folder
     finally:
