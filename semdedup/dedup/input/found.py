@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import overload
 
@@ -20,19 +20,22 @@ class FoundFiles(Sequence[FileInfo]):
         top: URL of the folder that all given paths lie in, with its last slash; below it, names of folders are keys.
     """
 
-    files: tuple[FileInfo, ...]
+    files: Sequence[FileInfo]
     passed_over: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
     top: str = ""
 
     @overload
     def __getitem__(self, index: int) -> FileInfo: ...
     @overload
-    def __getitem__(self, index: slice) -> tuple[FileInfo, ...]: ...
-    def __getitem__(self, index: int | slice) -> FileInfo | tuple[FileInfo, ...]:
+    def __getitem__(self, index: slice) -> Sequence[FileInfo]: ...
+    def __getitem__(self, index: int | slice) -> FileInfo | Sequence[FileInfo]:
         return self.files[index]
 
     def __len__(self) -> int:
         return len(self.files)
+
+    def __iter__(self) -> Iterator[FileInfo]:
+        return iter(self.files)
 
 
 def passed_over_of(files: Sequence[FileInfo]) -> Mapping[str, Mapping[str, int]]:
