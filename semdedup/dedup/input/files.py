@@ -30,11 +30,12 @@ from semdedup.dedup.input.passed_over import (
     TWICE,
     WORDS,
     PassedOver,
+    are_among,
     as_digests,
     digest,
     digests,
-    first_of_each,
     names_of,
+    repeated,
 )
 from semdedup.dedup.input.rules import PART, Rules, below, ending_in, is_below, is_data, why_by_name
 from semdedup.display import format_passed_over
@@ -79,15 +80,15 @@ def find_files(
         raise InputError(
             f"no {filetype} files in {', '.join(map(str, paths))} outside of the output folder; take another output"
         )
-    places = np.concatenate([each.places for each in looked])
-    first = first_of_each(places)
-    is_first = first == np.arange(len(first))
-    again = np.flatnonzero(~is_first)
-    for url, other in zip(found.take(again).urls(), found.take(first[again]).urls(), strict=True):
+    places = looked[0].places if len(looked) == 1 else np.concatenate([each.places for each in looked])
+    again, first = repeated(places)
+    for url, other in zip(found.take(again).urls(), found.take(first).urls(), strict=True):
         if url != other:
             passed_over.add(url, TWICE, ending_in(url))
     for each in looked:
         passed_over.add_all(each.passed_over)
+    is_first = np.ones(len(found), dtype=bool)
+    is_first[again] = False
     files = found.filter(is_first).ordered()
     told = {}
     if passed_over:
@@ -173,9 +174,9 @@ def _sorted_out(listing: Listing, rules: Rules) -> _Looked:
                 unknown[real] = file
             elif why != PART:
                 passed_over.add(file.url, why or TOO_MANY, ending, place)
-    before = as_digests(places)
     reasons = _look_into(top, rules.filetype, unknown)
-    for (real, why), is_there in zip(reasons.items(), np.isin(digests(reasons), before).tolist(), strict=True):
+    are_there = are_among(digests(reasons), as_digests(places)).tolist()
+    for (real, why), is_there in zip(reasons.items(), are_there, strict=True):
         if why:
             passed_over.add(unknown[real].url, why, ending_in(unknown[real].url), real)
         elif not is_there:
@@ -183,7 +184,7 @@ def _sorted_out(listing: Listing, rules: Rules) -> _Looked:
             places += digest(real)
     found = as_digests(places)
     twice = [url for url in listing.links if is_data(below(top, url), rules.named)]
-    is_read = np.isin(digests(real for _, real in again), found).tolist()
+    is_read = are_among(digests(real for _, real in again), found).tolist()
     for url in [*twice, *(url for (url, _), is_too in zip(again, is_read, strict=True) if is_too)]:
         passed_over.add(url, TWICE, ending_in(url))
     return _Looked(top, wanted.finish(), found, passed_over)

@@ -42,19 +42,27 @@ def digests(places: Iterable[str]) -> np.ndarray:
 
 
 def as_digests(found: bytearray) -> np.ndarray:
-    """Digests that stand one behind the other, (n,) S16; a view of a copy."""
-    return np.frombuffer(bytes(found), dtype="S16")
+    """Digests that stand one behind the other, (n,) S16; a view, while which there is nothing may be added."""
+    return np.frombuffer(found, dtype="S16")
 
 
-def first_of_each(places: np.ndarray) -> np.ndarray:
-    """For each of n digests the position of the first that is the same, (n,) int64. Time: O(n log n)."""
+def are_among(places: np.ndarray, others: np.ndarray) -> np.ndarray:
+    """Which digests are among others, (n,) bool."""
+    return np.isin(places, others) if len(places) else np.zeros(0, dtype=bool)
+
+
+def repeated(places: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Positions of digests that stand there before, and where they do first, (m,) int64 each. Time: O(n log n)."""
+    halves = np.sort(places.view(np.uint64)[::2])
+    if not (halves[1:] == halves[:-1]).any():
+        return np.empty(0, np.int64), np.empty(0, np.int64)
     order = np.argsort(places, kind="stable")
     ascending = places[order]
     begins = np.ones(len(order), dtype=bool)
     begins[1:] = ascending[1:] != ascending[:-1]
-    first = np.empty(len(order), dtype=np.int64)
-    first[order] = order[np.maximum.accumulate(np.where(begins, np.arange(len(order)), 0))]
-    return first
+    first = order[np.maximum.accumulate(np.where(begins, np.arange(len(order)), 0))]
+    later = np.flatnonzero(~begins)
+    return order[later], first[later]
 
 
 class PassedOver:
@@ -126,13 +134,15 @@ class PassedOver:
         urls, places = as_digests(self._urls), as_digests(self._places)
         hidden = never[np.array(self._codes, dtype=np.int64)] if len(self) else np.zeros(0, dtype=bool)
         for found, among in ((urls, asked_for), (places, asked_for), (places, read)):
-            hidden |= np.isin(found, among)
+            hidden |= are_among(found, among)
         return self._count(self._last_word() & ~hidden)
 
     def _last_word(self) -> np.ndarray:
         """Which of the reasons that were given is the last one of its file, (n,) bool."""
-        urls = as_digests(self._urls)[::-1]
-        return (first_of_each(urls) == np.arange(len(urls)))[::-1]
+        last = np.ones(len(self), dtype=bool)
+        again, _ = repeated(np.ascontiguousarray(as_digests(self._urls)[::-1]))
+        last[len(self) - 1 - again] = False
+        return last
 
     def _count(self, chosen: np.ndarray) -> dict[str, dict[str, int]]:
         codes = np.array(self._codes, dtype=np.int64)[chosen]
