@@ -17,8 +17,8 @@ from semdedup.compute.progress import Reporter
 from semdedup.compute.session import Session, open_session
 from semdedup.dedup.frame_input.held import Columns
 from semdedup.dedup.frame_input.source import NOT_READ, FrameSource
-from semdedup.dedup.input.files import is_data
 from semdedup.dedup.input.found import passed_over_of, told
+from semdedup.dedup.input.rules import is_data
 from semdedup.dedup.names import STEPS, WRITTEN, Destination, below, destination_of, join
 from semdedup.dedup.options import IOOptions
 from semdedup.dedup.ranking import RankingStrategy

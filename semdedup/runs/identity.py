@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+import heapq
+import itertools
 import posixpath
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from itertools import pairwise
 from typing import Any
 
 import xxhash
 
-from semdedup.storage.location import FileInfo, Location
+from semdedup.storage.file_list import FileInfo, FileList
+from semdedup.storage.location import Location
 from semdedup.storage.written import Written
+
+LINES_AT_A_TIME = 1 << 12
 
 
 def fingerprint(files: Iterable[FileInfo], known: Mapping[str, Written] | None = None) -> dict[str, Any]:
@@ -18,21 +24,41 @@ def fingerprint(files: Iterable[FileInfo], known: Mapping[str, Written] | None =
     A file that a record of ours names is known by its checksum, wherever it is and whenever it was copied; any other by
     its size and stamp. Names are relative to the folder that holds all of them.
 
+    Memory: another `FileList` where the files are not in the order of their URLs.
+
     Args:
         files: as listed.
         known: what records say of them, by URL.
     """
+    return fingerprint_of([FileList.of(files)], known)
+
+
+def fingerprint_of(lists: Iterable[FileList], known: Mapping[str, Written] | None = None) -> dict[str, Any]:
+    """`fingerprint` of the files of several lists, which are not put together."""
     known = known or {}
-    listed = sorted(files, key=lambda file: file.url)
-    start = len(common_folder([file.url for file in listed]))
+    ordered = [files.ordered() for files in lists if files]
+    start = len(common_folder([files[end].url for files in ordered for end in (0, -1)]))
     digest = xxhash.xxh3_128()
-    n_bytes = 0
-    for file in listed:
-        written = known.get(file.url)
-        stamp = written.checksum if written is not None and written.n_bytes == file.n_bytes else file.stamp
-        digest.update(f"{file.url[start:]}\0{file.n_bytes}\0{stamp}\n".encode(errors="surrogateescape"))
-        n_bytes += file.n_bytes
-    return {"files": len(listed), "bytes": n_bytes, "digest": digest.hexdigest()}
+    n_files = n_bytes = 0
+    every = in_order(ordered)
+    while some := list(itertools.islice(every, LINES_AT_A_TIME)):
+        lines = []
+        for file in some:
+            written = known.get(file.url) if known else None
+            stamp = written.checksum if written is not None and written.n_bytes == file.n_bytes else file.stamp
+            lines.append(f"{file.url[start:]}\0{file.n_bytes}\0{stamp}\n")
+            n_bytes += file.n_bytes
+        n_files += len(lines)
+        digest.update("".join(lines).encode(errors="surrogateescape"))
+    return {"files": n_files, "bytes": n_bytes, "digest": digest.hexdigest()}
+
+
+def in_order(lists: Sequence[FileList]) -> Iterator[FileInfo]:
+    """The files of lists that are each in the order of their URLs, in that order."""
+    ranges = sorted((files[0].url, files[-1].url, i) for i, files in enumerate(lists))
+    if all(last < first for (_, last, _), (first, _, _) in pairwise(ranges)):
+        return itertools.chain.from_iterable(lists[i] for _, _, i in ranges)
+    return heapq.merge(*lists, key=lambda file: file.url)
 
 
 def input_words(identity: Mapping[str, Any]) -> str:

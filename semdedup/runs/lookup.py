@@ -63,7 +63,7 @@ def check_recorded(folder: Location, listed: Iterable[FileInfo], among: Callable
         InputError: files are missing or were changed, with their names and step.
     """
     recorded = recorded_files(folder)
-    there = {file.url: file.n_bytes for file in listed}
+    there = {file.url: file.n_bytes for file in listed if file.url in recorded} if recorded else {}
     wrong: dict[str, list[str]] = {}
     for url, (step, written) in recorded.items():
         if among(url) and there.get(url) != written.n_bytes:

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 
-from semdedup.dedup.input.files import is_data
 from semdedup.dedup.input.numbered import SCORES_LIKE, check_score_names
+from semdedup.dedup.input.rules import is_data
 from semdedup.dedup.names import COMMAND_LINE, IDENTIFY, WORKFLOW, find_table
 from semdedup.dedup.threshold.rule import REMOVAL, check_eps
 from semdedup.dedup.threshold.vectors import check_exact, scores_record

@@ -74,8 +74,7 @@ class FileList(Sequence[FileInfo]):
             return files
         builder = FileListBuilder()
         for file in files:
-            folder, slash, name = file.url.rpartition("/")
-            builder.add(folder + slash, (name,), (file.n_bytes,), (file.stamp,))
+            builder.add_file(file)
         return builder.finish()
 
     @classmethod
@@ -242,6 +241,11 @@ class FileListBuilder:
         self._places.extend([place] * len(names))
         if len(self._names) >= CHUNK:
             self._flush()
+
+    def add_file(self, file: FileInfo) -> None:
+        """Add one file."""
+        folder, slash, name = file.url.rpartition("/")
+        self.add(folder + slash, (name,), (file.n_bytes,), (file.stamp,))
 
     def add_list(self, files: FileList) -> None:
         """Add the files of a list."""

@@ -7,13 +7,15 @@ import errno
 import os
 import stat
 from bisect import bisect_left
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from itertools import islice
 from typing import Self
 
+import numpy as np
 import pyarrow as pa
 
-from semdedup.storage.file_columns import CHUNK, name_column, texts
+from semdedup.storage.file_columns import CHUNK, name_column, texts, url_texts
 from semdedup.storage.file_list import AT_A_TIME, FileList, FileListBuilder
 
 
@@ -164,3 +166,47 @@ def size_and_stamp(path: str) -> tuple[int, int]:
     except OSError:  # a link that leads nowhere is listed; opening it fails with its name
         return 0, os.lstat(path).st_mtime_ns
     return found.st_size, found.st_mtime_ns
+
+
+@dataclass(frozen=True)
+class Listing:
+    """Files below a folder, links followed.
+
+    Attributes:
+        files: each under every name that it has there, in the order of their URLs; after these those that are links.
+        links: links to folders that were not followed, for they lead to one that was listed, or to one around.
+        top, real_top: URL of the folder, and of the place that is the same for all its names.
+        folders: such a place for each folder that was reached through a link, by its URL.
+        targets: such a place for each file that is a link, by its URL.
+    """
+
+    files: FileList = field(default_factory=FileList)
+    links: Sequence[str] = ()
+    top: str = ""
+    real_top: str = ""
+    folders: Mapping[str, str] = field(default_factory=dict)
+    targets: Mapping[str, str] = field(default_factory=dict)
+
+    def real_folder(self, folder: str) -> str:
+        """The place that is the same for all names of a folder; both are given with their last slashes."""
+        real = self.folders.get(folder[:-1]) if self.folders else None
+        return f"{self.real_top.rstrip('/')}{folder[len(self.top.rstrip('/')) :]}" if real is None else f"{real}/"
+
+    def real_places(self, files: FileList) -> Iterator[str]:
+        """For some of the files, each, the place that is the same for all its names."""
+        folder, real = "", ""
+        for url in files.urls():
+            if (target := self.targets.get(url)) is not None:
+                yield target
+                continue
+            start = url.rfind("/") + 1
+            if url[:start] != folder:
+                folder = url[:start]
+                real = self.real_folder(folder)
+            yield real + url[start:]
+
+    def are_links(self, batch: pa.RecordBatch) -> np.ndarray:
+        """Which files of a batch are links, (n,) bool."""
+        if not self.targets:
+            return np.zeros(len(batch), dtype=bool)
+        return np.array([url in self.targets for url in url_texts(batch)], dtype=bool)

@@ -8,7 +8,7 @@ import os
 import re
 import stat
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, Self
 
 import numpy as np
@@ -17,44 +17,14 @@ from fsspec.utils import glob_translate
 
 from semdedup.errors import ParameterError
 from semdedup.storage.faults import repeated
-from semdedup.storage.file_columns import name_column, texts
+from semdedup.storage.file_columns import texts
 from semdedup.storage.file_list import FileInfo, FileList, FileListBuilder
-from semdedup.storage.folders import FolderFiles, depth_first, local_entries, mode_of, size_and_stamp
+from semdedup.storage.folders import FolderFiles, Listing, depth_first, local_entries, mode_of, size_and_stamp
 from semdedup.storage.path import StoragePath
 from semdedup.storage.stores import FLAT, S3, stamp_of, store_of
 
 MAGIC = re.compile(r"[*?\[]")
 """What makes a path a pattern."""
-
-
-@dataclass(frozen=True)
-class Listing:
-    """Files below a folder, links followed.
-
-    Attributes:
-        files: each under every name that it has there, in the order of their URLs; after these those that are links.
-        links: links to folders that were not followed, for they lead to one that was listed, or to one around.
-        top, real_top: URL of the folder, and of the place that is the same for all its names.
-        folders: such a place for each folder that was reached through a link, by its URL.
-        targets: such a place for each of the last files, those that are links.
-    """
-
-    files: FileList = field(default_factory=FileList)
-    links: Sequence[str] = ()
-    top: str = ""
-    real_top: str = ""
-    folders: Mapping[str, str] = field(default_factory=dict)
-    targets: pa.BinaryArray = field(default_factory=lambda: name_column([]))
-
-    def real_places(self) -> Iterator[str]:
-        """For each file the place that is the same for all its names."""
-        n_plain = len(self.files) - len(self.targets)
-        start, real_top = len(self.top.rstrip("/")), self.real_top.rstrip("/")
-        for url in self.files[:n_plain].urls():
-            folder, _, name = url.rpartition("/")
-            real = self.folders.get(folder) if self.folders else None
-            yield f"{real_top}{url[start:]}" if real is None else os.path.join(real, name)
-        yield from texts(self.targets)
 
 
 @dataclass(frozen=True)
@@ -141,13 +111,11 @@ class ListedPath(StoragePath):
             links, reals = self._add_through_links(folders, builder, linked)
         found = FileList.joined([matched, builder.finish()]).ordered().once()
         reals |= {folder: os.path.realpath(folder or "/") for folder in matched.folders()}
-        if linked:
-            are_links = set(linked)
-            is_link = np.fromiter((url in are_links for url in found.urls()), dtype=bool, count=len(found))
-            found, ends = found.filter(~is_link), found.filter(is_link)
-            targets = name_column([os.path.realpath(url) for url in ends.urls()])
-            return Listing(FileList.joined([found, ends]), links, self.url, real_top, reals, targets)
-        return Listing(found, links, self.url, real_top, reals)
+        targets = {url: os.path.realpath(url) for url in linked}
+        if targets:
+            is_link = np.fromiter((url in targets for url in found.urls()), dtype=bool, count=len(found))
+            found = FileList.joined([found.filter(~is_link), found.filter(is_link)])
+        return Listing(found, links, self.url, real_top, reals, targets)
 
     def _add_plain(self, folders: Sequence[str], builder: FileListBuilder, linked: list[str]) -> bool:
         """Add the files below folders; False where there is a link to a folder, which this does not follow."""

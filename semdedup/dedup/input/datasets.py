@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Collection
 
 from semdedup.errors import BadFileError, InputError
+from semdedup.storage.file_list import FileList
 from semdedup.storage.location import FileInfo, Location
 
 MANIFEST = re.compile(r"/_versions/(\d+)\.manifest$")
@@ -36,15 +36,14 @@ def lance_place(url: str) -> tuple[str, int]:
     return url[: found.start()], NEWEST_FIRST - number if number > NEWEST_FIRST // 2 else number
 
 
-def dataset_folders(urls: Collection[str]) -> list[str]:
+def dataset_folders(files: FileList) -> list[str]:
     """URLs of the folders that are data sets, by the names of the files that were found in them, in order."""
+    urls = files.ending_in(".manifest", ".lance").urls()
     lance = {url[: found.start()] for url in urls if (found := MANIFEST.search(url) or LANCE_DATA.search(url))}
-    states = _folders_with(STATE, urls) & _folders_with(INFO, urls)
-    return sorted(lance | (states & {url.rpartition("/")[0] for url in urls if url.endswith(ARROW)}))
-
-
-def _folders_with(name: str, urls: Collection[str]) -> set[str]:
-    return {url.rpartition("/")[0] for url in urls if url.endswith(f"/{name}")}
+    states = files.named(STATE).folders() & files.named(INFO).folders()
+    if states:
+        states &= {url.rpartition("/")[0] for url in files.ending_in(*ARROW).urls() if url.endswith(ARROW)}
+    return sorted(lance | states)
 
 
 def dataset_files(path: Location) -> list[FileInfo] | None:
@@ -55,14 +54,14 @@ def dataset_files(path: Location) -> list[FileInfo] | None:
     """
     if (path / "_versions").is_dir():
         listed = path.files()
-        manifests = [file for file in listed if MANIFEST.search(file.url)]
+        manifests = [file for file in listed.ending_in(".manifest") if MANIFEST.search(file.url)]
         versions = {
             file.url: lance_place(file.url)[1] for file in manifests if file.url.startswith(f"{path}/_versions/")
         }
         if not versions:
             raise InputError(f"{path} has a folder _versions without a manifest: it is no complete Lance data set")
         latest = path.at(max(versions, key=versions.__getitem__)).info()
-        return [FileInfo(latest.url, sum(file.n_bytes for file in listed), latest.stamp)]
+        return [FileInfo(latest.url, int(listed.n_bytes.sum()), latest.stamp)]
     if (path / SPLITS).exists():
         splits = _json(path / SPLITS, "splits")
         names = ", ".join(str(path / str(name)) for name in splits)

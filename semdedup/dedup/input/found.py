@@ -2,37 +2,32 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import overload
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
 
 from semdedup.display import format_passed_over
-from semdedup.storage.location import FileInfo
+from semdedup.storage.file_list import FileInfo, FileList
 
 
-@dataclass(frozen=True)
-class FoundFiles(Sequence[FileInfo]):
+class FoundFiles(FileList):
     """The files of an input, in the order of their paths, and what was passed over.
 
     Attributes:
-        files: what is read.
         passed_over: of each reason, how many files there are of each ending; of results of ours, in each folder.
         top: URL of the folder that all given paths lie in, with its last slash; below it, names of folders are keys.
     """
 
-    files: tuple[FileInfo, ...]
-    passed_over: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
-    top: str = ""
+    def __init__(
+        self,
+        files: Iterable[FileInfo],
+        passed_over: Mapping[str, Mapping[str, int]] | None = None,
+        top: str = "",
+    ) -> None:
+        super().__init__(FileList.of(files).batches)
+        self.passed_over, self.top = passed_over or {}, top
 
-    @overload
-    def __getitem__(self, index: int) -> FileInfo: ...
-    @overload
-    def __getitem__(self, index: slice) -> tuple[FileInfo, ...]: ...
-    def __getitem__(self, index: int | slice) -> FileInfo | tuple[FileInfo, ...]:
-        return self.files[index]
-
-    def __len__(self) -> int:
-        return len(self.files)
+    def __reduce__(self) -> tuple[Any, ...]:
+        return FoundFiles, (self[:], self.passed_over, self.top)
 
 
 def passed_over_of(files: Sequence[FileInfo]) -> Mapping[str, Mapping[str, int]]:

@@ -5,8 +5,9 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 
-from semdedup.dedup.input.files import find_files, is_data
+from semdedup.dedup.input.files import find_files
 from semdedup.dedup.input.found import FoundFiles
+from semdedup.dedup.input.rules import is_data
 from semdedup.dedup.names import CLUSTER_FOLDER, SCORES_FILE
 from semdedup.errors import InputError
 from semdedup.runs.lookup import check_recorded

@@ -10,6 +10,7 @@ from typing import NamedTuple
 from semdedup.dedup.names import EMBEDDINGS_FOLDER, EXPORTED, KMEANS, PAIRWISE, WRITTEN
 from semdedup.errors import OutputConflictError
 from semdedup.runs.record import FILE_NAME, Record
+from semdedup.storage.file_list import FileList
 from semdedup.storage.listing import MAGIC
 from semdedup.storage.location import REQUESTS_IN_FLIGHT, Location
 
@@ -31,17 +32,17 @@ class OwnFiles(NamedTuple):
         return url.startswith(self.roots)
 
 
-def own_files(top: Location, urls: Collection[str], named: Sequence[str] = ()) -> OwnFiles:
+def own_files(top: Location, files: FileList, named: Sequence[str] = ()) -> OwnFiles:
     """Files of results below a folder, but for embeddings, and for what is asked for by name.
 
     Args:
         top: the folder that is given, whose own record counts for nothing: it was meant.
-        urls: what was found below.
+        files: what was found below.
         named: parts of the pattern that was given, where it was one; a folder of a result that it names was meant.
     """
-    roots = {url.rpartition("/")[0] + "/" for url in urls if url.endswith((f"/{FILE_NAME}", f"/{EXPORTED}"))}
+    roots = {f"{folder}/" for folder in files.named(FILE_NAME, EXPORTED).folders()}
     if named:
-        roots |= _roots_around(top, urls)
+        roots |= _roots_around(top, files)
     meant = {part for part in named if not MAGIC.search(part)}
     recorded: dict[str, str] = {}
     ours: list[str] = []
@@ -65,11 +66,11 @@ def _names_in(root: Location) -> Collection[str] | None:
         return None
 
 
-def _roots_around(top: Location, urls: Collection[str]) -> set[str]:
+def _roots_around(top: Location, files: FileList) -> set[str]:
     """Folders with a record, of those between the folder and files that may be tables of results."""
     start = len(top.url.rstrip("/")) + 1
     candidates: set[str] = set()
-    for url in filter(TABLES.search, urls):
+    for url in filter(TABLES.search, files.urls()):
         folder = url.rpartition("/")[0]
         while len(folder) > start and folder not in candidates:
             candidates.add(folder)
