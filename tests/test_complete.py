@@ -193,7 +193,7 @@ def test_a_run_that_was_killed_is_gone_on_with_where_it_was_copied_to(
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr(clustering, "_write", killed)
+        patch.setattr(clustering, "write_rows", killed)
         with pytest.raises(KeyboardInterrupt):
             workflow(tmp_path / "in", tmp_path / "out").run(client)
     shutil.copytree(tmp_path / "out", tmp_path / "copy", copy_function=shutil.copyfile)
@@ -211,7 +211,7 @@ def test_input_that_changes_during_the_run_is_refused(
     change: str, made: Path, client: distributed.Client, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     source = shutil.copytree(made / "in", tmp_path / "in")
-    real = clustering._write
+    real = clustering.write_rows
 
     def later(*args: Any) -> Any:
         found = real(*args)
@@ -226,7 +226,7 @@ def test_input_that_changes_during_the_run_is_refused(
             os.utime(file, ns=(0, 0))
         return found
 
-    monkeypatch.setattr(clustering, "_write", later)
+    monkeypatch.setattr(clustering, "write_rows", later)
     with pytest.raises(InputError, match="the input changed while the step 'kmeans' was reading it"):
         workflow(source, tmp_path / "out").run(client)
     assert not (tmp_path / "out" / "kmeans_results").exists()

@@ -185,12 +185,13 @@ def test_a_fit_says_which_engine_ran(
 ) -> None:
     sample = on_grid(unit_rows(np.random.default_rng(0).standard_normal((60, 6))), SUM_GRID_BITS)
     monkeypatch.setattr(
-        "semdedup.dedup.cluster.draw.load_sample_part", lambda work, n, dim, drawn, part: sample[part::2]
+        "semdedup.dedup.cluster.draw.load_sample_part",
+        lambda work, dim, drawn, part: (np.arange(part, 60, 2, dtype=np.uint64), sample[part::2]),
     )
     session = Session(local_client, "cpu", Reporter(verbose=False), Workers(local_client))
     work = Workspace(None, Location.of(str(tmp_path)), Location.of(str(tmp_path)), {})  # type: ignore[arg-type]
     found = fit_centroids(
-        session, work, load_sample(session, work, 1, 2, 6), 6, 4, KMeansOptions(kmeans_engine=engine, max_iter=2)
+        session, work, load_sample(session, work, [0, 1], 6), 6, 4, KMeansOptions(kmeans_engine=engine, max_iter=2)
     )
     assert found.engine == engine
     assert (found.centroids.shape, found.counts.sum()) == ((4, 6), 60)

@@ -21,6 +21,7 @@ from semdedup import (
     RankingStrategy,
     SemdedupError,
 )
+from semdedup.dedup.input import hashes
 from semdedup.dedup.results import checks
 from semdedup.dedup.results.scores import Scores
 from semdedup.storage.location import Location
@@ -194,7 +195,7 @@ def test_ids_are_compared_range_by_range_and_equal_hashes_are_no_equal_ids(
 ) -> None:
     tables = [score_table(id=[f"{k}{name}" for name in IDS]) for k in range(6)]
     folder = put(tmp_path / "good", *tables)
-    monkeypatch.setattr(checks, "HASHES_PER_RANGE", 5)
+    monkeypatch.setattr(hashes, "HASHES_PER_RANGE", 5)
     monkeypatch.setattr(checks, "BYTES_PER_TASK", 1)
     Scores.of(Location.of(folder)).check()
     again = put(tmp_path / "again", *tables, tables[1])

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from semdedup.compute.session import Session
-from semdedup.runs.journal import Entry, Job, read_journal
+from semdedup.runs.journal import FORMAT, Entry, Job, read_journal
 from semdedup.storage.location import Location
 from semdedup.storage.written import Written
 from tests.records import running
@@ -50,16 +50,19 @@ CHANGES: dict[str, Callable[[Location], None]] = {
     "longer": lambda root: (root / "s/final/a").write_bytes(b"more than was written"),
     "its folder is gone": lambda root: (root / "s/final/a").remove(),
     "the entry is empty": lambda root: (root / "s/journal/a.json").write_bytes(b""),
-    "the entry is cut off": lambda root: (root / "s/journal/a.json").write_bytes(b'{"result": 1, "wri'),
+    "the entry is cut off": lambda root: (root / "s/journal/a.json").write_bytes(b'{"format": 2, "result": 1, "wri'),
     "the entry is zeros": lambda root: (root / "s/journal/a.json").write_bytes(bytes(50)),
     "of an earlier version": lambda root: (root / "s/journal/a.json").write_json({"rows": 5}),
+    "of another format": lambda root: (root / "s/journal/a.json").write_json({"format": 1, "result": 1, "written": {}}),
     "a list": lambda root: (root / "s/journal/a.json").write_json([1]),
-    "names in a list": lambda root: (root / "s/journal/a.json").write_json({"result": 1, "written": ["clips/a"]}),
+    "names in a list": lambda root: (root / "s/journal/a.json").write_json(
+        {"format": FORMAT, "result": 1, "written": ["clips/a"]}
+    ),
     "a name leads out": lambda root: (root / "s/journal/a.json").write_json(
-        {"result": 1, "written": {"../x": [1, ""]}}
+        {"format": FORMAT, "result": 1, "written": {"../x": [1, ""]}}
     ),
     "a name leads out of the scratch": lambda root: (root / "s/journal/a.json").write_json(
-        {"result": 1, "written": {"~/../clips/a": [7, ""]}}
+        {"format": FORMAT, "result": 1, "written": {"~/../clips/a": [7, ""]}}
     ),
 }
 

@@ -38,7 +38,7 @@ from semdedup.dedup.options import InputOptions
 from semdedup.dedup.input.schema import InputSchema
 from semdedup.dedup.input.partitions import Slice
 from semdedup.dedup.input.scan import Workspace
-from semdedup.dedup.cluster.shuffle import Assignment, assign_partition
+from semdedup.dedup.cluster.shuffle import Assignment, assign_partition, rows_of_clusters
 from semdedup.storage.location import Location
 
 folder = sys.argv[1]
@@ -47,12 +47,14 @@ root = Location.of(folder)
 work = Workspace(InputSchema(InputOptions(), pa.string(), pa.schema([])), root, root / "scratch", {})
 centroids = np.random.default_rng(1).standard_normal((n_buckets, dim)).astype(np.float32) / dim**0.5
 save_array(root / "centroids.npy", centroids)
-task = Assignment(dim, root / "centroids.npy", "digest", tuple(range(n_buckets)), "cpu", 1 << 15, root / "quarantine")
+places = (root / "centroids.npy", "digest", tuple(range(n_buckets)))
+task = Assignment(dim, *places, "cpu", 1 << 15, root / "quarantine", 1.0)
 warm = Slice(root.url + "/input.parquet", "input", 0, 256)
 assign_partition(work, task, (0, (warm,)))
 before = status("VmRSS")
 found = assign_partition(work, task, (1, (Slice(root.url + "/input.parquet", "input", start, stop),)))
-print(json.dumps({"grown": status("VmHWM") - before, "rows": found["assigned"], "largest": max(found["clusters"][1])}))
+largest = int(rows_of_clusters(found).max())
+print(json.dumps({"grown": status("VmHWM") - before, "rows": found["assigned"], "largest": largest}))
 """
 )
 

@@ -1,9 +1,13 @@
 """The shuffle by cluster: plans that cover every row once, and files that hold what was assigned."""
 
+import contextlib
 import itertools
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
+import distributed
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -11,23 +15,36 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from semdedup.dedup.cluster.shuffle import (
-    Assignment,
-    assign_partition,
+from semdedup import KMeansStage
+from semdedup.dedup.cluster import shuffle
+from semdedup.dedup.cluster.ranges import (
+    ClusterRange,
+    Files,
     bucket_starts,
     cluster_ranges,
+    merged_pieces,
+    shuffle_reads,
+)
+from semdedup.dedup.cluster.shuffle import (
+    Assignment,
+    Gathering,
+    assign_partition,
     partition_memory,
     piece_file,
+    rows_of_clusters,
     write_clusters,
 )
+from semdedup.dedup.cluster.steps import Buckets
 from semdedup.dedup.input.partitions import Slice
 from semdedup.dedup.input.scan import Workspace
 from semdedup.dedup.input.schema import InputSchema
 from semdedup.dedup.kernels.exact import unit_rows
 from semdedup.dedup.options import InputOptions
-from semdedup.storage.arrays import save_array
+from semdedup.storage.arrays import save_array, unpack_ends
+from semdedup.storage.chunks import read_chunk
 from semdedup.storage.location import Location
-from semdedup.storage.tables import DECODING_BYTES, read_arrow_batch, read_table
+from semdedup.storage.tables import DECODING_BYTES, read_table
+from tests.helpers import contents, near_duplicates, set_task_bytes, write_embeddings
 
 
 @pytest.mark.parametrize(
@@ -83,7 +100,7 @@ def test_ranges_hold_every_row_once_and_no_more_than_the_bound(
         for cluster, n in rows.items()
         if n > bound
     }
-    ranges = cluster_ranges(starts, rows, large, len(pieces), bound)
+    ranges = cluster_ranges(starts, rows, large, [len(pieces)] * len(starts), bound)
     written: list[tuple[int, int]] = []
     files: list[tuple[int, int]] = []
     for task in ranges:
@@ -91,7 +108,7 @@ def test_ranges_hold_every_row_once_and_no_more_than_the_bound(
         assert starts[task.bucket] <= task.first < task.last <= bucket_stop, "a range lies in one bucket"
         own = [
             (position, cluster)
-            for position in task.pieces
+            for position in task.files
             for cluster in pieces[position]
             if task.first <= cluster < task.last
         ]
@@ -106,13 +123,12 @@ def test_ranges_hold_every_row_once_and_no_more_than_the_bound(
 
 def test_clusters_that_fit_are_one_file_and_only_the_large_one_is_cut() -> None:
     rows, large = {0: 4, 1: 4, 2: 30, 3: 2}, {2: {0: 9, 1: 12, 2: 9}}
-    ranges = cluster_ranges([0, 2], rows, large, 3, 10)
-    assert [(task.bucket, task.first, task.last, task.pieces, task.part) for task in ranges] == [
-        (0, 0, 2, (0, 1, 2), 0),
-        (1, 2, 3, (0,), 0),
-        (1, 2, 3, (1,), 1),
-        (1, 2, 3, (2,), 2),
-        (1, 3, 4, (0, 1, 2), 0),
+    assert list(cluster_ranges([0, 2], rows, large, [3, 3], 10)) == [
+        ClusterRange(0, 0, 2, range(3), 0),
+        ClusterRange(1, 2, 3, range(1), 0),
+        ClusterRange(1, 2, 3, range(1, 2), 1),
+        ClusterRange(1, 2, 3, range(2, 3), 2),
+        ClusterRange(1, 3, 4, range(3), 0),
     ]
 
 
@@ -131,7 +147,7 @@ def setup(folder: Path, n: int, n_clusters: int, starts: tuple[int, ...]) -> tup
     root = Location.of(folder)
     schema = InputSchema(InputOptions(metadata_fields=("note",)), pa.int64(), pa.schema([("note", pa.string())]))
     save_array(root / "centroids.npy", unit_rows(rng.normal(size=(n_clusters, 3))))
-    task = Assignment(3, root / "centroids.npy", f"{folder}", starts, "cpu", 1 << 15, root / "quarantine")
+    task = Assignment(3, root / "centroids.npy", f"{folder}", starts, "cpu", 1 << 15, root / "quarantine", 120.0)
     return Workspace(schema, root, root / "scratch", {}), task
 
 
@@ -146,14 +162,16 @@ def test_every_row_ends_in_the_file_of_its_cluster_or_in_the_quarantine(tmp_path
         for i in range(n_pieces)
     ]
     assert sum(result["assigned"] for result in found) == n - len(FAULTY)
-    pieces = [dict(zip(*result["clusters"], strict=True)) for result in found]
+    pieces = [{k: n for k, n in enumerate(rows_of_clusters(result).tolist()) if n} for result in found]
+    files = Files("pieces", np.array([[0, *unpack_ends(result["ends"])] for result in found]))
     rows = {k: sum(piece.get(k, 0) for piece in pieces) for k in range(6) if any(k in piece for piece in pieces)}
     large = {k: {i: piece[k] for i, piece in enumerate(pieces) if k in piece} for k in rows if rows[k] > 20}
     target = Location.of(tmp_path / "clusters")
-    written = [write_clusters(work, target, {}, task) for task in cluster_ranges(starts, rows, large, n_pieces, 20)]
-    files = [file.url.removeprefix(f"{target.url}/") for file in target.files()]
+    ranges = cluster_ranges(starts, rows, large, [n_pieces] * 3, 20)
+    written = [write_clusters(work, target, {}, Gathering(r, files.chunks(r.bucket, r.files))) for r in ranges]
+    names = [file.url.removeprefix(f"{target.url}/") for file in target.files()]
     assert sum(result["rows"] for result in written) == sum(rows.values())
-    tables = {name: read_table(target / name) for name in files}
+    tables = {name: read_table(target / name) for name in names}
     ids = sorted(value for table in tables.values() for value in table.column("id").to_pylist())
     assert ids == sorted(set(range(n)) - set(FAULTY))
     by_cluster = {k: sum(len(t) for name, t in tables.items() if f"centroid={k}/" in name) for k in rows}
@@ -175,13 +193,13 @@ def test_every_row_ends_in_the_file_of_its_cluster_or_in_the_quarantine(tmp_path
     ]
 
 
-def test_a_piece_has_one_batch_for_each_bucket_sorted_by_cluster(tmp_path: Path) -> None:
+def test_a_piece_has_one_chunk_for_each_bucket_sorted_by_cluster(tmp_path: Path) -> None:
     work, task = setup(tmp_path, 60, 8, (0, 3, 4, 8))
     slices = (Slice(str(tmp_path / "input.parquet"), "", 0, 60),)
-    assign_partition(work, task, (0, slices))
+    ends = unpack_ends(assign_partition(work, task, (0, slices))["ends"])
     edges = [0, 3, 4, 8, 8]
-    for bucket in range(4):
-        labels = read_arrow_batch(piece_file(work, 0), bucket).column("centroid").to_numpy()
+    for bucket, span in enumerate(itertools.pairwise([0, *ends[:3].tolist()])):
+        labels = read_chunk(piece_file(work, 0), *span).column("centroid").to_numpy()
         assert (np.diff(labels) >= 0).all()
         assert all(edges[bucket] <= label < edges[bucket + 1] for label in labels)
 
@@ -189,8 +207,8 @@ def test_a_piece_has_one_batch_for_each_bucket_sorted_by_cluster(tmp_path: Path)
 def test_a_partition_of_nothing_but_faulty_rows_writes_an_empty_piece(tmp_path: Path) -> None:
     work, task = setup(tmp_path, 20, 2, (0, 1))
     found = assign_partition(work, task, (0, (Slice(str(tmp_path / "input.parquet"), "", 3, 4),)))
-    assert (found["assigned"], found["quarantined"], found["clusters"]) == (0, {"null": 1}, [[], []])
-    assert len(read_arrow_batch(piece_file(work, 0), 1)) == 0
+    assert (found["assigned"], found["quarantined"]) == (0, {"null": 1})
+    assert rows_of_clusters(found).tolist() == unpack_ends(found["ends"]).tolist() == [0, 0]
 
 
 def test_assigning_a_partition_again_writes_the_same_bytes(tmp_path: Path) -> None:
@@ -198,3 +216,124 @@ def test_assigning_a_partition_again_writes_the_same_bytes(tmp_path: Path) -> No
     item = (0, (Slice(str(tmp_path / "input.parquet"), "", 0, 60),))
     first = assign_partition(work, task, item), Path(piece_file(work, 0).url).read_bytes()
     assert (assign_partition(work, task, item), Path(piece_file(work, 0).url).read_bytes()) == first
+
+
+# Two levels
+
+
+def test_reads_grow_with_the_square_only_up_to_a_million() -> None:
+    assert shuffle_reads(1_000, 1_000) == 1_000_000
+    assert shuffle_reads(11_445, 11_445) < 2_500_000
+    assert shuffle_reads(2_000, 1_000) < 200_000
+
+
+@given(rows=st.lists(st.integers(0, 9), max_size=40), bound=st.integers(1, 30))
+def test_files_are_merged_in_their_order_up_to_what_a_task_holds(rows: list[int], bound: int) -> None:
+    merged = merged_pieces(np.array(rows, dtype=np.int64), bound)
+    assert [piece for pieces in merged for piece in pieces] == list(range(len(rows)))
+    assert all(len(pieces) == 1 or sum(rows[piece] for piece in pieces) <= bound for pieces in merged)
+
+
+@given(sizes=st.lists(st.integers(0, 40), min_size=1, max_size=40), bound=st.integers(1, 20), most=st.integers(1, 400))
+def test_shelves_hold_whole_buckets_and_all_of_them(sizes: list[int], bound: int, most: int) -> None:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("semdedup.dedup.sizes.MANY_READS", most)
+        buckets = Buckets.of(np.array(sizes), 25, bound)
+    of_shelves = [buckets.of_shelf(shelf) for shelf in range(len(buckets.shelves))]
+    assert [bucket for shelf in of_shelves for bucket in shelf] == list(range(len(buckets.starts)))
+    assert not buckets.merged or 25 * len(buckets.starts) > most
+    rows = np.add.reduceat(sizes, buckets.starts)
+    for shelf in of_shelves:
+        assert len(shelf) == 1 or rows[shelf.start : shelf.stop].sum() <= 5 * bound
+
+
+class Killed(Exception):
+    pass
+
+
+def clusters(source: Path, out: Path) -> KMeansStage:
+    return KMeansStage(
+        30, input_path=str(source), output_path=str(out), max_iter=3, metadata_fields=["caption"], verbose=False
+    )
+
+
+@contextlib.contextmanager
+def counted_reads() -> Iterator[Counter[str]]:
+    """Count the reads of parts of files of this process, by the folder of the scratch folder that they lie in."""
+    reads, real = Counter[str](), Location.read_bytes
+
+    def read(self: Location, *span: int) -> bytes:
+        if span:
+            reads[self.url.split("/kmeans-")[-1].split("/")[1]] += 1
+        return real(self, *span)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Location, "read_bytes", read)
+        yield reads
+
+
+@pytest.fixture(scope="module")
+def one_level(
+    inside: distributed.Client, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[tuple[Path, Path, Counter[str]]]:
+    """An input of which one cluster is larger than a task, its clusters by a shuffle of one level, and what it read."""
+    folder = tmp_path_factory.mktemp("shuffle")
+    ids, rows = near_duplicates(np.random.default_rng(7), 1000, 8)
+    rows[::3] = rows[0]
+    write_embeddings(folder / "in", ids, rows, 20, caption=[f"of {name}" for name in ids])
+    with pytest.MonkeyPatch.context() as patch:
+        set_task_bytes(patch, 1500)
+        with counted_reads() as reads:
+            clusters(folder / "in", folder / "out").run(inside)
+        yield folder / "in", folder / "out", reads
+
+
+def failing_once(function: Callable[..., Any], n: int, matters: Callable[[Location], bool]) -> Callable[..., Any]:
+    """The function, whose call n of those that matter raises `Killed`."""
+    numbers = itertools.count(1)
+
+    def call(location: Location, *args: Any) -> Any:
+        if matters(location) and next(numbers) == n:
+            raise Killed
+        return function(location, *args)
+
+    return call
+
+
+def test_merged_files_give_the_same_clusters_in_fewer_reads(
+    one_level: tuple[Path, Path, Counter[str]],
+    inside: distributed.Client,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    source, expected, before = one_level
+    monkeypatch.setattr("semdedup.dedup.sizes.MANY_READS", 100)
+    with counted_reads() as reads:
+        clusters(source, tmp_path / "out").run(inside)
+    assert contents(tmp_path / "out") == contents(expected)
+    assert before["merged"] == 0 < reads["merged"]
+    assert reads["pieces"] + reads["merged"] < before["pieces"] * 0.7
+
+
+def test_a_run_that_fails_in_the_merge_and_then_as_it_writes_repeats_nothing_that_was_done(
+    one_level: tuple[Path, Path, Counter[str]],
+    inside: distributed.Client,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    source, expected, _ = one_level
+    out = tmp_path / "out"
+    monkeypatch.setattr("semdedup.dedup.sizes.MANY_READS", 100)
+    merge = failing_once(shuffle.write_chunks, 9, lambda file: "/merged/" in file.url)
+    monkeypatch.setattr(shuffle, "write_chunks", merge)
+    monkeypatch.setattr(shuffle, "write_table", failing_once(shuffle.write_table, 5, lambda file: True))
+    done: dict[str, int] = {}
+    for step in ("merge", "write-clusters"):
+        with pytest.raises(Killed):
+            clusters(source, out).run(inside)
+        found = {f"{path.parent.name}/{path.name}": path.stat().st_mtime_ns for path in out.rglob("journal/*/*.json")}
+        assert found.items() >= done.items()
+        done = found
+        assert any(name.startswith(f"{step}/") for name in done)
+    clusters(source, out).run(inside)
+    assert contents(out) == contents(expected)

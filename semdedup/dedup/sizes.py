@@ -41,6 +41,10 @@ CHUNKS_A_BLOCK = 4
 """The rows of A that a task holds at a time are this part of the bytes of a block: they are held three times, in the
 order of the files, in the order of the ids, and without repeated rows."""
 
+MANY_READS = 1_000_000
+"""Where more parts of files than that would be read, files are merged before: a million reads of 20 ms are five hours
+and a half of a thread, and their number grows with the square of the input."""
+
 ROWS_AT_A_TIME = 1 << 18
 """Rows of a table of scores that are held at a time."""
 

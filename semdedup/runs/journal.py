@@ -17,6 +17,9 @@ from semdedup.storage.written import Written, collecting
 
 ENDING, HOME, FINAL = ".json", "~/", "final"
 
+FORMAT = 2
+"""Of what tasks give back and of the files that they leave for others: what another version has done is done again."""
+
 
 @dataclass(frozen=True)
 class Entry:
@@ -49,7 +52,7 @@ class Job:
         with collecting(self.root.url, self.scratch.url, (self.scratch / FINAL).url) as written:
             result = self.function(self.item)
         written = within_scratch(written, self.root, self.scratch)
-        self.place.write_json({"result": result, "written": written})
+        self.place.write_json({"format": FORMAT, "result": result, "written": written})
         return result, written
 
 
@@ -80,6 +83,8 @@ def read_journal(root: Location, scratch: Location, folder: Location) -> Iterato
 def _entry(key: str, content: bytes) -> Entry | None:
     try:
         value = json.loads(content)
+        if value["format"] != FORMAT:
+            return None
         return Entry(key, value["result"], {name: Written(*each) for name, each in value["written"].items()})
     except (ValueError, KeyError, TypeError, AttributeError):
         return None  # cut off by a power cut, or of an earlier version: it is done again

@@ -29,9 +29,10 @@ from semdedup.shards.layouts import ShardLayout
 from semdedup.shards.plan import clips_file
 from semdedup.shards.sample import npy_bytes, sample_json
 from semdedup.shards.scatter import EMBEDDINGS_SCHEMA, SCORES_SCHEMA, Pieces
-from semdedup.shards.streams import read_chunk, read_small, write_chunks
+from semdedup.shards.streams import read_small
 from semdedup.shards.tar import member_bytes
 from semdedup.storage.arrays import save_array
+from semdedup.storage.chunks import read_chunk, write_chunks
 from semdedup.storage.location import Location
 from semdedup.video.clip_meta import parse_meta
 from semdedup.video.files import printable

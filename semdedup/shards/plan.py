@@ -15,7 +15,7 @@ import pyarrow.compute as pc
 from semdedup.dedup.input.ids import hash_ids
 from semdedup.shards.chain import DropChain
 from semdedup.shards.inputs import Inputs, clip_table
-from semdedup.shards.streams import write_chunks
+from semdedup.storage.chunks import write_chunks
 from semdedup.storage.location import Location
 from semdedup.storage.tables import RowGroups, cut_files
 

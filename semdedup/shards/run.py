@@ -24,10 +24,11 @@ from semdedup.shards.options import ShardOptions
 from semdedup.shards.packing import Shard, pack_shards
 from semdedup.shards.plan import SCORE_BYTES, Boundary, Plan, plan_once
 from semdedup.shards.scatter import Scatter, pieces_of, scatter_embeddings, scatter_several
-from semdedup.shards.streams import REQUESTS_AHEAD, ahead
+from semdedup.shards.streams import REQUESTS_AHEAD
 from semdedup.shards.tables import write_dropped, write_index
 from semdedup.shards.write import Writing, index_schema, write_shard
 from semdedup.storage.arrays import load_array
+from semdedup.storage.chunks import ahead
 from semdedup.storage.location import FileInfo, Location
 from semdedup.storage.tables import cut_files
 from semdedup.video.clip_ids import BY_NAME, BY_PATH

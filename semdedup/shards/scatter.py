@@ -21,7 +21,7 @@ from semdedup.dedup.results.checks import COLUMNS, read_checked
 from semdedup.dedup.threshold.rule import duplicate_mask
 from semdedup.errors import BadFileError
 from semdedup.shards.plan import Boundary, in_order, parts
-from semdedup.shards.streams import ahead, read_chunk, write_chunks
+from semdedup.storage.chunks import ahead, read_chunk, write_chunks
 from semdedup.storage.location import Location
 from semdedup.storage.tables import RowGroups, open_parquet
 

@@ -4,15 +4,11 @@ from __future__ import annotations
 
 import contextlib
 import itertools
-from collections import deque
-from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
-from pathlib import Path
-from typing import Any, BinaryIO, TypeVar
-
-import pyarrow as pa
+from collections.abc import Iterable, Iterator
+from typing import Any, BinaryIO
 
 from semdedup.errors import InputError
+from semdedup.storage.chunks import ahead
 from semdedup.storage.location import Location
 from semdedup.storage.written import NotedStream
 
@@ -27,25 +23,6 @@ REQUESTS_AHEAD = 32
 
 PART_BYTES, MOST_PARTS = 16 << 20, 9_000
 """An object is uploaded in parts of so many bytes, of which S3 allows 10,000."""
-
-Item = TypeVar("Item")
-Result = TypeVar("Result")
-
-
-def ahead(function: Callable[[Item], Result], items: Iterable[Item], n: int) -> Iterator[Result]:
-    """``map(function, items)`` with `n` calls in flight, in threads. Memory: `n` results."""
-    waiting: deque[Future[Result]] = deque()
-    with ThreadPoolExecutor(n) as pool:
-        try:
-            for item in items:
-                waiting.append(pool.submit(function, item))
-                if len(waiting) >= n:
-                    yield waiting.popleft().result()
-            while waiting:
-                yield waiting.popleft().result()
-        finally:
-            for future in waiting:
-                future.cancel()
 
 
 def read_small(files: Iterable[Location | None], is_local: bool) -> Iterator[bytes | None]:
@@ -133,28 +110,3 @@ def writing_stream(location: Location, n_bytes: int) -> Iterator[BinaryIO]:
             raise
         file.close()
         stream.note(location.url)
-
-
-def write_chunks(location: Location, batches: Iterable[pa.RecordBatch]) -> list[int]:
-    """Write batches one after the other into one file, each as an Arrow stream of its own that a range of bytes holds.
-
-    (Of an Arrow file, an object store would be asked for the footer each time, and for what follows the batch.)
-
-    Returns:
-        Where each batch ends; a batch without rows takes no bytes.
-    """
-    ends = []
-    with location.writing() as path, Path(path).open("wb") as file:
-        for batch in batches:
-            if len(batch):
-                with pa.ipc.new_stream(file, batch.schema) as writer:
-                    writer.write_batch(batch)
-            ends.append(file.tell())
-            del batch  # before the next one is made
-    return ends
-
-
-def read_chunk(location: Location, start: int, end: int) -> pa.RecordBatch:
-    """Read one batch that `write_chunks` wrote, by its range of bytes."""
-    with pa.ipc.open_stream(pa.py_buffer(location.read_bytes(start, end))) as reader:
-        return reader.read_next_batch()

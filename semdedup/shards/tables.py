@@ -9,8 +9,9 @@ from typing import Any
 import pyarrow as pa
 
 from semdedup.shards.join import DROPPED_SCHEMA, dropped_file
-from semdedup.shards.streams import REQUESTS_AHEAD, ahead, read_chunk
+from semdedup.shards.streams import REQUESTS_AHEAD
 from semdedup.shards.write import index_file
+from semdedup.storage.chunks import ahead, read_chunk
 from semdedup.storage.location import Location
 from semdedup.storage.tables import open_parquet, write_batches
 

@@ -15,8 +15,9 @@ import pyarrow.compute as pc
 from semdedup.shards.join import SAMPLES_AT_A_TIME, samples_file
 from semdedup.shards.layouts import ShardLayout
 from semdedup.shards.packing import Shard
-from semdedup.shards.streams import read_chunk, read_clips, write_chunks, writing_stream
+from semdedup.shards.streams import read_clips, writing_stream
 from semdedup.shards.tar import TarWriter
+from semdedup.storage.chunks import read_chunk, write_chunks
 from semdedup.storage.location import Location
 
 MEMBERS = ("mp4", "json", "npy")

@@ -12,9 +12,10 @@ import pyarrow.compute as pc
 
 from semdedup.dedup.base.chain import Link
 from semdedup.dedup.base.update import Base
+from semdedup.dedup.input.hashes import HashFiles, write_hashes
 from semdedup.dedup.input.ids import hash_ids
 from semdedup.dedup.input.partitions import Partition
-from semdedup.dedup.input.scan import EXAMPLES, Workspace, hashes_file, repeated_ids
+from semdedup.dedup.input.scan import EXAMPLES, Workspace, hashes_folder, repeated_ids
 from semdedup.dedup.names import KMEANS, WITHDRAWN_IDS, label_of
 from semdedup.dedup.sizes import ROWS_AT_A_TIME
 from semdedup.errors import DuplicateIdError
@@ -41,14 +42,14 @@ def id_tasks(links: Sequence[Link]) -> list[IdFiles]:
 
 
 def check_ids_new(
-    run: Run, work: Workspace, partitions: Sequence[Partition], seed: int, counts: Sequence[int], base: Base
+    run: Run, work: Workspace, partitions: Sequence[Partition], seed: int, hashes: Sequence[str], base: Base
 ) -> None:
     """Refuse an input with ids that stand in the base, and ids to withdraw that do not.
 
     Memory of a task: the hashes of `IDS_PER_TASK` ids, and the ids to withdraw.
 
     Args:
-        counts: ids of each partition, whose hashes `scan_partition` has written with this seed.
+        hashes: what `scan_partition` has told of the hashes that it has written with this seed, by partition.
 
     Raises:
         DuplicateIdError: with examples, and the number of such ids.
@@ -59,8 +60,10 @@ def check_ids_new(
     theirs = run.results("hash ids of the base", partial(_hash_ids, work.scratch, seed), tasks, unit="groups")
     lost = set(range(len(base.withdraw))).difference(*(found for _, found in theirs))
     base.refuse_lost(base.withdraw.take(pa.array(sorted(lost), pa.int64())).to_pylist())
-    files = [(hashes_file(work, position), count) for position, count in enumerate(counts)]
-    files += [(_hashes(work.scratch, position), count) for position, (count, _) in enumerate(theirs)]
+    files = [
+        HashFiles(hashes_folder(work), hashes),
+        HashFiles(_hashes_folder(work.scratch), [ends for ends, _ in theirs]),
+    ]
     places, number = repeated_ids(run.session, work, partitions, seed, files)
     if not places:
         return
@@ -78,8 +81,8 @@ def check_ids_new(
         )
 
 
-def _hashes(scratch: Location, position: int) -> Location:
-    return scratch / "base-ids" / f"{position}.u64"
+def _hashes_folder(scratch: Location) -> Location:
+    return scratch / "base-ids"
 
 
 def _ids(item: tuple[int, IdFiles]) -> Iterator[tuple[pa.Array, bool]]:
@@ -91,17 +94,15 @@ def _ids(item: tuple[int, IdFiles]) -> Iterator[tuple[pa.Array, bool]]:
                 yield batch.column("id").drop_null(), label_of(part.url) >= 0
 
 
-def _hash_ids(scratch: Location, seed: int, item: tuple[int, IdFiles]) -> tuple[int, list[int]]:
-    """Write sorted hashes; their number, and which of the ids to withdraw are among the rows in clusters."""
+def _hash_ids(scratch: Location, seed: int, item: tuple[int, IdFiles]) -> tuple[str, list[int]]:
+    """Write hashes; give what `write_hashes` tells of them, and which ids to withdraw are of rows in clusters."""
     withdrawn = read_table(scratch / WITHDRAWN_IDS).column("id").combine_chunks()
-    hashes, found = [np.empty(0, dtype=np.uint64)], np.zeros(len(withdrawn), dtype=bool)
+    hashes, found = [], np.zeros(len(withdrawn), dtype=bool)
     for ids, clustered in _ids(item):
         hashes.append(hash_ids(ids, seed))
         if clustered and len(withdrawn):
             found |= pc.is_in(withdrawn, ids.cast(withdrawn.type)).to_numpy(zero_copy_only=False)
-    every = np.sort(np.concatenate(hashes))
-    _hashes(scratch, item[0]).write_bytes(every.tobytes())
-    return len(every), np.flatnonzero(found).tolist()
+    return write_hashes(_hashes_folder(scratch), item[0], hashes), np.flatnonzero(found).tolist()
 
 
 def _ids_among(wanted: pa.Array, item: tuple[int, IdFiles]) -> list[tuple[Any, str]]:

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import partial
+from operator import getitem
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -14,52 +15,103 @@ import pyarrow as pa
 from semdedup.compute.session import Session
 from semdedup.dedup.input.partitions import Partition, partition_label
 from semdedup.dedup.input.rows import REASONS, check_rows
-from semdedup.dedup.input.scan import SCANNED, Sampling, Workspace, chosen_rows, sample_file, write_sample
+from semdedup.dedup.input.scan import (
+    SAMPLE_ROWS,
+    SCANNED,
+    Sampling,
+    Workspace,
+    chosen_rows,
+    sample_file,
+    write_sample,
+)
 from semdedup.dedup.kernels.exact import on_grid, unit_rows
 from semdedup.dedup.kernels.kmeans import SUM_GRID_BITS, sample_size
 from semdedup.dedup.options import KMeansOptions
 from semdedup.display import format_counts
 from semdedup.errors import InputError
 from semdedup.runs.run import Run
-from semdedup.storage.tables import read_arrow_batch
+from semdedup.storage.arrays import unpack_ends
+from semdedup.storage.chunks import read_chunks
 
 
 class Sample(NamedTuple):
-    """Rows to fit on, in parts that stay on the workers as futures, and the number of rows of each."""
+    """Rows to fit on.
+
+    Attributes:
+        parts: futures of (m, d) float32 rows of length 1, on the grid, each part in the order of its hashes.
+        hashes: of the rows of each part, (m,) uint64, increasing: 8 bytes a row on the client.
+    """
 
     parts: Sequence[Any]
-    sizes: Sequence[int]
+    hashes: Sequence[np.ndarray]
+
+    @property
+    def sizes(self) -> list[int]:
+        """Rows of each part."""
+        return [len(hashes) for hashes in self.hashes]
 
 
-def load_sample_part(work: Workspace, n_pieces: int, dim: int, drawn: int, part: int) -> np.ndarray:
-    """Rows of one part of the sample that can be compared: (m, d) float32 on the grid, in the order of the hash."""
-    pieces = [read_arrow_batch(sample_file(work, position, drawn), part) for position in range(n_pieces)]
-    tables = [pa.Table.from_batches([piece]) for piece in pieces]
+FileSpan = tuple[int, int, int]
+"""A sample file, by the position of its partition, and a range of its bytes."""
+
+
+def sample_parts(drawn: Sequence[Mapping[str, Any]], n_parts: int) -> list[tuple[FileSpan, ...]]:
+    """Cut the sample into at most `n_parts` parts of about as many rows each, made of whole chunks.
+
+    A file is read once, and once more for each cut that goes through it: at most partitions + parts reads in all.
+
+    Args:
+        drawn: for each partition, what `write_sample` gave.
+        n_parts: how many parts.
+    """
+    total, before = sum(one["sampled"] for one in drawn), 0
+    parts: list[list[FileSpan]] = [[] for _ in range(n_parts)]
+    for position, one in enumerate(drawn):
+        start = 0
+        for number, end in enumerate(unpack_ends(one["sample_ends"]).tolist()):
+            part = parts[(before + number * SAMPLE_ROWS) * n_parts // total]
+            if part and part[-1][0] == position:
+                start = part.pop()[1]
+            part.append((position, start, end))
+            start = end
+        before += one["sampled"]
+    return [tuple(part) for part in parts if part]
+
+
+def load_sample_part(work: Workspace, dim: int, drawn: int, part: Sequence[FileSpan]) -> tuple[np.ndarray, np.ndarray]:
+    """Rows of one part of the sample that can be compared, in the order of the hash: hashes, and rows on the grid."""
+    spans = [(sample_file(work, position, drawn), start, end) for position, start, end in part]
+    tables = [pa.Table.from_batches([batch]) for batches in read_chunks(spans) for batch in batches]
     table = pa.concat_tables(tables, promote_options="permissive")  # files may differ in type
     checked = check_rows(table.column("hash"), table.column("embedding"), dim)
-    order = np.argsort(table.column("hash").to_numpy()[checked.positions], kind="stable")
-    return on_grid(unit_rows(checked.rows)[order], SUM_GRID_BITS)
+    hashes = table.column("hash").to_numpy()[checked.positions]
+    order = np.argsort(hashes, kind="stable")
+    return hashes[order], on_grid(unit_rows(checked.rows)[order], SUM_GRID_BITS)
 
 
-def load_sample(session: Session, work: Workspace, n_pieces: int, n_parts: int, dim: int, drawn: int = 0) -> Sample:
-    """The sample that was drawn as the rows were scanned, or one that was drawn later. It can be loaded again."""
+def load_sample(session: Session, work: Workspace, parts: Sequence[Any], dim: int, drawn: int = 0) -> Sample:
+    """The sample that was drawn as the rows were scanned, or one that was drawn later, in parts of `sample_parts`.
+
+    It can be loaded again, so that a worker may die.
+    """
     client, key = session.client, f"semdedup-sample-{session.token}-{drawn}"
-    load = partial(load_sample_part, work, n_pieces, dim, drawn)
-    parts = [client.submit(load, part, key=f"{key}-{part}", pure=False) for part in range(n_parts)]
-    return Sample(parts, client.gather([client.submit(len, part, pure=False) for part in parts]))
+    load = partial(load_sample_part, work, dim, drawn)
+    loaded = [client.submit(load, part, key=f"{key}-{n}", pure=False) for n, part in enumerate(parts)]
+    hashes, rows = ([client.submit(getitem, pair, half, pure=False) for pair in loaded] for half in (0, 1))
+    return Sample(rows, client.gather(hashes))
 
 
 def usable_sample(
     run: Run,
     work: Workspace,
     partitions: Sequence[Partition],
+    drawn: Sequence[Mapping[str, Any]],
     n_parts: int,
-    n_sampled: int,
     dim: int,
     n_clusters: int,
     kmeans: KMeansOptions,
 ) -> Sample:
-    """The sample of the scan, of `n_sampled` rows; another where fewer than half of these can be compared.
+    """The sample that the scan has `drawn`; another where fewer than half of its rows can be compared.
 
     Whether a row can be compared is known only after the scan, by the length that embeddings must have. To draw again
     the input is read twice: the rows that can be compared are counted, then about as many of them are taken as the
@@ -68,8 +120,8 @@ def usable_sample(
     Raises:
         InputError: no row of the input can be compared.
     """
-    sample = load_sample(run.session, work, len(partitions), n_parts, dim)
-    if sum(sample.sizes) > n_sampled / 2:
+    sample = load_sample(run.session, work, sample_parts(drawn, n_parts), dim)
+    if sum(sample.sizes) > sum(one["sampled"] for one in drawn) / 2:
         return sample
     items, options = list(enumerate(partitions)), {"unit": "partitions", "label": partition_label}
     counted = run.results("count rows to fit on", partial(count_faults, work, dim), items, **options)
@@ -80,11 +132,11 @@ def usable_sample(
     run.session.reporter.say(f"sample: drawn again, among the {n_good:,} rows that can be compared")
     wanted = sample_size(n_good, n_clusters, kmeans.fit_data_fraction)
     wanted += math.ceil(6 * math.sqrt(wanted)) + 6  # so that chance does not leave too few
-    for drawn in itertools.count(1):
-        sampling = Sampling.of(kmeans.random_state, wanted << (4 * drawn - 4), n_good, n_parts)
-        draw = partial(draw_partition, work, sampling, dim, drawn)
-        run.results(f"draw sample {drawn}", draw, items, **options)
-        sample = load_sample(run.session, work, len(items), n_parts, dim, drawn)
+    for time in itertools.count(1):
+        sampling = Sampling.of(kmeans.random_state, wanted << (4 * time - 4), n_good)
+        draw = partial(draw_partition, work, sampling, dim, time)
+        drawn = run.results(f"draw sample {time}", draw, items, **options)
+        sample = load_sample(run.session, work, sample_parts(drawn, n_parts), dim, time)
         if sum(sample.sizes):
             break
     return sample
@@ -99,11 +151,12 @@ def count_faults(work: Workspace, dim: int, item: tuple[int, Partition]) -> list
     return counts.tolist()
 
 
-def draw_partition(work: Workspace, sampling: Sampling, dim: int, drawn: int, item: tuple[int, Partition]) -> int:
-    """Write the sampled rows of a partition, those that can be compared; return how many."""
+def draw_partition(
+    work: Workspace, sampling: Sampling, dim: int, drawn: int, item: tuple[int, Partition]
+) -> dict[str, Any]:
+    """Write the sampled rows of a partition, those that can be compared; see `write_sample`."""
     samples = []
     for table in (table for piece in item[1] for table in work.read(piece, SCANNED)):
         good = check_rows(table.column("id"), table.column("embedding"), dim).faults == 0
         samples.append(chosen_rows(table, sampling, good))
-    write_sample(sample_file(work, item[0], drawn), samples, sampling)
-    return sum(map(len, samples))
+    return write_sample(sample_file(work, item[0], drawn), samples)

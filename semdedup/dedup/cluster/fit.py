@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache, partial
 from typing import Any
@@ -12,15 +12,13 @@ import numpy as np
 from semdedup.arrays import Array, Backend, backend_module, to_host
 from semdedup.compute.session import Session
 from semdedup.dedup.cluster.draw import Sample
+from semdedup.dedup.cluster.seed import choose_seeds, first_rows, in_order, seeding_rows
 from semdedup.dedup.input.scan import Workspace
-from semdedup.dedup.kernels.kmeans import Sums, converged, lloyd_sums, next_centroids, seeds
+from semdedup.dedup.kernels.kmeans import Sums, converged, lloyd_sums, next_centroids
 from semdedup.dedup.options import INITS, KMeansOptions
 from semdedup.errors import ClusterError, ParameterError
 from semdedup.storage.arrays import load_array, save_array
 from semdedup.storage.location import Location
-
-SEEDING_ROWS_PER_CENTROID, SMALLEST_SEEDING_SAMPLE = 4, 4096
-"""Rows that k-means++ draws from: for each centroid, times the oversampling factor, and in all at least."""
 
 
 @dataclass(frozen=True)
@@ -43,18 +41,24 @@ def load_centroids(location: Location, digest: str, backend: Backend) -> Array:
     return backend_module(backend).asarray(load_array(location))
 
 
-def _seed(n_clusters: int, n_rows: int, seed: int, backend: Backend, parts: Sequence[np.ndarray]) -> np.ndarray:
-    rows = np.concatenate(parts)[:n_rows]
-    return rows[seeds(backend_module(backend).asarray(rows), n_clusters, np.random.default_rng(seed))]
+def fit_memory(n_rows: int, n_clusters: int, dim: int, n_threads: int) -> int:
+    """Most bytes that a worker of so many threads holds in the fit, with `n_rows` rows of the sample in all of them.
+
+    The rows; for each thread, a sum (k, d) in float64, and the centroids as they are read and as they are laid out for
+    products; and the sum of two sums.
+    """
+    return 4 * dim * n_rows + n_threads * 16 * n_clusters * dim + 8 * n_clusters * dim
 
 
-def _sums(centroids: Location, backend: Backend, part: np.ndarray) -> Sums:
+def _sums(centroids: Location, backend: Backend, parts: Sequence[np.ndarray]) -> Sums:
+    """The sums of some parts together, added up in place."""
     xp = backend_module(backend)
-    if not len(part):
-        means = load_array(centroids)
-        return Sums(np.zeros(means.shape), np.zeros(len(means), dtype=np.int64))
-    found = lloyd_sums(xp.asarray(part), xp.asarray(load_array(centroids)))
-    return Sums(to_host(found.rows), to_host(found.counts))
+    means = xp.asarray(load_array(centroids))
+    total = Sums(xp.zeros(means.shape, dtype=np.float64), xp.zeros(len(means), dtype=np.int64))
+    for part in parts:
+        if len(part):
+            lloyd_sums(xp.asarray(part), means, total)
+    return Sums(to_host(total.rows), to_host(total.counts))
 
 
 def _add(left: Sums, right: Sums) -> Sums:
@@ -67,20 +71,21 @@ def fit_centroids(
     """Fit `n_clusters` centroids, fewer where the sample has fewer rows.
 
     The parts of the sample stay on the workers as futures that can be made again from their files; centroids travel
-    as a file; sums are added on the workers, two by two.
+    as a file; each thread of the workers sums up the parts that it is dealt, and these sums are added two by two, those
+    of a worker first.
 
-    Cost: 2·m·k·d operations an iteration for m rows of sample, over all workers; m·d·4 bytes of cluster memory.
+    Cost: 2·m·k·d operations an iteration for m rows of sample, over all workers. Memory: of a worker `fit_memory`; of
+    the client 8·k·d bytes four times.
     """
-    parts, sizes = sample
-    n_clusters = min(n_clusters, sum(sizes))
+    n_clusters = min(n_clusters, sum(sample.sizes))
     engine = _chosen_engine(session, options)
     best: Fit | None = None
     for attempt in range(options.n_init):
-        start = _start(session, parts, sizes, dim, n_clusters, options, options.random_state + attempt)
+        start = _start(session, sample, dim, n_clusters, options, options.random_state + attempt)
         if engine == "cuml":
-            found = _fit_cuml(session, parts, sizes, start, options)
+            found = _fit_cuml(session, sample, start, options)
         else:
-            found = _fit_lloyd(session, work, parts, start, options)
+            found = _fit_lloyd(session, work, sample, start, options)
         if best is None or found.inertia < best.inertia:
             best = found
     assert best is not None
@@ -88,43 +93,90 @@ def fit_centroids(
 
 
 def _start(
-    session: Session,
-    parts: Sequence[Any],
-    sizes: Sequence[int],
-    dim: int,
-    n_clusters: int,
-    options: KMeansOptions,
-    seed: int,
+    session: Session, sample: Sample, dim: int, n_clusters: int, options: KMeansOptions, seed: int
 ) -> np.ndarray:
     if not isinstance(options.init, str):
         if options.init.shape[1] != dim:
             raise ParameterError(f"init has centroids of length {options.init.shape[1]}; the embeddings have {dim}")
         return options.init[:n_clusters]
-    if INITS[options.init] == "random":
-        wanted = n_clusters  # the sample is in the order of a hash: its first rows are random ones
-    else:
-        per_centroid = SEEDING_ROWS_PER_CENTROID * options.oversampling_factor
-        wanted = max(n_clusters, SMALLEST_SEEDING_SAMPLE, int(per_centroid * n_clusters))
-    needed = int(np.searchsorted(np.cumsum(sizes), min(wanted, sum(sizes)))) + 1
-    if INITS[options.init] == "random":
-        return np.concatenate(session.client.gather(list(parts[:needed])))[:n_clusters]
+    if INITS[options.init] == "random":  # the hashes that order the sample are random numbers
+        heads = first_rows(session, sample, n_clusters)
+        rows = session.client.gather([head.rows for head in heads])
+        return in_order(rows, [head.ranks for head in heads], n_clusters)
+    wanted = seeding_rows(n_clusters, options.oversampling_factor)
     with session.reporter.step("seed", n_clusters, "centroids") as advance:
-        seeding = partial(_seed, n_clusters, wanted, seed, session.backend)
-        rows = session.client.submit(seeding, list(parts[:needed]), pure=False).result()
+        found = choose_seeds(session, sample, dim, wanted, n_clusters, seed)
         advance(n_clusters)
-    return rows
+    return found
 
 
-def _fit_lloyd(
-    session: Session, work: Workspace, parts: Sequence[Any], start: np.ndarray, options: KMeansOptions
-) -> Fit:
+def share_parts(
+    sizes: Sequence[int], holders: Sequence[Collection[str]], threads: Mapping[str, int]
+) -> list[tuple[str, tuple[int, ...]]]:
+    """Deal the parts of the sample to the threads of the workers, about as many rows to each.
+
+    A part goes to a worker that holds it, unless this has its share already; it is moved then, and stays there.
+
+    Args:
+        sizes: rows of each part.
+        holders: the workers that hold each part; none where it is being made again.
+        threads: of each worker.
+
+    Returns:
+        Worker and positions of parts for each thread that has any, those of a worker side by side.
+
+    >>> share_parts([5, 5, 5, 5], [["a"], ["a"], ["a"], []], {"a": 1, "b": 1})
+    [('a', (0, 1)), ('b', (2, 3))]
+    """
+    share = sum(sizes) / max(1, sum(threads.values()))
+    room = {worker: share * number for worker, number in threads.items()}
+    dealt: dict[str, list[int]] = {worker: [] for worker in threads}
+
+    def give(part: int, worker: str) -> None:
+        dealt[worker].append(part)
+        room[worker] -= sizes[part]
+
+    moved = []
+    for part, held_by in enumerate(holders):
+        nearest = max((worker for worker in held_by if worker in room), key=room.__getitem__, default=None)
+        if nearest is not None and room[nearest] >= sizes[part] / 2:
+            give(part, nearest)
+        else:
+            moved.append(part)
+    for part in moved:
+        give(part, max(room, key=room.__getitem__))
+    groups: list[tuple[str, tuple[int, ...]]] = []
+    for worker, parts in dealt.items():
+        of_threads: list[list[int]] = [[] for _ in range(threads[worker])]
+        for part in parts:
+            min(of_threads, key=lambda held: sum(sizes[other] for other in held)).append(part)
+        groups += [(worker, tuple(held)) for held in of_threads if held]
+    return groups
+
+
+def _sums_of_threads(session: Session, sample: Sample, step: Callable[[list[Any]], Sums]) -> list[Any]:
+    """Futures of the sums of the parts that each thread has."""
+    client = session.client
+    held = client.who_has(list(sample.parts))
+    holders = [tuple(held.get(part.key, ())) for part in sample.parts]
+    threads = client.nthreads()
+    if not threads:  # while workers are started again
+        return [client.submit(step, list(sample.parts), pure=False)]
+    return [
+        client.submit(
+            step, [sample.parts[part] for part in parts], workers=[worker], allow_other_workers=True, pure=False
+        )
+        for worker, parts in share_parts(sample.sizes, holders, threads)
+    ]
+
+
+def _fit_lloyd(session: Session, work: Workspace, sample: Sample, start: np.ndarray, options: KMeansOptions) -> Fit:
     client, centroids, inertia = session.client, start, np.inf
     with session.reporter.step("fit", None, "iterations") as advance:
         for iteration in range(1, options.max_iter + 1):
             location = work.scratch / "fit" / f"centroids-{session.token}-{iteration}.npy"
             save_array(location, centroids)
-            step = partial(_sums, location, session.backend)
-            sums = [client.submit(step, part, pure=False) for part in parts]
+            sums = _sums_of_threads(session, sample, partial(_sums, location, session.backend))
             while len(sums) > 1:
                 pairs = zip(sums[::2], sums[1::2], strict=False)
                 sums = [client.submit(_add, a, b, pure=False) for a, b in pairs] + sums[len(sums) & ~1 :]
@@ -158,13 +210,11 @@ def _chosen_engine(session: Session, options: KMeansOptions) -> str:
     return engine
 
 
-def _fit_cuml(
-    session: Session, parts: Sequence[Any], sizes: Sequence[int], start: np.ndarray, options: KMeansOptions
-) -> Fit:
+def _fit_cuml(session: Session, sample: Sample, start: np.ndarray, options: KMeansOptions) -> Fit:
     from semdedup.dedup.cluster.fit_cuml import fit_by_cuml
 
     passed = {name: getattr(options, name) for name in ("max_iter", "tol", "random_state", "max_samples_per_batch")}
     with session.reporter.step("fit (cuML)", None, "fits") as advance:
-        found = fit_by_cuml(session.client, parts, sizes, start, **passed)
+        found = fit_by_cuml(session.client, sample.parts, sample.sizes, start, **passed)
         advance(1)
     return Fit(*found, "cuml")

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections import Counter
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -15,14 +14,8 @@ from semdedup.dedup.base.update import Base
 from semdedup.dedup.cluster.draw import usable_sample
 from semdedup.dedup.cluster.fit import Fit, fit_centroids
 from semdedup.dedup.cluster.plan import Plan, check_ranking, make_plan, plan_on_disk
-from semdedup.dedup.cluster.shuffle import (
-    Assignment,
-    assign_partition,
-    bucket_starts,
-    cluster_ranges,
-    cluster_schema,
-    write_clusters,
-)
+from semdedup.dedup.cluster.shuffle import Assignment, cluster_schema
+from semdedup.dedup.cluster.steps import Buckets, assign_rows, write_rows
 from semdedup.dedup.input.partitions import Partition, partition_label
 from semdedup.dedup.input.planned import fits, forget_tasks
 from semdedup.dedup.input.scan import (
@@ -38,19 +31,9 @@ from semdedup.dedup.kernels.kmeans import sample_size
 from semdedup.dedup.names import CENTROIDS, QUARANTINE, Destination, below
 from semdedup.dedup.options import InputOptions, KMeansOptions
 from semdedup.dedup.ranking import RankingStrategy
-from semdedup.errors import IntegrityError
 from semdedup.runs.run import Run
 from semdedup.storage.arrays import load_array, save_array
 from semdedup.storage.location import FileInfo, Location, without_storage_options
-
-
-class Assigned(NamedTuple):
-    """What the assignment counted: rows, rows of each cluster, rows in quarantine by reason, the mean L2 distance."""
-
-    rows: int
-    cluster_rows: Mapping[int, int]
-    quarantined: Mapping[str, int]
-    mean_distance: float
 
 
 class Fitted(NamedTuple):
@@ -103,8 +86,7 @@ def scan_and_fit(
         check_ids_unique(run.session, *ids)
         if base is not None:
             check_ids_new(run, *ids, base)
-        n_sampled = sum(result["sampled"] for result in scanned)
-        fit = _fit(run, work, plan, dim, kmeans.k_for(n_rows), n_sampled, kmeans, base)
+        fit = _fit(run, work, plan, scanned, dim, kmeans.k_for(n_rows), kmeans, base)
     return Fitted(plan, work, dim, n_rows, fit)
 
 
@@ -129,16 +111,19 @@ def cluster_embeddings(
     """
     plan, work, dim, n_rows, fit = scan_and_fit(run, files, source, inputs, kmeans, read_kwargs, ranked_by, base)
     rows_per_task = plan.rows_per_task(dim)
-    starts = bucket_starts(fit.counts * (n_rows / max(1, int(fit.counts.sum()))), rows_per_task)
+    expected = fit.counts * (n_rows / max(1, int(fit.counts.sum())))
+    buckets = Buckets.of(expected, len(plan.partitions), rows_per_task)
+    task = _assignment(run, work, plan, fit, dim, buckets.chunk_starts, kmeans)
     with run.refusing():  # metadata is read now: a value may not fit
-        assigned = _assign(run, work, plan, _assignment(run, work, fit, dim, starts, kmeans), n_rows)
-    _write(run, work, len(plan.partitions), starts, rows_per_task, assigned, destination)
+        assigned = assign_rows(run, work, plan.partitions, task, len(fit.centroids), n_rows)
+    target, kwargs = below(run.final, destination.folder), without_storage_options(destination.write_kwargs)
+    write_rows(run, work, buckets, assigned, target, kwargs)
     with run.noting():
         save_array(run.final / CENTROIDS, fit.centroids)
     return {
         "rows": n_rows,
         "quarantined": dict(assigned.quarantined),
-        "clusters": len(assigned.cluster_rows),
+        "clusters": int(np.count_nonzero(assigned.cluster_rows)),
         "n_clusters": len(fit.centroids),
         "embedding_dim": dim,
         "iterations": fit.iterations,
@@ -184,7 +169,7 @@ def _plan_and_scan(
         work = Workspace(plan.schema, source, scratch, read_kwargs)
         n_clusters = kmeans.k_for(plan.n_rows)
         n_wanted = 0 if base is not None else sample_size(plan.n_rows, n_clusters, kmeans.fit_data_fraction)
-        sampling = Sampling.of(kmeans.random_state, n_wanted, plan.n_rows, plan.n_sample_parts)
+        sampling = Sampling.of(kmeans.random_state, n_wanted, plan.n_rows)
         scan = partial(scan_of(plan), work, sampling, inputs.skip_bad_files)
         items = list(enumerate(plan.partitions))
         scanned = run.results("scan", scan, items, unit="partitions", label=partition_label)
@@ -200,9 +185,9 @@ def _fit(
     run: Run,
     work: Workspace,
     plan: Plan,
+    scanned: Sequence[Mapping[str, Any]],
     dim: int,
     n_clusters: int,
-    n_sampled: int,
     kmeans: KMeansOptions,
     base: Base | None,
 ) -> Fit:
@@ -214,7 +199,7 @@ def _fit(
         evenly = np.ones(len(centroids), dtype=np.int64)
         return Fit(centroids, evenly, *(base.fit[name] for name in ("inertia", "iterations", "engine")))
     if not noted.exists():
-        sample = usable_sample(run, work, plan.partitions, plan.n_sample_parts, n_sampled, dim, n_clusters, kmeans)
+        sample = usable_sample(run, work, plan.partitions, scanned, plan.n_sample_parts, dim, n_clusters, kmeans)
         fit = fit_centroids(run.session, work, sample, dim, n_clusters, kmeans)
         save_array(centroids_file, fit.centroids)
         centroids_file.force()
@@ -230,70 +215,15 @@ def _fit(
 
 
 def _assignment(
-    run: Run, work: Workspace, fit: Fit, dim: int, starts: tuple[int, ...], kmeans: KMeansOptions
+    run: Run, work: Workspace, plan: Plan, fit: Fit, dim: int, starts: tuple[int, ...], kmeans: KMeansOptions
 ) -> Assignment:
     return Assignment(
         dim=dim,
         centroids=work.scratch / "centroids.npy",
         digest=hashlib.sha256(fit.centroids.tobytes()).hexdigest(),
-        bucket_starts=starts,
+        chunk_starts=starts,
         backend=run.session.backend,
         max_samples_per_batch=kmeans.max_samples_per_batch,
         quarantine=run.final / QUARANTINE,
+        row_bytes=plan.row_bytes(dim),
     )
-
-
-def _assign(run: Run, work: Workspace, plan: Plan, task: Assignment, n_rows: int) -> Assigned:
-    """Label the rows of all partitions, `n_rows` of them in all.
-
-    Raises:
-        IntegrityError: there are more or fewer rows now.
-    """
-    rows, distance, cluster_rows, quarantined = 0, 0.0, Counter[int](), Counter[str]()
-    items, assign = list(enumerate(plan.partitions)), partial(assign_partition, work, task)
-    for entry in run.each("assign", assign, items, unit="partitions", label=partition_label):
-        result = entry.result
-        rows += result["assigned"]
-        distance += result["distance"]
-        quarantined.update(result["quarantined"])
-        cluster_rows.update(dict(zip(*result["clusters"], strict=True)))
-    if rows + sum(quarantined.values()) != n_rows:
-        raise IntegrityError(
-            f"{n_rows} rows were read, but {rows} assigned and {sum(quarantined.values())} quarantined; did the "
-            "input change during the run?"
-        )
-    return Assigned(rows, cluster_rows, quarantined, distance / max(1, rows))
-
-
-def _write(
-    run: Run,
-    work: Workspace,
-    n_pieces: int,
-    starts: Sequence[int],
-    rows_per_task: int,
-    assigned: Assigned,
-    destination: Destination,
-) -> None:
-    """Gather the clusters from the shuffle files and write them.
-
-    Raises:
-        IntegrityError: not all rows that were assigned are there.
-    """
-    large = {cluster for cluster, rows in assigned.cluster_rows.items() if rows > rows_per_task}
-    piece_rows = _rows_by_piece(run, large) if large else {}
-    ranges = cluster_ranges(starts, assigned.cluster_rows, piece_rows, n_pieces, rows_per_task)
-    kwargs = without_storage_options(destination.write_kwargs)
-    write = partial(write_clusters, work, below(run.final, destination.folder), kwargs)
-    written = sum(result["rows"] for result in run.results("write clusters", write, ranges, unit="ranges"))
-    if written != assigned.rows:
-        raise IntegrityError(f"{assigned.rows} rows were assigned to clusters, but {written} written")
-
-
-def _rows_by_piece(run: Run, clusters: Collection[int]) -> dict[int, dict[int, int]]:
-    """Rows of these clusters in each shuffle file, read again from the journal: few clusters are that large."""
-    found: dict[int, dict[int, int]] = {cluster: {} for cluster in clusters}
-    for entry in run.entries("assign"):
-        for cluster, rows in zip(*entry.result["clusters"], strict=True):
-            if cluster in found:
-                found[cluster][int(entry.key)] = rows
-    return found

@@ -2,24 +2,27 @@
 
     partition 0 ─┐  sorted by label   ┌─ clusters  0 …  9 ─▶ centroid=0/ … centroid=9/
     partition 1 ─┼─▶ one file each, ──┼─ clusters 10 … 24 ─▶ …
-    partition 2 ─┘  a batch a bucket  └─ clusters 25 … 40
+    partition 2 ─┘  a chunk a bucket  └─ clusters 25 … 40
 
-A *bucket* is a range of clusters. There is never an object for each pair of partition and cluster.
+A *bucket* is a range of clusters. There is never an object for each pair of partition and cluster. Where there would be
+too many chunks, files are merged in between (`cluster.ranges`).
 """
 
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from semdedup.arrays import Backend, backend_module, to_host
 from semdedup.dedup.cluster.fit import load_centroids
+from semdedup.dedup.cluster.ranges import PIECES, Chunks, ClusterRange, shuffle_file
 from semdedup.dedup.input.columns import narrow, wide, wide_type
 from semdedup.dedup.input.partitions import Partition
 from semdedup.dedup.input.rows import embedding_rows, write_aside
@@ -27,16 +30,11 @@ from semdedup.dedup.input.scan import Workspace
 from semdedup.dedup.input.schema import InputSchema
 from semdedup.dedup.kernels.kmeans import assign, distances_to_centroids
 from semdedup.dedup.names import COSINE_DISTANCE, L2_DISTANCE
-from semdedup.dedup.sizes import BESIDE_A_ROW
+from semdedup.dedup.sizes import BESIDE_A_ROW, held_bytes
+from semdedup.storage.arrays import pack_ends, unpack_ends
+from semdedup.storage.chunks import read_chunks, write_chunks
 from semdedup.storage.location import Location
-from semdedup.storage.tables import (
-    DECODING_BYTES,
-    embedding_column,
-    one_batch,
-    read_arrow_batch,
-    write_arrow,
-    write_table,
-)
+from semdedup.storage.tables import DECODING_BYTES, embedding_column, one_batch, write_table
 
 ROW_GROUP_BYTES = 64 << 20
 
@@ -49,19 +47,21 @@ class Assignment:
         dim: d.
         centroids: file of the centroids.
         digest: of its content.
-        bucket_starts: first cluster of each bucket, increasing, the first is 0.
+        chunk_starts: first cluster of each chunk of a shuffle file, increasing, the first is 0.
         backend: arrays to compute with.
         max_samples_per_batch: most rows in one product.
         quarantine: folder for the rows that cannot be compared.
+        row_bytes: bytes of a row on average, as they are held.
     """
 
     dim: int
     centroids: Location
     digest: str
-    bucket_starts: tuple[int, ...]
+    chunk_starts: tuple[int, ...]
     backend: Backend
     max_samples_per_batch: int
     quarantine: Location
+    row_bytes: float
 
 
 def cluster_schema(schema: InputSchema) -> pa.Schema:
@@ -93,17 +93,27 @@ def partition_memory(n_rows: int, dim: int, bucket_rows: int, other_bytes: int =
     return (4 * dim + other_bytes + BESIDE_A_ROW) * (n_rows + bucket_rows) + DECODING_BYTES
 
 
+def merge_memory(n_rows: int, dim: int, bucket_rows: int) -> int:
+    """Most bytes of embeddings that `merge_pieces` holds at a time; see `partition_memory`.
+
+    The rows of a shelf in some shuffle files; and those of one bucket, gathered and sorted to be written.
+    """
+    return 4 * dim * (n_rows + 2 * bucket_rows)
+
+
 def piece_file(work: Workspace, position: int) -> Location:
-    """The rows of one partition, sorted by cluster: one Arrow batch for each bucket."""
-    return work.scratch / "pieces" / f"{position}.arrow"
+    """The rows of one partition, sorted by cluster, in chunks of clusters."""
+    return shuffle_file(work.scratch, PIECES, position)
 
 
 def assign_partition(work: Workspace, task: Assignment, item: tuple[int, Partition]) -> dict[str, Any]:
     """Label the rows of one partition, and write them sorted by cluster; write those that cannot be compared aside.
 
     Returns:
-        ``assigned``, ``quarantined`` (rows by reason), ``clusters`` (label and rows, sparse) and ``distance`` (the sum
-        of the L2 distances).
+        ``assigned``, ``quarantined`` (rows by reason), ``clusters`` (rows up to the end of each cluster, packed; see
+        `rows_of_clusters`), ``weights`` (likewise, of rows of average size, where rows differ in size; see
+        `weights_of_clusters`), ``ends`` (of the chunks of the file, packed) and ``distance`` (the sum of the L2
+        distances).
     """
     position, slices = item
     rows, other, faulty = work.gather(slices, task.dim)
@@ -118,7 +128,7 @@ def assign_partition(work: Workspace, task: Assignment, item: tuple[int, Partiti
     for name, values in ((L2_DISTANCE, l2), (COSINE_DISTANCE, cosine), ("centroid", labels)):
         other = other.append_column(name, pa.array(to_host(values)))
     order = np.argsort(labels, kind="stable")
-    starts = np.append(np.searchsorted(labels[order], task.bucket_starts), len(rows))
+    starts = np.append(np.searchsorted(labels[order], task.chunk_starts), len(rows))
     schema = piece_schema(work.schema)
 
     def batches() -> Iterator[pa.RecordBatch]:
@@ -128,109 +138,113 @@ def assign_partition(work: Workspace, task: Assignment, item: tuple[int, Partiti
             part = part.add_column(1, "embedding", embedding_column(rows[chosen])).select(schema.names).cast(schema)
             yield one_batch(part)
 
-    write_arrow(piece_file(work, position), schema, batches())
-    found, counts = np.unique(labels, return_counts=True)
+    ends = write_chunks(piece_file(work, position), batches())
+    counts, uneven = np.bincount(labels, minlength=len(centroids)), uneven_bytes(other)
+    weights = {}
+    if uneven is not None:
+        held = np.bincount(labels, uneven, len(centroids)) + held_bytes(1, task.dim) * counts
+        weights["weights"] = pack_ends(np.cumsum(np.ceil(held / task.row_bytes).astype(np.int64)))
     return {
         "assigned": len(rows),
         "quarantined": write_aside(task.quarantine / f"part-{position}.parquet", faulty),
-        "clusters": [found.tolist(), counts.tolist()],
+        "clusters": pack_ends(np.cumsum(counts)),
+        **weights,
+        "ends": pack_ends(ends),
         "distance": float(to_host(l2).sum(dtype=np.float64)),
     }
 
 
-@dataclass(frozen=True)
-class ClusterRange:
-    """What one task writes: clusters [first, last) of one bucket, from some pieces, as files named ``part-{part}``."""
-
-    bucket: int
-    first: int
-    last: int
-    pieces: tuple[int, ...]
-    part: int
+def rows_of_clusters(assigned: Mapping[str, Any]) -> np.ndarray:
+    """Rows of each cluster, (k,) int64, from the result of `assign_partition`."""
+    return np.diff(unpack_ends(assigned["clusters"]), prepend=0)
 
 
-def bucket_starts(sizes: np.ndarray, rows_per_bucket: float) -> tuple[int, ...]:
-    """Cut clusters 0 … k - 1 into consecutive buckets of about `rows_per_bucket` rows by their estimated sizes.
+def weights_of_clusters(assigned: Mapping[str, Any]) -> np.ndarray:
+    """How many rows of average size the rows of each cluster are, (k,) int64: what cuts clusters into tasks."""
+    return np.diff(unpack_ends(assigned.get("weights", assigned["clusters"])), prepend=0)
 
-    >>> bucket_starts(np.array([5, 5, 20, 1, 1]), 10)
-    (0, 2, 3)
+
+def uneven_bytes(other: pa.Table) -> np.ndarray | None:
+    """Bytes of the metadata of each row, (n,) float64; None where all rows take about the same.
+
+    Text is counted row by row, lists and the like evenly. Ids hardly differ in length.
     """
-    starts, held = [0], 0.0
-    for cluster, size in enumerate(sizes):
-        if held and held + size > rows_per_bucket:
-            starts.append(cluster)
-            held = 0.0
-        held += float(size)
-    return tuple(starts)
+    columns = [column for name, column in zip(other.column_names, other.columns, strict=True) if name != "id"]
+    total = np.zeros(len(other))
+    uneven = [column for column in columns if not pa.types.is_primitive(column.type)]
+    for column in uneven:
+        if pa.types.is_large_string(column.type) or pa.types.is_large_binary(column.type):
+            total += pc.fill_null(pc.binary_length(column), 0).to_numpy()
+        else:
+            total += column.nbytes / max(1, len(other))
+    return total if uneven else None
 
 
-def cluster_ranges(
-    starts: Sequence[int],
-    cluster_rows: Mapping[int, int],
-    piece_rows: Mapping[int, Mapping[int, int]],
-    n_pieces: int,
-    rows_per_task: int,
-) -> list[ClusterRange]:
-    """Plan which task writes what, now that the sizes of the clusters are known.
+class Merge(NamedTuple):
+    """What one task merges: the rows of a shelf, of buckets that begin with clusters `starts`, into one file."""
 
-    Args:
-        starts: first cluster of each bucket.
-        cluster_rows: rows of each cluster that has any.
-        piece_rows: for each cluster above `rows_per_task`, its rows in each piece; it is cut between pieces.
-        n_pieces: number of shuffle files.
-        rows_per_task: most rows a task holds, unless one piece has more of one cluster.
+    folder: str
+    number: int
+    starts: tuple[int, ...]
+    chunks: Chunks
+
+
+def merge_pieces(work: Workspace, item: Merge) -> dict[str, Any]:
+    """Put the rows of some shuffle files together, sorted by cluster, those of a cluster in the order of the files.
+
+    Memory: see `merge_memory`.
+
+    Returns:
+        ``ends``: of the buckets in the file, packed.
     """
-    every = tuple(range(n_pieces))
-    buckets: dict[int, list[int]] = defaultdict(list)
-    for cluster in sorted(cluster_rows):
-        buckets[int(np.searchsorted(starts, cluster, side="right")) - 1].append(cluster)
-    ranges: list[ClusterRange] = []
-    for bucket, clusters in buckets.items():
-        first, held = clusters[0], 0
-        for cluster in clusters:
-            rows = cluster_rows[cluster]
-            if held and held + rows > rows_per_task:
-                ranges.append(ClusterRange(bucket, first, cluster, every, 0))
-                first, held = cluster, 0
-            if rows > rows_per_task:
-                parts = _cut_pieces(piece_rows[cluster], rows_per_task)
-                ranges += [ClusterRange(bucket, cluster, cluster + 1, p, n) for n, p in enumerate(parts)]
-                first, held = cluster + 1, 0
-            else:
-                held += rows
-        if held:
-            ranges.append(ClusterRange(bucket, first, clusters[-1] + 1, every, 0))
-    return ranges
+    batches = [batch for batches in read_chunks(item.chunks.spans(work.scratch)) for batch in batches]
+    edges = [[*np.searchsorted(_labels(batch), item.starts).tolist(), len(batch)] for batch in batches]
+    schema = piece_schema(work.schema)
+
+    def merged() -> Iterator[pa.Table]:
+        for bucket in range(len(item.starts)):
+            bounds = [(found[bucket], found[bucket + 1]) for found in edges]
+            parts = [batch.slice(low, high - low) for batch, (low, high) in zip(batches, bounds, strict=True)]
+            rows = pa.Table.from_batches(parts, schema)
+            yield rows.take(pa.array(np.argsort(rows.column("centroid").to_numpy(), kind="stable")))
+
+    ends = write_chunks(shuffle_file(work.scratch, item.folder, item.number), merged())
+    return {"ends": pack_ends(ends)}
 
 
-def _cut_pieces(rows: Mapping[int, int], rows_per_task: int) -> list[tuple[int, ...]]:
-    parts: list[tuple[int, ...]] = []
-    current: list[int] = []
-    held = 0
-    for piece in sorted(rows):
-        if held and held + rows[piece] > rows_per_task:
-            parts.append(tuple(current))
-            current, held = [], 0
-        current.append(piece)
-        held += rows[piece]
-    return [*parts, tuple(current)]
+def _labels(batch: pa.RecordBatch) -> np.ndarray:
+    return batch.column("centroid").to_numpy()
+
+
+class Gathering(NamedTuple):
+    """What one task writes, and where it finds it."""
+
+    what: ClusterRange
+    chunks: Chunks
+
+
+def gather_piece(assigned: Mapping[str, Any], n_clusters: int) -> Gathering:
+    """Write all that `assign_partition` found in partition 0, which has been written as one chunk."""
+    ends = unpack_ends(assigned["ends"])
+    return Gathering(ClusterRange(0, 0, n_clusters, range(1), 0), Chunks(PIECES, 0, np.zeros(1, np.int64), ends))
 
 
 def write_clusters(
-    work: Workspace, target: Location, write_kwargs: Mapping[str, Any], item: ClusterRange
+    work: Workspace, target: Location, write_kwargs: Mapping[str, Any], item: Gathering
 ) -> dict[str, Any]:
-    """Gather a range of clusters from the shuffle files; write a Parquet file for each below ``centroid={k}``.
+    """Gather a range of clusters from shuffle files; write a Parquet file for each below ``centroid={k}``.
 
-    Memory: the rows of the range, one batch of a shuffle file, and one cluster as it is encoded.
+    Memory: the rows of the range, one chunk of a shuffle file (of a store, `BYTES_AHEAD` besides), and one cluster as
+    it is encoded.
 
     Returns:
         ``rows``.
     """
     slices: dict[int, list[pa.RecordBatch]] = defaultdict(list)
-    for position in item.pieces:
-        batch = read_arrow_batch(piece_file(work, position), item.bucket)
-        labels = batch.column("centroid").to_numpy()
-        low, high = np.searchsorted(labels, [item.first, item.last])
+    what = item.what
+    for batch in (batch for batches in read_chunks(item.chunks.spans(work.scratch)) for batch in batches):
+        labels = _labels(batch)
+        low, high = np.searchsorted(labels, [what.first, what.last])
         if low == high:
             continue
         if high - low < len(batch):  # a copy, for a slice would keep the whole batch alive
@@ -241,7 +255,7 @@ def write_clusters(
     n_rows = 0
     for label in sorted(slices):
         table = as_written(pa.Table.from_batches(slices.pop(label)), work.schema)
-        name = f"centroid={label}/part-{item.part}.parquet"
+        name = f"centroid={label}/part-{what.part}.parquet"
         write_table(target / name, table, {"row_group_size": rows_per_group(table), **write_kwargs})
         n_rows += len(table)
     return {"rows": n_rows}

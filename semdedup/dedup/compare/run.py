@@ -192,9 +192,9 @@ def _look_at_foreign(run: Run, facts: Sequence[FileFacts], source: Location, sch
     n_bytes = sum(file.n_bytes for file in facts)
     n_bytes = sizes.bytes_per_task(run.session.n_slots, run.session.task_memory, n_bytes)
     partitions = cut_partitions(facts, n_bytes, None)
-    lengths, n_hashes = scan_lengths(run, "scan", work, partitions)
+    lengths, hashes = scan_lengths(run, "scan", work, partitions)
     dim = expected_length(lengths, schema.options.embedding_dim)
-    check_ids_unique(run.session, work, partitions, ID_HASH_SEED, n_hashes)
+    check_ids_unique(run.session, work, partitions, ID_HASH_SEED, hashes)
     return dim
 
 

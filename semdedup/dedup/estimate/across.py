@@ -14,7 +14,7 @@ import pyarrow as pa
 
 from semdedup.arrays import to_host
 from semdedup.dedup.cluster.fit import load_centroids
-from semdedup.dedup.cluster.shuffle import Assignment, piece_file
+from semdedup.dedup.cluster.shuffle import Assignment, piece_file, piece_schema
 from semdedup.dedup.estimate.pieces import timed
 from semdedup.dedup.input.rows import embedding_rows
 from semdedup.dedup.input.scan import Workspace
@@ -22,8 +22,8 @@ from semdedup.dedup.kernels.bounds import principal_axes, short_rows, short_widt
 from semdedup.dedup.kernels.exact import exact_scores
 from semdedup.dedup.kernels.join import NANOSECONDS_A_RECTANGLE, Join, Margins, Side
 from semdedup.dedup.threshold.rule import least_score
+from semdedup.storage.chunks import read_every_chunk
 from semdedup.storage.location import Location
-from semdedup.storage.tables import read_arrow_batch
 
 CLUSTERS = 128
 """Most clusters whose rows the bounds are tried on."""
@@ -120,7 +120,8 @@ def _some_clusters(
 ) -> tuple[np.ndarray, np.ndarray]:
     """Rows of pieces, of `CLUSTERS` clusters at random, and their labels, in the order of these."""
     pieces = [Workspace(work.schema, work.inputs, place, {}) for place in labelled[:PIECES]]
-    table = pa.Table.from_batches([read_arrow_batch(piece_file(piece, 0), 0) for piece in pieces])
+    batches = [batch for piece in pieces for batch in read_every_chunk(piece_file(piece, 0))]
+    table = pa.Table.from_batches(batches, piece_schema(work.schema))
     labels = table.column("centroid").to_numpy()
     rows, _ = embedding_rows(table.column("embedding"), clusters.dim)
     order = np.argsort(labels, kind="stable")

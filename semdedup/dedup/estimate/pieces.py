@@ -11,7 +11,14 @@ import numpy as np
 import pyarrow as pa
 
 from semdedup.arrays import Backend, backend_module
-from semdedup.dedup.cluster.shuffle import Assignment, ClusterRange, assign_partition, cluster_schema, write_clusters
+from semdedup.dedup.cluster.shuffle import (
+    Assignment,
+    assign_partition,
+    cluster_schema,
+    gather_piece,
+    rows_of_clusters,
+    write_clusters,
+)
 from semdedup.dedup.compare.groups import Cluster, Comparison, Limits, rank_cluster, score_group, score_rows
 from semdedup.dedup.input.facts import Counted, inspect_files
 from semdedup.dedup.input.partitions import Partition, Slice
@@ -119,11 +126,12 @@ def _run_piece(work: Workspace, task: Measuring, place: Location, slices: Partit
     _, assigning = timed(lambda: assign_partition(_elsewhere(work, place / LABELLED), task.clusters, (0, slices)))
     again = _elsewhere(work, place / "grouped")
     labelled = assign_partition(again, task.few, (0, slices))
-    everything = ClusterRange(0, 0, task.n_few, (0,), 0)
+    everything = gather_piece(labelled, task.n_few)
     _, writing = timed(lambda: write_clusters(again, place / "clusters", task.write_kwargs, everything))
     group = [
         Cluster(label, ((place / "clusters" / f"centroid={label}" / "part-0.parquet").url,), (rows,))
-        for label, rows in zip(*labelled["clusters"], strict=True)
+        for label, rows in enumerate(rows_of_clusters(labelled).tolist())
+        if rows
     ]
     if not group:
         return Piece()

@@ -105,10 +105,11 @@ def _assignment(run: Run, fitted: Fitted, centroids: np.ndarray, kmeans: KMeansO
         dim=fitted.dim,
         centroids=place,
         digest=hashlib.sha256(centroids.tobytes()).hexdigest(),
-        bucket_starts=(0,),
+        chunk_starts=(0,),
         backend=run.session.backend,
         max_samples_per_batch=kmeans.max_samples_per_batch,
         quarantine=run.scratch / "aside",
+        row_bytes=fitted.plan.row_bytes(fitted.dim),
     )
 
 

@@ -32,7 +32,7 @@ OTHER_SEED = 1 << 32
 def sampling_of(seed: int, wanted: int, n_rows: int) -> Sampling:
     """Which rows to take along, so that `wanted` of them can be expected even after chance has taken some away."""
     margin = math.ceil(6 * math.sqrt(wanted)) + 6
-    return Sampling.of(seed + OTHER_SEED, wanted + margin, n_rows, 1)
+    return Sampling.of(seed + OTHER_SEED, wanted + margin, n_rows)
 
 
 @dataclass(frozen=True)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -13,6 +13,7 @@ import pyarrow as pa
 
 from semdedup.compute.session import Session
 from semdedup.dedup.frame_input.parts import source_in_words
+from semdedup.dedup.input.hashes import HashFiles, find_repeated, write_hashes
 from semdedup.dedup.input.ids import hash_ids
 from semdedup.dedup.input.partitions import Partition, Slice, partition_label
 from semdedup.dedup.input.rows import (
@@ -24,11 +25,13 @@ from semdedup.dedup.input.rows import (
 from semdedup.dedup.input.schema import InputSchema
 from semdedup.errors import BadFileError, DuplicateIdError, InputError
 from semdedup.runs.run import Run
+from semdedup.storage.arrays import pack_ends
+from semdedup.storage.chunks import write_chunks
 from semdedup.storage.location import Location
-from semdedup.storage.tables import LOW_INFORMATION, write_arrow_parts
+from semdedup.storage.tables import LOW_INFORMATION
 
-HASHES_PER_RANGE = 1 << 23
-"""Hashes of ids that one task looks through for repetitions: 64 MiB."""
+SAMPLE_ROWS = 1 << 10
+"""Rows of a chunk of the sample: what the parts of the sample are made of."""
 
 SCANNED = ("id", "embedding", LOW_INFORMATION)
 """Columns that the scan reads. Others are read by who carries them along."""
@@ -84,23 +87,18 @@ def range_starts(n_ranges: int, stop: int = WHOLE) -> np.ndarray:
 
 @dataclass(frozen=True)
 class Sampling:
-    """Which rows are fitted on: those whose hash is below `threshold`, in `n_parts` ranges of the hash.
+    """Which rows are fitted on: those whose hash is below `threshold`.
 
     The hash depends on the id and the seed alone, so the sample does not depend on files or partitions.
     """
 
     seed: int
     threshold: int
-    n_parts: int
 
     @classmethod
-    def of(cls, seed: int, n_wanted: int, n_rows: int, n_parts: int) -> Sampling:
+    def of(cls, seed: int, n_wanted: int, n_rows: int) -> Sampling:
         """Sample about `n_wanted` of `n_rows` rows; all of them where that many are wanted, none for 0."""
-        return cls(seed, WHOLE if n_wanted >= n_rows else WHOLE * n_wanted // n_rows, n_parts)
-
-    def edges(self) -> np.ndarray:
-        """Lowest hash of each part, (n_parts,) uint64."""
-        return range_starts(self.n_parts, self.threshold)
+        return cls(seed, WHOLE if n_wanted >= n_rows else WHOLE * n_wanted // n_rows)
 
     def chosen(self, hashes: np.ndarray) -> np.ndarray:
         """Truth for each hash, (n,): whether the row belongs to the sample."""
@@ -108,11 +106,11 @@ class Sampling:
 
 
 def sample_file(work: Workspace, position: int, drawn: int = 0) -> Location:
-    """Rows of one partition that belong to the sample, ``hash`` and ``embedding``: one Arrow batch for each part.
+    """Rows of one partition that belong to the sample, ``hash`` and ``embedding``, in chunks of `SAMPLE_ROWS`.
 
     `drawn` tells the sample of the scan, 0, from those that are drawn later.
     """
-    return work.scratch / (f"sample-{drawn}" if drawn else "sample") / f"{position}.arrow"
+    return work.scratch / (f"sample-{drawn}" if drawn else "sample") / f"{position}.arrows"
 
 
 def chosen_rows(table: pa.Table, sampling: Sampling, among: np.ndarray) -> pa.Table:
@@ -124,9 +122,9 @@ def chosen_rows(table: pa.Table, sampling: Sampling, among: np.ndarray) -> pa.Ta
     return pa.table({"hash": pa.array(hashes[chosen]), "embedding": lists})
 
 
-def hashes_file(work: Workspace, position: int) -> Location:
-    """The sorted hashes of the ids of one partition, uint64."""
-    return work.scratch / "ids" / f"{position}.u64"
+def hashes_folder(work: Workspace) -> Location:
+    """The hashes of the ids, a file for each partition."""
+    return work.scratch / "ids"
 
 
 def scan_partition(
@@ -137,8 +135,9 @@ def scan_partition(
     Metadata is read only where files that cannot be read are to be skipped: they have to be found now.
 
     Returns:
-        ``rows``, ``hashes`` (rows with an id), ``sampled``, ``lengths`` (rows of each length, by source) and ``bad``
-        (source and reason of unreadable files).
+        ``rows``, ``hashes`` (where bins of the hash end among those of the ids, see `write_hashes`), ``sampled`` and
+        ``sample_ends`` (see `write_sample`), ``lengths`` (rows of each length, by source) and ``bad`` (source and
+        reason of unreadable files).
 
     Memory: a batch of rows as it is read, the rows of the sample, 16 bytes a row.
     """
@@ -159,13 +158,10 @@ def scan_partition(
             if not skip_bad_files:
                 raise
             bad.append([piece.source, str(error)])
-    every = np.sort(np.concatenate(hashes)) if hashes else np.empty(0, dtype=np.uint64)
-    hashes_file(work, position).write_bytes(every.tobytes())
-    write_sample(sample_file(work, position), samples, sampling)
     return {
         "rows": n_rows,
-        "hashes": len(every),
-        "sampled": sum(map(len, samples)),
+        "hashes": write_hashes(hashes_folder(work), position, hashes),
+        **write_sample(sample_file(work, position), samples),
         "lengths": {source: [list(pair) for pair in counts.items()] for source, counts in lengths.items()},
         "bad": bad,
     }
@@ -173,24 +169,29 @@ def scan_partition(
 
 def scan_lengths(
     run: Run, name: str, work: Workspace, partitions: Sequence[Partition]
-) -> tuple[dict[str, Counter[int]], list[int]]:
+) -> tuple[dict[str, Counter[int]], list[str]]:
     """Scan all partitions without a sample, as a step of this name.
 
     Returns:
-        How many rows of each file have which length, and for each partition the number of its ids, whose hashes (by
-        `ID_HASH_SEED`) are left for `check_ids_unique`.
+        How many rows of each file have which length, and what is known of the hashes of the ids of each partition (by
+        `ID_HASH_SEED`), for `check_ids_unique`.
     """
-    no_sample = Sampling(ID_HASH_SEED, threshold=1, n_parts=1)  # hashes below 1: no row, but for a chance of n in 2**64
+    no_sample = Sampling(ID_HASH_SEED, threshold=1)  # hashes below 1: no row, but for a chance of n in 2**64
     scan = partial(scan_partition, work, no_sample, False)
     found = run.results(name, scan, list(enumerate(partitions)), unit="partitions", label=partition_label)
     return lengths_by_source(found), [result["hashes"] for result in found]
 
 
-def write_sample(location: Location, samples: Sequence[pa.Table], sampling: Sampling) -> None:
-    """Write the sampled rows of a partition in the order of their hash, in the widest of their types."""
+def write_sample(location: Location, samples: Sequence[pa.Table]) -> dict[str, Any]:
+    """Write the sampled rows of a partition, in the widest of their types.
+
+    Returns:
+        ``sampled``: how many; and ``sample_ends``: where chunks of `SAMPLE_ROWS` of them end in the file, packed.
+    """
     empty = pa.table({"hash": pa.array([], pa.uint64()), "embedding": pa.array([], pa.list_(pa.float16()))})
-    sample = pa.concat_tables([empty, *samples], promote_options="permissive").sort_by("hash").combine_chunks()
-    write_arrow_parts(location, sample, np.searchsorted(sample.column("hash").to_numpy(), sampling.edges()))
+    sample = pa.concat_tables([empty, *samples], promote_options="permissive")
+    chunks = (sample.slice(start, SAMPLE_ROWS) for start in range(0, len(sample), SAMPLE_ROWS))
+    return {"sampled": len(sample), "sample_ends": pack_ends(write_chunks(location, chunks))}
 
 
 def lengths_by_source(scanned: Iterable[Mapping[str, Any]]) -> dict[str, Counter[int]]:
@@ -238,20 +239,23 @@ def check_lengths(lengths: Mapping[str, Mapping[int, int]], expected: int, why: 
             )
 
 
-HashFile = tuple[Location, int]
-"""A file of sorted hashes, uint64, and how many it holds."""
-
-
 def check_ids_unique(
-    session: Session, work: Workspace, partitions: Sequence[Partition], seed: int, counts: Sequence[int]
+    session: Session, work: Workspace, partitions: Sequence[Partition], seed: int, hashes: Sequence[str]
 ) -> None:
     """Refuse an input with an id more than once.
+
+    Args:
+        session: the cluster.
+        work: the input.
+        partitions: all of it.
+        seed: of the hashes.
+        hashes: what `scan_partition` has told of them, by partition.
 
     Raises:
         DuplicateIdError: with examples and the number of repeated ids.
     """
-    files = [(hashes_file(work, position), count) for position, count in enumerate(counts)]
-    places, n_repeated = repeated_ids(session, work, partitions, seed, files)
+    files = HashFiles(hashes_folder(work), hashes)
+    places, n_repeated = repeated_ids(session, work, partitions, seed, [files])
     examples = repeated_in_words(places)
     if examples:
         raise DuplicateIdError(
@@ -274,23 +278,22 @@ def repeated_in_words(places: Mapping[Any, Sequence[str]]) -> str:
 
 
 def repeated_ids(
-    session: Session, work: Workspace, partitions: Sequence[Partition], seed: int, files: Sequence[HashFile]
+    session: Session, work: Workspace, partitions: Sequence[Partition], seed: int, files: Sequence[HashFiles]
 ) -> tuple[dict[Any, list[str]], int]:
     """The ids of the input whose hash stands more than once in some files, each with the files of its rows.
 
     Hashes are compared range by range, then ids looked up, so that the caller can tell a chance collision of two hashes
-    from one id. Memory of a task: 16 bytes for each of about `HASHES_PER_RANGE` ids.
+    from one id. Memory and reads as of `find_repeated`.
 
     Returns:
         Up to a thousand ids, and the number of repeated hashes.
     """
-    n_ranges = max(1, -(-sum(count for _, count in files) // HASHES_PER_RANGE))
-    tasks = [(index, n_ranges) for index in range(n_ranges)]
-    repeated: list[int] = []
-    n_repeated = 0
-    for _, (found, number) in session.run("check ids", partial(repeated_hashes, list(files)), tasks, unit="ranges"):
-        repeated += found
-        n_repeated += number
+
+    def each(name: str, function: Callable[[Any], Any], items: Sequence[Any]) -> list[Any]:
+        found = dict(session.run(name, function, items, unit="parts"))
+        return [found[position] for position in range(len(items))]
+
+    repeated, n_repeated = find_repeated(each, work.scratch, files)
     places: dict[Any, list[str]] = {}
     if repeated:
         look = partial(_ids_with_hashes, work, seed, np.array(repeated[:1000], dtype=np.uint64))
@@ -300,41 +303,10 @@ def repeated_ids(
     return places, n_repeated
 
 
-def repeated_hashes(files: Sequence[HashFile], item: tuple[int, int]) -> tuple[list[int], int]:
-    """The first thousand hashes that stand more than once in one of n ranges, given by its number and n; how many."""
-    index, n_ranges = item
-    low, high = WHOLE * index // n_ranges, WHOLE * (index + 1) // n_ranges
-    blocks = []
-    for file, count in files:
-        if not count:
-            continue
-        start, stop = _byte_range(file, count, low, high)
-        blocks.append(np.frombuffer(file.read_bytes(start, stop), dtype=np.uint64))
-    hashes = np.sort(np.concatenate(blocks)) if blocks else np.empty(0, dtype=np.uint64)
-    repeated = np.unique(hashes[1:][hashes[1:] == hashes[:-1]])
-    return [int(value) for value in repeated[:1000]], len(repeated)
-
-
-def _byte_range(file: Location, count: int, low: int, high: int) -> tuple[int, int]:
-    """Bytes of the sorted file that hold the hashes in [low, high), by bisection of the file."""
-
-    def first_not_below(value: int) -> int:
-        left, right = 0, count
-        while left < right:
-            middle = (left + right) // 2
-            found = int.from_bytes(file.read_bytes(8 * middle, 8 * middle + 8), "little")
-            left, right = (middle + 1, right) if found < value else (left, middle)
-        return left
-
-    start = 0 if low == 0 else first_not_below(low)
-    stop = count if high == WHOLE else first_not_below(high)
-    return 8 * start, 8 * stop
-
-
 def _ids_with_hashes(work: Workspace, seed: int, hashes: np.ndarray, slices: Partition) -> list[tuple[Any, str]]:
     found = []
     for piece in slices:
-        for table in work.read(piece):
+        for table in work.read(piece, ["id"]):
             ids = table.column("id").drop_null()
             wanted = np.isin(hash_ids(ids, seed), hashes)
             found += [(value, piece.source) for value in ids.filter(pa.array(wanted)).to_pylist()]

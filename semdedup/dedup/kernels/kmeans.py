@@ -300,29 +300,33 @@ def distances_to_centroids(rows: Array, centroids: Array, labels: Array) -> tupl
     return inner, nearest
 
 
-def lloyd_sums(part: Array, centroids: Array) -> Sums:
+def lloyd_sums(part: Array, centroids: Array, onto: Sums | None = None) -> Sums:
     """Assign one part of the sample and sum its rows by label: exact, so that sums of parts add up in any order.
 
     Args:
         part: (n, d) float32, on the grid of `SUM_GRID_BITS`.
         centroids: (k, d) float32.
+        onto: sums that these are added to, in place.
+
+    Memory: the sums, 8·k·d bytes, and products of `semdedup.arrays.block_elements`.
     """
     xp = array_module(part)
     sparse = sparse_module(part)
     labels = assign(part, centroids)
     k = len(centroids)
-    total = xp.zeros(centroids.shape, dtype=np.float64)
+    sums = onto or Sums(xp.zeros(centroids.shape, dtype=np.float64), xp.zeros(k, dtype=np.int64))
     step = max(1, block_elements(part) // centroids.shape[1])
     doubles = scratch(xp, "products", (min(step, len(part)), centroids.shape[1]), np.float64)
     for start in range(0, len(part), step):
-        chunk = labels[start : start + step]
+        found, chunk = xp.unique(labels[start : start + step], return_inverse=True)
         rows = doubles[: len(chunk)]
         rows[...] = part[start : start + step]
         membership = sparse.csr_matrix(
-            (xp.ones(len(chunk)), chunk, xp.arange(len(chunk) + 1, dtype=np.int32)), shape=(len(chunk), k)
+            (xp.ones(len(chunk)), chunk, xp.arange(len(chunk) + 1, dtype=np.int32)), shape=(len(chunk), len(found))
         )
-        total += membership.T @ rows
-    return Sums(total, xp.bincount(labels, minlength=k))
+        sums.rows[found] += membership.T @ rows
+    sums.counts[...] += xp.bincount(labels, minlength=k)
+    return sums
 
 
 def next_centroids(centroids: np.ndarray, sums: Sums) -> tuple[np.ndarray, float]:

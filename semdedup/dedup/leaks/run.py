@@ -103,7 +103,7 @@ def _prepare(run: Run, a: Embeddings, b: Embeddings, fields: InputOptions) -> Pr
     spans = cut_partitions(a_facts, a_bytes // n_spans + 1, None)
     work_a = Workspace(schema.below(a.files), a.source, scratch / "a", {})
     work_b = Workspace(schema.below(b.files), b.source, scratch / "b", {})
-    lengths, n_hashes = scan_lengths(run, f"scan {work_b.scratch.name}", work_b, blocks)
+    lengths, hashes = scan_lengths(run, f"scan {work_b.scratch.name}", work_b, blocks)
     dim = _length_of(b.name, lengths, fields.embedding_dim)
     # A file whose footer tells d elements a row on average is not read for its lengths: should they differ all the
     # same, its rows are counted and left out as they are compared.
@@ -116,7 +116,7 @@ def _prepare(run: Run, a: Embeddings, b: Embeddings, fields: InputOptions) -> Pr
             f"the embeddings of {a.name} have length {dim_a}, those of {b.name} have length {dim}; embeddings of "
             "different models cannot be compared: embed one of the sets again"
         )
-    check_ids_unique(session, work_b, blocks, ID_HASH_SEED, n_hashes)
+    check_ids_unique(session, work_b, blocks, ID_HASH_SEED, hashes)
     return Prepared(work_a, work_b, blocks, spans, dim, task_bytes, a_rows, b_rows)
 
 

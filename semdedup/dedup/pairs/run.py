@@ -124,9 +124,9 @@ def _prepare(
         session.reporter.say(words)
     work = Workspace(unify_schemas(facts, fields, top_of(files)).below(files), source, scratch, read_kwargs)
     partitions = cut_partitions(facts, task_bytes, None)
-    lengths, n_hashes = scan_lengths(run, "scan", work, partitions)
+    lengths, hashes = scan_lengths(run, "scan", work, partitions)
     dim = expected_length(lengths, fields.embedding_dim)
-    check_ids_unique(session, work, partitions, ID_HASH_SEED, n_hashes)
+    check_ids_unique(session, work, partitions, ID_HASH_SEED, hashes)
     every: list[tuple[Partition, ...]] = [(partition,) for partition in partitions]
     if search.clustered:
         every = _cluster_parts(

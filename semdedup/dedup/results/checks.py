@@ -14,8 +14,9 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from semdedup.dedup.input.hashes import Each, HashFiles, find_repeated, write_hashes
 from semdedup.dedup.input.ids import as_ids, hash_ids, id_type
-from semdedup.dedup.input.scan import HASHES_PER_RANGE, ID_HASH_SEED, repeated_hashes, repeated_in_words
+from semdedup.dedup.input.scan import ID_HASH_SEED, repeated_in_words
 from semdedup.dedup.names import SCORE
 from semdedup.dedup.sizes import ROWS_AT_A_TIME
 from semdedup.errors import BadFileError, DuplicateIdError
@@ -31,9 +32,6 @@ ABOVE_ONE = 2.0**-9
 
 BYTES_PER_TASK = 16 << 20
 """Of tables of scores, what one task reads."""
-
-Each = Callable[[str, Callable[[Any], Any], Sequence[Any]], list[Any]]
-"""Calls a function for each of some items, as a part of this name; the results, in order."""
 
 
 def in_turn(name: str, function: Callable[[Any], Any], items: Sequence[Any]) -> list[Any]:
@@ -177,48 +175,43 @@ def check_together(
         BadFileError: see `check_columns` and `checked`; or ids are text in one table, and numbers in another.
         DuplicateIdError: with examples and the number of repeated ids.
 
-    Time: one reading of the tables; where ids repeat, another of the ids. Memory of a task: the hashes of
-    `HASHES_PER_RANGE` ids.
+    Time: one reading of the tables; where ids repeat, another of the ids. Memory of a task as of
+    `find_repeated`.
     """
     groups = cut_files(files, source, BYTES_PER_TASK)
     found = each("hash ids", partial(_hash_ids, source, scratch, tuple(columns)), list(enumerate(groups)))
-    ids = [Ids(*result) for results in found for result in results]
+    ids = [Ids(*result) for _, results in found for result in results]
     kinds: dict[str, str] = {}
     for some in ids:
         kinds.setdefault(some.kind, some.url)
     if len(kinds) > 1:
         both = " but ".join(f"{kind} in {url}" for kind, url in list(kinds.items())[:2])
         raise BadFileError(f"the column 'id' is {both}; ids must be all text or all whole numbers of one type")
-    counts = [sum(result[0] for result in results) for results in found]
-    hashed = [(_place(scratch, position), count) for position, count in enumerate(counts)]
-    n_ranges = max(1, -(-sum(counts) // HASHES_PER_RANGE))
-    ranges = [(index, n_ranges) for index in range(n_ranges)]
-    repeated = each("check ids", partial(repeated_hashes, hashed), ranges)
-    wanted = np.array([value for values, _ in repeated for value in values][:1000], dtype=np.uint64)
-    if not len(wanted):
+    repeated, n_repeated = find_repeated(each, scratch, [HashFiles(_folder(scratch), [ends for ends, _ in found])])
+    if not repeated:
         return
     places: dict[Any, list[str]] = {}
-    for pairs in each("look up ids", partial(_ids_with, source, wanted.tolist()), groups):
+    for pairs in each("look up ids", partial(_ids_with, source, repeated[:1000]), groups):
         for value, url in pairs:
             places.setdefault(value, []).append(url)
     examples = repeated_in_words(places)
     if examples:
         raise DuplicateIdError(
-            f"{sum(n for _, n in repeated):,} ids stand in the tables of scores below {source} more than once, so that "
+            f"{n_repeated:,} ids stand in the tables of scores below {source} more than once, so that "
             f"it is not clear which row to drop. Examples:\n{examples}\nGive one result, with each id once."
         )
 
 
-def _place(scratch: Location, position: int) -> Location:
-    return scratch / "ids-of-scores" / f"{position}.u64"
+def _folder(scratch: Location) -> Location:
+    return scratch / "ids-of-scores"
 
 
 def _hash_ids(
     source: Location, scratch: Location, columns: Sequence[str], item: tuple[int, tuple[RowGroups, ...]]
-) -> list[Ids]:
-    """Write the sorted hashes of the ids of some tables."""
+) -> tuple[str, list[Ids]]:
+    """Write the sorted hashes of the ids of some tables; what `write_hashes` tells of them, and what ids there are."""
     position, parts = item
-    hashes, found = [np.empty(0, dtype=np.uint64)], []
+    hashes, found = [], []
     for part in parts:
         n = 0
         for _, batch in read_checked(source, part, columns, columns):
@@ -226,8 +219,7 @@ def _hash_ids(
             n += len(batch)
         if n:
             found.append(Ids(n, str(batch.schema.field("id").type), part.url))
-    _place(scratch, position).write_bytes(np.sort(np.concatenate(hashes)).tobytes())
-    return found
+    return write_hashes(_folder(scratch), position, hashes), found
 
 
 def _ids_with(source: Location, hashes: Sequence[int], parts: Sequence[RowGroups]) -> list[tuple[Any, str]]:
