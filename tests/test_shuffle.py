@@ -282,7 +282,7 @@ def one_level(
     rows[::3] = rows[0]
     write_embeddings(folder / "in", ids, rows, 20, caption=[f"of {name}" for name in ids])
     with pytest.MonkeyPatch.context() as patch:
-        set_task_bytes(patch, 1500)
+        set_task_bytes(patch, 3400)
         with counted_reads() as reads:
             clusters(folder / "in", folder / "out").run(inside)
         yield folder / "in", folder / "out", reads
