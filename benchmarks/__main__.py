@@ -23,9 +23,11 @@ from benchmarks import (
     removal,
     results,
     same_answer,
+    scale,
     shard,
     split,
     table,
+    ten_million,
     whole,
 )
 
@@ -44,6 +46,8 @@ BENCHMARKS = {
     "removal": removal,
     "base": base,
     "frames": frames,
+    "scale": scale,
+    "ten_million": ten_million,
 }
 IN_THE_TABLE = (
     "comparison",
@@ -56,6 +60,8 @@ IN_THE_TABLE = (
     "removal",
     "base",
     "frames",
+    "scale",
+    "ten_million",
 )
 PACKAGES = ("semdedup", "av", "numpy", "numkong", "scipy", "pyarrow", "dask")
 PEERS = ("faiss-cpu", "semhash", "torch", "scikit-learn", "pylance")
@@ -88,6 +94,7 @@ def main(arguments: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
     parser.add_argument("names", nargs="*", help=f"which of {', '.join(BENCHMARKS)}; all by default")
     parser.add_argument("--size", choices=["smoke", "quick", "full"], default="quick")
+    parser.add_argument("--folder", type=Path, help="where ten_million keeps its data, to go on if it is cut off")
     parser.add_argument("--json", type=Path, help="file to write the figures to")
     parser.add_argument("--from", type=Path, dest="source", help="file of figures to take instead of measuring")
     parser.add_argument("--plot", type=Path, help="file to draw the ratios to")
@@ -104,7 +111,8 @@ def main(arguments: list[str] | None = None) -> None:
         found = {"machine": machine(), "size": options.size}
         print(", ".join(f"{name} {value}" for name, value in found["machine"].items()), flush=True)
         for name in options.names or BENCHMARKS:
-            found[name] = BENCHMARKS[name].run(options.size)
+            folder = {"folder": options.folder} if name == "ten_million" else {}
+            found[name] = BENCHMARKS[name].run(options.size, **folder)
     if options.json:
         options.json.write_text(json.dumps(found, indent=1))
     rows = [row for name in IN_THE_TABLE if name in found for row in BENCHMARKS[name].rows(found[name])]

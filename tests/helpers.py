@@ -157,6 +157,7 @@ from semdedup.dedup import sizes
 if __name__ == "__main__":
     task_bytes, scheduler, n_workers, parameters = json.loads(sys.argv[1])
     sizes.SMALLEST_TASK = sizes.LARGEST_TASK = task_bytes
+    sizes.WORK_PER_TASK = task_bytes**2 // 64  # a tile is compared with few others at a time
     sizes.BESIDE_A_ROW = 0
     cluster = ClusterOptions(scheduler=scheduler, n_workers=n_workers, memory_limit="1GiB")
     try:
@@ -194,6 +195,12 @@ def set_task_bytes(monkeypatch: pytest.MonkeyPatch, n_bytes: int) -> None:
     monkeypatch.setattr(sizes, "BESIDE_A_ROW", 0)
     monkeypatch.setattr(sizes, "SMALLEST_TASK", n_bytes)
     monkeypatch.setattr(sizes, "LARGEST_TASK", n_bytes)
+
+
+def set_task_work(monkeypatch: pytest.MonkeyPatch, n_bytes: int, dim: int, tiles: int = 2) -> None:
+    """Make every task hold so many bytes, and compare as many rows of `dim` elements with so many times themselves."""
+    set_task_bytes(monkeypatch, n_bytes)
+    monkeypatch.setattr(sizes, "WORK_PER_TASK", tiles * 2 * (n_bytes // (4 * dim)) ** 2 * dim)
 
 
 def wait_for(out: Path, pattern: str, process: subprocess.Popen | None = None, seconds: float = 60) -> None:

@@ -29,7 +29,7 @@ from semdedup.dedup.kernels.bounds import principal_axes, short_error, short_row
 from semdedup.dedup.kernels.exact import unit_rows
 from semdedup.dedup.kernels.join import Join, Margins, Side
 from semdedup.dedup.ranking import rank_order
-from tests.helpers import read_folder, set_task_bytes, workflow, write_embeddings
+from tests.helpers import read_folder, set_task_bytes, set_task_work, workflow, write_embeddings
 from tests.reference import least_score, pairs, removal, scores, similarities
 
 RANKINGS: dict[str, Any] = {
@@ -188,8 +188,8 @@ def test_scores_and_removals_are_those_of_brute_force(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    set_task_bytes(monkeypatch, task_bytes)
     real_rows, exact = (digit_rows if data == "digits" else text_rows)[:500], EPS[data]
+    set_task_work(monkeypatch, task_bytes, real_rows.shape[1])
     strategy = RANKINGS[ranking]
     source = write_input(tmp_path / "in", real_rows)
     fields = {"metadata_fields": ["height"], "ranking_strategy": strategy, "n_clusters": 6}

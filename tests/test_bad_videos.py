@@ -21,8 +21,8 @@ import pytest
 from semdedup import ParameterError, SplitResult
 from semdedup.video import base
 from semdedup.video.files import read_fault
+from semdedup.video.opening import open_container
 from semdedup.video.options import DecodeOptions, Limits
-from semdedup.video.probe import open_container
 from semdedup.video.quarantine import OF_THE_MOMENT, REASONS, VideoFault
 from tests.helpers import files_below, stamps
 from tests.splits import (

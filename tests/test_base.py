@@ -44,6 +44,7 @@ from tests.helpers import (
     read_answer,
     read_folder,
     set_task_bytes,
+    set_task_work,
     start_driver,
     wait_for,
     workflow,
@@ -138,7 +139,7 @@ def test_clusters_larger_than_a_task_give_the_same(
     parts_of(rng, tmp_path, low_information=[i % 7 == 3 for i in range(480)])
     workflow(tmp_path / "in-0", tmp_path / "old", eps=EPS).run(client)
     update(tmp_path / "in-1", tmp_path / "whole", tmp_path / "old").run(client)
-    set_task_bytes(monkeypatch, task_bytes)
+    set_task_work(monkeypatch, task_bytes, 6)
     update(tmp_path / "in-1", tmp_path / "tiled", tmp_path / "old").run(client)
     whole = read_answer(tmp_path / "whole")
     assert_same_answer(tmp_path / "tiled", whole)
@@ -220,7 +221,7 @@ def test_every_removal_rule_goes_with_a_chain(
 ) -> None:
     parts_of(rng, tmp_path, n_parts=3, low_information=[i % 7 == 3 for i in range(480)])
     if task_bytes:
-        set_task_bytes(monkeypatch, task_bytes)
+        set_task_work(monkeypatch, task_bytes, 6)
     workflow(tmp_path / "in-0", tmp_path / "0", eps=0.1, removal=rule).run(client)
     update(tmp_path / "in-1", tmp_path / "1", tmp_path / "0").run(client)
     found = update(tmp_path / "in-2", tmp_path / "2", tmp_path / "1", count_at=[0.02, 0.3]).run(client)
@@ -256,7 +257,7 @@ def test_matches_in_other_clusters_of_a_base_are_found(
 ) -> None:
     parts_of(rng, tmp_path, n_parts=3, low_information=[i % 7 == 3 for i in range(480)])
     if task_bytes:
-        set_task_bytes(monkeypatch, task_bytes)
+        set_task_work(monkeypatch, task_bytes, 6)
     k = 60 if task_bytes is None else 4  # some clusters have rows of the base only; or all are larger than a task
     workflow(tmp_path / "in-0", tmp_path / "0", eps=0.1, n_clusters=k, removal=rule, exact_up_to=0.15).run(client)
     update(tmp_path / "in-1", tmp_path / "1", tmp_path / "0").run(client)

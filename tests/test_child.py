@@ -105,7 +105,7 @@ def give_what_cannot_be_sent(_: None) -> Iterator[Any]:
 
 def write_instead(message: bytes) -> Iterator[int]:
     """What a decoder that was taken over can do: it writes to its parent by itself."""
-    replies = sys._getframe(1).f_locals["replies"]
+    replies = isolation._parent.replies
     replies.write(message)
     replies.flush()
     time.sleep(600)

@@ -10,7 +10,7 @@ from semdedup import InputError, VideoDeduplicationWorkflow, VideoEmbedWorkflow
 from semdedup.storage.location import Location
 from semdedup.video.containers import EXTENSIONS, HEAD_BYTES, OTHERS, container_of
 from semdedup.video.files import NO_CONTAINER, FoundVideos, below, find_videos
-from semdedup.video.probe import FORMATS
+from semdedup.video.opening import FORMATS
 from tests.helpers import STORAGES, location_in
 from tests.videos import make_sound, make_video
 

@@ -78,6 +78,26 @@ def test_an_entry_counts_only_while_its_files_are_there_as_they_were_written(
     assert sorted(entries(root)) == ["b"]
 
 
+def test_entries_with_a_folder_each_are_compared_with_one_listing(
+    root: Location, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for i in range(20):
+        do(root, str(i), f"s/final/centroid={i}/part.parquet", f"s/final/centroid={i}/more/part.parquet")
+    listed = []
+    for name in ("files", "sizes"):
+        plain = getattr(Location, name)
+        monkeypatch.setattr(Location, name, lambda place, plain=plain: listed.append(place.url) or plain(place))
+    assert len(entries(root)) == 20
+    assert sorted(listed) == [f"{root}/s/final", f"{root}/s/journal"]
+
+
+def test_entries_that_nobody_wants_are_not_given(root: Location) -> None:
+    for key in ("a", "b", "c"):
+        do(root, key, f"clips/{key}")
+    found = read_journal(root, root / "s", root / "s/journal", {"c", "a", "d"})
+    assert [entry.key for entry in found] == ["a", "c"]
+
+
 def test_what_is_no_entry_is_passed_over(root: Location) -> None:
     do(root, "a", "clips/a")
     for name in ("_0123456789abcdef0123456789abcdef.tmp", "notes.txt"):

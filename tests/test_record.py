@@ -10,7 +10,7 @@ import pytest
 from semdedup import OutputConflictError
 from semdedup.runs.identity import fingerprint
 from semdedup.runs.owner import owned
-from semdedup.runs.record import FILE_NAME, SCRATCH, Record
+from semdedup.runs.record import FILE_NAME, INSIDE, MOST_INDENTED, SCRATCH, Record
 from semdedup.storage.location import FileInfo, Location
 from semdedup.storage.written import Written
 from tests.records import ANYTHING, FILES, SOURCE, names_below, put_begun, put_committed, write
@@ -33,6 +33,15 @@ def test_steps_are_kept_apart(root: Location) -> None:
     Record(root).check("pairwise", {"batch": 1}, SOURCE)
     with pytest.raises(OutputConflictError, match="the step 'pairwise'"):
         Record(root).check("pairwise", {"k": 3}, SOURCE)
+
+
+@pytest.mark.parametrize("n_files", [2, MOST_INDENTED + 1])
+def test_a_record_says_the_same_of_few_files_and_of_many(root: Location, n_files: int) -> None:
+    files = {f"out/{i}.parquet": Written(i, f"{i:032x}") for i in range(n_files)}
+    record = Record(root)
+    record.update("kmeans", status="committed", parameters={"pair": (1, 2)}, input=SOURCE, facts={}, files=files)
+    assert record.steps == Record(root).steps
+    assert Record(root).steps["kmeans"]["files"] == files
 
 
 PARAMETERS = {"k": 3, "tol": 0.1, "none": None, "pair": (1, 2)}
@@ -337,6 +346,12 @@ def test_a_damaged_record_is_one_error_with_one_advice_and_is_kept(tmp_path: Pat
 
 
 OUTSIDE = ["/etc/hosts", "../x", "a/../../x", "a/..", "..", ".", "./a", "", "a//b", "/", "a/", "C:/x", "a\0b"]
+
+
+def test_the_fast_look_at_a_name_passes_none_that_leads_out_of_the_folder() -> None:
+    assert [name for name in OUTSIDE if INSIDE.fullmatch(name)] == []
+    names = ["a", "a/b", ".a", "..a", "a.", "a..", "a/.b", "a/...", "...", "a:b", "centroid=3/part.0", "ä/\udcff"]
+    assert [name for name in names if not INSIDE.fullmatch(name)] == []
 
 
 @pytest.mark.parametrize("name", OUTSIDE)

@@ -45,6 +45,7 @@ from tests.helpers import (
     near_duplicates,
     read_folder,
     set_task_bytes,
+    set_task_work,
     start_driver,
     wait_for,
     workflow,
@@ -163,7 +164,7 @@ def scored(emb: Path, client: distributed.Client, tmp_path_factory: pytest.TempP
 def task_size(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
     """Clusters that fit a task, and such that do not."""
     if request.param == "large":
-        set_task_bytes(monkeypatch, 3000)
+        set_task_work(monkeypatch, 3000, 12)
 
 
 # Which rows go
@@ -477,7 +478,7 @@ def test_a_run_that_is_killed_in_a_second_look_ends_with_the_same_bytes(
     chosen = {"n_clusters": 6, "max_iter": 5, "eps": EPS, "removal": rule}
     workflow(emb, tmp_path / "whole", **chosen).run(client)
     given = {**chosen, "input_path": str(emb), "output_path": str(tmp_path / "out")}
-    for step in ("lay-out-tiles", "threshold"):
+    for step in ("gather-tiles", "threshold"):
         process = start_driver(tmp_path, given, task_bytes=3000)
         wait_for(tmp_path / "out", f"_scratch/identify-*/journal/{step}/*.json", process)
         kill(process)

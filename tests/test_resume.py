@@ -117,7 +117,7 @@ def test_a_driver_killed_on_a_foreign_cluster_ends_with_the_same_bytes_and_repea
         "_scratch/kmeans-*/fit/*.npy",
         "_scratch/kmeans-*/journal/write-clusters/*.json",
         "kmeans_results/centroid=*",
-        "_scratch/pairwise-*/journal/compare-tiles/*.json",
+        "_scratch/pairwise-*/journal/compare-spans/*.json",
     ]
     for moment in moments:
         journal = {path: when for path, when in stamps(out).items() if path.endswith(".json") and "_scratch" in path}
@@ -138,7 +138,7 @@ def test_a_driver_killed_on_a_foreign_cluster_ends_with_the_same_bytes_and_repea
     [
         "kmeans-*/fit/*.npy",
         pytest.param("kmeans-*/journal/assign/*.json", marks=pytest.mark.slow),
-        "pairwise-*/journal/compare-tiles/*.json",
+        "pairwise-*/journal/compare-spans/*.json",
     ],
 )
 def test_a_worker_killed_in_the_middle_changes_nothing(

@@ -14,7 +14,7 @@ import distributed
 import pytest
 
 from semdedup import ClusterError, ClusterOptions, InputError
-from semdedup.compute import exits, preflight, session, workers
+from semdedup.compute import exits, in_flight, preflight, session, workers
 from semdedup.compute.cluster import connect
 from semdedup.compute.preflight import check_paths
 from semdedup.compute.progress import Reporter
@@ -71,7 +71,7 @@ def test_workers_that_join_later_get_tasks() -> None:
 def test_more_workers_mean_more_tasks_in_flight(client: distributed.Client, monkeypatch: pytest.MonkeyPatch) -> None:
     opened = session_on(client)
     monkeypatch.setattr(opened.workers, "seconds_between", 0.0)
-    monkeypatch.setattr(session, "LEAST_IN_FLIGHT", 0)
+    monkeypatch.setattr(in_flight, "LEAST_IN_FLIGHT", 0)
     threads = {"a": 1}
     monkeypatch.setattr(client, "nthreads", lambda **_: threads)
     taken = []
@@ -87,10 +87,10 @@ def test_more_workers_mean_more_tasks_in_flight(client: distributed.Client, monk
 
     results = opened.run("wait", partial(pid_after, 0.0), Items(range(40)))
     next(results)
-    assert len(taken) == 1 + session.TASKS_PER_SLOT
+    assert len(taken) == 1 + in_flight.TASKS_PER_SLOT
     threads["b"] = 9
     next(results)
-    assert len(taken) == 2 + 10 * session.TASKS_PER_SLOT
+    assert len(taken) == 2 + 10 * in_flight.TASKS_PER_SLOT
     assert len(list(results)) == 38
 
 
@@ -99,6 +99,130 @@ def test_an_adaptive_cluster_grows_with_the_tasks() -> None:
         cluster.adapt(minimum=1, maximum=3, interval="200ms", target_duration="1s")
         pids = {pid for _, pid in session_on(client).run("wait", partial(pid_after, 0.3), range(60))}
         assert len(pids) == 3
+
+
+# Workers with more memory and with less
+
+MIB = 1 << 20
+
+
+class Workers:
+    """Workers in this process, of one thread each, that are added one by one."""
+
+    def __init__(self, cluster: distributed.LocalCluster) -> None:
+        self.cluster, self.by_name = cluster, dict[str, distributed.Worker]()
+
+    def add(self, **mebibytes: int) -> None:
+        """Start workers, by name with their memory."""
+
+        async def start(name: str, limit: int) -> distributed.Worker:
+            address = self.cluster.scheduler_address
+            options: dict[str, Any] = {"nthreads": 1, "memory_limit": limit, "dashboard_address": "127.0.0.1:0"}
+            return await distributed.Worker(address, name=name, **options)
+
+        for name, number in mebibytes.items():
+            self.by_name[name] = self.cluster.sync(start, name, number * MIB)
+
+    def end(self, name: str) -> None:
+        self.cluster.sync(self.by_name.pop(name).close)
+
+    def pause(self, name: str, paused: bool) -> None:
+        """As its memory manager does, which is stopped here."""
+        worker = self.by_name[name]
+
+        async def change() -> None:
+            worker.memory_manager.memory_pause_fraction = False
+            worker.status = distributed.core.Status.paused if paused else distributed.core.Status.running
+
+        self.cluster.sync(change)
+
+
+@contextlib.contextmanager
+def workers_of(**mebibytes: int) -> Iterator[tuple[Workers, distributed.Client]]:
+    with (
+        distributed.LocalCluster(n_workers=0, processes=False, dashboard_address="127.0.0.1:0") as cluster,
+        distributed.Client(cluster, set_as_default=False) as client,
+    ):
+        every = Workers(cluster)
+        every.add(**mebibytes)
+        yield every, client
+        for name in list(every.by_name):
+            every.end(name)
+
+
+def name_after(seconds: float, item: Any) -> str:
+    time.sleep(seconds)
+    return str(distributed.get_worker().name)
+
+
+@pytest.mark.parametrize(
+    ("threads_and_memory", "memory"),
+    [
+        ([(1, 8)], 8),
+        ([(1, 8), (1, 2)], 2),
+        ([(1, 8)] * 10 + [(1, 2)], 8),
+        ([(1, 8)] * 9 + [(1, 2)], 2),
+        ([(32, 8), (2, 2)], 8),
+        ([(32, 8), (4, 2)], 2),
+        ([(40, 8), (1, 1), (1, 2), (4, 3)], 3),
+        ([], 0),
+    ],
+)
+def test_few_threads_with_less_memory_do_not_decide(threads_and_memory: list[tuple[int, int]], memory: int) -> None:
+    assert workers.memory_of_most(workers.WorkerFacts(*both, paused=False) for both in threads_and_memory) == memory
+
+
+def test_a_worker_that_joins_with_less_memory_gets_no_task_that_was_cut_for_more(capsys: Any) -> None:
+    with workers_of(large=2000) as (every, client):
+        opened = check_cluster(client, "cpu", Reporter())
+        assert opened.task_memory == 2000 * MIB
+        results = opened.run("wait", partial(name_after, 0.02), range(120))
+        names = [next(results)[1]]
+        every.add(small=1000, nearly=1900)
+        names += [name for _, name in results]
+        assert len(names) == 120
+        assert {*names} == {"large", "nearly"}
+        said = " ".join(capsys.readouterr().err.split())
+        assert "1 of 3 workers have less memory than the 2,000 MiB a thread that tasks were cut for" in said
+        assert every.by_name["small"].address in said
+        free = {name for _, name in opened.run("wait", partial(name_after, 0.02), range(60), task_memory=0)}
+        assert free == {"large", "nearly", "small"}
+
+
+def test_where_the_workers_with_enough_memory_go_those_that_come_do_their_tasks() -> None:
+    with workers_of(large=2000, small=1000) as (every, client):
+        opened = session_on(client)
+        opened.workers.seconds_between = 0.1
+        results = opened.run("wait", partial(name_after, 0.05), range(60), task_memory=2000 * MIB)
+        names = [next(results)[1] for _ in range(5)]
+        every.end("large")
+        every.add(other=2000)
+        names += [name for _, name in results]
+        assert len(names) == 60
+        assert {*names} == {"large", "other"}
+
+
+def test_a_run_ends_where_no_worker_has_the_memory_that_its_tasks_were_cut_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(in_flight, "SECONDS_WITHOUT_MEMORY", 0.2)
+    with workers_of(a=1000, b=800) as (_, client):
+        opened = session_on(client)
+        opened.workers.seconds_between = 0.1
+        with pytest.raises(ClusterError, match=r"for 0 s there has been none: the 2 .* 1,000 MiB"):
+            list(opened.run("wait", partial(name_after, 0.0), range(5), task_memory=2000 * MIB))
+
+
+def test_a_run_whose_workers_are_all_paused_says_so(monkeypatch: pytest.MonkeyPatch, capsys: Any) -> None:
+    monkeypatch.setattr(in_flight, "SECONDS_BETWEEN_LOOKS", 0.2)
+    monkeypatch.setattr(workers, "SECONDS_BETWEEN_LOOKS", 0.0)
+    with workers_of(a=2000) as (every, client):
+        opened = check_cluster(client, "cpu", Reporter())
+        opened.workers.seconds_between = 0.1
+        results = opened.run("wait", partial(name_after, 0.0), range(100))
+        next(results)
+        every.pause("a", True)
+        threading.Timer(1.0, lambda: every.pause("a", False)).start()
+        assert len(list(results)) == 99
+        assert "all 1 workers are paused" in capsys.readouterr().err
 
 
 # Workers that leave

@@ -101,7 +101,7 @@ def test_clips_are_read_in_pieces_and_a_clip_that_has_changed_is_told(
 
 @pytest.mark.parametrize("size", [0, 10, (5 << 20) + 7])
 def test_an_object_is_complete_or_absent(s3: Bucket, monkeypatch: pytest.MonkeyPatch, size: int) -> None:
-    monkeypatch.setattr(streams, "PART_BYTES", 5 << 20)
+    monkeypatch.setattr("semdedup.storage.s3.PART_BYTES", 5 << 20)
     place = Location.of(f"{s3[0]}/x.tar", s3[1])
 
     def write(broken: bool) -> None:

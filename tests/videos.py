@@ -274,7 +274,7 @@ def split_job(path: Path, folder: Path | None, **options: Any) -> SplitJob:
     say otherwise.
     """
     chosen = {
-        "path": str(path),
+        "source": str(path),
         "relative_path": path.name,
         "url": str(path),
         "id_scheme": "semdedup",

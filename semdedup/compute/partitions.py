@@ -11,7 +11,8 @@ from typing import Any
 import distributed
 
 from semdedup.compute.exits import cluster_errors
-from semdedup.compute.session import SECONDS_TO_WAIT_FOR_TASKS, Session, wait_for_some
+from semdedup.compute.in_flight import wait_for_some
+from semdedup.compute.session import SECONDS_TO_WAIT_FOR_TASKS, Session
 from semdedup.compute.tasks import Task, wait_for_running
 
 

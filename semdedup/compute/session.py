@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import importlib.util
-import itertools
-import time
 import uuid
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -16,10 +14,11 @@ import distributed
 from semdedup.arrays import Backend
 from semdedup.compute.cluster import client_for
 from semdedup.compute.exits import RUN_AGAIN, address_of, cluster_errors
+from semdedup.compute.in_flight import InFlight
 from semdedup.compute.options import ClusterOptions
 from semdedup.compute.preflight import check_backend, check_paths, check_versions, describe_process
 from semdedup.compute.progress import Reporter
-from semdedup.compute.tasks import Task, wait_for_running
+from semdedup.compute.tasks import Task, TooSmall, wait_for_running
 from semdedup.compute.workers import Workers, run_on_workers
 from semdedup.errors import ClusterError
 from semdedup.storage.location import Location
@@ -29,11 +28,6 @@ SECONDS_WITHOUT_WORKERS = 60.0
 """A run ends where there is no worker for so long. Workers that are started again take a few seconds."""
 SECONDS_TO_WAIT_FOR_TASKS = 60.0
 """How long a run that fails waits for its tasks that are running."""
-TASKS_PER_SLOT = 2
-"""Tasks in flight for each thread of the workers: one that runs and one that waits, so that no thread idles."""
-LEAST_IN_FLIGHT = 32
-"""Tasks in flight on however few workers: an adaptive cluster starts more of them where it sees tasks wait."""
-
 MIB = 1 << 20
 MOST_OF_AN_ITEM = 300
 
@@ -55,6 +49,7 @@ class Session:
         workers: which workers there are at the moment.
         token: what tells this session from others, for names of files.
         check: raises where the work is not to go on; called while tasks are waited for.
+        planned: what `task_memory` was when it was asked, for this step: tasks are cut for that.
     """
 
     client: distributed.Client
@@ -63,6 +58,7 @@ class Session:
     workers: Workers
     token: str = field(default_factory=lambda: uuid.uuid4().hex[:8])
     check: Callable[[], None] = lambda: None
+    planned: list[int] = field(default_factory=list, init=False, compare=False)
 
     @property
     def n_slots(self) -> int:
@@ -71,8 +67,9 @@ class Session:
 
     @property
     def task_memory(self) -> int:
-        """Bytes that one task may use: the least memory of a worker that is there now over its threads."""
-        return self.workers.task_memory()
+        """Bytes that one task may use, see `memory_of_most`. Who asks cuts tasks for it, so `run` keeps to it."""
+        self.planned.append(self.workers.task_memory())
+        return self.planned[-1]
 
     def run(
         self,
@@ -82,6 +79,7 @@ class Session:
         *,
         unit: str = "tasks",
         label: Callable[[Any], str] = short_repr,
+        task_memory: int | None = None,
     ) -> Iterator[tuple[int, Any]]:
         """Call ``function(item)`` on the workers, with a bounded number of tasks in flight, and show progress.
 
@@ -95,6 +93,8 @@ class Session:
             items: one for each task.
             unit: what the items are, for the progress.
             label: what an item is, for the error where the worker dies of it: a file, a video, a cluster.
+            task_memory: bytes that the items were cut for: workers with less a thread get none, whenever they join.
+                None: the most that the `task_memory` of this session has been; 0: any worker will do.
 
         Yields:
             (position of the item, result) in the order in which the tasks end. Results are released at once, so that a
@@ -104,53 +104,42 @@ class Session:
             SemdedupError: what a task raised, or `ClusterError` where workers or the scheduler died.
         """
         with self.reporter.step(name, len(items), unit) as advance:
-            for position, result in self._drive(name, function, items, label):
+            needed = max(self.planned, default=0) if task_memory is None else task_memory
+            for position, result in self._drive(name, Task(uuid.uuid4().hex, function, needed), items, label):
                 advance(1)
                 yield position, result
 
     def _drive(
-        self, name: str, function: Callable[..., Any], items: Sequence[Any], label: Callable[[Any], str]
+        self, name: str, task: Task, items: Sequence[Any], label: Callable[[Any], str]
     ) -> Iterator[tuple[int, Any]]:
-        task = Task(uuid.uuid4().hex, function)
         prefix = f"semdedup-{name.replace(' ', '-')}-{self.token}-{task.run[:8]}-"
-        remaining = iter(enumerate(items))
-        positions: dict[distributed.Future, int] = {}
-        completed = distributed.as_completed(loop=self.client.loop)
-
-        def fill() -> None:
-            wanted = max(LEAST_IN_FLIGHT, self.n_slots * TASKS_PER_SLOT) - len(positions)
-            for position, item in itertools.islice(remaining, max(0, wanted)):
-                future = self.client.submit(task, item, key=f"{prefix}{position}", pure=False)
-                positions[future] = position
-                completed.add(future)
+        flying = InFlight(self.client, self.workers, task, items, prefix, self.reporter.say)
 
         def describe(key: str) -> str | None:
-            return label(items[int(key.removeprefix(prefix))]) if key.startswith(prefix) else None
+            position = flying.position_of(key)
+            return None if position is None else label(items[position])
 
         try:
             with cluster_errors(self.client, f"step '{name}'", describe):
-                fill()
-                while positions:
+                flying.fill()
+                while not flying.is_over:
                     self.check()
-                    for future in wait_for_some(completed, self.workers.seconds_between):
+                    for position, future in flying.ended(self.workers.seconds_between):
                         result = self.result_of(name, future)
-                        position = positions.pop(future)
-                        future.release()
-                        fill()
-                        yield position, result
-                    fill()
+                        flying.forget(future)
+                        if isinstance(result, TooSmall):
+                            flying.again(position)
+                        flying.fill()
+                        if not isinstance(result, TooSmall):
+                            yield position, result
+                    flying.fill()
                     self.require_workers(name)
         except (Exception, GeneratorExit):
-            self._cancel(positions)
+            flying.cancel()
             wait_for_running(self.client, task.run, SECONDS_TO_WAIT_FOR_TASKS, self.reporter.say)
             raise
         finally:
-            self._cancel(positions)
-
-    def _cancel(self, futures: dict[distributed.Future, int]) -> None:
-        if futures and self.client.status == "running":
-            self.client.cancel(list(futures), force=True)
-            futures.clear()
+            flying.cancel()
 
     def result_of(self, name: str, future: distributed.Future) -> Any:
         """The result of a task that has ended. It is computed again where the worker that holds it has died since."""
@@ -169,15 +158,6 @@ class Session:
                 f"step '{name}': the scheduler at {address_of(self.client)} has had no workers for "
                 f"{SECONDS_WITHOUT_WORKERS:.0f} s. Start some with `dask worker ADDRESS`. {RUN_AGAIN}"
             )
-
-
-def wait_for_some(completed: distributed.as_completed, seconds: float) -> list[distributed.Future]:
-    """Futures that are done; none where none is done after so many seconds."""
-    deadline = time.monotonic() + seconds
-    while not completed.has_ready() and time.monotonic() < deadline:
-        with completed.thread_condition:
-            completed.thread_condition.wait(0.1)  # as its own iterator does, which has no limit of time
-    return completed.next_batch(block=False)
 
 
 @contextlib.contextmanager
@@ -215,7 +195,7 @@ def check_cluster(client: distributed.Client, backend: str, reporter: Reporter) 
     session = Session(client, arrays, reporter, Workers(client))
     reporter.say(
         f"Dask: {len(client.nthreads())} workers, {session.n_slots} threads, "
-        f"{session.task_memory / MIB:.0f} MiB a task, {arrays}; dashboard {dashboard_of(client)}"
+        f"{session.workers.task_memory() / MIB:.0f} MiB a task, {arrays}; dashboard {dashboard_of(client)}"
     )
     return session
 

@@ -12,6 +12,7 @@ from typing import Any
 
 import distributed
 
+from semdedup.compute.workers import has_enough, memory_of_thread
 from semdedup.storage.faults import with_retries
 
 _lock = threading.Lock()
@@ -22,19 +23,37 @@ _ended: set[str] = set()
 
 
 @dataclass(frozen=True)
+class TooSmall:
+    """What a task gives back on a worker that has less memory than it was cut for."""
+
+
+def memory_here() -> int:
+    """Bytes of memory for each thread of the worker that this is called on."""
+    worker = distributed.get_worker()
+    return memory_of_thread(worker.memory_manager.memory_limit, worker.state.nthreads)
+
+
+@dataclass(frozen=True)
 class Task:
     """A function as the workers call it. The one place on a worker where the function of a task is called.
 
     Attributes:
         run: what the tasks of one `Session.run` have in common.
         function: called with one item.
+        task_memory: bytes that the tasks were cut for; 0: any worker runs them.
     """
 
     run: str
     function: Callable[[Any], Any]
+    task_memory: int = 0
 
     def __call__(self, item: Any) -> Any:
-        """Call the function, unless the run has failed meanwhile; again where a fault of storage may pass."""
+        """Call the function, unless the run has failed meanwhile; again where a fault of storage may pass.
+
+        Where this worker has too little memory nothing is done, and `TooSmall` is given back.
+        """
+        if self.task_memory and not has_enough(memory_here(), self.task_memory):
+            return TooSmall()
         with _lock:
             if self.run in _ended:
                 return None

@@ -117,3 +117,9 @@ def count_tasks(n_slots: int, a_values: int, b_values: int, b_rows: int, most_by
     n_blocks = max(fair, pieces(b_values, most_bytes))
     fair = min(-(-wanted // n_blocks), pieces(a_values, SMALLEST_TASK))
     return n_blocks, max(fair, -(-2 * b_rows * a_values // (n_blocks * WORK_PER_TASK)))
+
+
+def rows_compared(task_bytes: int, dim: int, other_bytes: float = 0.0) -> int:
+    """Rows of a tile, or of a block, of which a task compares two: as many as it holds, unless their product is more
+    work than `WORK_PER_TASK`, as for few elements."""
+    return min(rows_per_task(task_bytes, dim, other_bytes), max(1, math.isqrt(WORK_PER_TASK // (2 * dim))))

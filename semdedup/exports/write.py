@@ -31,6 +31,7 @@ from semdedup.settings.choices import ExportFormat, RemovalRule
 from semdedup.shards.chain import DropChain, find_chain
 from semdedup.storage.location import UNFINISHED, FileInfo, Location, Paths, locations_of
 from semdedup.storage.tables import write_batches
+from semdedup.storage.uploads import abort_uploads
 from semdedup.video.tree import CLIPS
 
 WRITTEN = re.compile(
@@ -290,6 +291,7 @@ def _clear(target: Location, clear: bool) -> None:
     """Delete what an earlier export wrote, or one that was killed had begun to."""
     _check_empty(target, clear)
     (target / SCRATCH).remove_tree()
+    abort_uploads(target / SCRATCH, lambda name: True)
     record = _record_in(target)
     if record is not None:
         delete_files(target, map(str, record["files"]))

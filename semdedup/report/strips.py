@@ -129,7 +129,7 @@ def _is_file_name(name: str) -> bool:
 def _sample(path: str) -> np.ndarray | str:
     """Frames of a clip, (t, h, w, 3) uint8, or why there are none."""
     job = SplitJob(
-        path=path,
+        source=path,
         relative_path="clip.mp4",
         url=path,
         files=None,

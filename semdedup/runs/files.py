@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 from semdedup.errors import OutputConflictError
-from semdedup.storage.location import Location
+from semdedup.storage.location import READ_AHEAD, Location
 from semdedup.storage.written import Written, checksum_of
 
 
@@ -41,20 +41,26 @@ def delete_files(root: Location, names: Iterable[str]) -> None:
 
 def changed_files(root: Location, files: Mapping[str, Written], verify: bool = False) -> list[str]:
     """Files of a record that are missing, or of another size; with `verify` also those of another checksum."""
-    there: dict[str, int] = {}
-    prefix = len(root.url.rstrip("/")) + 1
-    if any("/" not in name for name in files) and root.is_dir():
-        there |= root.sizes()
-    for top in sorted({name.split("/")[0] for name in files if "/" in name}):
-        there |= {file.url[prefix:]: file.n_bytes for file in (root / top).files()}
-    faults = []
-    for name, written in sorted(files.items()):
-        if name not in there:
-            faults.append(f"{name} is missing")
-        elif there[name] != written.n_bytes:
-            faults.append(f"{name} has {there[name]:,} bytes instead of {written.n_bytes:,}")
-        elif verify:
-            with (root / name).open() as file:
-                if checksum_of(file) != written.checksum:
-                    faults.append(f"{name} has another content than was written")
-    return faults
+    missing, faults = set(files), dict[str, str]()
+    for name, n_bytes in _sizes_below(root, files):
+        if name in missing:
+            missing.discard(name)
+            if n_bytes != files[name].n_bytes:
+                faults[name] = f"{name} has {n_bytes:,} bytes instead of {files[name].n_bytes:,}"
+    faults.update({name: f"{name} is missing" for name in missing})
+    for name in sorted(files.keys() - faults.keys()) if verify else ():
+        with (root / name).open(READ_AHEAD) as file:
+            if checksum_of(file) != files[name].checksum:
+                faults[name] = f"{name} has another content than was written"
+    return [faults[name] for name in sorted(faults)]
+
+
+def _sizes_below(root: Location, files: Iterable[str]) -> Iterator[tuple[str, int]]:
+    """Name and bytes of every file in the folders at the top in which there are to be some of these."""
+    tops = {name.partition("/")[0] if "/" in name else "" for name in files}
+    if "" in tops and root.is_dir():
+        yield from root.sizes().items()
+    start = len(root.url.rstrip("/")) + 1
+    for top in sorted(tops - {""}):
+        for file in (root / top).files():
+            yield file.url[start:], file.n_bytes

@@ -7,11 +7,15 @@ their size: after a power cut a journal may have outlived them.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Container, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
+import xxhash
+
 from semdedup.errors import OutputConflictError
+from semdedup.storage.listing import FileInfo
 from semdedup.storage.location import Location
 from semdedup.storage.written import Written, collecting
 
@@ -52,7 +56,7 @@ class Job:
         with collecting(self.root.url, self.scratch.url, (self.scratch / FINAL).url) as written:
             result = self.function(self.item)
         written = within_scratch(written, self.root, self.scratch)
-        self.place.write_json({"format": FORMAT, "result": result, "written": written})
+        self.place.write_bytes(json.dumps({"format": FORMAT, "result": result, "written": written}).encode())
         return result, written
 
 
@@ -67,17 +71,28 @@ def run_job(job: Job) -> tuple[Any, dict[str, Written]]:
     return job()
 
 
-def read_journal(root: Location, scratch: Location, folder: Location) -> Iterator[Entry]:
-    """The entries in a folder that count, one after the other.
+def read_journal(
+    root: Location, scratch: Location, folder: Location, wanted: Container[str] | None = None
+) -> Iterator[Entry]:
+    """The entries in a folder that count, one after the other; with `wanted`, of these keys alone.
 
-    Cost: a listing of the folders that they name files in; entries are read side by side and not kept.
+    Cost: a request an entry, `REQUESTS_IN_FLIGHT` at a time, and a listing of the folders that the entries name files
+    in, each once. Memory: 8 bytes for each file listed, and the entries that are being read; none is kept.
     """
-    sizes = _Sizes(root, scratch)
-    files = [file for file in folder.files() if file.url.endswith(ENDING) and file.n_bytes]
-    for file, content in folder.read_all(files):
-        entry = _entry(file.url[len(folder.url) + 1 : -len(ENDING)], content)
-        if entry is not None and all(sizes.of(name) == written.n_bytes for name, written in entry.written.items()):
+    there = _Listed(root, scratch)
+    for file, content in folder.read_all(_entries_in(folder, wanted)):
+        entry = _entry(_key_of(folder, file), content)
+        if entry is not None and all(there.has(name, written.n_bytes) for name, written in entry.written.items()):
             yield entry
+
+
+def _entries_in(folder: Location, wanted: Container[str] | None) -> list[FileInfo]:
+    files = [file for file in folder.files() if file.url.endswith(ENDING) and file.n_bytes]
+    return files if wanted is None else [file for file in files if _key_of(folder, file) in wanted]
+
+
+def _key_of(folder: Location, file: FileInfo) -> str:
+    return file.url[len(folder.url) + 1 : -len(ENDING)]
 
 
 def _entry(key: str, content: bytes) -> Entry | None:
@@ -90,20 +105,42 @@ def _entry(key: str, content: bytes) -> Entry | None:
         return None  # cut off by a power cut, or of an earlier version: it is done again
 
 
-class _Sizes:
-    """Sizes of the files below a root, each folder listed once, when first asked for."""
+class _Listed:
+    """Which files there are below a root, and in which size; each of its folders is listed once, when first asked for.
+
+    A folder is listed with all that lies below it: there may be one for each cluster, and a store lists a thousand
+    files in a request. Of a file a hash of its name and size is kept.
+    """
 
     def __init__(self, root: Location, scratch: Location) -> None:
         self._root, self._scratch = root, scratch
-        self._found: dict[str, dict[str, int]] = {}
+        self._found: dict[str, np.ndarray] = {}
 
-    def of(self, name: str) -> int | None:
+    def has(self, name: str, n_bytes: int) -> bool:
+        """Whether a file that an entry names is there, of this size."""
+        base, inside = (self._scratch, name[len(HOME) :]) if name.startswith(HOME) else (self._root, name)
         try:
-            place = self._scratch.below(name[len(HOME) :]) if name.startswith(HOME) else self._root.below(name)
+            base.below(inside)
         except OutputConflictError:
-            return None
-        folder, _, last = name.rpartition("/")
-        if folder not in self._found:
-            parent = place.parent
-            self._found[folder] = parent.sizes() if parent.is_dir() else {}
-        return self._found[folder].get(last)
+            return False
+        top = inside.rpartition("/")[0].partition("/")[0]  # empty: right in the base
+        folder = base / top if top else base
+        if folder.url not in self._found:
+            self._found[folder.url] = _hashes_of_files(base, top)
+        found, wanted = self._found[folder.url], np.uint64(_hash(inside, n_bytes))
+        position = int(np.searchsorted(found, wanted))
+        return position < len(found) and bool(found[position] == wanted)
+
+
+def _hashes_of_files(base: Location, top: str) -> np.ndarray:
+    """A hash of the name and size of each file below a folder of `base`, or right in it for no name; (n,) uint64."""
+    if top:
+        start = len(base.url) + 1
+        hashes = (_hash(file.url[start:], file.n_bytes) for file in (base / top).files())
+    else:
+        hashes = (_hash(name, n_bytes) for name, n_bytes in (base.sizes() if base.is_dir() else {}).items())
+    return np.sort(np.fromiter(hashes, dtype=np.uint64))
+
+
+def _hash(name: str, n_bytes: int) -> int:
+    return xxhash.xxh3_64_intdigest(f"{name}\0{n_bytes}".encode(errors="surrogateescape"))

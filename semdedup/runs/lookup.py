@@ -23,7 +23,7 @@ def find_record(folder: Location) -> Record | None:
             except OutputConflictError:
                 return None  # of something else, or damaged: its files are foreign
             prefix = folder.url[len(place.url.rstrip("/")) :].strip("/")
-            if any(name.startswith(f"{prefix}/" if prefix else "") for name in record.files):
+            if any(name.startswith(f"{prefix}/" if prefix else "") for name in record.names()):
                 return record
         if place.parent.url == place.url:
             return None

@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import platform
 import re
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from functools import cache
 from importlib.metadata import version
 from typing import Any
@@ -20,6 +20,7 @@ from semdedup.runs.files import changed_files, check_names, delete_files
 from semdedup.runs.identity import input_words, relative_path, resolve_path
 from semdedup.runs.owner import check_owner
 from semdedup.storage.location import Location
+from semdedup.storage.uploads import abort_uploads
 from semdedup.storage.written import Written
 
 FILE_NAME = "_manifest.json"
@@ -29,6 +30,12 @@ SCRATCH_NAME = re.compile(r"[a-z]+-[0-9a-f]{8}")
 
 COPIED = re.compile(r"_quarantine/[^/]+\.parquet")
 """What is copied from a cache that is elsewhere."""
+
+INSIDE = re.compile(r"(?!\.{1,2}(/|$))[^/\0]*[^/\0:](/(?!\.{1,2}(/|$))[^/\0]*[^/\0:])*")
+"""Names that `Location.below` takes: looked at here, which is ten times faster, for there may be a million of them."""
+
+MOST_INDENTED = 10_000
+"""Files up to which a record is indented for people to read; without that it is written in a third of the time."""
 
 FORMAT = 2
 KINDS = {"parameters": dict, "input": dict, "facts": dict, "temporary": list, "made_folders": int}
@@ -52,6 +59,9 @@ class Record:
 
     Raises:
         OutputConflictError: the file is damaged, of a later version, or names files outside of the folder.
+
+    Cost: a file on record is 115 bytes in ``_manifest.json``, which is read and written as a whole, and 300 bytes in
+    memory (measured with 200,000 files: 0.6 s to read, 0.5 s to write).
 
     >>> record = Record(Location.of("out"))
     >>> record.committed("pairwise")                     # what is known of the step, or None
@@ -94,8 +104,13 @@ class Record:
     @property
     def files(self) -> set[str]:
         """Every file on record, relative to the root."""
-        steps = [*self.steps.values(), *self.old.values()]
-        return {name for step in steps for name in step.get("files", ())} | set(self.cache.get("copies", ()))
+        return set(self.names())
+
+    def names(self) -> Iterable[str]:
+        """`files`, one after the other."""
+        for step in (*self.steps.values(), *self.old.values()):
+            yield from step.get("files", ())
+        yield from self.cache.get("copies", ())
 
     def changed(self, step: str, verify: bool = False) -> list[str]:
         """What is wrong with the files of a committed step, a line each: missing, or of another size.
@@ -158,10 +173,12 @@ class Record:
             check_owner(self.root, self.token)
         content = {"format": FORMAT, "steps": steps, **({"cache": self.cache} if self.cache else {})}
         if steps or self.cache:
-            self.location.write_json(content, forced=True)
+            n_files = sum(len(step.get("files", ())) for step in steps.values())
+            indent = 1 if n_files <= MOST_INDENTED else None
+            self.location.write_bytes(json.dumps(content, indent=indent, sort_keys=True).encode(), forced=True)
         else:
             self.location.remove()
-        self.steps = {name: _with_written(dict(step)) for name, step in json.loads(json.dumps(steps)).items()}
+        self.steps = {name: _as_read(step) for name, step in steps.items()}
 
     @property
     def every_step(self) -> Mapping[str, Mapping[str, Any]]:
@@ -238,9 +255,14 @@ class Record:
         delete_files(self.root, files)
         self.write(kept)
 
-    def remove_strays(self) -> None:
-        """Delete what killed runs left: scratch folders that are off the record, and files half written."""
+    def remove_strays(self, in_place: re.Pattern[str] | None = None) -> None:
+        """Delete what killed runs left: scratch folders that are off the record, and files half written or uploaded.
+
+        Args:
+            in_place: what the names of files look like that tasks put below the root themselves.
+        """
         self.root.remove_unfinished()
+        abort_uploads(self.root, lambda name: self._is_ours(name) or bool(in_place and in_place.fullmatch(name)))
         wanted = {name for step in self.steps.values() for name in (step.get("temporary") or ())}
         scratch = self.root / SCRATCH
         names = scratch.folder_names() if scratch.is_dir() else []
@@ -249,12 +271,28 @@ class Record:
                 (scratch / name).remove_tree()
         scratch.remove_if_empty()
 
+    def _is_ours(self, name: str) -> bool:
+        """Whether a file is in a scratch folder, or on record. Others may work in folders below this one."""
+        folder, _, rest = name.partition("/")
+        in_scratch = folder == SCRATCH and SCRATCH_NAME.fullmatch(rest.partition("/")[0]) is not None
+        return in_scratch or name in self.files
 
-def _with_written(step: dict[str, Any]) -> dict[str, Any]:
-    """An entry as it is read from JSON, with `Written` for each file."""
-    if "files" in step:
-        step["files"] = {name: Written(*value) for name, value in step["files"].items()}
-    return step
+
+def _as_read(step: Mapping[str, Any]) -> dict[str, Any]:
+    """An entry that was written, as it will be read; its files, of which there may be many, are not copied."""
+    found: dict[str, Any] = json.loads(json.dumps({name: value for name, value in step.items() if name != "files"}))
+    return {**found, **({"files": step["files"]} if "files" in step else {})}
+
+
+def _with_written(root: Location, files: dict[str, Any]) -> dict[str, Written]:
+    """The files of an entry, in place, as `Written`, after checking their names and values."""
+    for name, value in files.items():
+        if not INSIDE.fullmatch(name):
+            root.below(name)
+        if not isinstance(value[0], int) or not isinstance(value[1], str):
+            raise TypeError(f"{name}: {value!r}")
+        files[name] = Written(*value)
+    return files
 
 
 def _without_files(step: Mapping[str, Any]) -> dict[str, Any]:
@@ -270,14 +308,11 @@ def _validated(root: Location, step: Any) -> dict[str, Any]:
         if name in step and not isinstance(step[name], kind):
             raise TypeError(f"{name} is {step[name]!r}")
     _check_scratch(root, step)
-    for name, value in step.get("files", {}).items():
-        root.below(name)
-        if not isinstance(value[0], int) or not isinstance(value[1], str):
-            raise TypeError(f"{name}: {value!r}")
     source = {"files": 0, "bytes": 0, "digest": "", **step.get("input", {})}
     if not isinstance(source["files"], int) or not isinstance(source["bytes"], int):
         raise TypeError(f"input is {source!r}")
-    return _with_written({"parameters": {}, **step, "input": source})
+    files = {"files": _with_written(root, step["files"])} if "files" in step else {}
+    return {"parameters": {}, **step, "input": source, **files}
 
 
 def _check_scratch(root: Location, step: Any) -> None:

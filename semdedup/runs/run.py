@@ -74,6 +74,7 @@ class Run:
         unit: str = "tasks",
         label: Callable[[Any], str] = short_repr,
         drive: Drive | None = None,
+        task_memory: int | None = None,
     ) -> Iterator[Entry]:
         """Call ``function(item)`` on the workers for the jobs that no earlier run has done.
 
@@ -87,6 +88,7 @@ class Run:
             unit: what a job is called in messages.
             label: what an item is called where a worker dies of it.
             drive: makes the calls, in place of tasks on the workers.
+            task_memory: as for `Session.run`.
 
         Yields:
             an entry for every job, those of earlier runs first.
@@ -94,11 +96,10 @@ class Run:
         items = jobs if isinstance(jobs, Mapping) else {str(i): item for i, item in enumerate(jobs)}
         folder = self._journal(name)
         done = set()
-        for entry in read_journal(self.root, self.scratch, folder):
-            if entry.key in items:
-                done.add(entry.key)
-                self._note(entry.written)
-                yield entry
+        for entry in read_journal(self.root, self.scratch, folder, items):
+            done.add(entry.key)
+            self._note(entry.written)
+            yield entry
         if done:
             self.reporter.say(f"{name}: {len(done)} of {len(items)} {unit} were done by an earlier run")
         missing = [key for key in items if key not in done]
@@ -106,7 +107,9 @@ class Run:
             return
         calls = [Job(function, items[key], self.root, self.scratch, folder / f"{key}.json") for key in missing]
         if drive is None:
-            running = self.session.run(name, run_job, calls, unit=unit, label=lambda job: label(job.item))
+            running = self.session.run(
+                name, run_job, calls, unit=unit, label=lambda job: label(job.item), task_memory=task_memory
+            )
         else:
             running = drive(name, calls)
         for position, (result, written) in running:
@@ -212,15 +215,19 @@ class Run:
 
     def _check_final(self, files: Mapping[str, Written]) -> None:
         """Compare what tasks say that they wrote with what is there; what nobody wrote in full is deleted."""
-        start = len(self.final.url) + 1
-        there = {file.url[start:]: file.n_bytes for file in self.final.files()}
-        wrong = [name for name, written in files.items() if there.get(name) != written.n_bytes]
-        if wrong:
+        start, whole, strays = len(self.final.url) + 1, set[str](), list[Location]()
+        for file in self.final.files():
+            name = file.url[start:]
+            if name not in files:
+                strays.append(self.root.at(file.url))
+            elif files[name].n_bytes == file.n_bytes:
+                whole.add(name)
+        if wrong := files.keys() - whole:
             raise IntegrityError(
                 f"{self.root}: {len(wrong)} files that the step '{self.step}' wrote are not there or not whole: "
                 f"{', '.join(sorted(wrong)[:3])}. Is the folder seen alike by every worker? Run the same command again."
             )
-        self.root.remove_files([self.final / name for name in there.keys() - files.keys()])
+        self.root.remove_files(strays)
 
     def _force(self, places: Sequence[Location]) -> tuple[int, float]:
         """Wait until files are on the disk of every host that may have written them; bytes and seconds."""

@@ -10,6 +10,7 @@ from typing import Any, BinaryIO
 from semdedup.errors import InputError
 from semdedup.storage.chunks import ahead
 from semdedup.storage.location import Location
+from semdedup.storage.s3 import part_bytes
 from semdedup.storage.written import NotedStream
 
 LOCAL_PIECE, REMOTE_PIECE = 1 << 20, 8 << 20
@@ -20,9 +21,6 @@ PIECES_AHEAD = 8
 
 REQUESTS_AHEAD = 32
 """Small remote files that are being read at a time."""
-
-PART_BYTES, MOST_PARTS = 16 << 20, 9_000
-"""An object is uploaded in parts of so many bytes, of which S3 allows 10,000."""
 
 
 def read_small(files: Iterable[Location | None], is_local: bool) -> Iterator[bytes | None]:
@@ -92,15 +90,15 @@ def _changed(clip: Location) -> InputError:
 def writing_stream(location: Location, n_bytes: int) -> Iterator[BinaryIO]:
     """Give an open file of about `n_bytes` to write to; it becomes `location` unless the block raises.
 
-    An object is uploaded while it is written, and needs no room on a local disk. Memory: `PART_BYTES` twice. (Uploads
-    of a process that was killed stay with the store until its rule for incomplete uploads ends them.)
+    An object is uploaded while it is written, and needs no room on a local disk. Memory: `part_bytes` twice. What a
+    process that is killed has uploaded of it is given up by the next run in the folder: `Record.remove_strays`.
     """
     if location.is_local:
         with location.writing() as path, open(path, "wb", buffering=LOCAL_PIECE) as local:
             yield local
         return
     with location.errors("write"):
-        file: Any = location.fs.open(location.url, "wb", block_size=max(PART_BYTES, -(-n_bytes // MOST_PARTS)))
+        file: Any = location.fs.open(location.url, "wb", block_size=part_bytes(n_bytes))
         stream: Any = NotedStream(file)
         try:
             yield stream

@@ -4,13 +4,18 @@ from __future__ import annotations
 
 import base64
 import io
+import math
 import zlib
 from collections.abc import Sequence
+from typing import BinaryIO
 
 import numpy as np
 
 from semdedup.storage.faults import repeated
 from semdedup.storage.location import Location
+
+HEADER_BYTES = 256
+"""Bytes of a ``.npy`` file in which its header ends: of ours, which have few dimensions and few fields."""
 
 
 @repeated
@@ -56,3 +61,32 @@ def unpack_ends(text: str) -> np.ndarray:
     steps = np.zeros((planes.shape[1], 8), dtype=np.uint8)
     steps[:, : int(width)] = planes.T
     return np.cumsum(steps.reshape(-1).view("<u8"), dtype=np.uint64).astype(np.int64)
+
+
+@repeated
+def load_rows(location: Location, start: int, stop: int) -> np.ndarray:
+    """Rows [start, stop) of an array in a ``.npy`` file, and nothing else of the file but its header.
+
+    The file is read, not mapped: Dask counts mapped pages as memory of the worker.
+    """
+    if location.is_local:
+        with location.errors("read"), open(location.url, "rb") as file:
+            shape, dtype = _read_header(file)
+            width = math.prod(shape[1:])
+            file.seek(dtype.itemsize * width * start, io.SEEK_CUR)
+            found = np.fromfile(file, dtype, (stop - start) * width)
+    else:
+        head = io.BytesIO(location.read_bytes(0, HEADER_BYTES))
+        shape, dtype = _read_header(head)
+        n_bytes = dtype.itemsize * math.prod(shape[1:])
+        first = head.tell() + n_bytes * start
+        some = n_bytes * (stop - start)  # a range of no bytes would be the whole file
+        found = np.frombuffer(location.read_bytes(first, first + some) if some else b"", dtype)
+    return found.reshape(stop - start, *shape[1:])
+
+
+def _read_header(file: BinaryIO) -> tuple[tuple[int, ...], np.dtype]:
+    version = np.lib.format.read_magic(file)
+    read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
+    shape, _, dtype = read(file)
+    return shape, dtype

@@ -39,6 +39,9 @@ PASSING_CODES = frozenset(
 REFUSING_CODES = frozenset({"AccessDenied", "InvalidAccessKeyId", "SignatureDoesNotMatch", "401", "403"})
 """Codes of an answer to credentials that are missing, wrong, or not enough."""
 
+UNKNOWN_CODES = frozenset({"NotImplemented", "MethodNotAllowed", "MalformedXML", "405", "501"})
+"""Codes of an answer to an operation that a store does not have, or not in this form."""
+
 STORE_MODULES = frozenset(
     {
         *("botocore", "aiobotocore", "s3fs", "gcsfs", "google", "adlfs", "azure", "huggingface_hub"),
@@ -123,6 +126,11 @@ def is_refusal(error: BaseException) -> bool:
 def is_absence(error: BaseException) -> bool:
     """Whether a store says that something is not there."""
     return isinstance(error, FileNotFoundError) or _code(error) in ("404", "NoSuchBucket")
+
+
+def is_unknown_operation(error: BaseException) -> bool:
+    """Whether a store says that it does not know what it is asked to do."""
+    return any(_code(cause) in UNKNOWN_CODES for cause in chain(error))
 
 
 def _package(kind: type) -> str:

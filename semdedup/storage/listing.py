@@ -3,46 +3,58 @@
 from __future__ import annotations
 
 import contextlib
-import errno
-import functools
 import heapq
 import os
 import re
 import stat
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any, NamedTuple, Self
+from dataclasses import dataclass, field
+from typing import Any, Self
 
+import numpy as np
+import pyarrow as pa
 from fsspec.utils import glob_translate
 
 from semdedup.errors import ParameterError
 from semdedup.storage.faults import repeated
+from semdedup.storage.file_columns import name_column, texts
+from semdedup.storage.file_list import FileInfo, FileList, FileListBuilder
+from semdedup.storage.folders import FolderFiles, depth_first, local_entries, mode_of, size_and_stamp
 from semdedup.storage.path import StoragePath
-from semdedup.storage.stores import stamp_of
+from semdedup.storage.stores import FLAT, S3, stamp_of, store_of
 
 MAGIC = re.compile(r"[*?\[]")
 """What makes a path a pattern."""
 
 
 @dataclass(frozen=True)
-class FileInfo:
-    """A file as its storage lists it: where it is, how many bytes, and a stamp that changes with its content."""
-
-    url: str
-    n_bytes: int
-    stamp: str
-
-
-class Listing(NamedTuple):
+class Listing:
     """Files below a folder, links followed.
 
     Attributes:
-        files: each under every name that it has there, links last; with the place that is the same for all its names.
+        files: each under every name that it has there, in the order of their URLs; after these those that are links.
         links: links to folders that were not followed, for they lead to one that was listed, or to one around.
+        top, real_top: URL of the folder, and of the place that is the same for all its names.
+        folders: such a place for each folder that was reached through a link, by its URL.
+        targets: such a place for each of the last files, those that are links.
     """
 
-    files: list[tuple[str, FileInfo]]
-    links: list[str]
+    files: FileList = field(default_factory=FileList)
+    links: Sequence[str] = ()
+    top: str = ""
+    real_top: str = ""
+    folders: Mapping[str, str] = field(default_factory=dict)
+    targets: pa.BinaryArray = field(default_factory=lambda: name_column([]))
+
+    def real_places(self) -> Iterator[str]:
+        """For each file the place that is the same for all its names."""
+        n_plain = len(self.files) - len(self.targets)
+        start, real_top = len(self.top.rstrip("/")), self.real_top.rstrip("/")
+        for url in self.files[:n_plain].urls():
+            folder, _, name = url.rpartition("/")
+            real = self.folders.get(folder) if self.folders else None
+            yield f"{real_top}{url[start:]}" if real is None else os.path.join(real, name)
+        yield from texts(self.targets)
 
 
 @dataclass(frozen=True)
@@ -53,47 +65,56 @@ class ListedPath(StoragePath):
     def exists(self) -> bool:
         """Whether a file or a folder is there. Raises `StorageError` where that cannot be told."""
         with self.errors("look up"):
-            return _mode(self.url) is not None if self.is_local else bool(self.fs.exists(self.url))
+            return mode_of(self.url) is not None if self.is_local else bool(self.fs.exists(self.url))
 
     @repeated
     def is_dir(self) -> bool:
         """Whether it is a folder, or a link to one."""
         with self.errors("look up"):
-            return stat.S_ISDIR(_mode(self.url) or 0) if self.is_local else bool(self.fs.isdir(self.url))
+            return stat.S_ISDIR(mode_of(self.url) or 0) if self.is_local else bool(self.fs.isdir(self.url))
 
     @repeated
     def info(self) -> FileInfo:
         """Size and stamp of one file."""
         with self.errors("look up"):
-            return _local_info(self.url) if self.is_local else self._file_info(self.fs.info(self.url))
+            if self.is_local:
+                n_bytes, stamp = size_and_stamp(self.url)
+                return FileInfo(self.url, n_bytes, str(stamp))
+            return self._file_info(self.fs.info(self.url))
 
     @repeated
-    def files(self) -> list[FileInfo]:
+    def files(self) -> FileList:
         """All files below this folder, at any depth, in the order of their paths. An absent folder has none.
 
         Links to folders are not followed, and listed like files.
 
+        Memory: that of the list, and what one folder or one page of a listing holds; in gs:// and az:// 1 kB a file
+        while they are listed.
+
         Raises:
             StorageError: this folder, or one in there, which is named, cannot be listed.
         """
+        builder = FileListBuilder()
         with self.errors("list"):
-            if not self.is_local:
-                self.forget_listings()
-                found = [self._file_info(entry) for entry in self.fs.find(self.url, detail=True).values()]
-            elif os.path.isfile(self.url):
-                found = [_local_info(self.url)]
+            if self.is_local and os.path.isfile(self.url):
+                return FileList.of([self.info()])
+            self.forget_listings()
+            if self._has_pages:
+                for _, entries in self._pages(""):
+                    self._add(builder, entries)
+            elif not self.is_local and store_of(self.url) in FLAT:
+                self._add(builder, self.fs.find(self.url, detail=True).values())
             else:
-                found = self._local_files()
-        return sorted(found, key=lambda file: file.url)
+                depth_first(self.url, lambda url: self.at(url)._entries(), builder)
+            found = builder.finish()
+            return found.ordered() if found or self.is_local else self._itself()
 
-    def _local_files(self) -> list[FileInfo]:
-        found: list[FileInfo] = []
-        rest = [self.url]
-        while rest:
-            folders, files = self.at(rest.pop())._entries()
-            rest += folders
-            found += files
-        return found
+    def _itself(self) -> FileList:
+        """This path as a list of one file, where it is one in a store; else nothing."""
+        with contextlib.suppress(FileNotFoundError):
+            entry = self.fs.info(self.url)
+            return FileList.of([self._file_info(entry)] if entry["type"] != "directory" else [])
+        return FileList()
 
     @repeated
     def walk(self) -> Listing:
@@ -105,16 +126,50 @@ class ListedPath(StoragePath):
         Raises:
             StorageError: this folder, or one in there, which is named, cannot be listed.
         """
-        return self._walk([self.url], [])
+        return self._walk([self.url], FileList())
 
-    def _walk(self, folders: Sequence[str], matched: Sequence[FileInfo]) -> Listing:
+    def _walk(self, folders: Sequence[str], matched: FileList) -> Listing:
         """The files below folders in this one, or this one itself, and some that were found already."""
-        found = {file.url: file for file in matched}
+        real_top = self.real_url(self.url)
         if not self.is_local:
-            found |= {file.url: file for folder in folders for file in self.at(folder).files()}
-            return Listing([(self.real_url(url), found[url]) for url in sorted(found)], [])
+            found = FileList.joined([matched, *(self.at(folder).files() for folder in folders)])
+            return Listing(found.ordered().once(), (), self.url, real_top)
+        builder, linked = FileListBuilder(), [url for url in matched.urls() if os.path.islink(url)]
+        links, reals = list[str](), dict[str, str]()
+        if not self._add_plain(folders, builder, linked):
+            builder, linked = FileListBuilder(), [url for url in matched.urls() if os.path.islink(url)]
+            links, reals = self._add_through_links(folders, builder, linked)
+        found = FileList.joined([matched, builder.finish()]).ordered().once()
+        reals |= {folder: os.path.realpath(folder or "/") for folder in matched.folders()}
+        if linked:
+            are_links = set(linked)
+            is_link = np.fromiter((url in are_links for url in found.urls()), dtype=bool, count=len(found))
+            found, ends = found.filter(~is_link), found.filter(is_link)
+            targets = name_column([os.path.realpath(url) for url in ends.urls()])
+            return Listing(FileList.joined([found, ends]), links, self.url, real_top, reals, targets)
+        return Listing(found, links, self.url, real_top, reals)
+
+    def _add_plain(self, folders: Sequence[str], builder: FileListBuilder, linked: list[str]) -> bool:
+        """Add the files below folders; False where there is a link to a folder, which this does not follow."""
+        links: list[str] = []
+
+        def entries(url: str) -> tuple[Sequence[str], FolderFiles]:
+            names, files = self.at(url)._entries(links, linked)
+            return ([], FolderFiles(url)) if links else (names, files)
+
+        for folder in folders:
+            if links or (folder != self.url and os.path.islink(folder)):
+                return False
+            depth_first(folder, entries, builder)
+        return not links
+
+    def _add_through_links(
+        self, folders: Sequence[str], builder: FileListBuilder, linked: list[str]
+    ) -> tuple[list[str], dict[str, str]]:
+        """Add the files below folders and behind links; the links that are not followed, and folders' real places."""
         around, seen, not_followed = f"{os.path.realpath(self.url)}/", set[str](), list[str]()
         rest: list[tuple[bool, bool, str]] = []  # whether it comes last, whether it is a link, the path
+        reals: dict[str, str] = {}
 
         def add(url: str, last: bool, is_link: bool) -> None:
             heapq.heappush(rest, (last or os.path.basename(url).startswith(("_", ".")), is_link, url))
@@ -128,19 +183,15 @@ class ListedPath(StoragePath):
                 not_followed += [url] * is_link
                 continue
             seen.add(real)
+            reals[url] = real
             links: list[str] = []
-            below, files = self.at(url)._entries(links)
-            found |= {file.url: file for file in files}
-            for folder in below:
-                add(folder, last, False)
+            names, files = self.at(url)._entries(links, linked)
+            files.give(builder, 0)
+            for name in names:
+                add(f"{files.folder}{name}", last, False)
             for folder in links:
                 add(folder, last, True)
-        real_folder = functools.cache(os.path.realpath)
-        named: list[tuple[str, FileInfo]] = []
-        for is_link, url in sorted((os.path.islink(url), url) for url in found):
-            folder, name = os.path.split(url)
-            named.append((os.path.realpath(url) if is_link else os.path.join(real_folder(folder), name), found[url]))
-        return Listing(named, sorted(not_followed))
+        return sorted(not_followed), reals
 
     def real_url(self, url: str) -> str:
         """What a path in this storage has in common with all its other names."""
@@ -149,24 +200,60 @@ class ListedPath(StoragePath):
         protocols = self.fs.protocol
         return f"{protocols if isinstance(protocols, str) else protocols[0]}://{url.partition('://')[2]}"
 
-    def _entries(self, links: list[str] | None = None) -> tuple[list[str], list[FileInfo]]:
-        """URLs of the folders right in this folder, and the files; nothing where it is not there.
+    def _entries(
+        self, links: list[str] | None = None, linked: list[str] | None = None
+    ) -> tuple[Sequence[str], FolderFiles]:
+        """Names of the folders right in this folder, and its files in order; nothing where it is not there.
 
-        Local links to folders are among the files, or are added to `links` where that is given.
+        `links` and `linked` are as for `local_entries`.
         """
         with self.errors("list"):
             if self.is_local:
-                return _local_entries(self.url, links)
-            try:
-                listed = self.fs.ls(self.url, detail=True)
-            except FileNotFoundError:
-                return [], []
-            inside = [entry for entry in listed if self._url_of(entry["name"]).startswith(self.url.rstrip("/") + "/")]
-            folders = [self._url_of(entry["name"]) for entry in inside if entry["type"] == "directory"]
-            return folders, [self._file_info(entry) for entry in inside if entry["type"] != "directory"]
+                return local_entries(self.url, links, linked)
+            folder = f"{self.url.rstrip('/')}/"
+            names, files = list[str](), FolderFiles(folder)
+            with contextlib.suppress(FileNotFoundError):
+                for folders, entries in self._pages("/") if self._has_pages else self._listed():
+                    names += [url[len(folder) :] for url in map(self._url_of, folders) if url.startswith(folder)]
+                    for entry in entries:
+                        if (url := self._url_of(entry["name"])).startswith(folder):
+                            files.add(url[len(folder) :], entry["size"], stamp_of(entry))
+            return names, files.order()
+
+    def _listed(self) -> Iterator[tuple[Sequence[str], Sequence[Mapping[str, Any]]]]:
+        """Names of the folders right in this folder of a store, and what it says of the files; all at once."""
+        listed = self.fs.ls(self.url, detail=True)
+        folders = [entry["name"] for entry in listed if entry["type"] == "directory"]
+        yield folders, [entry for entry in listed if entry["type"] != "directory"]
+
+    @property
+    def _has_pages(self) -> bool:
+        """Whether the store can be asked for a listing page by page."""
+        return not self.is_local and store_of(self.url) is S3 and not self.fs.version_aware
+
+    def _pages(self, delimiter: str) -> Iterator[tuple[Sequence[str], Sequence[Mapping[str, Any]]]]:
+        """As `_listed`, in parts of a thousand; without a delimiter the files at any depth, in the order of keys."""
+        bucket, key, _ = self.fs.split_path(self.url)
+        asked = {"Bucket": bucket, "Prefix": f"{key}/" if key else "", "Delimiter": delimiter, **self.fs.req_kw}
+        while True:
+            page = self.fs.call_s3("list_objects_v2", **asked)
+            files = [
+                {**entry, "name": f"{bucket}/{entry['Key']}", "size": entry["Size"]}
+                for entry in page.get("Contents", ())
+            ]
+            yield [f"{bucket}/{each['Prefix'][:-1]}" for each in page.get("CommonPrefixes", ())], files
+            if not page.get("IsTruncated"):
+                return
+            asked["ContinuationToken"] = page["NextContinuationToken"]
+
+    def _add(self, builder: FileListBuilder, entries: Sequence[Mapping[str, Any]]) -> None:
+        """Add files to a list, as the store tells of them."""
+        for entry in entries:
+            folder, slash, name = self._url_of(entry["name"]).rpartition("/")
+            builder.add(folder + slash, (name,), (entry["size"],), (stamp_of(entry),))
 
     @repeated
-    def glob(self, deep: bool = False) -> list[FileInfo]:
+    def glob(self, deep: bool = False) -> FileList:
         """All files that match this path read as a pattern (``*``, ``?``, ``[…]``, ``**``), in order.
 
         Args:
@@ -177,41 +264,46 @@ class ListedPath(StoragePath):
             StorageError: a folder that may hold such files, which is named, cannot be listed.
         """
         fixed, parts = split_pattern(self.url)
-        found: dict[str, FileInfo] = {}
+        found: list[FileList] = []
         for match in self.at(fixed)._matching(parts, through_links=False):
-            if isinstance(match, FileInfo):
-                found[match.url] = match
+            if isinstance(match, FileList):
+                found.append(match)
             elif deep:
-                found |= {file.url: file for file in match.files()}
-        return [found[url] for url in sorted(found)]
+                found.append(match.files())
+        return FileList.joined(found).ordered().once()
 
     @repeated
     def walk_matches(self) -> Listing:
         """`walk` of all files and folders that match this path read as a pattern; see `glob` for what it raises."""
         fixed, parts = split_pattern(self.url)
-        matches = sorted(self.at(fixed)._matching(parts, through_links=True), key=lambda match: match.url)
-        folders = [match.url for match in matches if isinstance(match, ListedPath)]
-        return self.at(fixed)._walk(folders, [match for match in matches if isinstance(match, FileInfo)])
+        matches = list(self.at(fixed)._matching(parts, through_links=True))
+        folders = sorted(match.url for match in matches if isinstance(match, ListedPath))
+        return self.at(fixed)._walk(folders, FileList.joined(match for match in matches if isinstance(match, FileList)))
 
-    def _matching(self, parts: Sequence[str], through_links: bool) -> Iterator[FileInfo | Self]:
+    def _matching(self, parts: Sequence[str], through_links: bool) -> Iterator[FileList | Self]:
         """Files and folders below this folder whose relative path matches a pattern, given part by part."""
         part, *rest = parts
         if "**" in part:
             pattern, start = pattern_of("/".join(parts)), len(self.url.rstrip("/")) + 1
-            listed = [file for _, file in self.walk().files] if through_links else self.files()
-            yield from (file for file in listed if pattern.match(file.url[start:]))
+            listed = self.walk().files if through_links else self.files()
+            are_so = (pattern.match(url[start:]) is not None for url in listed.urls())
+            yield listed.filter(np.fromiter(are_so, dtype=bool, count=len(listed)))
             return
         if rest and not MAGIC.search(part):
             yield from self.at(f"{self.url.rstrip('/')}/{part}")._matching(rest, through_links)
             return
         pattern = pattern_of(part)
         links: list[str] | None = [] if through_links else None
-        folders, files = self._entries(links)
-        for folder in (self.at(url) for url in [*folders, *(links or [])]):
+        names, files = self._entries(links)
+        for folder in (self.at(url) for url in [*(f"{files.folder}{name}" for name in names), *(links or [])]):
             if pattern.match(folder.url.rpartition("/")[2]):  # nothing where a key has two slashes in a row
                 yield from folder._matching(rest, through_links) if rest else [folder]
-        if not rest:
-            yield from (file for file in files if pattern.match(self.at(file.url).name))
+        if not rest:  # what marks a folder in a store has no name
+
+            def matches(found: pa.BinaryArray) -> pa.BooleanArray:
+                return pa.array([pattern.match(name or self.name) is not None for name in texts(found)], pa.bool_())
+
+            yield files.listed().where(matches)
 
     @repeated
     def sizes(self) -> dict[str, int]:
@@ -232,47 +324,6 @@ class ListedPath(StoragePath):
 
     def _url_of(self, name: str) -> str:
         return f"{self.url.partition('://')[0]}://{name.lstrip('/')}"
-
-
-def _mode(path: str) -> int | None:
-    """What a path leads to, as ``st_mode`` tells it; None where there is nothing."""
-    try:
-        return os.stat(path).st_mode
-    except (FileNotFoundError, NotADirectoryError, ValueError):  # ValueError: no file can have this name
-        return None
-
-
-def _leads_to_folder(link: str) -> bool:
-    try:
-        return stat.S_ISDIR(_mode(link) or 0)
-    except OSError as error:
-        if error.errno == errno.ELOOP:  # links that lead to each other lead nowhere
-            return False
-        raise
-
-
-def _local_info(path: str) -> FileInfo:
-    try:
-        found = os.stat(path)
-    except OSError:  # a link that leads nowhere is listed; opening it fails with its name
-        return FileInfo(path, 0, str(os.lstat(path).st_mtime_ns))
-    return FileInfo(path, found.st_size, str(found.st_mtime_ns))
-
-
-def _local_entries(folder: str, links: list[str] | None = None) -> tuple[list[str], list[FileInfo]]:
-    """Paths of the folders right in a folder, and the files, without those that went while they were listed."""
-    folders: list[str] = []
-    files: list[FileInfo] = []
-    with contextlib.suppress(FileNotFoundError, NotADirectoryError), os.scandir(folder) as entries:
-        for entry in entries:
-            if entry.is_dir(follow_symlinks=False):
-                folders.append(entry.path)
-            elif links is not None and entry.is_symlink() and _leads_to_folder(entry.path):
-                links.append(entry.path)
-            else:
-                with contextlib.suppress(FileNotFoundError):
-                    files.append(_local_info(entry.path))
-    return folders, files
 
 
 def pattern_of(text: str) -> re.Pattern[str]:

@@ -15,10 +15,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from semdedup.errors import ParameterError
-from semdedup.storage.faults import repeated
+from semdedup.errors import ParameterError, StorageError
+from semdedup.storage.faults import is_unknown_operation, repeated
 from semdedup.storage.listing import FileInfo, ListedPath
-from semdedup.storage.stores import await_copy
+from semdedup.storage.s3 import KEYS_AT_ONCE, delete_objects, upload_options, whole_options
+from semdedup.storage.stores import S3, await_copy, store_of
 from semdedup.storage.written import force_names_to_disk, force_to_disk, note_bytes, note_file
 
 Paths = str | Sequence[str]
@@ -26,6 +27,9 @@ Paths = str | Sequence[str]
 
 UNFINISHED = re.compile(r"_[0-9a-f]{32}\.tmp|_probe-[0-9a-f]{12}(-w\d+)?")
 """Names of files that `Location.writing` has not finished, and of those by which a cluster was tried."""
+
+READ_AHEAD = 8 << 20
+"""Bytes that are fetched at a time where a file in a store is read from the beginning to the end."""
 
 REQUESTS_IN_FLIGHT = 32
 """Requests to an object store that one process keeps in flight when it moves or deletes many objects."""
@@ -40,16 +44,28 @@ class Location(ListedPath):
     """
 
     @repeated
-    def open(self) -> BinaryIO:
-        """Open a file for reading."""
+    def open(self, ahead: int = 0) -> BinaryIO:
+        """Open a file for reading. Of a file in a store each read is one request for the bytes of that read alone.
+
+        One request more tells its size; by what else that tells, S3 notices where a file is replaced between two reads.
+
+        Args:
+            ahead: bytes behind each read of a file in a store that are fetched and kept with it, for those who read
+                from the beginning to the end: `READ_AHEAD`.
+        """
+        options: dict[str, Any] = {}
+        if not self.is_local:
+            options = {"cache_type": "readahead", "block_size": ahead} if ahead else {"cache_type": "none"}
         with self.errors("read"):
-            return self.fs.open(self.url, "rb", **({} if self.is_local else {"cache_type": "readahead"}))
+            return self.fs.open(self.url, "rb", **options)
 
     @repeated
     def read_bytes(self, start: int | None = None, end: int | None = None) -> bytes:
-        """Content of a file, or its bytes ``[start, end)``."""
+        """Content of a file, or its bytes ``[start, end)``: one request to a store."""
+        whole = start is None and end is None and not self.is_local
+        options = whole_options(self.url, self.fs) if whole else {"start": start, "end": end}
         with self.errors("read"):
-            return self.fs.cat_file(self.url, start=start, end=end)
+            return self.fs.cat_file(self.url, **options)
 
     def read_json(self) -> Any:
         """Content of a JSON file."""
@@ -113,7 +129,7 @@ class Location(ListedPath):
                 os.replace(path, self.url)
             else:
                 self.check_writable()
-                self.fs.put_file(str(path), self.url)
+                self.fs.put_file(str(path), self.url, **upload_options(self.url, os.stat(path).st_size))
 
     @repeated
     def fetch(self, path: Path) -> None:
@@ -124,28 +140,31 @@ class Location(ListedPath):
     def move_into(self, target: Location, check: Callable[[], None] = lambda: None) -> None:
         """Move everything below this folder to the same place below `target`; `check` is called before each move.
 
-        A local folder is renamed in one step where it is absent from `target` or empty there; other files are moved one
-        by one. Called again after an interruption, it moves what is left. Temporary files that `writing` left where its
-        process was killed are deleted.
+        A local folder is renamed in one step where it is absent from `target` or empty there; other local files are
+        moved one by one, objects copied and deleted. Called again after an interruption, it moves what is left.
+        Temporary files that `writing` left where its process was killed are deleted.
         """
         if self.is_local and target.is_local:
             if os.path.isdir(self.url):
                 self._rename_into(target, check)
             return
 
-        def move(file: FileInfo) -> None:
+        def copy(file: FileInfo) -> None:
             check()
-            target.at(f"{target.url}{file.url[len(self.url) :]}")._move_from(self.at(file.url))
+            target.at(f"{target.url}{file.url[len(self.url) :]}")._copy_from(self.at(file.url))
 
+        files = self.files()
         with ThreadPoolExecutor(REQUESTS_IN_FLIGHT) as pool:
-            list(pool.map(move, self.files()))
+            for start in range(0, len(files), KEYS_AT_ONCE):
+                part = files[start : start + KEYS_AT_ONCE]
+                list(pool.map(copy, part))
+                self.remove_files([self.at(file.url) for file in part])
 
     @repeated
-    def _move_from(self, source: Location) -> None:
+    def _copy_from(self, source: Location) -> None:
         with self.errors("move to"):  # not fs.mv, which reads a path with * ? [ in it as a pattern
             self.fs.cp_file(source.url, self.url)
             await_copy(self.fs, self.url)
-            self.fs.rm_file(source.url)
 
     @repeated
     def _rename_into(self, target: Location, check: Callable[[], None]) -> None:
@@ -176,9 +195,37 @@ class Location(ListedPath):
             self.fs.rm_file(self.url)
 
     def remove_files(self, places: Sequence[Location]) -> None:
-        """Delete many files, side by side."""
+        """Delete many files of this storage, side by side: one request a file, or `KEYS_AT_ONCE` files of S3.
+
+        Raises:
+            StorageError: a file that could not be deleted, which it names; the others may be gone.
+        """
+        step = KEYS_AT_ONCE if store_of(self.url) is S3 else 1
+        parts = [places[start : start + step] for start in range(0, len(places), step)]
         with ThreadPoolExecutor(REQUESTS_IN_FLIGHT) as pool:
-            list(pool.map(Location.remove, places))
+            done = list(pool.map(self._remove_at_once, parts))
+            list(
+                pool.map(
+                    Location.remove,
+                    (place for part, gone in zip(parts, done, strict=True) if not gone for place in part),
+                )
+            )
+
+    @repeated
+    def _remove_at_once(self, places: Sequence[Location]) -> bool:
+        """Delete files of one bucket by one request; whether the storage knows such a request."""
+        if store_of(self.url) is not S3 or len(places) == 1:
+            return False
+        try:
+            with self.errors("delete files of"):
+                failed = delete_objects(self.fs, [place.url for place in places])
+        except StorageError as error:
+            if is_unknown_operation(error):  # not all that speak the protocol of S3 do
+                return False
+            raise
+        for url, reason in failed.items():
+            raise self.at(url).fault("delete", reason)
+        return True
 
     def read_all(self, files: Sequence[FileInfo]) -> Iterator[tuple[FileInfo, bytes]]:
         """Contents of many small files, read side by side and given in order; some of them are in memory at a time."""

@@ -67,6 +67,8 @@ HF = Store(
     read_only=True,
 )
 STORES = (S3, GCS, AZURE, HF)
+FLAT = (GCS, AZURE, HF)
+"""Stores of which all files below a folder are asked for at once: a request for each folder would be more."""
 
 AZURE_HOSTS = (".dfs.core.windows.net", ".blob.core.windows.net")
 

@@ -16,6 +16,7 @@ import pyarrow.parquet as pq
 from semdedup.errors import BadFileError, ParameterError, SemdedupError
 from semdedup.storage.faults import is_storage_fault
 from semdedup.storage.location import FileInfo, Location
+from semdedup.storage.parquet import open_stored
 
 LOW_INFORMATION = "low_information"
 """Column that marks the clips that show nothing: black, or flat."""
@@ -30,7 +31,10 @@ BATCH_BYTES, ROWS_PER_BATCH = 4 << 20, 1 << 12
 """Most bytes of a Parquet file, uncompressed, and most rows that are decoded at a time."""
 
 DECODING_BYTES = 8 * BATCH_BYTES
-"""Memory that this takes: measured five times the batch, for lists, and 7 MiB. Larger batches were not faster."""
+"""Memory that this takes: measured five times the batch, for lists, and 7 MiB. Larger batches were not faster.
+
+Of a file in a store `parquet.FETCHED_BYTES` more.
+"""
 
 FILES_PER_TASK = 1000
 """Most files that one task reads, however small."""
@@ -40,22 +44,29 @@ CORRUPT = (OSError, ValueError, pa.ArrowException)
 
 
 @contextlib.contextmanager
-def open_parquet(location: Location, read_kwargs: Mapping[str, Any] | None = None) -> Iterator[pq.ParquetFile]:
+def open_parquet(
+    location: Location, read_kwargs: Mapping[str, Any] | None = None, n_bytes: int | None = None
+) -> Iterator[pq.ParquetFile]:
     """Open a Parquet file; what is wrong with its content becomes a `BadFileError` inside the block.
 
     A fault of the disk, the network or the store says nothing about the content: it becomes a `StorageError`.
 
-    Local files are decoded page by page, so that memory is bounded by the rows asked for and not by the row group.
+    Local files are decoded page by page, so that memory is bounded by the rows asked for and not by the row group. What
+    is fetched of a file in a store: see `StoredParquet`.
+
+    Args:
+        location: the file.
+        read_kwargs: options of `pyarrow.parquet.ParquetFile`.
+        n_bytes: its size, where a listing has told it: a small file in a store then costs one request and not two.
     """
     kwargs: dict[str, Any] = {"page_checksum_verification": True, **(read_kwargs or {})}
-    if location.is_local:
-        kwargs = {"buffer_size": 1 << 20, "pre_buffer": False, **kwargs}
-    else:
-        kwargs = {"pre_buffer": True, **kwargs}
     try:
         with contextlib.ExitStack() as stack:
-            source = location.url if location.is_local else stack.enter_context(location.open())
-            yield stack.enter_context(pq.ParquetFile(source, **kwargs))
+            if location.is_local:
+                local = {"buffer_size": 1 << 20, "pre_buffer": False, **kwargs}
+                yield stack.enter_context(pq.ParquetFile(location.url, **local))
+            else:
+                yield stack.enter_context(open_stored(location, kwargs, n_bytes))
     except SemdedupError:  # a ParameterError is a ValueError
         raise
     except Exception as error:

@@ -13,8 +13,9 @@ import av
 import numpy as np
 from av.error import FFmpegError
 
+from semdedup.video.opening import audio_stream, open_container
 from semdedup.video.options import Limits
-from semdedup.video.probe import audio_stream, open_container
+from semdedup.video.ranges import Source, opened
 
 COPIED = frozenset({"aac", "mp3", "ac3", "eac3", "opus", "flac", "alac"})
 """Codecs that MP4 holds and players play; others are encoded as AAC."""
@@ -90,7 +91,7 @@ class AudioTrack:
     A packet that cannot be decoded is left out and counted: its video, and the sound after it, are good all the same.
 
     Args:
-        path: local file.
+        source: it.
         limits: what the video may cost.
         mode: ``frames``; ``auto`` gives packets where an MP4 file can hold them.
 
@@ -102,8 +103,8 @@ class AudioTrack:
         gaps_s: the last stretches without sound between others; FFmpeg passes over some damage silently.
     """
 
-    def __init__(self, path: str, limits: Limits, mode: Literal["auto", "frames"] = "auto") -> None:
-        self.container = open_container(path, limits)
+    def __init__(self, source: Source, limits: Limits, mode: Literal["auto", "frames"] = "auto") -> None:
+        self.container = open_container(opened(source), limits)
         self.stream = audio_stream(self.container)
         self.copied, self.unusable, self.n_bad = False, "", 0
         self.gaps_s: deque[tuple[float, float]] = deque(maxlen=GAPS)

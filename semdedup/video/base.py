@@ -172,7 +172,7 @@ class VideoWorkflow:
         if finish(table.record, self.kind.step, ownership):
             reporter.say("completed what an earlier run had ordered")
             table.read()
-        table.record.remove_strays()
+        table.record.remove_strays(self.kind.written[self.kind.step])
         missing = table.missing(files, self.io.verify)
         self._say_faults(reporter, missing)
         todo = missing.videos[: self.io.limit or None]

@@ -29,7 +29,7 @@ import numpy as np
 
 from semdedup.errors import SemdedupError
 from semdedup.video.memory import memory_limit, peak_bytes, ran_out, wait
-from semdedup.video.messages import End, Failed, Heartbeat, Item, Message, decoder_of, encoded
+from semdedup.video.messages import End, Failed, Heartbeat, Item, Message, Needed, decoder_of, encoded
 from semdedup.video.options import Limits
 
 A = TypeVar("A")
@@ -92,6 +92,7 @@ class Child:
         argument: A,
         timeout_s: float,
         max_memory: int = Limits.max_memory,
+        provide: Callable[[int], tuple[int, int]] | None = None,
     ) -> Iterator[T]:
         """Yield what ``function(argument)`` yields there. A None that it yields is a sign of life and is not passed on.
 
@@ -100,6 +101,8 @@ class Child:
             argument: any object that can be pickled.
             timeout_s: how long it may be silent.
             max_memory: bytes that it may take.
+            provide: called with the position of a byte of its file that it needs; gives the stretch around it that
+                is there then: its first position, and the one after its last. What it raises ends the call.
 
         Raises:
             ChildOutOfMemory: it needed more.
@@ -119,6 +122,10 @@ class Child:
                 wait_s = timeout_s
                 if isinstance(message, Item):
                     yield message.value
+                elif isinstance(message, Needed):
+                    if provide is None:
+                        raise ChildDied("the decoding process asked for more of a file that it has as a whole")
+                    self._send(provide(message.position))
                 elif isinstance(message, Failed):
                     if message.kind == "memory":
                         raise ChildOutOfMemory(max_memory, message.text)
@@ -247,23 +254,45 @@ def _write(pipe: IO[bytes], content: bytes) -> None:
     pipe.flush()
 
 
+class _Parent:
+    """In the process: the way to its parent."""
+
+    def __init__(self) -> None:
+        self.replies = os.fdopen(os.dup(1), "wb")
+        os.dup2(2, 1)  # what a library prints must not get between the messages
+        self.calls: queue.SimpleQueue[bytes] = queue.SimpleQueue()
+        threading.Thread(target=_listen, args=(self.calls,), daemon=True).start()
+
+    def tell(self, message: Message) -> None:
+        _write(self.replies, encoded(message))
+
+
+_parent: _Parent | None = None
+
+
+def stretch_around(position: int) -> tuple[int, int]:
+    """In the process: wait until the byte of the file at a position is there; the stretch of which that is true."""
+    assert _parent is not None, "only what runs in such a process may ask"
+    _parent.tell(Needed(position))
+    start, stop = pickle.loads(_parent.calls.get())
+    return start, stop
+
+
 def serve() -> None:
     """What the process does: run what it is asked to, until its parent is gone."""
-    replies = os.fdopen(os.dup(1), "wb")
-    os.dup2(2, 1)  # what a library prints must not get between the messages
-    calls: queue.SimpleQueue[bytes] = queue.SimpleQueue()
-    threading.Thread(target=_listen, args=(calls,), daemon=True).start()
+    global _parent
+    _parent = _Parent()
     while True:
-        call = calls.get()
+        call = _parent.calls.get()
         try:
             function, argument, max_memory = pickle.loads(call)  # here: what it imports may fail
             with memory_limit(max_memory):
                 for item in function(argument):
-                    _write(replies, encoded(Heartbeat() if item is None else Item(item)))
+                    _parent.tell(Heartbeat() if item is None else Item(item))
             answer: Message = End()
         except Exception as error:  # it is reported to the parent, whatever it is
             answer = _failure(error)
-        _write(replies, encoded(answer))
+        _parent.tell(answer)
 
 
 def _failure(error: Exception) -> Failed:
@@ -280,7 +309,7 @@ def _text(said: str) -> str:
 
 
 def _listen(calls: queue.SimpleQueue[bytes]) -> None:
-    """Take calls. The pipe ends when the parent does, however it ends; work in progress is then for nobody."""
+    """Take calls and answers. The pipe ends when the parent does; work in progress is then for nobody."""
     pipe = os.fdopen(os.dup(0), "rb")
     while True:
         header = pipe.read(HEADER.size)

@@ -67,7 +67,7 @@ def ending_of(name: str) -> str:
 def container_of(head: bytes) -> str | None:
     """The container that a file holds, by its first `HEAD_BYTES`; None where it is none of those that are opened.
 
-    Names are those of `probe.FORMATS`. What holds pictures or sound alone is none where these bytes tell it.
+    Names are those of `opening.FORMATS`. What holds pictures or sound alone is none where these bytes tell it.
     """
     if _is_mov(head):
         return "mov"

@@ -16,9 +16,10 @@ from semdedup.video.cutter import Cutter
 from semdedup.video.heartbeat import HeartbeatTimer, WithHeartbeats
 from semdedup.video.job import ClipMade, Outcome, PlannedVideo, SplitJob
 from semdedup.video.plan import Span, at_keyframes
-from semdedup.video.probe import Video, shortfall
+from semdedup.video.probe import Video, VideoFacts, shortfall
 from semdedup.video.quarantine import VideoFault
 from semdedup.video.scenes import find_cuts
+from semdedup.video.timeline import Timeline
 
 
 def split_video(job: SplitJob) -> Iterator[ClipMade | Outcome | None]:
@@ -49,21 +50,45 @@ def plan_video(job: SplitJob) -> Iterator[PlannedVideo | Outcome | None]:
     """Plan one video and write nothing. Yields None as a heartbeat, then the plan, or the `Outcome` of a fault."""
     av.logging.set_level(av.logging.PANIC)
     try:
-        yield (yield from _planned(job))
+        yield (yield from (_planned if isinstance(job.source, str) else _looked_at)(job))
     except VideoFault as fault:
         yield Outcome("quarantined", fault.reason, fault.detail)
 
 
 def _planned(job: SplitJob) -> WithHeartbeats[PlannedVideo]:
-    with Video(job.path, job.limits, job.decode.video_track) as video:
+    with Video(job.source, job.limits, job.decode.video_track) as video:
         facts = video.facts()
         timeline = yield from video.timeline()
+    return (yield from _plan(job, facts, timeline))
+
+
+def _looked_at(job: SplitJob) -> WithHeartbeats[PlannedVideo]:
+    """The plan of a remote video of which as little is read as tells it.
+
+    Tables of MP4 tell all that packets do, but for key frames that only a parser finds. Other containers are believed
+    what they declare. Where neither tells, and where the plan goes by pictures, the video is read.
+    """
+    with Video(job.source, job.limits, job.decode.video_track) as video:
+        facts = video.facts()
+        if job.plan is not None and job.plan.algorithm == "scene":
+            timeline, is_exact = None, True
+        else:
+            timeline, is_exact = (yield from video.timeline_by_tables()), not job.copies
+            if timeline is None and not job.copies:
+                timeline, is_exact = video.declared_timeline(), False
+    if timeline is None:
+        return (yield from _planned(job))
+    plan = yield from _plan(job, facts, timeline)
+    return PlannedVideo(plan.facts, plan.timeline, plan.spans, is_exact)
+
+
+def _plan(job: SplitJob, facts: VideoFacts, timeline: Timeline) -> WithHeartbeats[PlannedVideo]:
     if job.plan is None:
         return PlannedVideo(facts, timeline, [Span(0.0, round(timeline.duration_s, 6))])
     _check_number(job, job.plan.most_spans(timeline.duration_s))  # before they are made
     cuts: list[float] = []
     if job.plan.algorithm == "scene":
-        cuts = yield from find_cuts(job.path, timeline, job.limits, job.decode)
+        cuts = yield from find_cuts(job.source, timeline, job.limits, job.decode)
     spans = job.plan.spans(timeline.duration_s, cuts, timeline.gaps_s)
     _check_number(job, len(spans))
     if job.plan.cut == "copy" and spans:
@@ -103,12 +128,12 @@ def _cut(job: SplitJob, plan: PlannedVideo, facts: dict[str, Any]) -> Generator[
         VideoFault: ``decode_error``, ``encode_error``, ``truncated``, ``no_frames``; clips that are complete are good.
     """
     with ExitStack() as stack:
-        video = stack.enter_context(Video(job.path, job.limits, job.decode.video_track))
+        video = stack.enter_context(Video(job.source, job.limits, job.decode.video_track))
         audio = heard = None
         if job.files is not None:
-            audio = stack.enter_context(closing(AudioTrack(job.path, job.limits)))
+            audio = stack.enter_context(closing(AudioTrack(job.source, job.limits)))
         if job.wanted.sound_rates_hz:
-            heard = stack.enter_context(closing(AudioTrack(job.path, job.limits, "frames")))
+            heard = stack.enter_context(closing(AudioTrack(job.source, job.limits, "frames")))
         cutter, timer = Cutter(job, plan, video, audio, heard), HeartbeatTimer()
         decoder = cutter.decoder
         try:

@@ -29,7 +29,8 @@ def _described(plan: Any) -> str:
     if not isinstance(plan, PlannedVideo):
         return f"quarantine: {plan.reason}: {one_line(plan.detail)}"
     gap_s = plan.timeline.gap_s
-    seconds = f"{plan.timeline.duration_s:.2f} s" + f", {gap_s:.2f} of them without a new frame" * bool(gap_s)
+    about = "" if plan.is_exact else "about "
+    seconds = f"{about}{plan.timeline.duration_s:.2f} s" + f", {gap_s:.2f} of them without a new frame" * bool(gap_s)
     if not plan.spans:
         return f"{seconds}, too short"
     shown = ", ".join(f"{span.start_s:g}-{span.end_s:g}" for span in plan.spans[:4])

@@ -189,16 +189,36 @@ def _is_gone(place: Location, error: Exception) -> bool:
     return absent and not (place.is_local and os.path.lexists(place.url))
 
 
-def _listed(path: Location) -> tuple[str, list[FileInfo]]:
+def _listed(path: Location) -> tuple[str, Sequence[FileInfo]]:
     """Files of one path, and the folder that their names are relative to."""
     if path.is_dir():
         return path.url, path.files()
     if path.exists():
         return path.parent.url, [path.info()]
-    files = path.glob(deep=True) if MAGIC.search(path.url) else []
+    files: Sequence[FileInfo] = path.glob(deep=True) if MAGIC.search(path.url) else []
     if not files:
         raise NoVideosError(f"no such path: {path}")
     return split_pattern(path.url)[0], files
+
+
+@contextlib.contextmanager
+def reading_video(video: Location) -> Iterator[None]:
+    """Around what reads a video: what that says of this video alone becomes a fault of it.
+
+    Raises:
+        VideoFault: it may not be read (``permission``), or cannot be.
+        GoneFault: it is not there any more (``unreadable``).
+        StorageError: the store does not answer, or this machine cannot read or write at all.
+    """
+    try:
+        yield
+    except (OSError, StorageError) as error:
+        fault = read_fault(error, video.is_local)
+        if fault is not None and _is_gone(video, error):
+            fault = GoneFault(fault.reason, fault.detail)
+        if fault is None:
+            raise
+        raise fault from error
 
 
 @contextlib.contextmanager
@@ -206,12 +226,11 @@ def local_copy(video: Location) -> Iterator[str]:
     """The path of a video on this machine: its own, or that of a copy for the time of the block.
 
     Raises:
-        VideoFault: it is no regular file (``unreadable``); or may not be read (``permission``).
-        GoneFault: it is not there any more (``unreadable``).
+        VideoFault: it is no regular file (``unreadable``); see `reading_video`.
         StorageError: the store does not answer, or the copy does not fit here.
     """
     with contextlib.ExitStack() as stack:
-        try:
+        with reading_video(video):
             if video.is_local:
                 path = video.url
                 if not stat.S_ISREG(os.stat(path).st_mode):
@@ -220,11 +239,6 @@ def local_copy(video: Location) -> Iterator[str]:
             else:
                 path = str(stack.enter_context(temporary_folder()) / "video")
                 video.fetch(Path(path))
-        except (OSError, StorageError) as error:
-            fault = read_fault(error, video.is_local)
-            if fault is not None and _is_gone(video, error):
-                fault = GoneFault(fault.reason, fault.detail)
-            raise (fault or error) from error
         yield path
 
 
@@ -238,7 +252,10 @@ def check_readable(path: str) -> None:
     try:
         _read(Location(path))
     except StorageError as error:
-        raise (read_fault(error, True) or error) from error
+        fault = read_fault(error, True)
+        if fault is None:
+            raise
+        raise fault from error
 
 
 @repeated

@@ -11,6 +11,7 @@ import numpy as np
 from semdedup.video.options import DecodeOptions, Limits, PlanOptions
 from semdedup.video.plan import Span
 from semdedup.video.probe import VideoFacts
+from semdedup.video.ranges import Source
 from semdedup.video.steps.protocol import Sampling
 from semdedup.video.timeline import Timeline
 
@@ -48,7 +49,7 @@ class SplitJob:
     """What to do with one video.
 
     Attributes:
-        path: local file.
+        source: local file, or a remote one that is fetched as it is read.
         relative_path: path below the input folder, of which ids are made.
         url: where the video came from.
         files: what is written of each clip; None: nothing.
@@ -59,7 +60,7 @@ class SplitJob:
         decode: how its picture is read.
     """
 
-    path: str
+    source: Source
     relative_path: str
     url: str
     files: ClipFiles | None
@@ -109,8 +110,16 @@ class Outcome(msgspec.Struct, frozen=True, tag=True):
 
 
 class PlannedVideo(msgspec.Struct, frozen=True, tag=True):
-    """A video whose clips are planned."""
+    """A video whose clips are planned.
+
+    Attributes:
+        facts: what its container tells.
+        timeline: when its frames are shown.
+        spans: of the clips.
+        is_exact: whether that is what its packets tell; otherwise it is what its container declares.
+    """
 
     facts: VideoFacts
     timeline: Timeline
     spans: list[Span]
+    is_exact: bool = True

@@ -50,7 +50,13 @@ class Failed(msgspec.Struct, frozen=True, tag=True):
     errno: int | None = None
 
 
-Message = Item[Any] | Heartbeat | End | Failed
+class Needed(msgspec.Struct, frozen=True, tag=True):
+    """The function needs the byte of its file at this position, and waits for it."""
+
+    position: int
+
+
+Message = Item[Any] | Heartbeat | End | Failed | Needed
 
 
 def encoded(message: Message) -> bytes:
@@ -62,7 +68,7 @@ def encoded(message: Message) -> bytes:
 def decoder_of(function: Callable[[Any], Iterator[Any]]) -> msgspec.msgpack.Decoder[Message]:
     """Reads the messages of a function, whose annotation says what it yields."""
     item, *_ = get_args(get_type_hints(function)["return"])
-    messages: Any = Item[item] | Heartbeat | End | Failed  # type: ignore[valid-type]
+    messages: Any = Item[item] | Heartbeat | End | Failed | Needed  # type: ignore[valid-type]
     return msgspec.msgpack.Decoder(messages, dec_hook=_taken, ext_hook=_refused)
 
 

@@ -1,26 +1,21 @@
-"""Opening a video that may be hostile, and what its packets tell before anything is decoded."""
+"""A video that is open, and what its container and its packets tell before anything is decoded."""
 
 from __future__ import annotations
 
-import errno
-import os
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 from fractions import Fraction
 from typing import Any
 
 import av
-from av.error import ExitError, FFmpegError
-from av.stream import Disposition
 
 from semdedup.video.heartbeat import HeartbeatTimer, WithHeartbeats
+from semdedup.video.opening import audio_stream, left_out, open_container, video_stream
 from semdedup.video.options import Limits
-from semdedup.video.quarantine import ERRORS_OF_THIS_MACHINE, VideoFault, error_text, pyav_errors
+from semdedup.video.quarantine import VideoFault, pyav_errors
+from semdedup.video.ranges import Source, opened
 from semdedup.video.timeline import PacketTimes, Timeline, ticks_per_frame, timeline_of
-
-FORMATS = "mov,matroska,webm,avi,mpegts,mpeg,mpegvideo,flv,ogg,asf,mxf,gif"
-"""Containers that are opened. Playlists (HLS, DASH, SDP, ffconcat), which name other files and hosts, are not."""
 
 DURATION_FROM_ZERO = ("matroska", "asf")
 """Containers in which many writers declare the time of the end, also where the first frame is later than zero."""
@@ -28,8 +23,13 @@ DURATION_FROM_ZERO = ("matroska", "asf")
 MOST_FRAMES_A_SECOND = 1000
 """Some containers tell the rate of their clock where they know none of frames."""
 
-DEFAULT_COUNTS = 5_000_000
-"""Pixels, or channels, that a track which is marked as default counts more, where FFmpeg chooses one."""
+TIMED_BY_TABLES = frozenset({"h264", "hevc", "av1", "vp8", "vp9", "mpeg4", "mjpeg", "prores", "dnxhd"})
+"""Codecs of which MP4 and QuickTime tell when frames are shown without a look into them. FFmpeg cuts MPEG-2, for one,
+into frames itself."""
+
+DECLARES_DURATION = frozenset({"matroska", "avi", "flv", "asf", "ogg", "mpegts", "mpeg"})
+"""Containers that declare their duration at the beginning or the end, or by the times that are there. Of others FFmpeg
+guesses it by the bit rate."""
 
 LEAST_SHARE_OF_FRAMES = 0.95
 """A video of which fewer of the declared frames come out is truncated. A few are lost where a stream starts midway."""
@@ -85,7 +85,7 @@ class Video:
     """An open video. Close it, or use it in a ``with`` block.
 
     Args:
-        path: local file.
+        source: it.
         limits: what it may cost.
         track: which of its video tracks is meant, from 0; None: the one that FFmpeg chooses.
 
@@ -93,13 +93,14 @@ class Video:
         VideoFault: ``unreadable``, ``no_video`` or ``too_large``.
     """
 
-    def __init__(self, path: str, limits: Limits, track: int | None = None) -> None:
-        self.path = path
+    def __init__(self, source: Source, limits: Limits, track: int | None = None) -> None:
         self.limits = limits
-        self.container = open_container(path, limits)
+        self._file = opened(source)
+        self._by_tables = False
+        self.container = open_container(self._file, limits)
         try:
             with pyav_errors():
-                self.stream = _video_stream(self.container, track)
+                self.stream = video_stream(self.container, track)
             self._check_size(self.stream.codec_context.width, self.stream.codec_context.height)
         except VideoFault:
             self.container.close()
@@ -144,7 +145,7 @@ class Video:
                     duration_s=max(0.0, round(_declared_s(stream, tagged=False) or of_all_s, 6)),
                     video_s=max(0.0, round(of_video_s, 6)),
                 ),
-                tracks_left_out=tuple(_left_out(self.container, (stream, audio))),
+                tracks_left_out=tuple(left_out(self.container, (stream, audio))),
             )
 
     @property
@@ -197,20 +198,54 @@ class Video:
         except OverflowError as error:
             raise VideoFault("decode_error", "time stamps are too far apart for 64 bits") from error
         if timeline is not None:
-            if timeline.duration_s > self.limits.max_duration_s:
-                limit = f"the limit is {self.limits.max_duration_s:,g} s"
-                raise VideoFault("too_long", f"{timeline.duration_s:,.0f} s from the first frame to the last; {limit}")
-            return timeline
+            return self._checked(timeline)
         if fault:
             raise VideoFault("unreadable", fault)
         if self.stream.frames:
             raise VideoFault("truncated", f"0 of {self.stream.frames:,} declared frames are in the file")
         raise VideoFault("no_frames", "the video track is empty")
 
+    def timeline_by_tables(self) -> WithHeartbeats[Timeline | None]:
+        """`timeline` of a remote video without its content; None where that takes the content.
+
+        Key frames are those that the container names: a parser may find others.
+        """
+        is_mov = self.container.format.name.startswith("mov")
+        if isinstance(self._file, str) or not is_mov or self.facts().codec not in TIMED_BY_TABLES:
+            return None
+        with pyav_errors():
+            self._file.leave_out_content()
+        self._by_tables = True
+        return (yield from self.timeline())
+
+    def declared_timeline(self) -> Timeline | None:
+        """The timeline of a video with as many seconds as its container declares; None where it declares none.
+
+        Raises:
+            VideoFault: ``too_long``.
+        """
+        facts, base = self.facts(), self.time_base
+        kind = facts.container.split(",")[0]
+        seconds = facts.declared.video_s or facts.declared.duration_s
+        if kind in DURATION_FROM_ZERO and self.stream.start_time:
+            seconds -= float(self.stream.start_time * base)
+        end = round(Fraction(seconds) / base)
+        if kind not in DECLARES_DURATION or end <= 0:
+            return None
+        step = ticks_per_frame(self.rate, base)
+        n_frames = facts.declared.n_frames or max(1, round(end / step))
+        return self._checked(Timeline(base, 0, end, max(0, end - step), n_frames, 0, (0,)))
+
+    def _checked(self, timeline: Timeline) -> Timeline:
+        if timeline.duration_s > self.limits.max_duration_s:
+            limit = f"the limit is {self.limits.max_duration_s:,g} s"
+            raise VideoFault("too_long", f"{timeline.duration_s:,.0f} s from the first frame to the last; {limit}")
+        return timeline
+
     def _packet_times(self) -> WithHeartbeats[tuple[PacketTimes, str]]:
         """Times of all packets, and the error that ended reading, if one did."""
         packets, timer = PacketTimes(), HeartbeatTimer()
-        reading = self.packets()
+        reading, key_of = self.packets(), _KeysByTable(self.stream) if self._by_tables else None
         while True:
             try:
                 packet = next(reading, None)
@@ -222,7 +257,8 @@ class Video:
                 continue
             if packet.has_sidedata("encryption_info"):
                 raise VideoFault("encrypted", f"{self.facts().codec} packets are encrypted")
-            packets.add(packet.pts, packet.dts, packet.duration, packet.is_keyframe, not packet.is_discard)
+            is_key = packet.is_keyframe if key_of is None else key_of(packet)
+            packets.add(packet.pts, packet.dts, packet.duration, is_key, not packet.is_discard)
             packets.n_bytes += packet.size
             if len(packets) > self.limits.max_frames:
                 raise VideoFault("too_large", f"more than {self.limits.max_frames:,} frames")
@@ -230,56 +266,19 @@ class Video:
                 yield
 
 
-def open_container(path: str, limits: Limits) -> Any:
-    """Open a local file for reading with nothing but the formats above, and without reaching for anything else.
+class _KeysByTable:
+    """Tells which packets of a track, in the order of the file, its container lists as key frames."""
 
-    Raises:
-        VideoFault: ``unreadable``.
-        MemoryError: there is no memory left.
-    """
-    try:
-        opened: Any = av.open(
-            os.path.abspath(path),
-            # The first two are for the container, the third for the decoders that look into its first packets. As
-            # `stream_options` it would reach the first track only, and FLV and MPEG, without a list of them, fail.
-            options={"format_whitelist": FORMATS, "protocol_whitelist": "file", "max_pixels": str(limits.max_pixels)},
-            timeout=limits.timeout_s,
-            metadata_errors="replace",
-        )
-        return opened
-    except MemoryError:
-        raise
-    except ExitError as error:
-        raise VideoFault("timeout", f"opening took longer than {limits.timeout_s:g} s") from error
-    except (FFmpegError, OSError, ValueError) as error:  # PyAV raises ValueError for some malformed headers
-        if getattr(error, "errno", None) in ERRORS_OF_THIS_MACHINE - {errno.EACCES}:
-            raise
-        raise VideoFault("unreadable", error_text(error)) from error
+    def __init__(self, stream: Any) -> None:
+        self._entries, self._next = stream.index_entries, 0
 
-
-def _video_stream(container: Any, track: int | None) -> Any:
-    """The video track that is meant. FFmpeg takes the one with most pixels; one that is marked as default has
-    `DEFAULT_COUNTS` more. A cover is no video.
-    """
-    streams = list(container.streams.video)
-    videos = [s for s in streams if not s.disposition & Disposition.attached_pic and s.codec_context is not None]
-    if track is not None:
-        videos = [stream for stream in videos if stream is streams[track]] if track < len(streams) else []
-    if not videos:
-        kinds = sorted({stream.type for stream in container.streams})
-        wanted = "" if track is None else f"video track {track} is wanted; "
-        raise VideoFault("no_video", f"{wanted}tracks: {', '.join(kinds) or 'none'}")
-    return max(videos, key=lambda s: s.codec_context.width * s.codec_context.height + _default(s))
-
-
-def audio_stream(container: Any) -> Any:
-    """The audio track that is used: as FFmpeg chooses, that with most channels. None where there is none."""
-    streams = list(container.streams.audio)
-    return max(streams, key=lambda s: (s.codec_context.channels if s.codec_context else 0) + _default(s), default=None)
-
-
-def _default(stream: Any) -> int:
-    return DEFAULT_COUNTS if stream.disposition & Disposition.default else 0
+    def __call__(self, packet: Any) -> bool:
+        while self._next < len(self._entries):
+            entry = self._entries[self._next]
+            self._next += 1
+            if entry.pos == packet.pos:
+                return bool(entry.is_keyframe)
+        return False
 
 
 def _declared_s(stream: Any, tagged: bool = True) -> float:
@@ -288,21 +287,6 @@ def _declared_s(stream: Any, tagged: bool = True) -> float:
         return float(stream.duration * stream.time_base)
     found = re.fullmatch(r"(\d+):(\d\d):(\d\d(?:\.\d+)?)", stream.metadata.get("DURATION", "")) if tagged else None
     return sum(float(part) * unit for part, unit in zip(found.groups(), (3600, 60, 1), strict=True)) if found else 0.0
-
-
-def _left_out(container: Any, used: Sequence[Any]) -> Iterator[str]:
-    """The video and audio tracks that are not used, in words."""
-    for stream in container.streams:
-        if stream.type not in ("video", "audio") or any(stream is other for other in used):
-            continue
-        context = stream.codec_context
-        name = context.codec.canonical_name if context is not None else "unknown codec"
-        if stream.type == "audio":
-            detail = f"{context.channels} channels" if context is not None else ""
-        else:
-            detail = f"{context.width}x{context.height}" if context is not None else ""
-            detail = "cover" if stream.disposition & Disposition.attached_pic else detail
-        yield f"{stream.type} track {stream.index}: {name} {detail}".rstrip()
 
 
 def ends_early(timeline: Timeline, last_decoded: int) -> bool:

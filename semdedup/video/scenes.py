@@ -17,6 +17,7 @@ from semdedup.video.heartbeat import HeartbeatTimer, WithHeartbeats
 from semdedup.video.options import DecodeOptions, Limits
 from semdedup.video.probe import Video
 from semdedup.video.quarantine import VideoFault
+from semdedup.video.ranges import Source
 from semdedup.video.timeline import Timeline
 
 WIDTH = 256
@@ -33,7 +34,7 @@ def check_scenes() -> None:
         raise ParameterError("splitting_algorithm scene needs PySceneDetect: pip install 'semdedup[scenes]'")
 
 
-def find_cuts(path: str, timeline: Timeline, limits: Limits, decode: DecodeOptions) -> WithHeartbeats[list[float]]:
+def find_cuts(source: Source, timeline: Timeline, limits: Limits, decode: DecodeOptions) -> WithHeartbeats[list[float]]:
     """Seconds at which new scenes begin, in order.
 
     AdaptiveDetector (https://www.scenedetect.com): a frame starts a scene where its change of hue, saturation and
@@ -50,7 +51,7 @@ def find_cuts(path: str, timeline: Timeline, limits: Limits, decode: DecodeOptio
     seconds: list[float] = []
     cuts: list[Any] = []
     timer = HeartbeatTimer()
-    with Video(path, limits, decode.video_track) as video:
+    with Video(source, limits, decode.video_track) as video:
         decoder = Decoder(video, timeline, decode)
         with contextlib.suppress(VideoFault):
             for packet in video.packets():

@@ -21,7 +21,7 @@ import pyarrow.compute as pc
 from semdedup.errors import BadFileError, OutputConflictError
 from semdedup.runs.files import changed_files, check_names, refuse_foreign
 from semdedup.runs.record import Record
-from semdedup.storage.location import REQUESTS_IN_FLIGHT, FileInfo, Location
+from semdedup.storage.location import READ_AHEAD, REQUESTS_IN_FLIGHT, FileInfo, Location
 from semdedup.storage.tables import read_table, write_table
 from semdedup.storage.written import Written, checksum_of
 from semdedup.video.quarantine import is_tried_again
@@ -308,7 +308,7 @@ def _is_no_meta(file: Location, _checksum: str) -> bool:
 
 
 def _has_other_content(file: Location, checksum: str) -> bool:
-    with file.open() as opened:
+    with file.open(READ_AHEAD) as opened:
         return checksum_of(opened) != checksum
 
 

@@ -27,10 +27,12 @@ from semdedup.video.child import ChildDied, ChildOutOfMemory, ChildTimeout, borr
 from semdedup.video.clip_meta import parse_object, read_meta
 from semdedup.video.cut import plan_video, split_video
 from semdedup.video.encode import usable_encoders
+from semdedup.video.fetch import remote_copy
 from semdedup.video.files import check_readable, local_copy, printable
 from semdedup.video.job import ClipFiles, ClipMade, Outcome, PlannedVideo, SplitJob, Wanted
 from semdedup.video.options import DecodeOptions, Limits, PlanOptions
 from semdedup.video.quarantine import GoneFault, VideoFault
+from semdedup.video.ranges import Source
 from semdedup.video.records import (
     QUARANTINED,
     TOO_SHORT,
@@ -105,10 +107,10 @@ class Settings:
     inputs: Location
     target: Target | None = None
 
-    def job(self, video: VideoFile, path: str, folder: str | None, wanted: Wanted) -> SplitJob:
+    def job(self, video: VideoFile, source: Source, folder: str | None, wanted: Wanted) -> SplitJob:
         """What the process that decodes has to know of one video."""
         return SplitJob(
-            path=path,
+            source=source,
             relative_path=video.relative_path,
             url=printable(video.url),
             files=None if folder is None else ClipFiles(folder, self.encoder, self.previews),
@@ -190,6 +192,18 @@ def _work_folder(target: Target) -> Iterator[Path]:
         shutil.rmtree(folder, ignore_errors=True)
 
 
+@contextlib.contextmanager
+def _source(settings: Settings, video: VideoFile) -> Iterator[tuple[Source, Callable[[int], tuple[int, int]] | None]]:
+    """What the process that decodes is given to open, and who provides what it asks for of a remote video."""
+    place = settings.inputs.at(video.url)
+    if place.is_local:
+        with local_copy(place) as path:
+            yield path, None
+    else:
+        with remote_copy(place, video.n_bytes, sparing=settings.target is None) as (ranges, copy):
+            yield ranges, copy.provide
+
+
 def _run(
     settings: Settings,
     work: _Work,
@@ -201,12 +215,12 @@ def _run(
     limits = settings.limits
     clip_folder = str(folder) if folder is not None and settings.upload_clips else None
     try:
-        with local_copy(settings.inputs.at(work.video.url)) as path, borrowed_child() as child:
+        with _source(settings, work.video) as (source, provide), borrowed_child() as child:
             try:
                 ended = False
-                job = settings.job(work.video, path, clip_folder, wanted)
+                job = settings.job(work.video, source, clip_folder, wanted)
                 answers: Iterator[ClipMade | PlannedVideo | Outcome] = child.call(
-                    function, job, limits.timeout_s, limits.max_memory
+                    function, job, limits.timeout_s, limits.max_memory, provide
                 )
                 for found in answers:
                     if isinstance(found, Outcome):
@@ -214,7 +228,7 @@ def _run(
                     else:
                         yield found
                 if ended and work.outcome.reason in BY_CONTENT:
-                    check_readable(path)
+                    check_readable(source if isinstance(source, str) else source.path)
             except OSError as error:  # of the disk, not of the video
                 place = settings.inputs if settings.target is None else settings.target.root
                 with place.errors("write clips to"):

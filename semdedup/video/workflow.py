@@ -50,6 +50,8 @@ class VideoSplitWorkflow(VideoWorkflow):
 
     A video is decoded once, by one process, which streams it: memory is bounded by the frames that its codec holds and
     the sampled frames of a batch of clips, whatever its length. Cost: decoding and encoding; all else is small beside.
+    Of a video in a store each byte is fetched once, to the local disk, while the video is at work; `plan` fetches its
+    head, and of MP4 the tables that tell of its frames.
 
     Example:
         >>> result = VideoSplitWorkflow("videos/", "clips/", fixed_stride_split_duration=5).run()

@@ -8,21 +8,26 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
 import numpy as np
 import pyarrow as pa
 
 from semdedup.arrays import backend_module, to_host
+from semdedup.dedup.compare.edges import FOREST, load_edges
 from semdedup.dedup.compare.groups import Cluster, Comparison, Scored, read_cluster, scored_clusters
-from semdedup.dedup.compare.tiles import Tile, load_tile
+from semdedup.dedup.compare.lay_out import cluster_place, light_file, light_of_ranks, rows_file
+from semdedup.dedup.compare.spans import Tiles
+from semdedup.dedup.compare.tiles import load_best
+from semdedup.dedup.input.ids import wide_text
 from semdedup.dedup.input.rows import gather_unit_rows, low_information_mask
 from semdedup.dedup.kernels.bounds import principal_axes, short_rows
 from semdedup.dedup.kernels.distinct import occurrences
 from semdedup.dedup.kernels.join import Side, centroids_of
-from semdedup.dedup.kernels.matches import Pairs
+from semdedup.dedup.kernels.matches import NO_PAIRS, Pairs
 from semdedup.dedup.names import OF_BASE, SCORE
+from semdedup.dedup.ranking import RankingStrategy, ranks_of_rows
 from semdedup.storage.arrays import load_array, save_array
 from semdedup.storage.location import Location
 from semdedup.storage.tables import LOW_INFORMATION, read_table, write_table
@@ -36,17 +41,21 @@ MATCH = "max_"
 
 @dataclass(frozen=True)
 class Block:
-    """A block: its number, and the clusters of it, or the tile of a large one and all tiles of that cluster."""
+    """A block: its number, its first cluster; and the clusters of it, or the tiles of a large one and which it is.
+
+    To tasks that need but its files it goes without clusters, see `bare`.
+    """
 
     number: int
+    label: int
     clusters: tuple[Cluster, ...] = ()
-    tiles: tuple[Tile, ...] = ()
+    tiles: Tiles | None = None
     tile: int = 0
 
     @property
-    def label(self) -> int:
-        """Its first cluster."""
-        return self.clusters[0].label if self.clusters else self.tiles[0].cluster.label
+    def bare(self) -> Block:
+        """Without its clusters, whose files are many."""
+        return replace(self, clusters=())
 
     def place(self, task: Comparison) -> Location:
         """Folder of its files."""
@@ -54,7 +63,7 @@ class Block:
 
     def same_cluster(self, other: Block) -> bool:
         """Whether both are tiles of one cluster, whose rows have been compared with each other already."""
-        return bool(self.tiles and other.tiles) and self.label == other.label
+        return self.tiles is not None and other.tiles is not None and self.label == other.label
 
 
 class Part(NamedTuple):
@@ -98,23 +107,43 @@ def lay_out_group(task: Comparison, block: Block) -> dict[str, Any]:
     Memory: as `groups.score_group`, and the rows of the block once more, short and as they are.
 
     Returns:
-        ``rows``, and ``quarantined`` by reason.
+        ``rows``, ``quarantined`` by reason, and ``edges``.
     """
     parts, quarantined = [], Counter[str]()
     for cluster, ranked, scored in scored_clusters(task, block.clusters, quarantined):
         light, rows = ranked.light.slice(ranked.n_base), ranked.rows[ranked.n_base :]
         parts.append(Part(cluster.label, light, rows, ranked.light, scored))
     write_block(task, block, parts)
-    return {"rows": sum(len(part.light) for part in parts), "quarantined": dict(quarantined)}
+    n_edges = sum(len(part.scored.forest.left) for part in parts)
+    return {"rows": sum(len(part.light) for part in parts), "quarantined": dict(quarantined), "edges": n_edges}
 
 
 def lay_out_tile_block(task: Comparison, block: Block) -> dict[str, Any]:
-    """The same for a tile that was compared with the tiles before it. Memory: the tile twice, and its cluster's ids."""
-    tile = block.tiles[block.tile]
-    light, rows, scored = load_tile(task, tile)
-    own = light.slice(tile.start, tile.stop - tile.start)
-    write_block(task, block, [Part(tile.cluster.label, own, rows, light, scored)])
-    return {"rows": len(own), "quarantined": {}}
+    """The same for a tile that was compared with the tiles before it. Its edges are those of `lay_out_edges`.
+
+    Memory: the tile twice, and ids and what ranks of its rows and of their matches.
+    """
+    assert block.tiles is not None
+    tile, place = block.tiles[block.tile], cluster_place(task.scratch, block.label)
+    best = load_best(place, tile)
+    ranks = np.unique(best.match)
+    every = light_of_ranks(place, block.tiles, ranks)
+    scored = Scored(best.score, np.searchsorted(ranks, best.match), NO_PAIRS)
+    own, rows = read_table(light_file(place, tile.number)), load_array(rows_file(place, tile.number))
+    write_block(task, block, [Part(block.label, own, rows, every, scored)])
+    return {"rows": len(own), "quarantined": {}, "edges": 0}
+
+
+def lay_out_edges(task: Comparison, tiles: Tiles) -> dict[str, Any]:
+    """Write the forest of a large cluster as an edge table. Memory: ids and what ranks of its rows that match."""
+    place = cluster_place(task.scratch, tiles.label)
+    forest = load_edges(place / FOREST)
+    ranks = np.unique(np.concatenate([forest.left, forest.right]))
+    if len(ranks):
+        ends = Pairs(np.searchsorted(ranks, forest.left), np.searchsorted(ranks, forest.right), forest.score)
+        light = wide_text(light_of_ranks(place, tiles, ranks))
+        write_table(edges_file(task, f"cluster-{tiles.label}"), edge_table(light, ends))
+    return {"edges": len(forest.left)}
 
 
 def write_block(task: Comparison, block: Block, parts: Sequence[Part]) -> None:
@@ -124,7 +153,7 @@ def write_block(task: Comparison, block: Block, parts: Sequence[Part]) -> None:
     - ``rows.npy``, ``short.npy``: the rows that inform, without repeated ones; ``row_of.npy``: which these are.
     - ``copies.npy``: (2, c), rows that are bit-identical to a better-ranked one, and that one.
     - ``starts.npy``, ``labels.npy``, ``centroids.npy``: of the clusters in ``rows.npy``; centroids are means of them.
-    - ``edges.parquet``: the forests of the clusters, see `edge_table`.
+    - the forests of the clusters, see `edge_table`, if there is an edge: `edges_file` of ``block-{number}``.
     """
     place, xp = block.place(task), backend_module(task.backend)
     rows, row_of, copies, edges = [], [], [], []
@@ -144,7 +173,8 @@ def write_block(task: Comparison, block: Block, parts: Sequence[Part]) -> None:
     own = [_own(part) for part in parts]
     write_table(place / "light.parquet", _together(lights))
     write_table(place / "own.parquet", _together(own))
-    write_table(place / "edges.parquet", _together(edges))
+    if any(map(len, edges)):
+        write_table(edges_file(task, f"block-{block.number}"), _together(edges))
     every_row = np.concatenate([np.empty((0, task.dim), np.float32), *kept])
     save_array(place / "rows.npy", every_row)
     save_array(place / "short.npy", to_host(short_rows(xp.asarray(every_row), xp.asarray(load_array(axes_file(task))))))
@@ -194,9 +224,22 @@ def found_file(task: Comparison, block: int, other: str) -> Location:
     return task.scratch / f"found-{block}" / f"{other}.parquet"
 
 
-def edges_file(task: Comparison, pair: str) -> Location:
-    """The forest of the matches of two blocks, or of a block and clusters of a base."""
-    return task.scratch / "edges" / f"{pair}.parquet"
+def edges_file(task: Comparison, name: str) -> Location:
+    """A forest: of a block and some others, of a block and clusters of a base, of a large cluster, or of several."""
+    return task.scratch / "edges" / f"{name}.parquet"
+
+
+def best_of_rows(found: pa.Table, strategy: RankingStrategy) -> pa.Table:
+    """For each ``row`` of a table of matches the one of the highest score, of equal ones the best-ranked.
+
+    Args:
+        found: ids of matches and what ranks them, the ``row`` that each is of, and the score; sorted by row afterwards.
+        strategy: what ranks.
+    """
+    found = with_base_told(found)
+    row, score = found.column("row").to_numpy(), found.column(SCORE).to_numpy()
+    order = np.lexsort((ranks_of_rows(found, strategy), -score, row))
+    return found.take(pa.array(order[np.append(True, row[order][1:] != row[order][:-1])[: len(order)]]))
 
 
 def with_base_told(table: pa.Table) -> pa.Table:

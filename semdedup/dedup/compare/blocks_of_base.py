@@ -38,14 +38,14 @@ def compare_with_base(
     base: Sequence[Cluster],
     rows_per_task: int,
     found: dict[int, list[str]],
-    with_edges: list[str],
+    edges: list[tuple[str, int]],
 ) -> list[dict[str, Any]]:
     """Find the matches of the rows of all blocks with the kept rows of a base.
 
     Args:
         base: its clusters.
         found: for each block what was found of it; what is found here is added.
-        with_edges: names of forests that were written; those written here are added.
+        edges: names of forests that were written, each with its edges; those written here are added.
 
     Returns:
         Results with ``counts`` of `Join`.
@@ -57,8 +57,7 @@ def compare_with_base(
     for (block, (number, _)), result in zip(items, results, strict=True):
         if result["found"]:
             found[block.number].append(f"base-{number}")
-        if result["edges"]:
-            with_edges.append(f"{block.number}-base-{number}")
+        edges.append((f"{block.number}-base-{number}", result["edges"]))
     return results
 
 

@@ -204,7 +204,7 @@ def _rows_per_task(run: Run, facts: Sequence[FileFacts], n_bytes_of_base: int, d
     n_bytes = sum(file.n_bytes for file in facts) + n_bytes_of_base
     n_bytes = sizes.bytes_per_task(session.n_slots, session.task_memory, n_bytes)
     others = sum(file.other_bytes for file in facts) / max(1, sum(file.n_rows for file in facts))
-    return sizes.rows_per_task(planned_bytes(run, run.scratch / "plan.json", n_bytes), dim, others)
+    return sizes.rows_compared(planned_bytes(run, run.scratch / "plan.json", n_bytes), dim, others)
 
 
 def _balanced(results: Sequence[Mapping[str, Any]], n_rows: int) -> dict[str, Any]:

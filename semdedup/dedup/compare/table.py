@@ -15,8 +15,9 @@ import pyarrow as pa
 from semdedup.dedup.input.columns import narrow, narrow_type
 from semdedup.dedup.kernels.matches import Pairs
 from semdedup.dedup.names import BASE_ROWS, OF_BASE, SCORE, cluster_file
+from semdedup.dedup.sizes import ROWS_AT_A_TIME
 from semdedup.storage.location import Location
-from semdedup.storage.tables import write_batches, write_table
+from semdedup.storage.tables import write_batches
 
 
 def _written(ids: pa.Array | pa.ChunkedArray) -> pa.ChunkedArray:
@@ -47,9 +48,20 @@ def forest_table(ids: pa.Array | pa.ChunkedArray, edges: Pairs, n_base: int | No
     return table if n_base is None else table.append_column(OF_BASE, pa.array(edges.left < n_base))
 
 
+def write_forest(
+    file: Location, ids: pa.DataType, tables: Iterable[pa.Table], with_base: bool, write_kwargs: Mapping[str, Any]
+) -> None:
+    """Write a forest, given in tables as `forest_table` makes them, of which one is in memory at a time."""
+    schema = forest_schema(ids).append(pa.field(OF_BASE, pa.bool_())) if with_base else forest_schema(ids)
+    write_batches(file, schema, tables, write_kwargs)
+
+
 def write_base_rows(final: Location, cluster: int, ids: pa.Array | pa.ChunkedArray, kwargs: Mapping[str, Any]) -> None:
     """Write the ids, in rank order, of the rows of a base that an update compares with in a cluster."""
-    write_table(final / BASE_ROWS / cluster_file(cluster), pa.table({"id": _written(ids)}), kwargs)
+    kind = narrow_type(ids.type)
+    parts = (ids.slice(start, ROWS_AT_A_TIME) for start in range(0, len(ids), ROWS_AT_A_TIME))
+    tables = (pa.table({"id": _written(part)}) for part in parts)
+    write_batches(final / BASE_ROWS / cluster_file(cluster), pa.schema([("id", kind)]), tables, kwargs)
 
 
 def write_scores(

@@ -1,149 +1,111 @@
-"""Scoring clusters that are too large for a task: their rows are ranked by the light columns, laid out in rank order as
-*tiles*, and each tile is compared with itself and with all better-ranked tiles.
+"""Scoring clusters that are too large for a task: each tile is compared with itself and with all better-ranked tiles.
+
+A task compares one tile with a *span* of the others, so that its work is bounded and little is lost of it where a run
+is killed. What the spans of a tile found is merged: scores tile by tile, forests in rounds.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from functools import partial
-from itertools import chain
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pyarrow as pa
 
 from semdedup.arrays import Array, backend_module, to_host
-from semdedup.dedup.compare.groups import Cluster, Comparison, Scored, rank_cluster, read_base, read_cluster
-from semdedup.dedup.compare.table import forest_table, score_table, write_base_rows, write_scores
-from semdedup.dedup.input.rows import embedding_rows, low_information_mask
+from semdedup.dedup.compare.edges import FOREST, load_edges, merge_forests, save_edges
+from semdedup.dedup.compare.groups import Cluster, Comparison
+from semdedup.dedup.compare.lay_out import (
+    Each,
+    candidates_file,
+    cluster_place,
+    label_in,
+    lay_out_tiles,
+    light_file,
+    list_rows,
+    rank_rows,
+    rows_file,
+)
+from semdedup.dedup.compare.spans import Span, Tile, Tiles, tile_spans
+from semdedup.dedup.compare.table import forest_table, score_table, write_base_rows, write_forest, write_scores
+from semdedup.dedup.input.ids import wide_ids
 from semdedup.dedup.kernels.best_match import best_match
-from semdedup.dedup.kernels.distinct import first_occurrences, occurrences
-from semdedup.dedup.kernels.exact import unit_rows
-from semdedup.dedup.kernels.forest import forest_between, forest_of, matches_to_gather, thinned
-from semdedup.dedup.kernels.matches import NO_PAIRS, Matches, Pairs
-from semdedup.dedup.names import FOREST
+from semdedup.dedup.kernels.distinct import occurrences
+from semdedup.dedup.kernels.forest import MOST_EDGES, forest_between, forest_of, matches_to_gather, thinned
+from semdedup.dedup.kernels.matches import Matches, Pairs
+from semdedup.dedup.names import FOREST as FORESTS
+from semdedup.dedup.sizes import ROWS_AT_A_TIME
 from semdedup.runs.run import Run
-from semdedup.storage.arrays import load_array, save_array
+from semdedup.storage.arrays import load_array, load_rows, save_array
 from semdedup.storage.location import Location
-from semdedup.storage.tables import read_table, write_table
+from semdedup.storage.tables import read_table
+
+BEST = np.dtype([("score", np.float32), ("match", np.int64)])
+"""How the best match of a row is written: its rank, -1 for none."""
 
 
-@dataclass(frozen=True)
-class Tile:
-    """Ranks [start, stop) of one large cluster; the tiles of a cluster before it rank better.
+class Best(NamedTuple):
+    """Of each row of a tile the score with its best match, (n,) float32, and the rank of that, (n,) int64."""
 
-    The rows of a tile are all `of_base`, candidates only, or none of them is.
-    """
-
-    cluster: Cluster
-    number: int
-    start: int
-    stop: int
-    of_base: bool = False
+    score: np.ndarray
+    match: np.ndarray
 
 
-def tiles_of(cluster: Cluster, n_ranked: int, rows_per_tile: int, n_base: int = 0) -> list[Tile]:
-    """Cut the ranks 0 … n_ranked - 1 of a cluster into tiles; the first `n_base` are those of its base."""
-    starts = [*range(0, n_base, rows_per_tile), *range(n_base, n_ranked, rows_per_tile)]
-    ends = [*starts[1:], n_ranked]
-    return [
-        Tile(cluster, i, start, stop, start < n_base) for i, (start, stop) in enumerate(zip(starts, ends, strict=True))
-    ]
-
-
-def _label(item: Any) -> str:
+def item_label(item: Any) -> str:
     """What a task on a large cluster is called where a worker dies of it."""
-    while isinstance(item, tuple):
-        item = item[0]
-    return f"cluster centroid={(item.cluster if isinstance(item, Tile) else item).label}"
+    return f"cluster centroid={label_in(item)}"
 
 
-def _place(task: Comparison, cluster: Cluster) -> Location:
-    return task.scratch / f"cluster_{cluster.label}"
+def span_memory(rows_per_tile: int, dim: int, batch_size: int) -> int:
+    """Most bytes of embeddings and products that `compare_span` holds: two tiles, twice each while one is read or
+    thinned out, and both as bfloat16; five products of at most 4 MiB, or of one batch by 64 candidates."""
+    return 2 * (2 * 4 + 2) * rows_per_tile * dim + 5 * max(4 << 20, 4 * batch_size * 64)
 
 
-def rank_large_cluster(task: Comparison, cluster: Cluster) -> dict[str, Any]:
-    """Rank a large cluster by its light columns, which it holds whole: about 100 bytes a row.
+def compare_span(task: Comparison, span: Span) -> dict[str, Any]:
+    """Compare the rows of a tile with the better-ranked rows of the tiles of a span.
 
-    Writes the light columns in rank order; for each rank the row, in the order of the files, and whether it informs.
+    Memory: see `span_memory`, and two forests of the rows of the span. Operations: at most `sizes.WORK_PER_TASK`, three
+    times that where so many rows match each other that the forest is not found by the way.
+
+    Returns:
+        ``edges`` of the forest of the matches.
     """
-    ranked = rank_cluster(task, cluster, with_rows=False)
-    low = low_information_mask(ranked.light)
-    place = _place(task, cluster)
-    write_table(place / "light.parquet", ranked.light)
-    save_array(place / "row_of_rank.npy", ranked.positions)
-    save_array(place / "informs.npy", np.ones(len(ranked.light), bool) if low is None else ~low)
-    return {"ranked": len(ranked.light), "base": ranked.n_base, "quarantined": dict(ranked.quarantined)}
-
-
-def lay_out_tile(task: Comparison, tile: Tile) -> dict[str, Any]:
-    """Gather the rows of one tile, in rank order and normalised, reading the cluster in batches.
-
-    Memory: the tile, a batch as it is read, 9 bytes for each row of the cluster.
-    """
-    place = _place(task, tile.cluster)
-    wanted = load_array(place / "row_of_rank.npy")[tile.start : tile.stop]
-    by_row = np.argsort(wanted)
-    sorted_rows = wanted[by_row]
-    rows = np.empty((len(wanted), task.dim), dtype=np.float32)
-    position = 0
-    for table in chain(read_base(task, tile.cluster, []), read_cluster(task, tile.cluster, embeddings_only=True)):
-        low, high = np.searchsorted(sorted_rows, [position, position + len(table)])
-        if low < high:
-            chosen = table.column("embedding").take(pa.array(sorted_rows[low:high] - position))
-            found, _ = embedding_rows(chosen, task.dim)
-            rows[by_row[low:high]] = unit_rows(found)
-        position += len(table)
-    informs = load_array(place / "informs.npy")[tile.start : tile.stop]
-    candidates = np.flatnonzero(informs)
-    candidates = candidates[first_occurrences(rows[candidates])]
-    save_array(place / f"rows-{tile.number}.npy", rows)
-    save_array(place / f"candidates-{tile.number}.npy", candidates)
-    return {"rows": len(rows)}
-
-
-def compare_tile(task: Comparison, item: tuple[tuple[Tile, ...], int]) -> dict[str, Any]:
-    """Compare the rows of the tile of a number with its better-ranked rows and those of all tiles before it.
-
-    The rows of a tile that is of the base are compared with nothing.
-
-    Memory: two tiles, twice each while one is read or thinned out, and both as bfloat16; the products of `best_match`.
-    """
-    xp = backend_module(task.backend)
-    tiles, number = item
-    tile = tiles[number]
-    place = _place(task, tile.cluster)
-    informs = load_array(place / "informs.npy")[tile.start : tile.stop]
-    rows = load_array(place / f"rows-{number}.npy")
-    asking = np.flatnonzero(informs)
-    ranks = asking + tile.start
-    queries = xp.asarray(rows[asking])
-    score = np.zeros(len(asking), dtype=np.float32)
-    match = np.full(len(asking), -1, dtype=np.int64)
-    edges = [NO_PAIRS]
-    for other in [] if tile.of_base else tiles[: number + 1]:  # best ranks first: of equal scores the first found wins
-        chosen = load_array(place / f"candidates-{other.number}.npy")
-        block = rows if other.number == number else load_array(place / f"rows-{other.number}.npy")
+    xp, tile = backend_module(task.backend), span.tiles[span.number]
+    place = cluster_place(task.scratch, span.tiles.label)
+    rows = load_array(rows_file(place, tile.number))
+    asking = np.flatnonzero(load_rows(place / "informs.npy", tile.start, tile.stop))
+    ranks, queries = asking + tile.start, xp.asarray(rows[asking])
+    best = Best(np.zeros(len(asking), dtype=np.float32), np.full(len(asking), -1, dtype=np.int64))
+    edges: list[Pairs] = []
+    for other in span.tiles[span.first : span.last]:  # best ranks first: of equal scores the first found wins
+        within = other.number == tile.number
+        chosen = load_array(candidates_file(place, other.number))
+        block = rows if within else load_array(rows_file(place, other.number))
         candidates, candidate_ranks = xp.asarray(block[chosen]), chosen + other.start
         matches = matches_to_gather(task.limits.least, len(chosen) + len(asking))
         found = best_match(
             queries, xp.asarray(ranks), candidates, xp.asarray(candidate_ranks), task.limits.batch_size, matches
         )
-        found_score, position = to_host(found.score), to_host(found.position)
-        better = (position >= 0) & ((found_score > score) | (match < 0))
-        score[better], match[better] = found_score[better], candidate_ranks[position[better]]
-        sides = [(candidates, candidate_ranks), (queries, ranks)]
-        edges = [thinned([*edges, _edges(sides, matches, other, within=other.number == number)], tile.stop)]
-    every_score = np.zeros(len(rows), dtype=np.float32)
-    every_match = np.arange(tile.start, tile.stop)
-    every_score[asking] = score
-    every_match[asking] = np.where(match < 0, ranks, match)
-    save_array(place / f"score-{number}.npy", every_score)
-    save_array(place / f"match-{number}.npy", every_match)
-    for name, values in edges[0]._asdict().items():
-        save_array(place / f"edges-{name}-{number}.npy", values)
-    return {"rows": len(rows)}
+        position = to_host(found.position)
+        match = np.where(position < 0, -1, candidate_ranks[position] if len(chosen) else -1)
+        best = better_of(best, Best(to_host(found.score), match))
+        edges.append(_edges([(candidates, candidate_ranks), (queries, ranks)], matches, other, within))
+        if sum(len(found.left) for found in edges) > MOST_EDGES:
+            edges = [thinned(edges, tile.stop)]
+    every = Best(np.zeros(len(rows), dtype=np.float32), np.full(len(rows), -1, dtype=np.int64))
+    every.score[asking], every.match[asking] = best
+    forest = thinned(edges, tile.stop)
+    _save_best(best_file(place, span), every)
+    save_edges(place / edges_name(span), forest)
+    return {"edges": len(forest.left)}
+
+
+def better_of(one: Best, other: Best) -> Best:
+    """Row by row the higher score; of equal scores that of `one`, whose matches rank better."""
+    wins = (other.match >= 0) & ((other.score > one.score) | (one.match < 0))
+    return Best(np.where(wins, other.score, one.score), np.where(wins, other.match, one.match))
 
 
 def _edges(sides: Sequence[tuple[Array, np.ndarray]], matches: Matches, other: Tile, within: bool) -> Pairs:
@@ -169,68 +131,116 @@ def _edges(sides: Sequence[tuple[Array, np.ndarray]], matches: Matches, other: T
     return Pairs(left, right, np.append(found.score, np.ones(len(again), dtype=np.float32)))
 
 
-def load_edges(place: Location, number: int) -> Pairs:
-    """The forest that `compare_tile` left for a tile, in the folder of its cluster."""
-    return Pairs(*(load_array(place / f"edges-{name}-{number}.npy") for name in Pairs._fields))
+def best_file(place: Location, span: Span) -> Location:
+    """What a span found for the rows of its tile; where it is the only one, what was found for them at all."""
+    return place / "best" / (f"{span.number}.npy" if span.whole else f"{span.number}-{span.first}.npy")
 
 
-def load_tile(task: Comparison, tile: Tile) -> tuple[pa.Table, np.ndarray, Scored]:
-    """The light columns of the whole cluster, the rows of a tile, and what `compare_tile` found for them, by rank."""
-    place, number = _place(task, tile.cluster), tile.number
-    score, match = (load_array(place / f"{name}-{number}.npy") for name in ("score", "match"))
-    rows = load_array(place / f"rows-{number}.npy")
-    return read_table(place / "light.parquet"), rows, Scored(score, match, load_edges(place, number))
+def edges_name(span: Span) -> str:
+    """Name of the forest of the matches of a span, in the folder of its cluster."""
+    return f"edges/{span.number}-{span.first}.npy"
 
 
-def write_large_cluster(task: Comparison, tiles: Sequence[Tile]) -> dict[str, Any]:
-    """Put the scores and the forests of the tiles of one cluster together, those of its base left out.
+def _save_best(file: Location, best: Best) -> None:
+    array = np.empty(len(best.score), dtype=BEST)
+    array["score"], array["match"] = best
+    save_array(file, array)
 
-    Memory: the ids of the cluster, a tile, and the edges of two forests of the cluster.
+
+def _load_best(file: Location) -> Best:
+    array = load_array(file)
+    return Best(array["score"], array["match"])
+
+
+def load_best(place: Location, tile: Tile) -> Best:
+    """The best matches of the rows of a tile, after all its spans; the match of a row without one is itself."""
+    score, match = _load_best(place / "best" / f"{tile.number}.npy")
+    return Best(score, np.where(match < 0, np.arange(tile.start, tile.stop), match))
+
+
+def merge_spans(task: Comparison, spans: Sequence[Span]) -> dict[str, Any]:
+    """Put together what the spans of one tile found for its rows, best ranks first. Memory: 12 bytes a row, twice."""
+    tiles, number = spans[0].tiles, spans[0].number
+    place = cluster_place(task.scratch, tiles.label)
+    best = _load_best(best_file(place, spans[0]))
+    for span in spans[1:]:
+        best = better_of(best, _load_best(best_file(place, span)))
+    _save_best(place / "best" / f"{number}.npy", best)
+    return {}
+
+
+def compare_tiles(each: Each, task: Comparison, tiled: Sequence[Tiles]) -> None:
+    """Compare the tiles of large clusters, which are laid out; see `load_best`, and `FOREST` in the folder of each."""
+    spans = sorted(
+        (span for tiles in tiled for span in tile_spans(tiles, task.dim)), key=lambda span: span.first - span.last
+    )
+    results = each("compare spans", partial(compare_span, task), spans)
+    of_tile: dict[tuple[int, int], list[Span]] = {}
+    edges: dict[int, list[tuple[str, int]]] = {tiles.label: [] for tiles in tiled}
+    for span, result in sorted(zip(spans, results, strict=True), key=lambda one: one[0][1:]):
+        of_tile.setdefault((span.tiles.label, span.number), []).append(span)
+        edges[span.tiles.label].append((edges_name(span), result["edges"]))
+    each("merge spans", partial(merge_spans, task), [tuple(some) for some in of_tile.values() if len(some) > 1])
+    forests = [(tiles.label, tiles.n_rows, edges[tiles.label]) for tiles in tiled]
+    merge_forests(each, task.scratch, forests)
+
+
+def writing_memory(n_rows: int, id_bytes: int) -> int:
+    """Most bytes that `write_large_cluster` holds for a cluster of `n_rows` rows, all of which match another, with ids
+    of `id_bytes` each: the ids, once more as they are put together, and the edges of its forest twice."""
+    return n_rows * (2 * (id_bytes + 8) + 2 * 20)
+
+
+def write_large_cluster(task: Comparison, item: tuple[Tiles, bool]) -> dict[str, Any]:
+    """Write the scores and the forest of a cluster, those of its base left out; `item` tells whether it has one.
+
+    Memory: see `writing_memory`, and a tile.
     """
-    place = _place(task, tiles[0].cluster)
-    ids = read_table(place / "light.parquet", ["id"]).column("id").combine_chunks()
-
-    new = [tile for tile in tiles if not tile.of_base]
+    tiles, based = item
+    place, label, n_base = cluster_place(task.scratch, tiles.label), tiles.label, tiles.n_base
+    read = [read_table(light_file(place, tile.number), ["id"]).column("id") for tile in tiles]
+    kind = read[0].type
+    ids = wide_ids(pa.chunked_array([chunk for column in read for chunk in column.chunks]))
+    del read
 
     def tables() -> Iterator[pa.Table]:
-        for tile in new:
-            match = load_array(place / f"match-{tile.number}.npy")
-            score = load_array(place / f"score-{tile.number}.npy")
+        for number in tiles.own:
+            tile = tiles[number]
+            score, match = load_best(place, tile)
             own = ids.slice(tile.start, tile.stop - tile.start)
             yield score_table(own, ids.take(pa.array(match)), score)
 
-    cluster = tiles[0].cluster
-    label, n_base = cluster.label, new[0].start
-    write_scores(task.target, label, ids.type, tables(), task.write_kwargs)
-    if cluster.base is not None:
+    write_scores(task.target, label, kind, tables(), task.write_kwargs)
+    if based:
         write_base_rows(task.final, label, ids.slice(0, n_base), task.write_kwargs)
-    edges: list[Pairs] = []
-    for tile in new:
-        edges = [thinned([*edges, load_edges(place, tile.number)], len(ids))]
-    table = forest_table(ids, edges[0], None if cluster.base is None else n_base)
-    write_table(task.final / FOREST / f"part-{label}.parquet", table, task.write_kwargs)
+    edges = load_edges(place / FOREST)
+    parts = (
+        forest_table(ids, Pairs(*(end[start : start + ROWS_AT_A_TIME] for end in edges)), n_base if based else None)
+        for start in range(0, len(edges.left), ROWS_AT_A_TIME)
+    )
+    write_forest(task.final / FORESTS / f"part-{label}.parquet", kind, parts, based, task.write_kwargs)
     return {"rows": len(ids) - n_base, "quarantined": {}}
 
 
 def compare_large_clusters(
     run: Run, task: Comparison, large: Sequence[Cluster], rows_per_tile: int
-) -> tuple[list[dict[str, Any]], list[tuple[Tile, ...]]]:
-    """Rank, lay out and compare clusters that are larger than a task: what `rank_large_cluster` gave, and the tiles.
+) -> tuple[list[dict[str, Any]], list[Tiles]]:
+    """Rank, lay out and compare clusters that are larger than a task: what `rank_rows` gave, and the tiles.
 
-    Memory of a task: the light columns of a cluster, about 100 bytes a row, while it is ranked; then two tiles.
+    Memory of a task: see `lay_out.ranking_memory`, `span_memory` and `edges.merging_memory`.
     """
     if not large:
         return [], []
-    ranked = run.results("rank", partial(rank_large_cluster, task), large, unit="large clusters", label=_label)
+    each: Each = partial(run.results, unit="tasks", label=item_label)
+    listed = list_rows(each, task, large, rows_per_tile)
+    ranked = each("rank rows", partial(rank_rows, task, rows_per_tile), listed)
     cut = [
-        tiles_of(cluster, done["ranked"], rows_per_tile, done["base"])
+        Tiles(cluster.label, done["ranked"], rows_per_tile, done["base"])
         for cluster, done in zip(large, ranked, strict=True)
     ]
-    tiled = [tuple(tiles) for tiles in cut if tiles and not tiles[-1].of_base]
-    every = [tile for tiles in tiled for tile in tiles]
-    run.results("lay out", partial(lay_out_tile, task), every, unit="tiles", label=_label)
-    pairs = [(tiles, number) for tiles in tiled for number in reversed(range(len(tiles)))]  # the longest first
-    run.results("compare tiles", partial(compare_tile, task), pairs, unit="tiles", label=_label)
+    tiled = [tiles for tiles in cut if tiles.own]
+    lay_out_tiles(each, task, large, tiled, rows_per_tile)
+    compare_tiles(each, task, tiled)
     return ranked, tiled
 
 
@@ -241,5 +251,7 @@ def score_large_clusters(
     ranked, tiled = compare_large_clusters(run, task, large, rows_per_tile)
     if not large:
         return []
-    written = run.results("write large", partial(write_large_cluster, task), tiled, unit="clusters", label=_label)
+    based = {cluster.label for cluster in large if cluster.base is not None}
+    items = [(tiles, tiles.label in based) for tiles in tiled]
+    written = run.results("write large", partial(write_large_cluster, task), items, unit="clusters", label=item_label)
     return [{**result, "rows": 0} for result in ranked] + written

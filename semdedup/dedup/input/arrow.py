@@ -11,7 +11,7 @@ import pyarrow as pa
 
 from semdedup.errors import BadFileError, SemdedupError
 from semdedup.storage.faults import is_storage_fault
-from semdedup.storage.location import FileInfo, Location
+from semdedup.storage.location import READ_AHEAD, FileInfo, Location
 from semdedup.storage.tables import CORRUPT
 
 MAGIC = b"ARROW1"
@@ -51,7 +51,7 @@ def reading_arrow(columns: Sequence[str] | None, block: ArrowBlock) -> Iterator[
     place = block.source
     with contextlib.ExitStack() as stack:
         with _faults(place):
-            file: Any = pa.OSFile(place.url, "rb") if place.is_local else pa.PythonFile(place.open(), "r")
+            file = _opened(place)
             stack.enter_context(contextlib.closing(file))
             is_file = file.read(len(MAGIC)) == MAGIC
             file.seek(0)
@@ -66,6 +66,15 @@ def reading_arrow(columns: Sequence[str] | None, block: ArrowBlock) -> Iterator[
             if schema.names.count(name) > 1:
                 raise BadFileError(f"the file {place} has the column {name!r} twice")
         yield pa.schema([schema.field(name) for name in names]), _tables(place, reader, names, is_file)
+
+
+def _opened(place: Location) -> Any:
+    """A file of bytes. Of one in a store a stream is read ahead, an IPC file a batch at a time."""
+    if place.is_local:
+        return pa.OSFile(place.url, "rb")
+    with place.open() as file:
+        is_file = file.read(len(MAGIC)) == MAGIC
+    return pa.PythonFile(place.open(0 if is_file else READ_AHEAD), "r")
 
 
 def _tables(place: Location, reader: Any, names: Sequence[str], is_file: bool) -> Iterator[pa.Table]:

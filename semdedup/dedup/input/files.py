@@ -164,7 +164,7 @@ def _place_of(path: Location, is_dir: bool) -> _Place | None:
         return _Place(path.walk(), path)
     if path.exists():
         return None
-    listing = path.walk_matches() if MAGIC.search(path.url) else Listing([], [])
+    listing = path.walk_matches() if MAGIC.search(path.url) else Listing()
     if not listing.files:
         _refuse_absent(path)
     fixed, named = split_pattern(path.url)
@@ -184,13 +184,13 @@ def _look(path: Location, filetype: str, outputs: Sequence[Location], recorded: 
     around = _around("/".join([top.real_url(top.url).rstrip("/"), *named]), outputs)
     if recorded and not named:
         _check_recorded(place, filetype, around)
-    results = own_files(top, [file.url for _, file in listing.files], named)
+    results = own_files(top, list(listing.files.urls()), named)
     wanted, passed_over, unknown = dict[str, FileInfo](), dict[str, PassedOver](), dict[str, FileInfo]()
     again: dict[str, str] = {}  # the real place of a file by another name of it
     datasets = _datasets_in(place)
     for file in (file for files in datasets.values() for file in files):
         wanted[top.real_url(file.url)] = file
-    for real, file in listing.files:
+    for real, file in zip(listing.real_places(), listing.files, strict=True):
         why, ending = why_by_name(_below(top, file.url), filetype, named), _ending(file.url)
         if why != MARKER and _is_below(real, around):
             why = OUTPUT
@@ -225,7 +225,7 @@ def _datasets_in(place: _Place) -> dict[str, list[FileInfo]]:
     """The folders of data sets, each with the files that stand for it where the pattern names it."""
     listing, top, named = place
     pattern = pattern_of("/".join(named)) if named else None
-    folders = dataset_folders([file.url for _, file in listing.files])
+    folders = dataset_folders(list(listing.files.urls()))
     meant = {folder for folder in folders if pattern is not None and pattern.match(_below(top, folder))}
     return {folder: dataset_files(top.at(folder)) or [] if folder in meant else [] for folder in folders}
 
@@ -253,7 +253,7 @@ def _check_recorded(place: _Place, filetype: str, around: Sequence[str]) -> None
     def is_wanted(url: str) -> bool:
         return why_by_name(_below(top, url), filetype) == "" and not _is_below(top.real_url(url), around)
 
-    check_recorded(top, [file for _, file in listing.files], is_wanted)
+    check_recorded(top, listing.files, is_wanted)
 
 
 def _below(top: Location, url: str) -> str:

@@ -9,6 +9,9 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
 
+HASHED_AT_A_TIME = 1 << 16
+"""Ids that are text of Python at a time, of about 100 bytes each."""
+
 
 def id_type(found: pa.DataType) -> pa.DataType | None:
     """The type in which ids of the type `found` are worked on and written, None where it cannot hold ids.
@@ -84,6 +87,20 @@ def wide_ids(column: pa.Array | pa.ChunkedArray) -> pa.Array:
     return ids.combine_chunks() if isinstance(ids, pa.ChunkedArray) else ids
 
 
+def wide_text(table: pa.Table) -> pa.Table:
+    """A table whose text has 64-bit offsets: rows are taken from columns of more than 2 GiB then."""
+    return _with_types(table, pa.string(), pa.large_string())
+
+
+def narrow_text(table: pa.Table) -> pa.Table:
+    """A table with its text as it is written, as ``string``."""
+    return _with_types(table, pa.large_string(), pa.string())
+
+
+def _with_types(table: pa.Table, old: pa.DataType, new: pa.DataType) -> pa.Table:
+    return table.cast(pa.schema([field.with_type(new) if field.type == old else field for field in table.schema]))
+
+
 def _mix(words: np.ndarray) -> np.ndarray:
     """Finaliser of splitmix64 (Steele, Lea and Flood, Fast Splittable Pseudorandom Number Generators, 2014)."""
     words = (words ^ (words >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
@@ -95,15 +112,20 @@ def hash_ids(ids: pa.Array | pa.ChunkedArray, seed: int) -> np.ndarray:
     """Hash ids to uniform 64-bit words: (n,) uint64, a function of the id and the seed alone.
 
     Text is hashed by SipHash as pandas has it, whole numbers by their value, then mixed with the seed. Null ids hash
-    too, to no particular word. Cost: O(bytes of the ids).
+    too, to no particular word. Cost: O(bytes of the ids); memory: 8 bytes an id, and the
+    text of `HASHED_AT_A_TIME`.
     """
-    if isinstance(ids, pa.ChunkedArray):
-        ids = ids.combine_chunks() if ids.num_chunks != 1 else ids.chunk(0)
-    if pa.types.is_integer(ids.type):
-        words = pc.fill_null(ids, 0).to_numpy(zero_copy_only=False).astype(np.uint64, copy=False)
-    else:
-        text = pc.fill_null(ids, "").to_numpy(zero_copy_only=False)
-        words = pd.util.hash_array(text, categorize=False)
+    column = pa.chunked_array([ids]) if isinstance(ids, pa.Array) else ids
+    words = np.empty(len(column), dtype=np.uint64)
+    for start in range(0, len(column), HASHED_AT_A_TIME):
+        part = column.slice(start, HASHED_AT_A_TIME)
+        words[start : start + len(part)] = _words(part)
     with np.errstate(over="ignore"):
         offset = _mix(np.array([seed & 0xFFFFFFFFFFFFFFFF], dtype=np.uint64) + np.uint64(0x9E3779B97F4A7C15))
         return _mix(words + offset)
+
+
+def _words(ids: pa.ChunkedArray) -> np.ndarray:
+    if pa.types.is_integer(ids.type):
+        return pc.fill_null(ids, 0).to_numpy().astype(np.uint64, copy=False)
+    return pd.util.hash_array(pc.fill_null(ids, "").to_numpy(), categorize=False)

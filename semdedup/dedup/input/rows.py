@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -178,6 +178,19 @@ def gather_unit_rows(
         seen += len(table)
     together = pa.concat_tables(others, promote_options="permissive")
     return Gathered(n, together, pa.concat_tables(faulty), np.concatenate(positions))
+
+
+def in_chunks(tables: Iterator[pa.Table], n_rows: int) -> Iterator[Iterable[pa.Table]]:
+    """Tables in turns of at least `n_rows` rows, but for the last, and less than one table more. Nothing is held."""
+
+    def turn(first: pa.Table) -> Iterator[pa.Table]:
+        missing = n_rows - len(first)
+        yield first
+        while missing > 0 and (following := next(tables, None)) is not None:
+            missing -= len(following)
+            yield following
+
+    return (turn(first) for first in tables)
 
 
 def low_information_mask(light: pa.Table) -> np.ndarray | None:

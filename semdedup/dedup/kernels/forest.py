@@ -42,6 +42,9 @@ MOST_EDGES = 1 << 18
 def spanning_forest(a: np.ndarray, b: np.ndarray, score: np.ndarray, n: int) -> np.ndarray:
     """Positions of the edges of a maximum spanning forest, (e,) int64, increasing.
 
+    Of edges of equal score those of smaller ends come first, so that there is one such forest only, and forests of
+    parts merge to that of the whole, in whatever order.
+
     Args:
         a, b: (p,) the ends of each edge, in [0, n), different from each other. An edge may be there twice.
         score: (p,) in [0, 1].
@@ -59,7 +62,8 @@ def spanning_forest(a: np.ndarray, b: np.ndarray, score: np.ndarray, n: int) -> 
     chosen = order[np.append(True, keys[order][1:] != keys[order][:-1])]  # of an edge that is there twice, the best
     ends, places = np.unique(np.concatenate([low[chosen], high[chosen]]), return_inverse=True)
     left, right = places[: len(chosen)], places[len(chosen) :]
-    weights = 2.0 - score[chosen].astype(np.float64)  # never 0, which would be no edge
+    weights = np.empty(len(chosen), dtype=np.float64)  # places in the order; 0 would be no edge
+    weights[np.argsort(-score[chosen], kind="stable")] = np.arange(1, len(chosen) + 1)
     tree = minimum_spanning_tree(_graph(left, right, len(ends), weights)).tocoo()
     found = ends[np.minimum(tree.row, tree.col)] * n + ends[np.maximum(tree.row, tree.col)]
     return np.sort(chosen[np.searchsorted(keys[chosen], found)])

@@ -128,22 +128,23 @@ def stays_in_rank_order(rows: Array, least: float | np.float32, batch_size: int 
         least: the least score of a match, above 0.
         batch_size: the most rows that are compared at a time.
 
-    Cost: 2·n·s·d operations where s rows stay.
+    Cost: 2·n·s·d operations where s rows stay; memory: those rows once more, and as bfloat16.
     """
     xp = array_module(rows)
     stays = np.zeros(len(rows), dtype=bool)
-    kept: list[Array] = []
+    kept, n_kept = xp.empty_like(rows), 0
     for start in range(0, len(rows), BATCH):
         block = rows[start : start + BATCH]
         still = np.ones(len(block), dtype=bool)
-        if kept:
-            before = xp.concatenate(kept)
+        if n_kept:
+            before = kept[:n_kept]
             found = best_match(block, xp.full(len(block), len(before)), before, xp.arange(len(before)), batch_size)
             still = to_host(found.score) < np.float32(least)
         open_rows = np.flatnonzero(still)
         chosen = open_rows[_greedy(block[_on(rows, open_rows)], least)]
         stays[start + chosen] = True
-        kept.append(block[_on(rows, chosen)])
+        kept[n_kept : n_kept + len(chosen)] = block[_on(rows, chosen)]
+        n_kept += len(chosen)
     return stays
 
 

@@ -7,7 +7,7 @@ what the tasks of a block found is put together by `better_of`, in any order.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import reduce
 from typing import Any, NamedTuple
@@ -19,7 +19,7 @@ import pyarrow.compute as pc
 from semdedup.arrays import Array, Backend, array_module, backend_module, to_host
 from semdedup.dedup.compare.table import score_table, write_scores
 from semdedup.dedup.input.partitions import Partition
-from semdedup.dedup.input.rows import gather_unit_rows, low_information_mask, write_aside
+from semdedup.dedup.input.rows import gather_unit_rows, in_chunks, low_information_mask, write_aside
 from semdedup.dedup.input.scan import Workspace
 from semdedup.dedup.kernels.best_match import best_match
 from semdedup.dedup.kernels.distinct import first_occurrences
@@ -140,7 +140,7 @@ def compare_span(task: LeakTask, item: tuple[int, int, Partition]) -> dict[str, 
     most = min(task.chunk_rows, sum(piece.stop - piece.start for piece in span))
     buffer = np.empty((most + ROWS_PER_BATCH, task.dim), dtype=np.float32)
     n_rows, left_out = 0, Counter[str]()
-    for chunk in _in_chunks((table for piece in span for table in task.a.read(piece)), most):
+    for chunk in in_chunks((table for piece in span for table in task.a.read(piece)), most):
         gathered = gather_unit_rows(chunk, task.dim, buffer)
         rows, ids = buffer[: gathered.n_rows], gathered.others.column("id").combine_chunks()
         n_rows += len(rows) + len(gathered.faulty)
@@ -153,19 +153,6 @@ def compare_span(task: LeakTask, item: tuple[int, int, Partition]) -> dict[str, 
             best = better_of(best, best_among(queries, rows, ids))
     write_table(task.found(block, number), pa.table({"max_id": best.ids, SCORE: best.score}))
     return {"rows": n_rows, "left_out": dict(left_out)}
-
-
-def _in_chunks(tables: Iterator[pa.Table], n_rows: int) -> Iterator[Iterable[pa.Table]]:
-    """Tables in turns of at least `n_rows` rows, but for the last, and less than one table more. Nothing is held."""
-
-    def turn(first: pa.Table) -> Iterator[pa.Table]:
-        missing = n_rows - len(first)
-        yield first
-        while missing > 0 and (following := next(tables, None)) is not None:
-            missing -= len(following)
-            yield following
-
-    return (turn(first) for first in tables)
 
 
 def write_block(task: LeakTask, item: tuple[int, int]) -> dict[str, Any]:

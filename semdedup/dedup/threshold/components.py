@@ -15,18 +15,20 @@ import numpy as np
 import pyarrow as pa
 
 from semdedup.arrays import array_module, backend_module, to_host
+from semdedup.dedup.compare.edges import FOREST, load_edges
 from semdedup.dedup.compare.groups import Cluster, score_new_rows
-from semdedup.dedup.compare.tiles import Tile, compare_tile, lay_out_tile, load_edges, tiles_of
+from semdedup.dedup.compare.lay_out import Each, Listed, rows_file
+from semdedup.dedup.compare.spans import Span, Tiles, tile_spans
+from semdedup.dedup.compare.tiles import compare_tiles
 from semdedup.dedup.kernels.exact import exact_scores
-from semdedup.dedup.kernels.forest import components, thinned
+from semdedup.dedup.kernels.forest import components
 from semdedup.dedup.kernels.greedy import Witnesses
-from semdedup.dedup.kernels.matches import NO_PAIRS, Pairs
+from semdedup.dedup.kernels.matches import Pairs
 from semdedup.dedup.names import SCORE
 from semdedup.dedup.threshold.groups import Part, Removing, Targets, write_group
-from semdedup.dedup.threshold.large import Each, find_rows
-from semdedup.dedup.threshold.vectors import Ranked, ranks_of
-from semdedup.storage.arrays import load_array, save_array
-from semdedup.storage.location import Location
+from semdedup.dedup.threshold.large import lay_out_scored
+from semdedup.dedup.threshold.vectors import Ranked, place_scored, ranks_of
+from semdedup.storage.arrays import load_array, load_rows, save_array
 from semdedup.storage.tables import read_table
 
 Group = tuple[tuple[Part, ...], str]
@@ -135,60 +137,67 @@ def remove_components(task: Removing, targets: Targets, item: tuple[int, Group])
 
 def _of_large(task: Removing, part: Part, ranked: Ranked, edges: Pairs | None) -> list[Witnesses]:
     """From what `look_at_large_components` left."""
-    place = task.place(part.cluster)
-    edges = _edges_of_tiles(place, len(ranked.ids)) if edges is None else edges
+    place = task.place(part.cluster.label)
+    edges = load_edges(place / FOREST) if edges is None else edges
     best = [best_of_components(edges, len(ranked.ids), least, ranked.n_base) for least in task.limits]
     score = known_scores(edges, ranked, best[0])
-    tiles = (place / "tiles.json").read_json()["tiles"]
-    similar = np.concatenate([load_array(place / f"similar-{number}.npy") for number in range(tiles)])
-    unknown = np.isnan(score)
-    score[unknown] = similar[unknown]
+    unknown = np.flatnonzero(np.isnan(score))
+    similar = place / "similar"
+    for file in similar.files() if len(unknown) else ():
+        found = load_array(similar.at(file.url))
+        score[found["row"]] = found["score"]
     return _with_scores(best, score)
 
 
-def _edges_of_tiles(place: Location, n: int) -> Pairs:
-    """The forest of a large cluster that was compared again."""
-    edges = [NO_PAIRS]
-    for number in range((place / "tiles.json").read_json()["tiles"]):
-        edges = [thinned([*edges, load_edges(place, number)], n)]
-    return edges[0]
+SIMILAR = np.dtype([("row", np.int64), ("score", np.float32)])
+"""How the similarity of a row to its witness is written, by rank."""
 
 
-def _prepare(task: Removing, rows_per_tile: int, part: Part) -> dict[str, Any]:
-    """Find the rows of a large cluster in its files."""
+def _prepare(task: Removing, part: Part) -> dict[str, Any]:
+    """How many rows a large cluster has scores of."""
     ranked = task.read(part)
-    find_rows(task, part, ranked)
-    tiles = tiles_of(part.cluster, len(ranked.ids), rows_per_tile, ranked.n_base)
-    (task.place(part.cluster) / "tiles.json").write_json({"tiles": len(tiles)})
     return {"rows": len(ranked.ids), "base": ranked.n_base}
+
+
+def _place(task: Removing, item: tuple[Part, Listed, Tiles]) -> dict[str, Any]:
+    """Find the rows of a large cluster in its files. Memory: its scores, and its ids as they are in the files."""
+    part, listed, tiles = item
+    place_scored(task.comparison, task.place(tiles.label), task.read(part).ids, listed, tiles)
+    return {}
 
 
 def _name_unknown(task: Removing, group: Group) -> dict[str, Any]:
     """Leave for the tiles of a large cluster the witnesses of rows whose similarity nothing tells, -1 for others."""
     ((part,), forest) = group
     ranked = task.read(part)
-    place, n = task.place(part.cluster), len(ranked.ids)
-    edges = next(edges_of(task, [(part, ranked)], forest)) if forest else _edges_of_tiles(place, n)
+    place, n = task.place(part.cluster.label), len(ranked.ids)
+    edges = next(edges_of(task, [(part, ranked)], forest)) if forest else load_edges(place / FOREST)
     best = best_of_components(edges, n, task.limits[0], ranked.n_base)
     save_array(place / "unknown.npy", np.where(np.isnan(known_scores(edges, ranked, best)), best, -1))
     return {}
 
 
-def _score_tile(task: Removing, item: tuple[tuple[Tile, ...], int]) -> dict[str, Any]:
-    """Compute the similarity of rows of a tile and their witnesses, where it is not known. Memory: two tiles."""
-    tiles, number = item
-    place, xp = task.place(tiles[0].cluster), backend_module(task.comparison.backend)
-    own = tiles[number]
-    witness = load_array(place / "unknown.npy")[own.start : own.stop]
-    similar = np.full(own.stop - own.start, np.nan, dtype=np.float32)
-    rows = xp.asarray(load_array(place / f"rows-{number}.npy")) if (witness >= 0).any() else None
-    for other in tiles[: number + 1]:
+def _score_span(task: Removing, span: Span) -> dict[str, Any]:
+    """Compute the similarity of rows of a tile and their witnesses in the tiles of a span, where it is not known.
+
+    Memory: two tiles.
+    """
+    tiles, number = span.tiles, span.number
+    place, xp = task.place(tiles.label), backend_module(task.comparison.backend)
+    own, last = tiles[number], tiles[span.last - 1]
+    witness = load_rows(place / "unknown.npy", own.start, own.stop)
+    if not ((witness >= tiles[span.first].start) & (witness < last.stop)).any():
+        return {}
+    rows = xp.asarray(load_array(rows_file(place, number)))
+    found = [np.empty(0, dtype=SIMILAR)]
+    for other in tiles[span.first : span.last]:
         wanted = np.flatnonzero((witness >= other.start) & (witness < other.stop))
         if len(wanted):
-            others = xp.asarray(load_array(place / f"rows-{other.number}.npy"))
+            others = xp.asarray(load_array(rows_file(place, other.number)))
             ends = xp.asarray(wanted), xp.asarray(witness[wanted] - other.start)
-            similar[wanted] = to_host(exact_scores(rows, others, *ends))
-    save_array(place / f"similar-{number}.npy", similar)
+            found.append(np.empty(len(wanted), dtype=SIMILAR))
+            found[-1]["row"], found[-1]["score"] = wanted + own.start, to_host(exact_scores(rows, others, *ends))
+    save_array(place / "similar" / f"{number}-{span.first}.npy", np.concatenate(found))
     return {}
 
 
@@ -197,14 +206,14 @@ def look_at_large_components(task: Removing, groups: Sequence[Group], rows_per_t
     if not groups:
         return
     parts = [part for (part,), _ in groups]
-    found = each("look at large clusters", partial(_prepare, task, rows_per_tile), parts)
+    found = each("look at large clusters", partial(_prepare, task), parts)
     tiled = [
-        tuple(tiles_of(part.cluster, done["rows"], rows_per_tile, done["base"]))
+        Tiles(part.cluster.label, done["rows"], rows_per_tile, done["base"])
         for part, done in zip(parts, found, strict=True)
     ]
-    each("lay out tiles", partial(lay_out_tile, task.comparison), [tile for tiles in tiled for tile in tiles])
-    items = [(tiles, number) for tiles in tiled for number in reversed(range(len(tiles)))]
+    lay_out_scored(each, task, parts, tiled, partial(_place, task))
     if task.forest is None:
-        each("compare tiles again", partial(compare_tile, task.comparison), items)
+        compare_tiles(each, task.comparison, tiled)
     each("find components", partial(_name_unknown, task), groups)
-    each("compare with witnesses", partial(_score_tile, task), items)
+    spans = [span for tiles in tiled for span in tile_spans(tiles, task.comparison.dim)]
+    each("compare spans with witnesses", partial(_score_span, task), spans)

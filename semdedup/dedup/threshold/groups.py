@@ -13,6 +13,7 @@ import pyarrow.compute as pc
 from semdedup.arrays import Array, array_module, backend_module
 from semdedup.dedup.base.kept import ListedRows
 from semdedup.dedup.compare.groups import Cluster, Comparison
+from semdedup.dedup.compare.lay_out import cluster_place
 from semdedup.dedup.kernels.greedy import (
     Witnesses,
     best_kept,
@@ -60,9 +61,9 @@ class Removing:
         """The least score of a match, for each threshold."""
         return [least_score(eps) for eps in self.thresholds]
 
-    def place(self, cluster: Cluster) -> Location:
+    def place(self, label: int) -> Location:
         """Folder of a large cluster, where its tiles are."""
-        return self.comparison.scratch / f"cluster_{cluster.label}"
+        return cluster_place(self.comparison.scratch, label)
 
     def read(self, part: Part) -> Ranked:
         """The scores of a cluster."""
@@ -97,7 +98,7 @@ def removals(task: Removing, part: Part) -> tuple[Ranked, list[Witnesses]]:
     if not any(len(again) for _, again in looks):
         return ranked, [found for found, _ in looks]
     if part.large:
-        nearest = (nearest_of_large(task, part, number) for number in range(len(looks)))
+        nearest = [nearest_of_large(task, part, number, len(again)) for number, (_, again) in enumerate(looks)]
         every = zip(looks, nearest, task.limits, strict=True)
         return ranked, [with_second_look(*look, near, least) for look, near, least in every]
     rows, informs = task.rows(part, ranked)
@@ -128,7 +129,7 @@ def unwitnessed(task: Removing, part: Part) -> list[int]:
     if not any(map(len, looks)):
         return [0] * len(looks)
     if part.large:
-        found = [nearest_of_large(task, part, number, "alone") for number in range(len(looks))]
+        found = [nearest_of_large(task, part, number, len(again), "alone") for number, again in enumerate(looks)]
     else:
         rows, informs = task.rows(part, ranked)
         on_device = array_module(rows).asarray
@@ -140,9 +141,11 @@ def unwitnessed(task: Removing, part: Part) -> list[int]:
     return [int(np.count_nonzero(near.score < least)) for near, least in zip(found, task.limits, strict=True)]
 
 
-def nearest_of_large(task: Removing, part: Part, threshold: int, what: str = "nearest") -> Witnesses:
+def nearest_of_large(task: Removing, part: Part, threshold: int, n_unsure: int, what: str = "nearest") -> Witnesses:
     """What the tiles of a large cluster found for the rows that needed a second look, (u,), in rank order."""
-    place = task.place(part.cluster)
+    if not n_unsure:
+        return Witnesses.none(0)
+    place = task.place(part.cluster.label)
     n_tiles = (place / "tiles.json").read_json()["tiles"]
     found = [load_array(place / f"{what}-{threshold}" / f"{number}.npy") for number in range(n_tiles)]
     together = np.concatenate([np.empty(0, NEAREST), *found])

@@ -1,136 +1,184 @@
 """The rule `witness` in clusters that are too large for a task, in tiles of their ranks as the comparison has them.
 
-Each tile looks at the rows that stay without a match; then the tiles, best ranks first, settle which of their other
-rows stay; then each looks at those. Where no row needs a second look nothing is read.
+Each tile looks at the rows that stay without a match. Those of its other rows that match none of these, the rest, are
+put together and settled in rank order (`semdedup.dedup.threshold.settle`); then each tile looks at the ones that stay.
+Where no row needs a second look nothing is read.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from functools import partial
-from typing import Any
+from collections.abc import Iterator, Sequence
+from functools import partial, reduce
+from typing import Any, NamedTuple
 
 import numpy as np
 
-from semdedup.arrays import backend_module
-from semdedup.dedup.compare.tiles import Tile, lay_out_tile, tiles_of
-from semdedup.dedup.kernels.greedy import Witnesses, best_kept, better_witness, first_look, stays_in_rank_order
+from semdedup.arrays import Array, backend_module
+from semdedup.dedup.compare.lay_out import Each, Listed, lay_out_tiles, list_rows, rows_file
+from semdedup.dedup.compare.spans import Span, Tiles, cut_evenly, tile_spans, tiles_per_task
+from semdedup.dedup.kernels.greedy import Witnesses, best_kept, better_witness, first_look
 from semdedup.dedup.threshold.groups import NEAREST, Part, Removing
-from semdedup.dedup.threshold.vectors import Ranked, rows_of_ranks
-from semdedup.storage.arrays import load_array, save_array
+from semdedup.dedup.threshold.settle import Rest, settle, stays_file
+from semdedup.dedup.threshold.vectors import place_scored
+from semdedup.storage.arrays import load_array, load_rows, save_array
 from semdedup.storage.location import Location
-
-Each = Callable[[str, Callable[[Any], dict[str, Any]], Sequence[Any]], list[dict[str, Any]]]
-"""Calls a function, a step of this name, for items, and gives the results in their order."""
-
-Item = tuple[tuple[Tile, ...], int, int]
-"""The tiles of a cluster, the number of one of them, and that of a threshold."""
-
 
 ALONE, UNSURE = 1, 2
 """What a row is at a threshold: it stays without a match, or it needs a second look. All others go, or show nothing."""
 
 
-def find_rows(task: Removing, part: Part, ranked: Ranked) -> np.ndarray:
-    """Leave for the tiles where the rows of a large cluster are; whether each informs, (n,) truth.
+class At(NamedTuple):
+    """The tiles of a cluster at one of the thresholds, by its number."""
 
-    Memory: the light columns of the cluster, about 100 bytes a row.
-    """
-    place = task.place(part.cluster)
-    positions, informs = rows_of_ranks(task.comparison, part.cluster, ranked.ids, None)
-    save_array(place / "row_of_rank.npy", positions)
-    save_array(place / "informs.npy", informs)
-    return informs
+    tiles: Tiles
+    threshold: int
+
+
+Source = tuple[int, int, int]
+"""Rows of a tile that matches none of the rows that stay alone: its number, and which of them, [start, stop)."""
 
 
 def prepare_large(task: Removing, rows_per_tile: int, part: Part) -> dict[str, Any]:
-    """Look at the scores of a large cluster, and find its rows in the files if some need more than that.
-
-    Memory: the ids and scores of the cluster, about 100 bytes a row.
+    """Look at the scores of a large cluster. Memory: its ids and scores, see `vectors.read_ranked`.
 
     Returns:
         ``unsure``: for each threshold how many rows need a second look; and ``rows``.
     """
-    place = task.place(part.cluster)
     ranked = task.read(part)
     looks = [first_look(ranked.score, ranked.match, least)[1] for least in task.limits]
-    if any(map(len, looks)):
-        informs = find_rows(task, part, ranked)
-        for number, (least, unsure) in enumerate(zip(task.limits, looks, strict=True)):
-            role = np.zeros(len(informs), dtype=np.int8)
-            role[(ranked.score < least) & informs] = ALONE
-            role[unsure] = UNSURE
-            save_array(place / f"roles-{number}.npy", role)
-    (place / "tiles.json").write_json({"tiles": -(-len(ranked.ids) // rows_per_tile)})
+    (task.place(part.cluster.label) / "tiles.json").write_json({"tiles": -(-len(ranked.ids) // rows_per_tile)})
     return {"rows": len(ranked.ids), "unsure": [len(unsure) for unsure in looks]}
 
 
-class _Tiles:
-    """The tiles of one cluster at one threshold, as a task reads them."""
+def place_unsure(task: Removing, item: tuple[Part, Listed, Tiles]) -> dict[str, Any]:
+    """Leave for the tiles where their rows are, and what these are at each threshold.
 
-    def __init__(self, task: Removing, item: Item) -> None:
-        self.tiles, self.number, self.threshold = item
-        self.place = task.place(self.tiles[0].cluster)
-        self.least = task.limits[self.threshold]
-        self._xp = backend_module(task.comparison.backend)
-        self._roles = load_array(self.place / f"roles-{self.threshold}.npy")
-
-    def ranks(self, number: int, role: int) -> np.ndarray:
-        """Ranks of the rows of a role in a tile."""
-        tile = self.tiles[number]
-        return np.flatnonzero(self._roles[tile.start : tile.stop] == role) + tile.start
-
-    def rows(self, number: int, ranks: np.ndarray) -> Any:
-        """Rows of these ranks in a tile."""
-        if not len(ranks):
-            return self._xp.empty((0, 1), dtype=np.float32)
-        return self._xp.asarray(load_array(self.place / f"rows-{number}.npy")[ranks - self.tiles[number].start])
-
-    def file(self, what: str, number: int) -> Location:
-        """A file that a tile leaves."""
-        return self.place / f"{what}-{self.threshold}" / f"{number}.npy"
-
-    def nearest(self, ranks: np.ndarray, candidates: Callable[[int], np.ndarray], last: int) -> Witnesses:
-        """The nearest of the candidates of the tiles up to the last for the rows of these ranks of the own tile."""
-        queries, found = self.rows(self.number, ranks), Witnesses.none(len(ranks))
-        for number in range(last + 1) if len(ranks) else ():
-            chosen = candidates(number)
-            near = best_kept(queries, ranks, self.rows(number, chosen), chosen)
-            found = better_witness(found, near)
-        return found
-
-    def settled(self, number: int) -> np.ndarray:
-        """Ranks of those rows of a tile that stay on a second look."""
-        return load_array(self.file("stays", number))
-
-
-def look_at_alone(task: Removing, item: Item) -> dict[str, Any]:
-    """Find for the unsure rows of a tile the nearest row that stays without a match. Memory: two tiles."""
-    tiles = _Tiles(task, item)
-    unsure = tiles.ranks(tiles.number, UNSURE)
-    found = tiles.nearest(unsure, lambda number: tiles.ranks(number, ALONE), tiles.number)
-    _save(tiles.file("alone", tiles.number), found)
+    Memory: the ids and scores of the cluster, and its ids once more as they are in the files.
+    """
+    part, listed, tiles = item
+    ranked, place = task.read(part), task.place(tiles.label)
+    informs = place_scored(task.comparison, place, ranked.ids, listed, tiles)
+    for number, least in enumerate(task.limits):
+        role = np.zeros(len(informs), dtype=np.int8)
+        role[(ranked.score < least) & informs] = ALONE
+        role[first_look(ranked.score, ranked.match, least)[1]] = UNSURE
+        save_array(place / f"roles-{number}.npy", role)
     return {}
 
 
-def settle_tile(task: Removing, item: Item) -> dict[str, Any]:
-    """Find out which of the unsure rows of a tile stay; all tiles before it are settled. Memory: two tiles."""
-    tiles = _Tiles(task, item)
-    unsure, alone = tiles.ranks(tiles.number, UNSURE), _load(tiles.file("alone", tiles.number))
-    rest = unsure[alone.score < tiles.least]
-    before = tiles.nearest(rest, tiles.settled, tiles.number - 1)
-    rest = rest[before.score < tiles.least]
-    stays = rest[stays_in_rank_order(tiles.rows(tiles.number, rest), tiles.least)]
-    save_array(tiles.file("stays", tiles.number), stays)
-    return {"stay": len(stays)}
+def ranks_of_role(task: Removing, at: At, number: int, role: int) -> np.ndarray:
+    """Ranks of the rows of a role in a tile, (r,) int64."""
+    tile = at.tiles[number]
+    roles = load_rows(task.place(at.tiles.label) / f"roles-{at.threshold}.npy", tile.start, tile.stop)
+    return np.flatnonzero(roles == role) + tile.start
 
 
-def look_at_settled(task: Removing, item: Item) -> dict[str, Any]:
-    """Find for the unsure rows of a tile the nearest row that stays. Memory: two tiles."""
-    tiles = _Tiles(task, item)
-    unsure, alone = tiles.ranks(tiles.number, UNSURE), _load(tiles.file("alone", tiles.number))
-    found = better_witness(alone, tiles.nearest(unsure, tiles.settled, tiles.number))
-    _save(tiles.file("nearest", tiles.number), found)
+def rows_of_ranks(task: Removing, at: At, number: int, ranks: np.ndarray) -> Array:
+    """Rows of these ranks in a tile, (r, d)."""
+    rows = load_array(rows_file(task.place(at.tiles.label), number)) if len(ranks) else np.empty((0, 1), np.float32)
+    return backend_module(task.comparison.backend).asarray(rows[ranks - at.tiles[number].start])
+
+
+def look_file(task: Removing, what: str, at: At, name: str) -> Location:
+    """What a tile found at a threshold, or a span of it."""
+    return task.place(at.tiles.label) / f"{what}-{at.threshold}" / f"{name}.npy"
+
+
+def rest_folder(task: Removing, at: At) -> Location:
+    """Where the rest of a cluster is settled."""
+    return task.place(at.tiles.label) / f"rest-{at.threshold}"
+
+
+def look_at_alone(task: Removing, item: tuple[At, Span]) -> dict[str, Any]:
+    """Find for the unsure rows of a tile the nearest of the rows of a span that stay without a match.
+
+    Memory: two tiles. Operations: see `spans.tiles_per_task`.
+    """
+    at, span = item
+    unsure = ranks_of_role(task, at, span.number, UNSURE)
+    queries, found = rows_of_ranks(task, at, span.number, unsure), Witnesses.none(len(unsure))
+    for number in range(span.first, span.last) if len(unsure) else ():
+        chosen = ranks_of_role(task, at, number, ALONE)
+        found = better_witness(found, best_kept(queries, unsure, rows_of_ranks(task, at, number, chosen), chosen))
+    _save(look_file(task, "alone-of-spans", at, f"{span.number}-{span.first}"), found)
+    return {}
+
+
+def find_rest(task: Removing, item: tuple[At, int, Sequence[int]]) -> dict[str, Any]:
+    """Put together what the spans of a tile found, and write its rows that match none of those.
+
+    Args:
+        item: the tiles, the number of one of them, and where its spans begin.
+    """
+    at, number, spans = item
+    found = [_load(look_file(task, "alone-of-spans", at, f"{number}-{first}")) for first in spans]
+    alone = reduce(better_witness, found)
+    _save(look_file(task, "alone", at, str(number)), alone)
+    unsure = ranks_of_role(task, at, number, UNSURE)
+    rest = unsure[alone.score < task.limits[at.threshold]]
+    save_array(rest_folder(task, at) / "ranks-of-tiles" / f"{number}.npy", rest)
+    if len(rest):
+        rows = load_array(rows_file(task.place(at.tiles.label), number))[rest - at.tiles[number].start]
+        save_array(rest_folder(task, at) / "rows-of-tiles" / f"{number}.npy", rows)
+    return {"rest": len(rest)}
+
+
+def cut_rest(counts: Sequence[int], rows_per_tile: int) -> list[list[Source]]:
+    """Put the rows of several tiles, that have so many each, together as tiles of `rows_per_tile` rows."""
+    made: list[list[Source]] = []
+    free = 0
+    for number, count in enumerate(counts):
+        start = 0
+        while start < count:
+            if not free:
+                made.append([])
+                free = rows_per_tile
+            stop = min(count, start + free)
+            made[-1].append((number, start, stop))
+            free -= stop - start
+            start = stop
+    return made
+
+
+def gather_rest(task: Removing, item: tuple[At, int, Sequence[Source]]) -> dict[str, Any]:
+    """Put the rows of a tile of the rest together. Memory: the tile twice."""
+    at, number, sources = item
+    folder = rest_folder(task, at)
+    for what, target in (("rows", rows_file(folder, number)), ("ranks", _ranks_file(folder, number))):
+        found = [load_rows(folder / f"{what}-of-tiles" / f"{tile}.npy", *ends) for tile, *ends in sources]
+        save_array(target, np.concatenate(found))
+    return {}
+
+
+def _ranks_file(folder: Location, tile: int) -> Location:
+    return folder / "ranks" / f"{tile}.npy"
+
+
+def look_at_settled(task: Removing, item: tuple[At, int, tuple[int, int]]) -> dict[str, Any]:
+    """Find for the unsure rows of a tile the nearest of those of the rest that stay, in some tiles of the rest.
+
+    Memory: two tiles. Operations: see `spans.tiles_per_task`.
+    """
+    at, number, (first, last) = item
+    folder = rest_folder(task, at)
+    unsure = ranks_of_role(task, at, number, UNSURE)
+    queries, found = rows_of_ranks(task, at, number, unsure), Witnesses.none(len(unsure))
+    for tile in range(first, last) if len(unsure) else ():
+        stays = load_array(stays_file(folder, tile))
+        kept = backend_module(task.comparison.backend).asarray(load_array(rows_file(folder, tile))[stays])
+        ranks = load_array(_ranks_file(folder, tile))[stays]
+        found = better_witness(found, best_kept(queries, unsure, kept, ranks))
+    _save(look_file(task, "settled", at, f"{number}-{first}"), found)
+    return {}
+
+
+def merge_looks(task: Removing, item: tuple[At, int, Sequence[int]]) -> dict[str, Any]:
+    """Put together what a tile found among the rows that stay. Memory: 12 bytes an unsure row, twice."""
+    at, number, spans = item
+    found = _load(look_file(task, "alone", at, str(number)))
+    for first in spans:
+        found = better_witness(found, _load(look_file(task, "settled", at, f"{number}-{first}")))
+    _save(look_file(task, "nearest", at, str(number)), found)
     return {}
 
 
@@ -146,18 +194,64 @@ def _load(place: Location) -> Witnesses:
 
 
 def look_at_large(task: Removing, large: Sequence[Part], rows_per_tile: int, each: Each) -> None:
-    """Leave in the scratch folder what `removals` needs of large clusters. Tiles that settle wait for those before."""
+    """Leave in the scratch folder what `removals` needs of large clusters."""
     if not large:
         return
     prepared = each("look at large clusters", partial(prepare_large, task, rows_per_tile), large)
-    cut: list[tuple[Tile, ...]] = []
-    items: list[Item] = []
-    for part, found in zip(large, prepared, strict=True):
-        if any(found["unsure"]):
-            cut.append(tuple(tiles_of(part.cluster, found["rows"], rows_per_tile)))
-            items += [(cut[-1], tile.number, e) for e in range(len(task.thresholds)) for tile in cut[-1]]
-    each("lay out tiles", partial(lay_out_tile, task.comparison), [tile for tiles in cut for tile in tiles])
-    each("look at tiles", partial(look_at_alone, task), items)
-    for number in range(max(map(len, cut), default=0)):
-        each(f"settle tiles {number}", partial(settle_tile, task), [item for item in items if item[1] == number])
-    each("look at tiles again", partial(look_at_settled, task), items)
+    some = [(part, found) for part, found in zip(large, prepared, strict=True) if any(found["unsure"])]
+    parts = [part for part, _ in some]
+    tiled = [Tiles(part.cluster.label, found["rows"], rows_per_tile) for part, found in some]
+    place = partial(place_unsure, task)
+    lay_out_scored(each, task, parts, tiled, place)
+    asked = [
+        At(tiles, threshold)
+        for tiles, (_, found) in zip(tiled, some, strict=True)
+        for threshold, count in enumerate(found["unsure"])
+        if count
+    ]
+    _look(each, task, asked, rows_per_tile)
+
+
+def lay_out_scored(each: Each, task: Removing, parts: Sequence[Part], tiled: Sequence[Tiles], place: Any) -> None:
+    """Lay out the tiles of large clusters by the ranks of their scores, which `place` finds in a task for each."""
+    clusters, rows_per_tile = [part.cluster for part in parts], tiled[0].rows_per_tile if tiled else 1
+    listed = list_rows(each, task.comparison, clusters, rows_per_tile)
+    each("place rows", place, list(zip(parts, listed, tiled, strict=True)))
+    lay_out_tiles(each, task.comparison, clusters, tiled, rows_per_tile)
+
+
+def _look(each: Each, task: Removing, asked: Sequence[At], rows_per_tile: int) -> None:
+    dim = task.comparison.dim
+    looks = [(at, span) for at in asked for span in tile_spans(at.tiles, dim)]
+    each("look at rows that stay", partial(look_at_alone, task), looks)
+    spans: dict[tuple[At, int], list[int]] = {}
+    for at, span in looks:
+        spans.setdefault((at, span.number), []).append(span.first)
+    items = [(*key, sorted(firsts)) for key, firsts in spans.items()]
+    found = each("find the rest", partial(find_rest, task), items)
+    counts: dict[At, list[int]] = {at: [0] * len(at.tiles) for at in asked}
+    for (at, number, _), result in zip(items, found, strict=True):
+        counts[at][number] = result["rest"]
+    made = {at: cut_rest(counts[at], rows_per_tile) for at in asked}
+    gather = [(at, number, sources) for at in asked for number, sources in enumerate(made[at])]
+    each("gather the rest", partial(gather_rest, task), gather)
+    rests = [
+        Rest(rest_folder(task, at), len(made[at]), task.limits[at.threshold], task.comparison.backend) for at in asked
+    ]
+    settle(each, rests, rows_per_tile, dim)
+    last = [
+        (at, number, list(_spans_of_settled(made[at], number, tiles_per_task(rows_per_tile, dim))))
+        for at in asked
+        for number in range(len(at.tiles))
+    ]
+    each(
+        "look at settled rows",
+        partial(look_at_settled, task),
+        [(at, number, span) for at, number, some in last for span in some],
+    )
+    each("merge looks", partial(merge_looks, task), [(at, number, [a for a, _ in some]) for at, number, some in last])
+
+
+def _spans_of_settled(made: Sequence[Sequence[Source]], number: int, most: int) -> Iterator[tuple[int, int]]:
+    """The tiles of the rest with rows that rank better than some of a tile, in spans for a task each."""
+    return cut_evenly(sum(sources[0][0] <= number for sources in made), most)

@@ -77,7 +77,7 @@ class LocalRemoval(AbstractContextManager["LocalRemoval"]):
 
     @cached_property
     def _rows_per_task(self) -> int:
-        return sizes.rows_per_task(sizes.LARGEST_TASK, self._found.dim, self._found.other_bytes)
+        return sizes.rows_compared(sizes.LARGEST_TASK, self._found.dim, self._found.other_bytes)
 
     @cached_property
     def _forests(self) -> dict[int, str]:
@@ -122,7 +122,7 @@ class LocalRemoval(AbstractContextManager["LocalRemoval"]):
     def unwitnessed_everywhere(self) -> int:
         """`unwitnessed` at the first threshold, of all clusters, where scores tell of matches across them."""
         self.everywhere()
-        return unwitnessed_everywhere(self._task, *map(len, self._groups))
+        return unwitnessed_everywhere(self._task, len(self._groups[0]))
 
     def everywhere(self) -> tuple[int, list[int], pa.Table]:
         """For scores that tell of matches across clusters: the rows, how many go at each threshold, and a table of
@@ -147,7 +147,7 @@ class LocalRemoval(AbstractContextManager["LocalRemoval"]):
     def _looked_at(self, file: FileInfo) -> Part:
         part = self._part(file)
         if part.large:
-            self._task.place(part.cluster).remove_tree()
+            self._task.place(part.cluster.label).remove_tree()
             look_at_large(self._task, [part], self._rows_per_task, _in_turn)
         return part
 

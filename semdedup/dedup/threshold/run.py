@@ -10,6 +10,7 @@ from typing import Any
 import pyarrow as pa
 
 from semdedup.dedup import sizes
+from semdedup.dedup.compare.lay_out import label_in
 from semdedup.dedup.input.facts import Counted, inspect_all
 from semdedup.dedup.input.planned import planned_bytes
 from semdedup.dedup.names import SCORE, WITNESSES, Destination, below, cluster_of, find_table, join, summary_name
@@ -179,7 +180,7 @@ def _remove_in_clusters(
         scratch, thresholds = run.scratch / "second-look", [rule.eps, *rule.count_at]
         task = removing_of(source, found, thresholds, rule.removal, scratch, session.backend)
     n_bytes = sizes.bytes_per_task(session.n_slots, session.task_memory, found.n_bytes)
-    rows_per_task = sizes.rows_per_task(
+    rows_per_task = sizes.rows_compared(
         planned_bytes(run, scratch / "plan.json", n_bytes), found.dim, found.other_bytes
     )
     with run.refusing():  # the clusters may not be those of the scores
@@ -234,9 +235,5 @@ def _ids_label(item: Any) -> str:
 
 def _part_label(item: Any) -> str:
     """What a task on clusters is called where a worker dies of it."""
-    while not hasattr(item, "cluster"):
-        inner = [each for each in item if isinstance(each, tuple)] if isinstance(item, tuple) else []
-        if not inner:
-            return "rows of several clusters"
-        item = inner[-1]
-    return f"the scores of cluster {item.cluster.label}"
+    label = label_in(item)
+    return "rows of several clusters" if label is None else f"the scores of cluster {label}"

@@ -13,6 +13,8 @@ import pyarrow.compute as pc
 from semdedup.dedup.base.chain import links_of
 from semdedup.dedup.base.kept import ListedRows
 from semdedup.dedup.compare.groups import Cluster, Comparison, read_base, read_cluster
+from semdedup.dedup.compare.lay_out import Listed, light_of_chunks, place_rows
+from semdedup.dedup.compare.spans import Tiles
 from semdedup.dedup.compare.table import score_schema
 from semdedup.dedup.input.ids import wide_ids
 from semdedup.dedup.input.numbered import cluster_files
@@ -192,49 +194,69 @@ def ranks_of(column: pa.ChunkedArray, ids: pa.Array) -> np.ndarray:
     return pc.fill_null(pc.index_in(wide_ids(column).cast(ids.type), value_set=ids), -1).to_numpy().astype(np.int64)
 
 
-def rows_of_ranks(
-    task: Comparison, cluster: Cluster, ids: pa.Array, out: np.ndarray | None
-) -> tuple[np.ndarray, np.ndarray]:
-    """Find the rows of a cluster in its files.
+def _checked_ranks(task: Comparison, label: int, found: pa.ChunkedArray, ids: pa.Array) -> np.ndarray:
+    """Which rank each row of a cluster has, (m,) int64, -1 for rows without scores.
 
     Args:
-        task: where and how to read it.
-        cluster: which.
+        found: (m,) the ids of the rows.
         ids: (n,) in rank order.
-        out: (m, d) float32 for the rows that can be compared, as they come; None where they are not wanted.
-
-    Returns:
-        For each rank the position of its row in `out`, or in the files where there is none, (n,) int64; and whether it
-        informs, (n,) truth.
 
     Raises:
         InputError: a row that has a score is not there, or is there twice.
     """
-    tables = chain(read_base(task, cluster, task.light_columns[1:]), read_cluster(task, cluster))
-    gathered = gather_unit_rows(tables, task.dim, out)
-    ranks = ranks_of(gathered.others.column("id"), ids)
+    ranks = ranks_of(found, ids)
     counts = np.bincount(ranks[ranks >= 0], minlength=len(ids))
     wrong = np.flatnonzero(counts != 1)
     if len(wrong):
         there = "more than once" if counts[wrong[0]] else "not"
         raise InputError(
-            f"the row {ids[int(wrong[0])].as_py()!r} of the scores of cluster {cluster.label} is {there} in "
-            f"centroid={cluster.label} of {task.clusters}: these are not the clusters that the scores were made of"
+            f"the row {ids[int(wrong[0])].as_py()!r} of the scores of cluster {label} is {there} in "
+            f"centroid={label} of {task.clusters}: these are not the clusters that the scores were made of"
         )
-    scored = np.flatnonzero(ranks >= 0)
-    positions, informs = np.empty(len(ids), dtype=np.int64), np.ones(len(ids), dtype=bool)
-    positions[ranks[scored]] = scored if out is not None else gathered.positions[scored]
-    low = low_information_mask(gathered.others)
+    return ranks
+
+
+def _informs_by_rank(light: pa.Table, ranks: np.ndarray, n: int) -> np.ndarray:
+    informs, low = np.ones(n, dtype=bool), low_information_mask(light)
     if low is not None:
+        scored = np.flatnonzero(ranks >= 0)
         informs[ranks[scored]] = ~low[scored]
-    return positions, informs
+    return informs
+
+
+def place_scored(task: Comparison, place: Location, ids: pa.Array, listed: Listed, tiles: Tiles) -> np.ndarray:
+    """Leave for the tiles of a large cluster where their rows are, by the ranks of their scores.
+
+    Args:
+        task: how clusters are read.
+        place: folder of the cluster.
+        ids: (n,) in rank order.
+        listed: the rows of the cluster.
+        tiles: of the cluster.
+
+    Returns:
+        For each rank whether the row informs, (n,) truth.
+    """
+    light = light_of_chunks(place, listed.chunks)
+    ranks = _checked_ranks(task, tiles.label, light.column("id"), ids)
+    informs = _informs_by_rank(light, ranks, len(ids))
+    place_rows(place, tiles, listed.chunks, ranks, informs)
+    return informs
 
 
 def read_rows(task: Comparison, cluster: Cluster, ids: pa.Array) -> tuple[np.ndarray, np.ndarray]:
     """The rows of a cluster in the order of these ids, normalised, (n, d) float32, and whether each informs, (n,).
 
     Memory: twice the cluster.
+
+    Raises:
+        InputError: a row that has a score is not there, or is there twice.
     """
     rows = np.empty((cluster.n_rows, task.dim), dtype=np.float32)
-    positions, informs = rows_of_ranks(task, cluster, ids, rows)
-    return rows[positions], informs
+    tables = chain(read_base(task, cluster, task.light_columns[1:]), read_cluster(task, cluster))
+    light = gather_unit_rows(tables, task.dim, rows).others
+    ranks = _checked_ranks(task, cluster.label, light.column("id"), ids)
+    scored = np.flatnonzero(ranks >= 0)
+    positions = np.empty(len(ids), dtype=np.int64)
+    positions[ranks[scored]] = scored
+    return rows[positions], _informs_by_rank(light, ranks, len(ids))

@@ -11,6 +11,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from semdedup.arrays import backend_module, to_host
+from semdedup.dedup.compare.lay_out import Each
 from semdedup.dedup.input.ids import wide_ids
 from semdedup.dedup.kernels.exact import exact_scores
 from semdedup.dedup.kernels.forest import components
@@ -26,7 +27,6 @@ from semdedup.dedup.threshold.everywhere.scratch import (
     write_dropped,
 )
 from semdedup.dedup.threshold.groups import Part, Removing, Targets
-from semdedup.dedup.threshold.large import Each
 from semdedup.dedup.threshold.vectors import ranks_of
 from semdedup.storage.arrays import load_array, save_array
 from semdedup.storage.tables import read_table, write_table
