@@ -147,7 +147,7 @@ def setup(folder: Path, n: int, n_clusters: int, starts: tuple[int, ...]) -> tup
     root = Location.of(folder)
     schema = InputSchema(InputOptions(metadata_fields=("note",)), pa.int64(), pa.schema([("note", pa.string())]))
     save_array(root / "centroids.npy", unit_rows(rng.normal(size=(n_clusters, 3))))
-    task = Assignment(3, root / "centroids.npy", f"{folder}", starts, "cpu", 1 << 15, root / "quarantine")
+    task = Assignment(3, root / "centroids.npy", f"{folder}", starts, "cpu", 1 << 15, root / "quarantine", 120.0)
     return Workspace(schema, root, root / "scratch", {}), task
 
 
@@ -282,7 +282,7 @@ def one_level(
     rows[::3] = rows[0]
     write_embeddings(folder / "in", ids, rows, 20, caption=[f"of {name}" for name in ids])
     with pytest.MonkeyPatch.context() as patch:
-        set_task_bytes(patch, 1500)
+        set_task_bytes(patch, 3400)
         with counted_reads() as reads:
             clusters(folder / "in", folder / "out").run(inside)
         yield folder / "in", folder / "out", reads

@@ -53,6 +53,10 @@ class Plan:
         """Rows of `dim` elements that a task holds."""
         return sizes.rows_per_task(self.task_bytes, dim, self.other_bytes)
 
+    def row_bytes(self, dim: int) -> float:
+        """Bytes of a row of `dim` elements, as they are held, on average."""
+        return sizes.held_bytes(1, dim) + self.other_bytes
+
     def to_json(self, files: Sequence[FileInfo], scratch: Location) -> dict[str, Any]:
         """As JSON values. A slice names its file by the position in the input, so that both may be moved.
 

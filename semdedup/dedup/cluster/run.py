@@ -113,7 +113,7 @@ def cluster_embeddings(
     rows_per_task = plan.rows_per_task(dim)
     expected = fit.counts * (n_rows / max(1, int(fit.counts.sum())))
     buckets = Buckets.of(expected, len(plan.partitions), rows_per_task)
-    task = _assignment(run, work, fit, dim, buckets.chunk_starts, kmeans)
+    task = _assignment(run, work, plan, fit, dim, buckets.chunk_starts, kmeans)
     with run.refusing():  # metadata is read now: a value may not fit
         assigned = assign_rows(run, work, plan.partitions, task, len(fit.centroids), n_rows)
     target, kwargs = below(run.final, destination.folder), without_storage_options(destination.write_kwargs)
@@ -215,7 +215,7 @@ def _fit(
 
 
 def _assignment(
-    run: Run, work: Workspace, fit: Fit, dim: int, starts: tuple[int, ...], kmeans: KMeansOptions
+    run: Run, work: Workspace, plan: Plan, fit: Fit, dim: int, starts: tuple[int, ...], kmeans: KMeansOptions
 ) -> Assignment:
     return Assignment(
         dim=dim,
@@ -225,4 +225,5 @@ def _assignment(
         backend=run.session.backend,
         max_samples_per_batch=kmeans.max_samples_per_batch,
         quarantine=run.final / QUARANTINE,
+        row_bytes=plan.row_bytes(dim),
     )

@@ -18,6 +18,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from semdedup.arrays import Backend, backend_module, to_host
 from semdedup.dedup.cluster.fit import load_centroids
@@ -29,7 +30,7 @@ from semdedup.dedup.input.scan import Workspace
 from semdedup.dedup.input.schema import InputSchema
 from semdedup.dedup.kernels.kmeans import assign, distances_to_centroids
 from semdedup.dedup.names import COSINE_DISTANCE, L2_DISTANCE
-from semdedup.dedup.sizes import BESIDE_A_ROW
+from semdedup.dedup.sizes import BESIDE_A_ROW, held_bytes
 from semdedup.storage.arrays import pack_ends, unpack_ends
 from semdedup.storage.chunks import read_chunks, write_chunks
 from semdedup.storage.location import Location
@@ -50,6 +51,7 @@ class Assignment:
         backend: arrays to compute with.
         max_samples_per_batch: most rows in one product.
         quarantine: folder for the rows that cannot be compared.
+        row_bytes: bytes of a row on average, as they are held.
     """
 
     dim: int
@@ -59,6 +61,7 @@ class Assignment:
     backend: Backend
     max_samples_per_batch: int
     quarantine: Location
+    row_bytes: float
 
 
 def cluster_schema(schema: InputSchema) -> pa.Schema:
@@ -108,7 +111,8 @@ def assign_partition(work: Workspace, task: Assignment, item: tuple[int, Partiti
 
     Returns:
         ``assigned``, ``quarantined`` (rows by reason), ``clusters`` (rows up to the end of each cluster, packed; see
-        `rows_of_clusters`), ``ends`` (of the chunks of the file, packed) and ``distance`` (the sum of the L2
+        `rows_of_clusters`), ``weights`` (likewise, of rows of average size, where rows differ in size; see
+        `weights_of_clusters`), ``ends`` (of the chunks of the file, packed) and ``distance`` (the sum of the L2
         distances).
     """
     position, slices = item
@@ -135,10 +139,16 @@ def assign_partition(work: Workspace, task: Assignment, item: tuple[int, Partiti
             yield one_batch(part)
 
     ends = write_chunks(piece_file(work, position), batches())
+    counts, uneven = np.bincount(labels, minlength=len(centroids)), uneven_bytes(other)
+    weights = {}
+    if uneven is not None:
+        held = np.bincount(labels, uneven, len(centroids)) + held_bytes(1, task.dim) * counts
+        weights["weights"] = pack_ends(np.cumsum(np.ceil(held / task.row_bytes).astype(np.int64)))
     return {
         "assigned": len(rows),
         "quarantined": write_aside(task.quarantine / f"part-{position}.parquet", faulty),
-        "clusters": pack_ends(np.cumsum(np.bincount(labels, minlength=len(centroids)))),
+        "clusters": pack_ends(np.cumsum(counts)),
+        **weights,
         "ends": pack_ends(ends),
         "distance": float(to_host(l2).sum(dtype=np.float64)),
     }
@@ -147,6 +157,27 @@ def assign_partition(work: Workspace, task: Assignment, item: tuple[int, Partiti
 def rows_of_clusters(assigned: Mapping[str, Any]) -> np.ndarray:
     """Rows of each cluster, (k,) int64, from the result of `assign_partition`."""
     return np.diff(unpack_ends(assigned["clusters"]), prepend=0)
+
+
+def weights_of_clusters(assigned: Mapping[str, Any]) -> np.ndarray:
+    """How many rows of average size the rows of each cluster are, (k,) int64: what cuts clusters into tasks."""
+    return np.diff(unpack_ends(assigned.get("weights", assigned["clusters"])), prepend=0)
+
+
+def uneven_bytes(other: pa.Table) -> np.ndarray | None:
+    """Bytes of the metadata of each row, (n,) float64; None where all rows take about the same.
+
+    Text is counted row by row, lists and the like evenly. Ids hardly differ in length.
+    """
+    columns = [column for name, column in zip(other.column_names, other.columns, strict=True) if name != "id"]
+    total = np.zeros(len(other))
+    uneven = [column for column in columns if not pa.types.is_primitive(column.type)]
+    for column in uneven:
+        if pa.types.is_large_string(column.type) or pa.types.is_large_binary(column.type):
+            total += pc.fill_null(pc.binary_length(column), 0).to_numpy()
+        else:
+            total += column.nbytes / max(1, len(other))
+    return total if uneven else None
 
 
 class Merge(NamedTuple):

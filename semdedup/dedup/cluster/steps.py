@@ -30,6 +30,7 @@ from semdedup.dedup.cluster.shuffle import (
     assign_partition,
     merge_pieces,
     rows_of_clusters,
+    weights_of_clusters,
     write_clusters,
 )
 from semdedup.dedup.input.partitions import Partition, partition_label
@@ -82,18 +83,20 @@ class Assigned(NamedTuple):
     Attributes:
         rows: how many have a cluster.
         cluster_rows: rows of each cluster, (k,) int64.
+        cluster_weights: the same in rows of average size, which tell what a task can hold.
         quarantined: rows in quarantine by reason.
         mean_distance: the mean L2 distance to the centroid.
         files: the shuffle files.
-        chunk_rows: rows of their chunks, (files, chunks) int64.
+        chunk_weights: rows of average size of their chunks, (files, chunks) int64.
     """
 
     rows: int
     cluster_rows: np.ndarray
+    cluster_weights: np.ndarray
     quarantined: Mapping[str, int]
     mean_distance: float
     files: Files
-    chunk_rows: np.ndarray
+    chunk_weights: np.ndarray
 
 
 class Found(NamedTuple):
@@ -113,37 +116,39 @@ def assign_rows(
         IntegrityError: there are more or fewer rows now.
     """
     rows, distance, quarantined = 0, 0.0, Counter[str]()
-    cluster_rows = np.zeros(n_clusters, dtype=np.int64)
+    cluster_rows, cluster_weights = np.zeros((2, n_clusters), dtype=np.int64)
     edges = np.zeros((len(partitions), len(task.chunk_starts) + 1), dtype=np.int64)
-    chunk_rows = np.zeros((len(partitions), len(task.chunk_starts)), dtype=np.int64)
+    chunk_weights = np.zeros((len(partitions), len(task.chunk_starts)), dtype=np.int64)
     items, assign = list(enumerate(partitions)), partial(assign_partition, work, task)
     for entry in run.each("assign", assign, items, unit="partitions", label=partition_label):
         result, position = entry.result, int(entry.key)
         rows += result["assigned"]
         distance += result["distance"]
         quarantined.update(result["quarantined"])
-        counts = rows_of_clusters(result)
-        cluster_rows += counts
-        chunk_rows[position] = np.add.reduceat(counts, task.chunk_starts)
+        weights = weights_of_clusters(result)
+        cluster_rows += rows_of_clusters(result)
+        cluster_weights += weights
+        chunk_weights[position] = np.add.reduceat(weights, task.chunk_starts)
         edges[position, 1:] = unpack_ends(result["ends"])
     if rows + sum(quarantined.values()) != n_rows:
         raise IntegrityError(
             f"{n_rows} rows were read, but {rows} assigned and {sum(quarantined.values())} quarantined; did the "
             "input change during the run?"
         )
-    return Assigned(rows, cluster_rows, quarantined, distance / max(1, rows), Files(PIECES, edges), chunk_rows)
+    mean, files = distance / max(1, rows), Files(PIECES, edges)
+    return Assigned(rows, cluster_rows, cluster_weights, quarantined, mean, files, chunk_weights)
 
 
 def find_buckets(run: Run, work: Workspace, buckets: Buckets, assigned: Assigned) -> list[Found]:
     """Where the rows of each bucket are; files are merged before, where that is decided."""
     if not buckets.merged:
-        singly = [range(n, n + 1) for n in range(len(assigned.chunk_rows))]
+        singly = [range(n, n + 1) for n in range(len(assigned.chunk_weights))]
         return [Found(assigned.files, bucket, singly) for bucket in range(len(buckets.starts))]
     found: list[Found] = []
     items: dict[str, Merge] = {}
     for shelf in range(len(buckets.shelves)):
         of_shelf = buckets.of_shelf(shelf)
-        pieces = merged_pieces(assigned.chunk_rows[:, shelf], buckets.rows_per_task)
+        pieces = merged_pieces(assigned.chunk_weights[:, shelf], buckets.rows_per_task)
         folder = f"merged/{shelf}"
         merged = Files(folder, np.zeros((len(pieces), len(of_shelf) + 1), dtype=np.int64))
         found += [Found(merged, chunk, pieces) for chunk in range(len(of_shelf))]
@@ -172,7 +177,7 @@ def write_rows(
     """
     found = find_buckets(run, work, buckets, assigned)
     present = np.flatnonzero(assigned.cluster_rows).tolist()
-    cluster_rows = {cluster: int(assigned.cluster_rows[cluster]) for cluster in present}
+    cluster_rows = {cluster: int(assigned.cluster_weights[cluster]) for cluster in present}
     large = {cluster for cluster, rows in cluster_rows.items() if rows > buckets.rows_per_task}
     file_rows = _rows_by_file(run, large, buckets, found) if large else {}
     n_files = [len(some.pieces) for some in found]
@@ -188,7 +193,7 @@ def write_rows(
 def _rows_by_file(
     run: Run, clusters: Collection[int], buckets: Buckets, found: Sequence[Found]
 ) -> dict[int, dict[int, int]]:
-    """Rows of these clusters in each file, from what the journal has of each piece: few clusters are that large."""
+    """Rows of average size of these clusters, which are few, in each file, from what the journal has of each piece."""
     few = np.array(sorted(clusters))
     of_bucket = np.searchsorted(buckets.starts, few, side="right") - 1
     file_of_piece = [
@@ -197,7 +202,7 @@ def _rows_by_file(
     ]
     counted = [Counter[int]() for _ in few]
     for entry in run.entries("assign"):
-        for index, rows in enumerate(rows_of_clusters(entry.result)[few].tolist()):
+        for index, rows in enumerate(weights_of_clusters(entry.result)[few].tolist()):
             if rows:
                 counted[index][int(file_of_piece[index][int(entry.key)])] += rows
     return dict(zip(few.tolist(), counted, strict=True))

@@ -109,6 +109,7 @@ def _assignment(run: Run, fitted: Fitted, centroids: np.ndarray, kmeans: KMeansO
         backend=run.session.backend,
         max_samples_per_batch=kmeans.max_samples_per_batch,
         quarantine=run.scratch / "aside",
+        row_bytes=fitted.plan.row_bytes(fitted.dim),
     )
 
 

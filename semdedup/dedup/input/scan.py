@@ -306,7 +306,7 @@ def repeated_ids(
 def _ids_with_hashes(work: Workspace, seed: int, hashes: np.ndarray, slices: Partition) -> list[tuple[Any, str]]:
     found = []
     for piece in slices:
-        for table in work.read(piece):
+        for table in work.read(piece, ["id"]):
             ids = table.column("id").drop_null()
             wanted = np.isin(hash_ids(ids, seed), hashes)
             found += [(value, piece.source) for value in ids.filter(pa.array(wanted)).to_pylist()]
