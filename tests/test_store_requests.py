@@ -1,5 +1,6 @@
 """What is asked of an object store: the bytes that are wanted, in few requests; counted on the wire."""
 
+import io
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -16,14 +17,17 @@ from semdedup.errors import StorageError
 from semdedup.runs.files import changed_files
 from semdedup.runs.record import Record
 from semdedup.storage.location import READ_AHEAD, Location
-from semdedup.storage.parquet import FOOTER_BYTES, GROUPS_BYTES, LARGEST_PIECE, fetched_together
+from semdedup.storage.parquet import FOOTER_BYTES, GROUPS_BYTES, LARGEST_PIECE, StoredParquet, fetched_together
 from semdedup.storage.tables import (
+    CORRUPT,
     count_rows,
     iter_groups,
     iter_rows,
     open_parquet,
     read_arrow_batch,
+    read_table,
     write_arrow_parts,
+    write_table,
 )
 from semdedup.storage.written import Written, checksum_of
 from semdedup.video.video_table import split_kind
@@ -146,6 +150,25 @@ def test_row_groups_are_fetched_together_up_to_a_bound() -> None:
     assert [i for part in parts for i in part] == list(range(200))
     assert all(len(part) == 1 or sum(sizes[i] for i in part) <= GROUPS_BYTES for part in parts)
     assert not list(fetched_together([]))
+
+
+def test_a_damaged_footer_is_an_error_before_a_column_chunk_is_asked_for(tmp_path: Path) -> None:
+    """PyArrow ends the process there."""
+    sink = pa.BufferOutputStream()
+    rows = pa.table({"id": [f"c{i}" for i in range(60)], "embedding": np.zeros((60, 4)).tolist()})
+    pq.write_table(rows, sink, row_group_size=20)
+    whole = sink.getvalue().to_pybytes()
+    start, rng = len(whole) - 8 - int.from_bytes(whole[-8:-4], "little"), np.random.default_rng(0)
+    outcomes = set()
+    for _ in range(300):
+        content = bytearray(whole)
+        content[int(rng.integers(start, len(whole) - 8))] = int(rng.integers(256))
+        try:
+            with StoredParquet(io.BytesIO(content)) as file:
+                outcomes.add(sum(len(batch) for batch in file.iter_batches(7, columns=["id", "embedding"])))
+        except CORRUPT:
+            outcomes.add("damaged")
+    assert outcomes >= {60, "damaged"}
 
 
 def test_a_footer_alone_costs_one_request_and_one_for_the_size(
@@ -341,3 +364,20 @@ def test_a_store_that_does_not_tell_of_unfinished_uploads_stops_no_run(
 ) -> None:
     answers["ListMultipartUploads"] = (403, "<Error><Code>AccessDenied</Code><Message>Access Denied</Message></Error>")
     Record(place_of(counter, "untold")).remove_strays()
+
+
+@pytest.mark.slow
+def test_a_store_that_refuses_three_requests_of_ten_is_read_and_written_all_the_same(
+    counter: CountingS3, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    table = pa.table({"id": range(1000)})
+    folder = place_of(counter, "faults")
+    monkeypatch.setattr(counter, "faults", 0.3)
+    for number in range(5):
+        write_table(folder / f"{number}.parquet", table)
+    folder.move_into(place_of(counter, "moved"))
+    files = place_of(counter, "moved").files()
+    assert [read_table(place_of(counter, "x").at(file.url)).equals(table) for file in files] == [True] * 5
+    place_of(counter, "moved").remove_tree()
+    assert place_of(counter, "moved").files() == []
+    assert counter.counts()["fault"].n > 5

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import io
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -15,7 +16,7 @@ FOOTER_BYTES = 64 << 10
 """Bytes at the end of a file that PyArrow asks for first; those of a footer that is larger are a second request."""
 
 GROUPS_BYTES = 16 << 20
-"""Most bytes of row groups, uncompressed, that are fetched before they are decoded."""
+"""Most bytes of row groups that are fetched before they are decoded, of the columns that are wanted."""
 
 PIECES_BYTES, SMALLEST_PIECE, LARGEST_PIECE = 32 << 20, 256 << 10, 8 << 20
 """Most bytes of a larger row group that are held, in a piece of each column, and how large such a piece is."""
@@ -49,7 +50,7 @@ class StoredParquet(pq.ParquetFile):
     ) -> Iterator[pa.RecordBatch]:
         """Batches of at most `batch_size` rows. Memory: `FETCHED_BYTES`, and what PyArrow takes to decode them."""
         groups = range(self.metadata.num_row_groups) if row_groups is None else row_groups
-        n_bytes = [self.metadata.row_group(group).total_byte_size for group in groups]
+        n_bytes = wanted_bytes(self.metadata, groups, columns)
         options = {"columns": columns, "use_threads": use_threads, "use_pandas_metadata": use_pandas_metadata}
         for part in fetched_together(n_bytes):
             if n_bytes[part.start] <= GROUPS_BYTES:
@@ -59,6 +60,66 @@ class StoredParquet(pq.ParquetFile):
                 kwargs = {**self._kwargs, "metadata": self.metadata, "pre_buffer": False, "buffer_size": piece}
                 read = pq.ParquetFile(self._source, **kwargs).iter_batches
             yield from read(batch_size, [groups[i] for i in part], **options)
+
+
+def wanted_bytes(metadata: pq.FileMetaData, groups: Sequence[int], columns: Sequence[str] | None) -> list[int]:
+    """Bytes in the file of some columns in each of some row groups; of all columns for None.
+
+    Raises:
+        OSError: the footer is damaged.
+    """
+    check_chunks(metadata, groups, columns)
+    chosen = leaves_of(metadata, columns)
+    return [sum(metadata.row_group(group).column(i).total_compressed_size for i in chosen) for group in groups]
+
+
+def leaves_of(metadata: pq.FileMetaData, columns: Sequence[str] | None) -> list[int]:
+    """Numbers of the leaves of some columns, given by their names; of all columns for None."""
+    paths = [f"{metadata.schema.column(i).path}." for i in range(metadata.num_columns)]
+    begins = ("",) if columns is None else tuple(f"{name}." for name in columns)
+    return [i for i, path in enumerate(paths) if path.startswith(begins)]
+
+
+def check_chunks(metadata: pq.FileMetaData, groups: Sequence[int], columns: Sequence[str] | None) -> None:
+    """Raise what PyArrow raises where a damaged footer tells nonsense of the column chunks in some row groups.
+
+    PyArrow ends the process where such a footer is asked for a column chunk (`RowGroupMetaData.column`). A reader that
+    begins with these row groups looks at all of their chunks before it reads a byte, and raises an error. Here it gets
+    no byte.
+    """
+    if not groups:
+        return
+    with contextlib.closing(_Unread()) as source:
+        reader = pq.ParquetFile(source, metadata=metadata, pre_buffer=True)
+        names = None if columns is None else list(columns)
+        with contextlib.suppress(_ReadError):
+            next(reader.iter_batches(1, list(groups), names, use_threads=False), None)
+
+
+class _ReadError(Exception):
+    """A byte was to be read."""
+
+
+class _Unread(io.RawIOBase):
+    """A file of any size, of which nothing can be read."""
+
+    _position = 0
+
+    def readable(self) -> bool:
+        return True
+
+    def seekable(self) -> bool:
+        return True
+
+    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
+        self._position = offset + {io.SEEK_SET: 0, io.SEEK_CUR: self._position, io.SEEK_END: 1 << 62}[whence]
+        return self._position
+
+    def tell(self) -> int:
+        return self._position
+
+    def read(self, size: int = -1) -> bytes:
+        raise _ReadError
 
 
 def fetched_together(n_bytes: Sequence[int]) -> Iterator[range]:
