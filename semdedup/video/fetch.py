@@ -9,12 +9,12 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 from semdedup.storage.location import Location
+from semdedup.storage.temporary import temporary_folder
 from semdedup.video.child import ChildDied
 from semdedup.video.containers import ending_of
 from semdedup.video.files import reading_video
 from semdedup.video.quarantine import VideoFault
 from semdedup.video.ranges import Ranges
-from semdedup.video.temporary import temporary_folder
 
 MOST_BYTES = 8 << 20
 """In one request. That much is in memory at a time, for each video that is read."""
