@@ -168,8 +168,10 @@ def _cluster_parts(
     ]
     by_url = {file.url: file for file in facts}
     for cluster in large:
-        even = [replace(by_url[url], n_values=0, other_bytes=0) for url in cluster.urls]  # of rows that take the same
-        groups += [(partition,) for partition in cut_partitions(even, sizes.held_bytes(rows_per_task, 0), None)]
+        # of rows that take the same
+        even = [replace(by_url[url], n_values=by_url[url].n_rows, other_bytes=0) for url in cluster.urls]
+        most_bytes = sizes.held_bytes(rows_per_task, rows_per_task)
+        groups += [(partition,) for partition in cut_partitions(even, most_bytes, None)]
     return groups
 
 
