@@ -253,7 +253,9 @@ def _embeddings_folders(root: Location) -> list[str]:
 
 def meta_digests(inputs: Inputs) -> np.ndarray:
     """Digests of the names of metadata without their endings, (m,) S16, in ascending order."""
-    return np.sort(column_digests(stem_columns(inputs.metas)))
+    found = column_digests(stem_columns(inputs.metas))
+    found.sort()
+    return found
 
 
 def clip_rows(inputs: Inputs, clips: FileList, metas: np.ndarray) -> pa.Table:
