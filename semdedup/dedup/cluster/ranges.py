@@ -12,6 +12,7 @@ shelf, as many at a time as a task can hold; the merged files have a chunk for e
 from __future__ import annotations
 
 import math
+from bisect import bisect_right
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -146,7 +147,7 @@ def cluster_ranges(
     """
     buckets: dict[int, list[int]] = defaultdict(list)
     for cluster in sorted(cluster_rows):
-        buckets[int(np.searchsorted(starts, cluster, side="right")) - 1].append(cluster)
+        buckets[bisect_right(starts, cluster) - 1].append(cluster)
     for bucket, clusters in buckets.items():
         every = range(n_files[bucket])
         first, held = clusters[0], 0
