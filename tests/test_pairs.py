@@ -444,7 +444,7 @@ def test_a_run_that_was_killed_goes_on_and_ends_with_the_same_bytes(
     small_tasks: Callable[[int], None],
 ) -> None:  # fmt: skip
     task_bytes = 4 * text_rows.size // 12
-    small_tasks(task_bytes)  # some eighty tasks, so that there is a middle
+    small_tasks(task_bytes)  # a dozen blocks, so that there is a middle
     source = write_embeddings(tmp_path / "in", [f"{i:05d}" for i in range(len(text_rows))], text_rows, 2)
     pairs(source, 0.1, tmp_path / "uninterrupted", client)
     out = tmp_path / "out"
@@ -456,7 +456,7 @@ def test_a_run_that_was_killed_goes_on_and_ends_with_the_same_bytes(
     assert not (out / "pairs").exists()
     find_pairs(str(source), 0.1, str(out), client=client)
     told = capsys.readouterr().err
-    assert re.search(r"compare: [1-9]\d* of \d{2,} pairs of blocks were done by an earlier run", told)
+    assert re.search(r"compare spans: [1-9]\d* of \d{2,} spans of blocks were done by an earlier run", told)
     assert contents(out) == contents(tmp_path / "uninterrupted")
 
 
