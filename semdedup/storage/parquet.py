@@ -147,6 +147,11 @@ def piece_bytes(n_columns: int) -> int:
     return max(SMALLEST_PIECE, min(LARGEST_PIECE, PIECES_BYTES // max(1, n_columns)))
 
 
+def is_small(n_bytes: int | None) -> bool:
+    """Whether a file is known to be no larger than what PyArrow asks for first."""
+    return n_bytes is not None and n_bytes <= FOOTER_BYTES
+
+
 @contextlib.contextmanager
 def open_stored(location: Location, kwargs: dict[str, Any], n_bytes: int | None = None) -> Iterator[pq.ParquetFile]:
     """Open a Parquet file in a store; one that is no larger than what PyArrow asks for first is fetched whole.
@@ -157,7 +162,7 @@ def open_stored(location: Location, kwargs: dict[str, Any], n_bytes: int | None 
         n_bytes: its size, where a listing has told it. A small one then costs one request in place of two.
     """
     with contextlib.ExitStack() as stack:
-        if n_bytes is not None and n_bytes <= FOOTER_BYTES:
+        if is_small(n_bytes):
             source: Any = pa.BufferReader(location.read_bytes())
         else:
             source = stack.enter_context(location.open())

@@ -6,6 +6,7 @@ import contextlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -16,7 +17,7 @@ import pyarrow.parquet as pq
 from semdedup.errors import BadFileError, ParameterError, SemdedupError
 from semdedup.storage.faults import is_storage_fault
 from semdedup.storage.location import FileInfo, Location
-from semdedup.storage.parquet import open_stored
+from semdedup.storage.parquet import is_small, open_stored
 
 LOW_INFORMATION = "low_information"
 """Column that marks the clips that show nothing: black, or flat."""
@@ -57,14 +58,16 @@ def open_parquet(
     Args:
         location: the file.
         read_kwargs: options of `pyarrow.parquet.ParquetFile`.
-        n_bytes: its size, where a listing has told it: a small file in a store then costs one request and not two.
+        n_bytes: its size, where a listing has told it: a small file is read at once, which in a store is one request
+            and not two.
     """
     kwargs: dict[str, Any] = {"page_checksum_verification": True, **(read_kwargs or {})}
     try:
         with contextlib.ExitStack() as stack:
             if location.is_local:
-                local = {"buffer_size": 1 << 20, "pre_buffer": False, **kwargs}
-                yield stack.enter_context(pq.ParquetFile(location.url, **local))
+                local = {"buffer_size": 0 if is_small(n_bytes) else 1 << 20, "pre_buffer": False, **kwargs}
+                source = pa.BufferReader(Path(location.url).read_bytes()) if is_small(n_bytes) else location.url
+                yield stack.enter_context(pq.ParquetFile(source, **local))
             else:
                 yield stack.enter_context(open_stored(location, kwargs, n_bytes))
     except SemdedupError:  # a ParameterError is a ValueError

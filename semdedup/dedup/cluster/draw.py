@@ -13,6 +13,7 @@ import numpy as np
 import pyarrow as pa
 
 from semdedup.compute.session import Session
+from semdedup.dedup.input.ids import hash_ids
 from semdedup.dedup.input.partitions import Partition, partition_label
 from semdedup.dedup.input.rows import REASONS, check_rows
 from semdedup.dedup.input.scan import (
@@ -145,7 +146,7 @@ def usable_sample(
 def count_faults(work: Workspace, dim: int, item: tuple[int, Partition]) -> list[int]:
     """How many rows of a partition there are for each of `REASONS`, the first of which is that nothing is wrong."""
     counts = np.zeros(len(REASONS), dtype=np.int64)
-    for table in (table for piece in item[1] for table in work.read(piece, SCANNED)):
+    for table in (rows.table for rows in work.read(item[1], SCANNED)):
         faults = check_rows(table.column("id"), table.column("embedding"), dim).faults
         counts += np.bincount(faults, minlength=len(REASONS))
     return counts.tolist()
@@ -156,7 +157,8 @@ def draw_partition(
 ) -> dict[str, Any]:
     """Write the sampled rows of a partition, those that can be compared; see `write_sample`."""
     samples = []
-    for table in (table for piece in item[1] for table in work.read(piece, SCANNED)):
+    for table in (rows.table for rows in work.read(item[1], SCANNED)):
         good = check_rows(table.column("id"), table.column("embedding"), dim).faults == 0
-        samples.append(chosen_rows(table, sampling, good))
+        hashes = hash_ids(table.column("id"), sampling.seed)
+        samples.append(chosen_rows(table, hashes, good & sampling.chosen(hashes)))
     return write_sample(sample_file(work, item[0], drawn), samples)

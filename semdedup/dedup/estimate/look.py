@@ -207,7 +207,7 @@ def look_at_partition(work: Workspace, task: Look, item: tuple[int, tuple[int, P
 
     search = Search(load_block(work.scratch, block), label, task.clusters.backend, task.least, task.settled)
     faults = np.zeros(len(REASONS), dtype=np.int64)
-    tables = Timed(table for piece in slices for table in work.read(piece, SCANNED))
+    tables = Timed(rows.table for rows in work.read(slices, SCANNED))
     for table in tables:
         checked = check_rows(table.column("id"), table.column("embedding"), task.clusters.dim)
         faults += np.bincount(checked.faults, minlength=len(REASONS))

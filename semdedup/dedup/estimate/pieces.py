@@ -24,10 +24,12 @@ from semdedup.dedup.input.facts import Counted, inspect_files
 from semdedup.dedup.input.partitions import Partition, Slice
 from semdedup.dedup.input.scan import Workspace
 from semdedup.dedup.input.schema import InputSchema
+from semdedup.dedup.input.several import Rows
 from semdedup.dedup.names import SCORE, cluster_file
 from semdedup.dedup.options import RankedOptions
 from semdedup.dedup.ranking import RankingStrategy
 from semdedup.dedup.threshold.rule import duplicate_mask
+from semdedup.errors import BadFileError
 from semdedup.storage.location import Location
 from semdedup.storage.tables import read_table
 
@@ -202,9 +204,14 @@ class _Elsewhere(Workspace):
 
     reading: Workspace
 
-    def read(self, piece: Slice, columns: Collection[str] | None = None) -> Iterator[pa.Table]:
+    def read(
+        self,
+        slices: Partition,
+        columns: Collection[str] | None = None,
+        on_bad: Callable[[Slice, BadFileError], None] | None = None,
+    ) -> Iterator[Rows]:
         """As the other one."""
-        return self.reading.read(piece, columns)
+        return self.reading.read(slices, columns, on_bad)
 
 
 def _elsewhere(work: Workspace, scratch: Location) -> Workspace:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Collection, Iterator
+from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any, NamedTuple
@@ -19,8 +19,10 @@ from semdedup.dedup.input.ids import hash_ids
 from semdedup.dedup.input.partitions import Partition, Slice
 from semdedup.dedup.input.rows import check_rows
 from semdedup.dedup.input.scan import Sampling, Workspace, scan_partition
+from semdedup.dedup.input.several import Rows
 from semdedup.dedup.kernels.exact import unit_rows
 from semdedup.dedup.kernels.kmeans import assign
+from semdedup.errors import BadFileError
 from semdedup.storage.arrays import load_array, save_array
 from semdedup.storage.location import Location
 from semdedup.storage.tables import LOW_INFORMATION, read_arrow_batch, write_arrow_parts
@@ -43,11 +45,16 @@ class TakingWorkspace(Workspace):
     rank_seed: int
     taken: list[pa.Table]
 
-    def read(self, piece: Slice, columns: Collection[str] | None = None) -> Iterator[pa.Table]:
+    def read(
+        self,
+        slices: Partition,
+        columns: Collection[str] | None = None,
+        on_bad: Callable[[Slice, BadFileError], None] | None = None,
+    ) -> Iterator[Rows]:
         """As `Workspace.read`."""
-        for table in super().read(piece, columns):
-            self._take(table)
-            yield table
+        for rows in super().read(slices, columns, on_bad):
+            self._take(rows.table)
+            yield rows
 
     def _take(self, table: pa.Table) -> None:
         ids = table.column("id")

@@ -26,6 +26,9 @@ from semdedup.storage.tables import BATCH_BYTES, iter_groups, open_parquet
 FOR_A_ROW = {"pre_buffer": False, "buffer_size": 1 << 16}
 """How files are opened of which hardly a row is read."""
 
+TO_MEASURE = {"pre_buffer": False, "buffer_size": 1 << 20}
+"""How files are opened of which the beginning of a column is read."""
+
 GROUPS_ASKED, ROWS_ASKED = 16, 16
 """Row groups of a file that are asked what they hold, of more some; and rows that are read of each of them first."""
 
@@ -75,6 +78,7 @@ class FileFacts:
         schema: columns and types, serialised; files that have the same share one object.
         other_bytes: bytes of the other columns that are read, decoded; of many row groups likewise.
         group_rows: rows of each row group, int64; empty where there is one at most.
+        offset: number of its first row in the file at `url`, which may hold others before.
     """
 
     url: str
@@ -84,6 +88,7 @@ class FileFacts:
     schema: bytes
     other_bytes: int = 0
     group_rows: array[int] = field(default_factory=lambda: array("q"))
+    offset: int = 0
 
     @property
     def n_bytes(self) -> int:
@@ -104,10 +109,10 @@ def inspect_files(
             if not skip_bad_files:
                 raise
             bad.append(str(error))
-    return [_sharing(file, schemas) for file in facts], bad
+    return [sharing(file, schemas) for file in facts], bad
 
 
-def _sharing(file: FileFacts, schemas: dict[bytes, bytes]) -> FileFacts:
+def sharing(file: FileFacts, schemas: dict[bytes, bytes]) -> FileFacts:
     """The facts of a file with the one object of its schema."""
     schema = schemas.setdefault(file.schema, file.schema)
     return file if schema is file.schema else replace(file, schema=schema)
@@ -116,18 +121,23 @@ def _sharing(file: FileFacts, schemas: dict[bytes, bytes]) -> FileFacts:
 @repeated
 def _facts_of(location: Location, source: str, counted: Counted) -> FileFacts:
     with open_parquet(location, FOR_A_ROW) as file:
-        metadata, schema = file.metadata, file.schema_arrow
-        groups = [metadata.row_group(group).num_rows for group in range(metadata.num_row_groups)]
-        values, others = _held_by_a_row(location, file, schema, counted)
-        return FileFacts(
-            location.url,
-            location.url if source == location.url else source,
-            metadata.num_rows,
-            round(values * metadata.num_rows),
-            schema.serialize().to_pybytes(),
-            math.ceil(others * metadata.num_rows),
-            array("q", groups if len(groups) > 1 else ()),
-        )
+        return facts_of_open(location, source, file, counted)
+
+
+def facts_of_open(location: Location, source: str, file: pq.ParquetFile, counted: Counted) -> FileFacts:
+    """The facts of a file that is open."""
+    metadata, schema = file.metadata, file.schema_arrow
+    groups = [metadata.row_group(group).num_rows for group in range(metadata.num_row_groups)]
+    values, others = _held_by_a_row(location, file, schema, counted)
+    return FileFacts(
+        location.url,
+        location.url if source == location.url else source,
+        metadata.num_rows,
+        round(values * metadata.num_rows),
+        schema.serialize().to_pybytes(),
+        math.ceil(others * metadata.num_rows),
+        array("q", groups if len(groups) > 1 else ()),
+    )
 
 
 def _held_by_a_row(
@@ -138,7 +148,7 @@ def _held_by_a_row(
     PyArrow ends the process where a damaged footer is asked for a column chunk. To read a row of that chunk raises an
     error in the same case, and makes it safe to ask.
     """
-    there = [name for name in (counted.embedding, *counted.others) if name in schema.names]
+    there = [name for name in (counted.embedding, *counted.others) if schema.names.count(name) == 1]  # more are refused
     kinds = {name: storage_of(schema.field(schema.names.index(name)).type) for name in there}
     fixed = [name for name, kind in kinds.items() if name == counted.embedding and pa.types.is_fixed_size_list(kind)]
     asked = [name for name, kind in kinds.items() if name not in fixed and _may_be_asked(kind, name, counted)]
@@ -204,7 +214,7 @@ def _measured(location: Location, group: int, path: str, size: tuple[int, int], 
     most = n_rows if n_bytes <= MEASURED_BYTES else max(1, n_rows * MEASURED_BYTES // n_bytes)
     at_a_time = ROWS_ASKED if in_part else min(ROWS_MEASURED, max(1, n_rows * BATCH_BYTES // max(1, n_bytes)))
     seen, found = 0, 0
-    with open_parquet(location, {**FOR_A_ROW, "read_dictionary": [] if in_part else [path]}) as file:
+    with open_parquet(location, {**TO_MEASURE, "read_dictionary": [] if in_part else [path]}) as file:
         for batch in iter_groups(file, [group], [path], at_a_time):
             found += _text_bytes(batch.column(0))
             seen += len(batch)
@@ -234,10 +244,17 @@ def inspect_all(
     """`inspect_files` on the workers, many files at a time; facts are in the order of the files."""
     groups = [files[i : i + sizes.FILES_PER_INSPECTION] for i in range(0, len(files), sizes.FILES_PER_INSPECTION)]
     inspect = partial(inspect_files, counted, skip_bad_files)
-    found = sorted(session.run(name, inspect, groups, unit="groups"), key=lambda pair: pair[0])
+    return put_together(session.run(name, inspect, groups, unit="groups"))
+
+
+def put_together(
+    found: Iterable[tuple[int, tuple[Sequence[FileFacts], Sequence[str]]]],
+) -> tuple[list[FileFacts], list[str]]:
+    """The facts and the faults that tasks have found, in the order of their numbers."""
     schemas: dict[bytes, bytes] = {}
-    facts = [_sharing(file, schemas) for _, (facts, _) in found for file in facts]
-    return facts, [why for _, (_, bad) in found for why in bad]
+    in_order = [result for _, result in sorted(found, key=lambda pair: pair[0])]
+    facts = [sharing(file, schemas) for facts, _ in in_order for file in facts]
+    return facts, [why for _, bad in in_order for why in bad]
 
 
 def inspect_first(files: Sequence[FileInfo], source: Location, counted: Counted) -> list[FileFacts]:

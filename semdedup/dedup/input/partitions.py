@@ -17,7 +17,8 @@ class Slice:
         url: the file.
         source: the file that the user gave: the same, or the one that it was made of.
         start, stop: which rows.
-        first: number of the first row of the file among those of `source`, of which several files may be made.
+        first: what the number of a row in the file is less than that in `source`: of a source several files may be
+            made, and a file of several sources.
         row_bytes: bytes of one of its rows once it is decoded, on average; 0 where that is not known.
     """
 
@@ -70,8 +71,8 @@ def cut_partitions(
             full = files_per_partition is not None and len(current) >= files_per_partition
             if full or (current and held + (stop - start) * row_bytes > target_bytes):
                 close()
-            first = before.get(file.source, 0)
-            current.append(Slice(file.url, file.source, start, stop, first, round(row_bytes)))
+            first, at = before.get(file.source, 0) - file.offset, file.offset
+            current.append(Slice(file.url, file.source, at + start, at + stop, first, round(row_bytes)))
             held += (stop - start) * row_bytes
         before[file.source] = before.get(file.source, 0) + file.n_rows
     close()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -200,9 +200,10 @@ def low_information_mask(light: pa.Table) -> np.ndarray | None:
     return light.column(LOW_INFORMATION).fill_null(False).to_numpy().astype(bool)
 
 
-def with_source(faulty: pa.Table, source: str) -> pa.Table:
-    """The table of the quarantine: ``id``, ``reason``, and the file or folder that the rows come from."""
-    return faulty.append_column("source", pa.array([source] * len(faulty), pa.string()))
+def with_source(faulty: pa.Table, source: str | Sequence[str]) -> pa.Table:
+    """The table of the quarantine: ``id``, ``reason``, and the file or folder that the rows, or each, come from."""
+    sources = [source] * len(faulty) if isinstance(source, str) else source
+    return faulty.append_column("source", pa.array(sources, pa.string()))
 
 
 def write_aside(place: Location, faulty: pa.Table) -> dict[str, int]:

@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -23,6 +24,7 @@ from semdedup.dedup.input.rows import (
     with_source,
 )
 from semdedup.dedup.input.schema import InputSchema
+from semdedup.dedup.input.several import Rows, read_slices
 from semdedup.errors import BadFileError, DuplicateIdError, InputError
 from semdedup.runs.run import Run
 from semdedup.storage.arrays import pack_ends
@@ -59,24 +61,30 @@ class Workspace:
     scratch: Location
     read_kwargs: Mapping[str, Any]
 
-    def read(self, piece: Slice, columns: Collection[str] | None = None) -> Iterator[pa.Table]:
-        """The rows of a slice, in tables of bounded size; converted JSON Lines are in the scratch folder.
+    def read(
+        self,
+        slices: Partition,
+        columns: Collection[str] | None = None,
+        on_bad: Callable[[Slice, BadFileError], None] | None = None,
+    ) -> Iterator[Rows]:
+        """The rows of slices, in tables of bounded size: all columns, or those that are wanted. See `read_slices`."""
+        return read_slices(self.schema, self._file_of, slices, self.read_kwargs, columns, on_bad)
 
-        Columns are all by default, else those that are wanted; see `InputSchema.read`.
-        """
+    def _file_of(self, piece: Slice) -> Location:
+        """Where the file of a slice is; converted JSON Lines are in the scratch folder."""
         inside = piece.url.startswith(self.scratch.url + "/")
-        file = (self.scratch if inside else self.inputs).at(piece.url)
-        return self.schema.read(file, piece, self.read_kwargs, columns)
+        return (self.scratch if inside else self.inputs).at(piece.url)
 
     def gather(self, slices: Partition, dim: int) -> tuple[np.ndarray, pa.Table, pa.Table]:
         """The rows of a partition, normalised (n, d) float32, their other columns, and the rows for the quarantine."""
         rows = np.empty((sum(piece.stop - piece.start for piece in slices), dim), dtype=np.float32)
         others, faulty, n = [], [], 0
-        for piece in slices:
-            gathered = gather_unit_rows(self.read(piece), dim, rows[n:])
+        for found in self.read(slices):
+            gathered = gather_unit_rows([found.table], dim, rows[n:])
             n += gathered.n_rows
             others.append(gathered.others)
-            faulty.append(with_source(gathered.faulty, source_in_words(piece.source)))
+            wrong = np.setdiff1d(np.arange(len(found.table)), gathered.positions, assume_unique=True)
+            faulty.append(with_source(gathered.faulty, [source_in_words(name) for name in found.sources_of(wrong)]))
         return rows[:n], pa.concat_tables(others), pa.concat_tables(faulty)
 
 
@@ -113,10 +121,9 @@ def sample_file(work: Workspace, position: int, drawn: int = 0) -> Location:
     return work.scratch / (f"sample-{drawn}" if drawn else "sample") / f"{position}.arrows"
 
 
-def chosen_rows(table: pa.Table, sampling: Sampling, among: np.ndarray) -> pa.Table:
-    """Hash and embedding of the rows that belong to a sample, `among` those for which this is true."""
-    hashes = hash_ids(table.column("id"), sampling.seed)
-    chosen = np.flatnonzero(among & sampling.chosen(hashes))
+def chosen_rows(table: pa.Table, hashes: np.ndarray, chosen: np.ndarray) -> pa.Table:
+    """Hash and embedding of the rows of a table that are `chosen`, (n,) truth, given the hashes of the ids."""
+    chosen = np.flatnonzero(chosen)
     embeddings = table.column("embedding").take(pa.array(chosen))
     lists = embeddings.cast(pa.list_(embeddings.type.value_type))
     return pa.table({"hash": pa.array(hashes[chosen]), "embedding": lists})
@@ -145,19 +152,18 @@ def scan_partition(
     columns = None if skip_bad_files else SCANNED
     lengths: dict[str, Counter[int]] = {}
     hashes, samples, bad, n_rows = [], [], [], 0
-    for piece in slices:
-        try:
-            for table in work.read(piece, columns):
-                n_rows += len(table)
-                lengths.setdefault(piece.source, Counter()).update(length_counts(table.column("embedding")))
-                found = hash_ids(table.column("id"), sampling.seed)
-                present = ~table.column("id").is_null().to_numpy()
-                hashes.append(found[present])
-                samples.append(chosen_rows(table, sampling, present))
-        except BadFileError as error:
-            if not skip_bad_files:
-                raise
-            bad.append([piece.source, str(error)])
+
+    def on_bad(piece: Slice, error: BadFileError) -> None:
+        bad.append([piece.source, str(error)])
+
+    for rows in work.read(slices, columns, on_bad if skip_bad_files else None):
+        table, ids = rows.table, rows.table.column("id")
+        n_rows += len(table)
+        count_lengths(lengths, rows)
+        found = hash_ids(ids, sampling.seed)
+        present = ~ids.is_null().to_numpy()
+        hashes.append(found[present])
+        samples.append(chosen_rows(table, found, present & sampling.chosen(found)))
     return {
         "rows": n_rows,
         "hashes": write_hashes(hashes_folder(work), position, hashes),
@@ -165,6 +171,19 @@ def scan_partition(
         "lengths": {source: [list(pair) for pair in counts.items()] for source, counts in lengths.items()},
         "bad": bad,
     }
+
+
+def count_lengths(lengths: dict[str, Counter[int]], rows: Rows) -> None:
+    """Add how many rows of each file have which length."""
+    found = length_counts(rows.table.column("embedding"))
+    if len(rows.origins) == 1 or found == {max(found, default=0): len(rows.table)}:
+        for origin in rows.origins:
+            share = dict.fromkeys(found, origin.n_rows) if len(rows.origins) > 1 else found
+            lengths.setdefault(origin.source, Counter()).update(share)
+        return
+    for origin, (low, high) in zip(rows.origins, pairwise(rows.edges.tolist()), strict=True):
+        few = length_counts(rows.table.column("embedding").slice(low, high - low))
+        lengths.setdefault(origin.source, Counter()).update(few)
 
 
 def scan_lengths(
@@ -304,10 +323,9 @@ def repeated_ids(
 
 
 def _ids_with_hashes(work: Workspace, seed: int, hashes: np.ndarray, slices: Partition) -> list[tuple[Any, str]]:
-    found = []
-    for piece in slices:
-        for table in work.read(piece, ["id"]):
-            ids = table.column("id").drop_null()
-            wanted = np.isin(hash_ids(ids, seed), hashes)
-            found += [(value, piece.source) for value in ids.filter(pa.array(wanted)).to_pylist()]
+    found: list[tuple[Any, str]] = []
+    for rows in work.read(slices, ["id"]):
+        ids = rows.table.column("id")
+        wanted = np.flatnonzero(np.isin(hash_ids(ids, seed), hashes) & ~ids.is_null().to_numpy())
+        found += zip(ids.take(pa.array(wanted)).to_pylist(), rows.sources_of(wanted), strict=True)
     return found

@@ -6,7 +6,7 @@ import base64
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import Any
+from typing import Any, NamedTuple
 
 import pyarrow as pa
 
@@ -36,6 +36,14 @@ from semdedup.errors import BadFileError, ParameterError
 from semdedup.runs.identity import common_folder
 from semdedup.storage.location import FileInfo, Location
 from semdedup.storage.tables import EMBEDDER, LOW_INFORMATION, iter_rows, open_parquet
+
+
+class Origin(NamedTuple):
+    """Where rows of a table come from: the file that the user gave, the number of the first one there, how many."""
+
+    source: str
+    row: int
+    n_rows: int
 
 
 @dataclass(frozen=True)
@@ -80,11 +88,11 @@ class InputSchema:
             InputError: a value does not fit into the type that the files have together.
         """
         row = piece.first + piece.start
-        for table in _rows_of(file, partial(self._wanted, columns), piece, read_kwargs):
-            yield self._as_worked_on(table, piece.source, row, columns)
+        for table in rows_of(file, partial(self.wanted, columns), piece, read_kwargs):
+            yield self.as_worked_on(table, [Origin(piece.source, row, len(table))], columns)
             row += len(table)
 
-    def _wanted(self, columns: Collection[str] | None, there: pa.Schema) -> list[str]:
+    def wanted(self, columns: Collection[str] | None, there: pa.Schema) -> list[str]:
         """The columns of a file to read, which has these."""
         options = self.options
         if columns is None:
@@ -99,17 +107,27 @@ class InputSchema:
         found = [there.field(i).type for i in there.get_all_field_indices(field.name)]
         return any(carried_type(kind) != field.type for kind in found)
 
-    def _as_worked_on(self, table: pa.Table, source: str, row: int, wanted: Collection[str] | None) -> pa.Table:
-        """Rows of a file, the first of which has this number in it. This is ours: no error in here is the file's."""
+    def as_worked_on(self, table: pa.Table, origins: Sequence[Origin], wanted: Collection[str] | None) -> pa.Table:
+        """Rows as they are in files, of one or of several alike, in the names and types that are worked on.
+
+        This is ours: no error in here is the file's, but for what `read` raises, which names the first of several.
+
+        Args:
+            table: the rows.
+            origins: where they come from, one after the other. See `alike`.
+            wanted: which columns.
+        """
+        source = origins[0].source
         columns = {}
         if wanted is None or "id" in wanted:
-            columns["id"] = self._ids(table, source, row)
+            columns["id"] = self._ids(table, origins)
         if wanted is None or "embedding" in wanted:
             columns["embedding"] = self._embeddings(table, source)
         for field in self.metadata:
             if field.name not in table.column_names:
                 if wanted is None or field.name in wanted:
-                    columns[field.name] = key_column(source, self.top, field, len(table))
+                    keys = [key_column(each.source, self.top, field, each.n_rows) for each in origins]
+                    columns[field.name] = _one_after_the_other(keys)
             elif field.name == LOW_INFORMATION:
                 columns[field.name] = as_marks(table.column(field.name), field.name, source)
             else:
@@ -123,11 +141,16 @@ class InputSchema:
         fp16_bits = is_fp16_bits(self.options.embedding_encoding, source)
         return as_embeddings(table.column(self.options.embedding_field), fp16_bits)
 
-    def _ids(self, table: pa.Table, source: str, row: int) -> pa.ChunkedArray:
+    def _ids(self, table: pa.Table, origins: Sequence[Origin]) -> pa.ChunkedArray:
         name = self.options.id_field
         if name is not None:
-            return fitting(table.column(name), partial(as_ids, target=self.id), name, source, self.id)
-        return ids_of_rows(source[len(self.folder) :], row, len(table))
+            return fitting(table.column(name), partial(as_ids, target=self.id), name, origins[0].source, self.id)
+        start = len(self.folder)
+        return _one_after_the_other([ids_of_rows(each.source[start:], each.row, each.n_rows) for each in origins])
+
+    def alike(self, one: str, other: str) -> bool:
+        """Whether columns of the same type mean the same in two files."""
+        return len({is_fp16_bits(self.options.embedding_encoding, source) for source in (one, other)}) == 1
 
     def to_json(self) -> dict[str, str]:
         """As text, for the plan on disk; the options are known from elsewhere."""
@@ -141,16 +164,25 @@ class InputSchema:
         return cls(options, schema.field("id").type, pa.schema(list(schema)[1:]))
 
 
-def _rows_of(
+def _one_after_the_other(columns: Sequence[pa.ChunkedArray]) -> pa.ChunkedArray:
+    return columns[0] if len(columns) == 1 else pa.chunked_array([c for column in columns for c in column.chunks])
+
+
+def rows_of(
     file: Location, wanted: Callable[[pa.Schema], Sequence[str]], piece: Slice, read_kwargs: Mapping[str, Any]
 ) -> Iterator[pa.Table]:
     """The rows of a slice as they are in the file, those of the wanted columns that it has."""
     with open_parquet(file, read_kwargs) as parquet:
         schema = parquet.schema_arrow
-        there = [name for name in wanted(schema) if name in schema.names and not _is_empty(schema, name)]
+        there = readable(schema, wanted(schema))
         for table in iter_rows(parquet, there, piece.start, piece.stop, piece.row_bytes):
             table.validate(full=True)  # the reader takes bytes for text that are none
             yield table
+
+
+def readable(schema: pa.Schema, names: Sequence[str]) -> list[str]:
+    """Those columns that a file has, but for lists of size 0."""
+    return [name for name in names if name in schema.names and not _is_empty(schema, name)]
 
 
 def _is_empty(schema: pa.Schema, name: str) -> bool:

@@ -11,12 +11,16 @@ import pyarrow as pa
 from semdedup.dedup import sizes
 from semdedup.dedup.input.columns import is_fp16_bits
 from semdedup.dedup.input.convert import blocks_of, convert_block, is_converted, look_at, source_of
-from semdedup.dedup.input.facts import Counted, FileFacts, inspect_all, inspect_files
+from semdedup.dedup.input.facts import Counted, FileFacts, inspect_files
+from semdedup.dedup.input.packed import Found, Packing, inspect_and_pack
 from semdedup.dedup.input.schema import check_file_schema
 from semdedup.dedup.options import InputOptions
 from semdedup.errors import BadFileError, InputError
 from semdedup.runs.run import Run
 from semdedup.storage.location import FileInfo, Location
+
+LARGE = 1 << 40
+"""In place of the size of a file that is not put together with others, for it was made for this run."""
 
 
 def usable_files(
@@ -31,17 +35,18 @@ def usable_files(
         ):
             if entry.result["bad"]:
                 bad_sources.setdefault(blocks[int(entry.key)].source.url, entry.result["bad"])
-    made: dict[str, list[tuple[Location, str]]] = {}
+    made: dict[str, list[Found]] = {}
     for block in blocks:
-        made.setdefault(block.source.url, []).append((block.target, block.source.url))
-    readable: list[tuple[Location, str]] = []
+        made.setdefault(block.source.url, []).append(Found(block.target, block.source.url, LARGE))
+    readable: list[Found] = []
     for file in files:
         name = source_of(file)
         if not is_converted(file, inputs.input_filetype):
-            readable.append((source.at(file.url), file.url))
+            readable.append(Found(source.at(file.url), file.url, file.n_bytes))
         elif name not in bad_sources:
             readable += made.get(name, [])
-    facts, bad = inspect_all(run.session, readable, counted_of(inputs), inputs.skip_bad_files)
+    packing = Packing(run.scratch / "packed", counted_of(inputs), inputs.embedding_encoding, inputs.skip_bad_files)
+    facts, bad = inspect_and_pack(run.session, readable, packing)
     usable, unfit = _with_right_columns(facts, inputs)
     skipped = [*bad_sources.values(), *bad, *unfit]
     if not usable:

@@ -140,7 +140,7 @@ def compare_span(task: LeakTask, item: tuple[int, int, Partition]) -> dict[str, 
     most = min(task.chunk_rows, sum(piece.stop - piece.start for piece in span))
     buffer = np.empty((most + ROWS_PER_BATCH, task.dim), dtype=np.float32)
     n_rows, left_out = 0, Counter[str]()
-    for chunk in in_chunks((table for piece in span for table in task.a.read(piece)), most):
+    for chunk in in_chunks((rows.table for rows in task.a.read(span)), most):
         gathered = gather_unit_rows(chunk, task.dim, buffer)
         rows, ids = buffer[: gathered.n_rows], gathered.others.column("id").combine_chunks()
         n_rows += len(rows) + len(gathered.faulty)
