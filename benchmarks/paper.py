@@ -64,7 +64,7 @@ CLUSTERS = (
         None,
         None,
         64 * 25e9 / 8,
-        "32 cores each, every one as fast as one measured here, 4 GiB each; 25 Gbit/s a machine to a store that keeps up",
+        "32 cores each, each as fast as one measured here, with 4 GiB; 25 Gbit/s a machine to a store that keeps up",
     ),
     Cluster(
         "8 H100s",
