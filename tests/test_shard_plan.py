@@ -20,7 +20,7 @@ from semdedup.shards.layouts import LAYOUTS
 from semdedup.shards.layouts.cosmos import BINS, bin_of
 from semdedup.shards.options import ShardOptions
 from semdedup.shards.packing import pack, rows_of_shards
-from semdedup.shards.plan import boundaries, cut, in_order, parts
+from semdedup.shards.plan import boundary_of, in_order, order_of, parts
 from semdedup.shards.sample import sample_json
 from semdedup.shards.tar import TarWriter, header, member_bytes
 from semdedup.storage.location import Location
@@ -132,16 +132,18 @@ def test_names_of_shards() -> None:
 def test_rows_meet_the_clips_of_their_partition(
     ids: list[str], others: list[str], per_partition: int, seed: int | None
 ) -> None:
-    clips = in_order(pa.table({"id": pa.array(ids, pa.large_string())}), seed)
-    partitions = [batch.column("id").to_pylist() for batch in cut(clips, per_partition)]
-    bounds = boundaries(clips, per_partition)
+    column = pa.chunked_array([ids[:3], ids[3:]], pa.string())
+    order = order_of(column, seed)
+    cuts = [column.take(order[start : start + per_partition]) for start in range(0, len(order), per_partition)]
+    partitions = [part.to_pylist() for part in cuts]
+    bounds = [boundary_of(pa.table({"id": part}), seed) for part in cuts]
     rows = in_order(pa.table({"id": pa.array([*others, *ids], pa.string())}), seed)
     pieces = [batch.column("id").to_pylist() for batch in parts(rows, bounds)]
     assert len(pieces) == len(partitions)
     assert sorted(itertools.chain.from_iterable(pieces)) == sorted([*others, *ids])
     for clip_ids, piece in zip(partitions, pieces, strict=True):
         assert set(clip_ids) <= set(piece)
-    assert list(itertools.chain.from_iterable(partitions)) == (sorted(ids) if seed is None else clips["id"].to_pylist())
+    assert list(itertools.chain.from_iterable(partitions)) == in_order(pa.table({"id": column}), seed)["id"].to_pylist()
 
 
 def test_a_seed_shuffles_and_another_seed_shuffles_otherwise() -> None:

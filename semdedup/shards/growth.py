@@ -10,17 +10,21 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
+import numpy as np
+
 from semdedup.errors import OutputConflictError
-from semdedup.runs.identity import fingerprint
+from semdedup.runs.identity import fingerprint_of
 from semdedup.runs.lookup import known_files
 from semdedup.shards import card
 from semdedup.shards.chain import DropChain
-from semdedup.shards.inputs import Inputs, stem_of
+from semdedup.shards.clip_columns import column_digests, stem_columns
+from semdedup.shards.inputs import Inputs
 from semdedup.shards.layouts.base import ShardLayout, WrittenShard
+from semdedup.storage.digests import are_among
 from semdedup.storage.location import Location
 from semdedup.storage.tables import open_parquet
 from semdedup.video.video_table import files_of_split
@@ -64,14 +68,14 @@ class Shipped:
         tars: list[dict[str, Any]] = json.loads((self.root / card.DATASET_MANIFEST).read_bytes())["shards"]
         return tars
 
-    def ids(self) -> set[str]:
-        """The clips in it, and those that were dropped. Memory: their ids."""
-        found: set[str] = set()
+    def ids(self) -> np.ndarray:
+        """Digests of the clips in it, and of those that were dropped, (n,) S16, in ascending order."""
+        found = []
         for name in (card.INDEX, card.DROPPED):
             with open_parquet(self.root / name) as parquet:
-                for batch in parquet.iter_batches(columns=["id"], use_threads=False):
-                    found.update(batch.column("id").to_pylist())
-        return found
+                batches = parquet.iter_batches(columns=["id"], use_threads=False)
+                found.append(column_digests(batch.column("id") for batch in batches))
+        return np.sort(np.concatenate(found))
 
     def shards(self, layout: ShardLayout) -> list[WrittenShard]:
         """Its shards in order."""
@@ -93,20 +97,20 @@ class Shipped:
         return {**facts, **counts, "dropped": dict(sorted(dropped.items())), "updates": updates}
 
 
-def only(inputs: Inputs, ids: Collection[str], inside: bool) -> Inputs:
-    """The clips that are, or are not, among these ids, with their metadata."""
-    own = {stem_of(clip.url) for clip in inputs.clips if inputs.id_of(clip.url) in ids}
-    clips = [clip for clip in inputs.clips if (inputs.id_of(clip.url) in ids) == inside]
-    metas = [meta for meta in inputs.metas if (stem_of(meta.url) in own) == inside]
-    return replace(inputs, clips=clips, metas=metas)
+def only(inputs: Inputs, ids: np.ndarray, inside: bool) -> Inputs:
+    """The clips that are, or are not, among these, with their metadata; `ids` as `Shipped.ids`. Memory: both lists."""
+    among = are_among(column_digests(inputs.ids()), ids)
+    own = np.sort(column_digests(stem_columns(inputs.clips.filter(among))))
+    metas = inputs.metas.filter(are_among(column_digests(stem_columns(inputs.metas)), own) == inside)
+    return replace(inputs, clips=inputs.clips.filter(among == inside), metas=metas)
 
 
 def identity_of(inputs: Inputs) -> dict[str, Any]:
     """What identifies clips and their metadata, wherever they are."""
-    own = {stem_of(clip.url) for clip in inputs.clips}
-    metas = [meta for meta in inputs.metas if stem_of(meta.url) in own]
+    own = np.sort(column_digests(stem_columns(inputs.clips)))
+    metas = inputs.metas.filter(are_among(column_digests(stem_columns(inputs.metas)), own))
     known = {**files_of_split(inputs.root), **known_files([inputs.root])}
-    return fingerprint([*inputs.clips, *metas], known)
+    return fingerprint_of([inputs.clips, metas], known)
 
 
 def made_from(inputs: Inputs, drops: DropChain | None, bins: Sequence[int]) -> dict[str, Any]:

@@ -3,17 +3,33 @@
 from __future__ import annotations
 
 import contextlib
-import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 
+import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from semdedup.errors import InputError, OutputConflictError, ParameterError
 from semdedup.runs.lookup import check_recorded
 from semdedup.runs.record import Record
-from semdedup.storage.location import FileInfo, Location
-from semdedup.video.clip_ids import BY_NAME, BY_PATH, file_id, of_one_name
+from semdedup.shards.clip_columns import (
+    MP4,
+    as_stored,
+    column_digests,
+    is_clip,
+    is_hidden,
+    is_meta,
+    paths_below,
+    printable_column,
+    stem_columns,
+    stems,
+)
+from semdedup.storage.digests import are_among, repeated
+from semdedup.storage.file_columns import texts
+from semdedup.storage.file_list import FileList
+from semdedup.storage.location import Location
+from semdedup.video.clip_ids import BY_NAME, BY_PATH
 from semdedup.video.containers import EXTENSIONS, OTHERS, ending_of
 from semdedup.video.files import look_into, printable
 from semdedup.video.quarantine import EMBED_ERROR
@@ -21,7 +37,6 @@ from semdedup.video.records import clip_faults
 from semdedup.video.tree import ANNOTATION_VERSION, CLIPS, METAS
 from semdedup.video.video_table import VideoTable, split_kind
 
-MP4 = ".mp4"
 EMBEDDINGS_SUFFIX = "_embd_parquet"
 
 
@@ -43,9 +58,9 @@ class Inputs:
     """
 
     root: Location
-    clips: Sequence[FileInfo]
-    metas: Sequence[FileInfo]
-    embeddings: Sequence[FileInfo]
+    clips: FileList
+    metas: FileList
+    embeddings: FileList
     left_out: int
     metas_folder: Location
     embeddings_folder: str | None
@@ -56,11 +71,16 @@ class Inputs:
     @property
     def n_bytes(self) -> int:
         """Bytes of all clips."""
-        return sum(clip.n_bytes for clip in self.clips)
+        return int(self.clips.n_bytes.sum())
 
-    def id_of(self, url: str) -> str:
-        """The id of a clip, by its file."""
-        return printable(file_id(self.id_scheme, url[len(self.folder.url.rstrip("/")) + 1 :]))
+    def ids_of(self, batch: pa.RecordBatch) -> pa.StringArray:
+        """The ids of a batch of clips."""
+        is_path = self.id_scheme == BY_PATH
+        return printable_column(paths_below(batch, self.folder) if is_path else stems(batch["name"]))
+
+    def ids(self) -> Iterator[pa.StringArray]:
+        """The ids of the clips, a batch at a time."""
+        return map(self.ids_of, self.clips.batches)
 
 
 def find_inputs(
@@ -84,9 +104,9 @@ def find_inputs(
         raise InputError(
             f"{path} is a file; give the folder that holds it" if path.exists() else f"no such path: {path}"
         )
-    files = [file for file in folder.files() if not file.url.startswith(output.url.rstrip("/") + "/")]
+    files = folder.files().outside(output.url)
     check_recorded(folder, files, lambda url: _is_visible(url) and url.lower().endswith(MP4))
-    clips = [file for file in files if _is_visible(file.url) and file.url.lower().endswith(MP4)]
+    clips = files.where(is_clip)
     videos = _videos(folder, files)
     left_out = len(videos) - len(clips)
     if not clips:
@@ -95,16 +115,11 @@ def find_inputs(
             + f"; {left_out:,} are other videos" * bool(left_out)
         )
     metas_folder = root / METAS / version
-    metas = [file for file in metas_folder.files() if file.url.endswith(".json")]
+    metas = metas_folder.files().where(is_meta)
     check_recorded(metas_folder, metas, lambda url: url.endswith(".json"))
     failed = _check_split(root, {CLIPS: clips, f"{METAS}/{version}": metas})
-    if not metas and (version != ANNOTATION_VERSION or (root / METAS).is_dir()):
-        others = sorted({file.url[len((root / METAS).url) + 1 :].split("/")[0] for file in (root / METAS).files()})
-        if others or version != ANNOTATION_VERSION:
-            raise InputError(
-                f"no metadata in {metas_folder}; versions there are: {', '.join(others) or 'none'}. Give one of them "
-                "as annotation_version (--annotation-version)."
-            )
+    if not metas:
+        _check_version(root, version)
     embeddings_folder, embeddings = _find_embeddings(root, with_embeddings)
     inputs = Inputs(
         root=root,
@@ -115,20 +130,37 @@ def find_inputs(
         metas_folder=metas_folder,
         embeddings_folder=embeddings_folder,
         folder=folder,
-        id_scheme=_id_scheme(root, folder, videos),
+        id_scheme=_id_scheme(root, videos),
     )
     _check_unique(inputs)
     if compared and failed:
-        kept = [clip for clip in clips if inputs.id_of(clip.url) not in failed]
+        gone = pa.array(sorted(failed), pa.string())
+        stay = np.concatenate([pc.invert(pc.is_in(ids, value_set=gone)).to_numpy(False) for ids in inputs.ids()])
+        kept = clips.filter(stay)
         inputs = replace(inputs, clips=kept, quarantined=len(clips) - len(kept))
     return inputs
 
 
-def _id_scheme(root: Location, folder: Location, videos: Sequence[FileInfo]) -> str:
-    """What `embed` takes for ids of these files."""
-    start = len(folder.url.rstrip("/")) + 1
-    names = (printable(file.url[start:]) for file in videos if _is_visible(file.url))
-    return BY_PATH if _embedded_by_path(root) or of_one_name(names) else BY_NAME
+def _check_version(root: Location, version: str) -> None:
+    """Raise `InputError` where metadata of this version were asked for, of which there are none, or of others."""
+    metas = root / METAS
+    if version == ANNOTATION_VERSION and not metas.is_dir():
+        return
+    others = sorted({file.url[len(metas.url) + 1 :].split("/")[0] for file in metas.files()})
+    if others or version != ANNOTATION_VERSION:
+        raise InputError(
+            f"no metadata in {metas / version}; versions there are: {', '.join(others) or 'none'}. Give one of them "
+            "as annotation_version (--annotation-version)."
+        )
+
+
+def _id_scheme(root: Location, videos: FileList) -> str:
+    """What `embed` takes for ids of these files. Memory: 32 bytes a file, while it is found out."""
+    if _embedded_by_path(root):
+        return BY_PATH
+    visible = videos.where(lambda names: pc.invert(is_hidden(names)))
+    again, _ = repeated(column_digests(map(printable_column, stem_columns(visible))))
+    return BY_PATH if len(again) else BY_NAME
 
 
 def _embedded_by_path(root: Location) -> bool:
@@ -138,7 +170,7 @@ def _embedded_by_path(root: Location) -> bool:
     return False
 
 
-def _check_split(root: Location, listed: Mapping[str, Sequence[FileInfo]]) -> set[str]:
+def _check_split(root: Location, listed: Mapping[str, FileList]) -> set[str]:
     """The clips that `split` could not embed; of a folder of others none.
 
     Raises:
@@ -157,17 +189,30 @@ def _check_split(root: Location, listed: Mapping[str, Sequence[FileInfo]]) -> se
     return {fault["id"] for _, fault in clip_faults(table.rows.values()) if fault["reason"] == EMBED_ERROR}
 
 
-def _videos(folder: Location, files: Sequence[FileInfo]) -> list[FileInfo]:
+def _videos(folder: Location, files: FileList) -> FileList:
     """The files that are videos: by their endings, also hidden ones, or where these tell nothing by the first bytes."""
-    endings = [ending_of(file.url.rpartition("/")[2]) for file in files]
-    known = [file for file, ending in zip(files, endings, strict=True) if ending in EXTENSIONS]
-    unknown = [
-        (folder, file)
-        for file, ending in zip(files, endings, strict=True)
-        if ending not in EXTENSIONS and ending not in OTHERS and _is_visible(file.url)
-    ]
-    looked = zip(unknown, look_into(unknown, {}), strict=True)
-    return known + [file for (_, file), reason in looked if not reason]
+    known = files.where(lambda names: _by_ending(names, lambda name: ending_of(name) in EXTENSIONS))
+    unknown = files.where(lambda names: _by_ending(names, _says_nothing))
+    if not unknown:
+        return known
+    looked = look_into([(folder, file) for file in unknown], {})
+    return FileList.joined([known, unknown.filter(np.array([not reason for reason in looked], dtype=bool))])
+
+
+def _by_ending(names: pa.BinaryArray, is_so: Callable[[str], bool]) -> pa.BooleanArray:
+    """Of which names something is true; it is asked of each name but for clips, of which it is the same."""
+    clips = is_clip(names)
+    others = pc.invert(clips)
+    if not others.true_count:
+        return pa.array(np.full(len(names), is_so(f"a{MP4}")))
+    found = np.full(len(names), is_so(f"a{MP4}"))
+    found[others.to_numpy(zero_copy_only=False)] = [is_so(name) for name in texts(names.filter(others))]
+    return pa.array(found)
+
+
+def _says_nothing(name: str) -> bool:
+    ending = ending_of(name)
+    return ending not in EXTENSIONS and ending not in OTHERS and _is_visible(name)
 
 
 def _is_visible(url: str) -> bool:
@@ -175,15 +220,16 @@ def _is_visible(url: str) -> bool:
     return not url.rsplit("/", 1)[-1].startswith(".")
 
 
-def _find_embeddings(root: Location, wanted: bool | str) -> tuple[str | None, list[FileInfo]]:
+def _find_embeddings(root: Location, wanted: bool | str) -> tuple[str | None, FileList]:
     if not wanted:
-        return None, []
+        return None, FileList()
     names = [wanted] if isinstance(wanted, str) else _embeddings_folders(root)
     if len(names) > 1:
         raise ParameterError(
             f"with_embeddings: {root} holds embeddings of several embedders: {', '.join(names)}. Name one."
         )
-    files = [file for name in names for file in (root / name).files() if file.url.endswith(".parquet")]
+    listed = (file for name in names for file in (root / name).files() if file.url.endswith(".parquet"))
+    files = FileList.of(listed)
     for name in names:
         check_recorded(root / name, files, lambda url: url.endswith(".parquet"))
     if not files:
@@ -205,39 +251,45 @@ def _embeddings_folders(root: Location) -> list[str]:
     return sorted(name for name in names if name.endswith(EMBEDDINGS_SUFFIX))
 
 
-def clip_table(inputs: Inputs) -> pa.Table:
+def meta_digests(inputs: Inputs) -> np.ndarray:
+    """Digests of the names of metadata without their endings, (m,) S16, in ascending order."""
+    found = column_digests(stem_columns(inputs.metas))
+    found.sort()
+    return found
+
+
+def clip_rows(inputs: Inputs, clips: FileList, metas: np.ndarray) -> pa.Table:
     """A row for each clip: ``id``, ``path`` (relative, as the storage spells it), ``bytes``, and whether it has a meta.
 
     Where ids are paths, metadata are those of the clips right in the folder: clips below it may have the same names.
+
+    Args:
+        inputs: of which the clips are.
+        clips: some of them.
+        metas: from `meta_digests`.
     """
-    known = {stem_of(meta.url) for meta in inputs.metas}
-    start = len(inputs.root.url.rstrip("/")) + 1
-    paths = [clip.url[start:] for clip in inputs.clips]
-    ids = [inputs.id_of(clip.url) for clip in inputs.clips]
-    has_meta = [
-        stem_of(path) in known and (inputs.id_scheme == BY_NAME or "/" not in clip_id)
-        for path, clip_id in zip(paths, ids, strict=True)
-    ]
+    return pa.concat_tables([_rows(inputs, batch, metas) for batch in clips.batches])
+
+
+def _rows(inputs: Inputs, batch: pa.RecordBatch, metas: np.ndarray) -> pa.Table:
+    ids = inputs.ids_of(batch)
+    has_meta = pa.array(are_among(column_digests([stems(batch["name"])]), metas))
+    if inputs.id_scheme == BY_PATH:
+        has_meta = pc.and_not(has_meta, pc.match_substring(ids, "/"))
     return pa.table(
         {
-            "id": pa.array(ids, pa.large_string()),
-            "path": pa.array(map(os.fsencode, paths), pa.large_binary()),
-            "bytes": pa.array([clip.n_bytes for clip in inputs.clips], pa.int64()),
-            "has_meta": pa.array(has_meta, pa.bool_()),
+            "id": ids.cast(pa.large_string()),
+            "path": as_stored(paths_below(batch, inputs.root)),
+            "bytes": batch["bytes"],
+            "has_meta": has_meta,
         }
     )
 
 
 def _check_unique(inputs: Inputs) -> None:
-    first: dict[str, str] = {}
-    for clip in inputs.clips:
-        other = first.setdefault(inputs.id_of(clip.url), clip.url)
-        if other != clip.url:
-            raise InputError(
-                f"two clips would have the same id: {printable(other)} and {printable(clip.url)}; rename one"
-            )
-
-
-def stem_of(path: str) -> str:
-    """The name of a file without its folder and ending."""
-    return os.path.splitext(path.rsplit("/", 1)[-1])[0]
+    """Refuse two clips of one id. By their names they differ, or paths would be taken."""
+    again, first = repeated(column_digests(inputs.ids())) if inputs.id_scheme == BY_PATH else ((), ())
+    if len(again):
+        at = int(np.argmin(again))
+        other, clip = inputs.clips[int(first[at])].url, inputs.clips[int(again[at])].url
+        raise InputError(f"two clips would have the same id: {printable(other)} and {printable(clip)}; rename one")

@@ -22,8 +22,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from semdedup.errors import DuplicateIdError
+from semdedup.shards.clip_columns import stem_of
 from semdedup.shards.drops import DUPLICATE, EMPTY_FILE, WITHDRAWN
-from semdedup.shards.inputs import stem_of
 from semdedup.shards.keys import sample_key
 from semdedup.shards.layouts import ShardLayout
 from semdedup.shards.plan import clips_file

@@ -14,7 +14,7 @@ import pyarrow.compute as pc
 
 from semdedup.dedup.input.ids import hash_ids
 from semdedup.shards.chain import DropChain
-from semdedup.shards.inputs import Inputs, clip_table
+from semdedup.shards.inputs import Inputs, clip_rows, meta_digests
 from semdedup.storage.chunks import write_chunks
 from semdedup.storage.location import Location
 from semdedup.storage.tables import RowGroups, cut_files
@@ -37,17 +37,33 @@ def in_order(table: pa.Table, seed: int | None) -> pa.Table:
     Time: O(n log n); memory: a second copy of the table.
     """
     if seed is not None:
-        table = table.append_column(HASH, pa.array(hash_ids(table["id"], seed)))
-    return table.take(pc.sort_indices(table, sort_keys=[(name, "ascending") for name in _keys(table)]))
+        table = table.append_column(HASH, _hashes(table["id"], seed))
+    return table.take(_positions(table))
+
+
+def order_of(ids: pa.ChunkedArray, seed: int | None) -> np.ndarray:
+    """The positions of ids in the order of samples, (n,) int64. Memory: 16 bytes an id, with a seed 8 more."""
+    table = pa.table({"id": ids})
+    if seed is not None:
+        table = table.append_column(HASH, _hashes(ids, seed))
+    return _positions(table).to_numpy().astype(np.int64)
+
+
+def _positions(table: pa.Table) -> pa.Array:
+    return pc.sort_indices(table, sort_keys=[(name, "ascending") for name in _keys(table)])
+
+
+def _hashes(ids: pa.ChunkedArray, seed: int) -> pa.ChunkedArray:
+    return pa.chunked_array([pa.array(hash_ids(chunk, seed)) for chunk in ids.chunks], pa.uint64())
 
 
 def _keys(table: pa.Table) -> list[str]:
     return [HASH, "id"] if HASH in table.column_names else ["id"]
 
 
-def boundaries(table: pa.Table, per_partition: int) -> list[Boundary]:
-    """Where each partition of at most so many rows of a table in order begins. The first begins before everything."""
-    return [_key(table, row) for row in range(0, len(table), per_partition)]
+def boundary_of(table: pa.Table, seed: int | None) -> Boundary:
+    """Where a partition begins, by its rows in order."""
+    return _key(in_order(table.select(["id"]).slice(0, 1), seed), 0)
 
 
 def _key(table: pa.Table, row: int) -> Boundary:
@@ -65,13 +81,6 @@ def parts(table: pa.Table, bounds: Sequence[Boundary]) -> Iterator[pa.RecordBatc
     for start, stop in pairwise([0, *inner, len(table)]):
         rows = table.slice(start, stop - start).to_batches()
         yield rows[0] if rows else pa.RecordBatch.from_pylist([], schema=table.schema)
-
-
-def cut(table: pa.Table, per_partition: int) -> Iterator[pa.RecordBatch]:
-    """A table in order in batches of so many rows, in memory of their own."""
-    table = table.drop_columns([HASH]) if HASH in table.column_names else table
-    for start in range(0, len(table), per_partition):
-        yield table.take(np.arange(start, min(start + per_partition, len(table)))).combine_chunks().to_batches()[0]
 
 
 @dataclass(frozen=True)
@@ -107,16 +116,26 @@ def clips_file(scratch: Location) -> Location:
     return scratch / "clips.arrows"
 
 
+def plan_memory(n_clips: int, n_metas: int, id_bytes: float, seeded: bool) -> int:
+    """Bytes that `plan_once` takes beside the lists of clips and metadata: ids, their order, and digests of metadata.
+
+    Ids and their order are there together, then the order and the digests, which are there twice while they are sorted.
+    """
+    ids = n_clips * (id_bytes + 4 + 16 + 8 * seeded)
+    return round(max(ids, 8 * n_clips + 32 * n_metas))
+
+
 def plan_once(scratch: Location, inputs: Inputs, drops: DropChain | None, seed: int | None) -> Plan:
     """Sort the clips, and cut them and the tables into tasks. A resumed run reads the plan, so that it cuts alike."""
     place = scratch / "plan.json"
     if not place.exists():
         per_partition = EMBEDDED_CLIPS_PER_PARTITION if inputs.embeddings_folder else CLIPS_PER_PARTITION
-        table = in_order(clip_table(inputs), seed)
         links = [] if drops is None else [cut_files(link.files, link.source, SCORE_BYTES) for link in drops.links]
+        bounds: list[Boundary] = []
+        clip_ends = write_chunks(clips_file(scratch), _partitions(inputs, seed, per_partition, bounds))
         plan = Plan(
-            bounds=boundaries(table, per_partition),
-            clip_ends=write_chunks(clips_file(scratch), cut(table, per_partition)),
+            bounds=bounds,
+            clip_ends=clip_ends,
             scores=[task for tasks in links for task in tasks],
             links=[number for number, tasks in enumerate(links) for _ in tasks],
             embeddings=cut_files(inputs.embeddings, inputs.root, EMBEDDING_BYTES),
@@ -124,3 +143,15 @@ def plan_once(scratch: Location, inputs: Inputs, drops: DropChain | None, seed: 
         clips_file(scratch).force()
         place.write_json(asdict(plan), forced=True)
     return Plan.from_json(place.read_json())
+
+
+def _partitions(
+    inputs: Inputs, seed: int | None, per_partition: int, bounds: list[Boundary]
+) -> Iterator[pa.RecordBatch]:
+    """The rows of the clips in order, so many at a time; where each batch begins is added to `bounds`."""
+    order = order_of(pa.chunked_array(inputs.ids(), pa.string()), seed)
+    metas = meta_digests(inputs)
+    for start in range(0, len(order), per_partition):
+        rows = clip_rows(inputs, inputs.clips.take(order[start : start + per_partition]), metas)
+        bounds.append(boundary_of(rows, seed))
+        yield rows.combine_chunks().to_batches()[0]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any, Unpack
 
 import distributed
@@ -14,7 +14,7 @@ from semdedup.compute.progress import Reporter
 from semdedup.compute.session import open_session
 from semdedup.dedup.results.scores import Scores
 from semdedup.runs.files import refuse_foreign
-from semdedup.runs.identity import fingerprint
+from semdedup.runs.identity import fingerprint_of
 from semdedup.runs.lookup import known_files
 from semdedup.runs.owner import owned
 from semdedup.runs.record import FILE_NAME, SCRATCH, Record
@@ -32,6 +32,7 @@ from semdedup.shards.layouts import LAYOUTS
 from semdedup.shards.options import DropOptions, ShardIOOptions, ShardOptions
 from semdedup.shards.result import ShardResult
 from semdedup.shards.run import STEP, ShardRun
+from semdedup.storage.file_list import FileList
 from semdedup.storage.location import Location, storage_options_of
 from semdedup.video.video_table import files_of_split
 
@@ -91,14 +92,17 @@ class ShardWorkflow:
         """
         started = time.monotonic()
         reporter = Reporter(self.io.verbose)
-        inputs, drops = self._find()
-        step, grows = self._checked_step(inputs, drops)
+        found = _Found(self._find)
+        step, grows = self._checked_step(found)
         if step.is_complete() and not grows:
             outcome = complete_already(step, reporter)
             return self._result(outcome, {"total": time.monotonic() - started})
-        reads = [self.input.at(clip.url) for clip in (inputs.clips[0], inputs.clips[-1])]
+        clips = found.now()[0].clips
+        reads = [self.input.at(clip.url) for clip in (clips[0], clips[-1])]
+        del clips
 
         def work(run: Run) -> dict[str, Any]:
+            inputs, drops = found.taken()
             before = shipped(self.output, run.record.steps[STEP], inputs, drops)
             return ShardRun(run, inputs, drops, self.options, self._described(inputs, drops), before).run()
 
@@ -116,8 +120,9 @@ class ShardWorkflow:
 
         No cluster is needed: `client` and `cluster` are taken as `run` takes them, and left alone.
         """
-        inputs, drops = self._find()
-        step, grows = self._checked_step(inputs, drops)
+        found = _Found(self._find)
+        step, grows = self._checked_step(found)
+        inputs, drops = found.now()
         yield f"input: {len(inputs.clips):,} clips, {inputs.n_bytes:,} bytes, {len(inputs.metas):,} with metadata"
         if inputs.left_out:
             yield f"  left out: {inputs.left_out:,} videos that are no MP4 files, or hidden"
@@ -156,28 +161,30 @@ class ShardWorkflow:
         places = ("input_clip_path", "input_semantic_dedup_path")
         return {name: value is not None if name in places else value for name, value in described.items()}
 
-    def _identify(self) -> dict[str, Any]:
-        inputs, drops = self._find()
-        files = [*inputs.clips, *inputs.metas, *inputs.embeddings, *(drops.files if drops else ())]
+    @staticmethod
+    def _identity(inputs: Inputs, drops: DropChain | None) -> dict[str, Any]:
+        tables = FileList.of(drops.files if drops else ())
         folders = [inputs.root, *(drops.sources if drops else [])]
-        return fingerprint(files, {**files_of_split(inputs.root), **known_files(folders)})
+        files = [inputs.clips, inputs.metas, inputs.embeddings, tables]
+        return fingerprint_of(files, {**files_of_split(inputs.root), **known_files(folders)})
 
-    def _checked_step(self, inputs: Inputs, drops: DropChain | None) -> tuple[Step, bool]:
+    def _checked_step(self, found: _Found) -> tuple[Step, bool]:
         """The step, and whether it continues a dataset; refuses a folder that holds other shards, recorded or not."""
+        inputs, drops = found.now()
         parameters = self._recorded(self._described(inputs, drops))
         step = Step(
             name=STEP,
             root=self.output,
             parameters=parameters,
-            identify=self._identify,
+            identify=lambda: self._identity(*found.anew()),
             written={STEP: WRITTEN},
             cleared=(STEP,) if self.io.clear_output else (),
             verify=self.io.verify,
-            grows=lambda entry: shipped(self.output, entry, *self._find()) is not None,
+            grows=lambda entry: shipped(self.output, entry, *found.now()) is not None,
         )
         record, grows = Record(self.output), False
         if not self.io.clear_output and STEP in record.steps:
-            identity = self._identify()
+            identity = self._identity(inputs, drops)
             entry = record.steps[STEP]
             grows = entry["input"] != identity and shipped(self.output, entry, inputs, drops) is not None
             record.check(STEP, parameters, None if grows else identity)
@@ -194,7 +201,7 @@ class ShardWorkflow:
             OutputConflictError: it was begun with other parameters.
         """
         entry = Record(self.output).steps.get(STEP)
-        if entry is None or "facts" in entry or entry["input"] == self._identify():
+        if entry is None or "facts" in entry or entry["input"] == self._identity(*self._find()):
             return False
         Record(self.output).check(STEP, self._recorded(self._described(*self._find())))
         return True
@@ -213,6 +220,29 @@ class ShardWorkflow:
         paths["manifest"] = str(self.output / FILE_NAME)
         facts = {name: value for name, value in outcome.facts.items() if name != MADE_FROM}  # for later runs alone
         return ShardResult(facts, paths, seconds, outcome.resumed)
+
+
+class _Found:
+    """What there is to make a dataset of, listed by `find`. One listing is held at a time, for it may be large."""
+
+    def __init__(self, find: Callable[[], tuple[Inputs, DropChain | None]]) -> None:
+        self._find = find
+        self._last: tuple[Inputs, DropChain | None] | None = None
+
+    def now(self) -> tuple[Inputs, DropChain | None]:
+        """As it was listed last."""
+        self._last = self._find() if self._last is None else self._last
+        return self._last
+
+    def anew(self) -> tuple[Inputs, DropChain | None]:
+        """As it is listed now."""
+        self._last = None
+        return self.now()
+
+    def taken(self) -> tuple[Inputs, DropChain | None]:
+        """As it was listed last, which is not held any more."""
+        last, self._last = self.now(), None
+        return last
 
 
 def _described_drops(drops: Drops) -> str:

@@ -151,7 +151,7 @@ class FileList(Sequence[FileInfo]):
         """The files for which a mask, (n,) bool, is true."""
         if mask.all():
             return self
-        kept = (batch.filter(pa.array(part)) for batch, part in zip(self.batches, self._split(mask), strict=True))
+        kept = (_kept(batch, pa.array(part)) for batch, part in zip(self.batches, self._split(mask), strict=True))
         return FileList(regrouped(kept))
 
     def _split(self, mask: np.ndarray) -> list[np.ndarray]:
@@ -176,7 +176,16 @@ class FileList(Sequence[FileInfo]):
 
     def where(self, is_wanted: Callable[[pa.BinaryArray], pa.BooleanArray]) -> FileList:
         """The files whose names are wanted; the function is given the names of many files at a time."""
-        return FileList(regrouped(batch.filter(is_wanted(batch["name"])) for batch in self.batches))
+        return FileList(regrouped(_kept(batch, is_wanted(batch["name"])) for batch in self.batches))
+
+    def outside(self, folder: str) -> FileList:
+        """The files that are not below a folder."""
+        begin = bytes_of(f"{folder.rstrip('/')}/")
+
+        def is_outside(places: pa.DictionaryArray) -> pa.BooleanArray:
+            return pc.invert(pc.starts_with(places.dictionary, begin)).take(places.indices)
+
+        return FileList(regrouped(_kept(batch, is_outside(batch["folder"])) for batch in self.batches))
 
     def named(self, *names: str) -> FileList:
         """The files of these names."""
@@ -267,6 +276,11 @@ class FileListBuilder:
         """The list of all that was added."""
         self._flush()
         return FileList(regrouped(self._done))
+
+
+def _kept(batch: pa.RecordBatch, mask: pa.BooleanArray) -> pa.RecordBatch:
+    """The rows of a batch for which a mask is true; the batch itself where that is all."""
+    return batch if mask.true_count == len(batch) else batch.filter(mask)
 
 
 def _infos(batch: pa.RecordBatch) -> Iterator[FileInfo]:

@@ -30,18 +30,14 @@ from semdedup.dedup.input.passed_over import (
     TWICE,
     WORDS,
     PassedOver,
-    are_among,
-    as_digests,
-    digest,
-    digests,
     names_of,
-    repeated,
 )
 from semdedup.dedup.input.rules import PART, Rules, below, ending_in, is_below, is_data, why_by_name
 from semdedup.display import format_passed_over
 from semdedup.errors import InputError
 from semdedup.runs.identity import common_folder
 from semdedup.runs.lookup import check_recorded
+from semdedup.storage.digests import are_among, as_digests, digest, digests, repeated
 from semdedup.storage.file_list import FileList, FileListBuilder
 from semdedup.storage.listing import MAGIC, Listing, pattern_of, split_pattern
 from semdedup.storage.location import FileInfo, Location
@@ -175,7 +171,7 @@ def _sorted_out(listing: Listing, rules: Rules) -> _Looked:
             elif why != PART:
                 passed_over.add(file.url, why or TOO_MANY, ending, place)
     reasons = _look_into(top, rules.filetype, unknown)
-    are_there = are_among(digests(reasons), as_digests(places)).tolist()
+    are_there = _are_among(digests(reasons), as_digests(places))
     for (real, why), is_there in zip(reasons.items(), are_there, strict=True):
         if why:
             passed_over.add(unknown[real].url, why, ending_in(unknown[real].url), real)
@@ -184,10 +180,16 @@ def _sorted_out(listing: Listing, rules: Rules) -> _Looked:
             places += digest(real)
     found = as_digests(places)
     twice = [url for url in listing.links if is_data(below(top, url), rules.named)]
-    is_read = are_among(digests(real for _, real in again), found).tolist()
+    is_read = _are_among(digests(real for _, real in again), found)
     for url in [*twice, *(url for (url, _), is_too in zip(again, is_read, strict=True) if is_too)]:
         passed_over.add(url, TWICE, ending_in(url))
     return _Looked(top, wanted.finish(), found, passed_over)
+
+
+def _are_among(places: np.ndarray, others: np.ndarray) -> list[bool]:
+    """Which places are among others; these are put in order only where there are any to look for."""
+    found: list[bool] = are_among(places, np.sort(others)).tolist() if len(places) else []
+    return found
 
 
 def _datasets_in(place: _Place) -> dict[str, list[FileInfo]]:

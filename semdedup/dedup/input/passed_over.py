@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from array import array
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 
 import numpy as np
-import xxhash
 
 from semdedup.dedup.input.endings import MOST_LOOKED_INTO, PICKLES, ending_of
+from semdedup.storage.digests import are_among, as_digests, digest, repeated
 
 WORDS = {"parquet": "Parquet", "jsonl": "JSON Lines"}
 NOT_THIS = {name: f"that are no {words}" for name, words in WORDS.items()}
@@ -26,43 +26,6 @@ NEVER_TOLD = (OUTPUT, MARKER)
 """What nobody takes for data."""
 
 NOWHERE = bytes(16)
-
-
-def digest(place: str) -> bytes:
-    """XXH3 of 128 bits of a URL or path: places are the same where these are."""
-    return xxhash.xxh3_128_digest(place.encode(errors="surrogatepass"))
-
-
-def digests(places: Iterable[str]) -> np.ndarray:
-    """The `digest` of each, (n,) S16."""
-    found = bytearray()
-    for place in places:
-        found += digest(place)
-    return as_digests(found)
-
-
-def as_digests(found: bytearray) -> np.ndarray:
-    """Digests that stand one behind the other, (n,) S16; a view, while which there is nothing may be added."""
-    return np.frombuffer(found, dtype="S16")
-
-
-def are_among(places: np.ndarray, others: np.ndarray) -> np.ndarray:
-    """Which digests are among others, (n,) bool."""
-    return np.isin(places, others) if len(places) else np.zeros(0, dtype=bool)
-
-
-def repeated(places: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Positions of digests that stand there before, and where they do first, (m,) int64 each. Time: O(n log n)."""
-    halves = np.sort(places.view(np.uint64)[::2])
-    if not (halves[1:] == halves[:-1]).any():
-        return np.empty(0, np.int64), np.empty(0, np.int64)
-    order = np.argsort(places, kind="stable")
-    ascending = places[order]
-    begins = np.ones(len(order), dtype=bool)
-    begins[1:] = ascending[1:] != ascending[:-1]
-    first = order[np.maximum.accumulate(np.where(begins, np.arange(len(order)), 0))]
-    later = np.flatnonzero(~begins)
-    return order[later], first[later]
 
 
 class PassedOver:
@@ -134,7 +97,7 @@ class PassedOver:
         urls, places = as_digests(self._urls), as_digests(self._places)
         hidden = never[np.array(self._codes, dtype=np.int64)] if len(self) else np.zeros(0, dtype=bool)
         for found, among in ((urls, asked_for), (places, asked_for), (places, read)):
-            hidden |= are_among(found, among)
+            hidden |= are_among(found, np.sort(among)) if len(found) else hidden
         return self._count(self._last_word() & ~hidden)
 
     def _last_word(self) -> np.ndarray:
