@@ -15,8 +15,6 @@ import numpy as np
 
 from benchmarks.data import make_rows, write_files
 from benchmarks.data_path import labels_alone
-from benchmarks.paper import estimate
-from benchmarks.paper import report as paper_report
 from benchmarks.table import Row
 from benchmarks.whole import WORKERS, run_dedup
 from benchmarks.workers import local_workers
@@ -107,8 +105,7 @@ def run(size: str) -> dict[str, Any]:
         for kind in ("constant", "auto")
     }
     found = {"dim": shape["dim"], "workers": WORKERS, "mean": shape["mean"], **measured, "exponents": exponents}
-    found["paper"] = estimate(found)
-    print("\n".join([*report(found), *paper_report(found["paper"])]), flush=True)
+    print("\n".join(report(found)), flush=True)
     return found
 
 

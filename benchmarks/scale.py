@@ -21,6 +21,9 @@ from benchmarks.measured_run import RunFailedError, measured_run
 from benchmarks.table import Row
 from semdedup.compute.progress import Reporter
 from semdedup.compute.session import check_cluster
+from semdedup.dedup.forecast.given import MIB, Found, Machines, Rows
+from semdedup.dedup.forecast.plan import RunPlan
+from semdedup.dedup.forecast.traffic import needed_bytes, total_of, traffic_of
 from semdedup.storage.tables import embedding_column
 
 SIZES: dict[str, dict[str, dict[str, Any]]] = {
@@ -54,8 +57,6 @@ MOST_BYTES, MOST_OF_ONE_FILE, MOST_OF_ALL_WORKERS, MOST_OF_WORKERS = 1.3, 2.0, 1
 """Bars: bytes fetched over those that must be; many files over one; workers that join over all from the beginning;
 threads over processes."""
 
-MIB = 1 << 20
-
 
 def parameters(inputs: object, output: object, **others: Any) -> dict[str, Any]:
     """Parameters of a run that says nothing."""
@@ -85,8 +86,24 @@ def store(shape: Mapping[str, Any], folder: Path) -> dict[str, Any]:
         )
         operations = {name: count._asdict() for name, count in s3.counts().items()}
         total = s3.total()
-    needed = n_bytes  # replaced by the plan
-    return {"operations": operations, "fetched": total.fetched, "needed": needed, "requests": total.n, **_facts(found)}
+    plan = plan_of(shape, n_bytes, found)
+    expected = total_of(traffic_of(plan))
+    return {
+        "operations": operations,
+        "fetched": total.fetched,
+        "needed": needed_bytes(plan),
+        "requests": total.n,
+        "expected": {"fetched": expected.fetched, "requests": expected.requests},
+        **_facts(found),
+    }
+
+
+def plan_of(shape: Mapping[str, Any], n_bytes: int, found: Mapping[str, Any]) -> RunPlan:
+    """The plan of the run that was measured, over an input of so many bytes."""
+    n, dim, ids = shape["n_rows"], shape["dim"], 4.6
+    rows = Rows(n, dim, shape["n_files"], value_bytes=(n_bytes / n - ids) / dim, id_bytes=14, stored_id_bytes=ids)
+    duplicates = found["duplicates"] / n
+    return RunPlan.of(rows, Machines(WORKERS, 1, 2048 * MIB), found=Found(None, found["iterations"], duplicates))
 
 
 def metadata(shape: Mapping[str, Any], folder: Path) -> dict[str, Any]:
@@ -122,13 +139,18 @@ def many_files(shape: Mapping[str, Any], folder: Path) -> dict[str, Any]:
     for name in ("one", "many"):
         found[name] = _facts(measured_run(parameters(folder / name, folder / f"out-{name}"), WORKERS, 1, MEMORY))
         print(f"    {name}: {found[name]['seconds']:.1f} s", flush=True)
-    return {**found["many"], "one": found["one"], "ratio": found["many"]["seconds"] / found["one"]["seconds"]}
+    return {
+        **found["many"],
+        "one": found["one"],
+        "ratio": found["many"]["seconds"] / found["one"]["seconds"],
+        "most": MOST_OF_ONE_FILE,
+    }
 
 
 def workers_that_join(shape: Mapping[str, Any], folder: Path) -> dict[str, Any]:
     """Tasks that sleep, on four workers of which three join after the session was opened, beside four from then on."""
     late, at_once = _sleep_on(1, 4, shape), _sleep_on(4, 4, shape)
-    return {"seconds": late, "at_once": at_once, "ratio": late / at_once}
+    return {"seconds": late, "at_once": at_once, "ratio": late / at_once, "most": MOST_OF_ALL_WORKERS}
 
 
 def _sleep_on(first: int, then: int, shape: Mapping[str, Any]) -> float:
@@ -154,7 +176,7 @@ def threads(shape: Mapping[str, Any], folder: Path) -> dict[str, Any]:
         found[name] = _facts(measured_run(parameters(folder / "in", folder / f"out-{name}"), *numbers))
         print(f"    {name}: {found[name]['seconds']:.1f} s", flush=True)
     ratio = found["threads"]["seconds"] / found["processes"]["seconds"]
-    return {**found["threads"], "processes": found["processes"], "ratio": ratio}
+    return {**found["threads"], "processes": found["processes"], "ratio": ratio, "most": MOST_OF_WORKERS}
 
 
 def _facts(found: Mapping[str, Any]) -> dict[str, Any]:
@@ -201,11 +223,15 @@ def report(found: Mapping[str, Any]) -> list[str]:
         lines[0] += f"; most memory {', '.join(f'{name} {mib:,.0f} MiB' for name, mib in found['peak_mib'].items())}"
     if "operations" in found:
         fetched, needed = found["fetched"], found["needed"]
-        lines.append(f"    fetched {fetched:,} bytes = {fetched / needed:.2f} × the plan's (at most {MOST_BYTES:g})")
+        lines.append(
+            f"    fetched {fetched:,} bytes = {fetched / needed:.2f} × those that it must (at most {MOST_BYTES:g})"
+        )
         each = (f"{name} {count['n']:,}" for name, count in found["operations"].items())
         lines.append(f"    {found['requests']:,} requests: {', '.join(each)}")
+        of = found["expected"]
+        lines.append(f"    by the formulas: {of['fetched']:,.0f} bytes, {of['requests']:,.0f} requests")
     if "ratio" in found:
-        lines.append(f"    {found['ratio']:.2f} × what it stands beside")
+        lines.append(f"    {found['ratio']:.2f} × what it stands beside (at most {found['most']:g})")
     return lines
 
 
@@ -216,7 +242,7 @@ def rows(found: Mapping[str, Any]) -> list[Row]:
     if case := done.get("store"):
         size = f"{case['n_rows']:,} × {case['dim']}, {case['n_files']} files"
         ratio = case["fetched"] / case["needed"]
-        made.append(Row("S3 to S3", size, f"{case['fetched'] / 1e6:,.0f} MB fetched", "what the plan reads", ratio))
+        made.append(Row("S3 to S3", size, f"{case['fetched'] / 1e6:,.0f} MB fetched", "what must be read", ratio))
     if case := done.get("many files"):
         size = f"{case['n_files']:,} files of {case['rows_a_file']} rows"
         made.append(Row("many files", size, f"{case['seconds']:.3g} s", "one file", case["ratio"]))

@@ -127,6 +127,15 @@ def total_of(traffic: Mapping[str, Traffic]) -> Traffic:
     return sum(traffic.values(), Traffic())
 
 
+def needed_bytes(plan: RunPlan) -> float:
+    """Bytes that a run must fetch, whatever a store is asked: the input to look at the rows and to assign them; hashes,
+    sample and shuffle files once, or what is merged twice; centroids; the clusters, and the scores, once."""
+    rows, sums = plan.rows, plan.found.iterations * plan.fit_sums + plan.machines.n_workers
+    shuffled = rows.n * shuffled_row_bytes(plan) * (2 if plan.merged else 1)
+    between = 8 * rows.n + plan.n_sampled * (4 * rows.dim + 12) + shuffled + sums * 4 * plan.n_clusters * rows.dim
+    return 2 * rows.n_bytes + between + cluster_bytes(plan) + score_bytes(plan)
+
+
 def _of_clustering(plan: RunPlan) -> dict[str, Traffic]:
     rows, parts, k = plan.rows, plan.n_pieces, plan.n_clusters
     tasks = tasks_of(plan)
