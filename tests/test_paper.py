@@ -125,11 +125,12 @@ def on_paper() -> dict[int, RunPlan]:
 def test_nothing_grows_with_the_square_of_the_rows(on_paper: Mapping[int, RunPlan]) -> None:
     (n, less), (m, more) = on_paper.items()
     times = m / n
-    tasks, requests = ([sum(tasks_of(plan).values()) for plan in (less, more)],
-                       [total_of(traffic_of(plan)) for plan in (less, more)])  # fmt: skip
+    tasks = [sum(tasks_of(plan).values()) for plan in (less, more)]
+    requests = [total_of(traffic_of(plan)) for plan in (less, more)]
     assert tasks[1] <= times * tasks[0]
     assert requests[1].requests <= times * requests[0].requests
     assert requests[1].fetched <= 1.1 * times * requests[0].fetched
+    assert requests[1].sent <= 1.1 * times * requests[0].sent
     assert requests[1].requests / m < 0.02
     assert requests[1].fetched < 8 * more.rows.n_bytes
     client = [sum(client_parts(plan).values()) for plan in (less, more)]
