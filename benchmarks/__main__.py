@@ -13,6 +13,7 @@ import psutil
 
 from benchmarks import (
     base,
+    client_memory,
     clustering,
     comparison,
     data_path,
@@ -49,6 +50,7 @@ BENCHMARKS = {
     "base": base,
     "frames": frames,
     "scale": scale,
+    "client_memory": client_memory,
     "ten_million": ten_million,
 }
 IN_THE_TABLE = (
@@ -63,6 +65,7 @@ IN_THE_TABLE = (
     "base",
     "frames",
     "scale",
+    "client_memory",
     "ten_million",
 )
 PACKAGES = ("semdedup", "av", "numpy", "numkong", "scipy", "pyarrow", "dask")

@@ -19,7 +19,7 @@ from benchmarks.limits import compare_operations, label_operations
 from semdedup.dedup import sizes
 from semdedup.dedup.cluster.seed import in_two_levels, seeding_rows, seeding_work
 from semdedup.dedup.forecast.given import MIB, Found, Machines, Rows
-from semdedup.dedup.forecast.memory import IDLE_ON_STORE, memory_of
+from semdedup.dedup.forecast.memory import memory_of
 from semdedup.dedup.forecast.plan import RunPlan
 from semdedup.dedup.forecast.tasks import tasks_of
 from semdedup.dedup.forecast.traffic import total_of, traffic_of
@@ -139,7 +139,7 @@ def estimate(measured: Mapping[str, Any]) -> list[dict[str, Any]]:
         for n in CLIPS:
             plan = RunPlan.of(Rows(n, DIM, n // ROWS_PER_FILE), cluster.machines)
             total, seconds = total_of(traffic_of(plan)), seconds_of(measured, plan, cluster)
-            memory = asdict(memory_of(plan, IDLE_ON_STORE))
+            memory = asdict(memory_of(plan, on_store=True))
             found.append(
                 {
                     "clips": n,

@@ -17,18 +17,21 @@ ROOT = Path(__file__).parent.parent
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(600)
 def test_the_benchmarks_run_and_print_ratios(tmp_path: Path) -> None:
     figures, plot, readme = tmp_path / "found.json", tmp_path / "plot.png", tmp_path / "README.md"
     readme.write_text(f"before\n\n{table.BEGIN}\nold\n{table.END}\n\nafter\n")
     outputs = ["--json", str(figures), "--plot", str(plot), "--readme", str(readme)]
     command = [sys.executable, "-m", "benchmarks", "--size", "smoke", *outputs]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=280, check=False)
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=560, check=False)
     assert done.returncode == 0, done.stderr
     assert "everything that is neither" in done.stdout
     assert "DIFFERENT" not in done.stdout
     found = json.loads(figures.read_text())
     assert found["machine"]["cores"] >= 1
     assert found["whole"]["duplicates"] > 0
+    assert all(case["completes"] for case in found["scale"].values())
+    assert "hours in all" in done.stdout
     assert all(answer["same"] for answer in found["same_answer"]["answers"].values())
     measured = {
         *found["comparison"]["shapes"][0]["found"],

@@ -125,11 +125,12 @@ def on_paper() -> dict[int, RunPlan]:
 def test_nothing_grows_with_the_square_of_the_rows(on_paper: Mapping[int, RunPlan]) -> None:
     (n, less), (m, more) = on_paper.items()
     times = m / n
-    tasks, requests = ([sum(tasks_of(plan).values()) for plan in (less, more)],
-                       [total_of(traffic_of(plan)) for plan in (less, more)])  # fmt: skip
+    tasks = [sum(tasks_of(plan).values()) for plan in (less, more)]
+    requests = [total_of(traffic_of(plan)) for plan in (less, more)]
     assert tasks[1] <= times * tasks[0]
     assert requests[1].requests <= times * requests[0].requests
     assert requests[1].fetched <= 1.1 * times * requests[0].fetched
+    assert requests[1].sent <= 1.1 * times * requests[0].sent
     assert requests[1].requests / m < 0.02
     assert requests[1].fetched < 8 * more.rows.n_bytes
     client = [sum(client_parts(plan).values()) for plan in (less, more)]
@@ -139,7 +140,7 @@ def test_nothing_grows_with_the_square_of_the_rows(on_paper: Mapping[int, RunPla
 
 def test_a_worker_holds_no_more_of_more_rows(on_paper: Mapping[int, RunPlan]) -> None:
     for plan in on_paper.values():
-        assert memory_of(plan).worker < plan.machines.memory
+        assert memory_of(plan, on_store=True).worker < plan.machines.memory
 
 
 def test_the_work_of_a_task_is_bounded_where_a_cluster_is_large() -> None:
@@ -165,7 +166,7 @@ def test_memory_is_that_of_the_formulas(n: int, tmp_path: Path) -> None:
     )
     rows = rows_in(tmp_path / "many", n, dim)
     plan = RunPlan.of(rows, Machines(2, 1, 2048 * MIB), found=Found(None, many["iterations"], many["duplicates"] / n))
-    expected = memory_of(plan, idle)
+    expected = memory_of(plan, idle=idle)
     for process in ("client", "scheduler", "worker"):
         assert getattr(expected, process) == pytest.approx(getattr(found, process), rel=WITHIN), process
     assert sum(by_step(many["tasks"]).values()) == pytest.approx(sum(tasks_of(plan).values()), rel=WITHIN)

@@ -48,19 +48,22 @@ LISTED_BYTES, RECORDED_BYTES, FACTS_BYTES, ENTRY_BYTES = 120, 700, 600, 6_000
 """What a client holds of a file that is listed, that goes on record, whose footer was read; and of a partition."""
 
 
-def memory_of(plan: RunPlan, idle: Memory = IDLE) -> Memory:
-    """The most that each process of a run holds, given what it holds in one of hardly any rows."""
-    of_tasks = max(worker_tasks(plan).values())
+def memory_of(plan: RunPlan, on_store: bool = False, idle: Memory | None = None) -> Memory:
+    """The most that each process of a run holds.
+
+    Args:
+        plan: of the run.
+        on_store: whether its files are in a store: what is fetched of these comes on top.
+        idle: what each process holds in a run of hardly any rows; as measured by default.
+    """
+    idle = idle or (IDLE_ON_STORE if on_store else IDLE)
+    partition = int(plan.partition_rows.max()) * plan.rows.n_bytes / plan.rows.n
+    fetched = min(partition, max(BYTES_AHEAD, FETCHED_BYTES)) if on_store else 0
     return Memory(
         idle.client + sum(client_parts(plan).values()),
         idle.scheduler + sum(scheduler_parts(plan).values()),
-        idle.worker + plan.machines.n_threads * of_tasks + held_of_sample(plan),
+        idle.worker + plan.machines.n_threads * (fetched + max(worker_tasks(plan).values())),
     )
-
-
-def held_of_sample(plan: RunPlan) -> float:
-    """Bytes of the sample on each worker: gone before rows are assigned, so that it does not add to those tasks."""
-    return 0.0
 
 
 def client_parts(plan: RunPlan) -> Mapping[str, float]:
@@ -126,8 +129,3 @@ def worker_tasks(plan: RunPlan) -> Mapping[str, float]:
         found["merge forests"] = merging_memory(largest)
         found["write large"] = writing_memory(largest, round(rows.id_bytes))
     return found
-
-
-def of_store(task: float) -> float:
-    """A task whose files are in a store: what is fetched ahead comes on top."""
-    return task + max(BYTES_AHEAD, FETCHED_BYTES)

@@ -16,8 +16,9 @@ from semdedup.dedup.cluster.plan import Plan, make_plan
 from semdedup.dedup.cluster.ranges import ClusterRange, cluster_ranges, merged_pieces
 from semdedup.dedup.cluster.steps import Buckets
 from semdedup.dedup.compare.groups import Cluster
+from semdedup.dedup.compare.lay_out import pieces_of
 from semdedup.dedup.compare.run import pack_groups
-from semdedup.dedup.compare.spans import Tiles
+from semdedup.dedup.compare.spans import Span, Tiles, tile_spans
 from semdedup.dedup.forecast.given import Found, Machines, Rows
 from semdedup.dedup.input.facts import OFFSET, FileFacts
 from semdedup.dedup.input.scan import SAMPLE_ROWS
@@ -203,6 +204,16 @@ class RunPlan:
     def tiled(self) -> list[Tiles]:
         """The tiles of each large cluster."""
         return [Tiles(cluster.label, cluster.n_rows, self.rows_per_tile) for cluster in self.groups[1]]
+
+    @cached_property
+    def spans(self) -> list[list[Span]]:
+        """The tasks that compare the tiles of each large cluster."""
+        return [tile_spans(tiles, self.rows.dim) for tiles in self.tiled]
+
+    @cached_property
+    def large_pieces(self) -> list[int]:
+        """In how many pieces each large cluster is read."""
+        return [len(pieces_of(cluster, self.rows_per_tile)) for cluster in self.groups[1]]
 
 
 def _evenly(n: int, n_parts: int) -> Sequence[int]:

@@ -7,8 +7,6 @@ import math
 from semdedup.dedup import sizes
 from semdedup.dedup.cluster.seed import SEEDING_BYTES, in_two_levels, seeding_rows
 from semdedup.dedup.compare.edges import EDGES_PER_TASK
-from semdedup.dedup.compare.lay_out import pieces_of
-from semdedup.dedup.compare.spans import tile_spans
 from semdedup.dedup.forecast.plan import RunPlan
 from semdedup.dedup.input.hashes import HASHES_PER_RANGE, count_ranges
 from semdedup.dedup.threshold.run import BYTES_PER_GROUP
@@ -54,8 +52,8 @@ def _seeding(plan: RunPlan) -> int:
 
 def _comparison(plan: RunPlan) -> dict[str, int]:
     groups, large = plan.groups
-    spans = [tile_spans(tiles, plan.rows.dim) for tiles in plan.tiled]
-    n_pieces = sum(len(pieces_of(cluster, plan.rows_per_tile)) for cluster in large)
+    spans = plan.spans
+    n_pieces = sum(plan.large_pieces)
     several = [sum(1 for span in some if span.last == span.number + 1 and not span.whole) for some in spans]
     return {
         "inspect clusters": _inspections(sum(len(cluster.urls) for cluster in plan.clusters)),

@@ -8,7 +8,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass, fields
 
 from semdedup.dedup import sizes
-from semdedup.dedup.compare.lay_out import pieces_of
 from semdedup.dedup.compare.spans import lay_out_bytes, lay_out_reads, tile_bytes
 from semdedup.dedup.forecast.plan import RunPlan
 from semdedup.dedup.forecast.tasks import score_bytes, tasks_of
@@ -204,8 +203,8 @@ def _of_comparison(plan: RunPlan) -> dict[str, Traffic]:
 
 def _of_large(plan: RunPlan) -> Traffic:
     dim, tile, found = plan.rows.dim, plan.rows_per_tile, Traffic()
-    for cluster in plan.groups[1]:
-        n, n_pieces = cluster.n_rows, len(pieces_of(cluster, tile))
+    for cluster, n_pieces in zip(plan.groups[1], plan.large_pieces, strict=True):
+        n = cluster.n_rows
         n_tiles = -(-n // tile)
         read, written = lay_out_bytes(n, dim)
         found += fetching(read + tile_bytes(n, tile, dim), lay_out_reads(n, tile) + 4 * n_pieces + 6 * n_tiles)
