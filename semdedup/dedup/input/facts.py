@@ -21,6 +21,7 @@ from semdedup.dedup.options import FieldOptions
 from semdedup.errors import BadFileError
 from semdedup.storage.faults import repeated
 from semdedup.storage.location import FileInfo, Location
+from semdedup.storage.parquet import check_chunks
 from semdedup.storage.tables import BATCH_BYTES, iter_groups, open_parquet
 
 FOR_A_ROW = {"pre_buffer": False, "buffer_size": 1 << 16}
@@ -30,7 +31,7 @@ TO_MEASURE = {"pre_buffer": False, "buffer_size": 1 << 20}
 """How files are opened of which the beginning of a column is read."""
 
 GROUPS_ASKED, ROWS_ASKED = 16, 16
-"""Row groups of a file that are asked what they hold, of more some; and rows that are read of each of them first."""
+"""Row groups of a file that are asked what they hold, of more some; and rows of one that is read for that."""
 
 MEASURED_BYTES = 8 << 20
 """How much of a column of text is read, as it is encoded, where the footer does not tell what it takes decoded."""
@@ -143,10 +144,8 @@ def facts_of_open(location: Location, source: str, file: pq.ParquetFile, counted
 def _held_by_a_row(
     location: Location, file: pq.ParquetFile, schema: pa.Schema, counted: Counted
 ) -> tuple[float, float]:
-    """Elements of an embedding and bytes of the other columns on average, by types and by what the footer says.
-
-    PyArrow ends the process where a damaged footer is asked for a column chunk. To read a row of that chunk raises an
-    error in the same case, and makes it safe to ask.
+    """Elements of an embedding and bytes of the other columns on average, by types and by what the footer says of some
+    row groups. Values are read only of row groups of a few rows, and of text that repeats.
     """
     there = [name for name in (counted.embedding, *counted.others) if schema.names.count(name) == 1]  # more are refused
     kinds = {name: storage_of(schema.field(schema.names.index(name)).type) for name in there}
@@ -155,21 +154,23 @@ def _held_by_a_row(
     metadata = file.metadata
     paths = [metadata.schema.column(i).path for i in range(metadata.num_columns)]
     leaves = {name: [i for i, path in enumerate(paths) if f"{path}.".startswith(f"{name}.")] for name in asked}
+    some = range(0, metadata.num_row_groups, max(1, metadata.num_row_groups // GROUPS_ASKED)) if asked else range(0)
+    groups = [group for group in some if metadata.row_group(group).num_rows]
+    check_chunks(metadata, groups, asked)
+    others = [name for name in asked if name != counted.embedding]
     n_rows, n_values, n_bytes = 0, 0, 0.0
-    for group in range(0, metadata.num_row_groups, max(1, metadata.num_row_groups // GROUPS_ASKED)) if asked else ():
+    for group in groups:
         rows = metadata.row_group(group).num_rows
-        if not rows:
-            continue
         n_rows += rows
-        first = next(iter_groups(file, [group], asked, ROWS_ASKED), None)
-        for name in asked:
-            if name == counted.embedding:
-                n_values += sum(metadata.row_group(group).column(leaf).num_values for leaf in leaves[name])
-            elif first is not None and len(first) == rows:
-                n_bytes += first.column(name).nbytes
-            else:
-                repeats = name not in counted.different
-                n_bytes += sum(_chunk_bytes(location, file, group, leaf, repeats) for leaf in leaves[name])
+        for leaf in leaves.get(counted.embedding, ()):
+            n_values += metadata.row_group(group).column(leaf).num_values
+        if rows <= ROWS_ASKED:
+            n_bytes += sum(batch.nbytes for batch in iter_groups(file, [group], others, rows)) if others else 0
+            continue
+        for name in others:
+            n_bytes += sum(
+                _chunk_bytes(location, file, group, leaf, name not in counted.different) for leaf in leaves[name]
+            )
     values = float(kinds[fixed[0]].list_size) if fixed else n_values / max(1, n_rows)
     return values, n_bytes / max(1, n_rows)
 
