@@ -11,6 +11,8 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from semdedup.display import one_line
+from semdedup.errors import StorageError
+from semdedup.storage.faults import chain
 from semdedup.storage.location import Location
 
 MOST_LEVELS = 100
@@ -114,7 +116,12 @@ def well_formed(meta: Mapping[str, Any]) -> dict[str, Any]:
 
 def read_meta(file: Location) -> dict[str, Any] | str | None:
     """`parse_meta` of a file; None where there is none. Raises `StorageError` where it cannot be read."""
-    return parse_meta(file.read_bytes()) if file.exists() else None
+    try:
+        return parse_meta(file.read_bytes())  # and not asked first whether it is there: that is a request as well
+    except StorageError as error:
+        if any(isinstance(cause, FileNotFoundError) for cause in chain(error)):
+            return None
+        raise
 
 
 def describe_faults(n: int, faults: Sequence[str], consequence: str) -> str:
