@@ -72,6 +72,8 @@ def key_column(url: str, top: str, field: pa.Field, n_rows: int) -> pa.ChunkedAr
 
 def keys_identity(files: Sequence[FileInfo], names: Sequence[str]) -> dict[str, Any]:
     """What identifies the keys of an input that are asked for; nothing where there are none."""
+    if not names:
+        return {}
     keys = (partition_keys(file.url, top_of(files)) for file in files)
     found = [[(name, value) for name, value in of_file.items() if name in names] for of_file in keys]
     return {"keys": xxhash.xxh3_128(repr(found).encode(errors="surrogateescape")).hexdigest()} if any(found) else {}
