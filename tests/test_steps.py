@@ -16,6 +16,7 @@ from semdedup.video.run import MOST_FAILED, EmbedTally
 from semdedup.video.steps.chain import Clip, StepChain, set_other_lengths_aside
 from semdedup.video.steps.protocol import ClipInput, Sampling, StepResult, StepSpec, Wants
 from semdedup.video.steps.table import STEPS
+from semdedup.video.video_rows import VideoRows
 from tests.splits import embedder, make_folder, make_texture, read_metas, read_rows, splitter
 from tests.videos import flat, make_video
 
@@ -209,29 +210,29 @@ def test_embeddings_of_another_length_than_most_are_set_aside() -> None:
 def rows_of(embedded: int, *failed: str) -> list[dict[str, Any]]:
     """A row of the table of videos."""
     faults = [{"id": clip, "reason": "embed_error", "detail": f"not {clip}"} for clip in failed]
-    return [{"video": "a.mp4", "n_rows": embedded, "clip_faults": faults}]
+    return [{"video": "a.mp4", "n_rows": embedded, "clips": [], "clip_faults": faults}]
 
 
 def test_an_embedder_that_fails_on_every_clip_is_at_fault_itself() -> None:
     many = [f"c{i}" for i in range(MOST_FAILED)]
-    tally = EmbedTally.of({})
+    tally = EmbedTally.of(VideoRows())
     tally.take(rows_of(0, *many[1:]))
     with pytest.raises(ParameterError, match="none of 20 clips could be embedded, of the first: not c1"):
         tally.take(rows_of(0, many[0]))
-    tally = EmbedTally.of({})
+    tally = EmbedTally.of(VideoRows())
     tally.take(rows_of(0, "c0"))
     with pytest.raises(ParameterError, match="none of 1 clips could be embedded"):
         tally.take([], at_the_end=True)
-    tally = EmbedTally.of({})
+    tally = EmbedTally.of(VideoRows())
     tally.take(rows_of(1, *many))
     tally.take(rows_of(0, *many), at_the_end=True)
 
 
 def test_clips_that_failed_in_earlier_runs_tell_nothing_new() -> None:
     many = [f"c{i}" for i in range(MOST_FAILED)]
-    EmbedTally.of({"a.mp4": rows_of(5, *many)[0]}).take(rows_of(0, *many, "new"), at_the_end=True)
+    EmbedTally.of(VideoRows.of(rows_of(5, *many))).take(rows_of(0, *many, "new"), at_the_end=True)
     with pytest.raises(ParameterError, match="none of 20 clips"):
-        EmbedTally.of({"a.mp4": rows_of(5)[0]}).take(rows_of(0, *many))
+        EmbedTally.of(VideoRows.of(rows_of(5))).take(rows_of(0, *many))
 
 
 def test_a_folder_of_before_a_step_had_a_column_grows(

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, Self
 
@@ -23,6 +24,9 @@ from semdedup.storage.written import Written, collecting
 
 Drive = Callable[[str, Sequence[Job]], Iterator[tuple[int, Any]]]
 """Makes the calls of a part of a step, under its name: gives the position of each, and what it gave."""
+
+FORCED_AT_A_TIME = 10_000
+"""Files that are forced to disk at a time: of a million, threads would hold a gigabyte of calls that wait."""
 
 
 class Run:
@@ -167,7 +171,7 @@ class Run:
         *,
         kept: Mapping[str, Written] | None = None,
         obsolete: Sequence[str] = (),
-        in_place: Sequence[str] = (),
+        in_place: Iterable[str] = (),
         look_again: Callable[[], Mapping[str, Any]] | None = None,
     ) -> None:
         """Put the finished files in place and the step on record as complete; the scratch folder goes.
@@ -177,6 +181,7 @@ class Run:
             kept: files of an earlier commit that stay.
             obsolete: names of files of an earlier commit that go.
             in_place: names of files that tasks have put below the root already; they are forced to disk with the rest.
+                They are gone through once, and not kept.
             look_again: identifies the input once more.
 
         Raises:
@@ -186,8 +191,7 @@ class Run:
             self._check_input(look_again)
         files = self._files
         self._check_final(files)
-        forced = self._force([self.final / name for name in files] + [self.root / name for name in in_place])
-        force_names(self.root, in_place)
+        forced = self._force(files, in_place)
         orders = Orders({**(kept or {}), **files}, sorted(obsolete), facts, forced)
         self._ownership.check()
         orders.write(self.scratch)
@@ -230,16 +234,28 @@ class Run:
             )
         self.root.remove_files(strays)
 
-    def _force(self, places: Sequence[Location]) -> tuple[int, float]:
+    def _force(self, files: Iterable[str], in_place: Iterable[str]) -> tuple[int, float]:
         """Wait until files are on the disk of every host that may have written them; bytes and seconds."""
         if not self.root.is_local:
             return 0, 0.0
-        paths = [place.url for place in places]
         client: distributed.Client = self.session.client
         hosts = {name: address for address, name in client.run(host_name).items() if name != host_name()}
-        if hosts:
-            client.run(force_files, paths, workers=list(hosts.values()))
-        return force_files(paths)
+        n_bytes, seconds, folders = 0, 0.0, set[str]()
+        names = itertools.chain((f"{self.final.url}/{name}" for name in files), self._noting_folders(in_place, folders))
+        while paths := list(itertools.islice(names, FORCED_AT_A_TIME)):
+            if hosts:
+                client.run(force_files, paths, workers=list(hosts.values()))
+            more = force_files(paths)
+            n_bytes, seconds = n_bytes + more[0], seconds + more[1]
+        force_names(self.root, (f"{folder}/" for folder in folders))
+        return n_bytes, seconds
+
+    def _noting_folders(self, names: Iterable[str], folders: set[str]) -> Iterator[str]:
+        """The paths of files below the root; the folders that they are in are added to `folders`."""
+        prefix = self.root.url.rstrip("/")
+        for name in names:
+            folders.add(name.rpartition("/")[0])
+            yield f"{prefix}/{name}"
 
 
 def begin(

@@ -33,7 +33,6 @@ from semdedup.video.clip_ids import BY_NAME, BY_PATH
 from semdedup.video.containers import EXTENSIONS, OTHERS, ending_of
 from semdedup.video.files import look_into, printable
 from semdedup.video.quarantine import EMBED_ERROR
-from semdedup.video.records import clip_faults
 from semdedup.video.tree import ANNOTATION_VERSION, CLIPS, METAS
 from semdedup.video.video_table import VideoTable, split_kind
 
@@ -186,7 +185,7 @@ def _check_split(root: Location, listed: Mapping[str, FileList]) -> set[str]:
             f"{len(faults):,} files that the step 'split' wrote to {root} are not as it left them: "
             f"{'; '.join(sorted(faults)[:3])}. Run the command that made them again: it makes anew what is missing."
         )
-    return {fault["id"] for _, fault in clip_faults(table.rows.values()) if fault["reason"] == EMBED_ERROR}
+    return {fault["id"] for _, fault in table.rows.clip_faults() if fault["reason"] == EMBED_ERROR}
 
 
 def _videos(folder: Location, files: FileList) -> FileList:

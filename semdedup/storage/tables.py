@@ -179,6 +179,13 @@ def read_table(location: Location, columns: Sequence[str] | None = None) -> pa.T
         return file.read(columns=wanted, use_threads=False)
 
 
+def read_batches(location: Location, columns: Sequence[str], batch_size: int) -> Iterator[pa.RecordBatch]:
+    """Some columns of a Parquet file, so many rows at a time; columns that it does not have are left out."""
+    with open_parquet(location) as file:
+        wanted = [name for name in columns if name in file.schema_arrow.names]
+        yield from iter_groups(file, range(file.metadata.num_row_groups), wanted, batch_size)
+
+
 def write_table(location: Location, table: pa.Table, write_kwargs: Mapping[str, Any] | None = None) -> None:
     """Write one Parquet file, whole or not at all.
 

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import contextlib
 import itertools
+import math
 import re
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
@@ -28,11 +29,12 @@ from semdedup.video.clip_meta import describe_faults
 from semdedup.video.dry_run import describe_videos
 from semdedup.video.files import FoundVideos, NoVideosError, can_be_read, find_videos
 from semdedup.video.options import Limits, VideoIOOptions
-from semdedup.video.records import QUARANTINED, VideoFile, quarantined_clips, rows_schema
+from semdedup.video.records import VideoFile, rows_schema
 from semdedup.video.result import MOST_FAULTS, SplitResult
-from semdedup.video.run import EmbedTally, Processed, check_unchanged, commit, process
+from semdedup.video.run import EmbedTally, check_unchanged, commit, process
 from semdedup.video.steps.embed.providers import EmbedderSpec
 from semdedup.video.steps.table import steps_with
+from semdedup.video.video_rows import VideoRows
 from semdedup.video.video_table import Kind, Missing, VideoTable
 from semdedup.video.worker import Settings
 
@@ -41,6 +43,17 @@ BEGUN, COMMITTED, CLEARING = "begun", "committed", "clearing"
 
 MOST_TRIED = 8
 """Videos that are tried at each end of the input for one that can be read."""
+
+
+@dataclass(frozen=True)
+class Done:
+    """How much a run has done: videos, and seconds of them."""
+
+    n_videos: int = 0
+    footage_s: float = 0.0
+
+
+NOTHING = Done()
 
 
 class VideoWorkflow:
@@ -95,7 +108,7 @@ class VideoWorkflow:
             tidy(self.output)
             self._say_faults(reporter, missing)
             reporter.say(f"{len(files):,} {self.unit}: all complete already, nothing to do")
-            return self._result(table, Processed(), 0, {"total": time.monotonic() - started})
+            return self._result(table, NOTHING, 0, {"total": time.monotonic() - started})
         reads, writes = self._readable(files), [self.output]
         with (
             owned(self.output, take_over=self.io.take_over, say=reporter.say) as ownership,
@@ -161,8 +174,8 @@ class VideoWorkflow:
 
     def _run(
         self, session: Session, ownership: Ownership, cluster: ClusterOptions | None, files: Sequence[VideoFile]
-    ) -> tuple[Processed, int]:
-        """What became of videos, and how many were left out."""
+    ) -> tuple[Done, int]:
+        """What was done of videos, and how many were left out."""
         table, reporter = VideoTable(self.output, self.kind, ownership.token), session.reporter
         settings = self._settings(session, cluster, files)
         if self.io.clear_output:
@@ -178,7 +191,7 @@ class VideoWorkflow:
         todo = missing.videos[: self.io.limit or None]
         left_out = len(missing.videos) - len(todo)
         if not todo and not missing.files and table.status == COMMITTED:
-            return Processed(), left_out
+            return NOTHING, left_out
         parameters = {**self.parameters(files), **({"transcode_encoder": settings.encoder} if settings.encoder else {})}
         table.record.check(self.kind.step, parameters, hint=ANOTHER_EMBEDDER)
         placed = table.placed()  # before this run puts its own there
@@ -191,10 +204,11 @@ class VideoWorkflow:
         with run:
             tally = EmbedTally.of(table.rows)
             done = process(run, settings, todo, self.per_task, self.unit, self.unit_of_tasks, tally)
-            check_unchanged(done, self._now())
-            self._say_meta_faults(reporter, done)
+            rows = done.rows()
+            check_unchanged(rows, self._now())
+            self._say_meta_faults(reporter, rows)
             commit(run, table, missing, done, placed, rows_schema(settings.steps, name, eps), name or None)
-        return done, left_out
+        return Done(len(rows), math.fsum(rows.numbers("duration_s"))), left_out
 
     def _now(self) -> Sequence[VideoFile]:
         """The videos of the input, of which all may have gone."""
@@ -211,22 +225,22 @@ class VideoWorkflow:
                 f"their {self.unit} are there: {'; '.join(map(one_line, missing.faults[:MOST_FAULTS]))}"
             )
 
-    def _say_meta_faults(self, reporter: Reporter, done: Processed) -> None:
-        faults = [fault for row in done.rows.values() for fault in row.get("meta_faults") or ()]
+    def _say_meta_faults(self, reporter: Reporter, rows: VideoRows) -> None:
+        faults = list(rows.meta_faults())
         made_anew = "they are made anew, without what others had added"
         then = made_anew if self.kind.owns_clips else "their clips are embedded as if there were none"
         if faults:
             reporter.say(describe_faults(len(faults), faults, then))
 
-    def _result(self, table: VideoTable, done: Processed, left_out: int, seconds: Mapping[str, float]) -> SplitResult:
-        videos, paths = list(table.rows.values()), self.paths()
-        if any(video["status"] == QUARANTINED for video in videos):
+    def _result(self, table: VideoTable, done: Done, left_out: int, seconds: Mapping[str, float]) -> SplitResult:
+        paths = self.paths()
+        result = SplitResult(table.rows, done.n_videos, left_out, seconds, paths, done.footage_s)
+        if result.quarantined:
             paths["quarantine"] = str(self.output / self.kind.quarantine)
-        if quarantined_clips(videos):
+        if result.quarantined_clips:
             paths["quarantine of clips"] = str(self.output / self.kind.clip_quarantine)
         paths["manifest"] = str(self.output / FILE_NAME)
-        footage_s = sum(row["duration_s"] for row in done.rows.values())
-        return SplitResult(videos, len(done.rows), left_out, seconds, paths, footage_s)
+        return result
 
     def _embeddings_path(self) -> dict[str, str]:
         return {"embeddings": str(self.output / self.kind.folder)} if self.kind.folder else {}

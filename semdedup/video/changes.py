@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import NamedTuple
 
+import pyarrow.compute as pc
+
 from semdedup.video.records import VideoFile
 from semdedup.video.video_table import VideoTable
 
@@ -19,10 +21,13 @@ class Changes(NamedTuple):
 def changes_of(table: VideoTable, files: Iterable[VideoFile]) -> Changes:
     """Compare videos of the input with the table of those that were processed. Those without clips do not count."""
     now = {file.relative_path: file for file in files}
-    with_clips = {name: row for name, row in table.rows.items() if row["clips"]}
-    changed = (
-        name
-        for name, row in with_clips.items()
-        if name in now and row["stamp"] and (row["n_bytes"], row["stamp"]) != (now[name].n_bytes, now[name].stamp)
-    )
-    return Changes(tuple(sorted(changed)), tuple(sorted(with_clips.keys() - now.keys())))
+    changed, gone = [], []
+    rows = table.rows.filter(pc.greater(pc.list_value_length(table.rows.column("clips")), 0).to_numpy())
+    columns = [rows.column(name) for name in ("video", "n_bytes", "stamp")]
+    for name, n_bytes, stamp in zip(*columns, strict=True):
+        file = now.get(name.as_py())
+        if file is None:
+            gone.append(name.as_py())
+        elif stamp.as_py() and (n_bytes.as_py(), stamp.as_py()) != (file.n_bytes, file.stamp):
+            changed.append(name.as_py())
+    return Changes(tuple(sorted(changed)), tuple(sorted(gone)))

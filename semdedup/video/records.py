@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,11 +15,8 @@ from semdedup.video.tree import CLIPS, version_key
 
 DONE, TOO_SHORT, QUARANTINED = "done", "too_short", "quarantined"
 
-MOST_LISTED = 1000
-"""Names that a summary lists; all of them are in the table of videos."""
 
-
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class VideoFile:
     """A file of the input, and what distinguishes it from a later version.
 
@@ -224,67 +220,3 @@ def chunk_record(note: Mapping[str, Any]) -> dict[str, Any]:
         "clips": [clip["id"] for clip in clips],
         "filtered_clips": note["rejected"],
     }
-
-
-def summary(videos: Sequence[Mapping[str, Any]], embedding_algorithm: str | None) -> dict[str, Any]:
-    """Counts over all videos of a folder. The same videos give the same summary, whatever runs they came in."""
-    by_status = Counter(video["status"] for video in videos)
-    too_short = sorted(video["video"] for video in videos if video["status"] == TOO_SHORT)
-    return {
-        "num_input_videos": len(videos),
-        "num_processed_videos": by_status[DONE],
-        "num_too_short_videos": by_status[TOO_SHORT],
-        "num_quarantined_videos": by_status[QUARANTINED],
-        "quarantined_by_reason": quarantined(videos),
-        "num_quarantined_clips": len(clip_faults(videos)),
-        "quarantined_clips_by_reason": quarantined_clips(videos),
-        "too_short_videos": too_short[:MOST_LISTED],
-        "embedding_algorithm": embedding_algorithm,
-        "total_video_bytes": sum(video["n_bytes"] for video in videos),
-        "total_video_duration": round(sum(video["duration_s"] for video in videos), 6),
-        "total_clip_duration": round(sum(video["clip_seconds"] for video in videos), 6),
-        "max_clip_duration": max((video["longest_clip_s"] for video in videos), default=0.0),
-        "total_clip_bytes": sum(video["clip_bytes"] for video in videos),
-        "total_num_clips": sum(len(video["clips"]) for video in videos),
-        "total_num_clips_with_embeddings": sum(video["n_rows"] for video in videos),
-        **{f"total_{name}": count for name, count in passed_over(videos).items()},
-        **{f"total_num_clips_{name}": sum(video.get(f"n_{name}") or 0 for video in videos) for name in counted()},
-    }
-
-
-def passed_over(videos: Sequence[Mapping[str, Any]]) -> dict[str, float]:
-    """How much of videos is not in their clips, by the names of `PASSED_OVER`; of what older versions made it is 0."""
-    return {name: round(sum(video.get(name) or 0 for video in videos), 6) for name in PASSED_OVER}
-
-
-def quarantined(videos: Sequence[Mapping[str, Any]]) -> dict[str, int]:
-    """Videos in quarantine by reason."""
-    counts = Counter(video["reason"] for video in videos if video["status"] == QUARANTINED)
-    return dict(sorted(counts.items()))
-
-
-def clip_faults(videos: Iterable[Mapping[str, Any]]) -> list[tuple[str, Mapping[str, str]]]:
-    """Clips in quarantine: of each its video, and ``id``, ``reason`` and ``detail``."""
-    return [(video["video"], fault) for video in videos for fault in video.get("clip_faults") or ()]
-
-
-def quarantined_clips(videos: Iterable[Mapping[str, Any]]) -> dict[str, int]:
-    """Clips in quarantine by reason."""
-    return dict(sorted(Counter(fault["reason"] for _, fault in clip_faults(videos)).items()))
-
-
-def clip_quarantine_table(videos: Iterable[Mapping[str, Any]]) -> pa.Table:
-    """Clips in quarantine: a row each."""
-    return pa.Table.from_pylist(
-        [{**fault, "source": video} for video, fault in clip_faults(videos)], QUARANTINE_COLUMNS
-    )
-
-
-def quarantine_table(videos: Sequence[Mapping[str, Any]]) -> pa.Table:
-    """Videos in quarantine: a row each."""
-    rows = [
-        {"id": video["video"], "reason": video["reason"], "source": video["url"], "detail": video["detail"]}
-        for video in videos
-        if video["status"] == QUARANTINED
-    ]
-    return pa.Table.from_pylist(rows, schema=QUARANTINE_COLUMNS)

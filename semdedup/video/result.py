@@ -2,22 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import itertools
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from functools import cached_property
 
 from semdedup.display import Displayable, one_line
-from semdedup.video.records import (
-    DONE,
-    PASSED_OVER,
-    QUARANTINED,
-    TOO_SHORT,
-    clip_faults,
-    passed_over,
-    quarantined,
-    quarantined_clips,
-)
-from semdedup.video.steps.table import counted
+from semdedup.video.counts import Counts
+from semdedup.video.records import DONE, PASSED_OVER, QUARANTINED, TOO_SHORT
+from semdedup.video.video_rows import VideoRows
 
 MOST_FAULTS = 10
 
@@ -27,7 +20,8 @@ class SplitResult(Displayable):
     """Counts over everything in the output folder, and what this run added.
 
     Attributes:
-        videos: a row for each video, with ``status``, ``reason``, ``detail``, ``clips`` and more: `VIDEO_COLUMNS`.
+        videos: a row for each video, as a dictionary when it is asked for, with ``status``, ``reason``, ``detail``,
+            ``clips`` and more: `VIDEO_COLUMNS`.
         processed: videos that this run processed; the others were complete already.
         left_out: videos that ``limit`` left for a later run.
         seconds: time of each step, and ``total``.
@@ -35,36 +29,41 @@ class SplitResult(Displayable):
         footage_s: seconds of video that this run processed.
     """
 
-    videos: Sequence[Mapping[str, Any]]
+    videos: VideoRows
     processed: int
     left_out: int
     seconds: Mapping[str, float]
     paths: Mapping[str, str]
     footage_s: float = 0.0
 
+    @cached_property
+    def counts(self) -> Counts:
+        """Counts over all videos."""
+        return Counts.of(self.videos)
+
     def count(self, status: str) -> int:
         """Videos of a status."""
-        return sum(video["status"] == status for video in self.videos)
+        return self.counts.by_status[status]
 
     @property
     def clips(self) -> int:
         """Clips in the folder."""
-        return sum(len(video["clips"]) for video in self.videos)
+        return self.counts.n_clips
 
     @property
     def embedded(self) -> int:
         """Clips with an embedding."""
-        return sum(video["n_rows"] for video in self.videos)
+        return self.counts.n_embedded
 
     @property
     def quarantined(self) -> Mapping[str, int]:
         """Videos in quarantine, by reason."""
-        return quarantined(self.videos)
+        return dict(sorted(self.counts.by_reason.items()))
 
     @property
     def quarantined_clips(self) -> Mapping[str, int]:
         """Clips in quarantine, by reason; their videos went on."""
-        return quarantined_clips(self.videos)
+        return dict(sorted(self.counts.clips_by_reason.items()))
 
     @property
     def clean(self) -> bool:
@@ -74,12 +73,11 @@ class SplitResult(Displayable):
     @property
     def malformed_metadata(self) -> int:
         """Clips that were embedded as if they had no metadata, for these are malformed."""
-        return sum(len(video.get("meta_faults") or ()) for video in self.videos)
+        return self.counts.malformed
 
     def rows(self) -> list[tuple[str, str]]:
         """Name and value of everything that is known."""
-        seconds = sum(video["clip_seconds"] for video in self.videos)
-        marked = {name: sum(video.get(f"n_{name}") or 0 for video in self.videos) for name in counted()}
+        seconds, passed_over = self.counts.seconds("clip_seconds"), self.counts.passed_over()
         lines = [
             ("videos", f"{len(self.videos):,}"),
             ("  done", f"{self.count(DONE):,}"),
@@ -88,12 +86,12 @@ class SplitResult(Displayable):
         ]
         lines += [(f"    {reason}", f"{count:,}") for reason, count in self.quarantined.items()]
         lines += [
-            *((f"  {PASSED_OVER[name][1]}", f"{count:,}") for name, count in passed_over(self.videos).items() if count),
+            *((f"  {PASSED_OVER[name][1]}", f"{count:,}") for name, count in passed_over.items() if count),
             ("processed by this run", f"{self.processed:,}"),
             *([("left for another run", f"{self.left_out:,}")] if self.left_out else []),
             ("clips", f"{self.clips:,} ({seconds:,.1f} s)"),
             ("  with embedding", f"{self.embedded:,}"),
-            *((f"  {name.replace('_', ' ')}", f"{count:,}") for name, count in marked.items() if count),
+            *((f"  {name.replace('_', ' ')}", f"{count:,}") for name, count in self.counts.marked.items() if count),
             *([("  in quarantine", f"{sum(self.quarantined_clips.values()):,}")] if self.quarantined_clips else []),
             *((f"    {reason}", f"{count:,}") for reason, count in self.quarantined_clips.items()),
             *([("  with malformed metadata", f"{self.malformed_metadata:,}")] if self.malformed_metadata else []),
@@ -105,9 +103,9 @@ class SplitResult(Displayable):
 
     def faults(self) -> list[str]:
         """What is wrong with what is in quarantine: a line for each of the first, and how many more there are."""
-        videos = [(video["video"], video) for video in self.videos if video["status"] == QUARANTINED]
-        clips = [(f"clip {fault['id']} of {video}", fault) for video, fault in clip_faults(self.videos)]
-        bad = [*videos, *clips]
-        lines = [one_line(f"{name}: {found['reason']}: {found['detail']}") for name, found in bad[:MOST_FAULTS]]
-        more = len(bad) - MOST_FAULTS
+        videos = ((video["video"], video) for video in self.videos.where("status", QUARANTINED))
+        clips = ((f"clip {fault['id']} of {video}", fault) for video, fault in self.videos.clip_faults())
+        bad = itertools.islice(itertools.chain(videos, clips), MOST_FAULTS)
+        lines = [one_line(f"{name}: {found['reason']}: {found['detail']}") for name, found in bad]
+        more = self.count(QUARANTINED) + self.counts.clips_by_reason.total() - MOST_FAULTS
         return [*lines, f"and {more:,} more, in the quarantine"] if more > 0 else lines

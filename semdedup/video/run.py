@@ -2,22 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+import itertools
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from semdedup.errors import InputError, IntegrityError, ParameterError
 from semdedup.runs.journal import HOME, Entry
 from semdedup.runs.run import Run
-from semdedup.storage.tables import write_table
-from semdedup.video.parts import Part, Parts, plan_parts
+from semdedup.storage.tables import write_batches, write_table
+from semdedup.video.counts import Counts
+from semdedup.video.merged import Merged, gone_clips, gone_videos, without_lost
+from semdedup.video.own_files import COLUMN, OwnFiles, names_of, own_files
+from semdedup.video.parts import PartPlan, Parts, plan_parts
 from semdedup.video.quarantine import EMBED_ERROR, is_tried_again
-from semdedup.video.records import VideoFile, clip_faults, clip_quarantine_table, quarantine_table, summary
-from semdedup.video.tree import SUMMARY, file_key, version_key
-from semdedup.video.video_table import Missing, OwnFile, VideoTable, names_of, own_files
+from semdedup.video.records import FILES, VIDEO_COLUMNS, VideoFile
+from semdedup.video.tree import SUMMARY, file_key
+from semdedup.video.video_rows import RowsHeld, VideoRows, clip_quarantine_table, quarantine_table
+from semdedup.video.video_table import Missing, Placed, VideoTable
 from semdedup.video.worker import Settings, Target, process_videos
 
 WRITE = "write embeddings"
@@ -26,28 +32,57 @@ MOST_FAILED = 20
 """Clips on which an embedder fails before it has embedded one; then it is given up."""
 
 
-@dataclass
 class Processed:
-    """What became of videos.
+    """What became of videos, as tasks tell it. Memory: that of `VideoRows`, and a name a video.
 
     Attributes:
-        rows: of the table, by video.
-        files: files of each video that are its own, by video.
-        in_place: names of everything that was put below the root.
+        files: files of each video that are its own, in the order of the rows.
+        also_in_place: names of what was put below the root beside these: of versions that videos had before.
     """
 
-    rows: dict[str, dict[str, Any]] = field(default_factory=dict)
-    files: dict[str, list[OwnFile]] = field(default_factory=dict)
-    in_place: list[str] = field(default_factory=list)
+    def __init__(self) -> None:
+        self.files = OwnFiles()
+        self.also_in_place: list[str] = []
+        self._names: set[str] = set()
+        self._held = RowsHeld()
 
-    def take(self, entry: Entry, only: Mapping[str, str] | None = None) -> None:
-        """Take what a task did; with `only`, of videos that are as they were, and did not fail by the moment."""
+    def __len__(self) -> int:
+        return len(self._names)
+
+    def __contains__(self, video: str) -> bool:
+        return video in self._names
+
+    def take(self, entry: Entry, only: Mapping[str, VideoFile] | None = None) -> list[dict[str, Any]]:
+        """Take what a task did; with `only`, of videos that are as they were, and did not fail by the moment.
+
+        Returns:
+            The rows that were taken.
+        """
+        new, own = [], set[str]()
         for row in entry.result:
-            version = version_key(row["video"], row["n_bytes"], row["stamp"])
-            if only is None or (only.get(row["video"]) == version and not is_tried_again(row)):
-                self.rows[row["video"]] = row
-                self.files[row["video"]] = own_files(row, entry.written)
-        self.in_place += [name for name in entry.written if not name.startswith(HOME)]
+            if row["video"] not in self._names and (only is None or _is_as_it_was(row, only.get(row["video"]))):
+                new.append(row)
+                self._names.add(row["video"])
+                self._held.add(row)
+                files = own_files(row, entry.written)
+                self.files.add(files)
+                own.update(name for name, _, _ in files)
+        self.also_in_place += [name for name in entry.written if name not in own and not name.startswith(HOME)]
+        return new
+
+    def rows(self) -> VideoRows:
+        """Of the table, in no order."""
+        return self._held.rows()
+
+    def in_place(self) -> Iterator[str]:
+        """Names of everything that was put below the root."""
+        return itertools.chain((name for files in self.files for name, _, _ in files), self.also_in_place)
+
+
+def _is_as_it_was(row: Mapping[str, Any], file: VideoFile | None) -> bool:
+    """Whether a row tells of a video as it is now, and it did not fail by the moment."""
+    is_same = file is not None and (row["n_bytes"], row["stamp"]) == (file.n_bytes, file.stamp)
+    return is_same and not is_tried_again(row)
 
 
 @dataclass
@@ -69,22 +104,29 @@ class EmbedTally:
     first: str = ""
 
     @classmethod
-    def of(cls, before: Mapping[str, Mapping[str, Any]]) -> EmbedTally:
+    def of(cls, before: VideoRows) -> EmbedTally:
         """That of a run on a folder whose table has these rows."""
-        known = frozenset(fault["id"] for _, fault in clip_faults(before.values()))
-        return cls(known, any(row["n_rows"] for row in before.values()))
+        return cls(frozenset(fault["id"] for _, fault in before.clip_faults()), before.sum("n_rows") > 0)
 
     def take(self, rows: Iterable[Mapping[str, Any]], at_the_end: bool = False) -> None:
-        """Count what became of videos.
+        """Count what became of videos, and `check`."""
+        self.count(rows)
+        self.check(at_the_end)
+
+    def count(self, rows: Iterable[Mapping[str, Any]]) -> None:
+        """Count what became of videos."""
+        for row in rows:
+            self.embedded += row["n_rows"]
+            for fault in row["clip_faults"]:
+                if fault["reason"] == EMBED_ERROR and fault["id"] not in self.known:
+                    self.failed, self.first = self.failed + 1, self.first or fault["detail"]
+
+    def check(self, at_the_end: bool = False) -> None:
+        """Whether to go on.
 
         Raises:
             ParameterError: no clip could be embedded, of `MOST_FAILED`; or at the end of any, here and in earlier runs.
         """
-        rows = list(rows)
-        self.embedded += sum(row["n_rows"] for row in rows)
-        failed = [fault for _, fault in clip_faults(rows) if fault["reason"] == EMBED_ERROR]
-        new = [fault["detail"] for fault in failed if fault["id"] not in self.known]
-        self.failed, self.first = self.failed + len(new), self.first or "".join(new[:1])
         hopeless = self.failed >= MOST_FAILED or (at_the_end and self.failed and not self.proven)
         if hopeless and not self.embedded:
             raise ParameterError(f"none of {self.failed:,} clips could be embedded, of the first: {self.first}")
@@ -109,13 +151,14 @@ def process(
         ParameterError: the embedder fails on every clip.
     """
     done = Processed()
-    versions = {video.relative_path: video.version for video in todo}
+    files = {video.relative_path: video for video in todo}
     for entry in run.entries(run.step):
-        done.take(entry, versions)
-    tally.take(done.rows.values())
-    if done.rows:
-        run.reporter.say(f"{len(done.rows):,} of {len(todo):,} {unit} were done by a run that was interrupted")
-    rest = [video for video in todo if video.relative_path not in done.rows]
+        tally.count(done.take(entry, files))
+    tally.check()
+    del files
+    if done:
+        run.reporter.say(f"{len(done):,} of {len(todo):,} {unit} were done by a run that was interrupted")
+    rest = [video for video in todo if video.relative_path not in done]
     batches = [rest[i : i + per_task] for i in range(0, len(rest), per_task)]
     jobs = {f"{file_key(' '.join(video.version for video in batch))}-{run.token}": batch for batch in batches}
     settings = replace(settings, target=Target(run.root, run.scratch, run.token))
@@ -123,8 +166,8 @@ def process(
         done.take(entry)
         tally.take(entry.result)
     tally.take((), at_the_end=True)
-    if len(done.rows) != len(todo):
-        raise IntegrityError(f"{len(todo)} videos went in, {len(done.rows)} came out")
+    if len(done) != len(todo):
+        raise IntegrityError(f"{len(todo)} videos went in, {len(done)} came out")
     return done
 
 
@@ -133,7 +176,7 @@ def paths_of(batch: Sequence[VideoFile]) -> str:
     return ", ".join(video.relative_path for video in batch)
 
 
-def check_unchanged(done: Processed, now: Sequence[VideoFile]) -> None:
+def check_unchanged(rows: VideoRows, now: Sequence[VideoFile]) -> None:
     """Compare the videos that were processed with the input as it is now. One that is gone was what it was.
 
     One that could not be read because it was gone has no stamp, and is tried again by a later run.
@@ -141,9 +184,13 @@ def check_unchanged(done: Processed, now: Sequence[VideoFile]) -> None:
     Raises:
         InputError: some have changed since they were listed.
     """
-    rows = {video: row for video, row in done.rows.items() if row["stamp"]}
-    versions = {video: version_key(video, row["n_bytes"], row["stamp"]) for video, row in rows.items()}
-    changed = [file.relative_path for file in now if versions.get(file.relative_path, file.version) != file.version]
+    n_bytes, stamps = rows.numbers("n_bytes"), rows.column("stamp").to_pylist()
+    positions = rows.positions(pa.array([file.relative_path for file in now], pa.string())).tolist()
+    changed = [
+        file.relative_path
+        for file, row in zip(now, positions, strict=True)
+        if row >= 0 and stamps[row] and (n_bytes[row], stamps[row]) != (file.n_bytes, file.stamp)
+    ]
     if changed:
         raise InputError(
             f"{len(changed)} videos changed while they were being processed: {', '.join(changed[:3])}. Nothing was put "
@@ -156,11 +203,14 @@ def commit(
     table: VideoTable,
     missing: Missing,
     done: Processed,
-    placed: Mapping[str, Sequence[str]],
+    placed: Placed,
     schema: pa.Schema,
     embedder: str | None,
 ) -> None:
     """Make what a run did part of the folder.
+
+    Memory: `rows_memory` of the videos that there were and of those of this run, and some hundred bytes a clip for the
+    `ROWS` videos that are written at a time.
 
     Args:
         table: as it was before the run.
@@ -169,80 +219,77 @@ def commit(
     Raises:
         IntegrityError: clips have neither an embedding nor a reason for that.
     """
-    kind, new = table.kind, done.rows
+    kind, new = table.kind, done.rows()
     if embedder is not None:
-        check_embedded(new.values())
-    if kind.owns_clips:  # it has made them anew
-        new = {video: {**row, "meta_faults": []} for video, row in new.items()}
-    before = dict(table.rows)
-    table.rows = {video: without_lost(row, kind.folder, missing.files) for video, row in before.items()}
+        check_embedded(new)
+    if kind.owns_clips:  # it has made their metadata anew
+        new = new.with_no("meta_faults")
+    before = without_lost(table.rows, kind.folder, missing.files)
     run.forget(WRITE)  # of a run that was killed before it had everything
     run.final.remove_tree()
-    parts, kept = _write_parts(run, table, new, schema)
-    rows = {**table.rows, **new, **{row["video"]: {**row, "part": name} for name, held in parts for row in held}}
-    rows = {video: rows[video] for video in sorted(rows)}
+    plan = _write_parts(run, table, before, new, schema)
+    names = [part.name for part in plan.parts]
+    merged = Merged(before, new, (plan.of_old, plan.of_new), names)
     with run.noting():
-        names = _write_tables(run, table, rows, done, embedder)
+        counts, written = _write_tables(run, table, merged, done.files, embedder)
     recorded = (table.entry or {}).get("files", {})
-    stay = {f"{kind.folder}/{name}": recorded[f"{kind.folder}/{name}"] for name in kept}
-    obsolete = set(recorded) - {*stay, *names, *(f"{kind.folder}/{name}" for name, _ in parts)}
+    stay = {f"{kind.folder}/{name}": recorded[f"{kind.folder}/{name}"] for name in plan.kept}
+    obsolete = set(recorded) - {*stay, *written, *(f"{kind.folder}/{name}" for name in names)}
     if kind.owns_clips:
-        then = {clip for row in before.values() for clip in row["clips"]}.union(*placed.values())
-        obsolete.update(names_of(then - {clip for row in rows.values() for clip in row["clips"]}, placed.keys() - rows))
-    malformed = sum(len(row.get("meta_faults") or ()) for row in rows.values())
+        obsolete.update(names_of(gone_clips(merged, placed), gone_videos(merged, placed)))
+    malformed = {} if kind.owns_clips else {"malformed_metadata": counts.malformed}
     run.commit(
-        summary(list(rows.values()), None) | ({} if kind.owns_clips else {"malformed_metadata": malformed}),
+        counts.summary(None) | malformed,
         kept=stay,
         obsolete=table.checked(obsolete),
-        in_place=[name for name in done.in_place if name not in obsolete],
+        in_place=(name for name in done.in_place() if name not in obsolete),
     )
 
 
-def check_embedded(rows: Iterable[Mapping[str, Any]]) -> None:
+def check_embedded(rows: VideoRows) -> None:
     """Every clip that is kept has an embedding, or failed to get one. Raises `IntegrityError`."""
-    for row in rows:
-        failed = sum(fault["reason"] == EMBED_ERROR for fault in row.get("clip_faults") or ())
+    n_clips = pc.fill_null(pc.list_value_length(rows.column("clips")), 0).to_numpy()
+    for row in rows.filter(n_clips != rows.numbers("n_rows")):
+        failed = sum(fault["reason"] == EMBED_ERROR for fault in row["clip_faults"] or ())
         if len(row["clips"]) != row["n_rows"] + failed:
             raise IntegrityError(
                 f"{row['video']}: of {len(row['clips'])} clips {row['n_rows']} have an embedding, and {failed} failed"
             )
 
 
-def without_lost(row: dict[str, Any], folder: str, lost: frozenset[str]) -> dict[str, Any]:
-    """A row of a video whose embeddings are gone: without them, and without a stamp, so that it is processed again."""
-    if row["n_rows"] and f"{folder}/{row['part']}" in lost:
-        return {**row, "n_rows": 0, "part": "", "stamp": ""}
-    return row
-
-
-def _write_parts(
-    run: Run, table: VideoTable, new: Mapping[str, Mapping[str, Any]], schema: pa.Schema
-) -> tuple[list[Part], list[str]]:
+def _write_parts(run: Run, table: VideoTable, before: VideoRows, new: VideoRows, schema: pa.Schema) -> PartPlan:
     folder = table.kind.folder
     work = Parts(table.root / folder, run.scratch, run.final / folder, schema)
-    parts, kept = plan_parts(table.rows, new, work.most_rows([row for row in new.values() if row["n_rows"]]))
+    plan = plan_parts(before, new, work.most_rows(new))
     n_rows = 0
-    if parts:
-        n_rows = sum(
-            entry.result for entry in run.each(WRITE, work.write, {part[0]: part for part in parts}, unit="files")
-        )
-    if n_rows != sum(row["n_rows"] for _, held in parts for row in held):
+    if plan.parts:
+        jobs = {part.name: part for part in plan.parts}
+        n_rows = sum(entry.result for entry in run.each(WRITE, work.write, jobs, unit="files"))
+    if n_rows != sum(pc.sum(part.videos["n_rows"]).as_py() for part in plan.parts):
         raise IntegrityError(f"{n_rows} embeddings were written, which is not what the videos gave")
-    return parts, kept
+    return plan
 
 
 def _write_tables(
-    run: Run, table: VideoTable, rows: Mapping[str, Mapping[str, Any]], done: Processed, embedder: str | None
-) -> list[str]:
-    kind, videos = table.kind, list(rows.values())
-    table.write(run.final / kind.table, rows, done.files)
-    names = [kind.table]
-    tables = {kind.quarantine: quarantine_table(videos), kind.clip_quarantine: clip_quarantine_table(videos)}
+    run: Run, table: VideoTable, merged: Merged, files: OwnFiles, embedder: str | None
+) -> tuple[Counts, list[str]]:
+    """Write the tables of the step, and its summary; the counts over all videos, and what was written."""
+    kind, counts, bad = table.kind, Counts(), list[pa.RecordBatch]()
+
+    def counted() -> Iterator[pa.Table]:
+        for batch, own in merged.batches(table.files(), files):
+            counts.add(batch)
+            bad.extend(VideoRows([batch]).in_quarantine().batches)
+            yield pa.Table.from_batches([batch]).append_column(COLUMN, own)
+
+    write_batches(run.final / kind.table, VIDEO_COLUMNS.append(pa.field(COLUMN, FILES)), counted())
+    names, rows = [kind.table], VideoRows(bad)
+    tables = {kind.quarantine: quarantine_table(rows), kind.clip_quarantine: clip_quarantine_table(rows)}
     for name, quarantine in tables.items():
         if len(quarantine):
             write_table(run.final / name, quarantine)
             names.append(name)
     if kind.owns_clips:
-        (run.final / SUMMARY).write_json(summary(videos, embedder))
+        (run.final / SUMMARY).write_json(counts.summary(embedder))
         names.append(SUMMARY)
-    return names
+    return counts, names

@@ -8,12 +8,11 @@ from __future__ import annotations
 
 import contextlib
 import json
-import os
 import re
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from functools import partial
+from typing import Any, NamedTuple
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -21,10 +20,12 @@ import pyarrow.compute as pc
 from semdedup.errors import BadFileError, OutputConflictError
 from semdedup.runs.files import changed_files, check_names, refuse_foreign
 from semdedup.runs.record import Record
-from semdedup.storage.location import READ_AHEAD, REQUESTS_IN_FLIGHT, FileInfo, Location
-from semdedup.storage.tables import read_table, write_table
-from semdedup.storage.written import Written, checksum_of
-from semdedup.video.quarantine import is_tried_again
+from semdedup.storage.file_list import FileList
+from semdedup.storage.location import FileInfo, Location
+from semdedup.storage.tables import read_batches
+from semdedup.storage.written import Written
+from semdedup.video.own_changes import Sizes, changed_own_files
+from semdedup.video.own_files import COLUMN, names_of
 from semdedup.video.records import FILES, VIDEO_COLUMNS, VideoFile
 from semdedup.video.tree import (
     ANNOTATION_VERSION,
@@ -35,20 +36,16 @@ from semdedup.video.tree import (
     QUARANTINE,
     SUMMARY,
     VIDEO_RECORDS,
-    files_of_clip,
-    meta_of_clip,
-    records_of_video,
 )
+from semdedup.video.video_rows import ROWS, VideoRows, regrouped, with_nulls
 from semdedup.video.worker import PLACING
 
 SPLIT, VIDEOS = "split", "_videos.parquet"
-COLUMN = "files"
 PLACES = (CLIPS, PREVIEWS, f"{METAS}/{ANNOTATION_VERSION}", VIDEO_RECORDS, CHUNK_RECORDS)
 """Folders of the files that are a video's own."""
 
 
-OwnFile = tuple[str, int, str]
-"""Name, bytes and checksum of a file: a value of the column `files`."""
+AT_A_TIME = 1 << 16
 
 
 @dataclass(frozen=True)
@@ -121,14 +118,13 @@ class VideoTable:
         token: of the run that owns the folder; None: it is only read.
 
     Attributes:
-        rows: what became of each video, by its name.
+        rows: what became of each video, in the order of their names.
     """
 
     def __init__(self, root: Location, kind: Kind, token: str | None = None) -> None:
         self.root, self.kind = root, kind
         self.record = Record(root, token)
-        self.rows: dict[str, dict[str, Any]] = {}
-        self._files: pa.ListArray = pa.array([], FILES)
+        self.rows, self._has_files = VideoRows(), False
         self.read()
 
     @property
@@ -143,19 +139,26 @@ class VideoTable:
 
     def read(self) -> None:
         """Read the table again. One that is damaged or has changed since it was committed tells of no videos."""
-        self.rows, self._files = {}, pa.array([], FILES)
+        self.rows, self._has_files = VideoRows(), False
         place = self.root / self.kind.table
         if self.entry is None or not place.exists():
             return
         written = self.entry.get("files", {}).get(self.kind.table, Written(-1, ""))
         if self.status == "committed" and written.n_bytes not in (-1, place.info().n_bytes):
             return
-        with contextlib.suppress(BadFileError):
-            table = read_table(place)
-            rows = table.select([name for name in VIDEO_COLUMNS.names if name in table.column_names]).to_pylist()
-            self.rows = {row["video"]: row for row in rows}
-            if COLUMN in table.column_names:
-                self._files = pa.concat_arrays(table[COLUMN].chunks) if len(table) else self._files
+        with contextlib.suppress(BadFileError, pa.ArrowInvalid, pa.ArrowNotImplementedError):
+            batches = read_batches(place, VIDEO_COLUMNS.names, ROWS)
+            rows = VideoRows(regrouped(with_nulls(batch, VIDEO_COLUMNS) for batch in batches))
+            n_files = sum(len(batch) for batch in read_batches(place, [COLUMN], ROWS) if batch.num_columns)
+            self.rows, self._has_files = rows, len(rows) == n_files
+
+    def files(self) -> Iterator[pa.ListArray]:
+        """The files of each video that are its own, `FILES`, a batch of videos at a time, in their order."""
+        if self._has_files:
+            for batch in read_batches(self.root / self.kind.table, [COLUMN], ROWS):
+                yield batch.column(0)
+        else:
+            yield pa.nulls(len(self.rows), FILES)
 
     def check_foreign(self, clearing: bool = False) -> None:
         """Refuse a folder with clips or embeddings of somebody else, or of another step: they would be taken for ours.
@@ -171,9 +174,10 @@ class VideoTable:
         ours = {*self.names(), *(self.entry or {}).get("files", ())}
         folders = {self.kind.folder: ".parquet"} if self.kind.folder else {}
         folders |= {CLIPS: ".mp4"} if self.kind.owns_clips else {}
+        start = len(self.root.url.rstrip("/")) + 1
         for folder, ending in folders.items():
-            names = [file.url[len(self.root.url) + 1 :] for file in (self.root / folder).files()]
-            foreign = [name for name in names if name.endswith(ending) and name not in ours]
+            files = (self.root / folder).files().where(partial(pc.ends_with, pattern=ending))
+            foreign = [url[start:] for url in files.urls() if url[start:] not in ours]
             refuse_foreign(self.root / folder, foreign, f"that the step '{self.kind.step}' has not written")
 
     def missing(self, files: Sequence[VideoFile], verify: bool = False) -> Missing:
@@ -190,92 +194,68 @@ class VideoTable:
         changed = frozenset(name for name in recorded if any(fault.startswith(f"{name} ") for fault in faults))
         own = self.changed(verify)
         faults += [f"{fault}, of {video}" for video, found in sorted(own.items()) for fault in found]
+        rows, tried_again = self.rows, self.rows.tried_again()
+        n_bytes, n_rows = rows.numbers("n_bytes"), rows.numbers("n_rows")
+        stamps, parts = rows.column("stamp").to_pylist(), rows.column("part").to_pylist()
         todo = []
-        for file in files:
-            row = self.rows.get(file.relative_path)
+        positions = rows.positions(pa.array([file.relative_path for file in files], pa.string())).tolist()
+        for file, row in zip(files, positions, strict=True):
             if (
-                row is None
-                or (row["n_bytes"], row["stamp"]) != (file.n_bytes, file.stamp)
-                or is_tried_again(row)
+                row < 0
+                or (n_bytes[row], stamps[row]) != (file.n_bytes, file.stamp)
+                or tried_again[row]
                 or file.relative_path in own
-                or (row["n_rows"] and f"{self.kind.folder}/{row['part']}" in changed)
+                or (n_rows[row] and f"{self.kind.folder}/{parts[row]}" in changed)
             ):
-                todo.append(replace(file, known=row is not None))
+                todo.append(replace(file, known=row >= 0))
         return Missing(todo, faults, changed)
 
     def changed(
         self, verify: bool = False, listed: Mapping[str, Iterable[FileInfo]] | None = None
     ) -> dict[str, list[str]]:
-        """What is wrong with the files of videos, by video: missing, or changed since they were written.
-
-        Others add to metadata, which have changed where they are no JSON object any more; those that have become
-        smaller are looked at.
+        """What is wrong with the files of videos, by video; see `changed_own_files`.
 
         Args:
             verify: compare the checksums of files, too, and look at all metadata.
             listed: the files of some of the `PLACES`, where only these are asked for. Metadata are not looked at then:
                 who asks reads them.
         """
-        if not self.kind.owns_clips or not self.rows or len(self._files) != len(self.rows):
+        if not self.kind.owns_clips or not self.rows or not self._has_files:
             return {}
-        places = listed or {place: (self.root / place).files() for place in PLACES}
-        files, owners, videos = self._files.flatten(), pc.list_parent_indices(self._files), list(self.rows)
-        begins = tuple(f"{place}/" for place in places)
-        asked = pa.array([name.startswith(begins) for name in files.field("name").to_pylist()], pa.bool_())
-        files, owners = files.filter(asked), owners.filter(asked)
-        names, n_bytes = files.field("name"), files.field("bytes")
-        start = len(self.root.url.rstrip("/")) + 1
-        there = [(os.fsencode(file.url[start:]), file.n_bytes) for found in places.values() for file in found]
-        value_set = pa.array([name for name, _ in there], pa.binary())  # of others there may be names that are no text
-        positions = pc.index_in(names.cast(pa.binary()), value_set=value_set)
-        found = pa.array([size for _, size in there], pa.int64()).take(positions)
-        wrong: dict[str, list[str]] = {}
+        places = PLACES if listed is None else tuple(listed)
+        lists = ((self.root / place).files() if listed is None else FileList.of(listed[place]) for place in places)
+        there = Sizes(self.root, lists)  # one listing at a time
+        return changed_own_files(self.root, self._videos_with_files(), there, places, verify, listed is None)
 
-        def note(position: int, fault: str) -> None:
-            wrong.setdefault(videos[owners[position].as_py()], []).append(f"{names[position].as_py()} {fault}")
+    def _videos_with_files(self) -> Iterator[tuple[list[str], pa.ListArray]]:
+        videos, start = self.rows.column("video"), 0
+        for column in self.files():
+            yield videos.slice(start, len(column)).to_pylist(), column
+            start += len(column)
 
-        is_meta, same = pc.starts_with(names, f"{METAS}/"), pc.equal(found, n_bytes)
-        for position in pc.indices_nonzero(pc.is_null(positions)).to_pylist():
-            note(position, "is missing")
-        for position in pc.indices_nonzero(pc.and_not(pc.invert(same), is_meta)).to_pylist():
-            note(position, f"has {found[position].as_py():,} bytes instead of {n_bytes[position].as_py():,}")
-        looked_at = pc.is_valid(found) if verify else pc.and_(pc.less(found, n_bytes), listed is None)
-        for position in self._where(_is_no_meta, files, pc.and_(is_meta, looked_at)):
-            note(position, "is damaged: it is no JSON object")
-        if verify:
-            for position in self._where(_has_other_content, files, pc.and_not(same, is_meta)):
-                note(position, "has another content than was written")
-        return wrong
-
-    def _where(self, test: Callable[[Location, str], bool], files: pa.StructArray, asked: pa.BooleanArray) -> list[int]:
-        """Positions of the files, of those asked for, of which a test of file and checksum is true."""
-        positions = pc.indices_nonzero(asked).to_pylist()
-
-        def is_true(position: int) -> bool:
-            file = files[position].as_py()
-            return test(self.root.below(file["name"]), file["checksum"])
-
-        with ThreadPoolExecutor(REQUESTS_IN_FLIGHT) as pool:
-            return [p for p, true in zip(positions, pool.map(is_true, positions), strict=True) if true]
-
-    def placed(self) -> dict[str, list[str]]:
-        """Videos that runs which were killed began to put in place, with the ids of clips in whatever version."""
-        found: dict[str, list[str]] = {}
+    def placed(self) -> Placed:
+        """What runs which were killed began to put in place."""
+        videos, clips = _Texts(), _Texts()
         for name in (self.entry or {}).get("temporary") or ():
             folder = self.root.below(name) / PLACING
             for _, content in folder.read_all(folder.files()):
                 with contextlib.suppress(ValueError, KeyError, TypeError):  # cut off by a power cut: not yet in place
                     value = json.loads(content)
-                    found.setdefault(value["video"], []).extend(value["clips"])
-        return found
+                    clips.add(value["clips"])
+                    videos.add([value["video"]])
+        return Placed(videos.column(), clips.column())
 
     def names(self) -> list[str]:
         """Files of clips and videos that this step has put in place; those on record are not among them."""
         if self.entry is None or not self.kind.owns_clips:
             return []
         placed = self.placed()
-        clips = {clip for row in self.rows.values() for clip in row["clips"]}.union(*placed.values())
-        return names_of(clips, self.rows.keys() | placed.keys())
+        clips = pc.unique(pa.chunked_array([*self._clips(), *placed.clips.chunks], pa.string()))
+        videos = pc.unique(pa.chunked_array([*self.rows.column("video").chunks, *placed.videos.chunks], pa.string()))
+        return names_of(clips.to_pylist(), videos.to_pylist())
+
+    def _clips(self) -> Iterator[pa.StringArray]:
+        return (batch["clips"].flatten() for batch in self.rows.batches)
 
     def clear(self) -> None:
         """Delete what this step wrote and nothing else: by the table, by the record, and by what killed runs left."""
@@ -289,59 +269,53 @@ class VideoTable:
         check_names(self.root, {self.kind.step: found}, self.kind.written)
         return found
 
-    def write(
-        self, place: Location, rows: Mapping[str, Mapping[str, Any]], files: Mapping[str, Sequence[OwnFile]]
-    ) -> None:
-        """Write the table of these rows; `files` are those of the videos that have changed."""
-        known, new = {video: i for i, video in enumerate(self.rows)}, {video: i for i, video in enumerate(files)}
-        column = pa.concat_arrays([self._files, pa.array(list(files.values()), FILES)])
-        positions = [len(self._files) + new[video] if video in new else known[video] for video in rows]
-        table = pa.Table.from_pylist(list(rows.values()), schema=VIDEO_COLUMNS)
-        write_table(place, table.append_column(COLUMN, column.take(pa.array(positions, pa.int64()))))
+
+class Placed(NamedTuple):
+    """Videos of which a run put files in place, and their clips in whatever version; both as columns of text."""
+
+    videos: pa.ChunkedArray
+    clips: pa.ChunkedArray
 
 
-def _is_no_meta(file: Location, _checksum: str) -> bool:
-    try:
-        return not isinstance(file.read_json(), dict)
-    except (ValueError, RecursionError):
-        return True
+class _Texts:
+    """A column of text that is made bit by bit."""
+
+    def __init__(self) -> None:
+        self._done: list[pa.StringArray] = []
+        self._held: list[str] = []
+
+    def add(self, texts: Sequence[str]) -> None:
+        pa.array(texts, pa.string())  # raises an error for what is no text
+        self._held += texts
+        if len(self._held) >= AT_A_TIME:
+            self._done.append(pa.array(self._held, pa.string()))
+            self._held = []
+
+    def column(self) -> pa.ChunkedArray:
+        return pa.chunked_array([*self._done, pa.array(self._held, pa.string())])
 
 
-def _has_other_content(file: Location, checksum: str) -> bool:
-    with file.open(READ_AHEAD) as opened:
-        return checksum_of(opened) != checksum
-
-
-def names_of(clips: Iterable[str], videos: Iterable[str]) -> list[str]:
-    """Names of all files that there may be of clips and videos."""
-    names = [name for clip in sorted(clips) for name in (*files_of_clip(clip), meta_of_clip(clip))]
-    return names + [name for video in sorted(videos) for name in records_of_video(video)]
-
-
-def own_files(row: Mapping[str, Any], written: Mapping[str, Written]) -> list[OwnFile]:
-    """Of what a task wrote, the files that are a video's own."""
-    names = names_of(row["clips"], [row["video"]])
-    return [(name, *written[name]) for name in names if name in written]
-
-
-def stamped_by_split(root: Location, files: Sequence[VideoFile]) -> Iterator[VideoFile]:
+def stamped_by_split(root: Location, files: Sequence[VideoFile]) -> Sequence[VideoFile]:
     """Clips that a split wrote to this folder are known by their checksums, wherever and whenever they were copied."""
-    known = files_of_split(root)
-    for file in files:
-        n_bytes, checksum = known.get(file.url, (-1, ""))
-        yield replace(file, stamp=checksum) if n_bytes == file.n_bytes else file
+    stamped, known = list(files), {file.url: i for i, file in enumerate(files)}
+    for url, (n_bytes, checksum) in _files_of_split(root):
+        if (i := known.get(url)) is not None and stamped[i].n_bytes == n_bytes:
+            stamped[i] = replace(stamped[i], stamp=checksum)
+    return stamped
 
 
 def files_of_split(root: Location) -> dict[str, Written]:
     """By URL, what the table of a split in this folder, if there is one, names as the videos' own."""
-    known: dict[str, Written] = {}
-    place = root / VIDEOS
-    if not place.exists():
-        return known
+    return dict(_files_of_split(root))
+
+
+def _files_of_split(root: Location) -> Iterator[tuple[str, Written]]:
     with contextlib.suppress(BadFileError, OutputConflictError):  # then they are files like others
+        if not (root / VIDEOS).exists():
+            return
         entry = Record(root).steps.get(SPLIT)
-        table = read_table(place, [COLUMN] if entry is not None and entry["status"] != "clearing" else [])
-        for batch in table.to_batches() if table.num_columns else ():
-            for file in batch.column(0).flatten().to_pylist():
-                known[f"{root.url.rstrip('/')}/{file['name']}"] = Written(file["bytes"], file["checksum"])
-    return known
+        if entry is None or entry["status"] == "clearing":
+            return
+        for batch in read_batches(root / VIDEOS, [COLUMN], ROWS):
+            for file in batch.column(0).flatten().to_pylist() if batch.num_columns else ():
+                yield f"{root.url.rstrip('/')}/{file['name']}", Written(file["bytes"], file["checksum"])

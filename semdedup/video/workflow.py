@@ -198,11 +198,7 @@ class VideoEmbedWorkflow(VideoWorkflow):
         """The clips of the input, and what else was there."""
         found = find_videos(self.sources, self.own, looked_into=self._looked_into)
         folder = self.sources[0]
-        return (
-            replace(found, videos=list(stamped_by_split(folder.parent, found.videos)))
-            if folder.name == CLIPS
-            else found
-        )
+        return replace(found, videos=stamped_by_split(folder.parent, found.videos)) if folder.name == CLIPS else found
 
     def id_scheme(self, files: Sequence[VideoFile]) -> str:
         """What the ids are: as the folder has them already, else what these files ask for.

@@ -1,0 +1,107 @@
+"""Counts over the videos of a folder, from rows of the table of videos."""
+
+from __future__ import annotations
+
+import heapq
+import math
+from collections import Counter
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from semdedup.video.records import DONE, PASSED_OVER, QUARANTINED, TOO_SHORT
+from semdedup.video.steps.table import counted
+from semdedup.video.video_rows import VideoRows
+
+MOST_LISTED = 1000
+"""Names that a summary lists; all of them are in the table of videos."""
+
+
+class Counts:
+    """Counts over rows, a batch at a time. The same batches give the same counts to the last digit.
+
+    Attributes:
+        n_videos: rows.
+        n_clips: clips that there are.
+        n_embedded: clips with an embedding.
+        by_status: videos.
+        by_reason: videos in quarantine.
+        clips_by_reason: clips in quarantine; their videos went on.
+        marked: clips that a step has marked, by the name of the mark.
+        malformed: metadata that could not be used.
+    """
+
+    def __init__(self) -> None:
+        self.n_videos = self.n_clips = self.n_embedded = self.malformed = 0
+        self.by_status, self.by_reason, self.clips_by_reason = Counter[str](), Counter[str](), Counter[str]()
+        self.marked = dict.fromkeys(counted(), 0)
+        self._longest_s, self._n_bytes, self._clip_bytes = 0.0, 0, 0
+        self._too_short: list[str] = []
+        self._of_batches: dict[str, list[float]] = {name: [] for name in ("duration_s", "clip_seconds", *PASSED_OVER)}
+
+    @classmethod
+    def of(cls, rows: VideoRows) -> Counts:
+        """Those over all rows."""
+        counts = cls()
+        for batch in rows.batches:
+            counts.add(batch)
+        return counts
+
+    def add(self, batch: pa.RecordBatch) -> None:
+        """Count rows."""
+        rows = VideoRows([batch])
+        self.n_videos += len(rows)
+        self.n_clips += rows.n_clips
+        self.n_embedded += rows.sum("n_rows")
+        self.malformed += sum(1 for _ in rows.meta_faults())
+        self.by_status.update(_counted(batch["status"]))
+        self.by_reason.update(_counted(batch["reason"].filter(pc.equal(batch["status"], QUARANTINED))))
+        self.clips_by_reason.update(fault["reason"] for _, fault in rows.clip_faults())
+        for name in self.marked:
+            self.marked[name] += rows.sum(f"n_{name}")
+        self._longest_s = max(self._longest_s, pc.max(batch["longest_clip_s"]).as_py() or 0.0)
+        self._n_bytes += rows.sum("n_bytes")
+        self._clip_bytes += rows.sum("clip_bytes")
+        short = batch["video"].filter(pc.equal(batch["status"], TOO_SHORT)).to_pylist()
+        self._too_short = heapq.nsmallest(MOST_LISTED, [*self._too_short, *short])
+        for name, sums in self._of_batches.items():
+            sums.append(math.fsum(rows.numbers(name)))
+
+    def seconds(self, name: str) -> float:
+        """The sum of a column of seconds: ``duration_s`` or ``clip_seconds``."""
+        return round(math.fsum(self._of_batches[name]), 6)
+
+    def passed_over(self) -> dict[str, float]:
+        """How much of videos is not in their clips, by the names of `PASSED_OVER`; what older versions made has 0."""
+        return {
+            name: int(self.seconds(name)) if pa.types.is_integer(kind) else self.seconds(name)
+            for name, (kind, _) in PASSED_OVER.items()
+        }
+
+    def summary(self, embedding_algorithm: str | None) -> dict[str, Any]:
+        """What ``summary.json`` holds."""
+        return {
+            "num_input_videos": self.n_videos,
+            "num_processed_videos": self.by_status[DONE],
+            "num_too_short_videos": self.by_status[TOO_SHORT],
+            "num_quarantined_videos": self.by_status[QUARANTINED],
+            "quarantined_by_reason": dict(sorted(self.by_reason.items())),
+            "num_quarantined_clips": self.clips_by_reason.total(),
+            "quarantined_clips_by_reason": dict(sorted(self.clips_by_reason.items())),
+            "too_short_videos": self._too_short,
+            "embedding_algorithm": embedding_algorithm,
+            "total_video_bytes": self._n_bytes,
+            "total_video_duration": self.seconds("duration_s"),
+            "total_clip_duration": self.seconds("clip_seconds"),
+            "max_clip_duration": self._longest_s,
+            "total_clip_bytes": self._clip_bytes,
+            "total_num_clips": self.n_clips,
+            "total_num_clips_with_embeddings": self.n_embedded,
+            **{f"total_{name}": count for name, count in self.passed_over().items()},
+            **{f"total_num_clips_{name}": count for name, count in self.marked.items()},
+        }
+
+
+def _counted(column: pa.Array) -> dict[str, int]:
+    return {each["values"]: each["counts"] for each in pc.value_counts(column).to_pylist()}
