@@ -46,7 +46,8 @@ def changed_files(root: Location, files: Mapping[str, Written], verify: bool = F
     if any("/" not in name for name in files) and root.is_dir():
         there |= root.sizes()
     for top in sorted({name.split("/")[0] for name in files if "/" in name}):
-        there |= {file.url[prefix:]: file.n_bytes for file in (root / top).files()}
+        listed = ((file.url[prefix:], file.n_bytes) for file in (root / top).files())
+        there |= {name: n_bytes for name, n_bytes in listed if name in files}
     faults = []
     for name, written in sorted(files.items()):
         if name not in there:
