@@ -160,9 +160,7 @@ def score_clusters(
         else:
             dim = _look_at_foreign(run, facts, source, schema.below(files))
         based = Based(clusters) if base is None else _with_base(run, clusters, base, across)
-    n_bytes = sum(file.n_bytes for file in facts) + based.n_bytes
-    others = sum(file.other_bytes for file in facts) / max(1, sum(file.n_rows for file in facts))
-    rows_per_task, rows_per_group = planned_rows(run, scratch, n_bytes, dim, others)
+    rows_per_task, rows_per_group = _rows_of_tasks(run, facts, based.n_bytes, dim)
     task = Comparison(
         clusters=source,
         target=below(run.final, destination.folder),
@@ -202,6 +200,13 @@ def _look_at_foreign(run: Run, facts: Sequence[FileFacts], source: Location, sch
     dim = expected_length(lengths, schema.options.embedding_dim)
     check_ids_unique(run.session, work, partitions, ID_HASH_SEED, hashes)
     return dim
+
+
+def _rows_of_tasks(run: Run, facts: Sequence[FileFacts], n_bytes_of_base: int, dim: int) -> tuple[int, int]:
+    """Rows up to which a cluster is not cut, and rows of clusters that share a task, see `planned_rows`."""
+    n_bytes = sum(file.n_bytes for file in facts) + n_bytes_of_base
+    others = sum(file.other_bytes for file in facts) / max(1, sum(file.n_rows for file in facts))
+    return planned_rows(run, run.scratch, n_bytes, dim, others)
 
 
 def _balanced(results: Sequence[Mapping[str, Any]], n_rows: int) -> dict[str, Any]:
