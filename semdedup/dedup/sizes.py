@@ -21,6 +21,9 @@ files of more bytes than that are left to the workers."""
 PARTITIONS_PER_SLOT = 4
 """Partitions for each thread of the workers, at least: enough that none waits long for the last one."""
 
+THREADS_CUT_FOR = 32
+"""Clusters and row groups are cut to give that many threads a fair share, and no smaller for more threads."""
+
 SMALLEST_TASK, LARGEST_TASK = 4 << 20, 256 << 20
 SHARE_OF_TASK_MEMORY = 8
 """A task is given this share of its memory to hold as rows; embeddings as float64, copies and the process itself take
@@ -58,6 +61,16 @@ def bytes_per_task(n_slots: int, task_memory: int, total_bytes: int) -> int:
     """Bytes that one task is given to hold: bounded by its memory and by a fair share of all for `n_slots` threads."""
     fair = -(-total_bytes // (n_slots * PARTITIONS_PER_SLOT))
     return max(SMALLEST_TASK, min(most_bytes_per_task(task_memory), fair))
+
+
+def bytes_uncut(n_slots: int, task_memory: int, total_bytes: int) -> int:
+    """Bytes of a cluster, or of a row group of a local file, up to which it is one task: what is cut is read more than
+    once. Few threads get a fair share each all the same; of many, some may wait while a task of this size ends.
+
+    >>> bytes_uncut(8, 2 << 30, 20 << 30) >> 20, bytes_uncut(2048, 2 << 30, 20 << 30) >> 20
+    (256, 160)
+    """
+    return bytes_per_task(min(n_slots, THREADS_CUT_FOR), task_memory, total_bytes)
 
 
 def bytes_per_partition(n_slots: int, task_memory: int, total_bytes: int) -> int:

@@ -58,8 +58,9 @@ def printable_column(names: pa.Array) -> pa.StringArray:
 def paths_below(batch: pa.RecordBatch, folder: Location) -> pa.LargeBinaryArray:
     """Paths of a batch of files relative to a folder that holds them."""
     start, wide = len(bytes_of(folder.url.rstrip("/"))) + 1, pa.large_binary()
-    places = batch["folder"]
-    folders = pa.DictionaryArray.from_arrays(places.indices, pc.binary_slice(places.dictionary, start))
+    places = batch["folder"]  # not pc.binary_slice, which fails where it is given a beginning and no end
+    below = pa.array([place[start:] for place in places.dictionary.to_pylist()], pa.binary())
+    folders = pa.DictionaryArray.from_arrays(places.indices, below)
     parts = folders.dictionary_decode().cast(wide), batch["name"].cast(wide)
     return pc.binary_join_element_wise(*parts, pa.scalar(b"", wide))
 

@@ -8,6 +8,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from semdedup.shards.layouts import ShardLayout
+from semdedup.storage.arrays import load_array
+from semdedup.storage.location import Location
 
 
 @dataclass(frozen=True)
@@ -88,10 +90,22 @@ class Shard:
     n_bytes: int
 
 
+def read_sizes(file: Location) -> tuple[np.ndarray, np.ndarray]:
+    """Bytes and bin of each sample of a partition, (n,) int64 and (n,) int16, from the file that the join wrote."""
+    sizes, bins = load_array(file)
+    return sizes.copy(), bins.astype(np.int16)
+
+
+def packing_memory(n_samples: int) -> int:
+    """Bytes that the client holds while it cuts samples into shards: of each its bytes and bin; of those of one bin,
+    which may be all, their positions, their bytes together, and where these end."""
+    return n_samples * (8 + 2 + 3 * 8)
+
+
 def pack_shards(
     layout: ShardLayout,
     version: str,
-    sizes: Sequence[np.ndarray],
+    samples: Sequence[tuple[np.ndarray, np.ndarray]],
     ends: Sequence[Sequence[int]],
     most_samples: int,
     most_bytes: int,
@@ -102,13 +116,13 @@ def pack_shards(
     Args:
         layout: names the tars.
         version: ``annotation_version``, for these names.
-        sizes: for each partition, bytes and bin of each sample, (2, n) int64.
+        samples: for each partition, bytes and bin of each sample, from `read_sizes`.
         ends: for each partition, where the chunks of its samples end.
         most_samples, most_bytes: as for `pack`.
         first: for each bin the number of its first shard, where there are shards already.
     """
     shards: list[Shard] = []
-    lengths, bins = [array[0] for array in sizes], [array[1] for array in sizes]
+    lengths, bins = [sizes for sizes, _ in samples], [found for _, found in samples]
     for bin_ in range(layout.n_bins):
         for i, (rows, n_bytes) in enumerate(rows_of_shards(lengths, bins, bin_, most_samples, most_bytes)):
             places = tuple(tuple(ends[part.partition]) for part in rows)

@@ -119,10 +119,10 @@ def clips_file(scratch: Location) -> Location:
 def plan_memory(n_clips: int, n_metas: int, id_bytes: float, seeded: bool) -> int:
     """Bytes that `plan_once` takes beside the lists of clips and metadata: ids, their order, and digests of metadata.
 
-    Ids and their order are there together, then the order and the digests, which are there twice while they are sorted.
+    Ids and their order are there together, then the order and the digests.
     """
-    ids = n_clips * (id_bytes + 4 + 16 + 8 * seeded)
-    return round(max(ids, 8 * n_clips + 32 * n_metas))
+    ids = n_clips * (id_bytes + 4 + 24 + 8 * seeded)  # positions as Arrow sorts them, twice, and as they are kept
+    return round(max(ids, 8 * n_clips + 16 * n_metas))
 
 
 def plan_once(scratch: Location, inputs: Inputs, drops: DropChain | None, seed: int | None) -> Plan:

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 from itertools import pairwise
 from typing import Any
+
+import numpy as np
 
 from semdedup.dedup.threshold.groups import Targets
 from semdedup.dedup.threshold.run import Rule, remove
@@ -21,13 +23,12 @@ from semdedup.shards.join import Join, Partition, join_partition, sizes_file
 from semdedup.shards.layouts import LAYOUTS
 from semdedup.shards.layouts.base import WrittenShard
 from semdedup.shards.options import ShardOptions
-from semdedup.shards.packing import Shard, pack_shards
+from semdedup.shards.packing import Shard, pack_shards, read_sizes
 from semdedup.shards.plan import SCORE_BYTES, Boundary, Plan, plan_once
-from semdedup.shards.scatter import Scatter, pieces_of, scatter_embeddings, scatter_several
+from semdedup.shards.scatter import Scatter, cuts_of, pieces_of, scatter_embeddings, scatter_several
 from semdedup.shards.streams import REQUESTS_AHEAD
 from semdedup.shards.tables import write_dropped, write_index
 from semdedup.shards.write import Writing, index_schema, write_shard
-from semdedup.storage.arrays import load_array
 from semdedup.storage.chunks import ahead
 from semdedup.storage.location import FileInfo, Location
 from semdedup.storage.tables import cut_files
@@ -99,25 +100,26 @@ class ShardRun:
         """The results of `join_partition`, for each partition."""
         drops, seed, bounds = self.drops, self.options.shuffle_seed, tuple(plan.bounds)
         scores, embeddings = self.scratch / "scores", self.scratch / "embeddings"
-        score_ends: dict[int, list[int]] = {}
-        drop_ends: dict[int, list[int]] = {}
+        score_cuts = drop_cuts = cuts_of((), 0, len(bounds))
+        rows = 0
         if drops is not None:
             several = [
                 Scatter(link.source, scores, bounds, seed, link.scored, link.eps if link.by_scores else None)
                 for link in drops.links
             ]
             tasks = list(zip(plan.links, plan.scores, strict=True))
-            score_ends = self._scatter("scores", partial(scatter_several, several), tasks)
-            drop_ends = self._drop(drops, bounds)
+            score_cuts, rows = self._scatter("scores", partial(scatter_several, several), tasks, len(bounds))
+            drop_cuts = self._drop(drops, bounds)
         others = Scatter(self.inputs.root, embeddings, bounds, seed)
-        embedding_ends = self._scatter("embeddings", partial(scatter_embeddings, others), plan.embeddings)
+        scatter = partial(scatter_embeddings, others)
+        embedding_cuts, _ = self._scatter("embeddings", scatter, plan.embeddings, len(bounds))
         items = [
             Partition(
                 number,
                 clips,
-                pieces_of(scores, score_ends, number),
-                pieces_of(self.scratch / "drops", drop_ends, number),
-                pieces_of(embeddings, embedding_ends, number),
+                pieces_of(scores, score_cuts, number),
+                pieces_of(self.scratch / "drops", drop_cuts, number),
+                pieces_of(embeddings, embedding_cuts, number),
             )
             for number, clips in enumerate(pairwise([0, *plan.clip_ends]))
         ]
@@ -130,16 +132,14 @@ class ShardRun:
             with_embeddings=self.inputs.embeddings_folder is not None,
         )
         partitions = self._run.results("join", partial(join_partition, join), items, unit="parts")
-        if drops is not None:
-            rows = sum(entry.result["rows"] for entry in self._run.entries("read scores"))
-            if warning := check_matches(self.inputs, drops, rows, partitions):
-                self._run.reporter.say(warning)
+        if drops is not None and (warning := check_matches(self.inputs, drops, rows, partitions)):
+            self._run.reporter.say(warning)
         if malformed := sum(found["malformed_meta"] for found in partitions):
             faults = [fault for found in partitions for fault in found["meta_faults"]]
             self._run.reporter.say(describe_faults(malformed, faults, "their clips go without metadata"))
         return partitions
 
-    def _drop(self, drops: DropChain, bounds: tuple[Boundary, ...]) -> dict[int, list[int]]:
+    def _drop(self, drops: DropChain, bounds: tuple[Boundary, ...]) -> np.ndarray:
         """Cut the tables of ids to drop that come beside scores, and of those that were withdrawn, into partitions."""
         several: list[Scatter] = []
         tasks: list[Any] = []
@@ -149,7 +149,8 @@ class ShardRun:
             tasks += [(len(several), task) for task in cut_files(files, source, SCORE_BYTES)]
             target, seed = self.scratch / "drops", self.options.shuffle_seed
             several.append(Scatter(source, target, bounds, seed, duplicate=duplicate))
-        return self._scatter("ids to drop", partial(scatter_several, several), tasks) if tasks else {}
+        scatter = partial(scatter_several, several)
+        return self._scatter("ids to drop", scatter, tasks, len(bounds))[0] if tasks else cuts_of((), 0, len(bounds))
 
     def _ids_to_drop(self, drops: Drops) -> tuple[Sequence[FileInfo], Location]:
         """The ids that go by a rule that needs more than scores: those on record, else found now."""
@@ -162,19 +163,28 @@ class ShardRun:
         remove(self._run, drops.files, drops.source, Rule(drops.eps, removal=drops.removal), targets)
         return sorted(folder.files(), key=lambda file: file.url), folder
 
-    def _scatter(self, what: str, work: Callable[[Any], dict[str, Any]], tasks: Sequence[Any]) -> dict[int, list[int]]:
-        """Cut tables into partitions; for each task, where these end in its file."""
-        results = self._run.results(f"read {what}", work, list(enumerate(tasks)))
-        return {position: result["ends"] for position, result in enumerate(results)}
+    def _scatter(
+        self, what: str, work: Callable[[Any], dict[str, Any]], tasks: Sequence[Any], n_partitions: int
+    ) -> tuple[np.ndarray, int]:
+        """Cut tables into partitions: where these are in the file of each task, see `cuts_of`; and how many rows."""
+        rows = 0
+
+        def ends() -> Iterator[tuple[int, Sequence[int]]]:
+            nonlocal rows
+            for entry in self._run.each(f"read {what}", work, list(enumerate(tasks))):
+                rows += entry.result["rows"]
+                yield int(entry.key), entry.result["ends"]
+
+        return cuts_of(ends(), len(tasks), n_partitions), rows
 
     def _cut(self, partitions: Sequence[Mapping[str, Any]]) -> list[Shard]:
         """Cut the samples into shards, by their sizes alone."""
         files = [sizes_file(self.scratch, number) for number in range(len(partitions))]
-        sizes, ends = list(ahead(load_array, files, REQUESTS_AHEAD)), [found["ends"] for found in partitions]
+        samples, ends = list(ahead(read_sizes, files, REQUESTS_AHEAD)), [found["ends"] for found in partitions]
         options = self.options
         first = Counter([] if self.before is None else self.before.bins)
         most = options.samples_per_shard, options.most_bytes
-        return pack_shards(self.layout, options.annotation_version, sizes, ends, *most, first)
+        return pack_shards(self.layout, options.annotation_version, samples, ends, *most, first)
 
 
 def check_matches(inputs: Inputs, drops: DropChain, rows: int, partitions: Sequence[Mapping[str, Any]]) -> str | None:

@@ -6,7 +6,7 @@ file with a piece for each partition.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -127,22 +127,43 @@ def _piece(folder: Location, position: int) -> Location:
 
 @dataclass(frozen=True)
 class Pieces:
-    """Where the rows of one partition are: ranges of bytes of files that tasks have scattered."""
+    """Where the rows of one partition are in the files that tasks have scattered.
+
+    Attributes:
+        folder: of the files.
+        ranges: where the piece of the partition begins and ends in the file of each task, in bytes, (tasks, 2) int64.
+    """
 
     folder: Location
-    ranges: tuple[tuple[int, int, int], ...]
+    ranges: np.ndarray
 
     def read(self, schema: pa.Schema) -> pa.Table:
         """The rows, in no particular order. Memory: the rows."""
-        batches = ahead(self._read, self.ranges, 1 if self.folder.is_local else len(self.ranges[:8]) or 1)
+        tasks = np.flatnonzero(self.ranges[:, 0] < self.ranges[:, 1]).tolist()
+        batches = ahead(self._read, tasks, 1 if self.folder.is_local else len(tasks[:8]) or 1)
         return pa.Table.from_batches(list(batches), schema).combine_chunks()
 
-    def _read(self, piece: tuple[int, int, int]) -> pa.RecordBatch:
-        position, start, end = piece
-        return read_chunk(_piece(self.folder, position), start, end)
+    def _read(self, task: int) -> pa.RecordBatch:
+        return read_chunk(_piece(self.folder, task), *self.ranges[task].tolist())
 
 
-def pieces_of(folder: Location, ends: Mapping[int, Sequence[int]], partition: int) -> Pieces:
-    """The pieces of one partition, from the ``ends`` that scattering tasks returned, by their positions."""
-    ranges = ((i, ends[i][partition - 1] if partition else 0, ends[i][partition]) for i in sorted(ends))
-    return Pieces(folder, tuple(found for found in ranges if found[1] < found[2]))
+def pieces_of(folder: Location, cuts: np.ndarray, partition: int) -> Pieces:
+    """The pieces of one partition: a view of what `cuts_of` gives."""
+    return Pieces(folder, cuts[:, partition : partition + 2])
+
+
+def cuts_of(ends: Iterable[tuple[int, Sequence[int]]], n_tasks: int, n_partitions: int) -> np.ndarray:
+    """Where the files of tasks are cut into partitions, (tasks, partitions + 1) int64; memory as `cuts_memory`.
+
+    Args:
+        ends: the position of each task, and the ``ends`` that it returned.
+    """
+    cuts = np.zeros((n_tasks, n_partitions + 1), dtype=np.int64)
+    for task, found in ends:
+        cuts[task, 1:] = found
+    return cuts
+
+
+def cuts_memory(n_tasks: int, n_partitions: int) -> int:
+    """Bytes that the client holds for the pieces of all partitions: the cuts, and a view of them for each."""
+    return 8 * n_tasks * (n_partitions + 1) + 1024 * n_partitions

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Iterator, Sequence
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -52,13 +53,19 @@ def stamp_column(stamps: Sequence[int | str]) -> pa.Array:
     return name_column(words)
 
 
-def stamp_texts(column: pa.Array) -> list[str]:
-    """The reverse of `stamp_column`, as text."""
+def stamp_values(column: pa.Array) -> list[Any]:
+    """The reverse of `stamp_column`: whole numbers, or text."""
     if pa.types.is_integer(column.type):
-        return list(map(str, column.to_pylist()))
+        values: list[Any] = column.to_pylist()
+        return values
     if pa.types.is_fixed_size_binary(column.type):
         return [f'"{value.hex()}"' for value in column.to_pylist()]
     return texts(column)
+
+
+def stamp_texts(column: pa.Array) -> list[str]:
+    """The reverse of `stamp_column`, as text."""
+    return list(map(str, stamp_values(column)))
 
 
 def folder_texts(column: pa.DictionaryArray) -> list[str]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import heapq
 import os
 import stat
 from bisect import bisect_left
@@ -15,39 +16,44 @@ from typing import Self
 import numpy as np
 import pyarrow as pa
 
-from semdedup.storage.file_columns import CHUNK, name_column, texts, url_texts
+from semdedup.storage.file_columns import CHUNK, name_column, stamp_values, texts, url_texts
 from semdedup.storage.file_list import AT_A_TIME, FileList, FileListBuilder
 
 
 class FolderFiles:
-    """The files right in one folder, which are put in order once all are there."""
+    """The files right in one folder, which are put in order once all are there.
+
+    Of many files, runs of `CHUNK` are put in order as they come, and merged at the end. Memory: twice their columns.
+    """
 
     def __init__(self, folder: str) -> None:
         self.folder = folder
-        self._large: FileListBuilder | None = None
-        self._ordered: FileList | None = None
         self._files: list[tuple[str, int, int | str]] = []
+        self._runs: list[pa.RecordBatch] = []
+        self._ordered: FileList | None = None
 
     def add(self, name: str, n_bytes: int, stamp: int | str) -> None:
         """Add a file."""
         self._files.append((name, n_bytes, stamp))
         if len(self._files) == CHUNK:
-            self._large = self._large or FileListBuilder()
-            self._spill(self._large)
+            self._files.sort()
+            builder = FileListBuilder()
+            self._add(builder, self._files)
+            self._runs += builder.finish().batches
+            self._files = []
 
-    def _spill(self, large: FileListBuilder) -> None:
-        large.add(self.folder, *map(list, zip(*self._files, strict=True)))
-        self._files = []
+    def _add(self, builder: FileListBuilder, files: Sequence[tuple[str, int, int | str]]) -> None:
+        names, sizes, stamps = zip(*files, strict=True)
+        builder.add(self.folder, names, sizes, stamps)
 
     def order(self) -> Self:
         """Put them in order."""
-        if self._large is None:
-            self._files.sort()
-        else:
-            if self._files:
-                self._spill(self._large)
-            raw, self._large = self._large.finish(), None
-            self._ordered = raw.ordered()
+        self._files.sort()
+        if self._runs:
+            builder, merged = FileListBuilder(), heapq.merge(*map(_run, self._runs), self._files)
+            while some := list(islice(merged, AT_A_TIME)):
+                self._add(builder, some)
+            self._ordered, self._files, self._runs = builder.finish(), [], []
         return self
 
     def before(self, name: str) -> int:
@@ -62,8 +68,7 @@ class FolderFiles:
         if self._ordered is not None:
             builder.add_list(self._ordered[start:stop])
         elif files := list(islice(self._files, start, stop)):
-            names, sizes, stamps = zip(*files, strict=True)
-            builder.add(self.folder, names, sizes, stamps)
+            self._add(builder, files)
 
     def listed(self) -> FileList:
         """They as a list."""
@@ -100,6 +105,13 @@ def depth_first(
         files.give(builder, start, stop)
         stack.append((names, files, stop))
         enter(f"{files.folder}{name[:-1]}")
+
+
+def _run(batch: pa.RecordBatch) -> Iterator[tuple[str, int, int | str]]:
+    """Name, bytes and stamp of each file of a batch, some of them objects at a time."""
+    for start in range(0, len(batch), AT_A_TIME):
+        part = batch.slice(start, AT_A_TIME)
+        yield from zip(texts(part["name"]), part["bytes"].to_pylist(), stamp_values(part["stamp"]), strict=True)
 
 
 def _each(names: pa.BinaryArray | list[str]) -> Iterator[str]:

@@ -109,7 +109,8 @@ class ListedPath(StoragePath):
         if not self._add_plain(folders, builder, linked):
             builder, linked = FileListBuilder(), [url for url in matched.urls() if os.path.islink(url)]
             links, reals = self._add_through_links(folders, builder, linked)
-        found = FileList.joined([matched, builder.finish()]).ordered().once()
+        found = FileList.joined([matched, builder.finish()]).ordered()
+        found = found.once() if matched or len(folders) > 1 else found
         reals |= {folder: os.path.realpath(folder or "/") for folder in matched.folders()}
         targets = {url: os.path.realpath(url) for url in linked}
         if targets:

@@ -143,6 +143,7 @@ def make_plan(
     kmeans: KMeansOptions,
     n_slots: int,
     task_memory: int,
+    is_local: bool = True,
 ) -> Plan:
     """Cut the files into partitions, and decide on the sample, for `n_slots` threads of `task_memory` bytes each.
 
@@ -150,11 +151,14 @@ def make_plan(
         files: the input.
         facts: of those of them that can be used.
         skipped: what is wrong with the others.
+        is_local: whether the files are. What is fetched from a store is cut only where it does not fit into a task.
     """
     n_rows, n_values = sum(file.n_rows for file in facts), sum(file.n_values for file in facts)
     n_bytes = sum(file.n_bytes for file in facts)
     task_bytes = sizes.bytes_per_partition(n_slots, task_memory, n_bytes)
-    most_bytes = sizes.bytes_per_task(n_slots, task_memory, n_bytes)
+    most_bytes = sizes.bytes_uncut(n_slots, task_memory, n_bytes)
+    if not is_local:
+        most_bytes = sizes.most_bytes_per_task(task_memory)
     n_clusters = kmeans.k_for(n_rows)
     sample_bytes = 4 * n_values * sample_size(n_rows, n_clusters, kmeans.fit_data_fraction) // n_rows
     return Plan(

@@ -93,12 +93,12 @@ def partition_memory(n_rows: int, dim: int, bucket_rows: int, other_bytes: int =
     return (4 * dim + other_bytes + BESIDE_A_ROW) * (n_rows + bucket_rows) + DECODING_BYTES
 
 
-def merge_memory(n_rows: int, dim: int, bucket_rows: int) -> int:
-    """Most bytes of embeddings that `merge_pieces` holds at a time; see `partition_memory`.
+def merge_memory(n_rows: int, dim: int, bucket_rows: int, other_bytes: int = 0) -> int:
+    """Most bytes that `merge_pieces` holds at a time; see `partition_memory`.
 
     The rows of a shelf in some shuffle files; and those of one bucket, gathered and sorted to be written.
     """
-    return 4 * dim * (n_rows + 2 * bucket_rows)
+    return (4 * dim + other_bytes + BESIDE_A_ROW) * (n_rows + 2 * bucket_rows)
 
 
 def piece_file(work: Workspace, position: int) -> Location:

@@ -23,6 +23,7 @@ from semdedup.dedup.kernels.forest import forest_between, forest_of, matches_to_
 from semdedup.dedup.kernels.matches import Pairs
 from semdedup.dedup.names import FOREST, OF_BASE, QUARANTINE, cluster_file
 from semdedup.dedup.ranking import RankingStrategy, rank_order
+from semdedup.dedup.sizes import BESIDE_A_ROW
 from semdedup.storage.location import Location
 from semdedup.storage.tables import DECODING_BYTES, LOW_INFORMATION, write_table
 
@@ -97,15 +98,18 @@ class Cluster:
         return sum(self.rows) + (0 if self.base is None else self.base.n_rows)
 
 
-def group_memory(n_rows: int, dim: int, batch_size: int) -> int:
-    """Most bytes of embeddings and products that `score_group` holds at a time, for a largest cluster of `n_rows`.
+def group_memory(n_rows: int, dim: int, batch_size: int, other_bytes: int = 0) -> int:
+    """Most bytes that `score_group` holds at a time, for a largest cluster of `n_rows`.
+
+    Rows have `other_bytes` each of what is read beside the embedding, held as they come and in rank order.
 
     Clusters of a group are worked on one after the other, so that the rows of a group bound its work and not its
     memory. A cluster is held normalised, in rank order, once more without repeated rows where some are equal, and as
     bfloat16; beside it one batch as it is decoded, and five products of at most 4 MiB, or of one batch by 64
     candidates.
     """
-    return (3 * 4 + 2) * n_rows * dim + DECODING_BYTES + 5 * max(4 << 20, 4 * batch_size * 64)
+    row_bytes = (3 * 4 + 2) * dim + 2 * other_bytes + BESIDE_A_ROW
+    return n_rows * row_bytes + DECODING_BYTES + 5 * max(4 << 20, 4 * batch_size * 64)
 
 
 def score_group(task: Comparison, group: tuple[Cluster, ...]) -> dict[str, Any]:

@@ -23,7 +23,7 @@ from semdedup.dedup.compare.groups import Cluster, Comparison, Limits, score_gro
 from semdedup.dedup.compare.tiles import score_large_clusters
 from semdedup.dedup.input.facts import Counted, FileFacts, inspect_all, inspect_first
 from semdedup.dedup.input.partitions import Slice, cut_partitions
-from semdedup.dedup.input.planned import planned_bytes
+from semdedup.dedup.input.planned import planned_rows
 from semdedup.dedup.input.rows import commonest_length, length_counts
 from semdedup.dedup.input.scan import ID_HASH_SEED, Workspace, check_ids_unique, expected_length, scan_lengths
 from semdedup.dedup.input.schema import InputSchema, casts_in_words, check_file_schema, unify_schemas
@@ -101,18 +101,22 @@ def clusters_of_base(
     return [Cluster(each.label, (), (), BaseRows(each.urls, each.n_rows, kept)) for each in found]
 
 
-def pack_groups(clusters: Sequence[Cluster], rows_per_task: int) -> tuple[list[tuple[Cluster, ...]], list[Cluster]]:
-    """Pack clusters into groups of about equal work, and set those aside that are larger than a task.
+def pack_groups(
+    clusters: Sequence[Cluster], rows_per_task: int, rows_per_group: int | None = None
+) -> tuple[list[tuple[Cluster, ...]], list[Cluster]]:
+    """Pack clusters into groups of about equal work, and set those aside that have more than `rows_per_task` rows.
 
     The work of a group is the sum of squares of its clusters; a group holds at most `CLUSTERS_PER_GROUP` clusters and
-    `rows_per_task` rows. The heaviest groups come first, so that none of them is left for the end.
+    `rows_per_group` rows, but for a larger cluster, by default as many. The heaviest groups come first, so that none of
+    them is left for the end.
     """
+    most = rows_per_task if rows_per_group is None else rows_per_group
     large = [cluster for cluster in clusters if cluster.n_rows > rows_per_task]
     groups: list[tuple[Cluster, ...]] = []
     current: list[Cluster] = []
     held = 0
     for cluster in sorted((c for c in clusters if c.n_rows <= rows_per_task), key=lambda c: (-c.n_rows, c.label)):
-        if current and (held + cluster.n_rows > rows_per_task or len(current) == CLUSTERS_PER_GROUP):
+        if current and (held + cluster.n_rows > most or len(current) == CLUSTERS_PER_GROUP):
             groups.append(tuple(current))
             current, held = [], 0
         current.append(cluster)
@@ -156,7 +160,7 @@ def score_clusters(
         else:
             dim = _look_at_foreign(run, facts, source, schema.below(files))
         based = Based(clusters) if base is None else _with_base(run, clusters, base, across)
-    rows_per_task = _rows_per_task(run, facts, based.n_bytes, dim)
+    rows_per_task, rows_per_group = _rows_of_tasks(run, facts, based.n_bytes, dim)
     task = Comparison(
         clusters=source,
         target=below(run.final, destination.folder),
@@ -169,7 +173,7 @@ def score_clusters(
         backend=session.backend,
         write_kwargs=without_storage_options(destination.write_kwargs),
     )
-    small, large = pack_groups(based.clusters, rows_per_task)
+    small, large = pack_groups(based.clusters, rows_per_task, rows_per_group)
     counts: dict[str, Any] = {}
     if across:
         results, counts = score_across(run, task, small, large, based.everywhere, rows_per_task)
@@ -198,13 +202,11 @@ def _look_at_foreign(run: Run, facts: Sequence[FileFacts], source: Location, sch
     return dim
 
 
-def _rows_per_task(run: Run, facts: Sequence[FileFacts], n_bytes_of_base: int, dim: int) -> int:
-    """How many rows a task holds, as decided by the first of the runs that go on with each other."""
-    session = run.session
+def _rows_of_tasks(run: Run, facts: Sequence[FileFacts], n_bytes_of_base: int, dim: int) -> tuple[int, int]:
+    """Rows up to which a cluster is not cut, and rows of clusters that share a task, see `planned_rows`."""
     n_bytes = sum(file.n_bytes for file in facts) + n_bytes_of_base
-    n_bytes = sizes.bytes_per_task(session.n_slots, session.task_memory, n_bytes)
     others = sum(file.other_bytes for file in facts) / max(1, sum(file.n_rows for file in facts))
-    return sizes.rows_compared(planned_bytes(run, run.scratch / "plan.json", n_bytes), dim, others)
+    return planned_rows(run, run.scratch, n_bytes, dim, others)
 
 
 def _balanced(results: Sequence[Mapping[str, Any]], n_rows: int) -> dict[str, Any]:

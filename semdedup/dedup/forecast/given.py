@@ -24,6 +24,7 @@ class Rows:
         id_bytes: of an id.
         stored_id_bytes: of an id in a file, compressed.
         other_bytes: of the metadata of a row that is carried along.
+        is_local: whether the files are, and not in a store.
     """
 
     n: int
@@ -34,6 +35,7 @@ class Rows:
     id_bytes: float = 24.0
     stored_id_bytes: float = 12.0
     other_bytes: float = 0.0
+    is_local: bool = False
 
     @property
     def n_bytes(self) -> float:

@@ -70,7 +70,7 @@ class RunPlan:
             FileFacts(name, name, n, n * rows.dim, schema, round(n * beside), kinds[n])
             for name, n in zip(names, per_file, strict=True)
         ]
-        slots = machines.n_slots, machines.task_memory
+        slots = machines.n_slots, machines.task_memory, rows.is_local
         return cls(rows, machines, kmeans, found, make_plan(files, facts, [], InputOptions(), kmeans, *slots))
 
     @property
@@ -187,18 +187,25 @@ class RunPlan:
     @cached_property
     def rows_per_tile(self) -> int:
         """Rows that a task of the comparison holds."""
-        others = self.rows.id_bytes + OFFSET_BYTES + RANK_BYTES
-        held = sizes.held_bytes(self.rows.n, self.rows.n * self.rows.dim, round(self.rows.n * others))
-        return sizes.rows_compared(sizes.bytes_per_task(*self._slots, held), self.rows.dim, others)
+        return sizes.rows_compared(sizes.bytes_uncut(*self._compared_by), self.rows.dim, self._beside_compared)
 
     @property
-    def _slots(self) -> tuple[int, int]:
-        return self.machines.n_slots, self.machines.task_memory
+    def _beside_compared(self) -> float:
+        """Bytes beside the embedding of a row that is compared."""
+        return self.rows.id_bytes + OFFSET_BYTES + RANK_BYTES
+
+    @property
+    def _compared_by(self) -> tuple[int, int, int]:
+        """Threads, memory of a task, and bytes of all rows that are compared."""
+        beside = round(self.rows.n * self._beside_compared)
+        held = sizes.held_bytes(self.rows.n, self.rows.n * self.rows.dim, beside)
+        return self.machines.n_slots, self.machines.task_memory, held
 
     @cached_property
     def groups(self) -> tuple[list[tuple[Cluster, ...]], list[Cluster]]:
         """Groups of small clusters, and large clusters."""
-        return pack_groups(self.clusters, self.rows_per_tile)
+        together = sizes.rows_per_task(sizes.bytes_per_task(*self._compared_by), self.rows.dim, self._beside_compared)
+        return pack_groups(self.clusters, self.rows_per_tile, together)
 
     @cached_property
     def tiled(self) -> list[Tiles]:

@@ -14,9 +14,6 @@ from semdedup.dedup.forecast.tasks import score_bytes, tasks_of
 from semdedup.dedup.input.hashes import check_reads
 from semdedup.storage.parquet import FOOTER_BYTES, GROUPS_BYTES, piece_bytes
 
-PAGE_BYTES = 1 << 20
-"""A page of a column, as PyArrow writes it: the least that is fetched of a column to read a row."""
-
 LISTED = 1000
 """Objects that a store lists, or deletes, in one request."""
 
@@ -94,13 +91,6 @@ def reading_slices(plan: RunPlan) -> Traffic:
     return total
 
 
-def looking_at(n_bytes: float) -> Traffic:
-    """The footer of a file, and a row of its first row group: a page of each column."""
-    if n_bytes <= FOOTER_BYTES:
-        return opening(n_bytes)
-    return opening(n_bytes) + fetching(min(n_bytes, PAGE_BYTES), 4)
-
-
 def committing(n_files: int, n_bytes_of_record: float = 0) -> Traffic:
     """Files are moved into place, one after the other after a look whether the folder is this run's still."""
     each = Traffic(get=1, head=1, copy=1, fetched=513)
@@ -149,7 +139,7 @@ def _of_clustering(plan: RunPlan) -> dict[str, Traffic]:
     journal = writing(JOURNAL_BYTES)
     merged = fetching(pieces, plan.n_merge_reads) + (writing(pieces / max(1, merges)) + journal).times(merges)
     return {
-        "look at files": looking_at(a_file).times(rows.n_files + min(rows.n_files, sizes.FILES_CHECKED_FIRST)),
+        "look at files": opening(a_file).times(rows.n_files + min(rows.n_files, sizes.FILES_CHECKED_FIRST)),
         "scan": the_input
         + writing(8 * rows.n / parts).times(parts)
         + writing(sample / parts).times(parts)
@@ -192,7 +182,7 @@ def _of_comparison(plan: RunPlan) -> dict[str, Traffic]:
     scores = score_bytes(plan)
     n_scores = len(plan.clusters)
     return {
-        "look at clusters": looking_at(a_file).times(files),
+        "look at clusters": opening(a_file).times(files),
         "compare": reading(in_small / rows.n * cluster_bytes(plan) / max(1, n_small)).times(n_small)
         + writing(scores / n_scores).times(n_small)
         + (writing(forest_bytes(plan) / max(1, len(groups))) + writing(JOURNAL_BYTES)).times(len(groups)),

@@ -209,7 +209,7 @@ def _narrow(chunk: pa.Array, target: pa.DataType) -> Iterator[pa.Array]:
     if chunk.get_total_buffer_size() <= TEXT_BYTES:
         yield chunk.cast(target)
         return
-    n_parts = min(len(chunk), -(-chunk.nbytes // TEXT_BYTES))
+    n_parts = max(1, min(len(chunk), -(-chunk.nbytes // TEXT_BYTES)))
     edges = [len(chunk) * i // n_parts for i in range(n_parts + 1)]
     for start, stop in pairwise(edges):
         part = chunk.take(pa.array(np.arange(start, stop)))  # a slice would keep its large offsets

@@ -97,6 +97,32 @@ class FileFacts:
         return sizes.held_bytes(self.n_rows, self.n_values, self.other_bytes)
 
 
+@dataclass(frozen=True)
+class Files:
+    """Files that one task inspects; an object, for Dask looks into each tuple and list of what it sends.
+
+    Attributes:
+        number: of the task.
+        located: each file, and what the user called it.
+        n_bytes: their sizes, where they are known.
+    """
+
+    number: int
+    located: Sequence[tuple[Location, str]]
+    n_bytes: Sequence[int] = ()
+
+
+def files_of_tasks(located: Sequence[tuple[Location, str]], n_bytes: Sequence[int] = ()) -> list[Files]:
+    """Cut files into those of one task each."""
+    most = sizes.FILES_PER_INSPECTION
+    starts = range(0, len(located), most)
+    return [Files(n, located[i : i + most], n_bytes[i : i + most]) for n, i in enumerate(starts)]
+
+
+def _inspect(counted: Counted, skip_bad_files: bool, files: Files) -> tuple[list[FileFacts], list[str]]:
+    return inspect_files(counted, skip_bad_files, files.located)
+
+
 def inspect_files(
     counted: Counted, skip_bad_files: bool, files: Sequence[tuple[Location, str]]
 ) -> tuple[list[FileFacts], list[str]]:
@@ -243,9 +269,8 @@ def inspect_all(
     name: str = "inspect files",
 ) -> tuple[list[FileFacts], list[str]]:
     """`inspect_files` on the workers, many files at a time; facts are in the order of the files."""
-    groups = [files[i : i + sizes.FILES_PER_INSPECTION] for i in range(0, len(files), sizes.FILES_PER_INSPECTION)]
-    inspect = partial(inspect_files, counted, skip_bad_files)
-    return put_together(session.run(name, inspect, groups, unit="groups"))
+    inspect = partial(_inspect, counted, skip_bad_files)
+    return put_together(session.run(name, inspect, files_of_tasks(files), unit="groups"))
 
 
 def put_together(

@@ -72,9 +72,19 @@ def key_column(url: str, top: str, field: pa.Field, n_rows: int) -> pa.ChunkedAr
 
 def keys_identity(files: Sequence[FileInfo], names: Sequence[str]) -> dict[str, Any]:
     """What identifies the keys of an input that are asked for; nothing where there are none."""
-    keys = (partition_keys(file.url, top_of(files)) for file in files)
-    found = [[(name, value) for name, value in of_file.items() if name in names] for of_file in keys]
-    return {"keys": xxhash.xxh3_128(repr(found).encode(errors="surrogateescape")).hexdigest()} if any(found) else {}
+    if not names:
+        return {}
+    digest, top, comma, has_keys = xxhash.xxh3_128(b"["), top_of(files), "", False
+    folder, keys = "", ""
+    for file in files:
+        before, folder = folder, file.url.rpartition("/")[0]
+        if folder != before or not keys:
+            found = [(name, value) for name, value in partition_keys(file.url, top).items() if name in names]
+            keys, has_keys = repr(found), has_keys or bool(found)
+        digest.update(f"{comma}{keys}".encode(errors="surrogateescape"))
+        comma = ", "
+    digest.update(b"]")
+    return {"keys": digest.hexdigest()} if has_keys else {}
 
 
 def key_type(values: Iterable[str | None]) -> pa.DataType:

@@ -15,14 +15,15 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from semdedup.compute.session import Session
-from semdedup.dedup import sizes
 from semdedup.dedup.input.columns import is_fp16_bits
 from semdedup.dedup.input.facts import (
     FOR_A_ROW,
     ROWS_ASKED,
     Counted,
     FileFacts,
+    Files,
     facts_of_open,
+    files_of_tasks,
     put_together,
 )
 from semdedup.dedup.input.schema import readable
@@ -69,20 +70,18 @@ def inspect_and_pack(
     session: Session, files: Sequence[Found], packing: Packing, name: str = "inspect files"
 ) -> tuple[list[FileFacts], list[str]]:
     """`inspect_all` of files, the small ones among which are put together where they are many."""
-    most = sizes.FILES_PER_INSPECTION
-    groups = [(number, files[i : i + most]) for number, i in enumerate(range(0, len(files), most))]
-    return put_together(session.run(name, partial(pack_files, packing), groups, unit="groups"))
+    tasks = files_of_tasks([file[:2] for file in files], [file.n_bytes for file in files])
+    return put_together(session.run(name, partial(pack_files, packing), tasks, unit="groups"))
 
 
-def pack_files(packing: Packing, item: tuple[int, Sequence[Found]]) -> tuple[list[FileFacts], list[str]]:
-    """`inspect_files` of some files; where many are small, their rows are written to files of a number.
+def pack_files(packing: Packing, files: Files) -> tuple[list[FileFacts], list[str]]:
+    """`inspect_files` of some files; where many are small, their rows are written to files of the task's number.
 
     Memory: `BATCH_BYTES` of rows twice, and those of one small file.
     """
-    number, files = item
-    pack = _Pack(packing, number)
-    few = sum(is_small(file.n_bytes) for file in files) < FEWEST_FILES
-    for file in files:
+    pack = _Pack(packing, files.number)
+    few = sum(map(is_small, files.n_bytes)) < FEWEST_FILES
+    for file in (Found(*located, n_bytes) for located, n_bytes in zip(files.located, files.n_bytes, strict=True)):
         try:
             if few or not is_small(file.n_bytes) or not pack.take(file):
                 pack.found.append(_facts_of(packing.counted, file))

@@ -55,3 +55,21 @@ def planned_bytes(run: Run, place: Location, n_bytes: int) -> int:
         forget_tasks(run)
     place.write_json({HELD: n_bytes}, forced=True)
     return n_bytes
+
+
+def planned_rows(run: Run, folder: Location, total_bytes: int, dim: int, other_bytes: float) -> tuple[int, int]:
+    """Rows up to which a cluster is not cut, and rows of clusters that share a task; see `planned_bytes`.
+
+    Args:
+        run: the run.
+        folder: where both are noted.
+        total_bytes: of all rows, see `sizes.held_bytes`.
+        dim, other_bytes: of a row.
+    """
+    machines = run.session.n_slots, run.session.task_memory
+    uncut, fair = sizes.bytes_uncut(*machines, total_bytes), sizes.bytes_per_task(*machines, total_bytes)
+    together = planned_bytes(run, folder / "groups.json", fair)
+    return (
+        sizes.rows_compared(planned_bytes(run, folder / "plan.json", uncut), dim, other_bytes),
+        sizes.rows_per_task(together, dim, other_bytes),
+    )

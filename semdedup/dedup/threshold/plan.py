@@ -114,25 +114,33 @@ def parts_of(group: Sequence[Cluster], scored: Mapping[int, str], rows_per_task:
     return tuple(Part(cluster, scored[cluster.label], cluster.n_rows > rows_per_task) for cluster in here)
 
 
-def packed_parts(clusters: Sequence[Cluster], scored: Mapping[int, str], rows_per_task: int) -> list[tuple[Part, ...]]:
+def packed_parts(
+    clusters: Sequence[Cluster], scored: Mapping[int, str], rows_per_task: int, rows_per_group: int | None = None
+) -> list[tuple[Part, ...]]:
     """Groups of small clusters, and large ones alone, which come first."""
-    small, large = pack_groups(clusters, rows_per_task)
+    small, large = pack_groups(clusters, rows_per_task, rows_per_group)
     groups = (parts_of(group, scored, rows_per_task) for group in [*((cluster,) for cluster in large), *small])
     return [group for group in groups if group]
 
 
-def packed_base(clusters: Sequence[Cluster], rows_per_task: int) -> list[tuple[Part, ...]]:
+def packed_base(
+    clusters: Sequence[Cluster], rows_per_task: int, rows_per_group: int | None = None
+) -> list[tuple[Part, ...]]:
     """Groups of clusters of a base, which have no scores."""
-    small, large = pack_groups(clusters, rows_per_task)
+    small, large = pack_groups(clusters, rows_per_task, rows_per_group)
     return [tuple(Part(cluster, "") for cluster in group) for group in [*((cluster,) for cluster in large), *small]]
 
 
 def forest_groups(
-    forest: Location | None, clusters: Sequence[Cluster], scored: Mapping[int, str], rows_per_task: int
+    forest: Location | None,
+    clusters: Sequence[Cluster],
+    scored: Mapping[int, str],
+    rows_per_task: int,
+    rows_per_group: int | None = None,
 ) -> list[Group]:
     """The groups of clusters that share a forest, each with it; large clusters apart, first."""
     if forest is None:
-        return [(group, "") for group in packed_parts(clusters, scored, rows_per_task)]
+        return [(group, "") for group in packed_parts(clusters, scored, rows_per_task, rows_per_group)]
     urls = {int(match[1]): file.url for file in forest.files() if (match := FOREST_FILE.search(file.url))}
     return sorted(_with_forest(groups_of_forests(clusters, list(urls)), urls, scored, rows_per_task), key=_order)
 
