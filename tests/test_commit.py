@@ -4,7 +4,7 @@ import contextlib
 import json
 import re
 import threading
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -214,11 +214,11 @@ def test_a_step_that_was_being_cleared_is_not_mixed_with_the_next(
     do(root, session, step="split")
     do(root, session, "clusters/a", "clusters/b", parameters={"k": 3})
 
-    def killed(place: Location) -> None:
+    def killed(place: Location, places: Sequence[Location]) -> None:
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr(Location, "remove", killed)
+        patch.setattr(Location, "remove_files", killed)
         with pytest.raises(KeyboardInterrupt):
             Record(root).clear(["kmeans"], ANYTHING)
     with running(root, session, parameters={"k": 3}) as run:
@@ -284,8 +284,8 @@ def test_a_run_killed_at_its_commit_is_taken_forward(
 def test_a_move_that_was_interrupted_goes_on(root: Location, session: Session, monkeypatch: pytest.MonkeyPatch) -> None:
     write(root, "clusters/theirs", "_quarantine/theirs")
     moved: list[str] = []
-    name = "_move_from"
-    real: Callable[..., Any] = Location._move_from
+    name = "_copy_from"
+    real: Callable[..., Any] = Location._copy_from
     if root.is_local:
         name, real = "_rename_into", Location._rename_into
 

@@ -2,6 +2,7 @@
 
 import json
 import re
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -187,11 +188,11 @@ def test_a_step_that_was_being_cleared_is_not_complete(root: Location, monkeypat
     put_committed(root, "split")
     record = put_committed(root, "kmeans", "clusters/a", "clusters/b", parameters={"k": 3})
 
-    def killed(place: Location) -> None:
+    def killed(place: Location, places: Sequence[Location]) -> None:
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr(Location, "remove", killed)
+        patch.setattr(Location, "remove_files", killed)
         with pytest.raises(KeyboardInterrupt):
             record.clear(["kmeans"], ANYTHING)
     again = Record(root)
