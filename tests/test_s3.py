@@ -27,6 +27,7 @@ from semdedup import (
     StorageError,
 )
 from semdedup.dedup.input.files import find_files
+from semdedup.dedup.sizes import FILES_CHECKED_FIRST
 from semdedup.storage.location import Location
 from tests.helpers import (
     NOWHERE,
@@ -317,6 +318,8 @@ def test_a_task_that_fails_on_s3_tells_no_secret(
     fs = fsspec.filesystem("s3", **s3[1])
     table = pa.table({"id": [f"x{i}" for i in range(100)], "embedding": [[1.0] * 6] * 100})
     pq.write_table(table, tmp_path / "bad.parquet", compression="none")
+    for i in range(FILES_CHECKED_FIRST):  # which the client looks at
+        fs.put_file(str(tmp_path / "bad.parquet"), f"{source}/a-{i}.parquet")
     content = bytearray((tmp_path / "bad.parquet").read_bytes())
     content[8:400] = bytes(392)
     fs.pipe_file(f"{source}/bad.parquet", bytes(content))

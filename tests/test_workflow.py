@@ -711,7 +711,7 @@ def test_ids_of_duplicates_are_sorted_within_a_file(baseline: Path) -> None:
 def test_a_cluster_is_one_file_unless_it_is_large(
     rows: tuple[list[str], np.ndarray], client: distributed.Client, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    set_task_bytes(monkeypatch, 24 * 70)  # 70 rows: partitions are smaller than clusters
+    set_task_bytes(monkeypatch, 46 * 70)  # 70 rows with their ids: partitions are smaller than clusters
     write_embeddings(tmp_path / "in", *rows, n_files=8)
     workflow(tmp_path / "in", tmp_path / "out", n_clusters=6).run(client)
     found = read_folder(tmp_path / "out" / "kmeans_results").groupby("centroid").size()
