@@ -11,12 +11,14 @@ from hypothesis import strategies as st
 
 from benchmarks.client_memory import MOST_OF_CLIPS, MOST_OF_FILES, in_a_process, make_files
 from semdedup.runs.identity import fingerprint, fingerprint_of
+from semdedup.runs.written_files import WrittenFiles
 from semdedup.shards.inputs import Inputs
 from semdedup.shards.plan import plan_memory
 from semdedup.storage import file_columns, file_list, folders
 from semdedup.storage.digests import are_among, digest, digests, repeated
 from semdedup.storage.file_list import S3_STAMP, FileInfo, FileList, listing_memory
 from semdedup.storage.location import Location
+from semdedup.storage.written import Written
 from semdedup.video.clip_ids import BY_NAME, BY_PATH, file_id
 from semdedup.video.files import printable
 
@@ -76,6 +78,21 @@ def test_an_input_is_identified_alike_by_one_list_and_by_several(ours: list[File
     assert (whole["files"], whole["bytes"]) == (len(ours + theirs), sum(file.n_bytes for file in ours + theirs))
     if len({file.url for file in ours + theirs}) == len(ours + theirs):  # else their order says nothing
         assert fingerprint_of([FileList.of(ours), FileList.of(theirs)]) == whole
+
+
+@settings(max_examples=25)
+@given(FILES, st.data())
+def test_a_file_is_known_by_its_checksum_where_it_has_the_size_that_was_written(
+    files: list[FileInfo], data: st.DataObject
+) -> None:
+    known = {
+        file.url: Written(file.n_bytes + data.draw(st.integers(0, 1)), f"{i:032x}")
+        for i, file in enumerate(files)
+        if data.draw(st.booleans())
+    }
+    entries = [known.get(file.url, Written(-1, "")) for file in files]
+    expected = [w.checksum if w.n_bytes == file.n_bytes else file.stamp for w, file in zip(entries, files, strict=True)]
+    assert WrittenFiles(known.items()).stamps(files) == expected
 
 
 def test_folders_are_listed_in_the_order_of_the_paths_of_all_their_files(tmp_path: Path) -> None:

@@ -11,6 +11,7 @@ from typing import Any
 
 import xxhash
 
+from semdedup.runs.written_files import WrittenFiles
 from semdedup.storage.file_list import FileInfo, FileList
 from semdedup.storage.location import Location
 from semdedup.storage.written import Written
@@ -33,23 +34,21 @@ def fingerprint(files: Iterable[FileInfo], known: Mapping[str, Written] | None =
     return fingerprint_of([FileList.of(files)], known)
 
 
-def fingerprint_of(lists: Iterable[FileList], known: Mapping[str, Written] | None = None) -> dict[str, Any]:
+def fingerprint_of(
+    lists: Iterable[FileList], known: Mapping[str, Written] | WrittenFiles | None = None
+) -> dict[str, Any]:
     """`fingerprint` of the files of several lists, which are not put together."""
-    known = known or {}
     ordered = [files.ordered() for files in lists if files]
     start = len(common_folder([files[end].url for files in ordered for end in (0, -1)]))
+    written = known if isinstance(known, WrittenFiles) else WrittenFiles((known or {}).items())
     digest = xxhash.xxh3_128()
     n_files = n_bytes = 0
     every = in_order(ordered)
     while some := list(itertools.islice(every, LINES_AT_A_TIME)):
-        lines = []
-        for file in some:
-            written = known.get(file.url) if known else None
-            stamp = written.checksum if written is not None and written.n_bytes == file.n_bytes else file.stamp
-            lines.append(f"{file.url[start:]}\0{file.n_bytes}\0{stamp}\n")
-            n_bytes += file.n_bytes
-        n_files += len(lines)
-        digest.update("".join(lines).encode(errors="surrogateescape"))
+        pairs = zip(some, written.stamps(some), strict=True)
+        lines = "".join(f"{file.url[start:]}\0{file.n_bytes}\0{stamp}\n" for file, stamp in pairs)
+        digest.update(lines.encode(errors="surrogateescape"))
+        n_files, n_bytes = n_files + len(some), n_bytes + sum(file.n_bytes for file in some)
     return {"files": n_files, "bytes": n_bytes, "digest": digest.hexdigest()}
 
 

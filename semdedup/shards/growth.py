@@ -8,6 +8,7 @@ before with the new rows at their end.
 
 from __future__ import annotations
 
+import itertools
 import json
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -19,6 +20,7 @@ import numpy as np
 from semdedup.errors import OutputConflictError
 from semdedup.runs.identity import fingerprint_of
 from semdedup.runs.lookup import known_files
+from semdedup.runs.written_files import WrittenFiles
 from semdedup.shards import card
 from semdedup.shards.chain import DropChain
 from semdedup.shards.clip_columns import column_digests, stem_columns
@@ -27,6 +29,7 @@ from semdedup.shards.layouts.base import ShardLayout, WrittenShard
 from semdedup.storage.digests import are_among
 from semdedup.storage.location import Location
 from semdedup.storage.tables import open_parquet
+from semdedup.video.tree import CLIPS, METAS
 from semdedup.video.video_table import files_of_split
 
 MADE_FROM = "made_from"
@@ -109,8 +112,14 @@ def identity_of(inputs: Inputs) -> dict[str, Any]:
     """What identifies clips and their metadata, wherever they are."""
     own = np.sort(column_digests(stem_columns(inputs.clips)))
     metas = inputs.metas.filter(are_among(column_digests(stem_columns(inputs.metas)), own))
-    known = {**files_of_split(inputs.root), **known_files([inputs.root])}
-    return fingerprint_of([inputs.clips, metas], known)
+    return fingerprint_of([inputs.clips, metas], known_of(inputs, [inputs.root]))
+
+
+def known_of(inputs: Inputs, folders: Sequence[Location]) -> WrittenFiles:
+    """What records in folders, and a split, say of their files: of videos those of clips and metadata alone."""
+    begins = tuple(f"{inputs.root.url.rstrip('/')}/{folder}/" for folder in (CLIPS, METAS))
+    of_split = (file for file in files_of_split(inputs.root) if file[0].startswith(begins))
+    return WrittenFiles(itertools.chain(of_split, known_files(folders).items()))
 
 
 def made_from(inputs: Inputs, drops: DropChain | None, bins: Sequence[int]) -> dict[str, Any]:

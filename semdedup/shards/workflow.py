@@ -15,7 +15,6 @@ from semdedup.compute.session import open_session
 from semdedup.dedup.results.scores import Scores
 from semdedup.runs.files import refuse_foreign
 from semdedup.runs.identity import fingerprint_of
-from semdedup.runs.lookup import known_files
 from semdedup.runs.owner import owned
 from semdedup.runs.record import FILE_NAME, SCRATCH, Record
 from semdedup.runs.run import Run
@@ -26,7 +25,7 @@ from semdedup.settings.shared import SharedKeywords
 from semdedup.shards import card
 from semdedup.shards.chain import DropChain, find_chain
 from semdedup.shards.drops import Drops
-from semdedup.shards.growth import MADE_FROM, shipped
+from semdedup.shards.growth import MADE_FROM, known_of, shipped
 from semdedup.shards.inputs import Inputs, find_inputs
 from semdedup.shards.layouts import LAYOUTS
 from semdedup.shards.options import DropOptions, ShardIOOptions, ShardOptions
@@ -34,7 +33,6 @@ from semdedup.shards.result import ShardResult
 from semdedup.shards.run import STEP, ShardRun
 from semdedup.storage.file_list import FileList
 from semdedup.storage.location import Location, storage_options_of
-from semdedup.video.video_table import files_of_split
 
 WRITTEN = re.compile(r"(?:[^/]+/){0,6}(?:[^/]+\.tar|wdinfo[^/]*\.(?:json|csv))|[^/]+\.(?:json|md|parquet|csv)")
 """What the names of the files of a dataset look like."""
@@ -166,7 +164,7 @@ class ShardWorkflow:
         tables = FileList.of(drops.files if drops else ())
         folders = [inputs.root, *(drops.sources if drops else [])]
         files = [inputs.clips, inputs.metas, inputs.embeddings, tables]
-        return fingerprint_of(files, {**files_of_split(inputs.root), **known_files(folders)})
+        return fingerprint_of(files, known_of(inputs, folders))
 
     def _checked_step(self, found: _Found) -> tuple[Step, bool]:
         """The step, and whether it continues a dataset; refuses a folder that holds other shards, recorded or not."""

@@ -298,18 +298,14 @@ class _Texts:
 def stamped_by_split(root: Location, files: Sequence[VideoFile]) -> Sequence[VideoFile]:
     """Clips that a split wrote to this folder are known by their checksums, wherever and whenever they were copied."""
     stamped, known = list(files), {file.url: i for i, file in enumerate(files)}
-    for url, (n_bytes, checksum) in _files_of_split(root):
+    for url, (n_bytes, checksum) in files_of_split(root):
         if (i := known.get(url)) is not None and stamped[i].n_bytes == n_bytes:
             stamped[i] = replace(stamped[i], stamp=checksum)
     return stamped
 
 
-def files_of_split(root: Location) -> dict[str, Written]:
-    """By URL, what the table of a split in this folder, if there is one, names as the videos' own."""
-    return dict(_files_of_split(root))
-
-
-def _files_of_split(root: Location) -> Iterator[tuple[str, Written]]:
+def files_of_split(root: Location) -> Iterator[tuple[str, Written]]:
+    """What the table of a split in this folder, if there is one, names as the videos' own, by URL."""
     with contextlib.suppress(BadFileError, OutputConflictError):  # then they are files like others
         if not (root / VIDEOS).exists():
             return
