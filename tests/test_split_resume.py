@@ -272,7 +272,7 @@ def test_what_was_ordered_is_completed_before_anything_else_is_done(
 
 @pytest.mark.parametrize("now", ["the same parameters", "other parameters"])
 @pytest.mark.parametrize(
-    "death", [Death(Location, "remove", 6), Death(Location, "remove_if_empty", 1)], ids=["some", "clips"]
+    "death", [Death(Location, "remove", 12), Death(Location, "remove_if_empty", 1)], ids=["some", "clips"]
 )
 def test_killed_while_it_clears_what_is_left_never_passes_for_complete(
     death: Death, now: str, few: Path, fresh_few: Path, client: distributed.Client, tmp_path: Path
@@ -280,7 +280,7 @@ def test_killed_while_it_clears_what_is_left_never_passes_for_complete(
     out = copy_folder(fresh_few, tmp_path / "out")
     split_to_death(death, few, out, client, "--limit-clips", "1", "--overwrite")
     left = files_below(out)
-    assert 0 < len(left) < len(files_below(fresh_few)), "it was killed in the middle"
+    assert 0 < len(set(left) - {"_owner.json"}) < len(files_below(fresh_few)), "it was killed in the middle"
     assert_nothing_half_written(out)
     if now == "the same parameters":
         assert split(few, out, client).processed == 3
