@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable
-from typing import TypeVar
+from typing import NamedTuple, TypeVar
 
 T = TypeVar("T")
 
@@ -95,6 +95,13 @@ def rows_per_task(task_bytes: int, dim: int, other_bytes: float = 0.0) -> int:
     (31242, 9367)
     """
     return max(1, int(task_bytes / (4 * dim + other_bytes + BESIDE_A_ROW)))
+
+
+class TaskRows(NamedTuple):
+    """Rows of clusters that a task is given: one of up to `most` is not cut, and such of `together` share a task."""
+
+    most: int
+    together: int
 
 
 def pack(counted: Iterable[tuple[T, int]], most: int) -> list[tuple[T, ...]]:

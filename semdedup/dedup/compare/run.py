@@ -101,22 +101,19 @@ def clusters_of_base(
     return [Cluster(each.label, (), (), BaseRows(each.urls, each.n_rows, kept)) for each in found]
 
 
-def pack_groups(
-    clusters: Sequence[Cluster], rows_per_task: int, rows_per_group: int | None = None
-) -> tuple[list[tuple[Cluster, ...]], list[Cluster]]:
-    """Pack clusters into groups of about equal work, and set those aside that have more than `rows_per_task` rows.
+def pack_groups(clusters: Sequence[Cluster], rows: sizes.TaskRows) -> tuple[list[tuple[Cluster, ...]], list[Cluster]]:
+    """Pack clusters into groups of about equal work, and set those aside that are larger than a task.
 
     The work of a group is the sum of squares of its clusters; a group holds at most `CLUSTERS_PER_GROUP` clusters and
-    `rows_per_group` rows, but for a larger cluster, by default as many. The heaviest groups come first, so that none of
-    them is left for the end.
+    `rows.together` rows, but for a larger cluster. The heaviest groups come first, so that none of them is left for the
+    end.
     """
-    most = rows_per_task if rows_per_group is None else rows_per_group
-    large = [cluster for cluster in clusters if cluster.n_rows > rows_per_task]
+    large = [cluster for cluster in clusters if cluster.n_rows > rows.most]
     groups: list[tuple[Cluster, ...]] = []
     current: list[Cluster] = []
     held = 0
-    for cluster in sorted((c for c in clusters if c.n_rows <= rows_per_task), key=lambda c: (-c.n_rows, c.label)):
-        if current and (held + cluster.n_rows > most or len(current) == CLUSTERS_PER_GROUP):
+    for cluster in sorted((c for c in clusters if c.n_rows <= rows.most), key=lambda c: (-c.n_rows, c.label)):
+        if current and (held + cluster.n_rows > rows.together or len(current) == CLUSTERS_PER_GROUP):
             groups.append(tuple(current))
             current, held = [], 0
         current.append(cluster)
@@ -160,7 +157,7 @@ def score_clusters(
         else:
             dim = _look_at_foreign(run, facts, source, schema.below(files))
         based = Based(clusters) if base is None else _with_base(run, clusters, base, across)
-    rows_per_task, rows_per_group = _rows_of_tasks(run, facts, based.n_bytes, dim)
+    rows = _rows_of_tasks(run, facts, based.n_bytes, dim)
     task = Comparison(
         clusters=source,
         target=below(run.final, destination.folder),
@@ -173,12 +170,12 @@ def score_clusters(
         backend=session.backend,
         write_kwargs=without_storage_options(destination.write_kwargs),
     )
-    small, large = pack_groups(based.clusters, rows_per_task, rows_per_group)
+    small, large = pack_groups(based.clusters, rows)
     counts: dict[str, Any] = {}
     if across:
-        results, counts = score_across(run, task, small, large, based.everywhere, rows_per_task)
+        results, counts = score_across(run, task, small, large, based.everywhere, rows.most)
     else:
-        results = score_large_clusters(run, task, large, rows_per_task)
+        results = score_large_clusters(run, task, large, rows.most)
         results += run.results("compare", partial(score_group, task), small, unit="groups", label=_group_label)
     balanced = _balanced(results, sum(sum(cluster.rows) for cluster in clusters))
     found = {**balanced, "clusters": len(clusters), **based.facts}
@@ -202,11 +199,10 @@ def _look_at_foreign(run: Run, facts: Sequence[FileFacts], source: Location, sch
     return dim
 
 
-def _rows_of_tasks(run: Run, facts: Sequence[FileFacts], n_bytes_of_base: int, dim: int) -> tuple[int, int]:
-    """Rows up to which a cluster is not cut, and rows of clusters that share a task, see `planned_rows`."""
+def _rows_of_tasks(run: Run, facts: Sequence[FileFacts], n_bytes_of_base: int, dim: int) -> sizes.TaskRows:
     n_bytes = sum(file.n_bytes for file in facts) + n_bytes_of_base
     others = sum(file.other_bytes for file in facts) / max(1, sum(file.n_rows for file in facts))
-    return planned_rows(run, run.scratch, n_bytes, dim, others)
+    return planned_rows(run, run.scratch / "plan.json", n_bytes, dim, others)
 
 
 def _balanced(results: Sequence[Mapping[str, Any]], n_rows: int) -> dict[str, Any]:

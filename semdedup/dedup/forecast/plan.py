@@ -205,7 +205,7 @@ class RunPlan:
     def groups(self) -> tuple[list[tuple[Cluster, ...]], list[Cluster]]:
         """Groups of small clusters, and large clusters."""
         together = sizes.rows_per_task(sizes.bytes_per_task(*self._compared_by), self.rows.dim, self._beside_compared)
-        return pack_groups(self.clusters, self.rows_per_tile, together)
+        return pack_groups(self.clusters, sizes.TaskRows(self.rows_per_tile, together))
 
     @cached_property
     def tiled(self) -> list[Tiles]:

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from semdedup.dedup import sizes
+from semdedup.dedup.sizes import TaskRows
 from semdedup.runs.run import Run
 from semdedup.storage.location import Location
 
 MIB = 1 << 20
-HELD = "held_bytes"
+HELD = "tasks_hold"
 """What it is called on disk."""
 
 MADE_ONCE = "convert-to-Parquet"
@@ -39,37 +40,37 @@ def forget_tasks(run: Run) -> None:
             run.forget(name)
 
 
-def planned_bytes(run: Run, place: Location, n_bytes: int) -> int:
-    """Bytes that a task holds: as decided by the first of the runs that go on with each other, else these.
+def planned_bytes(run: Run, place: Location, *wanted: int) -> list[int]:
+    """Bytes that tasks of some kinds hold: as decided by the first of the runs that go on with each other, else these.
 
     Args:
         run: the run, whose journal is forgotten where what is noted does not hold any more.
         place: where that is noted.
-        n_bytes: what this run would decide.
+        wanted: what this run would decide.
     """
     noted = place.read_json() if place.exists() else {}
-    before = noted.get(HELD)
-    if before is not None and fits(run, before):
-        return int(before)
+    before: list[int] | None = noted.get(HELD)
+    if before is not None and fits(run, max(before)):
+        return before
     if noted and before is None:  # of a version that cut rows by another rule
         forget_tasks(run)
-    place.write_json({HELD: n_bytes}, forced=True)
-    return n_bytes
+    place.write_json({HELD: wanted}, forced=True)
+    return list(wanted)
 
 
-def planned_rows(run: Run, folder: Location, total_bytes: int, dim: int, other_bytes: float) -> tuple[int, int]:
-    """Rows up to which a cluster is not cut, and rows of clusters that share a task; see `planned_bytes`.
+def planned_rows(run: Run, place: Location, total_bytes: int, dim: int, other_bytes: float) -> TaskRows:
+    """Rows of clusters that tasks are given, see `planned_bytes`.
 
     Args:
         run: the run.
-        folder: where both are noted.
+        place: where that is noted.
         total_bytes: of all rows, see `sizes.held_bytes`.
         dim, other_bytes: of a row.
     """
     machines = run.session.n_slots, run.session.task_memory
     uncut, fair = sizes.bytes_uncut(*machines, total_bytes), sizes.bytes_per_task(*machines, total_bytes)
-    together = planned_bytes(run, folder / "groups.json", fair)
-    return (
-        sizes.rows_compared(planned_bytes(run, folder / "plan.json", uncut), dim, other_bytes),
+    most, together = planned_bytes(run, place, uncut, fair)
+    return TaskRows(
+        sizes.rows_compared(most, dim, other_bytes),
         sizes.rows_per_task(together, dim, other_bytes),
     )

@@ -93,7 +93,7 @@ def _prepare(run: Run, a: Embeddings, b: Embeddings, fields: InputOptions) -> Pr
     a_bytes, b_bytes = (sum(file.n_bytes for file in facts) for facts in (a_facts, b_facts))
     a_rows, b_rows = (sum(file.n_rows for file in facts) for facts in (a_facts, b_facts))
     n_bytes = sizes.most_bytes_per_task(session.task_memory)  # a fair share is for `count_tasks` to find
-    task_bytes = planned_bytes(run, scratch / "plan.json", n_bytes)
+    (task_bytes,) = planned_bytes(run, scratch / "plan.json", n_bytes)
     tasks_file = scratch / f"tasks-{task_bytes}.json"
     if not tasks_file.exists():
         found = sizes.count_tasks(session.n_slots, a_bytes // 4, b_bytes // 4, b_rows, task_bytes)

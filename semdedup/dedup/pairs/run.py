@@ -123,7 +123,7 @@ def _prepare(
     )
     row_bytes = n_bytes / n_rows
     n_bytes = sizes.bytes_per_task(session.n_slots, session.task_memory, n_bytes)
-    task_bytes = planned_bytes(run, scratch / "plan.json", n_bytes)
+    (task_bytes,) = planned_bytes(run, scratch / "plan.json", n_bytes)
     for words in casts_in_words(facts, fields):
         session.reporter.say(words)
     work = Workspace(unify_schemas(facts, fields, top_of(files)).below(files), source, scratch, read_kwargs)
@@ -159,7 +159,7 @@ def _cluster_parts(
     clusters: Sequence[Cluster], facts: Sequence[FileFacts], rows_per_task: int
 ) -> list[tuple[Partition, ...]]:
     """Groups of clusters, each cluster a part; a cluster that is larger than a task is cut into groups of its own."""
-    small, large = pack_groups(clusters, rows_per_task)
+    small, large = pack_groups(clusters, sizes.TaskRows(rows_per_task, rows_per_task))
     groups = [
         tuple(
             tuple(Slice(url, url, 0, n) for url, n in zip(cluster.urls, cluster.rows, strict=True)) for cluster in group

@@ -80,10 +80,14 @@ class LocalRemoval(AbstractContextManager["LocalRemoval"]):
     def _rows_per_task(self) -> int:
         return sizes.rows_compared(sizes.LARGEST_TASK, self._found.dim, self._found.other_bytes)
 
+    @property
+    def _task_rows(self) -> sizes.TaskRows:
+        return sizes.TaskRows(self._rows_per_task, self._rows_per_task)
+
     @cached_property
     def _forests(self) -> dict[int, str]:
         """The forest of each cluster."""
-        groups = forest_groups(self._task.forest, self._found.clusters, self._scored, self._rows_per_task)
+        groups = forest_groups(self._task.forest, self._found.clusters, self._scored, self._task_rows)
         return {part.cluster.label: forest for parts, forest in groups for part in parts}
 
     def cluster(self, file: FileInfo) -> tuple[Ranked, list[Witnesses]]:
@@ -117,8 +121,8 @@ class LocalRemoval(AbstractContextManager["LocalRemoval"]):
     @property
     def _groups(self) -> tuple[Sequence[tuple[Part, ...]], Sequence[tuple[Part, ...]]]:
         """Groups of clusters, and those of a base."""
-        groups = packed_parts(self._found.clusters, self._scored, self._rows_per_task)
-        return groups, packed_base(self._found.base, self._rows_per_task)
+        groups = packed_parts(self._found.clusters, self._scored, self._task_rows)
+        return groups, packed_base(self._found.base, self._task_rows)
 
     def unwitnessed_everywhere(self) -> int:
         """`unwitnessed` at the first threshold, of all clusters, where scores tell of matches across them."""

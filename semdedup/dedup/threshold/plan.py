@@ -19,6 +19,7 @@ from semdedup.dedup.compare.run import (
 from semdedup.dedup.input.facts import FileFacts
 from semdedup.dedup.input.schema import InputSchema
 from semdedup.dedup.names import FOREST
+from semdedup.dedup.sizes import TaskRows
 from semdedup.dedup.threshold.components import Group, groups_of_forests
 from semdedup.dedup.threshold.groups import Part, Removing
 from semdedup.dedup.threshold.rule import least_score
@@ -114,20 +115,16 @@ def parts_of(group: Sequence[Cluster], scored: Mapping[int, str], rows_per_task:
     return tuple(Part(cluster, scored[cluster.label], cluster.n_rows > rows_per_task) for cluster in here)
 
 
-def packed_parts(
-    clusters: Sequence[Cluster], scored: Mapping[int, str], rows_per_task: int, rows_per_group: int | None = None
-) -> list[tuple[Part, ...]]:
+def packed_parts(clusters: Sequence[Cluster], scored: Mapping[int, str], rows: TaskRows) -> list[tuple[Part, ...]]:
     """Groups of small clusters, and large ones alone, which come first."""
-    small, large = pack_groups(clusters, rows_per_task, rows_per_group)
-    groups = (parts_of(group, scored, rows_per_task) for group in [*((cluster,) for cluster in large), *small])
+    small, large = pack_groups(clusters, rows)
+    groups = (parts_of(group, scored, rows.most) for group in [*((cluster,) for cluster in large), *small])
     return [group for group in groups if group]
 
 
-def packed_base(
-    clusters: Sequence[Cluster], rows_per_task: int, rows_per_group: int | None = None
-) -> list[tuple[Part, ...]]:
+def packed_base(clusters: Sequence[Cluster], rows: TaskRows) -> list[tuple[Part, ...]]:
     """Groups of clusters of a base, which have no scores."""
-    small, large = pack_groups(clusters, rows_per_task, rows_per_group)
+    small, large = pack_groups(clusters, rows)
     return [tuple(Part(cluster, "") for cluster in group) for group in [*((cluster,) for cluster in large), *small]]
 
 
@@ -135,14 +132,13 @@ def forest_groups(
     forest: Location | None,
     clusters: Sequence[Cluster],
     scored: Mapping[int, str],
-    rows_per_task: int,
-    rows_per_group: int | None = None,
+    rows: TaskRows,
 ) -> list[Group]:
     """The groups of clusters that share a forest, each with it; large clusters apart, first."""
     if forest is None:
-        return [(group, "") for group in packed_parts(clusters, scored, rows_per_task, rows_per_group)]
+        return [(group, "") for group in packed_parts(clusters, scored, rows)]
     urls = {int(match[1]): file.url for file in forest.files() if (match := FOREST_FILE.search(file.url))}
-    return sorted(_with_forest(groups_of_forests(clusters, list(urls)), urls, scored, rows_per_task), key=_order)
+    return sorted(_with_forest(groups_of_forests(clusters, list(urls)), urls, scored, rows.most), key=_order)
 
 
 def _with_forest(

@@ -179,12 +179,12 @@ def _remove_in_clusters(
         found = clusters_of(vectors, facts, scored)
         scratch, thresholds = run.scratch / "second-look", [rule.eps, *rule.count_at]
         task = removing_of(source, found, thresholds, rule.removal, scratch, session.backend)
-    rows = planned_rows(run, scratch, found.n_bytes, found.dim, found.other_bytes)
+    rows = planned_rows(run, scratch / "plan.json", found.n_bytes, found.dim, found.other_bytes)
     with run.refusing():  # the clusters may not be those of the scores
         if exact_up_to_of(scores_record(source)) is not None:
-            results = _remove_everywhere(run, task, targets, found, scored, *rows)
+            results = _remove_everywhere(run, task, targets, found, scored, rows)
         else:
-            results = _remove_within(run, task, targets, found, scored, *rows)
+            results = _remove_within(run, task, targets, found, scored, rows)
     find_vectors(source, rule.removal, rule.clusters_path)  # they were read, so that they are looked at again
     at = [task.thresholds.index(eps) for eps in thresholds]
     return [{**result, "removed": [result["removed"][i] for i in at]} for result in results]
@@ -196,8 +196,7 @@ def _remove_within(
     targets: Targets,
     found: Clusters,
     scored: Mapping[int, str],
-    rows_per_task: int,
-    rows_per_group: int,
+    rows: sizes.TaskRows,
 ) -> list[dict[str, Any]]:
     """Each cluster by itself."""
     look = partial(run.results, unit="tiles", label=_part_label)
@@ -206,12 +205,12 @@ def _remove_within(
         if task.forest is None:
             eps = max(task.thresholds)
             run.reporter.say(f"no forest of matches up to eps {eps:g}: the clusters are compared again")
-        groups = forest_groups(task.forest, found.clusters, scored, rows_per_task, rows_per_group)
-        look_at_large_components(task, [group for group in groups if group[0][0].large], rows_per_task, look)
+        groups = forest_groups(task.forest, found.clusters, scored, rows)
+        look_at_large_components(task, [group for group in groups if group[0][0].large], rows.most, look)
         write, items = partial(remove_components, task, targets), list(enumerate(groups))
     else:
-        parts = packed_parts(found.clusters, scored, rows_per_task, rows_per_group)
-        look_at_large(task, [group[0] for group in parts if group[0].large], rows_per_task, look)
+        parts = packed_parts(found.clusters, scored, rows)
+        look_at_large(task, [group[0] for group in parts if group[0].large], rows.most, look)
         write, items = partial(remove_in_group, task, targets), list(enumerate(parts))
     return run.results("threshold", write, items, unit="groups", label=_part_label)
 
@@ -222,16 +221,15 @@ def _remove_everywhere(
     targets: Targets,
     found: Clusters,
     scored: Mapping[int, str],
-    rows_per_task: int,
-    rows_per_group: int,
+    rows: sizes.TaskRows,
 ) -> list[dict[str, Any]]:
     """All clusters together: matches were found across them."""
     each = partial(run.results, unit="groups", label=_part_label)
-    groups = packed_parts(found.clusters, scored, rows_per_task, rows_per_group)
-    base = packed_base(found.base, rows_per_task, rows_per_group)
+    groups = packed_parts(found.clusters, scored, rows)
+    base = packed_base(found.base, rows)
     if task.removal == "components":
         return remove_components_everywhere(task, targets, groups, base, each)
-    return remove_everywhere(task, targets, groups, base, rows_per_task, each)
+    return remove_everywhere(task, targets, groups, base, rows.most, each)
 
 
 def _group_label(item: tuple[int, Sequence[RowGroups]]) -> str:
