@@ -19,8 +19,9 @@ from semdedup.arrays import to_host
 from semdedup.dedup.compare.blocks import (
     CLUSTERS_SAMPLED,
     MATCH,
+    ROW,
     Block,
-    best_of_rows,
+    best_matches,
     edge_table,
     edges_file,
     fit_axes,
@@ -30,6 +31,7 @@ from semdedup.dedup.compare.blocks import (
     lay_out_tile_block,
     load_light,
     load_side,
+    matches_of,
     with_base_told,
 )
 from semdedup.dedup.compare.blocks_of_base import compare_with_base
@@ -165,11 +167,11 @@ def compare_blocks(task: Comparison, span: BlockSpan) -> dict[str, Any]:
         counts.update(join.counts)
         of_one = reduced.best.right < len(own)
         if of_one.any():
-            mine = [*mine, _matches_of(light, reduced.best, of_one, 0)]
-            mine = [best_of_rows(pa.concat_tables(mine, promote_options="permissive"), task.strategy)]
+            mine = [*mine, matches_of(light, reduced.best, of_one, 0)]
+            mine = [best_matches(mine, task.strategy)]
         if not of_one.all():
             write_table(
-                found_file(task, other.number, span_name(span)), _matches_of(light, reduced.best, ~of_one, shift)
+                found_file(task, other.number, span_name(span)), matches_of(light, reduced.best, ~of_one, shift)
             )
             found.append(other.number)
         if len(reduced.forest.left):
@@ -180,13 +182,6 @@ def compare_blocks(task: Comparison, span: BlockSpan) -> dict[str, Any]:
     if forests:
         write_table(edges_file(task, span_name(span)), pa.concat_tables(forests, promote_options="permissive"))
     return {"counts": dict(counts), "found": found, "edges": sum(map(len, forests))}
-
-
-def _matches_of(light: pa.Table, best: Pairs, which: np.ndarray, start: int) -> pa.Table:
-    """Some of the best matches: their ids and what ranks them, the ``row`` of each, from `start` on, and the score."""
-    table = light.take(pa.array(best.left[which]))
-    table = table.append_column("row", pa.array(best.right[which] - start))
-    return table.append_column(SCORE, pa.array(best.score[which]))
 
 
 def merge_block(task: Comparison, item: tuple[Block, tuple[str, ...]]) -> dict[str, Any]:
@@ -203,11 +198,11 @@ def merge_block(task: Comparison, item: tuple[Block, tuple[str, ...]]) -> dict[s
     ids, max_ids = wide_ids(light.column("id")), wide_ids(own.column(f"{MATCH}id"))
     if others:
         candidates = _candidates(task, block, others, 2 * len(light))
-        rows = np.unique(candidates.column("row").to_numpy())
+        rows = np.unique(candidates.column(ROW).to_numpy())
         within = own.take(pa.array(rows))
         within = within.rename_columns([name.removeprefix(MATCH) for name in within.column_names])
-        within = within.append_column("row", pa.array(rows)).filter(pa.array(score[rows] >= task.limits.least))
-        best = best_of_rows(pa.concat_tables([candidates, within], promote_options="permissive"), task.strategy)
+        within = within.append_column(ROW, pa.array(rows)).filter(pa.array(score[rows] >= task.limits.least))
+        best = best_matches([candidates, within], task.strategy)
         score[rows] = best.column(SCORE).to_numpy()
         position = np.arange(len(light))
         position[rows] = len(light) + np.arange(len(rows))
@@ -234,7 +229,7 @@ def _candidates(task: Comparison, block: Block, others: Sequence[str], most: int
     for other in others:
         held.append(read_table(found_file(task, block.number, other)))
         if sum(map(len, held)) > most:
-            held = [best_of_rows(pa.concat_tables(held, promote_options="permissive"), task.strategy)]
+            held = [best_matches(held, task.strategy)]
     return pa.concat_tables(held, promote_options="permissive")
 
 

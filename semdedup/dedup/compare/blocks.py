@@ -35,6 +35,9 @@ from semdedup.storage.tables import LOW_INFORMATION, read_table, write_table
 CLUSTERS_SAMPLED, ROWS_SAMPLED = 64, 128
 """Clusters, and rows of each, that the principal axes are taken from."""
 
+ROW = "row"
+"""Column of a table of matches: of which row each is, by its position."""
+
 MATCH = "max_"
 """Columns that begin so are those of a row's best match within its cluster."""
 
@@ -229,17 +232,30 @@ def edges_file(task: Comparison, name: str) -> Location:
     return task.scratch / "edges" / f"{name}.parquet"
 
 
-def best_of_rows(found: pa.Table, strategy: RankingStrategy) -> pa.Table:
-    """For each ``row`` of a table of matches the one of the highest score, of equal ones the best-ranked.
+def matches_of(light: pa.Table, best: Pairs, which: np.ndarray | slice, start: int = 0) -> pa.Table:
+    """Some of the best matches: their ids and what ranks them, the `ROW` of each, from `start` on, and the score."""
+    table = light.take(pa.array(best.left[which]))
+    table = table.append_column(ROW, pa.array(best.right[which] - start))
+    return table.append_column(SCORE, pa.array(best.score[which]))
+
+
+def best_matches(tables: Sequence[pa.Table], strategy: RankingStrategy, *beside: str) -> pa.Table:
+    """For each row that some tables have matches of, the one of the highest score, of equal ones the best-ranked.
 
     Args:
-        found: ids of matches and what ranks them, the ``row`` that each is of, and the score; sorted by row afterwards.
+        tables: ids of matches and what ranks them, the `ROW` that each is of, and the score.
         strategy: what ranks.
+        beside: columns of whole numbers; there is a best match for each of their values that a row has.
+
+    Returns:
+        The best matches, sorted by row, then by these columns.
     """
-    found = with_base_told(found)
-    row, score = found.column("row").to_numpy(), found.column(SCORE).to_numpy()
-    order = np.lexsort((ranks_of_rows(found, strategy), -score, row))
-    return found.take(pa.array(order[np.append(True, row[order][1:] != row[order][:-1])[: len(order)]]))
+    found = with_base_told(pa.concat_tables(tables, promote_options="permissive"))
+    keys = [found.column(name).to_numpy() for name in (ROW, *beside)]
+    order = np.lexsort((ranks_of_rows(found, strategy), -found.column(SCORE).to_numpy(), *reversed(keys)))
+    is_first = np.ones(len(order), dtype=bool)
+    is_first[1:] = np.any([key[order][1:] != key[order][:-1] for key in keys], axis=0)
+    return found.take(pa.array(order[is_first]))
 
 
 def with_base_told(table: pa.Table) -> pa.Table:

@@ -12,7 +12,16 @@ import pyarrow as pa
 
 from semdedup.arrays import backend_module, to_host
 from semdedup.dedup import sizes
-from semdedup.dedup.compare.blocks import Block, axes_file, edge_table, edges_file, found_file, load_light, load_side
+from semdedup.dedup.compare.blocks import (
+    Block,
+    axes_file,
+    edge_table,
+    edges_file,
+    found_file,
+    load_light,
+    load_side,
+    matches_of,
+)
 from semdedup.dedup.compare.groups import Cluster, Comparison, kept_rows, ready
 from semdedup.dedup.compare.reduce import reduce_matches
 from semdedup.dedup.compare.table import write_base_rows
@@ -21,7 +30,7 @@ from semdedup.dedup.kernels.bounds import short_rows
 from semdedup.dedup.kernels.distinct import first_occurrences
 from semdedup.dedup.kernels.join import Join, Side, centroids_of
 from semdedup.dedup.kernels.matches import Pairs
-from semdedup.dedup.names import OF_BASE, SCORE
+from semdedup.dedup.names import OF_BASE
 from semdedup.dedup.ranking import rank_order
 from semdedup.runs.run import Run
 from semdedup.storage.arrays import load_array
@@ -113,9 +122,7 @@ def compare_block_with_base(task: Comparison, item: tuple[Block, Clusters]) -> d
         reduced = reduce_matches(pairs, together, task.strategy)
         counts.update(join.counts)
         if len(reduced.best.left):
-            table = together.take(pa.array(reduced.best.left))
-            table = table.append_column("row", pa.array(reduced.best.right))
-            found.append(table.append_column(SCORE, pa.array(reduced.best.score)))
+            found.append(matches_of(together, reduced.best, slice(None)))
             edges.append(edge_table(together, reduced.forest))
     if found:
         write_table(found_file(task, block.number, f"base-{number}"), _together(found))

@@ -14,6 +14,7 @@ import numpy as np
 import pyarrow as pa
 
 from semdedup.arrays import backend_module
+from semdedup.dedup.compare.blocks import ROW, best_matches
 from semdedup.dedup.compare.lay_out import (
     Each,
     cluster_place,
@@ -35,7 +36,8 @@ from semdedup.storage.arrays import load_array, save_array
 from semdedup.storage.location import Location
 from semdedup.storage.tables import read_table, write_table
 
-ROW, THRESHOLD = "row", "threshold"
+THRESHOLD = "threshold"
+"""Column of a table of candidates: at which threshold one is one, by its number."""
 
 Tiled = tuple[int, Tiles]
 """A threshold, by its number, and the tiles of its rest."""
@@ -54,12 +56,7 @@ def candidates_of(light: pa.Table, rows: np.ndarray, threshold: int, score: np.n
 
 def best_candidates(task: Removing, found: Sequence[pa.Table]) -> pa.Table:
     """For each unsure row and threshold the candidate of the highest score, of equal ones the best-ranked."""
-    candidates = pa.concat_tables(found, promote_options="permissive")
-    row, threshold = candidates.column(ROW).to_numpy(), candidates.column(THRESHOLD).to_numpy()
-    keys = row * len(task.limits) + threshold
-    ranks = ranks_of_rows(candidates, task.comparison.strategy)
-    order = np.lexsort((ranks, -candidates.column(SCORE).to_numpy(), keys))
-    return candidates.take(pa.array(order[np.append(True, keys[order][1:] != keys[order][:-1])[: len(order)]]))
+    return best_matches(found, task.comparison.strategy, THRESHOLD)
 
 
 def merge_near(task: Removing, item: tuple[int, tuple[int, ...]]) -> dict[str, Any]:
