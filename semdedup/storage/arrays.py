@@ -39,6 +39,21 @@ def load_array(location: Location) -> np.ndarray:
     return np.load(io.BytesIO(location.read_bytes()), allow_pickle=False)
 
 
+def save_columns(location: Location, **columns: np.ndarray) -> None:
+    """Write arrays of one length, at least one, by their names, as one ``.npy`` file."""
+    (length,) = {len(values) for values in columns.values()}
+    together = np.empty(length, dtype=[(name, values.dtype) for name, values in columns.items()])
+    for name, values in columns.items():
+        together[name] = values
+    save_array(location, together)
+
+
+def load_columns(location: Location) -> dict[str, np.ndarray]:
+    """Read what `save_columns` wrote."""
+    found = load_array(location)
+    return {name: np.ascontiguousarray(found[name]) for name in found.dtype.names or ()}
+
+
 def pack_ends(ends: Sequence[int] | np.ndarray) -> str:
     """Numbers that do not decrease, from 0 on, as a short text for JSON: where parts of a file end, or rows add up.
 

@@ -7,18 +7,13 @@ from functools import partial
 from itertools import count
 from typing import Any, NamedTuple, TypeVar
 
-import numpy as np
-
 from semdedup.dedup.compare.lay_out import Each, cluster_place
 from semdedup.dedup.kernels.forest import thinned
 from semdedup.dedup.kernels.matches import Pairs
-from semdedup.storage.arrays import load_array, save_array
+from semdedup.storage.arrays import load_columns, save_columns
 from semdedup.storage.location import Location
 
 T = TypeVar("T")
-
-EDGE = np.dtype([("left", np.int64), ("right", np.int64), ("score", np.float32)])
-"""How an edge is written."""
 
 EDGES_PER_TASK = 1 << 20
 """Edges that a task merges, or those of two files."""
@@ -29,15 +24,12 @@ FOREST = "forest.npy"
 
 def save_edges(file: Location, edges: Pairs) -> None:
     """Write edges."""
-    array = np.empty(len(edges.left), dtype=EDGE)
-    array["left"], array["right"], array["score"] = edges
-    save_array(file, array)
+    save_columns(file, **edges._asdict())
 
 
 def load_edges(file: Location) -> Pairs:
     """Read edges."""
-    array = load_array(file)
-    return Pairs(*(np.ascontiguousarray(array[name]) for name in Pairs._fields))
+    return Pairs(**load_columns(file))
 
 
 def merging_memory(n_rows: int) -> int:

@@ -37,12 +37,9 @@ from semdedup.dedup.kernels.matches import Matches, Pairs
 from semdedup.dedup.names import FOREST as FORESTS
 from semdedup.dedup.sizes import ROWS_AT_A_TIME
 from semdedup.runs.run import Run
-from semdedup.storage.arrays import load_array, load_rows, save_array
+from semdedup.storage.arrays import load_array, load_columns, load_rows, save_columns
 from semdedup.storage.location import Location
 from semdedup.storage.tables import read_table
-
-BEST = np.dtype([("score", np.float32), ("match", np.int64)])
-"""How the best match of a row is written: its rank, -1 for none."""
 
 
 class Best(NamedTuple):
@@ -97,7 +94,7 @@ def compare_span(task: Comparison, span: Span) -> dict[str, Any]:
     every = Best(np.zeros(len(rows), dtype=np.float32), np.full(len(rows), -1, dtype=np.int64))
     every.score[asking], every.match[asking] = best
     forest = thinned(edges, tile.stop)
-    _save_best(best_file(place, span), every)
+    save_columns(best_file(place, span), **every._asdict())
     save_edges(place / edges_name(span), forest)
     return {"edges": len(forest.left)}
 
@@ -141,20 +138,9 @@ def edges_name(span: Span) -> str:
     return f"edges/{span.number}-{span.first}.npy"
 
 
-def _save_best(file: Location, best: Best) -> None:
-    array = np.empty(len(best.score), dtype=BEST)
-    array["score"], array["match"] = best
-    save_array(file, array)
-
-
-def _load_best(file: Location) -> Best:
-    array = load_array(file)
-    return Best(array["score"], array["match"])
-
-
 def load_best(place: Location, tile: Tile) -> Best:
     """The best matches of the rows of a tile, after all its spans; the match of a row without one is itself."""
-    score, match = _load_best(place / "best" / f"{tile.number}.npy")
+    score, match = Best(**load_columns(place / "best" / f"{tile.number}.npy"))
     return Best(score, np.where(match < 0, np.arange(tile.start, tile.stop), match))
 
 
@@ -162,10 +148,10 @@ def merge_spans(task: Comparison, spans: Sequence[Span]) -> dict[str, Any]:
     """Put together what the spans of one tile found for its rows, best ranks first. Memory: 12 bytes a row, twice."""
     tiles, number = spans[0].tiles, spans[0].number
     place = cluster_place(task.scratch, tiles.label)
-    best = _load_best(best_file(place, spans[0]))
+    best = Best(**load_columns(best_file(place, spans[0])))
     for span in spans[1:]:
-        best = better_of(best, _load_best(best_file(place, span)))
-    _save_best(place / "best" / f"{number}.npy", best)
+        best = better_of(best, Best(**load_columns(best_file(place, span))))
+    save_columns(place / "best" / f"{number}.npy", **best._asdict())
     return {}
 
 

@@ -28,7 +28,7 @@ from semdedup.dedup.names import SCORE
 from semdedup.dedup.threshold.groups import Part, Removing, Targets, write_group
 from semdedup.dedup.threshold.large import lay_out_scored
 from semdedup.dedup.threshold.vectors import Ranked, place_scored, ranks_of
-from semdedup.storage.arrays import load_array, load_rows, save_array
+from semdedup.storage.arrays import load_array, load_columns, load_rows, save_array, save_columns
 from semdedup.storage.tables import read_table
 
 Group = tuple[tuple[Part, ...], str]
@@ -144,13 +144,9 @@ def _of_large(task: Removing, part: Part, ranked: Ranked, edges: Pairs | None) -
     unknown = np.flatnonzero(np.isnan(score))
     similar = place / "similar"
     for file in similar.files() if len(unknown) else ():
-        found = load_array(similar.at(file.url))
+        found = load_columns(similar.at(file.url))
         score[found["row"]] = found["score"]
     return _with_scores(best, score)
-
-
-SIMILAR = np.dtype([("row", np.int64), ("score", np.float32)])
-"""How the similarity of a row to its witness is written, by rank."""
 
 
 def _prepare(task: Removing, part: Part) -> dict[str, Any]:
@@ -189,15 +185,16 @@ def _score_span(task: Removing, span: Span) -> dict[str, Any]:
     if not ((witness >= tiles[span.first].start) & (witness < last.stop)).any():
         return {}
     rows = xp.asarray(load_array(rows_file(place, number)))
-    found = [np.empty(0, dtype=SIMILAR)]
+    ranks, scores = [], []
     for other in tiles[span.first : span.last]:
         wanted = np.flatnonzero((witness >= other.start) & (witness < other.stop))
         if len(wanted):
             others = xp.asarray(load_array(rows_file(place, other.number)))
             ends = xp.asarray(wanted), xp.asarray(witness[wanted] - other.start)
-            found.append(np.empty(len(wanted), dtype=SIMILAR))
-            found[-1]["row"], found[-1]["score"] = wanted + own.start, to_host(exact_scores(rows, others, *ends))
-    save_array(place / "similar" / f"{number}-{span.first}.npy", np.concatenate(found))
+            ranks.append(wanted + own.start)
+            scores.append(to_host(exact_scores(rows, others, *ends)))
+    similar = place / "similar" / f"{number}-{span.first}.npy"
+    save_columns(similar, row=np.concatenate(ranks), score=np.concatenate(scores))
     return {}
 
 

@@ -27,7 +27,7 @@ from semdedup.dedup.sizes import ROWS_AT_A_TIME
 from semdedup.dedup.threshold.rule import least_score
 from semdedup.dedup.threshold.vectors import Ranked, read_ranked, read_rows
 from semdedup.errors import IntegrityError
-from semdedup.storage.arrays import load_array
+from semdedup.storage.arrays import load_columns
 from semdedup.storage.location import Location
 from semdedup.storage.tables import write_batches
 
@@ -149,13 +149,9 @@ def nearest_of_large(task: Removing, part: Part, threshold: int, n_unsure: int, 
         return Witnesses.none(0)
     place = task.place(part.cluster.label)
     n_tiles = (place / "tiles.json").read_json()["tiles"]
-    found = [load_array(place / f"{what}-{threshold}" / f"{number}.npy") for number in range(n_tiles)]
-    together = np.concatenate([np.empty(0, NEAREST), *found])
-    return Witnesses(together["witness"], together["score"])
-
-
-NEAREST = np.dtype([("witness", np.int64), ("score", np.float32)])
-"""How the second look of a tile is written."""
+    files = (place / f"{what}-{threshold}" / f"{number}.npy" for number in range(n_tiles))
+    found = [Witnesses(**load_columns(file)) for file in files]
+    return Witnesses(*map(np.concatenate, zip(*found, strict=True)))
 
 
 def check_witnesses(found: Witnesses, part: Part) -> None:

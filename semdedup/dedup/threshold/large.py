@@ -17,10 +17,10 @@ from semdedup.arrays import Array, backend_module
 from semdedup.dedup.compare.lay_out import Each, Listed, lay_out_tiles, list_rows, rows_file
 from semdedup.dedup.compare.spans import Span, Tiles, cut_evenly, tile_spans, tiles_per_task
 from semdedup.dedup.kernels.greedy import Witnesses, best_kept, better_witness, first_look
-from semdedup.dedup.threshold.groups import NEAREST, Part, Removing
+from semdedup.dedup.threshold.groups import Part, Removing
 from semdedup.dedup.threshold.settle import Rest, settle, stays_file
 from semdedup.dedup.threshold.vectors import place_scored
-from semdedup.storage.arrays import load_array, load_rows, save_array
+from semdedup.storage.arrays import load_array, load_columns, load_rows, save_array, save_columns
 from semdedup.storage.location import Location
 
 ALONE, UNSURE = 1, 2
@@ -183,14 +183,11 @@ def merge_looks(task: Removing, item: tuple[At, int, Sequence[int]]) -> dict[str
 
 
 def _save(place: Location, found: Witnesses) -> None:
-    array = np.empty(len(found.witness), dtype=NEAREST)
-    array["witness"], array["score"] = found
-    save_array(place, array)
+    save_columns(place, **found._asdict())
 
 
 def _load(place: Location) -> Witnesses:
-    array = load_array(place)
-    return Witnesses(array["witness"], array["score"])
+    return Witnesses(**load_columns(place))
 
 
 def look_at_large(task: Removing, large: Sequence[Part], rows_per_tile: int, each: Each) -> None:
