@@ -14,7 +14,7 @@ from semdedup.runs.identity import fingerprint, fingerprint_of
 from semdedup.runs.written_files import WrittenFiles
 from semdedup.shards.inputs import Inputs
 from semdedup.shards.plan import plan_memory
-from semdedup.storage import file_columns, file_list, folders
+from semdedup.storage import batches, file_list, folders
 from semdedup.storage.digests import are_among, digest, digests, repeated
 from semdedup.storage.file_list import S3_STAMP, FileInfo, FileList, listing_memory
 from semdedup.storage.location import Location
@@ -44,8 +44,8 @@ FIXED = 56 * 2**20
 def small_batches(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
     """Batches of three files, so that a few files are many batches."""
     if request.node.get_closest_marker("slow") is None:
-        for module in (file_columns, file_list, folders):
-            monkeypatch.setattr(module, "CHUNK", 3)
+        for module in (batches, file_list, folders):
+            monkeypatch.setattr(module, "ROWS_PER_BATCH", 3)
         monkeypatch.setattr(file_list, "AT_A_TIME", 2)
 
 

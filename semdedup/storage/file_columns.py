@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-
-CHUNK = 1 << 16
-"""Files of one batch of columns."""
 
 ETAG = re.compile(r'"[0-9a-f]{32}"')
 NUMBER = re.compile(r"0|-?[1-9][0-9]{0,17}")
@@ -106,8 +103,8 @@ def _spellings(ending: str) -> list[bytes]:
     return found
 
 
-def one_batch(batches: Sequence[pa.RecordBatch]) -> pa.RecordBatch:
-    """Several batches as one, with the folders that it needs."""
+def joined_files(batches: Sequence[pa.RecordBatch]) -> pa.RecordBatch:
+    """Batches of files as one, with the folders that it needs."""
     kinds = {batch["stamp"].type for batch in batches}
     columns = []
     for name in ("folder", "name", "bytes", "stamp"):
@@ -118,16 +115,3 @@ def one_batch(batches: Sequence[pa.RecordBatch]) -> pa.RecordBatch:
             parts = [pc.dictionary_encode(part.dictionary_decode()) for part in parts]
         columns.append(pa.concat_arrays(parts) if len(parts) > 1 else parts[0])
     return pa.RecordBatch.from_arrays(columns, ["folder", "name", "bytes", "stamp"])
-
-
-def regrouped(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
-    """Batches, of which small ones are put together up to `CHUNK` files."""
-    held: list[pa.RecordBatch] = []
-    for batch in batches:
-        if held and sum(map(len, held)) + len(batch) > CHUNK:
-            yield one_batch(held) if len(held) > 1 else held[0]
-            held = []
-        if len(batch):
-            held.append(batch)
-    if held:
-        yield one_batch(held) if len(held) > 1 else held[0]

@@ -13,13 +13,12 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from semdedup.storage.batches import ROWS_PER_BATCH, regrouped, taken
 from semdedup.storage.file_columns import (
-    CHUNK,
     bytes_of,
     has_ending,
+    joined_files,
     name_column,
-    one_batch,
-    regrouped,
     stamp_column,
     stamp_texts,
     texts,
@@ -49,8 +48,8 @@ class FileInfo:
 def listing_memory(n_files: int, name_bytes: float, stamp_bytes: float = LOCAL_STAMP) -> int:
     """Bytes that `n_files` take in a `FileList` whose names have so many bytes on average, without their folders.
 
-    A folder takes the bytes of its path once for each batch of `CHUNK` files that it is in. While a local folder of
-    more than `CHUNK` files is put in order, they are there twice.
+    A folder takes the bytes of its path once for each batch of `ROWS_PER_BATCH` files that it is in. While a local
+    folder of more than that many files is put in order, they are there twice.
     """
     return round(n_files * (BYTES_PER_FILE + name_bytes + stamp_bytes))
 
@@ -155,31 +154,21 @@ class FileList(Sequence[FileInfo]):
         if mask.all():
             return self
         kept = (_kept(batch, pa.array(part)) for batch, part in zip(self.batches, self._split(mask), strict=True))
-        return FileList(regrouped(kept))
+        return FileList(regrouped(kept, joined_files))
 
     def _split(self, mask: np.ndarray) -> list[np.ndarray]:
         return np.split(mask, self._ends[1:-1]) if self.batches else []
 
     def take(self, positions: np.ndarray) -> FileList:
         """The files at these positions, in this order; a new list."""
-        return FileList(self._taken(positions[i : i + CHUNK]) for i in range(0, len(positions), CHUNK))
-
-    def _taken(self, positions: np.ndarray) -> pa.RecordBatch:
-        order = np.argsort(positions, kind="stable")
-        ascending = positions[order]
-        cuts = np.searchsorted(ascending, self._ends)
-        parts = [
-            batch.take(pa.array(ascending[low:high] - first))
-            for batch, first, low, high in zip(self.batches, self._ends, cuts, cuts[1:], strict=False)
-            if low < high
-        ]
-        back = np.empty(len(order), dtype=np.int64)
-        back[order] = np.arange(len(order))
-        return one_batch(parts).take(pa.array(back))
+        return FileList(
+            taken(self._ends, self.batches.__getitem__, positions[i : i + ROWS_PER_BATCH], joined_files)
+            for i in range(0, len(positions), ROWS_PER_BATCH)
+        )
 
     def where(self, is_wanted: Callable[[pa.BinaryArray], pa.BooleanArray]) -> FileList:
         """The files whose names are wanted; the function is given the names of many files at a time."""
-        return FileList(regrouped(_kept(batch, is_wanted(batch["name"])) for batch in self.batches))
+        return FileList(regrouped((_kept(batch, is_wanted(batch["name"])) for batch in self.batches), joined_files))
 
     def outside(self, folder: str) -> FileList:
         """The files that are not below a folder."""
@@ -188,7 +177,7 @@ class FileList(Sequence[FileInfo]):
         def is_outside(places: pa.DictionaryArray) -> pa.BooleanArray:
             return pc.invert(pc.starts_with(places.dictionary, begin)).take(places.indices)
 
-        return FileList(regrouped(_kept(batch, is_outside(batch["folder"])) for batch in self.batches))
+        return FileList(regrouped((_kept(batch, is_outside(batch["folder"])) for batch in self.batches), joined_files))
 
     def named(self, *names: str) -> FileList:
         """The files of these names."""
@@ -232,7 +221,7 @@ class FileList(Sequence[FileInfo]):
 
 
 class FileListBuilder:
-    """A `FileList` that is made bit by bit. Memory beside the list: `CHUNK` files as objects."""
+    """A `FileList` that is made bit by bit. Memory beside the list: `ROWS_PER_BATCH` files as objects."""
 
     def __init__(self) -> None:
         self._done: list[pa.RecordBatch] = []
@@ -251,7 +240,7 @@ class FileListBuilder:
         self._sizes.extend(n_bytes)
         self._stamps += stamps
         self._places.extend([place] * len(names))
-        if len(self._names) >= CHUNK:
+        if len(self._names) >= ROWS_PER_BATCH:
             self._flush()
 
     def add_file(self, file: FileInfo) -> None:
@@ -278,7 +267,7 @@ class FileListBuilder:
     def finish(self) -> FileList:
         """The list of all that was added."""
         self._flush()
-        return FileList(regrouped(self._done))
+        return FileList(regrouped(self._done, joined_files))
 
 
 def _kept(batch: pa.RecordBatch, mask: pa.BooleanArray) -> pa.RecordBatch:
@@ -295,7 +284,7 @@ def _stream(batch: pa.RecordBatch) -> bytes:
     """A batch as a stream, which holds no more than its rows where it is a view."""
     file = io.BytesIO()
     with pa.ipc.new_stream(file, batch.schema) as writer:
-        writer.write_batch(one_batch([batch]))
+        writer.write_batch(joined_files([batch]))
     return file.getvalue()
 
 

@@ -16,14 +16,16 @@ from typing import Self
 import numpy as np
 import pyarrow as pa
 
-from semdedup.storage.file_columns import CHUNK, name_column, stamp_values, texts, url_texts
+from semdedup.storage.batches import ROWS_PER_BATCH
+from semdedup.storage.file_columns import name_column, stamp_values, texts, url_texts
 from semdedup.storage.file_list import AT_A_TIME, FileList, FileListBuilder
 
 
 class FolderFiles:
     """The files right in one folder, which are put in order once all are there.
 
-    Of many files, runs of `CHUNK` are put in order as they come, and merged at the end. Memory: twice their columns.
+    Of many files, runs of `ROWS_PER_BATCH` are put in order as they come, and merged at the end. Memory: twice their
+    columns.
     """
 
     def __init__(self, folder: str) -> None:
@@ -35,7 +37,7 @@ class FolderFiles:
     def add(self, name: str, n_bytes: int, stamp: int | str) -> None:
         """Add a file."""
         self._files.append((name, n_bytes, stamp))
-        if len(self._files) == CHUNK:
+        if len(self._files) == ROWS_PER_BATCH:
             self._files.sort()
             builder = FileListBuilder()
             self._add(builder, self._files)

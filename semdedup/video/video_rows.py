@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, overload
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from semdedup.storage.batches import ROWS_PER_BATCH, joined, taken
 from semdedup.video.quarantine import OF_THE_MOMENT
 from semdedup.video.records import QUARANTINE_COLUMNS, QUARANTINED, VIDEO_COLUMNS
 
@@ -16,9 +17,6 @@ Row = Mapping[str, Any]
 
 ROWS, CLIPS = 1 << 10, 1 << 15
 """Most rows that are objects at a time, and most clips of them, but for one row with more."""
-
-ROWS_PER_BATCH = 1 << 16
-"""Rows of a batch, so that there are few batches."""
 
 
 def rows_memory(n_videos: int, n_clips: int, name_bytes: float) -> int:
@@ -156,27 +154,6 @@ def clip_quarantine_table(rows: VideoRows) -> pa.Table:
     return pa.Table.from_pylist([{**fault, "source": video} for video, fault in rows.clip_faults()], QUARANTINE_COLUMNS)
 
 
-def taken(ends: np.ndarray, batch: Callable[[int], pa.RecordBatch], positions: np.ndarray) -> pa.RecordBatch:
-    """The rows at some positions, in this order, of batches that follow each other.
-
-    Args:
-        ends: where each batch begins, and the end.
-        batch: gives one by its number; called once for each that there are rows of.
-        positions: at least one.
-    """
-    order = np.argsort(positions, kind="stable")
-    ascending = positions[order]
-    cuts = np.searchsorted(ascending, ends)
-    parts = [
-        batch(number).take(pa.array(ascending[cuts[number] : cuts[number + 1]] - ends[number]))
-        for number in range(len(ends) - 1)
-        if cuts[number] < cuts[number + 1]
-    ]
-    back = np.empty(len(order), dtype=np.int64)
-    back[order] = np.arange(len(order))
-    return one_batch(parts).take(pa.array(back))
-
-
 def with_nulls(batch: pa.RecordBatch, schema: pa.Schema) -> pa.RecordBatch:
     """The columns of a schema; one that the batch does not have is null."""
     columns = [
@@ -184,26 +161,6 @@ def with_nulls(batch: pa.RecordBatch, schema: pa.Schema) -> pa.RecordBatch:
         for field in schema
     ]
     return pa.RecordBatch.from_arrays(columns, schema=schema)
-
-
-def regrouped(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
-    """Batches, of which small ones are put together up to `ROWS_PER_BATCH`."""
-    held: list[pa.RecordBatch] = []
-    for batch in batches:
-        if held and sum(map(len, held)) + len(batch) > ROWS_PER_BATCH:
-            yield one_batch(held)
-            held = []
-        held.append(batch)
-    if held:
-        yield one_batch(held)
-
-
-def one_batch(batches: Sequence[pa.RecordBatch]) -> pa.RecordBatch:
-    """Some batches, at least one, as one."""
-    if len(batches) == 1:
-        return batches[0]
-    columns = [pa.concat_arrays([batch.column(i) for batch in batches]) for i in range(batches[0].num_columns)]
-    return pa.RecordBatch.from_arrays(columns, schema=batches[0].schema)
 
 
 class RowsHeld:
@@ -227,7 +184,7 @@ class RowsHeld:
             self._small.append(pa.RecordBatch.from_pylist(self._rows, schema=VIDEO_COLUMNS))
             self._rows, self._n_clips = [], 0
         if sum(map(len, self._small)) >= ROWS_PER_BATCH:
-            self._large.append(one_batch(self._small))
+            self._large.append(joined(self._small))
             self._small = []
 
     def rows(self) -> VideoRows:

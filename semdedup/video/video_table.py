@@ -20,6 +20,7 @@ import pyarrow.compute as pc
 from semdedup.errors import BadFileError, OutputConflictError
 from semdedup.runs.files import changed_files, check_names, refuse_foreign
 from semdedup.runs.record import Record
+from semdedup.storage.batches import regrouped
 from semdedup.storage.file_list import FileList
 from semdedup.storage.location import FileInfo, Location
 from semdedup.storage.tables import read_batches
@@ -37,7 +38,7 @@ from semdedup.video.tree import (
     SUMMARY,
     VIDEO_RECORDS,
 )
-from semdedup.video.video_rows import ROWS, VideoRows, regrouped, with_nulls
+from semdedup.video.video_rows import ROWS, VideoRows, with_nulls
 from semdedup.video.worker import PLACING
 
 SPLIT, VIDEOS = "split", "_videos.parquet"
