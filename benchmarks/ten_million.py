@@ -89,7 +89,8 @@ def run(size: str, folder: Path | None = None) -> dict[str, Any]:
     parts = [step for step in runs[0]["steps"] if step in runs[-1]["steps"]]
     each = ((step, exponent(shape["n_rows"], [one["steps"][step] for one in runs])) for step in parts)
     print(
-        f"    growth: n^{found['exponent']:.2f} (at most n^{MOST_GROWTH:g}); memory of a worker {found['memory']:.2f} ×"
+        f"    growth: n^{found['exponent']:.2f} (at most n^{MOST_GROWTH:g}); "
+        f"memory of a worker {found['memory']:.2f} × (at most {MOST_OF_MEMORY:g} ×)"
     )
     print(f"    of the steps: {', '.join(f'{step} n^{power:.2f}' for step, power in each)}", flush=True)
     return found

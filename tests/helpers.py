@@ -155,9 +155,9 @@ from semdedup import ClusterOptions, SemanticDeduplicationWorkflow, SemdedupErro
 from semdedup.dedup import sizes
 
 if __name__ == "__main__":
-    task_bytes, scheduler, n_workers, parameters = json.loads(sys.argv[1])
+    task_bytes, work_per_task, scheduler, n_workers, parameters = json.loads(sys.argv[1])
     sizes.SMALLEST_TASK = sizes.LARGEST_TASK = task_bytes
-    sizes.WORK_PER_TASK = task_bytes**2 // 64  # a tile is compared with few others at a time
+    sizes.WORK_PER_TASK = work_per_task
     sizes.BESIDE_A_ROW = 0
     cluster = ClusterOptions(scheduler=scheduler, n_workers=n_workers, memory_limit="1GiB")
     try:
@@ -169,11 +169,16 @@ if __name__ == "__main__":
 """A program of a user: it runs the workflow on a scheduler, or on a cluster of its own."""
 
 
+def work_of_driver(task_bytes: int) -> int:
+    """Operations of a task of `DRIVER`: few, so that a tile is compared with few others at a time."""
+    return task_bytes**2 // 64
+
+
 def start_driver(
     place: Path, parameters: dict[str, Any], *, task_bytes: int, scheduler: str | None = None
 ) -> subprocess.Popen:
     """Start `DRIVER`; see `start_program`."""
-    return start_program(place, DRIVER, task_bytes, scheduler, 2, parameters)
+    return start_program(place, DRIVER, task_bytes, work_of_driver(task_bytes), scheduler, 2, parameters)
 
 
 def start_program(place: Path, program: str, *arguments: Any) -> subprocess.Popen:

@@ -27,6 +27,7 @@ from semdedup import (
     load,
 )
 from semdedup.cli import main
+from semdedup.dedup import sizes
 from semdedup.dedup.base.chain import chain_of
 from semdedup.dedup.compare.groups import Limits, score_new_rows
 from semdedup.dedup.kernels.matches import Matches
@@ -47,6 +48,7 @@ from tests.helpers import (
     set_task_work,
     start_driver,
     wait_for,
+    work_of_driver,
     workflow,
     write_embeddings,
 )
@@ -596,7 +598,6 @@ def test_a_base_in_a_bucket(client: distributed.Client, made: Path, s3: tuple[st
 
 
 @pytest.mark.slow
-@pytest.mark.slow
 @pytest.mark.parametrize(
     "pattern",
     ["kmeans-*/journal/assign/1.json", "pairwise-*/dropped/0.arrow", "pairwise-*/journal/compare*/0.json"],
@@ -606,6 +607,7 @@ def test_a_killed_update_goes_on_where_it_stopped(
 ) -> None:
     options = {"base": str(made / "old"), "withdraw": ["clip-00001"], "verbose": False}
     set_task_bytes(monkeypatch, 600)
+    monkeypatch.setattr(sizes, "WORK_PER_TASK", work_of_driver(600))
     update(made / "in-1", tmp_path / "whole", **options).run(client)
     out = tmp_path / "out"
     parameters = {"input_path": str(made / "in-1"), "output_path": str(out), **options}

@@ -145,9 +145,11 @@ def workers_of(**mebibytes: int) -> Iterator[tuple[Workers, distributed.Client]]
     ):
         every = Workers(cluster)
         every.add(**mebibytes)
-        yield every, client
-        for name in list(every.by_name):
-            every.end(name)
+        try:
+            yield every, client
+        finally:
+            for name in list(every.by_name):
+                every.end(name)
 
 
 def name_after(seconds: float, item: Any) -> str:
@@ -175,12 +177,13 @@ def test_few_threads_with_less_memory_do_not_decide(threads_and_memory: list[tup
 def test_a_worker_that_joins_with_less_memory_gets_no_task_that_was_cut_for_more(capsys: Any) -> None:
     with workers_of(large=2000) as (every, client):
         opened = check_cluster(client, "cpu", Reporter())
+        opened.workers.seconds_between = 0.1
         assert opened.task_memory == 2000 * MIB
-        results = opened.run("wait", partial(name_after, 0.02), range(120))
+        results = opened.run("wait", partial(name_after, 0.02), range(300))
         names = [next(results)[1]]
         every.add(small=1000, nearly=1900)
         names += [name for _, name in results]
-        assert len(names) == 120
+        assert len(names) == 300
         assert {*names} == {"large", "nearly"}
         said = " ".join(capsys.readouterr().err.split())
         assert "1 of 3 workers have less memory than the 2,000 MiB a thread that tasks were cut for" in said

@@ -14,11 +14,6 @@ from semdedup.storage.written import Written
 CHECKSUM = re.compile("[0-9a-f]{32}")
 
 
-def written_memory(n_files: int) -> int:
-    """Bytes that `WrittenFiles` takes for so many files."""
-    return 32 * n_files
-
-
 class WrittenFiles:
     """Checksums of files, found by URL and size: what is asked for is only whether a file is as it was written.
 

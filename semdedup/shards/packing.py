@@ -96,12 +96,6 @@ def read_sizes(file: Location) -> tuple[np.ndarray, np.ndarray]:
     return sizes.copy(), bins.astype(np.int16)
 
 
-def packing_memory(n_samples: int) -> int:
-    """Bytes that the client holds while it cuts samples into shards: of each its bytes and bin; of those of one bin,
-    which may be all, their positions, their bytes together, and where these end."""
-    return n_samples * (8 + 2 + 3 * 8)
-
-
 def pack_shards(
     layout: ShardLayout,
     version: str,

@@ -153,7 +153,7 @@ def pieces_of(folder: Location, cuts: np.ndarray, partition: int) -> Pieces:
 
 
 def cuts_of(ends: Iterable[tuple[int, Sequence[int]]], n_tasks: int, n_partitions: int) -> np.ndarray:
-    """Where the files of tasks are cut into partitions, (tasks, partitions + 1) int64; memory as `cuts_memory`.
+    """Where the files of tasks are cut into partitions, (tasks, partitions + 1) int64: what the client holds of them.
 
     Args:
         ends: the position of each task, and the ``ends`` that it returned.
@@ -162,8 +162,3 @@ def cuts_of(ends: Iterable[tuple[int, Sequence[int]]], n_tasks: int, n_partition
     for task, found in ends:
         cuts[task, 1:] = found
     return cuts
-
-
-def cuts_memory(n_tasks: int, n_partitions: int) -> int:
-    """Bytes that the client holds for the pieces of all partitions: the cuts, and a view of them for each."""
-    return 8 * n_tasks * (n_partitions + 1) + 1024 * n_partitions

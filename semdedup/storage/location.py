@@ -201,22 +201,16 @@ class Location(ListedPath):
         Raises:
             StorageError: a file that could not be deleted, which it names; the others may be gone.
         """
-        step = KEYS_AT_ONCE if store_of(self.url) is S3 else 1
-        parts = [places[start : start + step] for start in range(0, len(places), step)]
         with ThreadPoolExecutor(REQUESTS_IN_FLIGHT) as pool:
-            done = list(pool.map(self._remove_at_once, parts))
-            list(
-                pool.map(
-                    Location.remove,
-                    (place for part, gone in zip(parts, done, strict=True) if not gone for place in part),
-                )
-            )
+            if store_of(self.url) is S3 and len(places) > 1:
+                parts = [places[start : start + KEYS_AT_ONCE] for start in range(0, len(places), KEYS_AT_ONCE)]
+                gone = list(pool.map(self._remove_at_once, parts))
+                places = [place for part, is_gone in zip(parts, gone, strict=True) if not is_gone for place in part]
+            list(pool.map(Location.remove, places))
 
     @repeated
     def _remove_at_once(self, places: Sequence[Location]) -> bool:
-        """Delete files of one bucket by one request; whether the storage knows such a request."""
-        if store_of(self.url) is not S3 or len(places) == 1:
-            return False
+        """Delete files of one bucket of S3 by one request; whether the store knows such a request."""
         try:
             with self.errors("delete files of"):
                 failed = delete_objects(self.fs, [place.url for place in places])

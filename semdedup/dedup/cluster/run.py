@@ -72,12 +72,11 @@ def scan_and_fit(
     """
     scratch = run.scratch
     kwargs = without_storage_options(read_kwargs)
-    plan_file = scratch / "plan.json"
-    before = plan_on_disk(plan_file, inputs, files)
+    before = plan_on_disk(scratch / "plan.json", inputs, files)
     if before is not None:  # this refusal takes back nothing of what an earlier run has done
         check_ranking(before.schema, ranked_by)
     with run.refusing():
-        plan, scanned = _plan_and_scan(run, files, source, plan_file, inputs, kmeans, kwargs, ranked_by, base, scan_of)
+        plan, scanned = _plan_and_scan(run, before, files, source, inputs, kmeans, kwargs, ranked_by, base, scan_of)
         work = Workspace(plan.schema, source, scratch, kwargs)
         n_rows = sum(result["rows"] for result in scanned)
         lengths = lengths_by_source(scanned)
@@ -139,9 +138,9 @@ def cluster_embeddings(
 
 def _plan_and_scan(
     run: Run,
+    plan: Plan | None,
     files: Sequence[FileInfo],
     source: Location,
-    place: Location,
     inputs: InputOptions,
     kmeans: KMeansOptions,
     read_kwargs: Mapping[str, Any],
@@ -149,9 +148,9 @@ def _plan_and_scan(
     base: Base | None,
     scan_of: Callable[[Plan], Scan],
 ) -> tuple[Plan, list[dict[str, Any]]]:
-    """Decide on partitions and look at every row; again without the files that turned out to be bad, if need be."""
-    scratch = place.parent
-    plan = plan_on_disk(place, inputs, files)
+    """Decide on partitions, unless there is a plan already, and look at every row; again without the files that turned
+    out to be bad, if need be."""
+    scratch, place = run.scratch, run.scratch / "plan.json"
     if plan is None:
         forget_tasks(run)
     if plan is None or not fits(run, plan.most_bytes):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Any, TypeVar
 
@@ -21,7 +21,7 @@ from semdedup.dedup.cluster.shuffle import (
 )
 from semdedup.dedup.compare.groups import Cluster, Comparison, Limits, rank_cluster, score_group, score_rows
 from semdedup.dedup.input.facts import Counted, inspect_files
-from semdedup.dedup.input.partitions import Partition, Slice
+from semdedup.dedup.input.partitions import Partition
 from semdedup.dedup.input.scan import Workspace
 from semdedup.dedup.input.schema import InputSchema
 from semdedup.dedup.input.several import Rows
@@ -29,7 +29,6 @@ from semdedup.dedup.names import SCORE, cluster_file
 from semdedup.dedup.options import RankedOptions
 from semdedup.dedup.ranking import RankingStrategy
 from semdedup.dedup.threshold.rule import duplicate_mask
-from semdedup.errors import BadFileError
 from semdedup.storage.location import Location
 from semdedup.storage.tables import read_table
 
@@ -204,14 +203,9 @@ class _Elsewhere(Workspace):
 
     reading: Workspace
 
-    def read(
-        self,
-        slices: Partition,
-        columns: Collection[str] | None = None,
-        on_bad: Callable[[Slice, BadFileError], None] | None = None,
-    ) -> Iterator[Rows]:
+    def read(self, *asked: Any, **options: Any) -> Iterator[Rows]:
         """As the other one."""
-        return self.reading.read(slices, columns, on_bad)
+        return self.reading.read(*asked, **options)
 
 
 def _elsewhere(work: Workspace, scratch: Location) -> Workspace:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any, NamedTuple
@@ -16,13 +16,12 @@ from semdedup.dedup.cluster.fit import load_centroids
 from semdedup.dedup.cluster.shuffle import Assignment
 from semdedup.dedup.estimate.axes import choose_axes
 from semdedup.dedup.input.ids import hash_ids
-from semdedup.dedup.input.partitions import Partition, Slice
+from semdedup.dedup.input.partitions import Partition
 from semdedup.dedup.input.rows import check_rows
 from semdedup.dedup.input.scan import Sampling, Workspace, scan_partition
 from semdedup.dedup.input.several import Rows
 from semdedup.dedup.kernels.exact import unit_rows
 from semdedup.dedup.kernels.kmeans import assign
-from semdedup.errors import BadFileError
 from semdedup.storage.arrays import load_array, save_array
 from semdedup.storage.location import Location
 from semdedup.storage.tables import LOW_INFORMATION, read_arrow_batch, write_arrow_parts
@@ -45,14 +44,9 @@ class TakingWorkspace(Workspace):
     rank_seed: int
     taken: list[pa.Table]
 
-    def read(
-        self,
-        slices: Partition,
-        columns: Collection[str] | None = None,
-        on_bad: Callable[[Slice, BadFileError], None] | None = None,
-    ) -> Iterator[Rows]:
+    def read(self, *asked: Any, **options: Any) -> Iterator[Rows]:
         """As `Workspace.read`."""
-        for rows in super().read(slices, columns, on_bad):
+        for rows in super().read(*asked, **options):
             self._take(rows.table)
             yield rows
 

@@ -91,7 +91,7 @@ def reading_slices(plan: RunPlan) -> Traffic:
     return total
 
 
-def committing(n_files: int, n_bytes_of_record: float = 0) -> Traffic:
+def committing(n_files: int) -> Traffic:
     """Files are moved into place, one after the other after a look whether the folder is this run's still."""
     each = Traffic(get=1, head=1, copy=1, fetched=513)
     listing = Traffic(list=8 * math.ceil(n_files / LISTED), delete=math.ceil(n_files / LISTED))

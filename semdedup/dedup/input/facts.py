@@ -131,7 +131,7 @@ def inspect_files(
     schemas: dict[bytes, bytes] = {}
     for location, source in files:
         try:
-            facts.append(_facts_of(location, source, counted))
+            facts.append(facts_of(location, source, counted))
         except BadFileError as error:
             if not skip_bad_files:
                 raise
@@ -146,25 +146,21 @@ def sharing(file: FileFacts, schemas: dict[bytes, bytes]) -> FileFacts:
 
 
 @repeated
-def _facts_of(location: Location, source: str, counted: Counted) -> FileFacts:
-    with open_parquet(location, FOR_A_ROW) as file:
-        return facts_of_open(location, source, file, counted)
-
-
-def facts_of_open(location: Location, source: str, file: pq.ParquetFile, counted: Counted) -> FileFacts:
-    """The facts of a file that is open."""
-    metadata, schema = file.metadata, file.schema_arrow
-    groups = [metadata.row_group(group).num_rows for group in range(metadata.num_row_groups)]
-    values, others = _held_by_a_row(location, file, schema, counted)
-    return FileFacts(
-        location.url,
-        location.url if source == location.url else source,
-        metadata.num_rows,
-        round(values * metadata.num_rows),
-        schema.serialize().to_pybytes(),
-        math.ceil(others * metadata.num_rows),
-        array("q", groups if len(groups) > 1 else ()),
-    )
+def facts_of(location: Location, source: str, counted: Counted, n_bytes: int | None = None) -> FileFacts:
+    """The facts of a file, whose size may be known."""
+    with open_parquet(location, FOR_A_ROW, n_bytes) as file:
+        metadata, schema = file.metadata, file.schema_arrow
+        groups = [metadata.row_group(group).num_rows for group in range(metadata.num_row_groups)]
+        values, others = _held_by_a_row(location, file, schema, counted)
+        return FileFacts(
+            location.url,
+            location.url if source == location.url else source,
+            metadata.num_rows,
+            round(values * metadata.num_rows),
+            schema.serialize().to_pybytes(),
+            math.ceil(others * metadata.num_rows),
+            array("q", groups if len(groups) > 1 else ()),
+        )
 
 
 def _held_by_a_row(

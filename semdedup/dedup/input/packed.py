@@ -17,12 +17,11 @@ import pyarrow.parquet as pq
 from semdedup.compute.session import Session
 from semdedup.dedup.input.columns import is_fp16_bits
 from semdedup.dedup.input.facts import (
-    FOR_A_ROW,
     ROWS_ASKED,
     Counted,
     FileFacts,
     Files,
-    facts_of_open,
+    facts_of,
     files_of_tasks,
     put_together,
 )
@@ -84,17 +83,11 @@ def pack_files(packing: Packing, files: Files) -> tuple[list[FileFacts], list[st
     for file in (Found(*located, n_bytes) for located, n_bytes in zip(files.located, files.n_bytes, strict=True)):
         try:
             if few or not is_small(file.n_bytes) or not pack.take(file):
-                pack.found.append(_facts_of(packing.counted, file))
+                pack.found.append(facts_of(file.location, file.source, packing.counted, file.n_bytes))
         except BadFileError as error:
             pack.refuse(error)
     pack.write()
     return pack.found, pack.bad
-
-
-@repeated
-def _facts_of(counted: Counted, file: Found) -> FileFacts:
-    with open_parquet(file.location, FOR_A_ROW, file.n_bytes) as parquet:
-        return facts_of_open(file.location, file.source, parquet, counted)
 
 
 class _Known(NamedTuple):
