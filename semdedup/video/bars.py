@@ -15,19 +15,22 @@ DARKEST = 32.0
 """Grey levels of 255. A bar is no brighter: black in the wrong range is 16, of a brightened copy about 20."""
 
 TOLERANCE = 6.0
-"""Grey levels by which a pixel of a bar, in a small picture, may be brighter than the darkest line. Encoders add 1 to 4."""
+"""Grey levels by which a pixel of a bar may be brighter than black, in a small picture. Encoders add 1 to 4."""
 
 CLEAN = 0.02
 """A line is clean in a picture in which no larger share of it is brighter than black."""
 
 MOST_OF_THE_TIME = 0.8
-"""Share of the pictures in which most lines of a bar are clean: words and marks in a bar come and go, bars do not."""
+"""A line is clean if it is so in this share of the pictures: words in a bar come and go."""
 
-WORDS = 0.5
-"""Most that is seen of a line of a bar, as a share of what is seen of a line of the content: of one with words in it."""
+JUMP = 0.3
+"""Least that is seen beyond the straight edge of a bar, as a share of the line of which most is seen."""
 
-EDGE = 0.8
-"""Least that is seen of the first line of the content, as a share of what is seen of any."""
+WORDS = 0.4
+"""Most that is seen of the area of a bar, by the same measure: of one with words or a mark in it."""
+
+MARK = 1 / 8
+"""Lines of words, or a mark, take no larger share of a side."""
 
 LEAST_CONTENT = 0.25
 """Where less of a side would remain, it is no picture between bars: 16:9 in 9:16 leaves 0.32."""
@@ -94,10 +97,16 @@ def _content(levels: np.ndarray) -> tuple[float, float]:
 
 def _bar(heights: np.ndarray, shares: np.ndarray, clean: np.ndarray) -> float:
     """Lines of the bar at the beginning, with the part that it takes of the line in which it ends."""
-    first = int(np.argmax(shares >= EDGE))  # of the content
-    if not 2 * clean[:first].sum() > first or (shares[: first - 1] > WORDS).any() or first + 1 >= len(shares):
+    found, n = 0, len(shares)
+    for edge in np.flatnonzero(clean[:-2] & ~clean[1:-1]) + 1:
+        if shares[:edge].mean() > WORDS:
+            break
+        if shares[edge : edge + 2].max() >= JUMP:
+            found = int(edge)
+        if not clean[edge : edge + int(n * MARK) + 1].any():
+            break
+    if not found:
         return 0.0
-    ends = first if clean[first - 1] else first - 1  # in this line, which shows content in its other part
-    outside, inside = float(heights[ends - 1]) if ends else 0.0, float(heights[ends + 1])
-    shown = (float(heights[ends]) - outside) / max(inside - outside, 1.0)
-    return ends + 1 - min(max(shown, 0.0), 1.0)
+    outside, inside = float(heights[found - 1]), float(heights[found + 1])
+    shown = (float(heights[found]) - outside) / max(inside - outside, 1.0)
+    return found + 1 - min(max(shown, 0.0), 1.0)
