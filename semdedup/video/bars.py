@@ -17,8 +17,8 @@ DARKEST = 32.0
 TOLERANCE = 5.0
 """Grey levels by which a pixel of a bar may be brighter than black, in a small picture. Encoders add 1 to 4.
 
-Measured on bars of 13 kinds around 15 clips of public videos, in pictures of 64 x 64 and of 96 x 96: with 5 all are found
-and no edge is off by 2 % of a side; 4 loses one to ringing, 6 two whose content is dark.
+Measured on bars of 13 kinds around 15 clips of public videos, in pictures of 64 x 64 and of 96 x 96: with 5 all are
+found, no edge off by 2 % of a side; 4 loses one to ringing, 6 two whose content is dark.
 """
 
 CLEAN = 0.02
