@@ -36,8 +36,8 @@ def shrink(frames: np.ndarray, height: int, width: int) -> np.ndarray:
 def averaged(grey: np.ndarray, height: int, width: int, box: Box = WHOLE) -> np.ndarray:
     """Pictures (..., h, w) of grey levels as (..., height, width) float64, each the mean over its area of the box.
 
-    A line at the edge of the box, part of which is black, counts as far as it is content; its neighbour stands in for
-    the rest.
+    What is outside of the box is taken for black: in a line at its edge it has made the content darker, and the next
+    line stands in for what is missing.
     """
     h, w = grey.shape[-2:]
     if box == WHOLE and (h, w) == (height, width):
@@ -47,9 +47,10 @@ def averaged(grey: np.ndarray, height: int, width: int, box: Box = WHOLE) -> np.
 
 @lru_cache
 def _area_weights(n_in: int, n_out: int, start: float, end: float) -> np.ndarray:
-    """Which share of each input pixel makes up an output pixel, along one axis: (n_out, n_in), rows of sum 1.
+    """Which share of each input pixel makes up an output pixel, along one axis: (n_out, n_in).
 
-    Outputs are equal parts of what lies between start and end, which are shares of the axis.
+    Outputs are equal parts of what lies between start and end, which are shares of the axis. Rows have the sum 1, but
+    for those with a pixel that is partly black.
     """
     edges = n_in * np.linspace(start, end, n_out + 1)
     pixels = np.arange(n_in)
@@ -59,5 +60,4 @@ def _area_weights(n_in: int, n_out: int, start: float, end: float) -> np.ndarray
     for pixel, black, inner in ((first, edges[0] - first, first + 1), (last, last + 1 - edges[-1], last - 1)):
         if black > 0:
             weights[:, inner] += black * weights[:, pixel]
-            weights[:, pixel] *= 1 - black
     return weights
