@@ -17,8 +17,8 @@ DARKEST = 32.0
 TOLERANCE = 5.0
 """Grey levels by which a pixel of a bar may be brighter than black, in a small picture. Encoders add 1 to 4.
 
-Measured on bars of 13 kinds around 15 clips of public videos, in pictures of 64 x 64 and of 96 x 96: with 5 all are found
-and no edge is off by 2 % of a side; 4 loses one to ringing, 6 two whose content is dark.
+Measured on bars of 13 kinds around 15 clips of public videos, in pictures of 64 x 64 and of 96 x 96: with 5 all are
+found, no edge off by 2 % of a side; 4 loses one to ringing, 6 two whose content is dark.
 """
 
 CLEAN = 0.02
@@ -111,12 +111,12 @@ def _bar(above: np.ndarray, shares: np.ndarray, clean: np.ndarray) -> float:
     Where clean lines end, either the content begins, or words or a mark in the bar, which clean lines follow.
     """
     bar, n = 0.0, len(shares)
-    for begin in np.flatnonzero(clean[:-4] & ~clean[1:-3]) + 1:
+    for begin in (np.flatnonzero(clean[:-4] & ~clean[1:-3]) + 1).tolist():
         if shares[:begin].mean() > WORDS:
             break
         for edge in (begin - 1, begin, begin + 1):  # the bar may take most of a line, or the content leak into it
-            inside = above[edge + 1]
-            outside = min(above[max(edge - 1, 0)], inside)
+            inside = float(above[edge + 1])
+            outside = min(float(above[max(edge - 1, 0)]), inside)
             if shares[edge : edge + 2].max() >= JUMP and outside <= DIM * inside and inside >= STEEP * above[edge + 2]:
                 bar = edge + 1 - float(np.clip((above[edge] - outside) / max(inside - outside, 1.0), 0, 1))
         if not clean[begin : begin + int(n * MARK) + 1].any():
