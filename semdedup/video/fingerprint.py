@@ -120,5 +120,6 @@ def _waves_over(start: float, stop: float, n: int) -> np.ndarray:
     shares = np.minimum(edges[1:, None], pixels + 1) - np.maximum(edges[:-1, None], pixels)
     means = np.maximum(shares, 0) / np.diff(edges)[:, None]
     angles = np.pi / SIDE * np.arange(n)[:, None] * (pixels + 0.5)
-    scale = np.where(np.arange(n) == 0, np.sqrt(1 / SIDE), np.sqrt(2 / SIDE))[:, None]
-    return (scale * np.cos(angles) @ means).astype(np.float32)
+    waves = np.sqrt(2 / SIDE) * np.cos(angles)
+    waves[0] /= np.sqrt(2)
+    return (waves @ means).astype(np.float32)
