@@ -29,8 +29,11 @@ from semdedup import (
 )
 from semdedup.overlaps import run as overlaps_run
 from semdedup.overlaps.blocks import cut_whole, units_of
+from semdedup.overlaps.source import find_source
+from semdedup.overlaps.tracks import videos_in
 from semdedup.runs.record import Record
 from semdedup.storage.location import Location
+from semdedup.storage.tables import FINGERPRINT
 from tests.helpers import NOWHERE, assert_nothing_left, contents, set_task_bytes, stamps
 from tests.overlaps import (
     Clip,
@@ -367,12 +370,10 @@ def test_names_of_videos_may_be_anything(
 
 
 @pytest.mark.parametrize("place", ["", "fingerprints", "clips", "../"])
-def test_any_folder_of_the_output_may_be_given(
-    place: str, inside: distributed.Client, tmp_path: Path, rng: np.random.Generator
-) -> None:
-    source = write_tracks(tmp_path / "run" / "clips", {"a": noise(rng, 10)})
+def test_any_folder_of_the_output_may_be_given(place: str, tmp_path: Path, rng: np.random.Generator) -> None:
+    source = write_tracks(tmp_path / "run" / "clips", {"a": noise(rng, 1)})
     (source / "clips").mkdir()
-    assert overlaps(source / place, tmp_path / "out", inside).videos == 1
+    assert find_source(Location.of(source / place)).root.url == str(source)
 
 
 def changed(table: pa.Table, **columns: Any) -> pa.Table:
@@ -402,21 +403,45 @@ BAD = {
     "rows in another order": (GOOD.take([1, 0]), "0.75; 0.25 is needed"),
     "a moment that is none": (changed(GOOD, t_s=pa.array([float("nan")] * 10)), "nan; 0.25 is needed"),
     "a video in two places": (GOOD.take([0, 1, 6, 7, 2, 3]), "1.25; 0.25 is needed"),
-    "a video twice": (pa.concat_tables([GOOD, GOOD]), "2 videos have rows in more than one place, 'a.mp4' from row 0"),
 }
 
 
 @pytest.mark.parametrize("case", BAD)
-def test_tracks_that_are_none_are_refused_by_the_name_of_their_file(
-    case: str, inside: distributed.Client, tmp_path: Path
-) -> None:
+def test_tracks_that_are_none_are_refused_by_the_name_of_their_file(case: str, tmp_path: Path) -> None:
     table, message = BAD[case]
-    source = write_tracks(tmp_path / "in", {"z.mp4": np.ones((3, 64), np.int8)})
-    pq.write_table(table, source / "fingerprints" / "bad.parquet")
+    pq.write_table(table, tmp_path / "bad.parquet")
     with pytest.raises(BadFileError, match=message) as error:
-        overlaps(source, tmp_path / "out", inside)
-    assert str(source / "fingerprints" / "bad.parquet") in str(error.value)
+        list(videos_in(Location.of(tmp_path / "bad.parquet"), 0, {}))
+    assert str(tmp_path / "bad.parquet") in str(error.value)
+
+
+def test_nothing_is_left_where_tracks_are_refused(inside: distributed.Client, tmp_path: Path) -> None:
+    source = write_tracks(tmp_path / "in", {"z.mp4": np.ones((3, 64), np.int8)})
+    bad = source / "fingerprints" / "bad.parquet"
+    for table, message in (
+        (GOOD.slice(1), rf"row 0 .* in {bad} has t_s 0\.75"),
+        (pa.concat_tables([GOOD, GOOD]), f"2 videos have rows in more than one place, 'a.mp4' from row 0 of {bad}"),
+    ):
+        pq.write_table(table, bad)
+        with pytest.raises(BadFileError, match=message):
+            overlaps(source, tmp_path / "out", inside)
+        assert_nothing_left(tmp_path / "out")
+
+
+def test_vectors_of_different_kinds_are_not_compared(
+    inside: distributed.Client, tmp_path: Path, rng: np.random.Generator
+) -> None:
+    for name, version in (("a", "grey-1"), ("b", "grey-2")):
+        table = track_table({name: noise(rng, 10)}).replace_schema_metadata({FINGERPRINT: version})
+        for folder in (name, "both"):
+            (tmp_path / folder / "fingerprints").mkdir(parents=True, exist_ok=True)
+            pq.write_table(table, tmp_path / folder / "fingerprints" / f"{name}.parquet")
+    with pytest.raises(InputError, match=r"a\.parquet has 'grey-1'; .*b\.parquet has 'grey-2'"):
+        overlaps(tmp_path / "both", tmp_path / "out", inside)
     assert_nothing_left(tmp_path / "out")
+    assert overlaps(tmp_path / "a", tmp_path / "base", inside).facts["fingerprint"] == "grey-1"
+    with pytest.raises(InputError, match="compared tracks of the fingerprint 'grey-1', those given have 'grey-2'"):
+        overlaps(tmp_path / "b", tmp_path / "out", inside, base=str(tmp_path / "base"))
 
 
 def test_what_holds_no_tracks_is_refused(inside: distributed.Client, tmp_path: Path) -> None:

@@ -27,6 +27,9 @@ EMBEDDINGS_ENDING, EMBED_TABLE = "_embd_parquet", "_clips.parquet"
 SPAN_COLUMNS = ("id", "video", "start_s", "end_s")
 """Columns of the embeddings that tell which part of which video a clip is."""
 
+FINGERPRINT_FACT = "fingerprint"
+"""Fact of the step: what the vectors are, as the files of tracks say."""
+
 OF_EMBEDDINGS, OF_METAS = "embeddings", "metas"
 
 
@@ -40,11 +43,12 @@ class ClipFiles:
 
 
 class Base(NamedTuple):
-    """An earlier output: its videos, and what identifies it."""
+    """An earlier output: its videos, what identifies it, and what the vectors are that were compared."""
 
     root: Location
     videos: FileList
     commit: str
+    version: str
 
 
 @dataclass(frozen=True)
@@ -177,7 +181,16 @@ def find_base(root: Location) -> Base:
             f"base: {len(faults)} files of {root} are not as they were written: {'; '.join(faults[:3])}. Run the "
             "command that made them again."
         )
-    return Base(root, _parquet(root / VIDEOS), entry["commit"])
+    return Base(root, _parquet(root / VIDEOS), entry["commit"], entry["facts"][FINGERPRINT_FACT])
+
+
+def check_version(version: str, base: Base) -> None:
+    """Refuse a base that compared other vectors."""
+    if version != base.version:
+        raise InputError(
+            f"base: {base.root} compared tracks of the fingerprint {base.version!r}, those given have {version!r}. "
+            "Compare all videos anew, without a base"
+        )
 
 
 def check_output(output: Location, base: Location | None) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any
@@ -13,10 +13,10 @@ import pyarrow.compute as pc
 import xxhash
 
 from semdedup.display import one_line
-from semdedup.errors import BadFileError
+from semdedup.errors import BadFileError, InputError
 from semdedup.storage.chunks import write_chunks
 from semdedup.storage.location import FileInfo, Location
-from semdedup.storage.tables import iter_rows, open_parquet
+from semdedup.storage.tables import FINGERPRINT, iter_rows, open_parquet
 
 WIDTH, ROWS_PER_S = 64, 2
 """Numbers of a vector, and vectors a second."""
@@ -81,26 +81,32 @@ class Scan:
         return self.target / f"{number}.arrows"
 
 
-def scan_files(task: Scan, item: tuple[int, Sequence[tuple[int, FileInfo]]]) -> dict[str, int]:
+def scan_files(task: Scan, item: tuple[int, Sequence[tuple[int, FileInfo]]]) -> dict[str, Any]:
     """Find the videos in some files, each with its number, and check every row; writes `FOUND_COLUMNS` in chunks.
 
     Memory: a batch of rows, and what was found.
+
+    Returns:
+        ``versions``: what the vectors are, as files say, each with one of these files.
 
     Raises:
         BadFileError: columns, types or moments are not those of tracks.
     """
     number, files = item
-    found = [each for position, file in files for each in videos_in(task.source.at(file.url), position)]
+    versions: dict[str, str] = {}
+    found = [each for position, file in files for each in videos_in(task.source.at(file.url), position, versions)]
     table = pa.Table.from_pylist(found, FOUND_COLUMNS)
     write_chunks(task.place(number), table.to_batches(FOUND_AT_A_TIME))
-    return {"videos": len(table), "rows": int(pc.sum(table["rows"]).as_py() or 0)}
+    return {"versions": versions}
 
 
-def videos_in(file: Location, number: int = 0) -> Iterator[dict[str, Any]]:
-    """The videos in a file of tracks, in order; the rows of each stand together."""
+def videos_in(file: Location, number: int, versions: dict[str, str]) -> Iterator[dict[str, Any]]:
+    """The videos in a file of tracks, in order; the rows of each stand together. Notes what the vectors are."""
     track = _Track(file.url)
     with open_parquet(file) as parquet:
         check_columns(parquet.schema_arrow, file.url)
+        version = (parquet.schema_arrow.metadata or {}).get(FINGERPRINT, b"").decode(errors="replace")
+        versions.setdefault(version, file.url)
         start = 0
         for table in iter_rows(parquet, list(COLUMNS)):
             for video, rows, moments in _runs_in(table, file.url, start):
@@ -161,6 +167,22 @@ def vectors_of(column: pa.ChunkedArray, url: str) -> np.ndarray:
             raise BadFileError(f"the column 'fingerprint' of {url} holds nulls; every number of a vector is needed")
         parts.append(values.to_numpy())
     return np.concatenate(parts).reshape(-1, WIDTH)
+
+
+def only_version(versions: Iterable[Mapping[str, str]]) -> str:
+    """What all vectors are, by what files say, each with one of these; empty where they say nothing.
+
+    Raises:
+        InputError: they differ.
+    """
+    found = {version: url for each in versions for version, url in each.items()}
+    if len(found) > 1:
+        words = "; ".join(f"{url} has {version!r}" for version, url in sorted(found.items()))
+        raise InputError(
+            f"tracks of different fingerprints cannot be compared: {words}. Split the videos of one kind again, with "
+            "the version that made the others"
+        )
+    return next(iter(found), "")
 
 
 def read_vectors(file: Location, start: int, stop: int) -> np.ndarray:
