@@ -37,7 +37,7 @@ from semdedup.overlaps.ranks import (
     read_numbers,
 )
 from semdedup.overlaps.source import FINGERPRINT_FACT, Source, check_version
-from semdedup.overlaps.tracks import ROWS_PER_S, Scan, only_version, scan_files
+from semdedup.overlaps.tracks import Scan, only_version, scan_files
 from semdedup.runs.run import Run
 from semdedup.storage.arrays import save_array, save_columns, unpack_ends
 from semdedup.storage.batches import ROWS_PER_BATCH
@@ -45,6 +45,7 @@ from semdedup.storage.chunks import read_every_chunk, write_chunks
 from semdedup.storage.location import FileInfo
 from semdedup.storage.pieces import cuts_of, pieces_of
 from semdedup.storage.tables import FILES_PER_TASK, write_batches, write_table
+from semdedup.video.fingerprint import PER_SECOND
 
 SCAN_BYTES = 64 << 20
 """Bytes of small files that a task looks at; a larger file is a task of its own."""
@@ -82,7 +83,7 @@ def join_tracks(run: Run, source: Source, options: OverlapsOptions) -> dict[str,
     return {
         "videos": n_videos,
         **known,
-        "video_seconds": rows / ROWS_PER_S,
+        "video_seconds": rows / PER_SECOND,
         **counts,
         **clips,
         "longest": longest,

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 import pyarrow as pa
 
 from semdedup.errors import InputError, OutputConflictError, ParameterError
-from semdedup.overlaps.names import FINGERPRINTS, STEP, VIDEOS
+from semdedup.overlaps.names import STEP, VIDEOS
 from semdedup.runs.identity import fingerprint_of
 from semdedup.runs.lookup import check_recorded, known_files
 from semdedup.runs.record import Record
@@ -19,9 +19,10 @@ from semdedup.runs.written_files import WrittenFiles
 from semdedup.storage.file_list import FileList
 from semdedup.storage.location import Location
 from semdedup.storage.tables import open_parquet
-from semdedup.video.tree import ANNOTATION_VERSION, CLIPS, METAS
-from semdedup.video.video_table import SPLIT, files_of_split
-from semdedup.video.video_table import VIDEOS as TABLE
+from semdedup.video.kinds import SPLIT
+from semdedup.video.kinds import VIDEOS as TABLE
+from semdedup.video.tree import ANNOTATION_VERSION, CLIPS, FINGERPRINTS, METAS
+from semdedup.video.video_table import files_of_split
 
 EMBEDDINGS_ENDING, EMBED_TABLE = "_embd_parquet", "_clips.parquet"
 SPAN_COLUMNS = ("id", "video", "start_s", "end_s")

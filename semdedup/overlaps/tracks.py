@@ -17,14 +17,12 @@ from semdedup.errors import BadFileError, InputError
 from semdedup.storage.chunks import write_chunks
 from semdedup.storage.location import FileInfo, Location
 from semdedup.storage.tables import FINGERPRINT, iter_rows, open_parquet
-
-WIDTH, ROWS_PER_S = 64, 2
-"""Numbers of a vector, and vectors a second."""
+from semdedup.video.fingerprint import DIM, PER_SECOND
 
 COLUMNS = {
     "video": (pa.types.is_string, "string"),
     "t_s": (pa.types.is_float64, "double"),
-    "fingerprint": (pa.list_(pa.int8(), WIDTH).equals, f"fixed_size_list<int8>[{WIDTH}]"),
+    "fingerprint": (pa.list_(pa.int8(), DIM).equals, f"fixed_size_list<int8>[{DIM}]"),
 }
 """Columns of a track, with what tells their types, and what these are called."""
 
@@ -128,7 +126,7 @@ class _Track:
         self.n_rows, self._digest = 0, xxhash.xxh3_64()
 
     def add(self, rows: np.ndarray, moments: np.ndarray) -> None:
-        needed = (self.n_rows + np.arange(len(moments)) + 0.5) / ROWS_PER_S
+        needed = (self.n_rows + np.arange(len(moments)) + 0.5) / PER_SECOND
         wrong = ~(np.abs(moments - needed) <= NEARLY_S)
         if wrong.any():
             at = int(np.argmax(wrong))
@@ -166,7 +164,7 @@ def vectors_of(column: pa.ChunkedArray, url: str) -> np.ndarray:
         if values.null_count or chunk.null_count:
             raise BadFileError(f"the column 'fingerprint' of {url} holds nulls; every number of a vector is needed")
         parts.append(values.to_numpy())
-    return np.concatenate(parts).reshape(-1, WIDTH)
+    return np.concatenate(parts).reshape(-1, DIM)
 
 
 def only_version(versions: Iterable[Mapping[str, str]]) -> str:
@@ -187,7 +185,7 @@ def only_version(versions: Iterable[Mapping[str, str]]) -> str:
 
 def read_vectors(file: Location, start: int, stop: int) -> np.ndarray:
     """The vectors of rows [start, stop) of a file, (n, 64) int8. Memory: these, and a batch as it is decoded."""
-    vectors, n = np.empty((stop - start, WIDTH), np.int8), 0
+    vectors, n = np.empty((stop - start, DIM), np.int8), 0
     with open_parquet(file) as parquet:
         check_columns(parquet.schema_arrow, file.url)
         for table in iter_rows(parquet, ["fingerprint"], start, stop):
