@@ -13,7 +13,7 @@ from semdedup.compute.progress import Reporter
 from semdedup.compute.session import open_session
 from semdedup.dedup.base import new_rows
 from semdedup.dedup.base.chain import chain_of
-from semdedup.dedup.base.folders import dedups_below, dedups_beyond, folder_name
+from semdedup.dedup.base.folders import DEDUPS
 from semdedup.dedup.base.update import OF_THE_FIT
 from semdedup.dedup.input.files import find_files
 from semdedup.dedup.names import IDENTIFY, KMEANS, STEPS, WRITTEN
@@ -54,7 +54,7 @@ class Dedups:
     @property
     def folders(self) -> list[Location]:
         """Their folders, the oldest first; a last one may not be complete."""
-        return dedups_below(self.root)
+        return DEDUPS.below(self.root)
 
     def recorded(self, name: str) -> Any:
         """A parameter of the threshold of the first one, None where it is not on record."""
@@ -84,7 +84,7 @@ class Dedups:
         if self._shared["clear_output"]:
             self._clear_updates()
             return self.workflow(1, eps).run(client, cluster=cluster)
-        if beyond := dedups_beyond(self.root):
+        if beyond := DEDUPS.beyond(self.root):
             raise OutputConflictError(
                 f"{self._folder(len(self.folders) + 1)} is not there, and {beyond[0]} was made after it. Put it back, "
                 f"or {ANEW}."
@@ -109,7 +109,7 @@ class Dedups:
         return self._together(made)
 
     def _folder(self, number: int) -> Location:
-        return self.root / folder_name(number)
+        return self.root / DEDUPS.name(number)
 
     def _is_complete(self, number: int, eps: float) -> bool:
         """Whether a dedup is. Raises `OutputConflictError` where it was made with other parameters."""
@@ -183,7 +183,7 @@ class Dedups:
 
     def _clear_updates(self) -> None:
         """Delete all but the first, the newest first, so that none is without its base."""
-        for folder in reversed([*self.folders[1:], *dedups_beyond(self.root)]):
+        for folder in reversed([*self.folders[1:], *DEDUPS.beyond(self.root)]):
             with owned(folder, take_over=self._shared["take_over"]) as ownership:
                 Record(folder, ownership.token).clear(ALL_STEPS, ALL_WRITTEN)
             folder.remove_if_empty()

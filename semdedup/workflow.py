@@ -13,7 +13,7 @@ import distributed
 from semdedup.compute.cluster import client_for
 from semdedup.compute.options import ClusterOptions
 from semdedup.compute.progress import Reporter
-from semdedup.dedup.base.folders import FIRST, folder_name
+from semdedup.dedup.base.folders import DEDUPS
 from semdedup.dedup.input.files import find_files
 from semdedup.dedup.results.chain import ChainResult
 from semdedup.dedup.results.result import DedupResult
@@ -40,7 +40,7 @@ from semdedup.video.result import MOST_FAULTS, SplitResult
 from semdedup.video.video_table import VideoTable
 from semdedup.video.workflow import VideoSplitWorkflow
 
-CLIPS, DEDUP, DATASET = "clips", FIRST, "dataset"
+CLIPS, DEDUP, DATASET = "clips", DEDUPS.first, "dataset"
 """Folders of the steps, below the output path; beside them the page, ``report.html``, and of clips that came later
 ``dedup-0002``, ``dedup-0003``, …"""
 
@@ -231,7 +231,7 @@ class VideoDeduplicationWorkflow:
     def _dedup_names(self) -> list[str]:
         """Folders of the dedups that `run` would complete or make."""
         n = 0 if self.options.clear_output else len(self._dedups().folders)
-        return [DEDUP] if n == 0 else [f"{folder_name(n)} or {folder_name(n + 1)}"]
+        return [DEDUP] if n == 0 else [f"{DEDUPS.name(n)} or {DEDUPS.name(n + 1)}"]
 
     def _eps(self, split: SplitResult, dedups: Dedups) -> tuple[float, str]:
         recorded = None if self.options.clear_output else dedups.recorded("eps")
