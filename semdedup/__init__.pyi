@@ -35,6 +35,8 @@ from .errors import (
     StorageError,
 )
 from .exports.write import Export, export
+from .overlaps.result import OverlapsResult
+from .overlaps.search import find_overlaps
 from .report.write import plot_curve, write_report
 from .run_result import RunResult
 from .shards.result import ShardResult
@@ -79,6 +81,7 @@ __all__ = [
     "LeakResult",
     "Limits",
     "OutputConflictError",
+    "OverlapsResult",
     "Pair",
     "PairsResult",
     "PairsStage",
@@ -105,6 +108,7 @@ __all__ = [
     "export",
     "extract",
     "find_leaks",
+    "find_overlaps",
     "find_pairs",
     "frames",
     "get_output_path_ce1_embd_parquet",

@@ -28,7 +28,7 @@ from semdedup.shards.overlaps import find_overlap_drops
 from semdedup.storage.location import Location
 from semdedup.updates import ANEW
 
-NOTES = {STEP: WRITTEN[STEP], DROP: WRITTEN[STEP]}
+NAMES = {STEP: WRITTEN[STEP], DROP: WRITTEN[STEP]}
 """What the names of the files of each step look like; the note of `drop_when` has none."""
 
 
@@ -224,5 +224,5 @@ class Searches:
         """Delete all of them, the newest first, so that none is without its base."""
         for folder in reversed([*self.folders, *OVERLAPS.beyond(self.root)]):
             with owned(folder, take_over=self._shared["take_over"]) as ownership:
-                Record(folder, ownership.token).clear(list(NOTES), NOTES)
+                Record(folder, ownership.token).clear(list(NAMES), NAMES)
             folder.remove_if_empty()

@@ -14,6 +14,7 @@ from semdedup.compute.session import open_session
 from semdedup.dedup.base import new_rows
 from semdedup.dedup.base.chain import chain_of
 from semdedup.dedup.base.folders import DEDUPS
+from semdedup.dedup.base.new_rows import LeftOut
 from semdedup.dedup.base.update import OF_THE_FIT
 from semdedup.dedup.input.files import find_files
 from semdedup.dedup.names import IDENTIFY, KMEANS, STEPS, WRITTEN
@@ -71,8 +72,8 @@ class Dedups:
         """The dedup of this number. Raises `InputError` where its base is not complete."""
         folder, shared, given = self._folder(number), self._shared, self._given
         if number == 1:
-            source = folder / new_rows.FOLDER if self._is_selected(1) else self.embeddings
-            return SemanticDeduplicationWorkflow(source.url, folder.url, eps=eps, **shared, **given)
+            rows = folder / new_rows.FOLDER if self._is_selected(1) else self.embeddings
+            return SemanticDeduplicationWorkflow(rows.url, folder.url, eps=eps, **shared, **given)
         given = {name: value for name, value in given.items() if name not in OF_THE_FIT}
         base = self._folder(number - 1).url
         shared = {**shared, "clear_output": False}
@@ -212,8 +213,8 @@ class Dedups:
         reporter.say(f"{folder.name}: {found.facts['rows']:,} clips {which}")
 
     def _clear(self) -> None:
-        """Delete them, the newest first, so that none is without its base; the first one deletes itself, unless it is, or
-        is going to be, of rows that are selected."""
+        """Delete them, the newest first, so that none is without its base; the first one deletes itself, but for rows
+        that are selected for it."""
         first = [self._folder(1)] if self._is_selected(1) or any(x.rows for x in self.left_out) else []
         for folder in reversed([*first, *self.folders[1:], *DEDUPS.beyond(self.root)]):
             with owned(folder, take_over=self._shared["take_over"]) as ownership:

@@ -12,7 +12,8 @@ import pyarrow.parquet as pq
 import webdataset
 
 from semdedup.dedup.names import WORKFLOW, Layout
-from semdedup.overlaps.folders import DROP, OVERLAP_DUPLICATES, STEP
+from semdedup.overlaps.folders import DROP
+from semdedup.overlaps.names import OVERLAP_DUPLICATES, STEP
 from semdedup.shards.workflow import ShardWorkflow
 from semdedup.storage.tables import embedding_column
 

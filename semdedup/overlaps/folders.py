@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 
+from semdedup.overlaps.names import STEP
 from semdedup.runs.numbered import Numbered
 from semdedup.runs.record import FILE_NAME, Record
 from semdedup.settings.choices import DropWhen
@@ -11,12 +12,6 @@ from semdedup.storage.location import Location
 
 OVERLAPS = Numbered("overlaps")
 """Below the root of a run: ``overlaps``, then ``overlaps-0002``, …, each with those before it for its base."""
-
-STEP = "overlaps"
-"""Name of the step in the record."""
-
-OVERLAP_DUPLICATES = "overlap_duplicates"
-"""Folder of the clips that go by overlap: ``id``, ``video``, ``start_s``, ``end_s`` of what shows them."""
 
 DROP = "drop"
 """Name of the step of a run that notes its `drop_when`, in the record of its first overlaps."""

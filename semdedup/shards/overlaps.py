@@ -5,7 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from semdedup.errors import InputError
-from semdedup.overlaps.folders import OVERLAP_DUPLICATES, overlaps_below
+from semdedup.overlaps.folders import overlaps_below
+from semdedup.overlaps.names import OVERLAP_DUPLICATES
 from semdedup.runs.lookup import check_recorded
 from semdedup.storage.location import FileInfo, Location
 

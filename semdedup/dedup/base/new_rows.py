@@ -89,7 +89,10 @@ def selection(root: Location, embeddings: Location, links: Sequence[Link], left_
     return Step(
         name=SELECT,
         root=root,
-        parameters={**results, **({LEFT_OUT: [ids.identity for ids in left_out]} if any(x.rows for x in left_out) else {})},
+        parameters={
+            **results,
+            **({LEFT_OUT: [ids.identity for ids in left_out]} if any(x.rows for x in left_out) else {}),
+        },
         identify=partial(identify, embeddings),
         written=WRITTEN,
     )
@@ -124,9 +127,7 @@ def forget_selected(root: Location, token: str) -> None:
         record.update(SELECT, files={})
 
 
-def _select(
-    run: Run, embeddings: Location, links: Sequence[Link], left_out: Sequence[LeftOut]
-) -> dict[str, Any]:
+def _select(run: Run, embeddings: Location, links: Sequence[Link], left_out: Sequence[LeftOut]) -> dict[str, Any]:
     files = find_files([embeddings], "parquet")
     with open_parquet(embeddings.at(files[0].url)) as parquet:
         kind = parquet.schema_arrow.field("id").type
