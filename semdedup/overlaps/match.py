@@ -56,7 +56,8 @@ def find_stretches(one: Tracks, other: Tracks, mirror: bool = False) -> Stretche
                 continue
             cosines = left[start:stop] @ right[start_b:stop_b].T
             least = 1 if one is other and a == b else -(stop - start)
-            for offset in range(least, stop_b - start_b):
+            offsets = np.subtract.outer(-np.arange(stop - start), -np.arange(stop_b - start_b))[cosines >= LEAST_COSINE]
+            for offset in np.unique(offsets[offsets >= least]).tolist():
                 rows += [(a, i / 2, j / 2, b, (i + offset) / 2, (j + offset) / 2, 1.0, score, False)
                          for i, j, score in _runs(np.diagonal(cosines, offset), max(0, -offset))]  # fmt: skip
     rows.sort(key=lambda row: (row[0], row[3], row[1], row[4]))

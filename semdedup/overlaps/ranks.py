@@ -102,7 +102,8 @@ def check_once(videos: Videos, found: np.ndarray, files: FileList) -> None:
     """Raise `BadFileError` where the rows of a video do not stand together, or in several files; by its digests."""
     again, first = repeated(found)
     if len(again):
-        at, other = int(again[0]), int(first[0])
+        earliest = int(np.argmin(again))
+        at, other = int(again[earliest]), int(first[earliest])
 
         def place(i: int) -> str:
             return f"row {videos.first[i]:,} of {files[int(videos.file[i])].url}"
