@@ -117,8 +117,8 @@ def join_partition(task: Join, item: Partition) -> dict[str, Any]:
 
     Returns:
         Counts: ``clips``, ``kept``, ``bytes`` (of the clips kept), ``dropped`` by reason, ``unscored``, ``unmatched``
-        (scores whose id is no clip's, with ``examples``), ``shown`` (clips that are listed by overlap),
-        ``without_meta``, of these ``malformed_meta`` (with
+        (scores whose id is no clip's, with ``examples``), ``shown`` (clips that are listed by overlap,
+        of so many rows that list such: ``said_shown``), ``without_meta``, of these ``malformed_meta`` (with
         ``meta_faults`` of the first), ``without_embedding``; and ``ends`` of the chunks of samples, ``dropped_ends`` of
         those of dropped clips.
     """
@@ -156,6 +156,7 @@ def join_partition(task: Join, item: Partition) -> dict[str, Any]:
         "unmatched": len(unmatched),
         "examples": unmatched[:EXAMPLES].to_pylist(),
         "shown": int(np.count_nonzero(listed[OVERLAP])),
+        "said_shown": pc.sum(pc.equal(apart["reason"], OVERLAP)).as_py() or 0,
         "without_meta": lacks.metas,
         "malformed_meta": lacks.malformed,
         "meta_faults": lacks.faults,

@@ -102,7 +102,7 @@ class ShardRun:
         drops, seed, bounds = self.drops, self.options.shuffle_seed, tuple(plan.bounds)
         scores, embeddings = self.scratch / "scores", self.scratch / "embeddings"
         score_cuts = drop_cuts = cuts_of((), 0, len(bounds))
-        rows = shown = 0
+        rows = 0
         if drops is not None:
             several = [
                 Scatter(link.source, scores, bounds, seed, link.scored, link.eps if link.by_scores else None)
@@ -110,7 +110,7 @@ class ShardRun:
             ]
             tasks = list(zip(plan.links, plan.scores, strict=True))
             score_cuts, rows = self._scatter("scores", partial(scatter_several, several), tasks, len(bounds))
-            drop_cuts, shown = self._drop(drops, bounds)
+            drop_cuts = self._drop(drops, bounds)
         others = Scatter(self.inputs.root, embeddings, bounds, seed)
         scatter = partial(scatter_embeddings, others)
         embedding_cuts, _ = self._scatter("embeddings", scatter, plan.embeddings, len(bounds))
@@ -136,15 +136,15 @@ class ShardRun:
         partitions = self._run.results("join", partial(join_partition, join), items, unit="parts")
         if drops is not None and (warning := check_matches(self.inputs, drops, rows, partitions)):
             self._run.reporter.say(warning)
-        if drops is not None and shown and self.before is None:
-            check_shown(self.inputs, drops, shown, partitions)
+        if drops is not None and drops.overlaps and self.before is None:
+            check_shown(self.inputs, drops, partitions)
         if malformed := sum(found["malformed_meta"] for found in partitions):
             faults = [fault for found in partitions for fault in found["meta_faults"]]
             self._run.reporter.say(describe_faults(malformed, faults, "their clips go without metadata"))
         return partitions
 
-    def _drop(self, drops: DropChain, bounds: tuple[Boundary, ...]) -> tuple[np.ndarray, int]:
-        """Cut the tables of ids that go beside scores into partitions; and of how many it is by overlap."""
+    def _drop(self, drops: DropChain, bounds: tuple[Boundary, ...]) -> np.ndarray:
+        """Cut the tables of ids that go beside scores into partitions."""
         tables = [(DUPLICATE, *self._ids_to_drop(link)) for link in drops.links if link.scored and not link.by_scores]
         tables += [(WITHDRAWN, files, at) for files, at in zip(drops.withdrawn, drops.sources, strict=True) if files]
         tables += [(OVERLAP, found.files, found.source) for found in drops.overlaps]
@@ -156,8 +156,8 @@ class ShardRun:
             for task in cut_files(files, source, SCORE_BYTES)
         ]
         if not tasks:
-            return cuts_of((), 0, len(bounds)), 0
-        return self._scatter("drops", partial(scatter_drops, several), tasks, len(bounds))
+            return cuts_of((), 0, len(bounds))
+        return self._scatter("drops", partial(scatter_drops, several), tasks, len(bounds))[0]
 
     def _ids_to_drop(self, drops: Drops) -> tuple[Sequence[FileInfo], Location]:
         """The ids that go by a rule that needs more than scores: those on record, else found now."""
@@ -216,9 +216,10 @@ def check_matches(inputs: Inputs, drops: DropChain, rows: int, partitions: Seque
     return f"{unmatched:,} of {rows:,} {what} belong to no clip: {examples}"
 
 
-def check_shown(inputs: Inputs, drops: DropChain, shown: int, partitions: Sequence[Mapping[str, Any]]) -> None:
-    """Refuse tables of clips that go by overlap, `shown` rows, none of which is about a clip."""
-    if inputs.quarantined or any(found["shown"] for found in partitions):
+def check_shown(inputs: Inputs, drops: DropChain, partitions: Sequence[Mapping[str, Any]]) -> None:
+    """Refuse tables of clips that go by overlap none of which is about a clip."""
+    shown = sum(found["said_shown"] for found in partitions)
+    if not shown or inputs.quarantined or any(found["shown"] for found in partitions):
         return
     sources = ", ".join(str(found.source) for found in drops.overlaps)
     raise InputError(
