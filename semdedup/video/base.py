@@ -40,7 +40,10 @@ from semdedup.video.video_rows import VideoRows
 from semdedup.video.video_table import Missing, VideoTable
 from semdedup.video.worker import Settings, Target
 
-ANOTHER_EMBEDDER = "Another embedder needs no other clips: semdedup embed."
+ANOTHER_EMBEDDER = (
+    "Embeddings of another embedder, or of another version of one, are not compared with those there; they need no "
+    "other clips: semdedup embed --input-clip-path makes them of the clips there."
+)
 BEGUN, COMMITTED, CLEARING = "begun", "committed", "clearing"
 
 MOST_TRIED = 8

@@ -16,7 +16,6 @@ from semdedup.video.clip_file import ClipFile
 from semdedup.video.clip_ids import VideoIdentity, clip_id, file_id
 from semdedup.video.decode import Decoder, Looks, Picture, Sampler
 from semdedup.video.encode import EncodedClip
-from semdedup.video.fingerprint import TrackMaker
 from semdedup.video.job import ClipMade, PlannedVideo, SplitJob, TrackMade
 from semdedup.video.plan import Span
 from semdedup.video.preview import HEIGHT, PERIOD_S, write_preview
@@ -24,6 +23,7 @@ from semdedup.video.probe import Video, ends_early
 from semdedup.video.quarantine import VideoFault
 from semdedup.video.remux import CopiedClip
 from semdedup.video.timeline import NO_TIME, PacketClock, every, sample_times, ticks, ticks_per_frame
+from semdedup.video.track import TrackMaker
 
 
 class _OpenClip:
