@@ -65,7 +65,7 @@ class Line(NamedTuple):
 
 
 class Aligned(NamedTuple):
-    """Rows [first, last] of b go with a by a line; `score` is the mean cosine, `gain` the sum of these less `SHARED`."""
+    """Rows [first, last] of b go with a by a line. `score`: their mean cosine; `gain`: its sum above `SHARED`."""
 
     first: int
     last: int
@@ -81,9 +81,9 @@ class Votes(NamedTuple):
     b: np.ndarray
     score: np.ndarray
 
-    def where(self, chosen: np.ndarray) -> Votes:
+    def where(self, chosen: np.ndarray | slice) -> Votes:
         """Some of them."""
-        return Votes(*(part[chosen] for part in self))
+        return Votes(self.a[chosen], self.b[chosen], self.score[chosen])
 
 
 def align(a: np.ndarray, b: np.ndarray, votes: Votes, within: bool) -> list[Aligned]:
@@ -120,7 +120,7 @@ def _peaks(votes: Votes) -> Votes:
     votes = votes.where(np.lexsort((votes.a, votes.b)))
     keep = np.ones(len(votes.a), dtype=bool)
     for step in (1, 2):
-        one, other = votes.where(np.s_[:-step]), votes.where(np.s_[step:])
+        one, other = votes.where(slice(None, -step)), votes.where(slice(step, None))
         close = (one.b == other.b) & (other.a - one.a <= 2)
         keep[:-step] &= ~(close & (one.score < other.score))
         keep[step:] &= ~(close & (other.score <= one.score))

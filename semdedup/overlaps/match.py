@@ -1,7 +1,7 @@
 """Stretches of time that videos share, by their tracks: all matches of two sets of rows, and a vote. Arrays in and out.
 
-The join is exact: every pair of rows whose cosine reaches `LEAST` is found. What two videos show together is then a line
-through their matches, whose slope is the speed; see `align`.
+The join is exact: every pair of rows whose cosine reaches `LEAST` is found. What two videos show together is then a
+line through their matches, whose slope is the speed; see `align`.
 """
 
 from __future__ import annotations
@@ -88,6 +88,11 @@ def find_stretches(one: Tracks, other: Tracks, mirror: bool = False) -> Stretche
     return Stretches(*(np.array(column, dtype=kind) for column, kind in zip(columns, KINDS, strict=True)))
 
 
+def videos_of(starts: np.ndarray, rows: np.ndarray) -> np.ndarray:
+    """The video that each row is of."""
+    return np.asarray(np.searchsorted(starts, rows, side="right") - 1)
+
+
 Row = tuple[int, float, float, int, float, float, float, float, bool]
 
 
@@ -95,13 +100,10 @@ def _shared(
     left: np.ndarray, left_starts: np.ndarray, right: np.ndarray, right_starts: np.ndarray, same: bool, mirror: bool
 ) -> Iterator[Row]:
     """Rows of `Stretches`."""
-    if same and not mirror:
-        pairs = matching_pairs_within(left, LEAST)
-    else:
-        pairs = matching_pairs(left, right, LEAST)
+    within = same and not mirror
+    pairs = matching_pairs_within(left, LEAST) if within else matching_pairs(left, right, LEAST)
     matches = _gathered(pairs, left_starts, right_starts, same)
-    a, b = (np.searchsorted(starts, rows, side="right") - 1 for starts, rows in
-            ((left_starts, matches.left), (right_starts, matches.right)))  # fmt: skip
+    a, b = videos_of(left_starts, matches.left), videos_of(right_starts, matches.right)
     order = np.lexsort((matches.right, b, a))
     a, b, matches = a[order], b[order], Pairs(*(part[order] for part in matches))
     edges = np.flatnonzero((np.diff(a) != 0) | (np.diff(b) != 0)) + 1
@@ -141,7 +143,7 @@ def _gathered(pairs: Iterator[Pairs], left_starts: np.ndarray, right_starts: np.
     number = 0
     for part in pairs:
         if same:
-            a, b = (np.searchsorted(left_starts, rows, side="right") for rows in (part.left, part.right))
+            a, b = videos_of(left_starts, part.left), videos_of(left_starts, part.right)
             wanted = (a < b) | ((a == b) & (part.right - part.left >= LONGEST_STILL))
             part = Pairs(*(values[wanted] for values in part))
         held.append(part)
@@ -153,7 +155,7 @@ def _gathered(pairs: Iterator[Pairs], left_starts: np.ndarray, right_starts: np.
 
 
 def _best_of_rows(pairs: Pairs, left_starts: np.ndarray) -> Pairs:
-    videos = np.searchsorted(left_starts, pairs.left, side="right")
+    videos = videos_of(left_starts, pairs.left)
     order = np.lexsort((-pairs.score, videos, pairs.right))
     pairs, videos = Pairs(*(part[order] for part in pairs)), videos[order]
     begins = np.ones(len(order), dtype=bool)
