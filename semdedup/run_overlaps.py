@@ -95,7 +95,7 @@ class Searches:
         Raises:
             OutputConflictError: so it is, but something was said of overlaps.
         """
-        if self._shared["clear_output"] or self.folders or not n_dedups:
+        if self._shared["clear_output"] or not n_dedups or self.folders or OVERLAPS.beyond(self.root):
             return True
         if self._given or self._drop_when is not None:
             raise OutputConflictError(

@@ -6,7 +6,7 @@ import os
 import tarfile
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import distributed
 import fsspec
@@ -33,14 +33,14 @@ from semdedup.run_result import RunResult
 from semdedup.runs.record import Record
 from semdedup.shards.run import ShardRun
 from semdedup.storage.location import Location
-from tests.helpers import contents, files_below, stamps
+from tests.helpers import files_below, stamps
+from tests.runs import Place, compared, copied
 from tests.splits import (
     BRIEF,
     BRIEF_S,
     OWN,
     RUN,
     Death,
-    copy_folder,
     make_texture,
     matrix,
     read_rows,
@@ -52,51 +52,6 @@ from tests.videos import make_video, texture
 pytestmark = pytest.mark.usefixtures("kept_children")
 
 NEW = ["d.mp4"]
-TEXTS = ("manifest.json", "README.md", "report.html", "_manifest.json", "_videos.parquet")
-"""Files that tell paths or times."""
-
-
-class Place(NamedTuple):
-    """A folder of videos, and what `run` made of it."""
-
-    videos: Path
-    out: Path
-
-    def workflow(self, **parameters: Any) -> VideoDeduplicationWorkflow:
-        given = {"split": BRIEF, "shard": {"samples_per_shard": 4}, "verbose": False, **parameters}
-        return VideoDeduplicationWorkflow(str(self.videos), str(self.out), **given)
-
-    def run(self, client: distributed.Client, **parameters: Any) -> RunResult:
-        return self.workflow(**parameters).run(client)
-
-    def command(self, client: distributed.Client, *more: Any) -> list[str]:
-        told = {"video_dir": str(self.videos), "output_path": str(self.out), "split": BRIEF}
-        told["shard"] = {"samples_per_shard": 4}
-        config = self.out.parent / "run.yaml"
-        config.write_text(json.dumps(told))  # JSON is YAML
-        scheduler = ["--scheduler", str(client.scheduler.address), "--quiet"]
-        return ["run", "--config", str(config), *scheduler, *map(str, more)]
-
-    def shards(self) -> dict[str, tuple[bytes, int]]:
-        """Content and time of each tar."""
-        tars = (self.out / "dataset").rglob("*.tar")
-        return {tar.name: (tar.read_bytes(), tar.stat().st_mtime_ns) for tar in tars}
-
-    def samples(self) -> list[str]:
-        """Ids in the tars, in order."""
-        index = pd.read_parquet(self.out / "dataset" / "index.parquet")
-        found = []
-        for name in dict.fromkeys(index["shard"]):
-            with tarfile.open(self.out / "dataset" / name) as tar:
-                found += [member.split(".")[0] for member in tar.getnames() if member.endswith("mp4")]
-        assert found == index["id"].tolist()
-        return found
-
-    def dropped(self) -> pd.DataFrame:
-        return pd.read_parquet(self.out / "dataset" / "dropped.parquet").set_index("id")
-
-    def video_of(self) -> Mapping[str, str]:
-        return read_rows(self.out / "clips").set_index("id")["video"].to_dict()
 
 
 def make_folder(folder: Path, names: list[str], seconds: float = BRIEF_S) -> None:
@@ -126,10 +81,6 @@ def begun(client: distributed.Client, tmp_path_factory: pytest.TempPathFactory) 
     assert (result.shard.clips, result.shard.duplicates, result.shard.shards) == (6, 2, 1)
     assert result.dedup.removal == "witness"
     return place
-
-
-def copied(place: Place, folder: Path) -> Place:
-    return Place(copy_folder(place.videos, folder / "videos"), copy_folder(place.out, folder / "out"))
 
 
 @pytest.fixture
@@ -176,11 +127,6 @@ def assert_balanced(place: Place) -> None:
     for i, one in enumerate(samples):
         for other in samples[:i]:
             assert vectors[one] @ vectors[other] < least_score(eps) + 1e-6
-
-
-def compared(out: Path) -> dict[str, bytes]:
-    """Everything that does not tell of paths or times."""
-    return {name: content for name, content in contents(out).items() if name.rsplit("/", 1)[-1] not in TEXTS}
 
 
 def test_new_clips_are_compared_with_those_of_before(twice: Place) -> None:
