@@ -92,7 +92,12 @@ def test_the_frames_of_both_videos_are_of_the_same_moments(page: str, browser: A
     assert seen.quiet()
     assert seen.page.evaluate("document.documentElement.scrollWidth") <= width
     tiles = [" ".join(tile.inner_text().split()) for tile in seen.page.query_selector_all("#overlaps .tile")]
-    assert tiles == ["2 overlaps", "2 pairs of videos", "5.5 seconds in all", "4 clips go by overlap"]
+    assert tiles == [
+        "2 overlaps",
+        "1 pair of videos, 1 video repeats a part",
+        "5.5 seconds in all",
+        "4 clips go by overlap",
+    ]
     first, second = seen.page.query_selector_all("article.overlap")
     assert "0:03.0 – 0:07.0 of 0:10.0" in first.inner_text()
     assert "0:01.0 – 0:05.0 of 0:07.0" in first.inner_text()
@@ -197,7 +202,10 @@ def test_what_is_counted_does_not_depend_on_the_files(tmp_path: Path) -> None:
         == found[1].longest
         == sorted((Overlap(*row) for row in rows), key=lambda o: -o.seconds)[:N_LONGEST]
     )
-    assert {(each.overlaps, each.pairs) for each in found} == {(200, len({(row[0], row[3]) for row in rows}))}
+    assert {(each.overlaps, each.pairs) for each in found} == {
+        (200, len({(row[0], row[3]) for row in rows if row[0] != row[3]}))
+    }
+    assert found[0].within == len({row[0] for row in rows if row[0] == row[3]})
     assert found[0].seconds == pytest.approx(sum(row[2] for row in rows))
 
 

@@ -70,9 +70,9 @@ def bars(overlap: Overlap, duration_a_s: float, duration_b_s: float) -> tuple[Ba
 
     Where both are one video nothing is shifted.
 
-    >>> a, b = bars(Overlap("a", 10, 20, "b", 0, 10, 1.0, 0.9), 30, 15)
-    >>> a, b.x - a.x
-    (Bar(x=0.0, width=1000.0, mark_x=333.33333333333337, mark_width=333.33333333333337), 333.33333333333337)
+    >>> a, b = bars(Overlap("a", 10, 20, "b", 0, 10, 1.0, 0.9), 40, 20)
+    >>> a, b.x
+    (Bar(x=0.0, width=1000.0, mark_x=250.0, mark_width=250.0), 250.0)
     """
     middle_a, middle_b = (overlap.start_a_s + overlap.end_a_s) / 2, (overlap.start_b_s + overlap.end_b_s) / 2
     if overlap.video_a == overlap.video_b:

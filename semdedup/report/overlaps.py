@@ -12,6 +12,7 @@ import pandas as pd
 import pyarrow as pa
 
 from semdedup.errors import InputError
+from semdedup.runs.lookup import check_recorded
 from semdedup.runs.record import FILE_NAME, Record
 from semdedup.storage.location import Location
 from semdedup.storage.tables import read_batches
@@ -86,7 +87,8 @@ class OverlapSurvey:
 
     Attributes:
         overlaps: how many there are.
-        pairs: of videos that share anything; a video that shows something twice counts as one.
+        pairs: of different videos that share one.
+        within: videos that repeat a part.
         seconds: of all overlaps together.
         clips: that go by overlap.
         longest: at most `N_LONGEST`, the longest first.
@@ -94,6 +96,7 @@ class OverlapSurvey:
 
     overlaps: int
     pairs: int
+    within: int
     seconds: float
     clips: int
     longest: Sequence[Overlap]
@@ -129,24 +132,26 @@ def survey_overlaps(outputs: Sequence[Location]) -> OverlapSurvey:
     """Count what is in outputs of `find_overlaps`. Memory: 8 bytes for each pair of videos and each clip that goes.
 
     Raises:
-        InputError: a table lacks columns, or holds times that are none.
+        InputError: a table lacks columns or holds times that are none, or one on record is missing.
     """
     longest = pd.DataFrame()
     n_rows, seconds = 0, 0.0
-    pairs, clips = _Distinct(), _Distinct()
+    pairs, within, clips = _Distinct(), _Distinct(), _Distinct()
     for frame in _frames(outputs, FOLDER, COLUMNS, [MIRRORED]):
         n_rows += len(frame)
         frame = frame.assign(**{MIRRORED: frame.get(MIRRORED, False)})[[*COLUMNS, MIRRORED]]
         frame["seconds"] = frame["end_b_s"] - frame["start_b_s"]
         seconds += float(frame["seconds"].sum())
-        pairs.add(frame[list(VIDEOS)])
+        is_within = frame["video_a"] == frame["video_b"]
+        pairs.add(frame.loc[~is_within, list(VIDEOS)])
+        within.add(frame.loc[is_within, ["video_a"]])
         order = ["video_a", "start_a_s", "video_b", "start_b_s"]
         longest = pd.concat([longest, frame]) if len(longest) else frame
         longest = longest.sort_values(["seconds", *order], ascending=[False, *[True] * len(order)]).head(N_LONGEST)
     for frame in _frames(outputs, DUPLICATES, ["id"], []):
         clips.add(frame)
     rows = longest.drop(columns="seconds").itertuples(index=False) if len(longest) else ()
-    return OverlapSurvey(n_rows, len(pairs), seconds, len(clips), [Overlap(*row) for row in rows])
+    return OverlapSurvey(n_rows, len(pairs), len(within), seconds, len(clips), [Overlap(*row) for row in rows])
 
 
 def _frames(
@@ -154,10 +159,10 @@ def _frames(
 ) -> Iterator[pd.DataFrame]:
     """The tables of one folder of each output, so many rows at a time."""
     for output in outputs:
-        for file in (output / folder).files():
+        files = (output / folder).files().ending_in(".parquet")
+        check_recorded(output / folder, files, lambda url: url.endswith(".parquet"))
+        for file in files:
             place = output.at(file.url)
-            if not file.url.endswith(".parquet"):
-                continue
             for batch in read_batches(place, [*needed, *others], ROWS):
                 if missing := [name for name in needed if name not in batch.schema.names]:
                     raise InputError(f"{place} has no column {missing[0]}: it is no table of find_overlaps")
