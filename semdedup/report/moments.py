@@ -25,10 +25,12 @@ from semdedup.video.options import Limits
 from semdedup.video.quarantine import VideoFault
 from semdedup.video.stills import StillsJob, take_stills
 from semdedup.video.tree import CLIPS, meta_of_clip
-from semdedup.video.video_table import VIDEOS, embed_kind
+from semdedup.video.video_table import VIDEOS
 
 HEIGHT = 120
-EMBEDDINGS = "_embd_parquet"
+OF_EMBEDDED = "_clips.parquet"
+"""How the names of tables of videos that were embedded end."""
+
 COLUMNS = ("video", "url", "duration_s", "clips")
 ROWS = 1 << 12
 
@@ -57,8 +59,10 @@ def find_videos(names: Sequence[str], folders: Sequence[Location]) -> dict[str, 
     """What is known of some videos, from the first output of `split` or `embed` that has them. Reads its table once."""
     found: dict[str, KnownVideo] = {}
     for folder in folders:
-        tables = [embed_kind(name).table for name in sorted(folder.folder_names()) if name.endswith(EMBEDDINGS)]
-        for table in (VIDEOS, *tables):
+        there = sorted(folder.folder_names())
+        for table in [name for name in there if name == VIDEOS] + [
+            name for name in there if name.endswith(OF_EMBEDDED)
+        ]:
             for row in _rows(folder / table, names):
                 known = KnownVideo(folder, row.get("url") or "", row.get("duration_s") or 0.0, row.get("clips") or ())
                 found.setdefault(row["video"], known)
@@ -66,8 +70,6 @@ def find_videos(names: Sequence[str], folders: Sequence[Location]) -> dict[str, 
 
 
 def _rows(table: Location, names: Sequence[str]) -> Iterator[Mapping[str, Any]]:
-    if not table.exists():
-        return
     wanted = pa.array(names, pa.string())
     try:
         for batch in read_batches(table, COLUMNS, ROWS):
