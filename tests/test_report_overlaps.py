@@ -4,6 +4,7 @@ import base64
 import io
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,11 +13,14 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+import s3fs
 from PIL import Image
 
 import semdedup
 from semdedup import InputError
+from semdedup.compute.progress import Reporter
 from semdedup.report.aligned import NARROWEST, WIDTH, bars
+from semdedup.report.moments import find_videos, load_moments
 from semdedup.report.overlaps import N_LONGEST, Overlap, survey_overlaps
 from semdedup.runs.record import FORMAT
 from semdedup.storage.location import Location
@@ -24,7 +28,7 @@ from semdedup.video.child import borrowed_child
 from semdedup.video.options import Limits
 from semdedup.video.stills import StillsJob, take_stills
 from tests.pages import HOSTILE, Seen, scores_of
-from tests.splits import splitter
+from tests.splits import embedder, splitter
 from tests.videos import make_video, number_of, numbers
 
 RATE = 25
@@ -269,3 +273,24 @@ def test_a_file_that_is_no_video_gives_no_stills_and_a_reason(tmp_path: Path) ->
     assert found is not None
     assert found.pictures == ()
     assert found.fault.startswith("unreadable")
+
+
+@pytest.mark.parametrize("place", ["disk", "store"])
+def test_videos_that_were_embedded_as_they_are_and_clips_in_a_store_are_seen(
+    made: Path, inside: distributed.Client, place: str, tmp_path: Path, request: pytest.FixtureRequest
+) -> None:
+    if place == "disk":
+        embedder(made / "videos", tmp_path / "embedded").run(inside)
+        folder = Location.of(str(tmp_path / "embedded"))
+    else:
+        bucket, options = request.getfixturevalue("s3")
+        s3fs.S3FileSystem(**options).put(str(made / "out" / "clips"), f"{bucket}/clips", recursive=True)
+        folder = Location.of(f"{bucket}/clips", options)
+    videos = find_videos(["match.mp4", "highlight.mp4", "none.mp4"], [folder])
+    assert {name: round(video.duration_s, 2) for name, video in videos.items()} == {"match.mp4": 10, "highlight.mp4": 7}
+    if place == "store":
+        videos = {name: replace(video, url="") for name, video in videos.items()}
+    wanted = [("match.mp4", [3.5, 9.9]), ("none.mp4", [1.0]), ("highlight.mp4", [1.5])]
+    match, nothing, highlight = load_moments(wanted, videos, 1 << 20, Reporter(False))
+    assert [number_of(decoded(picture)) for picture in (*match, *highlight)] == [87, 247, 87]
+    assert nothing == [""]

@@ -59,10 +59,8 @@ def find_videos(names: Sequence[str], folders: Sequence[Location]) -> dict[str, 
     """What is known of some videos, from the first output of `split` or `embed` that has them. Reads its table once."""
     found: dict[str, KnownVideo] = {}
     for folder in folders:
-        there = sorted(folder.folder_names())
-        for table in [name for name in there if name == VIDEOS] + [
-            name for name in there if name.endswith(OF_EMBEDDED)
-        ]:
+        tables = [name for name in folder.folder_names() if name == VIDEOS or name.endswith(OF_EMBEDDED)]
+        for table in sorted(tables, key=lambda name: (name != VIDEOS, name)):
             for row in _rows(folder / table, names):
                 known = KnownVideo(folder, row.get("url") or "", row.get("duration_s") or 0.0, row.get("clips") or ())
                 found.setdefault(row["video"], known)
