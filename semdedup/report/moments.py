@@ -21,11 +21,11 @@ from semdedup.storage.tables import read_batches
 from semdedup.video.child import ChildDied, ChildTimeout, borrowed_child
 from semdedup.video.clip_meta import read_meta
 from semdedup.video.fetch import source_of
+from semdedup.video.kinds import VIDEOS
 from semdedup.video.options import Limits
 from semdedup.video.quarantine import VideoFault
 from semdedup.video.stills import StillsJob, take_stills
 from semdedup.video.tree import CLIPS, meta_of_clip
-from semdedup.video.video_table import VIDEOS
 
 HEIGHT = 120
 OF_EMBEDDED = "_clips.parquet"
