@@ -24,7 +24,7 @@ from semdedup.runs.owner import owned
 from semdedup.runs.record import Record
 from semdedup.settings.choices import DropWhen
 from semdedup.shards.options import DROP_WHEN
-from semdedup.shards.overlaps import find_overlap_drops
+from semdedup.shards.overlaps import tables_in
 from semdedup.storage.location import Location
 from semdedup.updates import ANEW
 
@@ -146,7 +146,7 @@ class Searches:
             return ()
         found = []
         for folder in overlaps_below(self.root):
-            (tables,) = find_overlap_drops(folder)
+            tables = tables_in(folder)
             identity = fingerprint(tables.files, known_files([folder]))["digest"]
             n_rows = Record(folder).steps[STEP]["facts"]["duplicates"]
             found.append(LeftOut(n_rows, tables.files, tables.source, identity))

@@ -22,7 +22,7 @@ from semdedup.dedup.threshold.recommended import chosen_eps
 from semdedup.dedup.threshold.rule import EPS
 from semdedup.dedup.workflow import SemanticDeduplicationWorkflow
 from semdedup.errors import InputError, OutputConflictError, ParameterError
-from semdedup.overlaps.folders import OVERLAPS
+from semdedup.overlaps.folders import OVERLAPS, overlaps_below
 from semdedup.overlaps.search import OverlapSearch
 from semdedup.report.write import PAGE, write_report
 from semdedup.run_overlaps import RunOverlaps, Searches
@@ -301,6 +301,7 @@ class VideoDeduplicationWorkflow:
             clips=(self.root / CLIPS).url,
             output_path=(self.root / PAGE).url,
             eps=eps,
+            overlaps=[folder.url for folder in overlaps_below(self.root)] or None,
             storage_options=self.storage_options,
             verbose=self.options.verbose,
         )

@@ -124,6 +124,8 @@ def test_what_another_video_shows_goes_before_the_dedup(
     lines = dict(result.rows())
     assert (lines["  by overlap"], lines["  near-duplicates at eps 0.505208, witness"]) == ("4", "1")
     assert "overlaps seconds" in lines
+    page = (place.out / "report.html").read_text()
+    assert "<b>4</b><span>clips go by overlap</span>" in page
     before = stamps(place.out)
     again = place.run(client)
     assert again.shard.resumed

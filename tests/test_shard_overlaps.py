@@ -109,6 +109,9 @@ def test_the_overlaps_of_a_run_are_found_by_themselves(client: distributed.Clien
         assert dropped(out) == expected
     sharder(root, tmp_path / "all", input_overlaps_path=root).run(client)
     assert dropped(tmp_path / "all") == dict.fromkeys("cdh", "overlap")
+    for folder, expected_ids in (("overlaps", "cd"), ("overlaps-0002", "cdh")):
+        sharder(root, tmp_path / folder, input_overlaps_path=root / folder).run(client)
+        assert dropped(tmp_path / folder) == dict.fromkeys(expected_ids, "overlap")
     arguments = [
         "--input-clip-path",
         root,
