@@ -15,6 +15,7 @@
 A video that is already there, made the same way, is not made again.
 """
 
+import contextlib
 import json
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -259,13 +260,16 @@ def filtered(path: Path, start_s: float, end_s: float, filters: Iterable[str]) -
             nodes.append(graph.add(name, arguments or None))
         nodes.append(graph.add("buffersink"))
         graph.link_nodes(*nodes).configure()
-        for frame in (*(), *_then_none(container.decode(stream))):
-            graph.vpush(frame)
-            while True:
-                try:
+        for frame in _then_none(container.decode(stream)):
+            with contextlib.suppress(EOFError):  # what comes after the end of the stretch is not taken
+                graph.vpush(frame)
+            try:
+                while True:
                     yield graph.vpull()
-                except (BlockingIOError, EOFError):
-                    break
+            except BlockingIOError:
+                continue
+            except EOFError:
+                return
 
 
 def _then_none(frames: Iterable[av.VideoFrame]) -> Iterator[av.VideoFrame | None]:
