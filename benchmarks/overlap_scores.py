@@ -15,6 +15,9 @@ FOUND_IOU = 0.8
 NEAR_S = 1.0
 """What is told of two videos that share something is right if it is off by less."""
 
+NAMED = 60
+"""Faults that are printed; all of them are among the figures."""
+
 Pair = tuple[str, str]
 
 
@@ -194,7 +197,9 @@ def lines(found: Mapping[str, Any]) -> list[str]:
     text += [
         f"    FALSE {row['video_a']} {row['start_a_s']:.1f}-{row['end_a_s']:.1f} s, "
         f"{row['video_b']} {row['start_b_s']:.1f}-{row['end_b_s']:.1f} s, score {row['score']:.3f}"
-        for row in told
+        for row in told[:NAMED]
     ]
-    text += [f"    missed {row['video_a']} in {row['video_b']} (IoU {row['iou']:.2f})" for row in found["missed"]]
+    text += [
+        f"    missed {row['video_a']} in {row['video_b']} (IoU {row['iou']:.2f})" for row in found["missed"][:NAMED]
+    ]
     return text
