@@ -35,6 +35,8 @@ from .errors import (
     StorageError,
 )
 from .exports.write import Export, export
+from .overlaps.result import OverlapsResult
+from .overlaps.search import find_overlaps
 from .report.write import plot_curve, write_report
 from .run_result import RunResult
 from .shards.result import ShardResult
@@ -47,6 +49,7 @@ from .video.tree import (
     get_output_path_clips,
     get_output_path_dct3d_embd_parquet,
     get_output_path_embd_parquet,
+    get_output_path_fingerprints,
     get_output_path_iv2_embd_parquet,
     get_output_path_metas,
     get_output_path_previews,
@@ -78,6 +81,7 @@ __all__ = [
     "LeakResult",
     "Limits",
     "OutputConflictError",
+    "OverlapsResult",
     "Pair",
     "PairsResult",
     "PairsStage",
@@ -104,12 +108,14 @@ __all__ = [
     "export",
     "extract",
     "find_leaks",
+    "find_overlaps",
     "find_pairs",
     "frames",
     "get_output_path_ce1_embd_parquet",
     "get_output_path_clips",
     "get_output_path_dct3d_embd_parquet",
     "get_output_path_embd_parquet",
+    "get_output_path_fingerprints",
     "get_output_path_iv2_embd_parquet",
     "get_output_path_metas",
     "get_output_path_previews",

@@ -57,6 +57,28 @@ def read_rows(output: Path, folder: str = "dct3d_embd_parquet") -> pd.DataFrame:
     return pq.read_table(output / folder).to_pandas()
 
 
+def read_tracks(output: Path) -> dict[str, np.ndarray]:
+    """The fingerprint track of each video, (n, 64) int8, after checking how its rows stand."""
+    found: dict[str, np.ndarray] = {}
+    for path in sorted((output / "fingerprints").glob("*.parquet")):
+        rows = pq.read_table(path).to_pandas()
+        for video, own in rows.groupby("video", sort=False):
+            assert video not in found, "rows of one video are in one file"
+            assert np.diff(own.index).tolist() == [1] * (len(own) - 1)
+            assert own["t_s"].tolist() == [(i + 0.5) / 2 for i in range(len(own))]
+            found[video] = np.stack(own["fingerprint"].to_list())
+        assert rows["video"].is_monotonic_increasing
+    return found
+
+
+def assert_same_tracks(found: Path, expected: Path) -> None:
+    """Assert that two outputs have the same tracks of the same videos."""
+    left, right = read_tracks(found), read_tracks(expected)
+    assert left.keys() == right.keys()
+    for video, track in left.items():
+        np.testing.assert_array_equal(track, right[video])
+
+
 def read_videos(output: Path) -> pd.DataFrame:
     """The table of videos, by their names."""
     return pq.read_table(output / "_videos.parquet").to_pandas().set_index("video")

@@ -75,6 +75,21 @@ def test_data_goes_one_way_through_the_folders_of_dedup(folder: str) -> None:
     assert not found
 
 
+OF_DEDUP = ("sizes", "input.planned", "kernels.matches", "results.frames")
+"""What `semdedup.overlaps` takes of `semdedup.dedup`, which comes after it: sizes of tasks, matches, tables as frames."""
+
+
+def test_overlaps_come_after_videos_and_before_the_dedup() -> None:
+    allowed = [f"semdedup.dedup.{part}" for part in OF_DEDUP]
+    own = ("cli", "workflow", "updates", "report", "shards", "exports", "dedup")
+    for name in (name for name in GRAPH if within(name, "semdedup.overlaps")):
+        for other in GRAPH[name]:
+            later = any(within(other, f"semdedup.{part}") for part in own)
+            assert not later or any(within(other, part) for part in allowed), f"{name} imports {other}"
+    for name in (name for name in GRAPH if within(name, "semdedup.video")):
+        assert not any(within(other, "semdedup.overlaps") for other in GRAPH[name]), name
+
+
 def test_kernels_import_numpy_scipy_and_the_array_module_alone() -> None:
     ours = ("semdedup.arrays", "semdedup.errors", "semdedup.dedup.kernels")
     others = sys.stdlib_module_names | {"numpy", "numkong", "scipy"}

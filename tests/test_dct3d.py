@@ -179,10 +179,10 @@ def test_the_embedder(rng: np.random.Generator) -> None:
     embedder = load_embedder(spec)
     clips = [moving(rng) for _ in range(3)]
     np.testing.assert_array_equal(embedder.embed(clips), dct3d_batch(clips))
-    assert (embedder.name, embedder.n_frames, embedder.frame_size) == ("dct3d", 16, (32, 32))
+    assert (embedder.name, embedder.n_frames, embedder.frame_size) == ("dct3d", 16, (64, 64))
     assert embedder.recommended_eps == RECOMMENDED_EPS
     assert spec.folder == "dct3d_embd_parquet"
-    assert spec.identity() == json.loads(json.dumps(spec.identity())) == {"algorithm": "dct3d", "version": 1}
+    assert spec.identity() == json.loads(json.dumps(spec.identity())) == {"algorithm": "dct3d", "version": 2}
 
 
 def test_folders_are_those_that_the_peers_read() -> None:

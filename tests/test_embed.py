@@ -108,6 +108,7 @@ def test_nothing_is_written_but_embeddings_and_what_a_later_run_goes_by(embedded
         "_dct3d_embd_parquet_clips.parquet",
         "_manifest.json",
         "dct3d_embd_parquet/part-00000.parquet",
+        "fingerprints/part-00000.parquet",
     ]
 
 

@@ -33,6 +33,7 @@ from tests.helpers import (
     stamps,
     start_driver,
     wait_for,
+    work_of_driver,
     workflow,
     write_embeddings,
     write_texts,
@@ -181,7 +182,7 @@ def test_a_full_disk_is_a_clear_error_and_the_run_goes_on_when_there_is_room(
         out=tmp_path / "out",
         copy=tmp_path / "copy",
         python=sys.executable,
-        arguments=json.dumps([TASK_BYTES, None, 1, parameters]),
+        arguments=json.dumps([TASK_BYTES, work_of_driver(TASK_BYTES), None, 1, parameters]),
     )
     ended = subprocess.run(["unshare", "-Urm", "sh", "-c", script], cwd=tmp_path, check=False)
     first = (tmp_path / "first.log").read_text()

@@ -118,7 +118,9 @@ class Workers:
         async def start(name: str, limit: int) -> distributed.Worker:
             address = self.cluster.scheduler_address
             options: dict[str, Any] = {"nthreads": 1, "memory_limit": limit, "dashboard_address": "127.0.0.1:0"}
-            return await distributed.Worker(address, name=name, **options)
+            worker = await distributed.Worker(address, name=name, **options)
+            worker.memory_manager.memory_pause_fraction = False  # this process may hold more than a worker's limit
+            return worker
 
         for name, number in mebibytes.items():
             self.by_name[name] = self.cluster.sync(start, name, number * MIB)
@@ -127,11 +129,10 @@ class Workers:
         self.cluster.sync(self.by_name.pop(name).close)
 
     def pause(self, name: str, paused: bool) -> None:
-        """As its memory manager does, which is stopped here."""
+        """As its memory manager does, which pauses no worker here."""
         worker = self.by_name[name]
 
         async def change() -> None:
-            worker.memory_manager.memory_pause_fraction = False
             worker.status = distributed.core.Status.paused if paused else distributed.core.Status.running
 
         self.cluster.sync(change)

@@ -130,7 +130,7 @@ def test_a_frame_that_stays_for_longer_than_a_clip_gives_clips(tmp_path: Path) -
     assert clip_numbers(tmp_path / "out", clips) == [[0], [0], [0], [0, 1, 2], [2], [2], [3]]
     for clip in clips:
         assert clip.frames is not None
-        assert clip.frames.shape == (16, 32, 32, 3)
+        assert clip.frames.shape == (16, 64, 64, 3)
 
 
 @pytest.mark.parametrize("container", ["mp4", "mkv", "ts", "mov"])
@@ -208,7 +208,7 @@ def test_odd_and_tiny_sizes_give_files_that_play(
     assert_plays(clip_path(tmp_path / "out", clips[0]), *expected)
     assert (clips[0].facts["width"], clips[0].facts["height"]) == expected
     assert clips[0].frames is not None
-    assert clips[0].frames.shape == (16, 32, 32, 3)
+    assert clips[0].frames.shape == (16, 64, 64, 3)
     if min(size) > 30:
         assert clip_numbers(tmp_path / "out", clips) == ranges(0, 12)
 

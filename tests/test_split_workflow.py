@@ -6,6 +6,7 @@ import os
 import re
 import shutil
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,19 +18,22 @@ import pytest
 
 import semdedup
 from semdedup import InputError, OutputConflictError, ParameterError, SplitResult, VideoSplitWorkflow
-from semdedup.video import parts
+from semdedup.video import kinds
 from semdedup.video.clip_ids import VideoIdentity, clip_id
 from semdedup.video.plan import Span
+from semdedup.video.row_files import EMBEDDINGS, TRACKS
 from tests.helpers import NOWHERE, contents, files_below, stamps, write_texts
 from tests.splits import (
     assert_nothing_half_written,
     assert_same_result,
+    assert_same_tracks,
     copy_folder,
     make_folder,
     make_texture,
     matrix,
     read_metas,
     read_rows,
+    read_tracks,
     read_videos,
     result_of,
     splitter,
@@ -42,7 +46,7 @@ pytestmark = pytest.mark.usefixtures("kept_children")
 NAMES = ("a.mp4", "below/b.mp4", "c.mp4")
 
 TOP = {
-    *("clips", "metas", "previews", "dct3d_embd_parquet", "processed_videos", "processed_clip_chunks"),
+    *("clips", "metas", "previews", "dct3d_embd_parquet", "fingerprints", "processed_videos", "processed_clip_chunks"),
     *("summary.json", "_videos.parquet", "_manifest.json"),
 }
 """What stands in an output."""
@@ -83,7 +87,7 @@ def test_the_tree_is_that_of_the_peers(done: Path) -> None:
     assert {path.name for path in (done / "metas" / "v0").iterdir()} == {f"{i}.json" for i in ids}
     assert files_below(done / "processed_videos") == [f"{name}.json" for name in NAMES]
     assert files_below(done / "processed_clip_chunks") == [f"{name}_0.json" for name in NAMES]
-    assert files_below(done / "dct3d_embd_parquet") == ["part-00000.parquet"]
+    assert files_below(done / "dct3d_embd_parquet") == files_below(done / "fingerprints") == ["part-00000.parquet"]
     assert_nothing_half_written(done)
 
 
@@ -96,6 +100,7 @@ def test_the_helpers_point_at_what_is_there(done: Path) -> None:
         "processed_videos": semdedup.get_output_path_processed_videos(out),
         "processed_clip_chunks": semdedup.get_output_path_processed_clip_chunks(out),
         "dct3d_embd_parquet": semdedup.get_output_path_dct3d_embd_parquet(out + "/"),
+        "fingerprints": semdedup.get_output_path_fingerprints(out),
     }
     assert found == {name: f"{out}/{name}" for name in found}
     assert all(os.path.isdir(path) for path in found.values())
@@ -221,6 +226,7 @@ def recount(out: Path, source: Path) -> dict[str, Any]:
         "total_clip_bytes": sum(path.stat().st_size for path in (out / "clips").glob("*.mp4")),
         "total_num_clips": len(metas),
         "total_num_clips_with_embeddings": 0 if rows is None else len(rows),
+        "total_num_fingerprints": sum(map(len, read_tracks(out).values())),
         **{
             f"total_{name}": sum(record[name] or 0 for record in records)
             for name in ("bad_frames", "bad_audio_packets", "gap_s")
@@ -243,7 +249,7 @@ def test_the_result_tells_what_was_done(videos: Path, client: distributed.Client
     assert isinstance(result, SplitResult)
     assert (result.processed, result.clips, result.embedded, result.quarantined) == (4, 3, 3, {"unreadable": 1})
     assert {name: os.path.exists(path) for name, path in result.paths.items()} == dict.fromkeys(
-        ["clip files", "metadata", "summary", "embeddings", "quarantine", "manifest"], True
+        ["clip files", "metadata", "summary", "embeddings", "fingerprints", "quarantine", "manifest"], True
     )
     shown = [" ".join(line.split()) for line in str(result).replace("│", " ").splitlines()]
     for line in ("videos 4", "done 2", "too short 1", "in quarantine 1", "unreadable 1", "low information 1"):
@@ -512,26 +518,30 @@ def test_videos_that_are_added_give_what_a_fresh_run_over_all_gives(
 def test_rows_of_many_parts_stay_where_they_are(
     videos: Path, client: distributed.Client, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(parts, "PART_BYTES", 4 * 384 * 4)  # four rows a file
+    monkeypatch.setattr(kinds, "EMBEDDINGS", replace(EMBEDDINGS, part_bytes=4 * 384 * 4))  # four rows a file
+    monkeypatch.setattr(kinds, "TRACKS", replace(TRACKS, part_bytes=16 * 64))  # two videos of four seconds
     source = copy_folder(videos, tmp_path / "in")
     splitter(source, tmp_path / "out").run(client)
-    before = stamps(tmp_path / "out" / "dct3d_embd_parquet")
-    assert len(before) == 2
+    folders = [tmp_path / "out" / folder for folder in ("dct3d_embd_parquet", "fingerprints")]
+    before = [stamps(folder) for folder in folders]
+    assert [len(found) for found in before] == [2, 2]
     make_texture(source / "d.mp4", 77)
     splitter(source, tmp_path / "out").run(client)
-    after = stamps(tmp_path / "out" / "dct3d_embd_parquet")
-    assert before.items() < after.items(), "files that are half full or more are not written again"
+    for folder, found in zip(folders, before, strict=True):
+        assert found.items() < stamps(folder).items(), "files that are half full or more are not written again"
     splitter(source, tmp_path / "fresh").run(client)
     fresh = read_rows(tmp_path / "fresh").sort_values("id", ignore_index=True)
     assert read_rows(tmp_path / "out").sort_values("id", ignore_index=True).equals(fresh)
-    for name, part in read_videos(tmp_path / "out")["part"].items():
-        assert name in pq.read_table(tmp_path / "out" / "dct3d_embd_parquet" / part)["video"].to_pylist()
+    for folder, column in zip(folders, ("part", "fingerprint_part"), strict=True):
+        for name, part in read_videos(tmp_path / "out")[column].items():
+            assert name in pq.read_table(folder / part)["video"].to_pylist()
     make_texture(source / "below" / "b.mp4", 5, 2)  # now one clip
     splitter(source, tmp_path / "out").run(client)
     shutil.rmtree(tmp_path / "fresh")
     splitter(source, tmp_path / "fresh").run(client)
     fresh = read_rows(tmp_path / "fresh").sort_values("id", ignore_index=True)
     assert read_rows(tmp_path / "out").sort_values("id", ignore_index=True).equals(fresh)
+    assert_same_tracks(tmp_path / "out", tmp_path / "fresh")
 
 
 @pytest.mark.parametrize("now", ["other content", "shorter", "too short", "broken"])

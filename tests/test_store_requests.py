@@ -30,7 +30,7 @@ from semdedup.storage.tables import (
     write_table,
 )
 from semdedup.storage.written import Written, checksum_of
-from semdedup.video.video_table import split_kind
+from semdedup.video.kinds import split_kind
 
 DIM, ROWS = 512, 10_000
 """Of the file with a wide column: 21 MB."""

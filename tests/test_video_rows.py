@@ -15,6 +15,7 @@ from semdedup.video.own_files import OwnFiles
 from semdedup.video.parts import Part, plan_parts
 from semdedup.video.quarantine import is_tried_again
 from semdedup.video.records import FILES, VIDEO_COLUMNS
+from semdedup.video.row_files import EMBEDDINGS, TRACKS, RowKind
 from semdedup.video.video_rows import RowsHeld, VideoRows, rows_memory
 from semdedup.video.video_table import Placed
 
@@ -33,6 +34,7 @@ def row_of(video: str, rng: np.random.Generator, part: str = "", version: int = 
         **{"clips": clips, "n_rows": len(clips) - len(lost), "clip_faults": lost, "meta_faults": []},
         **{"duration_s": float(rng.random()), "clip_seconds": float(rng.random()), "gap_s": float(rng.random())},
         "longest_clip_s": float(rng.random()),
+        **{"n_fingerprints": int(rng.integers(1, 9)) if clips else 0, "fingerprint_part": part if clips else ""},
     }
 
 
@@ -75,6 +77,7 @@ def test_counts_are_those_of_the_rows_one_by_one(rng: np.random.Generator) -> No
     assert counts.clips_by_reason["embed_error"] == sum(len(row["clip_faults"]) for row in rows)
     told = counts.summary("dct3d")
     assert told["total_num_clips"] == sum(len(row["clips"]) for row in rows)
+    assert told["total_num_fingerprints"] == sum(row["n_fingerprints"] for row in rows)
     assert told["total_num_clips_with_embeddings"] == sum(row["n_rows"] for row in rows)
     assert told["too_short_videos"] == [row["video"] for row in rows if row["status"] == "too_short"]
     assert told["total_clip_duration"] == pytest.approx(sum(row["clip_seconds"] for row in rows), abs=1e-6)
@@ -88,19 +91,24 @@ def before_and_new(rng: np.random.Generator) -> tuple[list[dict[str, Any]], list
     return before, [row_of(f"v{i:03d}", rng, version=1) for i in rng.permutation(30) + 20]
 
 
+@pytest.mark.parametrize("kind", [EMBEDDINGS, TRACKS], ids=lambda kind: kind.name)
 @pytest.mark.parametrize("most", [1, 30, 1000])
-def test_parts_hold_every_video_once_and_no_more_rows_than_they_may(most: int, rng: np.random.Generator) -> None:
+def test_parts_hold_every_video_once_and_no_more_rows_than_they_may(
+    kind: RowKind, most: int, rng: np.random.Generator
+) -> None:
     before, new = before_and_new(rng)
-    plan = plan_parts(columns_of(before), columns_of(new), most)
+    n_rows = kind.n_rows
+    plan = plan_parts(kind, columns_of(before), columns_of(new), most)
     anew = {row["video"] for row in new}
-    expected = {row["video"] for row in new if row["n_rows"]}
-    expected |= {row["video"] for row in before if row["n_rows"] and row["video"] not in anew}
-    stay = {row["video"] for row in before if row["n_rows"] and row["part"] in plan.kept}
+    expected = {row["video"] for row in new if row[n_rows]}
+    expected |= {row["video"] for row in before if row[n_rows] and row["video"] not in anew}
+    stay = {row["video"] for row in before if row[n_rows] and row[kind.part] in plan.kept}
     written = [video for part in plan.parts for video in part.videos["video"].to_pylist()]
     assert sorted([*written, *stay]) == sorted(expected)
     assert written == sorted(written)
     assert {part.name for part in plan.parts}.isdisjoint(plan.kept)
-    sizes = [sum(part.videos["n_rows"].to_pylist()) for part in plan.parts]
+    sizes = [sum(part.videos[n_rows].to_pylist()) for part in plan.parts]
+    assert plan.n_rows == sum(sizes)
     assert all(size <= most or len(part.videos) == 1 for size, part in zip(sizes, plan.parts, strict=True))
     assert all(a + b > most for a, b in pairwise(sizes)) or most == 1
     for rows, parts in ((before, plan.of_old), (new, plan.of_new)):
@@ -108,8 +116,9 @@ def test_parts_hold_every_video_once_and_no_more_rows_than_they_may(most: int, r
             place = row["video"] in plan.parts[number].videos["video"].to_pylist() if number >= 0 else None
             assert place in (None, True)
     clips = {video: held for part in plan.parts for video, held in zip(*_videos_and_clips(part), strict=True)}
-    assert all((clips[row["video"]] is None) for row in new if row["n_rows"]), "theirs are in the scratch folder"
-    assert all(clips[row["video"]] == row["clips"] for row in before if row["video"] in clips.keys() - anew)
+    assert all((clips[row["video"]] is None) for row in new if row[n_rows]), "theirs are in the scratch folder"
+    asked_for = [row for row in before if row["video"] in clips.keys() - anew]
+    assert all(clips[row["video"]] == (row["clips"] if kind.by == "id" else None) for row in asked_for)
 
 
 def _videos_and_clips(part: Part) -> tuple[list[str], list[Any]]:
@@ -119,9 +128,8 @@ def _videos_and_clips(part: Part) -> tuple[list[str], list[Any]]:
 def test_a_run_replaces_its_videos_and_their_files_and_leaves_the_others(rng: np.random.Generator) -> None:
     before, new = before_and_new(rng)
     old, done = columns_of(before), columns_of(new)
-    plan = plan_parts(old, done, 30)
-    names = [part.name for part in plan.parts]
-    merged = Merged(old, done, (plan.of_old, plan.of_new), names)
+    plans = [plan_parts(EMBEDDINGS, old, done, 30), plan_parts(TRACKS, old, done, 50)]
+    merged = Merged(old, done, plans)
     files = OwnFiles()
     for row in new:
         files.add([(f"new {row['video']}", 1, "x")])
@@ -136,23 +144,26 @@ def test_a_run_replaces_its_videos_and_their_files_and_leaves_the_others(rng: np
     assert [row["video"] for row, _ in found] == sorted(expected)
     anew = {row["video"] for row in new}
     for row, name in found:
-        assert {**row, "part": ""} == {**expected[row["video"]], "part": ""}
+        parts = {"part": "", "fingerprint_part": ""}
+        assert {**row, **parts} == {**expected[row["video"]], **parts}
         assert name == ("new " if row["video"] in anew else "old ") + row["video"]
-        assert (row["part"] in [*names, *plan.kept]) is (row["n_rows"] > 0) or not row["n_rows"]
+        for plan in plans:
+            there = [*(part.name for part in plan.parts), *plan.kept]
+            assert row[plan.kind.part] in there or not row[plan.kind.n_rows]
     placed = Placed(pa.chunked_array([["v000", "gone"]]), pa.chunked_array([["killed", *before[0]["clips"]]]))
     had = {clip for row in before if row["video"] in anew for clip in row["clips"]}
     assert sorted(gone_clips(merged, placed)) == sorted({*had, "killed"})
     assert gone_videos(merged, placed) == ["gone"]
 
 
-def test_videos_whose_embeddings_are_lost_are_done_again(rng: np.random.Generator) -> None:
+@pytest.mark.parametrize("kind", [EMBEDDINGS, TRACKS], ids=lambda kind: kind.name)
+def test_videos_whose_rows_are_lost_are_done_again(kind: RowKind, rng: np.random.Generator) -> None:
     before, _ = before_and_new(rng)
     lost = "part-00001.parquet"
-    for was, now in zip(
-        before, without_lost(columns_of(before), "emb", frozenset({f"emb/{lost}", "other.json"})), strict=True
-    ):
-        is_lost = was["part"] == lost and was["n_rows"] > 0
-        assert now == ({**was, "part": "", "stamp": "", "n_rows": 0} if is_lost else was)
+    found = without_lost(columns_of(before), kind, "emb", frozenset({f"emb/{lost}", "other.json"}))
+    for was, now in zip(before, found, strict=True):
+        is_lost = was[kind.part] == lost and was[kind.n_rows] > 0
+        assert now == ({**was, kind.part: "", "stamp": "", kind.n_rows: 0} if is_lost else was)
 
 
 def test_the_memory_of_rows_is_what_is_said_of_it(rng: np.random.Generator) -> None:
@@ -160,7 +171,7 @@ def test_the_memory_of_rows_is_what_is_said_of_it(rng: np.random.Generator) -> N
     for i in range(2000):
         clips = [f"{i:08x}-aaaa-bbbb-cccc-{j:012x}" for j in range(n_clips)]
         rows.append({**row_of(f"folder/video-{i:06d}.mp4", rng), "status": "done", "reason": "", "clips": clips})
-        rows[-1].update(stamp="1700000000000000000", clip_faults=[], part="")
+        rows[-1].update(stamp="1700000000000000000", clip_faults=[], part="", fingerprint_part="")
     found = sum(batch.nbytes for batch in columns_of(rows).batches)
     expected = rows_memory(2000, 2000 * n_clips, len("folder/video-000000.mp4"))
     assert found == pytest.approx(expected, rel=0.2)

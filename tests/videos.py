@@ -32,7 +32,7 @@ SECONDS_A_KNOT = 0.5
 AUDIO_RATE = 48_000
 BEEP_S = 0.1
 
-DCT3D = Sampling(n_frames=16, size=(32, 32), short_side=32)
+DCT3D = Sampling(n_frames=16, size=(64, 64), short_side=64)
 """What the embedding `dct3d` looks at."""
 
 

@@ -12,6 +12,7 @@ from semdedup.cli.estimate import estimate
 from semdedup.cli.explain import explain
 from semdedup.cli.export import export
 from semdedup.cli.leaks import leaks
+from semdedup.cli.overlaps import overlaps
 from semdedup.cli.pairs import pairs
 from semdedup.cli.report import report
 from semdedup.cli.run import run
@@ -48,6 +49,7 @@ for command in (
     extract,
     explain,
     pairs,
+    overlaps,
     leaks,
     shard,
     export,

@@ -20,7 +20,7 @@ from semdedup.video.clip_meta import describe_faults, read_meta
 from semdedup.video.containers import EXTENSIONS
 from semdedup.video.cut import split_video
 from semdedup.video.files import local_copy
-from semdedup.video.job import ClipMade, Outcome, SplitJob, Wanted
+from semdedup.video.job import ClipMade, Outcome, SplitJob, TrackMade, Wanted
 from semdedup.video.options import DecodeOptions, Limits
 from semdedup.video.quarantine import VideoFault
 from semdedup.video.steps.protocol import Sampling
@@ -142,11 +142,11 @@ def _sample(path: str) -> np.ndarray | str:
     why = "it has no frames"
     frames: np.ndarray | None = None
     with borrowed_child() as child:
-        answers: Iterator[ClipMade | Outcome] = child.call(split_video, job, SECONDS_A_CLIP)
+        answers: Iterator[ClipMade | TrackMade | Outcome] = child.call(split_video, job, SECONDS_A_CLIP)
         for found in answers:
             if isinstance(found, ClipMade):
                 frames = found.frames
-            elif found.reason:
+            elif isinstance(found, Outcome) and found.reason:
                 why = f"cannot be decoded: {found.reason}: {found.detail}"
     return why if frames is None else frames
 

@@ -32,9 +32,10 @@ from semdedup.storage.location import Location
 from semdedup.video.clip_ids import BY_NAME, BY_PATH
 from semdedup.video.containers import EXTENSIONS, OTHERS, ending_of
 from semdedup.video.files import look_into, printable
+from semdedup.video.kinds import split_kind
 from semdedup.video.quarantine import EMBED_ERROR
 from semdedup.video.tree import ANNOTATION_VERSION, CLIPS, METAS
-from semdedup.video.video_table import VideoTable, split_kind
+from semdedup.video.video_table import VideoTable
 
 EMBEDDINGS_SUFFIX = "_embd_parquet"
 

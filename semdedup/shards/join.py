@@ -28,12 +28,13 @@ from semdedup.shards.keys import sample_key
 from semdedup.shards.layouts import ShardLayout
 from semdedup.shards.plan import clips_file
 from semdedup.shards.sample import npy_bytes, sample_json
-from semdedup.shards.scatter import EMBEDDINGS_SCHEMA, SCORES_SCHEMA, Pieces
+from semdedup.shards.scatter import EMBEDDINGS_SCHEMA, SCORES_SCHEMA
 from semdedup.shards.streams import read_small
 from semdedup.shards.tar import member_bytes
 from semdedup.storage.arrays import save_array
 from semdedup.storage.chunks import read_chunk, write_chunks
 from semdedup.storage.location import Location
+from semdedup.storage.pieces import Pieces
 from semdedup.video.clip_meta import parse_meta
 from semdedup.video.files import printable
 

@@ -25,12 +25,13 @@ from semdedup.shards.layouts.base import WrittenShard
 from semdedup.shards.options import ShardOptions
 from semdedup.shards.packing import Shard, pack_shards, read_sizes
 from semdedup.shards.plan import SCORE_BYTES, Boundary, Plan, plan_once
-from semdedup.shards.scatter import Scatter, cuts_of, pieces_of, scatter_embeddings, scatter_several
+from semdedup.shards.scatter import Scatter, scatter_embeddings, scatter_several
 from semdedup.shards.streams import REQUESTS_AHEAD
 from semdedup.shards.tables import write_dropped, write_index
 from semdedup.shards.write import Writing, index_schema, write_shard
 from semdedup.storage.chunks import ahead
 from semdedup.storage.location import FileInfo, Location
+from semdedup.storage.pieces import cuts_of, pieces_of
 from semdedup.storage.tables import cut_files
 from semdedup.video.clip_ids import BY_NAME, BY_PATH
 from semdedup.video.clip_meta import describe_faults

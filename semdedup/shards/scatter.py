@@ -6,7 +6,7 @@ file with a piece for each partition.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -21,8 +21,9 @@ from semdedup.dedup.results.checks import COLUMNS, read_checked
 from semdedup.dedup.threshold.rule import duplicate_mask
 from semdedup.errors import BadFileError
 from semdedup.shards.plan import Boundary, in_order, parts
-from semdedup.storage.chunks import ahead, read_chunk, write_chunks
+from semdedup.storage.chunks import write_chunks
 from semdedup.storage.location import Location
+from semdedup.storage.pieces import piece_file
 from semdedup.storage.tables import RowGroups, open_parquet
 
 SCORES_SCHEMA = pa.schema({"id": pa.string(), "score": pa.float32(), "max_id": pa.string(), "duplicate": pa.bool_()})
@@ -117,48 +118,5 @@ def _read(source: Location, groups: Sequence[RowGroups]) -> Iterator[pa.Table]:
 def _scatter(task: Scatter, item: tuple[int, Any], tables: Sequence[pa.Table]) -> dict[str, Any]:
     table = pa.concat_tables(tables)
     rows = in_order(table.filter(pc.is_valid(table["id"])), task.seed)
-    ends = write_chunks(_piece(task.target, item[0]), parts(rows, task.bounds))
+    ends = write_chunks(piece_file(task.target, item[0]), parts(rows, task.bounds))
     return {"rows": len(rows), "ends": ends}
-
-
-def _piece(folder: Location, position: int) -> Location:
-    return folder / f"{position}.arrows"
-
-
-@dataclass(frozen=True)
-class Pieces:
-    """Where the rows of one partition are in the files that tasks have scattered.
-
-    Attributes:
-        folder: of the files.
-        ranges: where the piece of the partition begins and ends in the file of each task, in bytes, (tasks, 2) int64.
-    """
-
-    folder: Location
-    ranges: np.ndarray
-
-    def read(self, schema: pa.Schema) -> pa.Table:
-        """The rows, in no particular order. Memory: the rows."""
-        tasks = np.flatnonzero(self.ranges[:, 0] < self.ranges[:, 1]).tolist()
-        batches = ahead(self._read, tasks, 1 if self.folder.is_local else len(tasks[:8]) or 1)
-        return pa.Table.from_batches(list(batches), schema).combine_chunks()
-
-    def _read(self, task: int) -> pa.RecordBatch:
-        return read_chunk(_piece(self.folder, task), *self.ranges[task].tolist())
-
-
-def pieces_of(folder: Location, cuts: np.ndarray, partition: int) -> Pieces:
-    """The pieces of one partition: a view of what `cuts_of` gives."""
-    return Pieces(folder, cuts[:, partition : partition + 2])
-
-
-def cuts_of(ends: Iterable[tuple[int, Sequence[int]]], n_tasks: int, n_partitions: int) -> np.ndarray:
-    """Where the files of tasks are cut into partitions, (tasks, partitions + 1) int64: what the client holds of them.
-
-    Args:
-        ends: the position of each task, and the ``ends`` that it returned.
-    """
-    cuts = np.zeros((n_tasks, n_partitions + 1), dtype=np.int64)
-    for task, found in ends:
-        cuts[task, 1:] = found
-    return cuts

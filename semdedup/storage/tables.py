@@ -28,6 +28,9 @@ RECOMMENDED_EPS = b"semdedup.recommended_eps"
 EMBEDDER = b"semdedup.embedder"
 """Key in there: the name of the embedder."""
 
+FINGERPRINT = b"semdedup.fingerprint"
+"""Key in the metadata of the schema of fingerprint tracks: the name of what their vectors are."""
+
 BATCH_BYTES, ROWS_PER_BATCH = 4 << 20, 1 << 12
 """Most bytes of a Parquet file, uncompressed, and most rows that are decoded at a time."""
 

@@ -28,17 +28,22 @@ from semdedup.video.child import end_children
 from semdedup.video.clip_meta import describe_faults
 from semdedup.video.dry_run import describe_videos
 from semdedup.video.files import FoundVideos, NoVideosError, can_be_read, find_videos
+from semdedup.video.kinds import Kind
 from semdedup.video.options import Limits, VideoIOOptions
 from semdedup.video.records import VideoFile, rows_schema
 from semdedup.video.result import MOST_FAULTS, SplitResult
 from semdedup.video.run import EmbedTally, check_unchanged, commit, process
 from semdedup.video.steps.embed.providers import EmbedderSpec
 from semdedup.video.steps.table import steps_with
+from semdedup.video.tree import FINGERPRINTS
 from semdedup.video.video_rows import VideoRows
-from semdedup.video.video_table import Kind, Missing, VideoTable
-from semdedup.video.worker import Settings
+from semdedup.video.video_table import Missing, VideoTable
+from semdedup.video.worker import Settings, Target
 
-ANOTHER_EMBEDDER = "Another embedder needs no other clips: semdedup embed."
+ANOTHER_EMBEDDER = (
+    "Embeddings of another embedder, or of another version of one, are not compared with those there; they need no "
+    "other clips: semdedup embed --input-clip-path makes them of the clips there."
+)
 BEGUN, COMMITTED, CLEARING = "begun", "committed", "clearing"
 
 MOST_TRIED = 8
@@ -160,10 +165,10 @@ class VideoWorkflow:
         if self.io.clear_output:
             return Missing(list(files))
         table.check_foreign()
-        parameters = self.parameters(files)
+        parameters = {**self.parameters(files), **table.kind.parameters}
         if table.entry is not None and parameters.get("transcode_encoder") == "auto":
             parameters["transcode_encoder"] = table.entry["parameters"].get("transcode_encoder")
-        table.record.check(self.kind.step, parameters, hint=ANOTHER_EMBEDDER)
+        table.record.check(table.kind.step, parameters, hint=ANOTHER_EMBEDDER)
         return table.missing(files, self.io.verify)
 
     def _settings(self, session: Session, cluster: ClusterOptions | None, files: Sequence[VideoFile]) -> Settings:
@@ -182,26 +187,28 @@ class VideoWorkflow:
             table.check_foreign(clearing=True)
         if self.io.clear_output or table.status == CLEARING:
             table.clear()
-        if finish(table.record, self.kind.step, ownership):
+        if finish(table.record, table.kind.step, ownership):
             reporter.say("completed what an earlier run had ordered")
             table.read()
-        table.record.remove_strays(self.kind.written[self.kind.step])
+        table.record.remove_strays(table.kind.written[table.kind.step])
         missing = table.missing(files, self.io.verify)
         self._say_faults(reporter, missing)
         todo = missing.videos[: self.io.limit or None]
         left_out = len(missing.videos) - len(todo)
         if not todo and not missing.files and table.status == COMMITTED:
             return NOTHING, left_out
-        parameters = {**self.parameters(files), **({"transcode_encoder": settings.encoder} if settings.encoder else {})}
-        table.record.check(self.kind.step, parameters, hint=ANOTHER_EMBEDDER)
+        encoder = {"transcode_encoder": settings.encoder} if settings.encoder else {}
+        parameters = {**self.parameters(files), **encoder, **table.kind.parameters}
+        table.record.check(table.kind.step, parameters, hint=ANOTHER_EMBEDDER)
         placed = table.placed()  # before this run puts its own there
         if table.status == BEGUN:
             todo = [replace(video, known=True) for video in todo]
         source = fingerprint(FileInfo(file.url, file.n_bytes, file.stamp) for file in files)
-        run = begin(table.record, self.kind.step, parameters, source, ownership, session, self.kind.written)
+        run = begin(table.record, table.kind.step, parameters, source, ownership, session, table.kind.written)
         assert run is not None, "what a killed run had ordered was carried out above"
         name, eps = ("", None) if self.embedder is None else (self.embedder.name, self.embedder.recommended_eps)
         with run:
+            settings = replace(settings, target=Target(run.root, run.scratch, run.token, table.kind.tracks))
             tally = EmbedTally.of(table.rows)
             done = process(run, settings, todo, self.per_task, self.unit, self.unit_of_tasks, tally)
             rows = done.rows()
@@ -233,7 +240,7 @@ class VideoWorkflow:
             reporter.say(describe_faults(len(faults), faults, then))
 
     def _result(self, table: VideoTable, done: Done, left_out: int, seconds: Mapping[str, float]) -> SplitResult:
-        paths = self.paths()
+        paths = self.paths() | ({"fingerprints": str(self.output / FINGERPRINTS)} if table.kind.tracks else {})
         result = SplitResult(table.rows, done.n_videos, left_out, seconds, paths, done.footage_s)
         if result.quarantined:
             paths["quarantine"] = str(self.output / self.kind.quarantine)

@@ -14,7 +14,7 @@ import av
 from semdedup.video.audio import AudioTrack
 from semdedup.video.cutter import Cutter
 from semdedup.video.heartbeat import HeartbeatTimer, WithHeartbeats
-from semdedup.video.job import ClipMade, Outcome, PlannedVideo, SplitJob
+from semdedup.video.job import ClipMade, Outcome, PlannedVideo, SplitJob, TrackMade
 from semdedup.video.plan import Span, at_keyframes
 from semdedup.video.probe import Video, VideoFacts, shortfall
 from semdedup.video.quarantine import VideoFault
@@ -22,11 +22,12 @@ from semdedup.video.scenes import find_cuts
 from semdedup.video.timeline import Timeline
 
 
-def split_video(job: SplitJob) -> Iterator[ClipMade | Outcome | None]:
+def split_video(job: SplitJob) -> Iterator[ClipMade | TrackMade | Outcome | None]:
     """Cut one video. Memory: the frames that the decoder and one encoder hold, and the sampled frames of one clip.
 
     Yields:
-        None as a heartbeat; `ClipMade` for each clip, when it is complete; at the end the `Outcome`.
+        None as a heartbeat; `ClipMade` for each clip, when it is complete; `TrackMade` if that is wanted and the video
+        is decoded, also where it fails in the middle; at the end the `Outcome`.
     """
     av.logging.set_level(av.logging.PANIC)
     facts: dict[str, Any] = {}
@@ -121,7 +122,9 @@ def _facts_of(plan: PlannedVideo) -> dict[str, Any]:
     }
 
 
-def _cut(job: SplitJob, plan: PlannedVideo, facts: dict[str, Any]) -> Generator[ClipMade | None, None, None]:
+def _cut(
+    job: SplitJob, plan: PlannedVideo, facts: dict[str, Any]
+) -> Generator[ClipMade | TrackMade | None, None, None]:
     """Cut the clips; what is found on the way is added to the facts of the video.
 
     Raises:
@@ -142,6 +145,11 @@ def _cut(job: SplitJob, plan: PlannedVideo, facts: dict[str, Any]) -> Generator[
                 if timer.due():
                     yield None
             yield from cutter.end()
+        except VideoFault:
+            yield from cutter.track_made()  # for the clips that are complete
+            raise
+        else:
+            yield from cutter.track_made()
         finally:
             cutter.abort()
             facts |= {

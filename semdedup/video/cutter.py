@@ -16,13 +16,14 @@ from semdedup.video.clip_file import ClipFile
 from semdedup.video.clip_ids import VideoIdentity, clip_id, file_id
 from semdedup.video.decode import Decoder, Looks, Picture, Sampler
 from semdedup.video.encode import EncodedClip
-from semdedup.video.job import ClipMade, PlannedVideo, SplitJob
+from semdedup.video.job import ClipMade, PlannedVideo, SplitJob, TrackMade
 from semdedup.video.plan import Span
 from semdedup.video.preview import HEIGHT, PERIOD_S, write_preview
 from semdedup.video.probe import Video, ends_early
 from semdedup.video.quarantine import VideoFault
 from semdedup.video.remux import CopiedClip
 from semdedup.video.timeline import NO_TIME, PacketClock, every, sample_times, ticks, ticks_per_frame
+from semdedup.video.track import TrackMaker
 
 
 class _OpenClip:
@@ -81,6 +82,7 @@ class Cutter:
         self.waiting = deque(plan.spans)
         self.open: list[_OpenClip] = []
         self.shown: Picture | None = None
+        self.track = TrackMaker(plan.timeline.time_base) if job.wanted.track else None
         step = ticks_per_frame(video.rate, plan.timeline.time_base)
         self.clock = PacketClock(plan.timeline.time_base, step)  # of packets that are copied
         self.last_sounds: dict[AudioTrack, Sound] = {}  # of each track: the one that may go on in the next clip
@@ -99,6 +101,8 @@ class Cutter:
         for picture in self.decoder.pictures(packet):
             yield from self._advance(picture.tick)
             self._deal(picture)
+            if self.track is not None:
+                self.track.add(picture)
             self.shown = picture
 
     def end(self) -> Iterator[ClipMade]:
@@ -108,6 +112,13 @@ class Cutter:
             yield from self._advance(timeline.end)
             for clip in list(self.open):
                 yield from self._close(clip, timeline.end)
+
+    def track_made(self) -> Iterator[TrackMade]:
+        """The track of the video, if one is wanted: to its end, or as far as it was decoded. Asked for once."""
+        if self.track is not None and self.shown is not None:
+            timeline, last = self.plan.timeline, self.decoder.last_tick
+            end = self.shown.tick + 1 if ends_early(timeline, last) else timeline.end
+            yield TrackMade(self.track.finish(end))
 
     def abort(self) -> None:
         """Leave nothing of the clips that are not complete."""

@@ -58,6 +58,10 @@ class Picture:
         """It as (h, w, 3) uint8 RGB, see `PictureMaker.rgb`."""
         return self._maker.rgb(self.frame, size, short_side)
 
+    def grey(self, size: tuple[int, int]) -> np.ndarray:
+        """It as (h, w) uint8 grey levels, see `PictureMaker.grey`."""
+        return self._maker.grey(self.frame, size)
+
     def at(self, tick: int) -> Picture:
         """The same, shown at another moment."""
         other = object.__new__(Picture)

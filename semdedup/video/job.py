@@ -8,6 +8,7 @@ from typing import Any
 import msgspec
 import numpy as np
 
+from semdedup.video.fingerprint import DIM
 from semdedup.video.options import DecodeOptions, Limits, PlanOptions
 from semdedup.video.plan import Span
 from semdedup.video.probe import VideoFacts
@@ -18,15 +19,17 @@ from semdedup.video.timeline import Timeline
 
 @dataclass(frozen=True)
 class Wanted:
-    """What the clips must bring along for the steps.
+    """What the clips must bring along for the steps, and the video beside them.
 
     Attributes:
         samplings: frames; each clip brings an array for each of them.
         sound_rates_hz: sound at these rates, likewise.
+        track: whether the video brings its fingerprint track.
     """
 
     samplings: tuple[Sampling, ...] = ()
     sound_rates_hz: tuple[int, ...] = ()
+    track: bool = False
 
 
 @dataclass(frozen=True)
@@ -98,6 +101,21 @@ class ClipMade(msgspec.Struct, frozen=True, tag=True):
     def frames(self) -> np.ndarray | None:
         """The frames of the first sampling, where one was asked for."""
         return self.samples[0] if self.samples else None
+
+
+class TrackMade(msgspec.Struct, frozen=True, tag=True):
+    """The fingerprint track of a video, as far as it was decoded.
+
+    Attributes:
+        fingerprints: (n, `DIM`) int8; row i is that of `moments_s`.
+    """
+
+    fingerprints: np.ndarray
+
+    def __post_init__(self) -> None:
+        """Refuse another array: a decoder that was taken over may have sent it."""
+        if self.fingerprints.dtype != np.int8 or self.fingerprints.shape[1:] != (DIM,):
+            raise ValueError(f"no track: {self.fingerprints.dtype} {self.fingerprints.shape}")
 
 
 class Outcome(msgspec.Struct, frozen=True, tag=True):

@@ -9,7 +9,9 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from semdedup.video.own_files import InOrder, OwnFiles
+from semdedup.video.parts import PartPlan
 from semdedup.video.records import FILES
+from semdedup.video.row_files import RowKind
 from semdedup.video.video_rows import ROWS, VideoRows
 from semdedup.video.video_table import Placed
 
@@ -20,20 +22,15 @@ class Merged:
     Args:
         before: rows that there were.
         new: those of the run, a video once.
-        parts: of each row of before, and of each of the run, the place in `names` of the file that its embeddings will
-            be in; -1: that it stays as it is.
-        names: of these files.
+        plans: of the files that their rows will be in, one for each kind of them.
     """
 
-    def __init__(
-        self, before: VideoRows, new: VideoRows, parts: tuple[np.ndarray, np.ndarray], names: Sequence[str]
-    ) -> None:
+    def __init__(self, before: VideoRows, new: VideoRows, plans: Sequence[PartPlan]) -> None:
         self.before, self.new = before, new
         self.replaced = before.positions(new.column("video"))
         self.replaced = self.replaced[self.replaced >= 0]
         self._rows = VideoRows([*before.batches, *new.batches])
-        self._parts = np.concatenate(parts)
-        self._names = pa.array(names, pa.string())
+        self._plans = plans
         stays = np.ones(len(before), dtype=bool)
         stays[self.replaced] = False
         positions = np.concatenate([np.flatnonzero(stays), len(before) + np.arange(len(new))])
@@ -61,9 +58,11 @@ class Merged:
 
     def _batch(self, positions: np.ndarray) -> pa.RecordBatch:
         (batch,) = self._rows.take(positions).batches
-        parts = self._parts[positions]
-        names = self._names.take(pa.array(parts, mask=parts < 0))
-        batch = batch.set_column(batch.schema.get_field_index("part"), "part", pc.coalesce(names, batch["part"]))
+        for plan in self._plans:
+            column, numbers = plan.kind.part, np.concatenate([plan.of_old, plan.of_new])[positions]
+            names = pa.array([part.name for part in plan.parts], pa.string())
+            changed = pc.coalesce(names.take(pa.array(numbers, mask=numbers < 0)), batch[column])
+            batch = batch.set_column(batch.schema.get_field_index(column), column, changed)
         return batch
 
     def clips_among(self, clips: pa.StringArray) -> pa.StringArray:
@@ -75,15 +74,17 @@ class Merged:
         return pa.concat_arrays(found)
 
 
-def without_lost(rows: VideoRows, folder: str, lost: frozenset[str]) -> VideoRows:
-    """Rows of which those whose embeddings are gone have none, and no stamp, so that their videos are done again."""
+def without_lost(rows: VideoRows, kind: RowKind, folder: str, lost: frozenset[str]) -> VideoRows:
+    """Rows of which those whose file is gone have none, and no stamp, so that their videos are done again."""
     names = pa.array([name.rpartition("/")[2] for name in lost if name.rpartition("/")[0] == folder], pa.string())
     if not len(names):
         return rows
     batches = []
     for batch in rows.batches:
-        is_lost = pc.and_(pc.is_in(batch["part"], value_set=names), pc.greater(batch["n_rows"], 0))
-        for name, value in (("n_rows", 0), ("part", ""), ("stamp", "")):
+        is_lost = pc.and_(
+            pc.is_in(batch[kind.part], value_set=names), pc.greater(pc.fill_null(batch[kind.n_rows], 0), 0)
+        )
+        for name, value in ((kind.n_rows, 0), (kind.part, ""), ("stamp", "")):
             i = batch.schema.get_field_index(name)
             batch = batch.set_column(i, batch.schema.field(i), pc.if_else(is_lost, value, batch[name]))
         batches.append(batch)

@@ -1,8 +1,8 @@
 """What the process that decodes answers: MessagePack that is read by type, so that reading it can run no code.
 
 The annotation of a function that runs there says what it yields, and nothing else is taken for an answer: what msgspec
-knows (structs, dataclasses, containers, plain values), arrays of uint8 and float32, and fractions. Where several types
-are possible, they are structs with a tag.
+knows (structs, dataclasses, containers, plain values), arrays of uint8, int8 and float32, and fractions. Where several
+types are possible, they are structs with a tag.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ import numpy as np
 
 T = TypeVar("T")
 
-ELEMENTS = frozenset({"uint8", "float32"})
+ELEMENTS = frozenset({"uint8", "int8", "float32"})
 """Types of the elements of arrays."""
 
 

@@ -177,6 +177,17 @@ class PictureMaker:
             found: np.ndarray = self._filtered(f"rgb {size}", picture, [scale, "format=rgb24"]).to_ndarray()
         return found
 
+    def grey(self, picture: Any, size: tuple[int, int]) -> np.ndarray:
+        """The luma of a picture as (h, w) uint8 of all values, of this (height, width).
+
+        Raises:
+            VideoFault: ``decode_error``.
+        """
+        scale = f"scale={size[1]}:{size[0]}:flags=area:in_range=tv:out_range=pc"
+        with pyav_errors():
+            found: np.ndarray = self._filtered(f"grey {size}", picture, [scale, "format=gray"]).to_ndarray()
+        return found
+
     def _orientation_of(self, frame: Any) -> Orientation:
         kind = frame.rotation, frame.width, frame.height
         # Once: a frame whose side data were looked at waits for the garbage collector.
@@ -217,6 +228,7 @@ class PictureMaker:
 def graph_of(frame: Any, filters: Sequence[str]) -> Any:
     """A graph of filters, each ``name`` or ``name=options``, for frames like this one."""
     graph = av.filter.Graph()
+    graph.threads = 1  # the work is parallel over videos
     base = frame.time_base or Fraction(1, 1000)
     nodes = [graph.add_buffer(width=frame.width, height=frame.height, format=frame.format, time_base=base)]
     for text in filters:

@@ -8,7 +8,8 @@ from typing import Any
 
 import pyarrow as pa
 
-from semdedup.storage.tables import EMBEDDER, RECOMMENDED_EPS
+from semdedup.storage.tables import EMBEDDER, FINGERPRINT, RECOMMENDED_EPS
+from semdedup.video.fingerprint import DIM, VERSION
 from semdedup.video.steps.protocol import StepSpec
 from semdedup.video.steps.table import columns_of, counted
 from semdedup.video.tree import CLIPS, version_key
@@ -57,6 +58,12 @@ ROWS = pa.schema(
 )
 """Columns of the embeddings: a row a clip. What is beside `embedding` serves to rank duplicates. Steps add others."""
 
+TRACK_ROWS = pa.schema(
+    {"video": pa.string(), "t_s": pa.float64(), "fingerprint": pa.list_(pa.int8(), DIM)},
+    metadata={FINGERPRINT: VERSION.encode()},
+)
+"""Columns of the fingerprint tracks: a row for each half second of a video, with the moment in its own time."""
+
 PASSED_OVER = {
     "bad_frames": (pa.int64(), "frames that cannot be decoded"),
     "bad_audio_packets": (pa.int64(), "packets of sound that cannot be decoded"),
@@ -74,6 +81,9 @@ VIDEO_COLUMNS = pa.schema(
         "status": pa.string(),
         "reason": pa.string(),
         "detail": pa.string(),
+        "width": pa.int64(),
+        "height": pa.int64(),
+        "bitrate": pa.int64(),
         "duration_s": pa.float64(),
         "n_frames": pa.int64(),
         "n_frames_declared": pa.int64(),
@@ -87,10 +97,14 @@ VIDEO_COLUMNS = pa.schema(
         "meta_faults": pa.list_(pa.string()),
         "clip_faults": pa.list_(pa.struct({"id": pa.string(), "reason": pa.string(), "detail": pa.string()})),
         "part": pa.string(),
+        "n_fingerprints": pa.int64(),
+        "fingerprint_part": pa.string(),
     }
 )
 """Columns of the table of videos: a row a video, whatever became of it. Tables of before may lack the later ones.
 
+`width`, `height`, `bitrate`: of the video itself, which rank videos that show the same. `n_rows`, `part`: embeddings of
+its clips, and the file that they are in; `n_fingerprints`, `fingerprint_part`: those of its track.
 `meta_faults`: metadata of clips that exist which could not be used, with what is wrong with them. `clip_faults`: clips
 in quarantine. One that failed to be embedded is among `clips` as well, for its file is kept.
 """
@@ -120,10 +134,11 @@ def with_columns(table: pa.Table, schema: pa.Schema) -> pa.Table:
 
 
 def video_row(note: Mapping[str, Any]) -> dict[str, Any]:
-    """A row of the table of videos, from all that is known of one; the file of its embeddings is not yet."""
+    """A row of the table of videos, from all that is known of one; the files of its rows are not yet."""
     facts, clips = note["facts"], note["clips"]
     return {
-        **{name: note[name] for name in ("video", "url", "n_bytes", "stamp", "status", "reason", "detail", "n_rows")},
+        **{name: note[name] for name in ("video", "url", "n_bytes", "stamp", "status", "reason", "detail")},
+        **{name: facts.get(name, 0) for name in ("width", "height", "bitrate")},
         "meta_faults": note["meta_faults"],
         "clip_faults": note["clip_faults"],
         "duration_s": facts.get("duration_s", 0.0),
@@ -136,7 +151,10 @@ def video_row(note: Mapping[str, Any]) -> dict[str, Any]:
         "longest_clip_s": max((clip["duration_s"] for clip in clips), default=0.0),
         "clip_bytes": sum(clip.get("n_bytes", 0) for clip in clips),
         **{f"n_{name}": sum(clip.get(name, False) for clip in clips) for name in counted()},
+        "n_rows": note["n_rows"],
         "part": "",
+        "n_fingerprints": note["n_fingerprints"],
+        "fingerprint_part": "",
     }
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
@@ -18,15 +18,14 @@ from semdedup.storage.tables import write_batches, write_table
 from semdedup.video.counts import Counts
 from semdedup.video.merged import Merged, gone_clips, gone_videos, without_lost
 from semdedup.video.own_files import COLUMN, OwnFiles, names_of, own_files
-from semdedup.video.parts import PartPlan, Parts, plan_parts
+from semdedup.video.parts import PartPlan, Parts, plan_parts, write_name
 from semdedup.video.quarantine import EMBED_ERROR, is_tried_again
-from semdedup.video.records import FILES, VIDEO_COLUMNS, VideoFile
+from semdedup.video.records import FILES, TRACK_ROWS, VIDEO_COLUMNS, VideoFile
+from semdedup.video.row_files import RowKind
 from semdedup.video.tree import SUMMARY, file_key
 from semdedup.video.video_rows import RowsHeld, VideoRows, clip_quarantine_table, quarantine_table
 from semdedup.video.video_table import Missing, Placed, VideoTable
-from semdedup.video.worker import Settings, Target, process_videos
-
-WRITE = "write embeddings"
+from semdedup.video.worker import Settings, process_videos
 
 MOST_FAILED = 20
 """Clips on which an embedder fails before it has embedded one; then it is given up."""
@@ -146,6 +145,9 @@ def process(
     An entry of the journal is what one task did. Tasks are cut anew from what is left, so that nothing that was done is
     repeated, whatever videos came or went: a key is of this run alone, and entries of others are read by their videos.
 
+    Args:
+        settings: with a target.
+
     Raises:
         IntegrityError: videos were lost on the way.
         ParameterError: the embedder fails on every clip.
@@ -161,7 +163,6 @@ def process(
     rest = [video for video in todo if video.relative_path not in done]
     batches = [rest[i : i + per_task] for i in range(0, len(rest), per_task)]
     jobs = {f"{file_key(' '.join(video.version for video in batch))}-{run.token}": batch for batch in batches}
-    settings = replace(settings, target=Target(run.root, run.scratch, run.token))
     for entry in run.each(run.step, partial(process_videos, settings), jobs, unit=unit_of_tasks, label=paths_of):
         done.take(entry)
         tally.take(entry.result)
@@ -214,6 +215,7 @@ def commit(
 
     Args:
         table: as it was before the run.
+        schema: of the embeddings.
         placed: videos that runs which were killed put in place, with their clips.
 
     Raises:
@@ -224,17 +226,23 @@ def commit(
         check_embedded(new)
     if kind.owns_clips:  # it has made their metadata anew
         new = new.with_no("meta_faults")
-    before = without_lost(table.rows, kind.folder, missing.files)
-    run.forget(WRITE)  # of a run that was killed before it had everything
+    before = table.rows
+    for folder, rows in kind.rows.items():
+        before = without_lost(before, rows, folder, missing.files)
+        run.forget(write_name(rows))  # of a run that was killed before it had everything
     run.final.remove_tree()
-    plan = _write_parts(run, table, before, new, schema)
-    names = [part.name for part in plan.parts]
-    merged = Merged(before, new, (plan.of_old, plan.of_new), names)
+    plans = {
+        folder: _write_parts(run, table, folder, before, new, schema if folder == kind.folder else TRACK_ROWS)
+        for folder in kind.rows
+    }
+    merged = Merged(before, new, list(plans.values()))
     with run.noting():
         counts, written = _write_tables(run, table, merged, done.files, embedder)
     recorded = (table.entry or {}).get("files", {})
-    stay = {f"{kind.folder}/{name}": recorded[f"{kind.folder}/{name}"] for name in plan.kept}
-    obsolete = set(recorded) - {*stay, *written, *(f"{kind.folder}/{name}" for name in names)}
+    kept = [f"{folder}/{name}" for folder, plan in plans.items() for name in plan.kept]
+    stay = {name: recorded[name] for name in kept}
+    written += [f"{folder}/{part.name}" for folder, plan in plans.items() for part in plan.parts]
+    obsolete = set(recorded) - {*stay, *written}
     if kind.owns_clips:
         obsolete.update(names_of(gone_clips(merged, placed), gone_videos(merged, placed)))
     malformed = {} if kind.owns_clips else {"malformed_metadata": counts.malformed}
@@ -257,16 +265,18 @@ def check_embedded(rows: VideoRows) -> None:
             )
 
 
-def _write_parts(run: Run, table: VideoTable, before: VideoRows, new: VideoRows, schema: pa.Schema) -> PartPlan:
-    folder = table.kind.folder
-    work = Parts(table.root / folder, run.scratch, run.final / folder, schema)
-    plan = plan_parts(before, new, work.most_rows(new))
+def _write_parts(
+    run: Run, table: VideoTable, folder: str, before: VideoRows, new: VideoRows, schema: pa.Schema
+) -> PartPlan:
+    kind: RowKind = table.kind.rows[folder]
+    work = Parts(kind, table.root / folder, run.scratch, run.final / folder, schema)
+    plan = plan_parts(kind, before, new, work.most_rows(new))
     n_rows = 0
     if plan.parts:
         jobs = {part.name: part for part in plan.parts}
-        n_rows = sum(entry.result for entry in run.each(WRITE, work.write, jobs, unit="files"))
-    if n_rows != sum(pc.sum(part.videos["n_rows"]).as_py() for part in plan.parts):
-        raise IntegrityError(f"{n_rows} embeddings were written, which is not what the videos gave")
+        n_rows = sum(entry.result for entry in run.each(write_name(kind), work.write, jobs, unit="files"))
+    if n_rows != plan.n_rows:
+        raise IntegrityError(f"{n_rows} {kind.name} were written, and the videos gave {plan.n_rows}")
     return plan
 
 

@@ -4,6 +4,7 @@ clips/{id}.mp4                          the clips
 metas/v0/{id}.json                      what is known of each
 previews/{id}.webp
 dct3d_embd_parquet/part-00000.parquet   embeddings, one folder for each embedder
+fingerprints/part-00000.parquet         fingerprint tracks of the videos: two vectors a second
 processed_videos/{video}.json           how each video ended
 processed_clip_chunks/{video}_0.json    its clips
 summary.json                            counts over everything in the folder
@@ -19,6 +20,7 @@ import os
 
 CLIPS, PREVIEWS, METAS = "clips", "previews", "metas"
 VIDEO_RECORDS, CHUNK_RECORDS = "processed_videos", "processed_clip_chunks"
+FINGERPRINTS = "fingerprints"
 SUMMARY, QUARANTINE = "summary.json", "_quarantine"
 ANNOTATION_VERSION = "v0"
 
@@ -54,6 +56,11 @@ def get_output_path_processed_clip_chunks(output_path: str) -> str:
 def get_output_path_embd_parquet(output_path: str, folder: str) -> str:
     """Folder of the embeddings of one embedder, by its name: ``dct3d_embd_parquet``."""
     return _below(output_path, folder)
+
+
+def get_output_path_fingerprints(output_path: str) -> str:
+    """Folder of the fingerprint tracks of the videos."""
+    return _below(output_path, FINGERPRINTS)
 
 
 def get_output_path_iv2_embd_parquet(output_path: str) -> str:

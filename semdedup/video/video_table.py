@@ -8,12 +8,12 @@ from __future__ import annotations
 
 import contextlib
 import json
-import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any, NamedTuple
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
@@ -25,6 +25,7 @@ from semdedup.storage.file_list import FileList
 from semdedup.storage.location import FileInfo, Location
 from semdedup.storage.tables import read_batches
 from semdedup.storage.written import Written
+from semdedup.video.kinds import SPLIT, VIDEOS, Kind
 from semdedup.video.own_changes import Sizes, changed_own_files
 from semdedup.video.own_files import COLUMN, names_of
 from semdedup.video.records import FILES, VIDEO_COLUMNS, VideoFile
@@ -34,65 +35,16 @@ from semdedup.video.tree import (
     CLIPS,
     METAS,
     PREVIEWS,
-    QUARANTINE,
-    SUMMARY,
     VIDEO_RECORDS,
 )
 from semdedup.video.video_rows import ROWS, VideoRows, with_nulls
 from semdedup.video.worker import PLACING
 
-SPLIT, VIDEOS = "split", "_videos.parquet"
 PLACES = (CLIPS, PREVIEWS, f"{METAS}/{ANNOTATION_VERSION}", VIDEO_RECORDS, CHUNK_RECORDS)
 """Folders of the files that are a video's own."""
 
 
 AT_A_TIME = 1 << 16
-
-
-@dataclass(frozen=True)
-class Kind:
-    """What distinguishes `split` from `embed`.
-
-    Attributes:
-        step: name in the record.
-        table: the table of videos.
-        quarantine: the table of videos in quarantine.
-        folder: of the embeddings; empty where there are none.
-        owns_clips: whether clips, metadata and records are this step's.
-    """
-
-    step: str
-    table: str
-    quarantine: str
-    folder: str
-    owns_clips: bool
-
-    @property
-    def clip_quarantine(self) -> str:
-        """The table of clips in quarantine."""
-        return f"{QUARANTINE}/{'' if self.owns_clips else f'{self.folder}_'}clips.parquet"
-
-    @property
-    def written(self) -> Mapping[str, re.Pattern[str]]:
-        """What the names of the files of the step look like: a record or a table that names others is not believed."""
-        names = [re.escape(name) for name in (self.table, self.quarantine, self.clip_quarantine)]
-        if self.owns_clips:
-            names += [r"[^/]+_embd_parquet/part-\d+\.parquet", re.escape(SUMMARY)]
-            names += [rf"{CLIPS}/[^/]+\.mp4", rf"{PREVIEWS}/[^/]+\.webp", rf"{METAS}/{ANNOTATION_VERSION}/[^/]+\.json"]
-            names += [rf"{VIDEO_RECORDS}/.+\.json", rf"{CHUNK_RECORDS}/.+_0\.json"]
-        else:
-            names.append(rf"{re.escape(self.folder)}/part-\d+\.parquet")
-        return {self.step: re.compile("|".join(names), re.DOTALL)}
-
-
-def split_kind(folder: str) -> Kind:
-    """Clips and, if there is a folder for them, embeddings."""
-    return Kind(SPLIT, VIDEOS, f"{QUARANTINE}/videos.parquet", folder, True)
-
-
-def embed_kind(folder: str) -> Kind:
-    """Embeddings of clips that exist."""
-    return Kind(f"embed {folder}", f"_{folder}_clips.parquet", f"{QUARANTINE}/{folder}.parquet", folder, False)
 
 
 @dataclass(frozen=True)
@@ -115,15 +67,16 @@ class VideoTable:
 
     Args:
         root: the folder.
-        kind: of the step.
+        kind: of the step, before it is known what the folder has.
         token: of the run that owns the folder; None: it is only read.
 
     Attributes:
+        kind: as it is in this folder, see `Kind.on`.
         rows: what became of each video, in the order of their names.
     """
 
     def __init__(self, root: Location, kind: Kind, token: str | None = None) -> None:
-        self.root, self.kind = root, kind
+        self.root, self._asked = root, kind
         self.record = Record(root, token)
         self.rows, self._has_files = VideoRows(), False
         self.read()
@@ -141,6 +94,7 @@ class VideoTable:
     def read(self) -> None:
         """Read the table again. One that is damaged or has changed since it was committed tells of no videos."""
         self.rows, self._has_files = VideoRows(), False
+        self.kind = self._asked.on(self.record)
         place = self.root / self.kind.table
         if self.entry is None or not place.exists():
             return
@@ -173,7 +127,7 @@ class VideoTable:
         if self.entry is not None and not clearing:
             return
         ours = {*self.names(), *(self.entry or {}).get("files", ())}
-        folders = {self.kind.folder: ".parquet"} if self.kind.folder else {}
+        folders = dict.fromkeys(self._asked.on(self.record, anew=True).rows, ".parquet")
         folders |= {CLIPS: ".mp4"} if self.kind.owns_clips else {}
         start = len(self.root.url.rstrip("/")) + 1
         for folder, ending in folders.items():
@@ -196,8 +150,8 @@ class VideoTable:
         own = self.changed(verify)
         faults += [f"{fault}, of {video}" for video, found in sorted(own.items()) for fault in found]
         rows, tried_again = self.rows, self.rows.tried_again()
-        n_bytes, n_rows = rows.numbers("n_bytes"), rows.numbers("n_rows")
-        stamps, parts = rows.column("stamp").to_pylist(), rows.column("part").to_pylist()
+        n_bytes = rows.numbers("n_bytes")
+        stamps, lost = rows.column("stamp").to_pylist(), self._lost(changed)
         todo = []
         positions = rows.positions(pa.array([file.relative_path for file in files], pa.string())).tolist()
         for file, row in zip(files, positions, strict=True):
@@ -206,10 +160,18 @@ class VideoTable:
                 or (n_bytes[row], stamps[row]) != (file.n_bytes, file.stamp)
                 or tried_again[row]
                 or file.relative_path in own
-                or (n_rows[row] and f"{self.kind.folder}/{parts[row]}" in changed)
+                or lost[row]
             ):
                 todo.append(replace(file, known=row >= 0))
         return Missing(todo, faults, changed)
+
+    def _lost(self, changed: frozenset[str]) -> np.ndarray:
+        """Which videos have rows in files that have changed, (n,) bool."""
+        lost = np.zeros(len(self.rows), dtype=bool)
+        for folder, kind in self.kind.rows.items() if changed else ():
+            parts = pc.fill_null(self.rows.column(kind.part), "").to_pylist()
+            lost |= [f"{folder}/{part}" in changed for part in parts] & (self.rows.numbers(kind.n_rows) > 0)
+        return lost
 
     def changed(
         self, verify: bool = False, listed: Mapping[str, Iterable[FileInfo]] | None = None

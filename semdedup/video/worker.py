@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import contextlib
 import contextvars
-import os
 import shutil
 import uuid
 from collections.abc import Callable, Iterator, Sequence
@@ -18,19 +17,17 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pyarrow as pa
 
 from semdedup.runs.owner import check_owner
 from semdedup.storage.location import Location, json_bytes
-from semdedup.storage.tables import embedding_column, write_arrow
 from semdedup.storage.temporary import temporary_folder
 from semdedup.video.child import ChildDied, ChildOutOfMemory, ChildTimeout, borrowed_child
-from semdedup.video.clip_meta import parse_object, read_meta
+from semdedup.video.clip_meta import parse_object
 from semdedup.video.cut import plan_video, split_video
 from semdedup.video.encode import usable_encoders
 from semdedup.video.fetch import remote_copy
 from semdedup.video.files import check_readable, local_copy, printable
-from semdedup.video.job import ClipFiles, ClipMade, Outcome, PlannedVideo, SplitJob, Wanted
+from semdedup.video.job import ClipFiles, ClipMade, Outcome, PlannedVideo, SplitJob, TrackMade, Wanted
 from semdedup.video.options import DecodeOptions, Limits, PlanOptions
 from semdedup.video.quarantine import GoneFault, VideoFault
 from semdedup.video.ranges import Source
@@ -40,20 +37,20 @@ from semdedup.video.records import (
     VideoFile,
     chunk_record,
     clip_meta,
-    rows_schema,
     video_record,
     video_row,
 )
+from semdedup.video.row_files import EMBEDDINGS, TRACKS, embedding_rows, origin_of, track_rows
 from semdedup.video.steps.chain import Clip, StepChain, set_other_lengths_aside
 from semdedup.video.steps.protocol import StepSpec
-from semdedup.video.tree import CLIPS, files_of_clip, meta_of_clip, records_of_video
+from semdedup.video.tree import files_of_clip, meta_of_clip, records_of_video
 
 SECONDS_TO_TRY = 60.0
 UPLOADS = 8
 """Files of one video that are put in place at a time."""
 
-ROW_FILES, PLACING = "rows", "placing"
-"""Folders in the scratch folder: embeddings of each video; ids of clips that are being put in place."""
+PLACING = "placing"
+"""Folder in the scratch folder: ids of clips that are being put in place."""
 
 BY_CONTENT = ("unreadable", "no_video", "no_frames", "truncated", "decode_error")
 """Reasons that FFmpeg's errors and ends of input are put down to: the disk may have been the cause."""
@@ -67,11 +64,13 @@ class Target:
         root: folder for the results.
         scratch: folder for what is not yet complete.
         token: of the run: one that was overtaken puts nothing in place any more.
+        tracks: whether fingerprint tracks of the videos are among them.
     """
 
     root: Location
     scratch: Location
     token: str
+    tracks: bool
 
     def put(self, name: str, path: Path) -> None:
         """Put a finished file in place. Raises `OutputConflictError` where another run has taken over."""
@@ -124,10 +123,11 @@ class Settings:
 
 @dataclass
 class _Work:
-    """A video in the making: its clips, and how it ended."""
+    """A video in the making: its clips, its fingerprint track, and how it ended."""
 
     video: VideoFile
     clips: list[Clip] = field(default_factory=list)
+    track: np.ndarray | None = None
     outcome: Outcome = field(default_factory=lambda: Outcome(QUARANTINED, "decode_error", "the video was not finished"))
 
 
@@ -140,15 +140,18 @@ def process_videos(settings: Settings, videos: Sequence[VideoFile]) -> list[dict
     """
     assert settings.target is not None
     chain = StepChain([step.load() for step in settings.steps])
+    wanted = replace(chain.wanted, track=settings.target.tracks)
     done: list[_Work] = []
     with _work_folder(settings.target) as folder:
         for video in videos:
             work = _Work(video)
             done.append(work)
-            for found in _run(settings, work, split_video, chain.wanted, folder):
+            for found in _run(settings, work, split_video, wanted, folder):
                 if isinstance(found, ClipMade):
                     work.clips.append(Clip(dict(found.facts), found.samples, found.sounds))
                     chain.add(work.clips[-1])
+                elif isinstance(found, TrackMade):
+                    work.track = found.fingerprints
         chain.finish()
         set_other_lengths_aside([clip for work in done for clip in work.clips])
         return [_put_in_place(settings, settings.target, work, folder) for work in done]
@@ -207,10 +210,10 @@ def _source(settings: Settings, video: VideoFile) -> Iterator[tuple[Source, Call
 def _run(
     settings: Settings,
     work: _Work,
-    function: Callable[[SplitJob], Iterator[ClipMade | PlannedVideo | Outcome | None]],
+    function: Callable[[SplitJob], Iterator[ClipMade | TrackMade | PlannedVideo | Outcome | None]],
     wanted: Wanted,
     folder: Path | None,
-) -> Iterator[ClipMade | PlannedVideo]:
+) -> Iterator[ClipMade | TrackMade | PlannedVideo]:
     """Run a function of `cut` in a child process. Whatever happens to it, the outcome of the video says so."""
     limits = settings.limits
     clip_folder = str(folder) if folder is not None and settings.upload_clips else None
@@ -219,7 +222,7 @@ def _run(
             try:
                 ended = False
                 job = settings.job(work.video, source, clip_folder, wanted)
-                answers: Iterator[ClipMade | PlannedVideo | Outcome] = child.call(
+                answers: Iterator[ClipMade | TrackMade | PlannedVideo | Outcome] = child.call(
                     function, job, limits.timeout_s, limits.max_memory, provide
                 )
                 for found in answers:
@@ -251,6 +254,7 @@ def _put_in_place(settings: Settings, target: Target, work: _Work, folder: Path)
     kept = [clip for clip in work.clips if not clip.rejected]
     clips = [{**clip.facts, "preview": settings.previews and settings.upload_clips} for clip in kept]
     embedded = [clip for clip in kept if clip.vector is not None]
+    track = work.track if clips else None  # of a video without clips nothing can be a copy
     note: dict[str, Any] = {
         "video": video.relative_path,
         "url": printable(video.url),
@@ -263,6 +267,7 @@ def _put_in_place(settings: Settings, target: Target, work: _Work, folder: Path)
         "clips": clips,
         "rejected": [clip.facts["id"] for clip in work.clips if clip.rejected],
         "n_rows": len(embedded),
+        "n_fingerprints": 0 if track is None else len(track),
         "meta_faults": [],
         "clip_faults": [
             *outcome.facts.get("clip_faults", []),
@@ -274,11 +279,12 @@ def _put_in_place(settings: Settings, target: Target, work: _Work, folder: Path)
         ],
     }
     if embedded:
-        origin = _origin(settings, video) if settings.plan is None else {}
+        origin = origin_of(settings.inputs, video) if settings.plan is None else {}
         if isinstance(origin, str):
             note["meta_faults"], origin = [origin], {}
-        table = _rows(settings, video, embedded, origin)
-        write_arrow(target.scratch / ROW_FILES / f"{video.version}.arrow", table.schema, table.to_batches())
+        EMBEDDINGS.write(target.scratch, video.version, embedding_rows(settings.steps, video, embedded, origin))
+    if track is not None:
+        TRACKS.write(target.scratch, video.version, track_rows(video, track))
     if settings.plan is not None:
         # By version: a run that was killed may have placed clips of another version of the video.
         placing = {"video": video.relative_path, "clips": [clip["id"] for clip in clips]}
@@ -318,27 +324,3 @@ def _put_json(target: Target, name: str, value: Any, folder: Path) -> None:
     with (target.root / name).errors("write"):
         made.write_bytes(json_bytes(value))
     target.put(name, made)
-
-
-def _rows(settings: Settings, video: VideoFile, clips: Sequence[Clip], origin: dict[str, Any]) -> pa.Table:
-    """The embeddings of a video with what serves to rank them, in the order of the clips."""
-    schema = rows_schema(settings.steps).remove_metadata()
-    rows = [{"video": video.relative_path, **clip.facts, **origin} for clip in clips]
-    columns: dict[str, Any] = {name: [row.get(name) for row in rows] for name in schema.names if name != "embedding"}
-    columns["embedding"] = embedding_column(np.stack([clip.vector for clip in clips if clip.vector is not None]))
-    return pa.table({name: columns[name] for name in schema.names}, schema=schema)
-
-
-def _origin(settings: Settings, file: VideoFile) -> dict[str, Any] | str:
-    """Where a clip that exists was cut from, if its metadata are beside it as `split` writes them, or their fault."""
-    folder = settings.inputs.at(file.url).parent
-    if folder.name != CLIPS:
-        return {}
-    place = folder.parent / meta_of_clip(os.path.splitext(file.url.rsplit("/", 1)[-1])[0])
-    known = read_meta(place)
-    if known is None or isinstance(known, str):
-        return f"{printable(place.url)} {known}" if known else {}
-    start_s, end_s = known.get("duration_span") or (None, None)
-    video, bitrate = known.get("video") or known.get("source_video"), known.get("bitrate_source")
-    found = {"video": video, "start_s": start_s, "end_s": end_s, "bitrate": None if bitrate is None else int(bitrate)}
-    return {name: value for name, value in found.items() if value is not None}

@@ -20,6 +20,7 @@ from semdedup.video.base import VideoWorkflow
 from semdedup.video.clip_ids import BY_NAME, BY_PATH, of_one_name
 from semdedup.video.encode import choose_encoder
 from semdedup.video.files import FoundVideos, below, find_videos
+from semdedup.video.kinds import embed_kind, split_kind
 from semdedup.video.options import (
     ClipOptions,
     DecodeOptions,
@@ -33,11 +34,13 @@ from semdedup.video.records import VideoFile
 from semdedup.video.scenes import check_scenes
 from semdedup.video.steps.embed.providers import CUSTOM, EmbedderSpec
 from semdedup.video.steps.table import STEPS, steps_with
-from semdedup.video.tree import CLIPS, METAS, SUMMARY
-from semdedup.video.video_table import embed_kind, split_kind, stamped_by_split
+from semdedup.video.tree import CLIPS, FINGERPRINTS, METAS, SUMMARY
+from semdedup.video.video_table import stamped_by_split
 from semdedup.video.worker import Settings, encoders_here
 
-WRITTEN_BY_EMBED = r"_[^/]+\.(?:json|parquet)$|_(?:quarantine|scratch)/|[^/]+_embd_parquet/"
+WRITTEN_BY_EMBED = (
+    rf"_[^/]+\.(?:json|parquet)$|_(?:quarantine|scratch)/|[^/]+_embd_parquet/|{FINGERPRINTS}/part-\d+\.parquet$"
+)
 """What `embed` writes below its output, which may be the folder of the clips."""
 
 CLIPS_PER_TASK = 32
@@ -46,7 +49,7 @@ CLIPS_PER_TASK = 32
 
 @documented(VideoIOOptions, PlanOptions, DecodeOptions, ClipOptions, EmbedOptions)
 class VideoSplitWorkflow(VideoWorkflow):
-    """Videos to clips, their metadata, and one embedding a clip.
+    """Videos to clips, their metadata, one embedding a clip, and a fingerprint track a video.
 
     A video is decoded once, by one process, which streams it: memory is bounded by the frames that its codec holds and
     the sampled frames of a batch of clips, whatever its length. Cost: decoding and encoding; all else is small beside.
@@ -151,15 +154,16 @@ class VideoSplitWorkflow(VideoWorkflow):
 
 @documented(VideoIOOptions, DecodeOptions, EmbedOptions)
 class VideoEmbedWorkflow(VideoWorkflow):
-    """Clips that exist to embeddings: one for each file.
+    """Clips that exist to embeddings: one for each file, and its fingerprint track.
 
     The id of a clip is the name of its file without ending where all of these differ. Where some are the same, as in
     data sets with one folder for each camera, ids are paths below the input folder, with ending. A folder of
     embeddings keeps the ids that it began with.
 
     `input_path` may be the output folder of a split: its clips are meant then. Where ``metas/v0`` is beside
-    ``clips``, spans and videos are taken from there. Without `output_path` the embeddings go to the folder of the
-    split, or the input folder.
+    ``clips``, spans and videos are taken from there, and no tracks are written: they would be of parts of videos, whose
+    own are in the output of the split. Of several embedders with one output the first writes the tracks. Without
+    `output_path` the embeddings go to the folder of the split, or the input folder.
     """
 
     unit, unit_of_tasks, per_task = "clips", "tasks", CLIPS_PER_TASK
@@ -192,7 +196,8 @@ class VideoEmbedWorkflow(VideoWorkflow):
             root if io.output_path is None else Location.of(io.output_path, storage_options_of(io.write_kwargs))
         )
         self.own = below(self.output, WRITTEN_BY_EMBED)
-        self.kind = embed_kind(self.embedder.folder)
+        of_split = any(path.name == CLIPS and (path.parent / METAS).is_dir() for path in self.sources)
+        self.kind = embed_kind(self.embedder.folder, tracks=not of_split)
 
     def find(self) -> FoundVideos:
         """The clips of the input, and what else was there."""

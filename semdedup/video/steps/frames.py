@@ -1,4 +1,4 @@
-"""Frames of clips as arrays: choosing some of them, and shrinking them to grey levels."""
+"""Frames of clips as arrays: choosing some of them, and averaging them down to grey levels."""
 
 from __future__ import annotations
 
@@ -6,11 +6,13 @@ from functools import lru_cache
 
 import numpy as np
 
+from semdedup.video.bars import WHOLE, Box
+
 Frames = np.ndarray
 """Frames of a clip: (t, h, w, 3) uint8, RGB."""
 
-LUMA = np.array([0.299, 0.587, 0.114])
-"""ITU-R BT.601."""
+LUMA = np.array([299, 587, 114], dtype=np.float32)
+"""Thousandths, ITU-R BT.601. Sums of these with bytes are whole numbers that float32 holds exactly, in any order."""
 
 
 def spread(frames: np.ndarray, n: int) -> np.ndarray:
@@ -25,18 +27,37 @@ def spread(frames: np.ndarray, n: int) -> np.ndarray:
 
 def shrink(frames: np.ndarray, height: int, width: int) -> np.ndarray:
     """Frames as (t, height, width) float64 grey levels in [0, 255], each the mean over its area."""
-    rows, columns = _area_weights(frames.shape[1], height), _area_weights(frames.shape[2], width).T
     grey = np.empty((len(frames), height, width))
-    for out, frame in zip(grey, frames, strict=True):
-        luma = frame @ LUMA
-        out[:] = luma if luma.shape == out.shape else rows @ luma @ columns
+    for out, frame in zip(grey, frames, strict=True):  # one at a time: frames may be large
+        out[:] = averaged((frame @ LUMA) / 1000.0, height, width)
     return grey
 
 
+def averaged(grey: np.ndarray, height: int, width: int, box: Box = WHOLE) -> np.ndarray:
+    """Pictures (..., h, w) of grey levels as (..., height, width) float64, each the mean over its area of the box.
+
+    What is outside of the box is taken for black: in a line at its edge it has made the content darker, and the next
+    line stands in for what is missing.
+    """
+    h, w = grey.shape[-2:]
+    if box == WHOLE and (h, w) == (height, width):
+        return grey.astype(np.float64)
+    return _area_weights(h, height, box.top, box.bottom) @ grey @ _area_weights(w, width, box.left, box.right).T
+
+
 @lru_cache
-def _area_weights(n_in: int, n_out: int) -> np.ndarray:
-    """Which share of each input pixel makes up an output pixel, along one axis: (n_out, n_in), rows of sum 1."""
-    edges = np.arange(n_out + 1) * (n_in / n_out)
+def _area_weights(n_in: int, n_out: int, start: float, end: float) -> np.ndarray:
+    """Which share of each input pixel makes up an output pixel, along one axis: (n_out, n_in).
+
+    Outputs are equal parts of what lies between start and end, which are shares of the axis. Rows have the sum 1, but
+    for those with a pixel that is partly black.
+    """
+    edges = n_in * np.linspace(start, end, n_out + 1)
     pixels = np.arange(n_in)
     overlap = np.minimum(edges[1:, None], pixels + 1) - np.maximum(edges[:-1, None], pixels)
-    return np.maximum(overlap, 0) * (n_out / n_in)
+    weights = np.maximum(overlap, 0) / (edges[1] - edges[0])
+    first, last = int(edges[0]), int(np.ceil(edges[-1])) - 1
+    for pixel, black, inner in ((first, edges[0] - first, first + 1), (last, last + 1 - edges[-1], last - 1)):
+        if black > 0:
+            weights[:, inner] += black * weights[:, pixel]
+    return weights

@@ -1,8 +1,8 @@
 """An embedding that needs no model: signs of the lowest frequencies of a clip in time and space. It finds copies.
 
-Copies that were encoded again, scaled, brightened or given a logo or thin bars keep most of these signs. Wide bars
-often do not leave enough of them, nor does a shift in time of a second. It knows nothing of meaning: a mirrored clip,
-or another recording of the same scene, is a different clip.
+Copies that were encoded again, scaled, brightened or given a logo keep most of these signs. Black bars around the
+picture are cut off before. A shift in time of a second does not leave enough of the signs. It knows nothing of meaning:
+a mirrored clip, or another recording of the same scene, is a different clip.
 """
 
 from __future__ import annotations
@@ -13,9 +13,16 @@ from functools import lru_cache
 import numpy as np
 from scipy.fft import dctn
 
-from semdedup.video.steps.frames import shrink, spread
+from semdedup.video.bars import content_box, line_levels
+from semdedup.video.steps.frames import averaged, shrink, spread
+
+VERSION = 2
+"""Embeddings of different versions are not compared. 1: black bars were left in the picture."""
 
 N_FRAMES = 16
+SEEN_SIDE = 64
+"""Pixels a side in which bars are looked for: at 32 a mark in a bar leaves no line of it clean."""
+
 SIDE = 32
 BLOCK = (6, 8, 8)
 """Frequencies kept along t, y, x: 384 of 16 x 32 x 32."""
@@ -45,17 +52,17 @@ def dct3d(frames: np.ndarray) -> np.ndarray:
 
 
 def dct3d_batch(clips: Sequence[np.ndarray]) -> np.ndarray:
-    """Embed clips. Cost: about a millisecond a clip of the size that it asks for.
+    """Embed clips: the content between black bars (`bars.content_box`). Cost: about a millisecond and a half a clip
 
     The idea of hashing the signs of a 3-D DCT is that of vid_dup_finder (https://github.com/Farmadupe/vid_dup_finder_lib).
 
     Args:
-        clips: n arrays (t, h, w, 3) uint8, RGB; best 16 frames of 32 x 32, others are averaged down to that.
+        clips: n arrays (t, h, w, 3) uint8, RGB; best 16 frames of 64 x 64, larger ones are averaged down to that.
 
     Returns:
         (n, 384) float32 of +-1/sqrt(384), hence of norm 1.
     """
-    cubes = np.stack([shrink(spread(frames, N_FRAMES), SIDE, SIDE) for frames in clips])
+    cubes = np.stack([_content(spread(frames, N_FRAMES)) for frames in clips])
     block = dctn(cubes, axes=(1, 2, 3), norm="ortho")[:, : BLOCK[0], : BLOCK[1], : BLOCK[2]]
     values = block.reshape(len(block), DIM).copy()
     # Every temporal frequency of a still is 0: 5 signs of 6 would be the same in all of them, whatever they show.
@@ -64,6 +71,12 @@ def dct3d_batch(clips: Sequence[np.ndarray]) -> np.ndarray:
         values[still] = dctn(cubes[still].mean(axis=1), axes=(1, 2), norm="ortho")[:, *_lowest_of_a_picture()]
     signs = np.where(values > np.median(values, axis=1, keepdims=True), 1.0, -1.0)
     return (signs / np.sqrt(DIM)).astype(np.float32)
+
+
+def _content(frames: np.ndarray) -> np.ndarray:
+    """What is between black bars: frames (t, h, w, 3) as (t, 32, 32) grey levels."""
+    grey = shrink(frames, *(min(side, SEEN_SIDE) for side in frames.shape[1:3]))
+    return averaged(grey, SIDE, SIDE, content_box(line_levels(grey), *grey.shape[1:]))
 
 
 @lru_cache

@@ -21,7 +21,7 @@ from semdedup.video.steps.embed.custom import (
     function_settings,
     load_function,
 )
-from semdedup.video.steps.embed.dct3d import N_FRAMES, RECOMMENDED_EPS, SIDE, dct3d_batch
+from semdedup.video.steps.embed.dct3d import N_FRAMES, RECOMMENDED_EPS, SEEN_SIDE, VERSION, dct3d_batch
 from semdedup.video.steps.embed.embedder import Embedder
 from semdedup.video.steps.embed.model_folder import ModelChoice, check_model, digest_of, find_model_folder, state_of
 
@@ -55,7 +55,7 @@ class Provider:
 
 
 def _dct3d(batch_size: int) -> Embedder:
-    return Embedder("dct3d", dct3d_batch, N_FRAMES, (SIDE, SIDE), SIDE, batch_size, RECOMMENDED_EPS)
+    return Embedder("dct3d", dct3d_batch, N_FRAMES, (SEEN_SIDE, SEEN_SIDE), SEEN_SIDE, batch_size, RECOMMENDED_EPS)
 
 
 def _cosmos_embed1(resolution: int) -> Provider:
@@ -190,7 +190,7 @@ class EmbedderSpec:
             settings = function_settings(self.function)
             return {"algorithm": CUSTOM, "function": function_name(self.function), **settings}
         if self.model is None:
-            return {"algorithm": self.algorithm, "version": 1}
+            return {"algorithm": self.algorithm, "version": VERSION}
         folder = self.model.folder
         return {"algorithm": self.algorithm, "model_sha256": digest_of(folder, state_of(folder))}
 

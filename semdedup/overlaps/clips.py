@@ -1,0 +1,118 @@
+"""The clips that there are: which part of which video each is, from embeddings or from metadata."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from semdedup.errors import BadFileError
+from semdedup.overlaps.blocks import CLIPS_SCHEMA, Blocks
+from semdedup.overlaps.ranks import Places
+from semdedup.overlaps.source import OF_EMBEDDINGS, SPAN_COLUMNS, ClipFiles
+from semdedup.overlaps.tracks import plain_type
+from semdedup.storage.arrays import load_rows, pack_ends
+from semdedup.storage.batches import ROWS_PER_BATCH
+from semdedup.storage.chunks import write_chunks
+from semdedup.storage.digests import digests
+from semdedup.storage.file_list import FileList
+from semdedup.storage.location import Location
+from semdedup.storage.pieces import piece_file
+from semdedup.storage.tables import RowGroups, cut_files, iter_groups, open_parquet
+from semdedup.video.clip_meta import parse_meta
+
+SPANS = pa.schema({"id": pa.string(), "video": pa.string(), "start_s": pa.float64(), "end_s": pa.float64()})
+
+METAS_AT_A_TIME = 4096
+"""Metadata that a task reads."""
+
+RANKS_AT_A_TIME = 1 << 20
+"""Videos whose ranks a task holds: 24 bytes each."""
+
+Part = tuple[RowGroups, ...] | FileList
+
+
+def cut_clips(clips: ClipFiles, root: Location, most_bytes: int) -> list[Part]:
+    """The files that tell of clips, cut into tasks."""
+    if clips.kind == OF_EMBEDDINGS:
+        return list(cut_files(clips.files, root, most_bytes))
+    return [clips.files[start : start + METAS_AT_A_TIME] for start in range(0, len(clips.files), METAS_AT_A_TIME)]
+
+
+@dataclass(frozen=True)
+class ScatterClips:
+    """What every task that scatters clips needs to know: the blocks, and how many videos have a rank."""
+
+    blocks: Blocks
+    n_videos: int
+
+
+def scatter_clips(task: ScatterClips, item: tuple[int, Part]) -> dict[str, Any]:
+    """Write the clips that some files tell of, cut into blocks by their videos.
+
+    Memory: the clips, and `RANKS_AT_A_TIME` ranks.
+
+    Returns:
+        ``clips`` of videos with a track, those ``without_track``, those ``without_span``, and ``ends``.
+    """
+    number, part = item
+    source = task.blocks.source
+    batches = _of_metas(source, part) if isinstance(part, FileList) else _of_embeddings(source, part)
+    table = pa.Table.from_batches(batches, SPANS)
+    is_span = pc.and_(*(pc.is_finite(pc.fill_null(table[name], np.nan)) for name in ("start_s", "end_s")))
+    is_span = pc.and_(is_span, pc.and_(pc.is_valid(table["id"]), pc.is_valid(table["video"])))
+    spans = table.filter(is_span)
+    ranks = _ranks(task, spans["video"])
+    columns = {"rank": pa.array(ranks), **{name: spans[name] for name in ("start_s", "end_s", "id")}}
+    known = pa.table(columns, schema=CLIPS_SCHEMA).filter(pa.array(ranks >= 0))
+    ends = write_chunks(piece_file(task.blocks.clips, number), task.blocks.pieces(known))
+    return {
+        "clips": len(known),
+        "without_track": len(spans) - len(known),
+        "without_span": len(table) - len(spans),
+        "ends": pack_ends(ends),
+    }
+
+
+def _ranks(task: ScatterClips, videos: pa.ChunkedArray) -> np.ndarray:
+    """The rank of each video, (n,) int64; -1 where it has no track."""
+    names = videos.dictionary_encode().unify_dictionaries()
+    dictionary = names.chunk(0).dictionary if names.num_chunks else pa.array([], pa.string())
+    wanted, ranks = digests(dictionary.to_pylist()), np.full(len(dictionary), -1, dtype=np.int64)
+    for start in range(0, task.n_videos if len(wanted) else 0, RANKS_AT_A_TIME):
+        some = load_rows(task.blocks.ranks, start, min(start + RANKS_AT_A_TIME, task.n_videos))
+        at = Places(np.ascontiguousarray(some["digest"]), np.ascontiguousarray(some["rank"])).find(wanted)
+        ranks = np.maximum(ranks, at)
+    indices = [chunk.indices.to_numpy() for chunk in names.chunks]
+    return ranks[np.concatenate([np.empty(0, np.int32), *indices])]
+
+
+def _of_embeddings(source: Location, groups: tuple[RowGroups, ...]) -> Iterator[pa.RecordBatch]:
+    for part in groups:
+        with open_parquet(source.at(part.url)) as parquet:
+            schema = parquet.schema_arrow
+            for name, field in zip(SPAN_COLUMNS, SPANS, strict=True):
+                found = plain_type(schema.field(name).type) if name in schema.names else None
+                if found != field.type:
+                    raise BadFileError(
+                        f"{part.url} tells of clips, but its column {name!r} is {found or 'not there'}; {field.type} "
+                        "is needed, to know which part of which video a clip is"
+                    )
+            for batch in iter_groups(parquet, part.of(parquet), SPAN_COLUMNS, ROWS_PER_BATCH):
+                yield pa.RecordBatch.from_arrays([batch[field.name].cast(field.type) for field in SPANS], schema=SPANS)
+
+
+def _of_metas(source: Location, files: FileList) -> Iterator[pa.RecordBatch]:
+    rows = []
+    for file, content in source.read_all(files):
+        meta = parse_meta(content)
+        known = {} if isinstance(meta, str) else meta
+        start_s, end_s = known.get("duration_span") or (known.get("start_s"), known.get("end_s"))
+        video = known.get("video") or known.get("source_video")
+        name = file.url.rpartition("/")[2].removesuffix(".json")
+        rows.append({"id": name, "video": video, "start_s": start_s, "end_s": end_s})
+    yield pa.RecordBatch.from_pylist(rows, SPANS)

@@ -1,0 +1,186 @@
+"""Stretches of time that videos share, by their tracks: all matches of two sets of rows, and a vote. Arrays in and out.
+
+The join is exact: every pair of rows whose cosine reaches `LEAST` is found. What two videos show together is then a
+line through their matches, whose slope is the speed; see `align`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import NamedTuple
+
+import numpy as np
+
+from semdedup.dedup.kernels.matches import Pairs, matching_pairs, matching_pairs_within
+from semdedup.overlaps.align import LEAST_VOTES, LONGEST_STILL, Aligned, Votes, align
+from semdedup.video.fingerprint import PER_SECOND, mirrored
+
+LEAST = np.float32(0.65)
+"""Cosine of two rows that match.
+
+Measured on tracks of public videos and of 17 kinds of copies of them: of copies half the rows have 0.9 or more, and
+nine tenths 0.8; of different videos a ten thousandth has 0.5.
+"""
+
+MOST_OF_A_ROW = 8
+"""Matches of a row with one video that are kept, the best ones: in a video that hardly changes all would be."""
+
+MOST_HELD = 1 << 22
+"""Matches that are gathered before `MOST_OF_A_ROW` of each row are kept."""
+
+
+class Tracks(NamedTuple):
+    """Tracks of some videos, one after the other.
+
+    Attributes:
+        vectors: (n, 64) int8; row i of a video is at (i + 0.5) / 2 s.
+        starts: (v + 1,) int64, rows starts[k]:starts[k+1] are those of video k.
+    """
+
+    vectors: np.ndarray
+    starts: np.ndarray
+
+
+class Stretches(NamedTuple):
+    """Overlaps, in columns of equal length, sorted by a, b, start_a_s, start_b_s.
+
+    Attributes:
+        a, b: int64, the video of the one and of the other set.
+        start_a_s, end_a_s, start_b_s, end_b_s, speed, score: float64.
+        mirrored: bool.
+    """
+
+    a: np.ndarray
+    start_a_s: np.ndarray
+    end_a_s: np.ndarray
+    b: np.ndarray
+    start_b_s: np.ndarray
+    end_b_s: np.ndarray
+    speed: np.ndarray
+    score: np.ndarray
+    mirrored: np.ndarray
+
+
+KINDS = (np.int64, *[np.float64] * 2, np.int64, *[np.float64] * 4, np.bool_)
+
+
+def find_stretches(one: Tracks, other: Tracks, mirror: bool = False) -> Stretches:
+    """Every stretch of time that a video of one set shares with a video of the other.
+
+    Where one is other: every pair of its videos once (a < b), and each video with itself (start_a_s < start_b_s).
+
+    Args:
+        one, other: the tracks.
+        mirror: find mirror images, too.
+
+    Cost: 2·n·m·64 operations for n and m rows, and what the votes of videos with matches take. Memory: the rows as
+    float32, `MOST_HELD` matches, and `MOST_OF_A_ROW` for each row and each video that it matches.
+    """
+    same = one is other
+    left = _units(one.vectors)
+    right = left if same else _units(other.vectors)
+    found = list(_shared(left, one.starts, right, other.starts, same, False))
+    if mirror:
+        right = _units(mirrored(other.vectors))
+        found = _without_lesser([*found, *_shared(left, one.starts, right, other.starts, same, True)])
+    found.sort(key=lambda row: (row[0], row[3], row[1], row[4]))
+    columns = list(zip(*found, strict=True)) or [()] * len(KINDS)
+    return Stretches(*(np.array(column, dtype=kind) for column, kind in zip(columns, KINDS, strict=True)))
+
+
+def videos_of(starts: np.ndarray, rows: np.ndarray) -> np.ndarray:
+    """The video that each row is of."""
+    return np.asarray(np.searchsorted(starts, rows, side="right") - 1)
+
+
+Row = tuple[int, float, float, int, float, float, float, float, bool]
+
+
+def _shared(
+    left: np.ndarray, left_starts: np.ndarray, right: np.ndarray, right_starts: np.ndarray, same: bool, mirror: bool
+) -> Iterator[Row]:
+    """Rows of `Stretches`."""
+    within = same and not mirror
+    pairs = matching_pairs_within(left, LEAST) if within else matching_pairs(left, right, LEAST)
+    matches = _gathered(pairs, left_starts, right_starts, same)
+    a, b = videos_of(left_starts, matches.left), videos_of(right_starts, matches.right)
+    order = np.lexsort((matches.right, b, a))
+    a, b, matches = a[order], b[order], Pairs(*(part[order] for part in matches))
+    edges = np.flatnonzero((np.diff(a) != 0) | (np.diff(b) != 0)) + 1
+    for start, stop in zip([0, *edges], [*edges, len(a)], strict=True):
+        if stop - start < LEAST_VOTES:
+            continue
+        first, second = int(a[start]), int(b[start])
+        one, two = left_starts[first], right_starts[second]
+        votes = Votes(matches.left[start:stop] - one, matches.right[start:stop] - two, matches.score[start:stop])
+        rows = left[one : left_starts[first + 1]], right[two : right_starts[second + 1]]
+        within = same and first == second
+        for each in align(*rows, votes, within):
+            yield first, *_times(each, len(rows[0]), second, len(rows[1])), mirror
+
+
+def _times(found: Aligned, n: int, b: int, m: int) -> tuple[float, float, int, float, float, float, float]:
+    """The stretch in seconds, within the videos of n and m rows: from the start of its first half second to the end of
+    its last."""
+    offset, speed = found.line
+
+    def in_a(edge: float) -> float:  # edges of half seconds: row x begins at x and ends at x + 1
+        return offset + 0.5 + speed * (edge - 0.5)
+
+    start, end = float(found.first), float(found.last + 1)
+    if in_a(start) < 0:
+        start += -in_a(start) / speed
+    if in_a(end) > n:
+        end -= (in_a(end) - n) / speed
+    times = [edge / PER_SECOND for edge in (in_a(start), in_a(end), start, end)]
+    return times[0], times[1], b, times[2], times[3], speed, found.score
+
+
+def _gathered(pairs: Iterator[Pairs], left_starts: np.ndarray, right_starts: np.ndarray, same: bool) -> Pairs:
+    """Matches, of each row of the right at most `MOST_OF_A_ROW` with one video; of one set without those of a moment
+    with itself, and each pair of videos once."""
+    held: list[Pairs] = []
+    number = 0
+    for part in pairs:
+        if same:
+            a, b = videos_of(left_starts, part.left), videos_of(left_starts, part.right)
+            wanted = (a < b) | ((a == b) & (part.right - part.left >= LONGEST_STILL))
+            part = Pairs(*(values[wanted] for values in part))
+        held.append(part)
+        number += len(part.left)
+        if number > MOST_HELD:
+            held = [_best_of_rows(Pairs.together(held), left_starts)]
+            number = 0
+    return _best_of_rows(Pairs.together(held), left_starts)
+
+
+def _best_of_rows(pairs: Pairs, left_starts: np.ndarray) -> Pairs:
+    videos = videos_of(left_starts, pairs.left)
+    order = np.lexsort((-pairs.score, videos, pairs.right))
+    pairs, videos = Pairs(*(part[order] for part in pairs)), videos[order]
+    begins = np.ones(len(order), dtype=bool)
+    begins[1:] = (np.diff(videos) != 0) | (np.diff(pairs.right) != 0)
+    starts = np.flatnonzero(begins)
+    number = np.arange(len(order)) - np.repeat(starts, np.diff(np.append(starts, len(order))))
+    return Pairs(*(part[number < MOST_OF_A_ROW] for part in pairs))
+
+
+def _without_lesser(found: list[Row]) -> list[Row]:
+    """Of stretches that are seen both ways, as in a picture that is symmetric, those with the higher score."""
+    by_pair: dict[tuple[int, int], list[Row]] = {}
+    for row in found:
+        by_pair.setdefault((row[0], row[3]), []).append(row)
+
+    def is_lesser(row: Row, other: Row) -> bool:
+        common = min(row[5], other[5]) - max(row[4], other[4])
+        shares = 2 * common > row[5] - row[4] and 2 * (min(row[2], other[2]) - max(row[1], other[1])) > row[2] - row[1]
+        return row[8] != other[8] and shares and (other[7], not other[8]) > (row[7], not row[8])
+
+    return [row for rows in by_pair.values() for row in rows if not any(is_lesser(row, other) for other in rows)]
+
+
+def _units(vectors: np.ndarray) -> np.ndarray:
+    """Rows as float32 of length 1; 0 stays."""
+    rows = vectors.astype(np.float32)
+    norms = np.linalg.norm(rows, axis=1, keepdims=True)
+    return np.divide(rows, norms, out=rows, where=norms > 0)

@@ -1,0 +1,103 @@
+"""What distinguishes `split` from `embed` where their results go: names in the record, tables, folders of rows."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+
+from semdedup.runs.record import Record
+from semdedup.video.fingerprint import VERSION
+from semdedup.video.row_files import EMBEDDINGS, TRACKS, RowKind
+from semdedup.video.tree import (
+    ANNOTATION_VERSION,
+    CHUNK_RECORDS,
+    CLIPS,
+    FINGERPRINTS,
+    METAS,
+    PREVIEWS,
+    QUARANTINE,
+    SUMMARY,
+    VIDEO_RECORDS,
+)
+
+SPLIT, VIDEOS = "split", "_videos.parquet"
+FINGERPRINT_VERSION = "fingerprint_version"
+"""Parameter of the steps that write tracks."""
+
+
+@dataclass(frozen=True)
+class Kind:
+    """What distinguishes `split` from `embed`.
+
+    Attributes:
+        step: name in the record.
+        table: the table of videos.
+        quarantine: the table of videos in quarantine.
+        folder: of the embeddings; empty where there are none.
+        owns_clips: whether clips, metadata and records are this step's.
+        tracks: whether it writes the fingerprint tracks of the videos.
+    """
+
+    step: str
+    table: str
+    quarantine: str
+    folder: str
+    owns_clips: bool
+    tracks: bool
+
+    def on(self, record: Record, anew: bool = False) -> Kind:
+        """The kind as it is in a folder with this record.
+
+        A folder has its tracks from one step: `embed` writes none where another step has them on record: several
+        embedders of the same videos would write the same. A step keeps to what it began with in a folder.
+
+        Args:
+            record: of the folder.
+            anew: as it would be if this step had never been there.
+        """
+        if self.owns_clips:
+            return self
+        of = {name for name, entry in record.steps.items() if FINGERPRINT_VERSION in entry["parameters"]}
+        has_begun = self.step in record.steps and not anew
+        return replace(self, tracks=self.step in of if has_begun else self.tracks and not of - {self.step})
+
+    @property
+    def rows(self) -> dict[str, RowKind]:
+        """Folders of rows of videos, in Parquet files, and what they hold."""
+        embeddings = {self.folder: EMBEDDINGS} if self.folder else {}
+        return {**embeddings, **({FINGERPRINTS: TRACKS} if self.tracks else {})}
+
+    @property
+    def parameters(self) -> dict[str, str]:
+        """What the results depend on beside the parameters of the workflow."""
+        return {FINGERPRINT_VERSION: VERSION} if self.tracks else {}
+
+    @property
+    def clip_quarantine(self) -> str:
+        """The table of clips in quarantine."""
+        return f"{QUARANTINE}/{'' if self.owns_clips else f'{self.folder}_'}clips.parquet"
+
+    @property
+    def written(self) -> Mapping[str, re.Pattern[str]]:
+        """What the names of the files of the step look like: a record or a table that names others is not believed."""
+        names = [re.escape(name) for name in (self.table, self.quarantine, self.clip_quarantine)]
+        if self.owns_clips:
+            names += [r"[^/]+_embd_parquet/part-\d+\.parquet", re.escape(SUMMARY)]
+            names += [rf"{CLIPS}/[^/]+\.mp4", rf"{PREVIEWS}/[^/]+\.webp", rf"{METAS}/{ANNOTATION_VERSION}/[^/]+\.json"]
+            names += [rf"{VIDEO_RECORDS}/.+\.json", rf"{CHUNK_RECORDS}/.+_0\.json"]
+        else:
+            names.append(rf"{re.escape(self.folder)}/part-\d+\.parquet")
+        if self.tracks:
+            names.append(rf"{FINGERPRINTS}/part-\d+\.parquet")
+        return {self.step: re.compile("|".join(names), re.DOTALL)}
+
+
+def split_kind(folder: str) -> Kind:
+    """Clips and, if there is a folder for them, embeddings."""
+    return Kind(SPLIT, VIDEOS, f"{QUARANTINE}/videos.parquet", folder, True, True)
+
+
+def embed_kind(folder: str, tracks: bool) -> Kind:
+    """Embeddings of clips that exist, and tracks of those that are videos themselves, not clips of a split."""
+    return Kind(f"embed {folder}", f"_{folder}_clips.parquet", f"{QUARANTINE}/{folder}.parquet", folder, False, tracks)
