@@ -100,7 +100,7 @@ class Searches:
         if self._given or self._drop_when is not None:
             raise OutputConflictError(
                 f"{self.root} holds a dedup that was made without overlaps, so that none are looked for now. Leave out "
-                f"drop_when and overlaps, or {ANEW}, with overlaps."
+                f"drop_when and overlaps, or {ANEW}."
             )
         return False
 

@@ -29,7 +29,7 @@ from semdedup.storage.location import Location
 
 ALL_STEPS = (new_rows.SELECT, *STEPS)
 ALL_WRITTEN = {**new_rows.WRITTEN, **WRITTEN}
-ANEW = "clear_output=True (--overwrite) makes dedup and dataset anew"
+ANEW = "clear_output=True (--overwrite) makes overlaps, dedup and dataset anew"
 
 
 class Dedups:

@@ -60,7 +60,7 @@ WHEN = {
     "either": "by overlap, or as near-duplicates",
     "both": "where they go by overlap and are near-duplicates",
 }
-NO_OVERLAPS = f"none are looked for: the clips here were compared without; {ANEW}, with overlaps"
+NO_OVERLAPS = f"none are looked for: the clips here were compared without; {ANEW}"
 
 RUN_REMOVAL = "witness"
 """The removal rule of the whole way, where none is given: each clip that goes is like one in the dataset."""
