@@ -8,8 +8,8 @@ import distributed
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
-from semdedup.video.fingerprint import DIM, PER_SECOND
 
+from semdedup.video.fingerprint import DIM, PER_SECOND
 from semdedup.video.records import TRACK_ROWS
 
 SHORTEST_S, LONGEST_S = 60, 600

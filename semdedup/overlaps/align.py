@@ -287,8 +287,8 @@ def _extended(a: np.ndarray, b: np.ndarray, line: Line, first: int, last: int, w
 def _beyond(cosines: np.ndarray, score: float) -> float:
     """How far a stretch goes on beyond its last row, the first of these, in rows.
 
-    A fingerprint is made of what is seen a second before and after: at the edge of a stretch half of that is shared, and
-    the cosine is about half of what it is inside.
+    A fingerprint is made of what is seen a second before and after: at the edge of a stretch half of that is shared,
+    and the cosine is about half of what it is inside.
     """
     half = score / 2
     if len(cosines) < 2 or np.isnan(cosines[:2]).any() or not cosines[0] > half > cosines[1]:

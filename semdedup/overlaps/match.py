@@ -1,7 +1,7 @@
 """Stretches of time that videos share, by their tracks: all matches of two sets of rows, and a vote. Arrays in and out.
 
-The join is exact: every pair of rows that move and whose cosine reaches `LEAST` is found. What two videos show together is then a
-line through their matches, whose slope is the speed; see `align`.
+The join is exact: every pair of rows that move and whose cosine reaches `LEAST` is found. What two videos show together
+is then a line through their matches, whose slope is the speed; see `align`.
 """
 
 from __future__ import annotations

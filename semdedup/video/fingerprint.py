@@ -39,7 +39,7 @@ FLAT = 2.0
 STILL = 0.4
 """Grey levels by which a picture changes within a second, by the same measure; what changes less is a still.
 
-Measured where one picture is repeated: 0 to 0.15 at x264's crf 18 to 28, up to 0.35 at 38. Videos that move have 1 to 40.
+Measured where one picture is repeated: 0 to 0.15 at x264's crf 18 to 28, up to 0.35 at 38. What moves has 1 to 40.
 """
 
 EVENNESS = 0.7
