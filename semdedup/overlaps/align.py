@@ -12,7 +12,7 @@ import numpy as np
 
 from semdedup.video.fingerprint import moves
 
-FASTEST = 0.08
+FASTEST = 0.06
 """Speeds that are tried: from 1 - FASTEST to 1 + FASTEST."""
 
 SPEED_STEP = 0.01
@@ -29,7 +29,7 @@ SHARED = 0.4
 DROP = 3.0
 """A stretch ends where it would lose so much, of cosines less `SHARED`, before it gains again."""
 
-LEAST_GAIN = 1.5
+LEAST_GAIN = 2.2
 """Least sum of cosines, each less `SHARED`, of a stretch."""
 
 LEAST_ROWS = 5
@@ -51,8 +51,9 @@ ROWS_OF_A_FIT = 64
 NEARBY = 8
 """Rows of a near a line that are looked at for each row of b."""
 
-LEAST_OF_LONG, LONG = 0.15, 5.0
-"""Or it is larger by so much, and by so much in the sum over all rows: what is little alike, but for long."""
+LEAST_OF_LONG, LONG = 0.2, 5.0
+"""Or it is larger by so much, and by so much in the sum over all rows, in different videos: a copy that is little like
+its source, but for long."""
 
 LONGEST_STILL = 6
 """Rows: what is nearer than this in one video is the same moment."""
@@ -130,7 +131,7 @@ def align(a: np.ndarray, b: np.ndarray, votes: Votes, within: bool) -> list[Alig
         if grown is not None:
             distance = np.abs(votes.a - grown.line.at(votes.b))
             done = near | ((distance <= 4) & (votes.b >= grown.first) & (votes.b <= grown.last))
-            if _is_shared(a, b, grown) and not any(_is_same(grown, other) for other in found):
+            if _is_shared(a, b, grown, within) and not any(_is_same(grown, other) for other in found):
                 found.append(grown)
         votes = votes.where(~done)
     return found
@@ -194,7 +195,7 @@ def _fitted(a: np.ndarray, b: np.ndarray, line: Line, first: int, last: int) -> 
     for reach in (1.0, 0.25, 0.0625):  # in rows: at the middle, and by speed at the ends
         around = np.linspace(-reach, reach, 9)
         speeds = np.append(best.speed + around / half, 1.0)
-        speeds = speeds[np.abs(speeds - 1) <= FASTEST + SPEED_STEP]
+        speeds = speeds[np.abs(speeds - 1) <= FASTEST]
         at_middle = best.offset + best.speed * middle + around
         speed, centre = (part.ravel() for part in np.meshgrid(speeds, at_middle))
         scores = nearby.scores(centre - speed * middle, speed) + LIKELIER * (speed == 1.0)
@@ -315,7 +316,7 @@ def _furthest(gains: np.ndarray) -> int:
     return int(np.argmax(sums[: fallen[0]] if len(fallen) else sums))
 
 
-def _is_shared(a: np.ndarray, b: np.ndarray, found: Aligned) -> bool:
+def _is_shared(a: np.ndarray, b: np.ndarray, found: Aligned, within: bool) -> bool:
     """Whether a stretch is more than chance, and changes enough for its offset to be known; stills do not count."""
     rows = np.arange(found.first, found.last + 1)
     rows = rows[moves(b[rows])]
@@ -328,9 +329,9 @@ def _is_shared(a: np.ndarray, b: np.ndarray, found: Aligned) -> bool:
     if not shifted:
         return True
     contrast = float(cosines.mean() - np.median(shifted))
-    return contrast >= LEAST_CONTRAST * (1 - float(np.median(shifted))) or (
-        contrast >= LEAST_OF_LONG and contrast * len(cosines) >= LONG
-    )
+    if not within and contrast >= LEAST_OF_LONG and contrast * len(cosines) >= LONG:
+        return True
+    return contrast >= LEAST_CONTRAST * (1 - float(np.median(shifted)))
 
 
 def _known(a: np.ndarray, b: np.ndarray, line: Line, rows: np.ndarray) -> np.ndarray:
