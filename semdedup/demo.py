@@ -15,7 +15,6 @@ from typing import Any
 
 import av
 import numpy as np
-import pyarrow.compute as pc
 
 from semdedup.compute.options import ClusterOptions
 from semdedup.compute.progress import Reporter
@@ -23,10 +22,11 @@ from semdedup.dedup.ranking import RankingStrategy
 from semdedup.display import Displayable
 from semdedup.errors import InputError
 from semdedup.run_result import RunResult
+from semdedup.shards.card import DROPPED
 from semdedup.storage.location import Location
 from semdedup.storage.tables import read_table
 from semdedup.video.encode import ENCODERS
-from semdedup.workflow import CLIPS, DEDUP, VideoDeduplicationWorkflow
+from semdedup.workflow import CLIPS, DATASET, VideoDeduplicationWorkflow
 
 N_SCENES = 6
 SECONDS, RATE = 8, 24
@@ -183,9 +183,7 @@ def count_found(out: Location) -> tuple[int, int]:
     Of the versions of one span of a scene one must stay, whichever it is: any three that are dropped count as found.
     """
     embeddings = out / CLIPS / "dct3d_embd_parquet"
-    dropped: set[str] = set()
-    for file in (out / DEDUP / "duplicates").files():
-        dropped.update(pc.unique(read_table(out.at(file.url)).column("id")).to_pylist())
+    dropped = set(read_table(out / DATASET / DROPPED, ["id"]).column("id").to_pylist())
     by_span: dict[tuple[str, float], int] = {}
     for file in embeddings.files():
         for row in read_table(out.at(file.url), ["id", "video", "start_s"]).to_pylist():

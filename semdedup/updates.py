@@ -13,7 +13,8 @@ from semdedup.compute.progress import Reporter
 from semdedup.compute.session import open_session
 from semdedup.dedup.base import new_rows
 from semdedup.dedup.base.chain import chain_of
-from semdedup.dedup.base.folders import dedups_below, dedups_beyond, folder_name
+from semdedup.dedup.base.folders import DEDUPS
+from semdedup.dedup.base.new_rows import LeftOut
 from semdedup.dedup.base.update import OF_THE_FIT
 from semdedup.dedup.input.files import find_files
 from semdedup.dedup.names import IDENTIFY, KMEANS, STEPS, WRITTEN
@@ -28,7 +29,7 @@ from semdedup.storage.location import Location
 
 ALL_STEPS = (new_rows.SELECT, *STEPS)
 ALL_WRITTEN = {**new_rows.WRITTEN, **WRITTEN}
-ANEW = "clear_output=True (--overwrite) makes dedup and dataset anew"
+ANEW = "clear_output=True (--overwrite) makes overlaps, dedup and dataset anew"
 
 
 class Dedups:
@@ -39,22 +40,28 @@ class Dedups:
         embeddings: folder of the embeddings of all clips.
         given: parameters of the dedup, as the user gave them.
         shared: ``read_kwargs``, ``write_kwargs``, ``clear_output`` and others that all workflows take.
+        left_out: clips that go before they are compared, as tables of ids in the order in which these were made.
     """
 
     def __init__(
-        self, root: Location, embeddings: Location, given: Mapping[str, Any], shared: Mapping[str, Any]
+        self,
+        root: Location,
+        embeddings: Location,
+        given: Mapping[str, Any],
+        shared: Mapping[str, Any],
+        left_out: Sequence[LeftOut] = (),
     ) -> None:
-        self.root, self.embeddings = root, embeddings
+        self.root, self.embeddings, self.left_out = root, embeddings, tuple(left_out)
         self._given, self._shared = dict(given), dict(shared)
 
     def with_default(self, name: str, value: Any) -> Dedups:
         """The same with a parameter of the dedup that the user may have left out."""
-        return Dedups(self.root, self.embeddings, {name: value, **self._given}, self._shared)
+        return Dedups(self.root, self.embeddings, {name: value, **self._given}, self._shared, self.left_out)
 
     @property
     def folders(self) -> list[Location]:
         """Their folders, the oldest first; a last one may not be complete."""
-        return dedups_below(self.root)
+        return DEDUPS.below(self.root)
 
     def recorded(self, name: str) -> Any:
         """A parameter of the threshold of the first one, None where it is not on record."""
@@ -65,7 +72,8 @@ class Dedups:
         """The dedup of this number. Raises `InputError` where its base is not complete."""
         folder, shared, given = self._folder(number), self._shared, self._given
         if number == 1:
-            return SemanticDeduplicationWorkflow(self.embeddings.url, folder.url, eps=eps, **shared, **given)
+            rows = folder / new_rows.FOLDER if self._is_selected(1) else self.embeddings
+            return SemanticDeduplicationWorkflow(rows.url, folder.url, eps=eps, **shared, **given)
         given = {name: value for name, value in given.items() if name not in OF_THE_FIT}
         base = self._folder(number - 1).url
         shared = {**shared, "clear_output": False}
@@ -82,9 +90,9 @@ class Dedups:
                 made again as they were.
         """
         if self._shared["clear_output"]:
-            self._clear_updates()
-            return self.workflow(1, eps).run(client, cluster=cluster)
-        if beyond := dedups_beyond(self.root):
+            self._clear()
+            return self._make(1, client, cluster, reporter, eps)
+        if beyond := DEDUPS.beyond(self.root):
             raise OutputConflictError(
                 f"{self._folder(len(self.folders) + 1)} is not there, and {beyond[0]} was made after it. Put it back, "
                 f"or {ANEW}."
@@ -92,6 +100,7 @@ class Dedups:
         made: list[DedupResult] = []
         n = len(self.folders)
         for number in range(1, n + 1):
+            self._check_left_out(number)
             if not self._is_complete(number, eps):
                 self._check_can_be_made(number, n)
                 made.append(self._make(number, client, cluster, reporter, eps))
@@ -104,12 +113,14 @@ class Dedups:
             except new_rows.NothingNewError:
                 break
             n += 1
-        if n == 1:
-            return made[0] if made else self.workflow(1, eps).run(client, cluster=cluster)
+        if n == 1 and made:
+            return made[0]
+        if n == 1 and not self._is_selected(1):
+            return self.workflow(1, eps).run(client, cluster=cluster)
         return self._together(made)
 
     def _folder(self, number: int) -> Location:
-        return self.root / folder_name(number)
+        return self.root / DEDUPS.name(number)
 
     def _is_complete(self, number: int, eps: float) -> bool:
         """Whether a dedup is. Raises `OutputConflictError` where it was made with other parameters."""
@@ -120,8 +131,28 @@ class Dedups:
 
     def _recorded_input(self, number: int) -> Mapping[str, Any] | None:
         """What the embeddings were when a dedup took its clips from them."""
-        entry = Record(self._folder(number)).steps.get(KMEANS if number == 1 else new_rows.SELECT)
+        entry = Record(self._folder(number)).steps.get(new_rows.SELECT if self._is_selected(number) else KMEANS)
         return None if entry is None else entry["input"]
+
+    def _is_selected(self, number: int) -> bool:
+        """Whether a dedup is of rows that are selected from the embeddings; the first one need not be."""
+        steps = Record(self._folder(number)).steps
+        return number > 1 or new_rows.SELECT in steps or (KMEANS not in steps and any(x.rows for x in self.left_out))
+
+    def _check_left_out(self, number: int) -> None:
+        """Refuse a dedup of clips that are to be left out now, or that was made without others.
+
+        Raises:
+            OutputConflictError: what goes by overlap is not what it was when the dedup was made.
+        """
+        steps, now = Record(self._folder(number)).steps, [ids.identity for ids in self.left_out]
+        then = steps.get(new_rows.SELECT, {}).get("parameters", {}).get(new_rows.LEFT_OUT, [])
+        is_without = KMEANS in steps and new_rows.SELECT not in steps and any(x.rows for x in self.left_out[:1])
+        if then != now[: len(then)] or (is_without and number == 1):
+            raise OutputConflictError(
+                f"{self._folder(number)} was made when other clips went by overlap than go now: the overlaps beside it "
+                f"were made anew, or are not there. Put back what was there, or {ANEW}."
+            )
 
     def _check_can_be_made(self, number: int, n: int) -> None:
         """Refuse to make a dedup again that was complete, where that would give another than it was."""
@@ -143,12 +174,11 @@ class Dedups:
         folder = self._folder(number)
         with owned(folder, take_over=self._shared["take_over"], say=reporter.say) as ownership:
             record = Record(folder, ownership.token)
-            if number == 1:
-                begun = KMEANS in record.steps and record.committed(IDENTIFY) is None
-                if begun and self._recorded_input(1) != new_rows.identify(self.embeddings):
-                    reporter.say(f"{folder.name}: begun again, for clips came since it was begun")
-                    record.clear(STEPS, WRITTEN)
-            else:
+            begun = KMEANS in record.steps and record.committed(IDENTIFY) is None and not self._is_selected(number)
+            if begun and self._recorded_input(number) != new_rows.identify(self.embeddings):
+                reporter.say(f"{folder.name}: begun again, for clips came since it was begun")
+                record.clear(STEPS, WRITTEN)
+            if self._is_selected(number):
                 self._select(number, client, cluster, reporter, ownership)
             result = self.workflow(number, eps).run(client, cluster=cluster)
         self._forget_selected(number)
@@ -169,21 +199,24 @@ class Dedups:
         reporter: Reporter,
         ownership: Ownership,
     ) -> None:
-        """Write the clips that no earlier dedup has, unless a killed run has done that."""
-        folder, links = self._folder(number), chain_of(self._folder(number - 1))
+        """Write the clips that no earlier dedup has and that are not left out, unless a killed run has done that."""
+        folder, links = self._folder(number), chain_of(self._folder(number - 1)) if number > 1 else ()
         record = Record(folder, ownership.token)
-        step = new_rows.selection(folder, self.embeddings, links)
+        step = new_rows.selection(folder, self.embeddings, links, self.left_out)
         if step.is_complete() and record.steps[step.name]["files"]:
             return
         record.clear(ALL_STEPS, ALL_WRITTEN)
         reads = [self.embeddings.at(find_files([self.embeddings], "parquet")[0].url)]
         with open_session(client, cluster or ClusterOptions(), reporter, reads, [folder]) as session:
-            found = run_step(step, new_rows.select_new_rows(self.embeddings, links), session, ownership)
-        reporter.say(f"{folder.name}: {found.facts['rows']:,} clips that no dedup has yet")
+            found = run_step(step, new_rows.select_new_rows(self.embeddings, links, self.left_out), session, ownership)
+        which = "that no dedup has yet" if number > 1 else "that do not go by overlap"
+        reporter.say(f"{folder.name}: {found.facts['rows']:,} clips {which}")
 
-    def _clear_updates(self) -> None:
-        """Delete all but the first, the newest first, so that none is without its base."""
-        for folder in reversed([*self.folders[1:], *dedups_beyond(self.root)]):
+    def _clear(self) -> None:
+        """Delete them, the newest first, so that none is without its base; the first one deletes itself, but for rows
+        that are selected for it."""
+        first = [self._folder(1)] if self._is_selected(1) or any(x.rows for x in self.left_out) else []
+        for folder in reversed([*first, *self.folders[1:], *DEDUPS.beyond(self.root)]):
             with owned(folder, take_over=self._shared["take_over"]) as ownership:
                 Record(folder, ownership.token).clear(ALL_STEPS, ALL_WRITTEN)
             folder.remove_if_empty()

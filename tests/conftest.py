@@ -1,9 +1,11 @@
 """Fixtures that all tests share: the backends that are present, a real Dask cluster, a real S3 server."""
 
 import os
+import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 import distributed
 import hypothesis
@@ -114,6 +116,20 @@ def mortal(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[[], di
                 return connected
 
             yield with_two_workers
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Any]:
+    """A real browser, which reaches for nothing by itself."""
+    playwright = pytest.importorskip("playwright.sync_api", reason="the page is looked at with Playwright")
+    chromium = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+    if chromium is None:
+        pytest.skip("no Chromium on this machine")
+    options = ["--no-sandbox", "--disable-gpu", "--disable-background-networking", "--disable-component-update"]
+    with playwright.sync_playwright() as started:
+        opened = started.chromium.launch(executable_path=chromium, args=options)
+        yield opened
+        opened.close()
 
 
 @pytest.fixture(params=STORAGES)

@@ -12,6 +12,8 @@ import pyarrow.parquet as pq
 import webdataset
 
 from semdedup.dedup.names import WORKFLOW, Layout
+from semdedup.overlaps.folders import DROP
+from semdedup.overlaps.names import OVERLAP_DUPLICATES, STEP
 from semdedup.shards.workflow import ShardWorkflow
 from semdedup.storage.tables import embedding_column
 
@@ -107,6 +109,23 @@ def write_duplicates(root: Path, ids: Sequence[Any], eps: float | None = None) -
     return root
 
 
+def write_overlap_duplicates(root: Path, ids: Sequence[str], of_run: Mapping[str, Any] | None = None) -> Path:
+    """Write which clips go by overlap as `find_overlaps` does, with its record; of a run with its `drop_when`."""
+    folder = root / OVERLAP_DUPLICATES
+    folder.mkdir(parents=True)
+    n = len(ids)
+    columns = {"id": pa.array(ids, pa.string()), "video": pa.array(["better.mp4"] * n, pa.string())}
+    columns |= {name: pa.array(np.arange(n), pa.float64()) for name in ("start_s", "end_s")}
+    pq.write_table(pa.table(columns), folder / "part-0.parquet")
+    name = f"{OVERLAP_DUPLICATES}/part-0.parquet"
+    entry = {"status": "committed", "parameters": {}, "input": {}, "facts": {}}
+    steps = {STEP: {**entry, "files": {name: [(root / name).stat().st_size, ""]}}}
+    if of_run is not None:
+        steps[DROP] = {**entry, "parameters": of_run}
+    (root / "_manifest.json").write_text(json.dumps({"format": 2, "steps": steps}))
+    return root
+
+
 def record_eps(root: Path, eps: float, files: Sequence[str]) -> None:
     record = {"status": "committed", "parameters": {"eps": eps, "count_at": []}, "input": {}}
     written = {name: [(root / name).stat().st_size, ""] for name in files}
@@ -116,7 +135,7 @@ def record_eps(root: Path, eps: float, files: Sequence[str]) -> None:
 
 def sharder(source: Any, output: Any, **parameters: Any) -> ShardWorkflow:
     """The workflow without progress, with small shards."""
-    paths = ("input_semantic_dedup_path",)
+    paths = ("input_semantic_dedup_path", "input_overlaps_path")
     chosen = {name: str(value) if name in paths else value for name, value in parameters.items()}
     return ShardWorkflow(str(source), str(output), **{"verbose": False, "samples_per_shard": 10, **chosen})
 

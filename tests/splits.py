@@ -27,6 +27,11 @@ CLIP_S = 2
 OWN = {"fixed_stride_split_duration": CLIP_S, "fixed_stride_min_clip_length_s": 1.0, "transcode_encoder": "libx264"}
 """Short clips, and an encoder that does not depend on the machine."""
 
+BRIEF_S = 2.0
+BRIEF = {**OWN, "fixed_stride_split_duration": 1.0, "fixed_stride_min_clip_length_s": 0.5}
+"""Two clips of a video of `BRIEF_S`, which is too short to share a stretch of time with another: near-duplicates are
+left to the dedup."""
+
 
 def make_texture(path: Path, seed: int, seconds: float = 4, size: tuple[int, int] = (64, 48), **options: Any) -> Path:
     """Write a video that moves, whose seed tells it from others."""

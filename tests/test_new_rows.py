@@ -1,5 +1,6 @@
 """The rows of a folder of embeddings that no result of a chain has."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -27,12 +28,20 @@ def rows_of(n: int) -> np.ndarray:
     return rows
 
 
-def select(session: Session, embeddings: Path, root: Path, base: Path) -> dict[str, Any]:
-    links, folder = chain_of(Location.of(base)), Location.of(root)
-    step = new_rows.selection(folder, Location.of(embeddings), links)
+def select(
+    session: Session, embeddings: Path, root: Path, base: Path | None, left_out: Sequence[new_rows.LeftOut] = ()
+) -> dict[str, Any]:
+    links, folder = () if base is None else chain_of(Location.of(base)), Location.of(root)
+    step = new_rows.selection(folder, Location.of(embeddings), links, left_out)
     with owned(folder) as ownership:
-        outcome = run_step(step, new_rows.select_new_rows(Location.of(embeddings), links), session, ownership)
+        work = new_rows.select_new_rows(Location.of(embeddings), links, left_out)
+        outcome = run_step(step, work, session, ownership)
     return dict(outcome.facts)
+
+
+def ids_selected(root: Path) -> list[Any]:
+    files = sorted((root / "_input").glob("*.parquet"))
+    return pa.concat_tables(pq.read_table(file) for file in files)["id"].to_pylist()
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -62,6 +71,14 @@ def test_they_are_those_of_no_result_whatever_became_of_the_others(
     assert table["id"].to_pylist() == [ids[i] for i in expected], "in their order"
     np.testing.assert_array_equal(np.array(table["embedding"].to_pylist(), dtype=np.float32), rows[expected])
     assert pq.read_schema(tmp_path / "next" / "_input" / "part-0.parquet").metadata[b"who"] == b"me"
+
+    pq.write_table(pa.table({"id": pa.array([ids[2], ids[5], ids[0]])}), tmp_path / "gone.parquet")
+    gone = Location.of(tmp_path / "gone.parquet").info()
+    left_out = [new_rows.LeftOut(3, [gone], Location.of(tmp_path), "digest")]
+    select(session, source, tmp_path / "less", tmp_path / "dedup-1", left_out)
+    assert ids_selected(tmp_path / "less") == [ids[i] for i in expected if i not in (2, 5)]
+    select(session, source, tmp_path / "first", None, left_out)
+    assert ids_selected(tmp_path / "first") == [row for i, row in enumerate(ids) if i not in (0, 2, 5)]
 
     again = contents(tmp_path / "next")
     select(session, source, tmp_path / "other", tmp_path / "dedup-1")

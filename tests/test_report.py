@@ -3,7 +3,6 @@
 import json
 import re
 import shutil
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -23,23 +22,9 @@ from semdedup.report import survey as survey_module
 from semdedup.report.survey import THRESHOLDS, survey
 from semdedup.storage.location import Location
 from tests.helpers import workflow
+from tests.pages import HOSTILE, Seen, scores_of
 from tests.splits import make_folder, make_texture, splitter
 from tests.videos import read_frames
-
-playwright = pytest.importorskip("playwright.sync_api", reason="the page is looked at with Playwright")
-CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
-
-HOSTILE = "<script>document.title='hacked'</script>"
-
-
-def scores_of(folder: Path, tables: list[list[tuple[str, str, float]]]) -> Path:
-    """Tables of scores of another program: (id, max_id, score) of the rows of each cluster."""
-    folder.mkdir(parents=True)
-    for cluster, rows in enumerate(tables):
-        ids, others, scores = zip(*rows, strict=True)
-        table = pa.table({"id": ids, "max_id": others, "cosine_sim_score": pa.array(scores, pa.float32())})
-        pq.write_table(table, folder / f"cluster_{cluster}.parquet", row_group_size=3)
-    return folder
 
 
 @pytest.fixture(scope="module")
@@ -53,37 +38,6 @@ def made(client: distributed.Client, tmp_path_factory: pytest.TempPathFactory) -
     options: dict[str, Any] = {"eps": 0.5, "n_clusters": 1, "metadata_fields": ["video", "start_s", "end_s"]}
     workflow(root / "clips" / "dct3d_embd_parquet", root / "dedup", **options).run(client)
     return root
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Any]:
-    if CHROMIUM is None:
-        pytest.skip("no Chromium on this machine")
-    with playwright.sync_playwright() as started:
-        options = ["--no-sandbox", "--disable-gpu", "--disable-background-networking", "--disable-component-update"]
-        chromium = started.chromium.launch(executable_path=CHROMIUM, args=options)
-        yield chromium
-        chromium.close()
-
-
-class Seen:
-    """A page that is open, and everything that it said or asked for."""
-
-    def __init__(self, browser: Any, path: str, width: int = 1280) -> None:
-        self.page = browser.new_page(viewport={"width": width, "height": 900})
-        self.said: list[str] = []
-        self.asked: list[str] = []
-        self.page.on("console", lambda message: self.said.append(message.text))
-        self.page.on("pageerror", lambda error: self.said.append(str(error)))
-        self.page.on("dialog", lambda dialog: self.said.append(dialog.message))
-        self.page.on("request", lambda request: self.asked.append(request.url))
-        self.page.goto(Path(path).as_uri())
-
-    def text(self, selector: str) -> str:
-        return str(self.page.inner_text(selector))
-
-    def quiet(self) -> bool:
-        return self.said == [] and [url for url in self.asked if not url.startswith("data:")] == [self.page.url]
 
 
 @pytest.mark.parametrize("width", [1280, 390])

@@ -20,9 +20,9 @@ from click.testing import CliRunner, Result
 import semdedup
 from semdedup import InputError, ParameterError, VideoDeduplicationWorkflow, cli
 from tests.helpers import NOWHERE, contents, files_below, stamps
-from tests.splits import OWN, make_folder, make_texture, read_rows
+from tests.splits import BRIEF, BRIEF_S, make_folder, make_texture, read_rows
 
-SPLIT = {**OWN}
+SPLIT = {**BRIEF}
 
 
 pytestmark = pytest.mark.usefixtures("kept_children")
@@ -31,8 +31,8 @@ pytestmark = pytest.mark.usefixtures("kept_children")
 @pytest.fixture(scope="module")
 def videos(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Four videos of two clips each, one of which is a copy of another, and one that is broken."""
-    folder = make_folder(tmp_path_factory.mktemp("videos"), ["a.mp4", "b.mp4", "c.mp4"])
-    make_texture(folder / "copy.mp4", sum(b"a.mp4"), options={"crf": "32"})
+    folder = make_folder(tmp_path_factory.mktemp("videos"), ["a.mp4", "b.mp4", "c.mp4"], BRIEF_S)
+    make_texture(folder / "copy.mp4", sum(b"a.mp4"), BRIEF_S, options={"crf": "32"})
     (folder / "broken.mp4").write_bytes(b"broken")
     return folder
 
@@ -75,7 +75,7 @@ def test_every_clip_is_in_the_dataset_or_a_duplicate(done: Path) -> None:
     for row in dropped.itertuples():
         assert {rows.loc[row.Index, "video"], rows.loc[row.max_id, "video"]} == {"a.mp4", "copy.mp4"}
         assert rows.loc[row.Index, "start_s"] == rows.loc[row.max_id, "start_s"]
-    assert sorted(path.name for path in done.iterdir()) == ["clips", "dataset", "dedup", "report.html"]
+    assert sorted(path.name for path in done.iterdir()) == ["clips", "dataset", "dedup", "overlaps", "report.html"]
     assert "2 of 8 clips are near-duplicates" in (done / "report.html").read_text()
 
 
@@ -94,10 +94,10 @@ def test_the_later_parts_are_made_anew_over_all_videos_when_that_is_asked_for(
 ) -> None:
     out = tmp_path / "out"
     source = tmp_path / "in"
-    make_folder(source, ["a.mp4", "b.mp4"])
+    make_folder(source, ["a.mp4", "b.mp4"], BRIEF_S)
     whole(source, out).run(client)
     clips = stamps(out / "clips" / "clips")
-    make_folder(source, ["new.mp4"])
+    make_folder(source, ["new.mp4"], BRIEF_S)
     result = whole(source, out, clear_output=True).run(client)
     assert result.shard.clips == 6
     assert not (out / "dedup-0002").exists()
@@ -105,7 +105,7 @@ def test_the_later_parts_are_made_anew_over_all_videos_when_that_is_asked_for(
     whole(source, tmp_path / "fresh").run(client)
     assert results(out / "dataset").keys() == results(tmp_path / "fresh" / "dataset").keys()
     assert (out / "dataset" / "00000.tar").read_bytes() == (tmp_path / "fresh" / "dataset" / "00000.tar").read_bytes()
-    shorter = {**SPLIT, "fixed_stride_split_duration": 1}
+    shorter = {**SPLIT, "fixed_stride_split_duration": 0.5}
     assert whole(source, out, clear_output=True, split=shorter).run(client).shard.clips == 12
 
 
@@ -160,7 +160,7 @@ def test_inputs_without_clips_are_told(client: distributed.Client, tmp_path: Pat
 def test_a_dry_run_writes_nothing(videos: Path, client: distributed.Client, tmp_path: Path) -> None:
     found = command(client, "--video-dir", videos, "--output-path", tmp_path / "out", "--dry-run")
     assert found.exit_code == 0, found.output
-    assert "a.mp4: 4.00 s" in found.output
+    assert "a.mp4: 2.00 s" in found.output
     assert "dataset" in found.output
     assert list(tmp_path.iterdir()) == []
 

@@ -6,7 +6,7 @@ import os
 import tarfile
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import distributed
 import fsspec
@@ -33,63 +33,35 @@ from semdedup.run_result import RunResult
 from semdedup.runs.record import Record
 from semdedup.shards.run import ShardRun
 from semdedup.storage.location import Location
-from tests.helpers import contents, files_below, stamps
-from tests.splits import OWN, RUN, Death, copy_folder, make_folder, make_texture, matrix, read_rows, run_to_death
+from tests.helpers import files_below, stamps
+from tests.runs import Place, compared, copied
+from tests.splits import (
+    BRIEF,
+    BRIEF_S,
+    OWN,
+    RUN,
+    Death,
+    make_texture,
+    matrix,
+    read_rows,
+    run_to_death,
+)
+from tests.splits import make_folder as make_videos
 from tests.videos import make_video, texture
 
 pytestmark = pytest.mark.usefixtures("kept_children")
 
 NEW = ["d.mp4"]
-TEXTS = ("manifest.json", "README.md", "report.html", "_manifest.json", "_videos.parquet")
-"""Files that tell paths or times."""
 
 
-class Place(NamedTuple):
-    """A folder of videos, and what `run` made of it."""
-
-    videos: Path
-    out: Path
-
-    def workflow(self, **parameters: Any) -> VideoDeduplicationWorkflow:
-        given = {"split": OWN, "shard": {"samples_per_shard": 4}, "verbose": False, **parameters}
-        return VideoDeduplicationWorkflow(str(self.videos), str(self.out), **given)
-
-    def run(self, client: distributed.Client, **parameters: Any) -> RunResult:
-        return self.workflow(**parameters).run(client)
-
-    def command(self, client: distributed.Client, *more: Any) -> list[str]:
-        told = {"video_dir": str(self.videos), "output_path": str(self.out), "split": OWN}
-        told["shard"] = {"samples_per_shard": 4}
-        config = self.out.parent / "run.yaml"
-        config.write_text(json.dumps(told))  # JSON is YAML
-        scheduler = ["--scheduler", str(client.scheduler.address), "--quiet"]
-        return ["run", "--config", str(config), *scheduler, *map(str, more)]
-
-    def shards(self) -> dict[str, tuple[bytes, int]]:
-        """Content and time of each tar."""
-        tars = (self.out / "dataset").rglob("*.tar")
-        return {tar.name: (tar.read_bytes(), tar.stat().st_mtime_ns) for tar in tars}
-
-    def samples(self) -> list[str]:
-        """Ids in the tars, in order."""
-        index = pd.read_parquet(self.out / "dataset" / "index.parquet")
-        found = []
-        for name in dict.fromkeys(index["shard"]):
-            with tarfile.open(self.out / "dataset" / name) as tar:
-                found += [member.split(".")[0] for member in tar.getnames() if member.endswith("mp4")]
-        assert found == index["id"].tolist()
-        return found
-
-    def dropped(self) -> pd.DataFrame:
-        return pd.read_parquet(self.out / "dataset" / "dropped.parquet").set_index("id")
-
-    def video_of(self) -> Mapping[str, str]:
-        return read_rows(self.out / "clips").set_index("id")["video"].to_dict()
+def make_folder(folder: Path, names: list[str], seconds: float = BRIEF_S) -> None:
+    """Write videos of two clips each that differ."""
+    make_videos(folder, names, seconds)
 
 
 def copy_of(path: Path, name: str, crf: int = 32) -> None:
     """Write a video that shows what the one of this name shows."""
-    make_texture(path, sum(name.encode()), options={"crf": str(crf)})
+    make_texture(path, sum(name.encode()), BRIEF_S, options={"crf": str(crf)})
 
 
 def grow(place: Place) -> None:
@@ -111,10 +83,6 @@ def begun(client: distributed.Client, tmp_path_factory: pytest.TempPathFactory) 
     return place
 
 
-def copied(place: Place, folder: Path) -> Place:
-    return Place(copy_folder(place.videos, folder / "videos"), copy_folder(place.out, folder / "out"))
-
-
 @pytest.fixture
 def first(begun: Place, tmp_path: Path) -> Place:
     """A copy of the first run."""
@@ -133,7 +101,7 @@ def twice(begun: Place, client: distributed.Client, tmp_path_factory: pytest.Tem
     assert before.items() <= place.shards().items(), "shards that were shipped are as they were"
     assert sorted(place.shards()) == ["00000.tar", "00001.tar"]
     assert sorted(path.name for path in place.out.iterdir()) == [
-        *("clips", "dataset", "dedup", "dedup-0002", "report.html")
+        *("clips", "dataset", "dedup", "dedup-0002", "overlaps", "overlaps-0002", "report.html")
     ]
     text = "\n".join(" ".join(row) for row in result.rows())
     for words in (
@@ -159,11 +127,6 @@ def assert_balanced(place: Place) -> None:
     for i, one in enumerate(samples):
         for other in samples[:i]:
             assert vectors[one] @ vectors[other] < least_score(eps) + 1e-6
-
-
-def compared(out: Path) -> dict[str, bytes]:
-    """Everything that does not tell of paths or times."""
-    return {name: content for name, content in contents(out).items() if name.rsplit("/", 1)[-1] not in TEXTS}
 
 
 def test_new_clips_are_compared_with_those_of_before(twice: Place) -> None:
@@ -249,7 +212,7 @@ def test_a_dry_run_says_what_would_be_made(first: Place, client: distributed.Cli
     before = stamps(first.out)
     done = CliRunner().invoke(cli.main, [*first.command(client), "--dry-run"])
     assert done.exit_code == 0, done.output
-    for words in ("d.mp4: 4.00 s", "gone, their clips stay: 1 videos", "dedup or dedup-0002"):
+    for words in ("d.mp4: 2.00 s", "gone, their clips stay: 1 videos", "dedup or dedup-0002"):
         assert words in done.output
     assert stamps(first.out) == before
 
@@ -314,7 +277,7 @@ def test_a_video_that_was_deleted_and_no_other_changes_nothing(first: Place, cli
 
 def test_a_video_that_was_changed_stops_the_run(twice: Place, client: distributed.Client, tmp_path: Path) -> None:
     place = copied(twice, tmp_path)
-    make_texture(place.videos / "b.mp4", 77)
+    make_texture(place.videos / "b.mp4", 77, BRIEF_S)
     before = stamps(place.out)
     with pytest.raises(OutputConflictError, match=r"1 videos were changed .*: b\.mp4\..*--overwrite"):
         place.run(client)
@@ -325,7 +288,7 @@ def test_a_video_that_was_changed_stops_the_run(twice: Place, client: distribute
     assert dry.exit_code == 1, dry.output
     assert stamps(place.out) == before
     result = place.run(client, clear_output=True)
-    assert sorted(path.name for path in place.out.iterdir()) == ["clips", "dataset", "dedup", "report.html"]
+    assert sorted(path.name for path in place.out.iterdir()) == ["clips", "dataset", "dedup", "overlaps", "report.html"]
     assert (result.dedup.total, result.shard.clips) == (10, 10)
     assert_balanced(place)
     fresh = Place(place.videos, tmp_path / "fresh")
@@ -338,7 +301,7 @@ def test_a_video_that_was_changed_stops_the_run(twice: Place, client: distribute
 
 
 def test_a_video_in_quarantine_that_is_mended_is_new(first: Place, client: distributed.Client) -> None:
-    make_texture(first.videos / "broken.mp4", 5)
+    make_texture(first.videos / "broken.mp4", 5, BRIEF_S)
     result = first.run(client)
     assert result.clean
     assert [link.total for link in result.dedup.links] == [6, 2]  # type: ignore[attr-defined]
@@ -455,7 +418,7 @@ def test_a_dedup_that_was_taken_away_is_missed(twice: Place, client: distributed
     with pytest.raises(OutputConflictError, match=r"dedup is not there"):
         place.run(client)
     place.run(client, clear_output=True)
-    assert sorted(path.name for path in place.out.iterdir()) == ["clips", "dataset", "dedup", "report.html"]
+    assert sorted(path.name for path in place.out.iterdir()) == ["clips", "dataset", "dedup", "overlaps", "report.html"]
 
 
 def test_clips_that_an_update_withdraws_are_not_in_a_dataset(
@@ -524,7 +487,7 @@ def test_a_dataset_of_any_kind_is_continued(
     place.run(client, shard=shard)
     before = stamps(place.out / "dataset")
     tars = {name: when for name, when in before.items() if name.endswith(".tar")}
-    make_folder(place.videos, ["d.mp4", "e.mp4"], seconds=4)
+    make_folder(place.videos, ["d.mp4", "e.mp4"])
     result = place.run(client, shard=shard)
     assert tars.items() <= stamps(place.out / "dataset").items()
     assert result.shard.kept == 8
@@ -625,7 +588,7 @@ def test_a_folder_that_grows_in_an_object_store(
         return VideoDeduplicationWorkflow(
             f"{bucket}/videos",
             f"{bucket}/out",
-            split=OWN,
+            split=BRIEF,
             shard={"samples_per_shard": 4},
             storage_options=options,
             verbose=False,

@@ -155,6 +155,7 @@ def test_keywords_are_those_that_are_declared_with_their_defaults_and_help(door:
     declared = {name: one for one in settings_of(*DOORS[door]) for name in (one.name, *one.aliases)}
     parts = {
         "split",
+        "overlaps",
         "dedup",
         "shard",
         "layout",

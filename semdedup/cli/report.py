@@ -14,6 +14,7 @@ from semdedup.report.write import plot_curve, write_report
 @click.command(cls=Command)
 @click.argument("results")
 @click.option("--clips", multiple=True, help="Output of split, or a folder of MP4 files: for pictures. Repeatable.")
+@click.option("--overlaps", multiple=True, help="Output of overlaps: stretches that videos share. Repeatable.")
 @click.option("--output-path", help="The page to write; RESULTS/report.html by default.")
 @flag_of(EPS, help="Threshold to begin with; that of the results by default, else 0.1.")
 @click.option("--plot", "plot_path", help="Write only the curve, to a .png or .svg file.")
@@ -22,6 +23,7 @@ from semdedup.report.write import plot_curve, write_report
 def report(
     results: str,
     clips: tuple[str, ...],
+    overlaps: tuple[str, ...],
     output_path: str | None,
     eps: float | None,
     plot_path: str | None,
@@ -30,7 +32,7 @@ def report(
     storage: dict[str, Any],
     verbose: bool,
 ) -> None:
-    """Show a result as one page of HTML: the curve, the pairs at the threshold, groups of duplicates.
+    """Show a result as one page of HTML: the curve, the pairs at the threshold, groups of duplicates, overlaps.
 
     \b
     Example:
@@ -47,6 +49,7 @@ def report(
             clips=list(clips) or None,
             output_path=output_path,
             eps=eps,
+            overlaps=list(overlaps) or None,
             storage_options=storage,
             overwrite=overwrite,
             verbose=verbose,

@@ -14,6 +14,7 @@ from semdedup.compute.options import ClusterOptions
 from semdedup.dedup.options import CompareOptions, KMeansOptions
 from semdedup.dedup.threshold.rule import REMOVAL
 from semdedup.errors import ParameterError
+from semdedup.overlaps.options import OverlapsOptions
 from semdedup.settings import Options
 from semdedup.shards.options import ShardOptions
 from semdedup.video.options import EmbedOptions, PlanOptions, VideoIOOptions
@@ -24,6 +25,7 @@ FLAGS: Mapping[str, tuple[Sequence[type[Options]], Sequence[str]]] = {
         (PlanOptions, EmbedOptions, VideoIOOptions),
         ("splitting_algorithm", "fixed_stride_split_duration", "embedding_algorithm", "model_dir", "limit"),
     ),
+    "overlaps": ((OverlapsOptions,), ("min_overlap", "mirror")),
     "dedup": ((KMeansOptions, CompareOptions), ("n_clusters", "which_to_keep", "exact_up_to", "removal")),
     "shard": ((ShardOptions,), ("layout", "samples_per_shard", "target_tar_size_mb")),
 }
@@ -46,11 +48,12 @@ def part_flags(function: Callable[..., Any]) -> Callable[..., Any]:
 def run(
     config: str | None, dry_run: bool, cluster: ClusterOptions, storage: dict[str, Any], verbose: bool, **flags: Any
 ) -> None:
-    """Split, dedup, report and shard with one command. Run it again after a kill: it goes on where it stopped.
+    """From videos to shards with one command. Run it again after a kill: it goes on where it stopped.
 
     \b
     Example:
       semdedup run --video-dir videos --output-path out --fixed-stride-split-duration 5
+      semdedup run --video-dir videos --output-path out --drop-when both --mirror
       semdedup run --config run.yaml
 
     \b
@@ -58,13 +61,14 @@ def run(
       video_dir: videos
       output_path: out
       split: {fixed_stride_split_duration: 5, generate_previews: true}
+      overlaps: {min_overlap: 0.9, mirror: true}
       dedup: {n_clusters: 100}
       shard: {layout: flat, shuffle_seed: 7}
     """
     settings = _read_config(config)
     given: dict[str, Any] = {
         "input_path": settings.get("video_dir"),
-        **{name: settings.get(name) for name in ("output_path", "eps")},
+        **{name: settings.get(name) for name in ("output_path", "eps", "drop_when")},
     }
     given |= given_of(flags)
     parts: dict[str, Any] = {part: dict(settings.get(part) or {}) for part in WORKFLOWS}
@@ -90,7 +94,7 @@ def _read_config(path: str | None) -> Mapping[str, Any]:
         settings = yaml.safe_load(Path(path).read_text(encoding="utf-8")) or {}
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise ParameterError(f"--config {path} is no YAML: {' '.join(str(error).split())}") from None
-    known = ["video_dir", "output_path", "eps", *WORKFLOWS]
+    known = ["video_dir", "output_path", "eps", "drop_when", *WORKFLOWS]
     if not isinstance(settings, dict):
         raise ParameterError(f"--config {path} must hold a mapping of {', '.join(known)}")
     for name, value in settings.items():

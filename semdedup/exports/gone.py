@@ -23,7 +23,7 @@ from semdedup.shards.drops import Drops, roots_of
 from semdedup.storage.location import FileInfo, Location
 from semdedup.storage.tables import read_table
 
-DUPLICATE, SET_ASIDE, WITHDRAWN = "duplicates", "quarantined", "withdrawn"
+DUPLICATE, OVERLAP, SET_ASIDE, WITHDRAWN = "duplicates", "overlap", "quarantined", "withdrawn"
 
 
 @dataclass(frozen=True)
@@ -41,7 +41,7 @@ class Gone:
     @classmethod
     def of(cls, chain: DropChain, advance: Callable[[int], None]) -> Gone:
         """What goes of a result, or of several that were made one after the other; `advance` is called for each."""
-        gone: dict[str, list[pa.Array]] = {DUPLICATE: [], WITHDRAWN: [], SET_ASIDE: []}
+        gone: dict[str, list[pa.Array]] = {DUPLICATE: [], OVERLAP: [], WITHDRAWN: [], SET_ASIDE: []}
         n_rows, scored = 0, True
         for link, withdrawn in zip(chain.links, chain.withdrawn, strict=True):
             gone[DUPLICATE] += ids_that_go(link)
@@ -50,9 +50,14 @@ class Gone:
             scored = scored and link.scored
             n_rows += Scores(link.files, link.source).n_rows if link.scored else 0
             advance(1)
+        for found in chain.overlaps:
+            gone[OVERLAP] += _ids_in(found.files, found.source)
         ids = {why: _index(parts) for why, parts in gone.items()}
-        ids[WITHDRAWN] = ids[WITHDRAWN].difference(ids[DUPLICATE], sort=False)
-        taken = len(ids[DUPLICATE]) + len(ids[WITHDRAWN])
+        if chain.drop_when == "both":  # those of which both is so are said to go by overlap, as `shard` says it
+            ids[OVERLAP] = ids[DUPLICATE].intersection(ids[OVERLAP], sort=False)
+            ids[DUPLICATE] = ids[DUPLICATE][:0]
+        ids[WITHDRAWN] = ids[WITHDRAWN].difference(ids[DUPLICATE].union(ids[OVERLAP], sort=False), sort=False)
+        taken = len(ids[DUPLICATE]) + len(ids[WITHDRAWN]) + (len(ids[OVERLAP]) if chain.drop_when == "both" else 0)
         return cls(ids, n_rows - taken if scored else None)
 
     def look(self, ids: pa.ChunkedArray, counts: Counter[str]) -> np.ndarray:

@@ -12,7 +12,7 @@ from semdedup.dedup.input.lance import import_lance
 from semdedup.dedup.names import SCORE
 from semdedup.dedup.results.scores import Scores
 from semdedup.errors import InputError
-from semdedup.exports.gone import DUPLICATE, Gone
+from semdedup.exports.gone import DUPLICATE, OVERLAP, Gone
 from semdedup.shards.chain import DropChain
 
 SCORES, KEEP = "scores.lance", "keep.lance"
@@ -41,7 +41,7 @@ def _batches(chain: DropChain) -> Iterator[pa.RecordBatch]:
 
 
 def _scores(chain: DropChain, gone: Gone, schema: pa.Schema, counts: Counter[str]) -> Iterator[pa.RecordBatch]:
-    duplicates = Gone({DUPLICATE: gone.ids[DUPLICATE]}, None)
+    duplicates = Gone({why: gone.ids[why] for why in (DUPLICATE, OVERLAP)}, None)
     for batch in _batches(chain):
         stays = duplicates.look(pa.chunked_array([batch.column("id")]), counts)
         columns = [batch.column(name).cast(schema.field(name).type) for name in ("id", "max_id", SCORE)]

@@ -28,7 +28,7 @@ from semdedup.runs.owner import FILE_NAME as OWNER
 from semdedup.runs.owner import owned
 from semdedup.runs.record import SCRATCH
 from semdedup.settings.choices import ExportFormat, RemovalRule
-from semdedup.shards.chain import DropChain, find_chain
+from semdedup.shards.chain import DropChain, find_all_drops
 from semdedup.storage.location import UNFINISHED, FileInfo, Location, Paths, locations_of
 from semdedup.storage.tables import write_batches
 from semdedup.storage.temporary import temporary_prefix
@@ -96,7 +96,7 @@ def export(
         storage_options: for fsspec.
         verbose: show progress.
 
-    Rows in quarantine are left out and counted: rows = kept + duplicates + quarantined (+ withdrawn).
+    Rows in quarantine are left out and counted: rows = kept + duplicates + quarantined (+ overlap, + withdrawn).
 
     Raises:
         InputError: the input is not the one that the result is of. Nothing was written.
@@ -124,7 +124,7 @@ def export(
             advance(counts["kept"])
         _check_counts(counts, gone, chain)
         _commit(target, scratch, {"format": options.format, "counts": dict(counts)})
-    return Export(options.format, str(target), counts, chain.last.eps, chain.last.removal)
+    return Export(options.format, str(target), counts, chain.eps, chain.removal)
 
 
 def _commit(target: Location, scratch: Location, facts: Mapping[str, Any]) -> None:
@@ -150,14 +150,14 @@ def describe_export(results: str, output_path: str, **options: Any) -> Iterator[
         files = _input(root, target, chosen, fields, storage_options)
         yield f"input: {len(files):,} files, from {files[0].url} to {files[-1].url}"
     _check_empty(target, chosen.clear_output)
-    at = "" if chain.last.eps is None else f" at eps {chain.last.eps:g} by the removal rule {chain.last.removal}"
+    at = "" if chain.eps is None else f" at eps {chain.eps:g} by the removal rule {chain.removal}"
     yield f"duplicates: those of {chain}{at}"
     yield f"would write to {target}: format {chosen.format}"
 
 
 def _chain(root: Location, options: ExportOptions) -> DropChain:
     try:
-        return find_chain(root, options.eps, options.removal)
+        return find_all_drops(root, options.eps, options.removal) or DropChain()
     except ParameterError as error:  # of shard, which has another name for it
         text = str(error).replace("(--semantic-dedup-epsilon)", "(--eps)").replace("semantic_dedup_epsilon", "eps")
         raise ParameterError(text) from None
@@ -220,7 +220,7 @@ def _write(
     else:
         write_files(scratch, "part", schema, rows)
     if options.format == "hf":
-        (scratch / "README.md").write_bytes(card(data_files, counts, chain.last.eps, chain.last.removal).encode())
+        (scratch / "README.md").write_bytes(card(data_files, counts, chain.eps, chain.removal).encode())
     return counts
 
 

@@ -16,6 +16,7 @@ import numpy as np
 
 from semdedup.dedup.results.pairs import Pair
 from semdedup.dedup.threshold.rule import REMOVAL
+from semdedup.report.aligned import AlignedVideos
 from semdedup.report.strips import ClipStrip
 from semdedup.report.survey import DROPPED_PER_GROUP, Survey
 from semdedup.video.clip_meta import well_formed
@@ -55,8 +56,10 @@ class Bar:
     label: str
 
 
-def render(survey: Survey, clips: Mapping[Any, ClipStrip], background: Background) -> str:
-    """The page as text. Memory: the page."""
+def render(
+    survey: Survey, clips: Mapping[Any, ClipStrip], background: Background, overlaps: AlignedVideos | None = None
+) -> str:
+    """The page as text. Memory: the page. Where no overlaps are given there is no section of them."""
     environment = jinja2.Environment(
         autoescape=True, trim_blocks=True, lstrip_blocks=True, undefined=jinja2.StrictUndefined
     )
@@ -97,6 +100,7 @@ def render(survey: Survey, clips: Mapping[Any, ClipStrip], background: Backgroun
             for p in survey.similar
         ],
         groups=groups,
+        overlaps=overlaps,
         histogram=_histogram(survey.histogram),
         clusters=_clusters(survey.cluster_rows, survey.cluster_duplicates),
         pictures=any(clip.strip for clip in clips.values()),

@@ -15,7 +15,7 @@ from PIL import Image
 from semdedup.compute.progress import Reporter
 from semdedup.errors import StorageError
 from semdedup.storage.location import Location
-from semdedup.video.child import ChildDied, ChildTimeout, borrowed_child, end_children
+from semdedup.video.child import ChildDied, ChildTimeout, borrowed_child
 from semdedup.video.clip_meta import describe_faults, read_meta
 from semdedup.video.containers import EXTENSIONS
 from semdedup.video.cut import split_video
@@ -56,10 +56,12 @@ class ClipStrip:
     meta_fault: str = ""
 
 
-def load_strips(ids: Sequence[Any], folders: Sequence[Location], reporter: Reporter) -> dict[Any, ClipStrip]:
-    """Look up the clips of these ids in outputs of `split`, or folders of MP4 files; pictures until `MOST_BYTES`.
+def load_strips(
+    ids: Sequence[Any], folders: Sequence[Location], reporter: Reporter, most_bytes: int
+) -> dict[Any, ClipStrip]:
+    """Look up the clips of these ids in outputs of `split`, or folders of MP4 files; pictures until `most_bytes`.
 
-    Clips are decoded in processes of their own, some at a time.
+    Clips are decoded in processes of their own, some at a time, which the caller ends.
     """
     unique = list(dict.fromkeys(ids))
     if not folders:
@@ -69,16 +71,13 @@ def load_strips(ids: Sequence[Any], folders: Sequence[Location], reporter: Repor
     ]
     strips: dict[Any, ClipStrip] = {}
     n_bytes = 0
-    try:
-        with reporter.step("frame strips", len(unique), "clips") as advance, ThreadPoolExecutor(CHILDREN) as pool:
-            for row_id, clip in zip(unique, pool.map(lambda i: _look_up(str(i), places), unique), strict=True):
-                if n_bytes + len(clip.strip) > MOST_BYTES:
-                    clip = replace(clip, strip="", missing="left out, to keep the page small")
-                n_bytes += len(clip.strip)
-                strips[row_id] = clip
-                advance(1)
-    finally:
-        end_children()
+    with reporter.step("frame strips", len(unique), "clips") as advance, ThreadPoolExecutor(CHILDREN) as pool:
+        for row_id, clip in zip(unique, pool.map(lambda i: _look_up(str(i), places), unique), strict=True):
+            if n_bytes + len(clip.strip) > most_bytes:
+                clip = replace(clip, strip="", missing="left out, to keep the page small")
+            n_bytes += len(clip.strip)
+            strips[row_id] = clip
+            advance(1)
     if faults := [clip.meta_fault for clip in strips.values() if clip.meta_fault]:
         reporter.say(describe_faults(len(faults), faults, "their clips are shown without"))
     return strips
@@ -151,13 +150,13 @@ def _sample(path: str) -> np.ndarray | str:
     return why if frames is None else frames
 
 
-def strip_of(frames: np.ndarray) -> str:
-    """Frames, (t, h, w, 3) uint8, side by side as a JPEG in a ``data:`` URI."""
+def strip_of(frames: Sequence[np.ndarray] | np.ndarray, height: int = HEIGHT) -> str:
+    """Frames, each (h, w, 3) uint8, side by side and so high, as a JPEG in a ``data:`` URI."""
     pictures = [Image.fromarray(frame) for frame in frames]
-    width = max(1, min(WIDEST, round(pictures[0].width * HEIGHT / pictures[0].height)))
-    strip = Image.new("RGB", ((width + GAP) * len(pictures) - GAP, HEIGHT), GREY)
+    width = max(1, min(WIDEST, round(pictures[0].width * height / pictures[0].height)))
+    strip = Image.new("RGB", ((width + GAP) * len(pictures) - GAP, height), GREY)
     for i, picture in enumerate(pictures):
-        strip.paste(picture.resize((width, HEIGHT), Image.Resampling.BILINEAR), (i * (width + GAP), 0))
+        strip.paste(picture.resize((width, height), Image.Resampling.BILINEAR), (i * (width + GAP), 0))
     content = io.BytesIO()
     strip.save(content, "JPEG", quality=QUALITY, optimize=True)
     return "data:image/jpeg;base64," + base64.b64encode(content.getvalue()).decode()

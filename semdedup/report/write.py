@@ -17,12 +17,17 @@ from semdedup.dedup.results.result import DedupResult
 from semdedup.dedup.threshold.rule import DEFAULT_EPS
 from semdedup.dedup.threshold.vectors import find_vectors
 from semdedup.errors import InputError, OutputConflictError
+from semdedup.report import strips
+from semdedup.report.aligned import N_MOMENTS, AlignedVideos, align
+from semdedup.report.moments import find_videos, load_moments
+from semdedup.report.overlaps import outputs_at, outputs_below, survey_overlaps
 from semdedup.report.page import Background, render
 from semdedup.report.plot import check_matplotlib, plot_format, write_plot
 from semdedup.report.strips import ClipStrip, load_strips
 from semdedup.report.survey import DROPPED_PER_GROUP, THRESHOLDS, Survey, survey
 from semdedup.runs.record import Record
 from semdedup.storage.location import Location, Paths, locations_of
+from semdedup.video.child import end_children
 from semdedup.video.clip_meta import parse_object
 from semdedup.video.tree import CLIPS, METAS, SUMMARY
 
@@ -36,6 +41,7 @@ def write_report(
     clips: Paths | None = None,
     output_path: str | None = None,
     eps: float | None = None,
+    overlaps: Paths | None = None,
     storage_options: Mapping[str, Any] | None = None,
     overwrite: bool = False,
     verbose: bool = True,
@@ -51,6 +57,7 @@ def write_report(
             of the run, and none for a result by itself.
         output_path: the file to write; ``{results}/report.html`` by default.
         eps: the threshold to begin with; that of the result by default, or 0.1.
+        overlaps: an output of `find_overlaps`, or a list of those; by default those of the run.
         storage_options: for fsspec.
         overwrite: replace a file that is not a report of semdedup.
         verbose: show progress.
@@ -59,36 +66,33 @@ def write_report(
         Where the page is.
 
     Raises:
-        InputError: no scores, or no clips, at the paths.
+        InputError: no scores, no clips or no overlaps at the paths.
         OutputConflictError: the file exists and is not a report of semdedup.
     """
     reporter, root = Reporter(verbose), Location.of(results, storage_options)
     result = load(results, storage_options=storage_options)
     target = Location.of(output_path or f"{results.rstrip('/')}/{PAGE}", storage_options)
     _check_target(target, overwrite)
-    folders = locations_of(clips, {"storage_options": dict(storage_options or {})})
-    if clips is None and isinstance(result, ChainResult) and (root / CLIPS / METAS).is_dir():
-        folders = [root / CLIPS]
-    for folder in folders:
-        if not folder.is_dir():
-            raise InputError(f"no such folder: {folder}; give the output of split, or a folder of MP4 files")
+    kwargs = {"storage_options": dict(storage_options or {})}
+    folders = _clip_folders(root, None if clips is None else locations_of(clips, kwargs))
+    outputs = [output for path in locations_of(overlaps, kwargs) for output in outputs_at(path)] or outputs_below(root)
     assert result.scores is not None
     with reporter.step("scores", None, "tables") as advance:
         chosen = _eps_of(result, eps)
         rows, notes = _by_rule(result)
         found = survey(rows, chosen)
         advance(len(result.scores.files))
-    strips = _strips(result, found, folders, reporter)
+    aligned, clip_strips = _with_pictures(result, found, outputs, folders, reporter)
     background = Background(
         place=str(Location.of(results)),
         quarantine=_quarantine(result, folders),
-        steps=_steps(results_in(root)),
+        steps=_steps(outputs) | _steps(results_in(root)),
         across=result.scores.across,
-        notes=notes + _notes(result, bool(folders)),
+        notes=notes + _notes(result, bool(folders)) + (aligned.notes() if aligned else []),
         removal=rows.removal,
         removed=result.duplicates if result.eps == chosen and result.removal == rows.removal else None,
     )
-    target.write_bytes(render(found, strips, background).encode())
+    target.write_bytes(render(found, clip_strips, background, aligned).encode())
     return str(target)
 
 
@@ -115,6 +119,43 @@ def plot_curve(
     curve = result.remaining([x for x in THRESHOLDS if x <= most] if rows.by_scores else None)
     write_plot(target, curve, chosen)
     return str(target)
+
+
+def _clip_folders(root: Location, given: Sequence[Location] | None) -> Sequence[Location]:
+    """The folders of clips that are given, or that of the run. Raises an `InputError` for one that is not there."""
+    if given is None:
+        return [root / CLIPS] if (root / CLIPS / METAS).is_dir() else []
+    for folder in given:
+        if not folder.is_dir():
+            raise InputError(f"no such folder: {folder}; give the output of split, or a folder of MP4 files")
+    return given
+
+
+def _with_pictures(
+    result: DedupResult,
+    found: Survey,
+    outputs: Sequence[Location],
+    folders: Sequence[Location],
+    reporter: Reporter,
+) -> tuple[AlignedVideos | None, dict[Any, ClipStrip]]:
+    """The longest overlaps, where there are outputs of them, and the clips of the sample."""
+    try:
+        aligned = _overlaps(outputs, folders, reporter) if outputs else None
+        room = strips.MOST_BYTES - (aligned.n_bytes if aligned else 0)
+        return aligned, _strips(result, found, folders, reporter, room)
+    finally:
+        end_children()
+
+
+def _overlaps(outputs: Sequence[Location], folders: Sequence[Location], reporter: Reporter) -> AlignedVideos:
+    """Overlaps with pictures, which may take a third of the bytes that all pictures of the page may take."""
+    found = survey_overlaps(outputs)
+    sides = [side for overlap in found.longest for side in overlap.sides]
+    videos = find_videos(sorted({side.video for side in sides}), folders)
+    moments = [times for overlap in found.longest for times in zip(*overlap.moments(N_MOMENTS), strict=True)]
+    wanted = [(side.video, times) for side, times in zip(sides, moments, strict=True)]
+    pictures = load_moments(wanted, videos, strips.MOST_BYTES // 3, reporter)
+    return align(found, {name: video.duration_s for name, video in videos.items()}, pictures)
 
 
 def _eps_of(result: DedupResult, eps: float | None) -> float:
@@ -148,7 +189,7 @@ def _check_target(target: Location, overwrite: bool) -> None:
 
 
 def _strips(
-    result: DedupResult, found: Survey, folders: Sequence[Location], reporter: Reporter
+    result: DedupResult, found: Survey, folders: Sequence[Location], reporter: Reporter, most_bytes: int
 ) -> dict[Any, ClipStrip]:
     """The strip of every clip of the sample. Pairs near the threshold come first, for the pictures have a budget."""
     assert result.scores is not None
@@ -156,12 +197,12 @@ def _strips(
     ids: list[Any] = [row_id for pair in found.borderline for row_id in (pair.max_id, pair.id)]
     for group in found.groups:
         ids += [group.kept, *(pair.id for pair in group.dropped[:DROPPED_PER_GROUP])]
-    strips = load_strips(ids, folders, reporter)
+    loaded = load_strips(ids, folders, reporter, most_bytes)
     kept = [Pair(group.kept, group.kept, 0.0, group.cluster) for group in found.groups]
     metadata = result.scores.metadata([*pairs, *kept])
     return {
         row_id: clip if clip.metadata is not None else replace(clip, metadata=metadata.get(row_id))
-        for row_id, clip in strips.items()
+        for row_id, clip in loaded.items()
     }
 
 

@@ -6,7 +6,7 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from semdedup.shards.drops import DROP_REASONS
+from semdedup.shards.drops import DROP_REASONS, OVERLAP
 
 DATASET_MANIFEST = "manifest.json"
 """Public, of the dataset; the record of the run that wrote it is another file, `semdedup.runs.record.FILE_NAME`."""
@@ -63,7 +63,7 @@ tags:
 {dropped}{counts}
 - Source: {_code(parameters["input_clip_path"])}
 - Near-duplicates: {_threshold(parameters, facts)}
-- Order: {_order(parameters, facts)}
+{_by_overlap(parameters)}- Order: {_order(parameters, facts)}
 
 ## Samples
 
@@ -99,6 +99,15 @@ def _threshold(parameters: Mapping[str, Any], facts: Mapping[str, Any]) -> str:
         return f"the ids to drop of {_code(path)}"
     rule = GOES.get(facts["removal"], GOES["any"])
     return f"a clip is dropped where {rule}, eps {facts['eps']!r}, by {_code(path)}"
+
+
+def _by_overlap(parameters: Mapping[str, Any]) -> str:
+    """A line on clips that go by overlap, where any may."""
+    path = parameters.get("input_overlaps_path")
+    if path is None:
+        return ""
+    too = ", and it is a near-duplicate, too" if parameters["drop_when"] == "both" else ""
+    return f"- By overlap: a clip is dropped where {DROP_REASONS[OVERLAP]}{too}, by {_code(path)}\n"
 
 
 def _order(parameters: Mapping[str, Any], facts: Mapping[str, Any]) -> str:

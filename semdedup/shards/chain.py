@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from semdedup.dedup.base.chain import Link, chain_of
 from semdedup.dedup.base.folders import results_in
 from semdedup.dedup.names import KMEANS
 from semdedup.errors import ParameterError
+from semdedup.overlaps.folders import drop_when_of
 from semdedup.runs.identity import fingerprint
 from semdedup.runs.lookup import known_files
 from semdedup.runs.record import Record
+from semdedup.settings.choices import DropWhen
 from semdedup.shards.drops import Drops, find_drops, roots_of
+from semdedup.shards.options import DROP_WHEN
+from semdedup.shards.overlaps import OverlapDrops, find_overlap_drops
 from semdedup.storage.location import FileInfo, Location
 
 
@@ -23,15 +27,34 @@ class DropChain:
     Attributes:
         links: tables of scores, or of ids to drop.
         withdrawn: for each of these, the table of the ids that it withdrew from those before it, if there is one.
+        overlaps: tables of clips that go by overlap, the oldest first.
+        drop_when: whether a clip goes by either, or by both of scores and overlap.
     """
 
-    links: tuple[Drops, ...]
-    withdrawn: tuple[tuple[FileInfo, ...], ...]
+    links: tuple[Drops, ...] = ()
+    withdrawn: tuple[tuple[FileInfo, ...], ...] = ()
+    overlaps: tuple[OverlapDrops, ...] = ()
+    drop_when: DropWhen = DROP_WHEN.default
 
     @property
-    def last(self) -> Drops:
-        """The newest; its threshold and rule are told as those of all."""
-        return self.links[-1]
+    def last(self) -> Drops | None:
+        """The newest; its threshold and rule are told as those of all. None where there are overlaps alone."""
+        return self.links[-1] if self.links else None
+
+    @property
+    def eps(self) -> float | None:
+        """The threshold; None where none is known."""
+        return None if self.last is None else self.last.eps
+
+    @property
+    def removal(self) -> str | None:
+        """The removal rule; None where none is known."""
+        return None if self.last is None else self.last.removal
+
+    @property
+    def why(self) -> str | None:
+        """Where the threshold comes from, in words."""
+        return None if self.last is None else self.last.why
 
     @property
     def scored(self) -> bool:
@@ -42,26 +65,72 @@ class DropChain:
     def files(self) -> list[FileInfo]:
         """All tables."""
         tables = [file for link in self.links for file in (*link.files, *link.ids)]
-        return tables + [file for files in self.withdrawn for file in files]
+        tables += [file for files in self.withdrawn for file in files]
+        return tables + [file for found in self.overlaps for file in found.files]
 
     @property
     def sources(self) -> list[Location]:
         """The folders of the results."""
         return [link.source for link in self.links]
 
+    @property
+    def folders(self) -> list[Location]:
+        """All folders that the tables are in."""
+        return self.sources + [found.source for found in self.overlaps]
+
     def identities(self) -> list[str]:
         """What identifies the tables of each result, wherever it is."""
         return [
-            str(fingerprint([*link.files, *link.ids, *gone], known_files([link.source]))["digest"])
+            _identity([*link.files, *link.ids, *gone], link.source)
             for link, gone in zip(self.links, self.withdrawn, strict=True)
         ]
 
+    def overlap_identities(self) -> list[str]:
+        """The same of the tables of clips that go by overlap."""
+        return [_identity(found.files, found.source) for found in self.overlaps]
+
     def after(self, number: int) -> DropChain:
-        """Without the first so many results."""
-        return DropChain(self.links[number:], self.withdrawn[number:])
+        """Without the first so many results. All overlaps stay: clips of old videos may be new."""
+        return replace(self, links=self.links[number:], withdrawn=self.withdrawn[number:])
 
     def __str__(self) -> str:
         return ", ".join(map(str, self.sources))
+
+
+def _identity(files: Sequence[FileInfo], source: Location) -> str:
+    return str(fingerprint(files, known_files([source]))["digest"])
+
+
+def find_all_drops(
+    dedup: Location | None,
+    eps: float | None,
+    removal: str | None = None,
+    *,
+    overlaps: Location | None = None,
+    clips: Location | None = None,
+    drop_when: DropWhen | None = None,
+) -> DropChain | None:
+    """What is dropped by what a user has named: by the result of a dedup, or of `find_overlaps`, or both.
+
+    Of the root of a run, and of a dedup or clips below it, the overlaps of that run are found where none are named; and
+    whether it takes both that a clip goes, unless that is given.
+
+    Raises:
+        InputError, ParameterError: as `find_chain` and `find_overlap_drops`; or it takes both, and one is not there.
+    """
+    found, recorded = DropChain() if dedup is None else find_chain(dedup, eps, removal), None
+    if dedup is not None:
+        roots = (root for path in (dedup, clips) if path is not None for root in (path, path.parent))
+        run, recorded = next(((root, when) for root in roots if (when := drop_when_of(root))), (None, None))
+        overlaps = overlaps or run
+    if overlaps is not None:
+        found = replace(found, overlaps=find_overlap_drops(overlaps))
+    when = drop_when or recorded or DROP_WHEN.default
+    if when == "both" and not (found.links and found.overlaps):
+        name = "input_overlaps_path" if found.links else "input_semantic_dedup_path"
+        flag = "--" + name.replace("_", "-")
+        raise ParameterError(f"drop_when is 'both', and one of them is not there: give {name} ({flag})")
+    return replace(found, drop_when=when) if found.links or found.overlaps else None
 
 
 def find_chain(path: Location, eps: float | None, removal: str | None = None) -> DropChain:

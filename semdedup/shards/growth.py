@@ -33,7 +33,7 @@ from semdedup.video.tree import CLIPS, METAS
 from semdedup.video.video_table import files_of_split
 
 MADE_FROM = "made_from"
-"""Fact of the record: what identifies the clips and the results of the dedup, and the bin of each shard."""
+"""Fact of the record: what identifies the clips, the results of the dedup and overlaps, and the bin of each shard."""
 
 SUMMED = (
     *("clips", "kept", "shards", "bytes", "tar_bytes"),
@@ -55,9 +55,14 @@ class Shipped:
     facts: Mapping[str, Any]
 
     @property
-    def n_links(self) -> int:
-        """Results of the dedup that it was made from."""
-        return len(self.facts[MADE_FROM]["results"])
+    def results(self) -> list[str]:
+        """What identifies the results of the dedup that it was made from."""
+        return list(self.facts[MADE_FROM]["results"])
+
+    @property
+    def overlaps(self) -> list[str]:
+        """The same of the overlaps."""
+        return list(self.facts[MADE_FROM].get("overlaps", ()))
 
     @property
     def bins(self) -> Sequence[int]:
@@ -124,8 +129,9 @@ def known_of(inputs: Inputs, folders: Sequence[Location]) -> WrittenFiles:
 
 def made_from(inputs: Inputs, drops: DropChain | None, bins: Sequence[int]) -> dict[str, Any]:
     """The fact `MADE_FROM` of a dataset."""
-    results = [] if drops is None else drops.identities()
-    return {MADE_FROM: {"clips": identity_of(inputs), "results": results, "bins": list(bins)}}
+    drops = drops or DropChain()
+    made = {"clips": identity_of(inputs), "results": drops.identities(), "bins": list(bins)}
+    return {MADE_FROM: {**made, "overlaps": drops.overlap_identities()} if drops.overlaps else made}
 
 
 def shipped(root: Location, entry: Mapping[str, Any] | None, inputs: Inputs, drops: DropChain | None) -> Shipped | None:
@@ -142,17 +148,18 @@ def shipped(root: Location, entry: Mapping[str, Any] | None, inputs: Inputs, dro
     facts = (entry or {}).get("facts", {})
     if drops is None or MADE_FROM not in facts:
         return None
-    found, results = Shipped(root, facts), drops.identities()
-    before = facts[MADE_FROM]["results"]
-    if not 0 < len(before) < len(results) or results[: len(before)] != before:
+    found = Shipped(root, facts)
+    before, now = (found.results, found.overlaps), (drops.identities(), drops.overlap_identities())
+    goes_on = all(later[: len(first)] == first for first, later in zip(before, now, strict=True))
+    if not goes_on or before == now or before == ([], []):
         return None
     ids = found.ids()
     old = only(inputs, ids, inside=True)
     if len(old.clips) == len(inputs.clips) or identity_of(old) != facts[MADE_FROM]["clips"]:
         return None
-    if any(drops.withdrawn[len(before) :]):
+    if any(drops.withdrawn[len(found.results) :]):
         raise OutputConflictError(
-            f"{root} holds shards that are left as they are, and {drops.last.source} withdraws clips from them. Make "
+            f"{root} holds shards that are left as they are, and {drops.sources[-1]} withdraws clips from them. Make "
             "the dataset anew with clear_output=True (--overwrite), or in another folder."
         )
     return found

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import os
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -23,12 +23,12 @@ import pyarrow.compute as pc
 
 from semdedup.errors import DuplicateIdError
 from semdedup.shards.clip_columns import stem_of
-from semdedup.shards.drops import DUPLICATE, EMPTY_FILE, WITHDRAWN
+from semdedup.shards.drops import DUPLICATE, EMPTY_FILE, OVERLAP, WITHDRAWN
 from semdedup.shards.keys import sample_key
 from semdedup.shards.layouts import ShardLayout
 from semdedup.shards.plan import clips_file
 from semdedup.shards.sample import npy_bytes, sample_json
-from semdedup.shards.scatter import EMBEDDINGS_SCHEMA, SCORES_SCHEMA
+from semdedup.shards.scatter import DROPS_SCHEMA, EMBEDDINGS_SCHEMA, SCORES_SCHEMA
 from semdedup.shards.streams import read_small
 from semdedup.shards.tar import member_bytes
 from semdedup.storage.arrays import save_array
@@ -71,6 +71,7 @@ class Join:
         scored: whether there are scores, so that a clip without one is to be counted.
         layout: of the dataset; it divides samples into bins.
         with_embeddings: whether samples get one.
+        both: whether a clip goes by overlap and as a near-duplicate only where both is so.
     """
 
     root: Location
@@ -79,12 +80,13 @@ class Join:
     scored: bool
     layout: ShardLayout
     with_embeddings: bool
+    both: bool = False
 
 
 @dataclass(frozen=True)
 class Partition:
-    """The input of one task: clips, a range of bytes of the table of clips; scores, ids to drop or withdrawn where they
-    come apart, and embeddings."""
+    """The input of one task: clips, a range of bytes of the table of clips; scores, ids to drop that come apart, and
+    embeddings."""
 
     number: int
     clips: tuple[int, int]
@@ -115,7 +117,8 @@ def join_partition(task: Join, item: Partition) -> dict[str, Any]:
 
     Returns:
         Counts: ``clips``, ``kept``, ``bytes`` (of the clips kept), ``dropped`` by reason, ``unscored``, ``unmatched``
-        (scores whose id is no clip's, with ``examples``), ``without_meta``, of these ``malformed_meta`` (with
+        (scores whose id is no clip's, with ``examples``), ``shown`` (clips that are listed by overlap,
+        of so many rows that list such: ``said_shown``), ``without_meta``, of these ``malformed_meta`` (with
         ``meta_faults`` of the first), ``without_embedding``; and ``ends`` of the chunks of samples, ``dropped_ends`` of
         those of dropped clips.
     """
@@ -125,12 +128,13 @@ def join_partition(task: Join, item: Partition) -> dict[str, Any]:
     at = _positions(ids, scores["id"], unique=task.scored)
     found = scores.take(at)
     n_bytes = clips.column("bytes").to_numpy()
-    apart = item.drops.read(SCORES_SCHEMA)
-    goes, withdrawn = (
-        pc.is_in(ids, value_set=apart["id"].filter(rows))
-        for rows in (apart["duplicate"], pc.invert(apart["duplicate"]))
-    )
-    reasons = _drop_reasons(n_bytes, pc.or_(pc.fill_null(found["duplicate"], False), goes), withdrawn)
+    apart = item.drops.read(DROPS_SCHEMA)
+    listed = {
+        reason: pc.is_in(ids, value_set=apart["id"].filter(pc.equal(apart["reason"], reason))).to_numpy(False)
+        for reason in (DUPLICATE, OVERLAP, WITHDRAWN)
+    }
+    listed[DUPLICATE] |= pc.fill_null(found["duplicate"], False).to_numpy()
+    reasons = _drop_reasons(n_bytes, listed, task.both)
     rows = pa.table(
         {
             "id": ids,
@@ -148,9 +152,11 @@ def join_partition(task: Join, item: Partition) -> dict[str, Any]:
         "kept": len(kept),
         "bytes": int(n_bytes[kept].sum()),
         "dropped": dict(Counter(reasons[removed].tolist())),
-        "unscored": int(at.null_count) if task.scored else 0,
+        "unscored": int(np.count_nonzero(at.is_null().to_numpy(False) & (reasons != OVERLAP))) if task.scored else 0,
         "unmatched": len(unmatched),
         "examples": unmatched[:EXAMPLES].to_pylist(),
+        "shown": int(np.count_nonzero(listed[OVERLAP])),
+        "said_shown": pc.sum(pc.equal(apart["reason"], OVERLAP)).as_py() or 0,
         "without_meta": lacks.metas,
         "malformed_meta": lacks.malformed,
         "meta_faults": lacks.faults,
@@ -160,12 +166,20 @@ def join_partition(task: Join, item: Partition) -> dict[str, Any]:
     }
 
 
-def _drop_reasons(n_bytes: np.ndarray, duplicate: pa.ChunkedArray, withdrawn: pa.Array) -> np.ndarray:
-    """Why each clip is dropped, (n,) objects; empty where it is kept."""
+def _drop_reasons(n_bytes: np.ndarray, listed: Mapping[str, np.ndarray], both: bool) -> np.ndarray:
+    """Why each clip is dropped, (n,) objects; empty where it is kept.
+
+    Args:
+        n_bytes: of each clip.
+        listed: for each reason, the clips that tables list, (n,) truth.
+        both: whether of overlap and near-duplicates it takes both.
+    """
     reasons = np.full(len(n_bytes), "", dtype=object)
     reasons[n_bytes == 0] = EMPTY_FILE
-    reasons[duplicate.to_numpy()] = DUPLICATE
-    reasons[withdrawn.to_numpy(zero_copy_only=False)] = WITHDRAWN
+    if not both:
+        reasons[listed[DUPLICATE]] = DUPLICATE
+    reasons[listed[OVERLAP] & listed[DUPLICATE] if both else listed[OVERLAP]] = OVERLAP
+    reasons[listed[WITHDRAWN]] = WITHDRAWN
     return reasons
 
 

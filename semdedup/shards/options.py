@@ -3,19 +3,25 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, get_args
 
 from semdedup.dedup.threshold.rule import EPS, REMOVAL
 from semdedup.errors import ParameterError
-from semdedup.settings import Kind, Options, setting
-from semdedup.settings.choices import RemovalRule
-from semdedup.settings.kinds import number, path, text, truth, whole
+from semdedup.settings import Kind, Options, Setting, setting
+from semdedup.settings.choices import DropWhen, RemovalRule
+from semdedup.settings.kinds import choice, number, path, text, truth, whole
 from semdedup.settings.shared import SharedOptions
 from semdedup.shards.layouts import LAYOUTS
 from semdedup.storage.kwargs import STORAGE, kwargs_setting
 from semdedup.video.tree import ANNOTATION_VERSION
 
 MIB = 1 << 20
+DROP_WHEN = Setting(
+    choice(*get_args(DropWhen)),
+    "either",
+    "Which clips go: those that go by overlap or are near-duplicates of others (either), or those of which both is so.",
+    "drop_when",
+)
 SHUFFLE_SEED = replace(whole(), words="be a whole number, or None")
 
 
@@ -86,6 +92,13 @@ class DropOptions(Options):
         None, EPS.kind, f"{EPS.help} By default the eps that the result was extracted at."
     )
     removal: RemovalRule | None = setting(None, REMOVAL.kind, f"{REMOVAL.help} By default the rule of the result.")
+
+    input_overlaps_path: str | None = setting(
+        None, path(), "Output of overlaps, whose clips go, too; of a run it is found by itself."
+    )
+    drop_when: DropWhen | None = setting(
+        None, DROP_WHEN.kind, f"{DROP_WHEN.help} By default as the run did, else {DROP_WHEN.default}."
+    )
 
     def check_together(self) -> None:
         """An eps and a rule need scores."""

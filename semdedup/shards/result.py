@@ -50,6 +50,11 @@ class ShardResult(Displayable):
         return self.dropped.get("duplicate", 0)
 
     @property
+    def by_overlap(self) -> int:
+        """Clips that were dropped by overlap; where it took both, as near-duplicates, too."""
+        return self.dropped.get("overlap", 0)
+
+    @property
     def shards(self) -> int:
         """How many shards there are."""
         return int(self.facts["shards"])

@@ -16,7 +16,7 @@ from semdedup.errors import InputError, IntegrityError
 from semdedup.runs.run import Run
 from semdedup.shards import card
 from semdedup.shards.chain import DropChain
-from semdedup.shards.drops import Drops
+from semdedup.shards.drops import DUPLICATE, OVERLAP, WITHDRAWN, Drops
 from semdedup.shards.growth import Shipped, made_from, only
 from semdedup.shards.inputs import Inputs
 from semdedup.shards.join import Join, Partition, join_partition, sizes_file
@@ -25,7 +25,7 @@ from semdedup.shards.layouts.base import WrittenShard
 from semdedup.shards.options import ShardOptions
 from semdedup.shards.packing import Shard, pack_shards, read_sizes
 from semdedup.shards.plan import SCORE_BYTES, Boundary, Plan, plan_once
-from semdedup.shards.scatter import Scatter, scatter_embeddings, scatter_several
+from semdedup.shards.scatter import Scatter, scatter_drops, scatter_embeddings, scatter_several
 from semdedup.shards.streams import REQUESTS_AHEAD
 from semdedup.shards.tables import write_dropped, write_index
 from semdedup.shards.write import Writing, index_schema, write_shard
@@ -66,7 +66,7 @@ class ShardRun:
         self._run, self._every, self.before = run, (inputs, drops), before
         self.inputs, self.drops = inputs, drops
         if before is not None and drops is not None:
-            self.inputs, self.drops = only(inputs, before.ids(), inside=False), drops.after(before.n_links)
+            self.inputs, self.drops = only(inputs, before.ids(), inside=False), drops.after(len(before.results))
         self.options, self.parameters = options, parameters
         self.layout = LAYOUTS[options.layout]
         self.scratch, self.final = run.scratch, run.final
@@ -79,7 +79,7 @@ class ShardRun:
         schema = index_schema(self.layout, self.inputs.embeddings_folder is not None)
         work = partial(write_shard, Writing(self.inputs.root, self.scratch, self.final, self.layout, schema))
         written = self._run.results("write shards", work, shards, unit="shards")
-        facts, before = count_facts(self.inputs, self.drops, partitions, written), self.before
+        facts, before = count_facts(self.inputs, self._every[1], partitions, written), self.before
         tars = [{"samples": result["samples"], **tar} for result in written for tar in result["tars"]]
         done = [
             WrittenShard(shard.bin, shard.tars, result["samples"])
@@ -131,27 +131,33 @@ class ShardRun:
             scored=drops is not None and drops.scored,
             layout=self.layout,
             with_embeddings=self.inputs.embeddings_folder is not None,
+            both=drops is not None and drops.drop_when == "both",
         )
         partitions = self._run.results("join", partial(join_partition, join), items, unit="parts")
         if drops is not None and (warning := check_matches(self.inputs, drops, rows, partitions)):
             self._run.reporter.say(warning)
+        if drops is not None and drops.overlaps and self.before is None:
+            check_shown(self.inputs, drops, partitions)
         if malformed := sum(found["malformed_meta"] for found in partitions):
             faults = [fault for found in partitions for fault in found["meta_faults"]]
             self._run.reporter.say(describe_faults(malformed, faults, "their clips go without metadata"))
         return partitions
 
     def _drop(self, drops: DropChain, bounds: tuple[Boundary, ...]) -> np.ndarray:
-        """Cut the tables of ids to drop that come beside scores, and of those that were withdrawn, into partitions."""
-        several: list[Scatter] = []
-        tasks: list[Any] = []
-        apart = [(*self._ids_to_drop(link), True) for link in drops.links if link.scored and not link.by_scores]
-        gone = zip(drops.withdrawn, drops.sources, strict=True)
-        for files, source, duplicate in [*apart, *((files, source, False) for files, source in gone if files)]:
-            tasks += [(len(several), task) for task in cut_files(files, source, SCORE_BYTES)]
-            target, seed = self.scratch / "drops", self.options.shuffle_seed
-            several.append(Scatter(source, target, bounds, seed, duplicate=duplicate))
-        scatter = partial(scatter_several, several)
-        return self._scatter("ids to drop", scatter, tasks, len(bounds))[0] if tasks else cuts_of((), 0, len(bounds))
+        """Cut the tables of ids that go beside scores into partitions."""
+        tables = [(DUPLICATE, *self._ids_to_drop(link)) for link in drops.links if link.scored and not link.by_scores]
+        tables += [(WITHDRAWN, files, at) for files, at in zip(drops.withdrawn, drops.sources, strict=True) if files]
+        tables += [(OVERLAP, found.files, found.source) for found in drops.overlaps]
+        target, seed = self.scratch / "drops", self.options.shuffle_seed
+        several = [Scatter(source, target, bounds, seed, reason=reason) for reason, _, source in tables]
+        tasks = [
+            (number, task)
+            for number, (_, files, source) in enumerate(tables)
+            for task in cut_files(files, source, SCORE_BYTES)
+        ]
+        if not tasks:
+            return cuts_of((), 0, len(bounds))
+        return self._scatter("drops", partial(scatter_drops, several), tasks, len(bounds))[0]
 
     def _ids_to_drop(self, drops: Drops) -> tuple[Sequence[FileInfo], Location]:
         """The ids that go by a rule that needs more than scores: those on record, else found now."""
@@ -210,6 +216,18 @@ def check_matches(inputs: Inputs, drops: DropChain, rows: int, partitions: Seque
     return f"{unmatched:,} of {rows:,} {what} belong to no clip: {examples}"
 
 
+def check_shown(inputs: Inputs, drops: DropChain, partitions: Sequence[Mapping[str, Any]]) -> None:
+    """Refuse tables of clips that go by overlap none of which is about a clip."""
+    shown = sum(found["said_shown"] for found in partitions)
+    if not shown or inputs.quarantined or any(found["shown"] for found in partitions):
+        return
+    sources = ", ".join(str(found.source) for found in drops.overlaps)
+    raise InputError(
+        f"none of the {shown:,} clips that go by overlap, of {sources}, is in {inputs.root}. Ids of clips "
+        f"here are {IDS[inputs.id_scheme]}; give the overlaps of these clips."
+    )
+
+
 def count_facts(
     inputs: Inputs,
     drops: DropChain | None,
@@ -248,7 +266,7 @@ def count_facts(
         "unmatched": total("unmatched"),
         "left_out": inputs.left_out,
         "quarantined": inputs.quarantined,
-        "eps": drops and drops.last.eps,
-        "removal": drops and drops.last.removal,
-        "eps_from": drops and drops.last.why,
+        "eps": drops and drops.eps,
+        "removal": drops and drops.removal,
+        "eps_from": drops and drops.why,
     }

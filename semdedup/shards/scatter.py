@@ -20,6 +20,7 @@ from semdedup.dedup.names import SCORE
 from semdedup.dedup.results.checks import COLUMNS, read_checked
 from semdedup.dedup.threshold.rule import duplicate_mask
 from semdedup.errors import BadFileError
+from semdedup.shards.drops import DUPLICATE
 from semdedup.shards.plan import Boundary, in_order, parts
 from semdedup.storage.chunks import write_chunks
 from semdedup.storage.location import Location
@@ -27,6 +28,7 @@ from semdedup.storage.pieces import piece_file
 from semdedup.storage.tables import RowGroups, open_parquet
 
 SCORES_SCHEMA = pa.schema({"id": pa.string(), "score": pa.float32(), "max_id": pa.string(), "duplicate": pa.bool_()})
+DROPS_SCHEMA = pa.schema({"id": pa.string(), "reason": pa.string()})
 EMBEDDINGS_SCHEMA = pa.schema({"id": pa.string(), "embedding": pa.list_(pa.float32())})
 
 
@@ -41,7 +43,7 @@ class Scatter:
         seed: of the order of samples.
         scored: whether the tables are scores; else ids to drop.
         eps: the threshold for scores that tell by themselves which rows go; None where ids to drop come apart.
-        duplicate: of ids to drop, whether they are duplicates; else they were withdrawn.
+        reason: of ids to drop that come apart, why they go.
     """
 
     source: Location
@@ -50,7 +52,7 @@ class Scatter:
     seed: int | None
     scored: bool = False
     eps: float | None = None
-    duplicate: bool = True
+    reason: str = DUPLICATE
 
 
 def scatter_scores(task: Scatter, item: tuple[int, tuple[RowGroups, ...]]) -> dict[str, Any]:
@@ -70,11 +72,23 @@ def scatter_several(tasks: Sequence[Scatter], item: tuple[int, tuple[int, tuple[
     return scatter_scores(tasks[number], (position, groups))
 
 
+def scatter_drops(tasks: Sequence[Scatter], item: tuple[int, tuple[int, tuple[RowGroups, ...]]]) -> dict[str, Any]:
+    """The same for tables of ids to drop that come beside the scores, of which each task has a reason of its own."""
+    position, (number, groups) = item
+    task = tasks[number]
+    tables = [DROPS_SCHEMA.empty_table()]
+    for part in groups:
+        for _, found in read_checked(task.source, part, ("id",), ("id",)):
+            reasons = pa.array([task.reason]).take(pa.array(np.zeros(len(found), dtype=np.int8)))
+            tables.append(pa.table([found["id"].cast(pa.string()), reasons], schema=DROPS_SCHEMA))
+    return _scatter(task, (position, groups), tables)
+
+
 def _scores(task: Scatter, found: pa.RecordBatch) -> pa.Table:
     n = len(found)
     if not task.scored:
         score, max_id = pa.nulls(n, pa.float32()), pa.nulls(n, pa.string())
-        duplicate = pa.array(np.full(n, task.duplicate))
+        duplicate = pa.array(np.full(n, True))
     else:
         score, max_id = found[SCORE], found["max_id"].cast(pa.string())
         mask = np.zeros(n, dtype=bool) if task.eps is None else duplicate_mask(score.to_numpy(), task.eps)

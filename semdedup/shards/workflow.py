@@ -20,10 +20,10 @@ from semdedup.runs.record import FILE_NAME, SCRATCH, Record
 from semdedup.runs.run import Run
 from semdedup.runs.step import Outcome, Step, complete_already, run_step
 from semdedup.settings import documented, needed
-from semdedup.settings.choices import DatasetLayout, RemovalRule
+from semdedup.settings.choices import DatasetLayout, DropWhen, RemovalRule
 from semdedup.settings.shared import SharedKeywords
 from semdedup.shards import card
-from semdedup.shards.chain import DropChain, find_chain
+from semdedup.shards.chain import DropChain, find_all_drops
 from semdedup.shards.drops import Drops
 from semdedup.shards.growth import MADE_FROM, known_of, shipped
 from semdedup.shards.inputs import Inputs, find_inputs
@@ -60,6 +60,8 @@ class ShardWorkflow:
         input_semantic_dedup_path: str | None = None,
         semantic_dedup_epsilon: float | None = None,
         removal: RemovalRule | None = None,
+        input_overlaps_path: str | None = None,
+        drop_when: DropWhen | None = None,
         layout: DatasetLayout = "flat",
         samples_per_shard: int = 10_000,
         target_tar_size_mb: float = 500.0,
@@ -73,10 +75,9 @@ class ShardWorkflow:
         reads, writes = storage_options_of(io.read_kwargs), storage_options_of(io.write_kwargs)
         self.input = Location.of(needed(io.input_clip_path, "input_clip_path"), reads)
         self.output = Location.of(needed(io.output_dataset_path, "output_dataset_path"), writes)
-        drops = DropOptions.of(given)
-        dedup = drops.input_semantic_dedup_path
-        self.dedup = None if dedup is None else Location.of(dedup, reads)
-        self.eps, self.removal = drops.semantic_dedup_epsilon, drops.removal
+        self.drops = DropOptions.of(given)
+        paths = self.drops.input_semantic_dedup_path, self.drops.input_overlaps_path
+        self.dedup, self.overlaps = (None if named is None else Location.of(named, reads) for named in paths)
 
     def run(
         self, client: distributed.Client | str | None = None, *, cluster: ClusterOptions | None = None
@@ -130,6 +131,7 @@ class ShardWorkflow:
             yield "duplicates: none are dropped, for no scores are given"
         else:
             yield from map(_described_drops, drops.links)
+            yield from _described_overlaps(drops)
         what = "complete already" if step.is_complete() else "all shards"
         yield f"would write to {self.output}: " + ("new shards after those that there are" if grows else what)
         yield (
@@ -140,15 +142,24 @@ class ShardWorkflow:
     def _find(self) -> tuple[Inputs, DropChain | None]:
         version, embeddings, compared = self.options.annotation_version, self.options.with_embeddings, bool(self.dedup)
         inputs = find_inputs(self.input, self.output, version, embeddings, compared)
-        return inputs, find_chain(self.dedup, self.eps, self.removal) if self.dedup else None
+        options = self.drops
+        return inputs, find_all_drops(
+            self.dedup,
+            options.semantic_dedup_epsilon,
+            options.removal,
+            overlaps=self.overlaps,
+            clips=self.input,
+            drop_when=options.drop_when,
+        )
 
     def _described(self, inputs: Inputs, drops: DropChain | None) -> dict[str, Any]:
         """What the result depends on beside the files of its input, as the dataset says it."""
         return {
             "input_clip_path": str(inputs.root),
             "input_semantic_dedup_path": str(self.dedup) if self.dedup else None,
-            "semantic_dedup_epsilon": drops and drops.last.eps,
-            "removal": drops and drops.last.removal,
+            "semantic_dedup_epsilon": drops and drops.eps,
+            "removal": drops and drops.removal,
+            **_parameters_of_overlaps(drops),
             **self.options.recorded(),
             "with_embeddings": inputs.embeddings_folder,
         }
@@ -156,13 +167,13 @@ class ShardWorkflow:
     @staticmethod
     def _recorded(described: Mapping[str, Any]) -> dict[str, Any]:
         """The same for the record: an input is known by its files, wherever it is."""
-        places = ("input_clip_path", "input_semantic_dedup_path")
+        places = ("input_clip_path", "input_semantic_dedup_path", "input_overlaps_path")
         return {name: value is not None if name in places else value for name, value in described.items()}
 
     @staticmethod
     def _identity(inputs: Inputs, drops: DropChain | None) -> dict[str, Any]:
         tables = FileList.of(drops.files if drops else ())
-        folders = [inputs.root, *(drops.sources if drops else [])]
+        folders = [inputs.root, *(drops.folders if drops else [])]
         files = [inputs.clips, inputs.metas, inputs.embeddings, tables]
         return fingerprint_of(files, known_of(inputs, folders))
 
@@ -251,6 +262,24 @@ def _described_drops(drops: Drops) -> str:
     if drops.scored and not drops.ids:
         return f"duplicates: to be found by the removal rule {drops.removal} at eps {drops.eps:g} ({drops.why})"
     return f"duplicates: those listed in {len(drops.ids or drops.files):,} files"
+
+
+def _described_overlaps(drops: DropChain) -> Iterator[str]:
+    """What goes by overlap, in lines of text."""
+    if drops.overlaps:
+        n_files = sum(len(found.files) for found in drops.overlaps)
+        only = ", where they are near-duplicates, too" if drops.drop_when == "both" else ""
+        yield f"by overlap: those listed in {n_files:,} files{only}"
+
+
+def _parameters_of_overlaps(drops: DropChain | None) -> dict[str, Any]:
+    """What a dataset depends on where clips go by overlap; nothing where none do."""
+    if drops is None or not drops.overlaps:
+        return {}
+    return {
+        "input_overlaps_path": ", ".join(str(found.source) for found in drops.overlaps),
+        "drop_when": drops.drop_when,
+    }
 
 
 def _is_of_a_dataset(name: str) -> bool:

@@ -179,6 +179,8 @@ def read_table(location: Location, columns: Sequence[str] | None = None) -> pa.T
     with open_parquet(location) as file:
         names = file.schema_arrow.names
         wanted = names if columns is None else [name for name in columns if name in names]
+        if not file.metadata.num_row_groups:  # which PyArrow 19 fails on
+            return file.schema_arrow.empty_table().select(wanted)
         return file.read(columns=wanted, use_threads=False)
 
 

@@ -5,16 +5,16 @@ from __future__ import annotations
 import contextlib
 import os
 from bisect import bisect_right
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 
 from semdedup.storage.location import Location
 from semdedup.storage.temporary import temporary_folder
 from semdedup.video.child import ChildDied
 from semdedup.video.containers import ending_of
-from semdedup.video.files import reading_video
+from semdedup.video.files import local_copy, reading_video
 from semdedup.video.quarantine import VideoFault
-from semdedup.video.ranges import Ranges
+from semdedup.video.ranges import Ranges, Source
 
 MOST_BYTES = 8 << 20
 """In one request. That much is in memory at a time, for each video that is read."""
@@ -119,3 +119,29 @@ def remote_copy(video: Location, n_bytes: int, sparing: bool) -> Iterator[tuple[
             with open(ranges.path, "wb") as file:
                 file.truncate(n_bytes)
         yield ranges, RemoteCopy(video, ranges, sparing)
+
+
+@contextlib.contextmanager
+def source_of(
+    video: Location, sparing: bool, n_bytes: int | None = None
+) -> Iterator[tuple[Source, Callable[[int], tuple[int, int]] | None]]:
+    """What the process that decodes is given to open, and who provides what it asks for of a remote video.
+
+    Args:
+        video: it.
+        sparing: whether little of it is expected to be read.
+        n_bytes: its length, where that is known.
+
+    Raises:
+        VideoFault: it cannot be read.
+        StorageError: the store does not answer, or there is no place for temporary files.
+    """
+    if video.is_local:
+        with local_copy(video) as path:
+            yield path, None
+        return
+    if n_bytes is None:
+        with reading_video(video):
+            n_bytes = video.info().n_bytes
+    with remote_copy(video, n_bytes, sparing) as (ranges, copy):
+        yield ranges, copy.provide

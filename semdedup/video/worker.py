@@ -25,8 +25,8 @@ from semdedup.video.child import ChildDied, ChildOutOfMemory, ChildTimeout, borr
 from semdedup.video.clip_meta import parse_object
 from semdedup.video.cut import plan_video, split_video
 from semdedup.video.encode import usable_encoders
-from semdedup.video.fetch import remote_copy
-from semdedup.video.files import check_readable, local_copy, printable
+from semdedup.video.fetch import source_of
+from semdedup.video.files import check_readable, printable
 from semdedup.video.job import ClipFiles, ClipMade, Outcome, PlannedVideo, SplitJob, TrackMade, Wanted
 from semdedup.video.options import DecodeOptions, Limits, PlanOptions
 from semdedup.video.quarantine import GoneFault, VideoFault
@@ -195,18 +195,6 @@ def _work_folder(target: Target) -> Iterator[Path]:
         shutil.rmtree(folder, ignore_errors=True)
 
 
-@contextlib.contextmanager
-def _source(settings: Settings, video: VideoFile) -> Iterator[tuple[Source, Callable[[int], tuple[int, int]] | None]]:
-    """What the process that decodes is given to open, and who provides what it asks for of a remote video."""
-    place = settings.inputs.at(video.url)
-    if place.is_local:
-        with local_copy(place) as path:
-            yield path, None
-    else:
-        with remote_copy(place, video.n_bytes, sparing=settings.target is None) as (ranges, copy):
-            yield ranges, copy.provide
-
-
 def _run(
     settings: Settings,
     work: _Work,
@@ -218,7 +206,9 @@ def _run(
     limits = settings.limits
     clip_folder = str(folder) if folder is not None and settings.upload_clips else None
     try:
-        with _source(settings, work.video) as (source, provide), borrowed_child() as child:
+        video, sparing = work.video, settings.target is None
+        opened = source_of(settings.inputs.at(video.url), sparing, video.n_bytes)
+        with opened as (source, provide), borrowed_child() as child:
             try:
                 ended = False
                 job = settings.job(work.video, source, clip_folder, wanted)

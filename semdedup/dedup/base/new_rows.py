@@ -1,7 +1,7 @@
-"""The rows of a folder of embeddings that no result of a chain has: the input of the next update, in files of its own.
+"""The rows of a folder of embeddings that no result of a chain has, nor a list of ids: input in files of its own.
 
-    embeddings, file by file ──ids──▶ range 0 of the hash: those of no result ──▶ per file ──▶ part-0.parquet, …
-    results of the chain ────ids──▶  range 1 …
+    embeddings, file by file ──ids──▶ range 0 of the hash: those of no other ──▶ per file ──▶ part-0.parquet, …
+    results, ids left out ───ids──▶  range 1 …
 
 A folder of embeddings grows: its files are written anew with rows that came in between. So new rows are found by their
 ids, with a join over ranges of their hash; a task holds the ids of one range, whatever the input.
@@ -12,7 +12,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pyarrow as pa
@@ -33,10 +33,11 @@ from semdedup.runs.lookup import known_files
 from semdedup.runs.record import Record
 from semdedup.runs.run import Run
 from semdedup.runs.step import Identity, Step
-from semdedup.storage.location import Location
+from semdedup.storage.location import FileInfo, Location
 from semdedup.storage.tables import (
     RowGroups,
     count_rows,
+    cut_files,
     iter_groups,
     iter_rows,
     open_parquet,
@@ -47,17 +48,33 @@ from semdedup.storage.tables import (
 )
 
 SELECT = "select"
-"""Name of the step in the record of the update."""
+"""Name of the step in the record of the result that is made of the rows."""
 
 FOLDER = "_input"
-"""Folder of the files, below that of the update."""
+"""Folder of the files, below that of the result."""
+
+LEFT_OUT = "left_out"
+"""Parameter of the step: what identifies the ids that were left out; it is there where there were such tables."""
 
 WRITTEN = {SELECT: re.compile(rf"{FOLDER}/part-\d+\.parquet")}
 ROWS_PER_GROUP = 1 << 13
 
+LEFT_OUT_BYTES = 16 << 20
+"""Bytes of tables of ids that one task reads, unless one row group has more."""
+
 
 class NothingNewError(InputError):
-    """Every row of the embeddings is one of a result."""
+    """Every row of the embeddings is one of a result, or left out."""
+
+
+class LeftOut(NamedTuple):
+    """Ids of rows that no result is to have: how many, tables with a column ``id``, their storage, what identifies
+    them."""
+
+    rows: int
+    files: Sequence[FileInfo]
+    source: Location
+    identity: str
 
 
 def identify(embeddings: Location) -> Identity:
@@ -65,18 +82,25 @@ def identify(embeddings: Location) -> Identity:
     return fingerprint(find_files([embeddings], "parquet"), known_files([embeddings]))
 
 
-def selection(root: Location, embeddings: Location, links: Sequence[Link]) -> Step:
-    """The step that writes the rows of `embeddings` that no link has to the folder `FOLDER` of an update in `root`."""
+def selection(root: Location, embeddings: Location, links: Sequence[Link], left_out: Sequence[LeftOut]) -> Step:
+    """The step that writes the rows of `embeddings` that neither a link nor what is left out has to the folder `FOLDER`
+    of a result in `root`."""
+    results = {"results": [link.commit for link in links]}
     return Step(
         name=SELECT,
         root=root,
-        parameters={"results": [link.commit for link in links]},
+        parameters={
+            **results,
+            **({LEFT_OUT: [ids.identity for ids in left_out]} if any(x.rows for x in left_out) else {}),
+        },
         identify=partial(identify, embeddings),
         written=WRITTEN,
     )
 
 
-def select_new_rows(embeddings: Location, links: Sequence[Link]) -> Callable[[Run], dict[str, Any]]:
+def select_new_rows(
+    embeddings: Location, links: Sequence[Link], left_out: Sequence[LeftOut]
+) -> Callable[[Run], dict[str, Any]]:
     """The work of this step. Its facts: ``rows``.
 
     Raises:
@@ -88,13 +112,13 @@ def select_new_rows(embeddings: Location, links: Sequence[Link]) -> Callable[[Ru
 
     def work(run: Run) -> dict[str, Any]:
         with run.refusing():
-            return _select(run, embeddings, links)
+            return _select(run, embeddings, links, left_out)
 
     return work
 
 
 def forget_selected(root: Location, token: str) -> None:
-    """Delete the files that the step wrote, once the update made of them is complete; what they were made from stays
+    """Delete the files that the step wrote, once the result made of them is complete; what they were made from stays
     on record."""
     record = Record(root, token)
     files = (record.committed(SELECT) or {}).get("files")
@@ -103,22 +127,28 @@ def forget_selected(root: Location, token: str) -> None:
         record.update(SELECT, files={})
 
 
-def _select(run: Run, embeddings: Location, links: Sequence[Link]) -> dict[str, Any]:
+def _select(run: Run, embeddings: Location, links: Sequence[Link], left_out: Sequence[LeftOut]) -> dict[str, Any]:
     files = find_files([embeddings], "parquet")
     with open_parquet(embeddings.at(files[0].url)) as parquet:
         kind = parquet.schema_arrow.field("id").type
     n_ids = sum(link.facts(KMEANS)["rows"] for link in links)
     n_ids += sum(count_rows(embeddings.at(file.url)) for file in files)
+    n_ids += sum(ids.rows for ids in left_out)
     n_ranges = max(1, -(-n_ids // IDS_PER_RANGE))
     ours: list[IdFiles] = [(embeddings, str(embeddings), (RowGroups(file.url),)) for file in files]
-    theirs = id_tasks(links)
+    theirs = id_tasks(links) + [
+        (ids.source, str(ids.source), part)
+        for ids in left_out
+        for part in cut_files(ids.files, ids.source, LEFT_OUT_BYTES)
+    ]
     for name, parts in (("ours", ours), ("theirs", theirs)):
         spread = partial(_spread, run.scratch / name, n_ranges, kind)
         run.results(f"ids {name}", spread, list(enumerate(parts)), unit="groups")
     join = partial(_join, run.scratch, len(ours), len(theirs))
     n_new = sum(run.results("find new rows", join, list(range(n_ranges)), unit="ranges"))
     if not n_new:
-        raise NothingNewError(f"every row of {embeddings} is one of {', '.join(str(link.root) for link in links)}")
+        others = ", ".join(str(place) for place in [*(x.root for x in links), *(x.source for x in left_out)])
+        raise NothingNewError(f"every row of {embeddings} is one of {others}")
     write = partial(_write, run.scratch, run.final / FOLDER, embeddings, n_ranges)
     written = run.results("write new rows", write, [(i, file.url) for i, file in enumerate(files)], unit="files")
     return {"rows": sum(written)}
@@ -142,7 +172,7 @@ def _spread(target: Location, n_ranges: int, kind: pa.DataType, item: tuple[int,
 
 
 def _join(scratch: Location, n_ours: int, n_theirs: int, index: int) -> int:
-    """Write the ids of one range that no result has, a batch for each file of the embeddings; how many there are."""
+    """Write the ids of one range that no other has, a batch for each file of the embeddings; how many there are."""
     known = [read_arrow_batch(scratch / "theirs" / f"{i}.arrow", index).column("id") for i in range(n_theirs)]
     found: list[pa.RecordBatch] = []
     for position in range(n_ours):

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
-from semdedup.dedup.base.folders import dedups_below, results_in
+from semdedup.dedup.base.folders import DEDUPS, results_in
 from semdedup.dedup.base.summary import summary_of
 from semdedup.dedup.names import AGAINST, IDENTIFY, KMEANS, PAIRWISE
 from semdedup.dedup.results.chain import ChainResult
@@ -33,7 +33,7 @@ def load(path: str, *, storage_options: Mapping[str, Any] | None = None) -> Dedu
     results = [_load_one(place) for place in results_in(root)]
     if len(results) == 1:
         return results[0]
-    unfinished = [str(place) for place in dedups_below(root)[len(results) :]]
+    unfinished = [str(place) for place in DEDUPS.below(root)[len(results) :]]
     return ChainResult.of(results, {"results": str(root), **({"unfinished": unfinished[0]} if unfinished else {})})
 
 

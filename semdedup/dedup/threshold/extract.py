@@ -9,7 +9,7 @@ from typing import Any, Unpack
 import distributed
 
 from semdedup.compute.options import ClusterOptions
-from semdedup.dedup.base.folders import folder_name, results_in
+from semdedup.dedup.base.folders import DEDUPS, results_in
 from semdedup.dedup.names import WITNESSES, WORKFLOW, summary_name
 from semdedup.dedup.pipeline import Pipeline
 from semdedup.dedup.results.find import recorded_removal
@@ -97,7 +97,7 @@ def extraction(
             eps=eps,
             count_at=[eps],
             input_path=results if link.url == root.url else link.url,
-            output_path=target if len(links) == 1 else f"{target.rstrip('/')}/{folder_name(number)}",
+            output_path=target if len(links) == 1 else f"{target.rstrip('/')}/{DEDUPS.name(number)}",
             removal=rule,
             kept=KEPT,
             read_kwargs=kwargs,

@@ -1,0 +1,196 @@
+"""What the page shows of overlaps: counts over all of them, and the longest."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+
+from semdedup.errors import InputError
+from semdedup.runs.lookup import check_recorded
+from semdedup.runs.record import FILE_NAME, Record
+from semdedup.storage.location import Location
+from semdedup.storage.tables import read_batches
+
+FOLDER = "overlaps"
+"""Name of a folder of tables, in the output of `find_overlaps`; of such outputs themselves below the root of a run,
+where later ones are ``overlaps-0002``, …; and of their step in the record."""
+OUTPUT = re.compile(rf"{FOLDER}(-\d{{4,}})?")
+DUPLICATES = "overlap_duplicates"
+
+COLUMNS = ("video_a", "start_a_s", "end_a_s", "video_b", "start_b_s", "end_b_s", "speed", "score")
+MIRRORED = "mirrored"
+VIDEOS = ("video_a", "video_b")
+TIMES = tuple(name for name in COLUMNS if name not in VIDEOS)
+
+N_LONGEST = 20
+ROWS = 1 << 16
+"""That are read at a time."""
+
+
+class Stretch(NamedTuple):
+    """A stretch of time of a video."""
+
+    video: str
+    start_s: float
+    end_s: float
+
+
+@dataclass(frozen=True)
+class Overlap:
+    """A stretch of time that two videos share, or one shows twice: `a` is the better-ranked video, or comes first.
+
+    The moment `t_b` of b is the moment ``start_a_s + speed * (t_b - start_b_s)`` of a. Times are in seconds.
+    """
+
+    video_a: str
+    start_a_s: float
+    end_a_s: float
+    video_b: str
+    start_b_s: float
+    end_b_s: float
+    speed: float
+    score: float
+    mirrored: bool = False
+
+    @property
+    def seconds(self) -> float:
+        """How long b shows it."""
+        return self.end_b_s - self.start_b_s
+
+    @property
+    def sides(self) -> tuple[Stretch, Stretch]:
+        """The stretches of a and of b."""
+        return (
+            Stretch(self.video_a, self.start_a_s, self.end_a_s),
+            Stretch(self.video_b, self.start_b_s, self.end_b_s),
+        )
+
+    def moments(self, n: int) -> list[tuple[float, float]]:
+        """Moments of a and of b that show the same, at the middles of n equal parts.
+
+        >>> Overlap("a", 10, 14, "b", 0, 4, 1.0, 0.9).moments(2)
+        [(11.0, 1.0), (13.0, 3.0)]
+        """
+        offsets = [self.seconds * (i + 0.5) / n for i in range(n)]
+        return [(self.start_a_s + self.speed * offset, self.start_b_s + offset) for offset in offsets]
+
+
+@dataclass(frozen=True)
+class OverlapSurvey:
+    """Counts of tables of overlaps, and the longest.
+
+    Attributes:
+        overlaps: how many there are.
+        pairs: of different videos that share one.
+        within: videos that repeat a part.
+        seconds: of all overlaps together.
+        clips: that go by overlap.
+        longest: at most `N_LONGEST`, the longest first.
+    """
+
+    overlaps: int
+    pairs: int
+    within: int
+    seconds: float
+    clips: int
+    longest: Sequence[Overlap]
+
+
+def outputs_below(root: Location) -> list[Location]:
+    """The complete outputs of `find_overlaps` below the root of a run, the oldest first."""
+    names = sorted(filter(OUTPUT.fullmatch, root.folder_names())) if root.is_dir() else []
+    return [place for place in (root / name for name in names) if _is_output(place)]
+
+
+def outputs_at(path: Location) -> list[Location]:
+    """The output of `find_overlaps` at a path, or those of the run whose root it is.
+
+    Raises:
+        InputError: there is none.
+    """
+    found = outputs_below(path) or ([path] if _is_output(path) else [])
+    if not found:
+        raise InputError(
+            f"no overlaps in {path}; give an output of find_overlaps that is complete, or the root of a run"
+        )
+    return found
+
+
+def _is_output(place: Location) -> bool:
+    if not (place / FOLDER).is_dir():
+        return False
+    return not (place / FILE_NAME).exists() or Record(place).committed(FOLDER) is not None
+
+
+def survey_overlaps(outputs: Sequence[Location]) -> OverlapSurvey:
+    """Count what is in outputs of `find_overlaps`. Memory: 8 bytes for each pair of videos and each clip that goes.
+
+    Raises:
+        InputError: a table lacks columns or holds times that are none, or one on record is missing.
+    """
+    longest = pd.DataFrame()
+    n_rows, seconds = 0, 0.0
+    pairs, within, clips = _Distinct(), _Distinct(), _Distinct()
+    for frame in _frames(outputs, FOLDER, COLUMNS, [MIRRORED]):
+        n_rows += len(frame)
+        frame = frame.assign(**{MIRRORED: frame.get(MIRRORED, False)})[[*COLUMNS, MIRRORED]]
+        frame["seconds"] = frame["end_b_s"] - frame["start_b_s"]
+        seconds += float(frame["seconds"].sum())
+        is_within = frame["video_a"] == frame["video_b"]
+        pairs.add(frame.loc[~is_within, list(VIDEOS)])
+        within.add(frame.loc[is_within, ["video_a"]])
+        order = ["video_a", "start_a_s", "video_b", "start_b_s"]
+        longest = pd.concat([longest, frame]) if len(longest) else frame
+        longest = longest.sort_values(["seconds", *order], ascending=[False, *[True] * len(order)]).head(N_LONGEST)
+    for frame in _frames(outputs, DUPLICATES, ["id"], []):
+        clips.add(frame)
+    rows = longest.drop(columns="seconds").itertuples(index=False) if len(longest) else ()
+    return OverlapSurvey(n_rows, len(pairs), len(within), seconds, len(clips), [Overlap(*row) for row in rows])
+
+
+def _frames(
+    outputs: Iterable[Location], folder: str, needed: Sequence[str], others: Sequence[str]
+) -> Iterator[pd.DataFrame]:
+    """The tables of one folder of each output, so many rows at a time."""
+    for output in outputs:
+        files = (output / folder).files().ending_in(".parquet")
+        check_recorded(output / folder, files, lambda url: url.endswith(".parquet"))
+        for file in files:
+            place = output.at(file.url)
+            for batch in read_batches(place, [*needed, *others], ROWS):
+                if missing := [name for name in needed if name not in batch.schema.names]:
+                    raise InputError(f"{place} has no column {missing[0]}: it is no table of find_overlaps")
+                yield _checked(batch, place)
+
+
+def _checked(batch: pa.RecordBatch, place: Location) -> pd.DataFrame:
+    frame = batch.to_pandas()
+    times = [name for name in TIMES if name in frame]
+    try:
+        frame = frame.astype({**dict.fromkeys(times, float), **({MIRRORED: bool} if MIRRORED in frame else {})})
+    except (TypeError, ValueError) as error:
+        raise InputError(f"{place} is no table of find_overlaps: {error}") from error
+    values = frame[times].to_numpy()
+    if not np.isfinite(values).all() or (times and (frame["end_b_s"] < frame["start_b_s"]).any()):
+        raise InputError(f"{place} is no table of find_overlaps: it holds times that are none")
+    return frame
+
+
+class _Distinct:
+    """Counts rows that differ, by a hash of 64 bits."""
+
+    def __init__(self) -> None:
+        self._seen = np.zeros(0, np.uint64)
+
+    def add(self, frame: pd.DataFrame) -> None:
+        hashes = pd.util.hash_pandas_object(frame, index=False).to_numpy()
+        self._seen = np.union1d(self._seen, hashes)
+
+    def __len__(self) -> int:
+        return len(self._seen)
