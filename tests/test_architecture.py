@@ -76,7 +76,7 @@ def test_data_goes_one_way_through_the_folders_of_dedup(folder: str) -> None:
 
 
 OF_DEDUP = ("sizes", "input.planned", "kernels.matches", "results.frames")
-"""What `semdedup.overlaps` takes of `semdedup.dedup`, which comes after it: sizes of tasks, matches, tables as frames."""
+"""What `semdedup.overlaps` takes of `semdedup.dedup`, which comes after it."""
 
 
 def test_overlaps_come_after_videos_and_before_the_dedup() -> None:
