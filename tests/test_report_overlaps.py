@@ -50,7 +50,12 @@ def write_overlaps(output: Path, rows: list[tuple[Any, ...]], clips: list[str] =
     spans = {"start_s": [0.0] * len(clips), "end_s": [1.0] * len(clips)}
     gone = pa.table({"id": pa.array(clips, pa.string()), "video": pa.array(["a"] * len(clips), pa.string()), **spans})
     pq.write_table(gone, output / "overlap_duplicates" / "part-0.parquet")
+    write_record(output, {"overlaps": {"status": "committed"}})
     return output
+
+
+def write_record(output: Path, steps: dict[str, Any]) -> None:
+    (output / "_manifest.json").write_text(json.dumps({"format": FORMAT, "steps": steps}))
 
 
 @pytest.fixture(scope="module")
@@ -158,6 +163,7 @@ def test_hostile_names_of_videos_show_as_text(browser: Any, tmp_path: Path) -> N
     names = [HOSTILE, "x" * 3000, "{{ 7 * 7 }}", "../../etc/passwd", "\x00nul", "'\"><img src=x onerror=alert(1)>"]
     rows = [(a, 1.0, 2.0, b, 0.0, 1.0, 1.05, 0.9, True) for a in names for b in names]
     output = write_overlaps(tmp_path / "found", rows)
+    (output / "_manifest.json").unlink()
     results = scores_of(tmp_path / "scores", [[("a", "a", 0.0)]])
     path = page_of(results, tmp_path / "r.html", overlaps=str(output), clips=str(tmp_path))
     seen = Seen(browser, path, 390)
@@ -178,8 +184,18 @@ def test_a_result_without_overlaps_says_so_or_has_no_such_section(tmp_path: Path
     assert "No stretch of time is shared" in Path(page_of(results, tmp_path / "r.html")).read_text()
     with pytest.raises(InputError, match="no overlaps in"):
         page_of(results, tmp_path / "r.html", overlaps=str(tmp_path / "none"))
-    (results / "overlaps" / "_manifest.json").write_text(json.dumps({"format": FORMAT, "steps": {}}))
+    write_record(results / "overlaps", {})
     assert 'id="overlaps"' not in Path(page_of(results, tmp_path / "r.html")).read_text(), "it is not complete"
+
+
+def test_clips_that_go_only_as_near_duplicates_too_are_told_so(tmp_path: Path) -> None:
+    results = scores_of(tmp_path / "scores", [[("a", "a", 0.0)]])
+    output = write_overlaps(results / "overlaps", [HIGHLIGHT], ["a"])
+    assert "<b>1</b><span>clip goes by overlap</span>" in Path(page_of(results, tmp_path / "r.html")).read_text()
+    drop = {"status": "committed", "parameters": {"drop_when": "both"}}
+    write_record(output, {"overlaps": {"status": "committed"}, "drop": drop})
+    page = Path(page_of(results, tmp_path / "r.html")).read_text()
+    assert "<b>1</b><span>clip goes by overlap, if near-duplicate, too</span>" in page
 
 
 @pytest.mark.parametrize(

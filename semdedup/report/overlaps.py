@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -12,19 +11,14 @@ import pandas as pd
 import pyarrow as pa
 
 from semdedup.errors import InputError
+from semdedup.overlaps.folders import drop_when_of, overlaps_below
+from semdedup.overlaps.names import MIRRORED, OVERLAP_COLUMNS, OVERLAP_DUPLICATES, OVERLAPS, STEP
 from semdedup.runs.lookup import check_recorded
 from semdedup.runs.record import FILE_NAME, Record
 from semdedup.storage.location import Location
 from semdedup.storage.tables import read_batches
 
-FOLDER = "overlaps"
-"""Name of a folder of tables, in the output of `find_overlaps`; of such outputs themselves below the root of a run,
-where later ones are ``overlaps-0002``, …; and of their step in the record."""
-OUTPUT = re.compile(rf"{FOLDER}(-\d{{4,}})?")
-DUPLICATES = "overlap_duplicates"
-
-COLUMNS = ("video_a", "start_a_s", "end_a_s", "video_b", "start_b_s", "end_b_s", "speed", "score")
-MIRRORED = "mirrored"
+COLUMNS = tuple(OVERLAP_COLUMNS.names)
 VIDEOS = ("video_a", "video_b")
 TIMES = tuple(name for name in COLUMNS if name not in VIDEOS)
 
@@ -91,6 +85,7 @@ class OverlapSurvey:
         within: videos that repeat a part.
         seconds: of all overlaps together.
         clips: that go by overlap.
+        both: whether these go only where they are near-duplicates, too.
         longest: at most `N_LONGEST`, the longest first.
     """
 
@@ -99,33 +94,25 @@ class OverlapSurvey:
     within: int
     seconds: float
     clips: int
+    both: bool
     longest: Sequence[Overlap]
 
 
-def outputs_below(root: Location) -> list[Location]:
-    """The complete outputs of `find_overlaps` below the root of a run, the oldest first."""
-    names = sorted(filter(OUTPUT.fullmatch, root.folder_names())) if root.is_dir() else []
-    return [place for place in (root / name for name in names) if _is_output(place)]
-
-
-def outputs_at(path: Location) -> list[Location]:
+def outputs_at(path: Location) -> Sequence[Location]:
     """The output of `find_overlaps` at a path, or those of the run whose root it is.
 
     Raises:
-        InputError: there is none.
+        InputError: there is none, or it is not complete.
     """
-    found = outputs_below(path) or ([path] if _is_output(path) else [])
+    found = overlaps_below(path)
+    is_output = not found and (path / OVERLAPS).is_dir()
+    if is_output and (not (path / FILE_NAME).exists() or Record(path).committed(STEP) is not None):
+        found = (path,)
     if not found:
         raise InputError(
             f"no overlaps in {path}; give an output of find_overlaps that is complete, or the root of a run"
         )
     return found
-
-
-def _is_output(place: Location) -> bool:
-    if not (place / FOLDER).is_dir():
-        return False
-    return not (place / FILE_NAME).exists() or Record(place).committed(FOLDER) is not None
 
 
 def survey_overlaps(outputs: Sequence[Location]) -> OverlapSurvey:
@@ -137,7 +124,7 @@ def survey_overlaps(outputs: Sequence[Location]) -> OverlapSurvey:
     longest = pd.DataFrame()
     n_rows, seconds = 0, 0.0
     pairs, within, clips = _Distinct(), _Distinct(), _Distinct()
-    for frame in _frames(outputs, FOLDER, COLUMNS, [MIRRORED]):
+    for frame in _frames(outputs, OVERLAPS, COLUMNS, [MIRRORED]):
         n_rows += len(frame)
         frame = frame.assign(**{MIRRORED: frame.get(MIRRORED, False)})[[*COLUMNS, MIRRORED]]
         frame["seconds"] = frame["end_b_s"] - frame["start_b_s"]
@@ -148,10 +135,18 @@ def survey_overlaps(outputs: Sequence[Location]) -> OverlapSurvey:
         order = ["video_a", "start_a_s", "video_b", "start_b_s"]
         longest = pd.concat([longest, frame]) if len(longest) else frame
         longest = longest.sort_values(["seconds", *order], ascending=[False, *[True] * len(order)]).head(N_LONGEST)
-    for frame in _frames(outputs, DUPLICATES, ["id"], []):
+    for frame in _frames(outputs, OVERLAP_DUPLICATES, ["id"], []):
         clips.add(frame)
     rows = longest.drop(columns="seconds").itertuples(index=False) if len(longest) else ()
-    return OverlapSurvey(n_rows, len(pairs), len(within), seconds, len(clips), [Overlap(*row) for row in rows])
+    return OverlapSurvey(
+        overlaps=n_rows,
+        pairs=len(pairs),
+        within=len(within),
+        seconds=seconds,
+        clips=len(clips),
+        both=bool(outputs) and drop_when_of(outputs[0].parent) == "both",
+        longest=[Overlap(*row) for row in rows],
+    )
 
 
 def _frames(

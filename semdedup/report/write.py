@@ -17,10 +17,11 @@ from semdedup.dedup.results.result import DedupResult
 from semdedup.dedup.threshold.rule import DEFAULT_EPS
 from semdedup.dedup.threshold.vectors import find_vectors
 from semdedup.errors import InputError, OutputConflictError
+from semdedup.overlaps.folders import overlaps_below
 from semdedup.report import strips
 from semdedup.report.aligned import N_MOMENTS, AlignedVideos, align
 from semdedup.report.moments import find_videos, load_moments
-from semdedup.report.overlaps import outputs_at, outputs_below, survey_overlaps
+from semdedup.report.overlaps import outputs_at, survey_overlaps
 from semdedup.report.page import Background, render
 from semdedup.report.plot import check_matplotlib, plot_format, write_plot
 from semdedup.report.strips import ClipStrip, load_strips
@@ -75,7 +76,7 @@ def write_report(
     _check_target(target, overwrite)
     kwargs = {"storage_options": dict(storage_options or {})}
     folders = _clip_folders(root, None if clips is None else locations_of(clips, kwargs))
-    outputs = [output for path in locations_of(overlaps, kwargs) for output in outputs_at(path)] or outputs_below(root)
+    outputs = [output for path in locations_of(overlaps, kwargs) for output in outputs_at(path)] or overlaps_below(root)
     assert result.scores is not None
     with reporter.step("scores", None, "tables") as advance:
         chosen = _eps_of(result, eps)
