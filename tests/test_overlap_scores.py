@@ -4,8 +4,10 @@ import itertools
 from dataclasses import asdict
 from typing import Any
 
+import numpy as np
 import pytest
 
+from benchmarks.drawn_films import draw_film
 from benchmarks.overlap_scores import lines, score
 from benchmarks.planted_videos import CHANGES, Piece, Stretch, Video, pieces_of, shared_stretches
 
@@ -100,3 +102,10 @@ def test_overlaps_of_strangers_are_false_and_named_and_others_are_elsewhere_or_w
     # Embedded copies show both sources: each video is a stranger to those of the other source but its embedded one.
     assert found["strangers"] == 5 * 5
     assert any("FALSE x.middle 0.0-5.0 s, y.middle" in line for line in lines(found))
+
+
+def test_a_seed_draws_one_film_and_another_seed_another() -> None:
+    films = [np.stack(list(draw_film(seed, (36, 64), 1, 5))) for seed in (1, 1, 2)]
+    assert films[0].shape == (5, 36, 64, 3)
+    assert np.array_equal(films[0], films[1])
+    assert np.abs(films[0].astype(float) - films[2]).mean() > 20
