@@ -20,6 +20,7 @@ from benchmarks import (
     exact,
     frames,
     growth,
+    overlaps,
     pairs_peer,
     paper,
     removal,
@@ -35,6 +36,7 @@ from benchmarks import (
 
 BENCHMARKS = {
     "split": split,
+    "overlaps": overlaps,
     "results": results,
     "shard": shard,
     "same_answer": same_answer,
@@ -67,7 +69,11 @@ IN_THE_TABLE = (
     "scale",
     "client_memory",
     "ten_million",
+    "overlaps",
 )
+KEEPING = ("ten_million", "overlaps")
+"""Those that keep data in `--folder`."""
+
 PACKAGES = ("semdedup", "av", "numpy", "numkong", "scipy", "pyarrow", "dask")
 PEERS = ("faiss-cpu", "semhash", "torch", "scikit-learn", "pylance")
 
@@ -99,7 +105,7 @@ def main(arguments: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
     parser.add_argument("names", nargs="*", help=f"which of {', '.join(BENCHMARKS)}; all by default")
     parser.add_argument("--size", choices=["smoke", "quick", "full"], default="quick")
-    parser.add_argument("--folder", type=Path, help="where ten_million keeps its data, to go on if it is cut off")
+    parser.add_argument("--folder", type=Path, help="where ten_million and overlaps keep their data, to go on")
     parser.add_argument("--json", type=Path, help="file to write the figures to")
     parser.add_argument("--from", type=Path, dest="source", help="file of figures to take instead of measuring")
     parser.add_argument("--plot", type=Path, help="file to draw the ratios to")
@@ -116,7 +122,7 @@ def main(arguments: list[str] | None = None) -> None:
         found = {"machine": machine(), "size": options.size}
         print(", ".join(f"{name} {value}" for name, value in found["machine"].items()), flush=True)
         for name in options.names or BENCHMARKS:
-            folder = {"folder": options.folder} if name == "ten_million" else {}
+            folder = {"folder": options.folder} if name in KEEPING else {}
             found[name] = BENCHMARKS[name].run(options.size, **folder)
     if options.json:
         options.json.write_text(json.dumps(found, indent=1))

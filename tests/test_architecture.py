@@ -75,8 +75,8 @@ def test_data_goes_one_way_through_the_folders_of_dedup(folder: str) -> None:
     assert not found
 
 
-OF_DEDUP = ("sizes", "input.planned", "kernels.matches", "results.frames")
-"""What `semdedup.overlaps` takes of `semdedup.dedup`, which comes after it: sizes of tasks, matches, tables as frames."""
+OF_DEDUP = ("kernels", "sizes", "input.planned", "results.frames")
+"""What `semdedup.overlaps` takes of `semdedup.dedup`, which comes after it: products, sizes, tables as frames."""
 
 
 def test_overlaps_come_after_videos_and_before_the_dedup() -> None:

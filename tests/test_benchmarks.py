@@ -33,6 +33,9 @@ def test_the_benchmarks_run_and_print_ratios(tmp_path: Path) -> None:
     assert all(case["completes"] for case in found["scale"].values())
     assert "hours in all" in done.stdout
     assert all(answer["same"] for answer in found["same_answer"]["answers"].values())
+    overlaps = found["overlaps"]["planted"]["plain"]
+    assert {each["planted"] for each in overlaps["changes"].values()} == {2}
+    assert overlaps["strangers"] > 0
     measured = {
         *found["comparison"]["shapes"][0]["found"],
         *found["clustering"]["cases"][0]["fits"],

@@ -302,6 +302,21 @@ def test_results_of_earlier_runs_are_input_only_where_they_are_given(tmp_path: P
     assert passed_over(tmp_path / "in", tmp_path / "in" / "res") == "1 files of results of semdedup: 1 in clips/"
 
 
+def test_tracks_beside_embeddings_are_no_input_unless_they_are_named(tmp_path: Path) -> None:
+    embeddings, tracks = "x_embd_parquet/part-0.parquet", "fingerprints/part-00000.parquet"
+    put(tmp_path, "foreign/fingerprints/a.parquet")
+    record(tmp_path / "out" / "clips", "split", embeddings, tracks)
+    assert found(tmp_path / "out" / "clips") == [embeddings]
+    assert passed_over(tmp_path / "out" / "clips") == "1 files of results of semdedup: 1 in fingerprints/"
+    for pattern in ("out", "out/clips/*", "out/clips/*/*.parquet", "out/**/*.parquet", "o*"):
+        (file,) = find_files([Location.of(f"{tmp_path}/{pattern}")], "parquet")
+        assert file.url.endswith(embeddings), pattern
+    for path in ("out/clips/fingerprints", "out/*/fingerprints", "foreign"):
+        assert len(find_files([Location.of(f"{tmp_path}/{path}")], "parquet")) == 1, path
+    (tmp_path / "out" / "clips" / tracks).unlink()
+    assert len(find_files([Location.of(tmp_path / "out" / "clips")], "parquet", recorded=True)) == 1
+
+
 def test_an_output_below_the_input_is_no_input_by_whatever_name_it_is_reached(tmp_path: Path) -> None:
     put(tmp_path, "in/a.parquet", "out/duplicates/b.parquet")
     (tmp_path / "in" / "link").symlink_to(tmp_path / "out")

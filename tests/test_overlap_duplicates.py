@@ -97,7 +97,16 @@ def test_within_a_video_the_earlier_part_stays() -> None:
 
 def test_a_clip_that_repeats_itself_stays() -> None:
     assert gone([(0, 0.0, 30.0)], [Overlap(0, 0, 0, 5, 25)]) == []
-    assert gone([(0, 0.0, 30.0), (0, 10.0, 35.0)], [Overlap(0, 0, 0, 5, 30)], 1.0) == []
+    both = [(0, 0.0, 30.0), (0, 10.0, 35.0)]
+    assert gone(both, [Overlap(0, 0, 0, 5, 30)], 1.0) == [(both[1], 0, 5.0, 10.0)]
+
+
+def test_of_what_is_repeated_again_and_again_the_first_clip_stays() -> None:
+    clips = [(0, start, start + 10.0) for start in (0.0, 10.0, 20.0, 30.0)]
+    found = gone(clips, [Overlap(0, 0, 0, 3, 37)])
+    assert [clip for clip, *_ in found] == clips[1:]
+    assert [shows for _, *shows in found] == [[0, 7.0, 10.0], [0, 17.0, 20.0], [0, 27.0, 30.0]]
+    assert gone(clips[1:2], [Overlap(0, 0, 0, 3, 37)]) == []  # nothing is before it
 
 
 def test_no_overlaps_and_no_clips_are_fine() -> None:
@@ -143,15 +152,21 @@ def by_every_moment(clips: Sequence[Span], overlaps: Sequence[Overlap], min_over
                 continue
             images = overlap.start_a_s + overlap.speed * (cells - overlap.start_b_s)
             middles = images + overlap.speed * CELL / 2
+            times = np.zeros(len(cells), dtype=int)
+            for _ in range(200 if overlap.a == video else 0):  # again while the image is in the clip itself
+                again = (middles > start) & (middles > overlap.start_b_s)
+                images, middles = (x - again * (overlap.start_b_s - overlap.start_a_s) for x in (images, middles))
+                times += again
             is_in = (cells >= overlap.start_b_s) & (cells < overlap.start_b_s + overlap.seconds)
             exists = np.zeros(len(cells), dtype=bool)
             for other, low, high in clips:
                 exists |= (other == overlap.a) & (middles > low) & (middles < high)
             part = is_in & exists & ((overlap.a != video) | (middles < start))
             shown |= part
-            if part.sum() > best[0]:
-                at = images[part]
-                best = (part.sum(), (overlap.a, at[0], at[-1] + overlap.speed * CELL))
+            for k in np.unique(times):
+                at = images[part & (times == k)]
+                if len(at) > best[0]:
+                    best = (len(at), (overlap.a, at[0], at[-1] + overlap.speed * CELL))
         if best[0] and shown.sum() * CELL >= min_overlap * (end - start) - 1e-9:
             found.append((clip, *best[1]))
     return found

@@ -233,6 +233,23 @@ def test_a_range_of_rows_of_an_array(folder: Location) -> None:
             assert np.array_equal(load_rows(folder / f"{number}.npy", start, stop), array[start:stop])
 
 
+def test_an_array_is_read_as_it_was_written(folder: Location) -> None:
+    table = np.zeros(3, dtype=[("witness", np.int64), ("score", np.float32)])
+    rows = np.arange(24, dtype=np.float32).reshape(2, 3, 4)
+    for number, array in enumerate((rows, rows.T, rows[0][:, ::2], np.empty((0, 4)), np.float32(7), table)):
+        save_array(folder / f"{number}.npy", array)
+        found = load_array(folder / f"{number}.npy")
+        assert np.array_equal(found, array)
+        assert found.dtype == array.dtype
+        assert found.flags.writeable
+
+
+def test_an_array_of_pickles_is_refused(tmp_path: Path) -> None:
+    np.save(tmp_path / "a.npy", np.array([{}]), allow_pickle=True)
+    with pytest.raises(ValueError, match="unpickled"):
+        load_array(Location.of(tmp_path / "a.npy"))
+
+
 def test_ids_are_hashed_in_parts_as_all_at_once() -> None:
     ids = [None if i == 5 else f"clip-{i}" for i in range(HASHED_AT_A_TIME + 9)]
     words = pd.util.hash_array(np.array([value or "" for value in ids], dtype=object), categorize=False)

@@ -60,6 +60,9 @@ OUR_COLUMNS = ("id", "embedding", "centroid", L2_DISTANCE, COSINE_DISTANCE)
 EMBEDDINGS_FOLDER = "_embd_parquet"
 """How the folders end in which `split` and `embed` write embeddings."""
 
+TRACKS_FOLDER = "fingerprints"
+"""Folder beside them of the fingerprint tracks of the videos, which are no input of a dedup."""
+
 AGAINST = "against"
 """Parameters of a comparison that begin so tell of the other set, where rows were compared with those of another."""
 

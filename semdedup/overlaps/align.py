@@ -10,6 +10,8 @@ from typing import NamedTuple
 
 import numpy as np
 
+from semdedup.video.fingerprint import moves
+
 FASTEST = 0.08
 """Speeds that are tried: from 1 - FASTEST to 1 + FASTEST."""
 
@@ -21,7 +23,7 @@ NEAR = 1.5
 LEAST_VOTES = 4
 """Matches near a line, fewer of which are chance."""
 
-SHARED = 0.45
+SHARED = 0.4
 """Cosine of rows above which a stretch goes on, and below which it loses."""
 
 DROP = 3.0
@@ -31,7 +33,7 @@ LEAST_GAIN = 1.5
 """Least sum of cosines, each less `SHARED`, of a stretch."""
 
 LEAST_ROWS = 5
-"""Least rows of a stretch that have a fingerprint on both sides."""
+"""Least rows of a stretch that move, and have a fingerprint on both sides."""
 
 SHIFTS = (3, 4, 5, 6, 7)
 """Rows by which a stretch is shifted, either way, to see whether it goes on being alike: then it hardly changes."""
@@ -49,6 +51,9 @@ ROWS_OF_A_FIT = 64
 NEARBY = 8
 """Rows of a near a line that are looked at for each row of b."""
 
+LEAST_OF_LONG, LONG = 0.15, 5.0
+"""Or it is larger by so much, and by so much in the sum over all rows: what is little alike, but for long."""
+
 LONGEST_STILL = 6
 """Rows: what is nearer than this in one video is the same moment."""
 
@@ -65,13 +70,29 @@ class Line(NamedTuple):
 
 
 class Aligned(NamedTuple):
-    """Rows [first, last] of b go with a by a line. `score`: their mean cosine; `gain`: its sum above `SHARED`."""
+    """A stretch that two tracks share.
+
+    Attributes:
+        first, last: rows of b that go with a.
+        start, end: where it begins and ends among the rows of b, of which row x goes from x to x + 1.
+        line: what they go with.
+        score: their mean cosine.
+        gain: the sum of their cosines, each less `SHARED`.
+    """
 
     first: int
     last: int
+    start: float
+    end: float
     line: Line
     score: float
     gain: float
+
+    @property
+    def of_a(self) -> tuple[float, float]:
+        """Where it begins and ends among the rows of a."""
+        start, end = self.line.at(np.array([self.start, self.end]) - 0.5) + 0.5
+        return float(start), float(end)
 
 
 class Votes(NamedTuple):
@@ -258,7 +279,21 @@ def _extended(a: np.ndarray, b: np.ndarray, line: Line, first: int, last: int, w
     known = inside[~np.isnan(inside)]
     if not len(known):
         return None
-    return Aligned(begin + start, end + start, line, float(known.mean()), float(gains[begin : end + 1].sum()))
+    score, gain = float(known.mean()), float(gains[begin : end + 1].sum())
+    edges = start + begin - _beyond(cosines[: begin + 1][::-1], score), start + end + 1 + _beyond(cosines[end:], score)
+    return Aligned(start + begin, start + end, *edges, line, score, gain)
+
+
+def _beyond(cosines: np.ndarray, score: float) -> float:
+    """How far a stretch goes on beyond its last row, the first of these, in rows.
+
+    A fingerprint is made of what is seen a second before and after: at the edge of a stretch half of that is shared,
+    and the cosine is about half of what it is inside.
+    """
+    half = score / 2
+    if len(cosines) < 2 or np.isnan(cosines[:2]).any() or not cosines[0] > half > cosines[1]:
+        return 0.0
+    return float((cosines[0] - half) / (cosines[0] - cosines[1])) - 0.5
 
 
 def _run_around(allowed: np.ndarray, row: int) -> tuple[int, int]:
@@ -281,16 +316,27 @@ def _furthest(gains: np.ndarray) -> int:
 
 
 def _is_shared(a: np.ndarray, b: np.ndarray, found: Aligned) -> bool:
-    """Whether a stretch is more than chance, and changes enough for its offset to be known."""
+    """Whether a stretch is more than chance, and changes enough for its offset to be known; stills do not count."""
     rows = np.arange(found.first, found.last + 1)
-    if found.gain < LEAST_GAIN or np.count_nonzero(~np.isnan(_cosines(a, b, found.line, rows))) < LEAST_ROWS:
+    rows = rows[moves(b[rows])]
+    cosines = _known(a, b, found.line, rows)
+    if len(cosines) < LEAST_ROWS or (cosines - SHARED).sum() < LEAST_GAIN:
         return False
-    shifted = []
-    for shift in (*SHIFTS, *(-shift for shift in SHIFTS)):
-        cosines = _cosines(a, b, Line(found.line.offset + shift, found.line.speed), rows)
-        if np.count_nonzero(~np.isnan(cosines)) >= LEAST_ROWS - 2:
-            shifted.append(float(np.nanmean(cosines)))
-    return not shifted or 1 - found.score <= (1 - LEAST_CONTRAST) * (1 - float(np.median(shifted)))
+    shifts = (*SHIFTS, *(-shift for shift in SHIFTS))
+    others = [_known(a, b, Line(found.line.offset + shift, found.line.speed), rows) for shift in shifts]
+    shifted = [float(other.mean()) for other in others if len(other) >= LEAST_ROWS - 2]
+    if not shifted:
+        return True
+    contrast = float(cosines.mean() - np.median(shifted))
+    return contrast >= LEAST_CONTRAST * (1 - float(np.median(shifted))) or (
+        contrast >= LEAST_OF_LONG and contrast * len(cosines) >= LONG
+    )
+
+
+def _known(a: np.ndarray, b: np.ndarray, line: Line, rows: np.ndarray) -> np.ndarray:
+    """The cosines of some rows, where both sides have a fingerprint."""
+    cosines = _cosines(a, b, line, rows)
+    return cosines[~np.isnan(cosines)]
 
 
 def _is_same(found: Aligned, other: Aligned) -> bool:
@@ -300,8 +346,5 @@ def _is_same(found: Aligned, other: Aligned) -> bool:
         common = min(one[1], two[1]) - max(one[0], two[0])
         return common / max(1e-9, min(one[1] - one[0], two[1] - two[0]))
 
-    def of_a(each: Aligned) -> tuple[float, float]:
-        return each.line.offset + each.line.speed * each.first, each.line.offset + each.line.speed * (each.last + 1)
-
-    in_b = share((found.first, found.last + 1), (other.first, other.last + 1))
-    return in_b > 0.5 and share(of_a(found), of_a(other)) > 0.5
+    in_b = share((found.start, found.end), (other.start, other.end))
+    return in_b > 0.5 and share(found.of_a, other.of_a) > 0.5

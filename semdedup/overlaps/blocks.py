@@ -17,16 +17,17 @@ import pyarrow as pa
 
 from semdedup.dedup import sizes
 from semdedup.overlaps.match import Tracks
-from semdedup.overlaps.tracks import WIDTH, read_vectors
+from semdedup.overlaps.tracks import read_vectors
 from semdedup.storage.arrays import load_array, load_rows, pack_ends, save_array
 from semdedup.storage.chunks import read_chunk, read_every_chunk, write_chunks
 from semdedup.storage.location import Location
 from semdedup.storage.pieces import Pieces, piece_file
+from semdedup.video.fingerprint import DIM
 
-ROWS_SCHEMA = pa.schema({"rank": pa.int64(), "vector": pa.binary(WIDTH)})
+ROWS_SCHEMA = pa.schema({"rank": pa.int64(), "vector": pa.binary(DIM)})
 CLIPS_SCHEMA = pa.schema({"rank": pa.int64(), "start_s": pa.float64(), "end_s": pa.float64(), "id": pa.string()})
 
-BYTES_PER_ROW = 4 * WIDTH
+BYTES_PER_ROW = 4 * DIM
 """Of a row as float32; its int8 is what is beside that."""
 
 
@@ -36,13 +37,13 @@ def wanted_bytes(n_slots: int, task_memory: int, n_rows: int) -> int:
     B blocks are B·(B + 1) / 2 tasks.
     """
     tasks = n_slots * sizes.PARTITIONS_PER_SLOT
-    fair = n_rows * (BYTES_PER_ROW + WIDTH + sizes.BESIDE_A_ROW) // math.ceil(math.sqrt(2 * tasks)) + 1
+    fair = n_rows * (BYTES_PER_ROW + DIM + sizes.BESIDE_A_ROW) // math.ceil(math.sqrt(2 * tasks)) + 1
     return max(sizes.SMALLEST_TASK, min(sizes.most_bytes_per_task(task_memory), fair))
 
 
 def rows_per_block(task_bytes: int) -> int:
     """Rows of a block of so many bytes."""
-    return sizes.rows_compared(task_bytes, WIDTH, WIDTH)
+    return sizes.rows_compared(task_bytes, DIM, DIM)
 
 
 def cut_whole(rows: np.ndarray, most: int) -> np.ndarray:
@@ -180,7 +181,7 @@ def scatter_tracks(blocks: Blocks, unit: Unit) -> dict[str, Any]:
     """
     vectors = read_vectors(blocks.source.at(unit.url), unit.start, unit.stop)
     rows, ranks = load_rows(blocks.places, unit.first, unit.last).T
-    column = pa.FixedSizeBinaryArray.from_buffers(pa.binary(WIDTH), len(vectors), [None, pa.py_buffer(vectors)])
+    column = pa.FixedSizeBinaryArray.from_buffers(pa.binary(DIM), len(vectors), [None, pa.py_buffer(vectors)])
     table = pa.table({"rank": np.repeat(ranks, rows), "vector": column}, schema=ROWS_SCHEMA)
     ends = write_chunks(piece_file(blocks.tracks, unit.number), blocks.pieces(table))
     return {"rows": len(table), "ends": pack_ends(ends)}
@@ -188,6 +189,6 @@ def scatter_tracks(blocks: Blocks, unit: Unit) -> dict[str, Any]:
 
 def _vectors_in(column: pa.ChunkedArray) -> np.ndarray:
     """A column of vectors as (n, 64) int8, without a copy where it has one chunk."""
-    parts = [np.frombuffer(chunk.buffers()[1], np.int8).reshape(-1, WIDTH)[chunk.offset : chunk.offset + len(chunk)]
+    parts = [np.frombuffer(chunk.buffers()[1], np.int8).reshape(-1, DIM)[chunk.offset : chunk.offset + len(chunk)]
              for chunk in column.chunks if len(chunk)]  # fmt: skip
     return np.concatenate(parts) if len(parts) != 1 else parts[0]

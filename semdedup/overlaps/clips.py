@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -54,41 +55,59 @@ class ScatterClips:
 def scatter_clips(task: ScatterClips, item: tuple[int, Part]) -> dict[str, Any]:
     """Write the clips that some files tell of, cut into blocks by their videos.
 
-    Memory: the clips, and `RANKS_AT_A_TIME` ranks.
+    Memory: the clips of videos with a track, a batch of them as objects, and `RANKS_AT_A_TIME` ranks.
 
     Returns:
         ``clips`` of videos with a track, those ``without_track``, those ``without_span``, and ``ends``.
     """
     number, part = item
-    source = task.blocks.source
-    batches = _of_metas(source, part) if isinstance(part, FileList) else _of_embeddings(source, part)
-    table = pa.Table.from_batches(batches, SPANS)
-    is_span = pc.and_(*(pc.is_finite(pc.fill_null(table[name], np.nan)) for name in ("start_s", "end_s")))
-    is_span = pc.and_(is_span, pc.and_(pc.is_valid(table["id"]), pc.is_valid(table["video"])))
-    spans = table.filter(is_span)
-    ranks = _ranks(task, spans["video"])
-    columns = {"rank": pa.array(ranks), **{name: spans[name] for name in ("start_s", "end_s", "id")}}
-    known = pa.table(columns, schema=CLIPS_SCHEMA).filter(pa.array(ranks >= 0))
-    ends = write_chunks(piece_file(task.blocks.clips, number), task.blocks.pieces(known))
-    return {
-        "clips": len(known),
-        "without_track": len(spans) - len(known),
-        "without_span": len(table) - len(spans),
-        "ends": pack_ends(ends),
-    }
+    source, ranks = task.blocks.source, _Ranks(task)
+    found, counts = [CLIPS_SCHEMA.empty_table()], Counter[str]()
+    for batch in _of_metas(source, part) if isinstance(part, FileList) else _of_embeddings(source, part):
+        spans = batch.filter(_have_spans(batch))
+        rank = ranks.of(spans["video"])
+        columns = {"rank": pa.array(rank), **{name: spans[name] for name in ("start_s", "end_s", "id")}}
+        found.append(pa.table(columns, schema=CLIPS_SCHEMA).filter(pa.array(rank >= 0)))
+        counts["clips"] += len(found[-1])
+        counts["without_track"] += len(spans) - len(found[-1])
+        counts["without_span"] += len(batch) - len(spans)
+    ends = write_chunks(piece_file(task.blocks.clips, number), task.blocks.pieces(pa.concat_tables(found)))
+    return {**{name: counts[name] for name in COUNTED}, "ends": pack_ends(ends)}
 
 
-def _ranks(task: ScatterClips, videos: pa.ChunkedArray) -> np.ndarray:
-    """The rank of each video, (n,) int64; -1 where it has no track."""
-    names = videos.dictionary_encode().unify_dictionaries()
-    dictionary = names.chunk(0).dictionary if names.num_chunks else pa.array([], pa.string())
-    wanted, ranks = digests(dictionary.to_pylist()), np.full(len(dictionary), -1, dtype=np.int64)
-    for start in range(0, task.n_videos if len(wanted) else 0, RANKS_AT_A_TIME):
-        some = load_rows(task.blocks.ranks, start, min(start + RANKS_AT_A_TIME, task.n_videos))
-        at = Places(np.ascontiguousarray(some["digest"]), np.ascontiguousarray(some["rank"])).find(wanted)
-        ranks = np.maximum(ranks, at)
-    indices = [chunk.indices.to_numpy() for chunk in names.chunks]
-    return ranks[np.concatenate([np.empty(0, np.int32), *indices])]
+COUNTED = ("clips", "without_track", "without_span")
+
+
+def _have_spans(batch: pa.RecordBatch) -> pa.BooleanArray:
+    """Which clips have an id, a video, and two finite times."""
+    known = pc.and_(pc.is_valid(batch["id"]), pc.is_valid(batch["video"]))
+    for name in ("start_s", "end_s"):
+        known = pc.and_(known, pc.fill_null(pc.is_finite(batch[name]), False))
+    return known
+
+
+class _Ranks:
+    """The ranks of videos by their names. Where they are few, they are read once."""
+
+    def __init__(self, task: ScatterClips) -> None:
+        self._task = task
+        self._places: Places | None = None
+
+    def of(self, videos: pa.StringArray) -> np.ndarray:
+        """The rank of each video, (n,) int64; -1 where it has no track."""
+        names = videos.dictionary_encode()
+        wanted = digests(names.dictionary.to_pylist())
+        ranks = np.full(len(wanted), -1, dtype=np.int64)
+        for start in range(0, self._task.n_videos if len(wanted) else 0, RANKS_AT_A_TIME):
+            ranks = np.maximum(ranks, self._part(start).find(wanted))
+        return ranks[names.indices.to_numpy()]
+
+    def _part(self, start: int) -> Places:
+        n = self._task.n_videos
+        if self._places is None or n > RANKS_AT_A_TIME:
+            some = load_rows(self._task.blocks.ranks, start, min(start + RANKS_AT_A_TIME, n))
+            self._places = Places(np.ascontiguousarray(some["digest"]), np.ascontiguousarray(some["rank"]))
+        return self._places
 
 
 def _of_embeddings(source: Location, groups: tuple[RowGroups, ...]) -> Iterator[pa.RecordBatch]:

@@ -1,7 +1,10 @@
 """Which clips go by overlap. Pure functions of arrays.
 
-A moment of a clip counts as shown where an overlap maps it to a moment of a better-ranked video, or of an earlier part
-of its own video, that lies in a clip. A clip goes where enough of its moments are shown.
+A moment of a clip counts as shown where an overlap maps it to a moment of a better-ranked video, or of its own video
+before the clip begins, that lies in a clip. A clip goes where enough of its moments are shown.
+
+Where a video repeats itself again and again, an overlap maps some moments into the clip itself. These are mapped once
+more, until they are before it: a clip is never shown by itself.
 """
 
 from __future__ import annotations
@@ -58,6 +61,8 @@ class Coverage:
     def add(self, overlaps: Stretches, clips: Spans) -> None:
         """Add overlaps, whose videos are ranks, with the clips that exist of their better-ranked videos."""
         existing = joined(clips)
+        longest = float(np.max(self.clips.end_s - self.clips.start_s, initial=0))
+        overlaps, floors = _repeated(overlaps, longest)
         first = _count(self.clips.video, self._latest, overlaps.b, overlaps.start_b_s, or_equal=True)
         last = _count(self.clips.video, self.clips.start_s, overlaps.b, overlaps.end_b_s, or_equal=False)
         ends = np.cumsum(np.maximum(last - first, 0))
@@ -65,18 +70,22 @@ class Coverage:
         while start < len(ends):
             held = ends[start - 1] if start else 0
             stop = max(start + 1, int(np.searchsorted(ends, held + PAIRS_AT_A_TIME, side="right")))
-            part = Stretches(*(column[start:stop] for column in overlaps))
-            self._add(part, first[start:stop], last[start:stop], existing)
+            part = slice(start, stop)
+            self._add(_taken(overlaps, part), _taken(floors, part), first[part], last[part], existing)
             start = stop
 
-    def _add(self, overlaps: Stretches, first: np.ndarray, last: np.ndarray, existing: Spans) -> None:
+    def _add(
+        self, overlaps: Stretches, floors: Stretches, first: np.ndarray, last: np.ndarray, existing: Spans
+    ) -> None:
         of, clip = _ranges(first, last)
         low = np.maximum(overlaps.start_b_s[of], self.clips.start_s[clip])
         high = np.minimum(overlaps.end_b_s[of], self.clips.end_s[clip])
         image_low, image_high = (_image(overlaps, of, moment) for moment in (low, high))
-        # A clip is not shown by itself, nor by what comes after its beginning: the earlier stretch stays.
-        within = overlaps.a[of] == overlaps.b[of]
-        image_high = np.where(within, np.minimum(image_high, self.clips.start_s[clip]), image_high)
+        # The earlier stretch stays: a clip is not shown by itself, nor by what comes after its beginning. The first
+        # image before that counts, so it is not before the image of the beginning.
+        within, begin = overlaps.a[of] == overlaps.b[of], self.clips.start_s[clip]
+        image_low = np.where(within, np.maximum(image_low, _image(floors, of, begin)), image_low)
+        image_high = np.where(within, np.minimum(image_high, begin), image_high)
         wanted = np.flatnonzero(image_high > image_low)
         of, clip, image_low, image_high = (each[wanted] for each in (of, clip, image_low, image_high))
         video = overlaps.a[of]
@@ -116,6 +125,36 @@ class Coverage:
         length = self.clips.end_s - self.clips.start_s
         goes = np.flatnonzero((seconds >= min_overlap * length - NEARLY_S) & (self._most > 0))
         return Gone(goes, self._by[goes], self._start[goes], self._end[goes])
+
+
+def _repeated(overlaps: Stretches, longest_s: float) -> tuple[Stretches, Stretches]:
+    """Overlaps, and those within one video applied again to what they map into themselves, up to clips of a length.
+
+    Returns:
+        These, and for each the overlap that it repeats, or is.
+    """
+    step = overlaps.start_b_s - overlaps.start_a_s
+    once = _taken(overlaps, (overlaps.a == overlaps.b) & (step > 0))
+    every, repeats = [overlaps], [overlaps]
+    again = once
+    while len(again.a):
+        start = once.start_b_s + (again.start_b_s - once.start_a_s) / once.speed
+        least = (once.start_b_s - once.start_a_s) / 2  # at a higher speed the steps become smaller and smaller
+        wanted = (again.start_b_s - once.start_a_s < longest_s) & (start < once.end_b_s)
+        wanted &= start - again.start_b_s >= least
+        again = again._replace(start_b_s=start, speed=again.speed * once.speed)
+        again, once = _taken(again, wanted), _taken(once, wanted)
+        every.append(again)
+        repeats.append(once)
+    return _together(every), _together(repeats)
+
+
+def _taken(overlaps: Stretches, chosen: slice | np.ndarray) -> Stretches:
+    return Stretches(*(column[chosen] for column in overlaps))
+
+
+def _together(parts: list[Stretches]) -> Stretches:
+    return Stretches(*(np.concatenate(columns) for columns in zip(*parts, strict=True)))
 
 
 def _image(overlaps: Stretches, of: np.ndarray, moment: np.ndarray) -> np.ndarray:

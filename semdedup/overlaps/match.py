@@ -1,7 +1,7 @@
 """Stretches of time that videos share, by their tracks: all matches of two sets of rows, and a vote. Arrays in and out.
 
-The join is exact: every pair of rows whose cosine reaches `LEAST` is found. What two videos show together is then a
-line through their matches, whose slope is the speed; see `align`.
+The join is exact: every pair of rows that move and whose cosine reaches `LEAST` is found. What two videos show together
+is then a line through their matches, whose slope is the speed; see `align`.
 """
 
 from __future__ import annotations
@@ -13,9 +13,9 @@ import numpy as np
 
 from semdedup.dedup.kernels.matches import Pairs, matching_pairs, matching_pairs_within
 from semdedup.overlaps.align import LEAST_VOTES, LONGEST_STILL, Aligned, Votes, align
-from semdedup.video.fingerprint import PER_SECOND, mirrored
+from semdedup.video.fingerprint import PER_SECOND, mirrored, moves
 
-LEAST = np.float32(0.65)
+LEAST = np.float32(0.6)
 """Cosine of two rows that match.
 
 Measured on tracks of public videos and of 17 kinds of copies of them: of copies half the rows have 0.9 or more, and
@@ -100,9 +100,14 @@ def _shared(
     left: np.ndarray, left_starts: np.ndarray, right: np.ndarray, right_starts: np.ndarray, same: bool, mirror: bool
 ) -> Iterator[Row]:
     """Rows of `Stretches`."""
-    within = same and not mirror
-    pairs = matching_pairs_within(left, LEAST) if within else matching_pairs(left, right, LEAST)
-    matches = _gathered(pairs, left_starts, right_starts, same)
+    one = np.flatnonzero(moves(left))
+    if same and not mirror:
+        pairs, other = matching_pairs_within(left[one], LEAST), one
+    else:
+        other = np.flatnonzero(moves(right))
+        pairs = matching_pairs(left[one], right[other], LEAST)
+    every = (Pairs(one[part.left], other[part.right], part.score) for part in pairs)
+    matches = _gathered(every, left_starts, right_starts, same)
     a, b = videos_of(left_starts, matches.left), videos_of(right_starts, matches.right)
     order = np.lexsort((matches.right, b, a))
     a, b, matches = a[order], b[order], Pairs(*(part[order] for part in matches))
@@ -111,29 +116,22 @@ def _shared(
         if stop - start < LEAST_VOTES:
             continue
         first, second = int(a[start]), int(b[start])
-        one, two = left_starts[first], right_starts[second]
-        votes = Votes(matches.left[start:stop] - one, matches.right[start:stop] - two, matches.score[start:stop])
-        rows = left[one : left_starts[first + 1]], right[two : right_starts[second + 1]]
+        from_a, from_b = left_starts[first], right_starts[second]
+        votes = Votes(matches.left[start:stop] - from_a, matches.right[start:stop] - from_b, matches.score[start:stop])
+        rows = left[from_a : left_starts[first + 1]], right[from_b : right_starts[second + 1]]
         within = same and first == second
         for each in align(*rows, votes, within):
             yield first, *_times(each, len(rows[0]), second, len(rows[1])), mirror
 
 
 def _times(found: Aligned, n: int, b: int, m: int) -> tuple[float, float, int, float, float, float, float]:
-    """The stretch in seconds, within the videos of n and m rows: from the start of its first half second to the end of
-    its last."""
-    offset, speed = found.line
-
-    def in_a(edge: float) -> float:  # edges of half seconds: row x begins at x and ends at x + 1
-        return offset + 0.5 + speed * (edge - 0.5)
-
-    start, end = float(found.first), float(found.last + 1)
-    if in_a(start) < 0:
-        start += -in_a(start) / speed
-    if in_a(end) > n:
-        end -= (in_a(end) - n) / speed
-    times = [edge / PER_SECOND for edge in (in_a(start), in_a(end), start, end)]
-    return times[0], times[1], b, times[2], times[3], speed, found.score
+    """The stretch in seconds, within the videos of n and m rows."""
+    (start_a, end_a), speed = found.of_a, found.line.speed
+    before = max(0.0, -start_a / speed, -found.start)
+    after = max(0.0, (end_a - n) / speed, found.end - m)
+    edges = start_a + speed * before, end_a - speed * after, found.start + before, found.end - after
+    start_a_s, end_a_s, start_b_s, end_b_s = (edge / PER_SECOND for edge in edges)
+    return start_a_s, end_a_s, b, start_b_s, end_b_s, speed, found.score
 
 
 def _gathered(pairs: Iterator[Pairs], left_starts: np.ndarray, right_starts: np.ndarray, same: bool) -> Pairs:

@@ -9,9 +9,6 @@ import pyarrow as pa
 STEP = "overlaps"
 """Name of the step in the record."""
 
-FINGERPRINTS = "fingerprints"
-"""Folder of the tracks in the output of `split` and `embed`."""
-
 OVERLAPS = "overlaps"
 OVERLAP_DUPLICATES = "overlap_duplicates"
 VIDEOS = "_videos"

@@ -36,8 +36,8 @@ from semdedup.overlaps.ranks import (
     read_earlier,
     read_numbers,
 )
-from semdedup.overlaps.source import Source
-from semdedup.overlaps.tracks import ROWS_PER_S, Scan, scan_files
+from semdedup.overlaps.source import FINGERPRINT_FACT, Source, check_version
+from semdedup.overlaps.tracks import Scan, only_version, scan_files
 from semdedup.runs.run import Run
 from semdedup.storage.arrays import save_array, save_columns, unpack_ends
 from semdedup.storage.batches import ROWS_PER_BATCH
@@ -45,18 +45,20 @@ from semdedup.storage.chunks import read_every_chunk, write_chunks
 from semdedup.storage.location import FileInfo
 from semdedup.storage.pieces import cuts_of, pieces_of
 from semdedup.storage.tables import FILES_PER_TASK, write_batches, write_table
+from semdedup.video.fingerprint import PER_SECOND
 
 SCAN_BYTES = 64 << 20
 """Bytes of small files that a task looks at; a larger file is a task of its own."""
 
 
 class Ranked(NamedTuple):
-    """The videos, how many are of the base, and their order: positions, best first."""
+    """The videos, how many are of the base, and their order: positions, best first; and what their vectors are."""
 
     videos: Videos
     order: np.ndarray
     n_earlier: int
     earlier: Earlier | None
+    version: str
 
 
 def join_tracks(run: Run, source: Source, options: OverlapsOptions) -> dict[str, Any]:
@@ -71,7 +73,7 @@ def join_tracks(run: Run, source: Source, options: OverlapsOptions) -> dict[str,
     blocks = _cut(run, source, ranked, digests, most)
     units = units_of(ranked.videos.rows, ranked.videos.file, [file.url for file in source.tracks], most)
     n_videos, rows = len(ranked.order), int(ranked.videos.rows.sum())
-    base_videos = ranked.n_earlier
+    known = {"base_videos": ranked.n_earlier, FINGERPRINT_FACT: ranked.version}
     del ranked, digests  # a hundred bytes a video
     clips = _lay_out(run, source, blocks, units, n_videos)
     task = Comparison(blocks, run.final, options.mirror, options.min_overlap)
@@ -80,8 +82,8 @@ def join_tracks(run: Run, source: Source, options: OverlapsOptions) -> dict[str,
     clips |= _duplicates(run, task, found)
     return {
         "videos": n_videos,
-        "base_videos": base_videos,
-        "video_seconds": rows / ROWS_PER_S,
+        **known,
+        "video_seconds": rows / PER_SECOND,
         **counts,
         **clips,
         "longest": longest,
@@ -95,7 +97,8 @@ def _ranked(run: Run, source: Source) -> tuple[Ranked, np.ndarray]:
     groups = [group[i : i + FILES_PER_TASK] for group in sizes.pack(every, SCAN_BYTES)
               for i in range(0, len(group), FILES_PER_TASK)]  # fmt: skip
     items = list(enumerate(groups))
-    run.results("scan tracks", partial(scan_files, scan), items, unit="groups of files", label=_files)
+    scanned = run.results("scan tracks", partial(scan_files, scan), items, unit="groups of files", label=_files)
+    version = only_version(each["versions"] for each in scanned)
     videos = Videos.of(batch for number, _ in items for batch in read_every_chunk(scan.place(number)))
     if not len(videos):
         raise InputError(f"no rows in the {len(source.tracks):,} files of tracks in {source.root}")
@@ -106,6 +109,7 @@ def _ranked(run: Run, source: Source) -> tuple[Ranked, np.ndarray]:
     if numbers is None:
         run.reporter.say(f"ranks: there is no table of videos in {source.root}: videos rank by their paths alone")
     if source.base is not None:
+        check_version(version, source.base)
         earlier = read_earlier([source.base.root.at(file.url) for file in source.base.videos])
         base = ranks_in_base(videos, places, earlier, source.base.root)
         gone = len(earlier.rows) - int((base >= 0).sum())
@@ -113,7 +117,7 @@ def _ranked(run: Run, source: Source) -> tuple[Ranked, np.ndarray]:
             run.reporter.say(
                 f"base: {gone:,} of its videos have no track any more; new ones are not compared with them"
             )
-    return Ranked(videos, rank_order(videos.names, numbers, base), int((base >= 0).sum()), earlier), digests
+    return Ranked(videos, rank_order(videos.names, numbers, base), int((base >= 0).sum()), earlier, version), digests
 
 
 def _most_rows(run: Run, n_rows: int) -> int:

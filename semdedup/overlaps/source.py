@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 import pyarrow as pa
 
 from semdedup.errors import InputError, OutputConflictError, ParameterError
-from semdedup.overlaps.names import FINGERPRINTS, STEP, VIDEOS
+from semdedup.overlaps.names import STEP, VIDEOS
 from semdedup.runs.identity import fingerprint_of
 from semdedup.runs.lookup import check_recorded, known_files
 from semdedup.runs.record import Record
@@ -19,13 +19,17 @@ from semdedup.runs.written_files import WrittenFiles
 from semdedup.storage.file_list import FileList
 from semdedup.storage.location import Location
 from semdedup.storage.tables import open_parquet
-from semdedup.video.tree import ANNOTATION_VERSION, CLIPS, METAS
-from semdedup.video.video_table import SPLIT, files_of_split
-from semdedup.video.video_table import VIDEOS as TABLE
+from semdedup.video.kinds import SPLIT
+from semdedup.video.kinds import VIDEOS as TABLE
+from semdedup.video.tree import ANNOTATION_VERSION, CLIPS, FINGERPRINTS, METAS
+from semdedup.video.video_table import files_of_split
 
 EMBEDDINGS_ENDING, EMBED_TABLE = "_embd_parquet", "_clips.parquet"
 SPAN_COLUMNS = ("id", "video", "start_s", "end_s")
 """Columns of the embeddings that tell which part of which video a clip is."""
+
+FINGERPRINT_FACT = "fingerprint"
+"""Fact of the step: what the vectors are, as the files of tracks say."""
 
 OF_EMBEDDINGS, OF_METAS = "embeddings", "metas"
 
@@ -40,11 +44,12 @@ class ClipFiles:
 
 
 class Base(NamedTuple):
-    """An earlier output: its videos, and what identifies it."""
+    """An earlier output: its videos, what identifies it, and what the vectors are that were compared."""
 
     root: Location
     videos: FileList
     commit: str
+    version: str
 
 
 @dataclass(frozen=True)
@@ -177,7 +182,16 @@ def find_base(root: Location) -> Base:
             f"base: {len(faults)} files of {root} are not as they were written: {'; '.join(faults[:3])}. Run the "
             "command that made them again."
         )
-    return Base(root, _parquet(root / VIDEOS), entry["commit"])
+    return Base(root, _parquet(root / VIDEOS), entry["commit"], entry["facts"][FINGERPRINT_FACT])
+
+
+def check_version(version: str, base: Base) -> None:
+    """Refuse a base that compared other vectors."""
+    if version != base.version:
+        raise InputError(
+            f"base: {base.root} compared tracks of the fingerprint {base.version!r}, those given have {version!r}. "
+            "Compare all videos anew, without a base"
+        )
 
 
 def check_output(output: Location, base: Location | None) -> None:

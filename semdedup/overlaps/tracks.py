@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any
@@ -13,18 +13,16 @@ import pyarrow.compute as pc
 import xxhash
 
 from semdedup.display import one_line
-from semdedup.errors import BadFileError
+from semdedup.errors import BadFileError, InputError
 from semdedup.storage.chunks import write_chunks
 from semdedup.storage.location import FileInfo, Location
-from semdedup.storage.tables import iter_rows, open_parquet
-
-WIDTH, ROWS_PER_S = 64, 2
-"""Numbers of a vector, and vectors a second."""
+from semdedup.storage.tables import FINGERPRINT, iter_rows, open_parquet
+from semdedup.video.fingerprint import DIM, PER_SECOND
 
 COLUMNS = {
     "video": (pa.types.is_string, "string"),
     "t_s": (pa.types.is_float64, "double"),
-    "fingerprint": (pa.list_(pa.int8(), WIDTH).equals, f"fixed_size_list<int8>[{WIDTH}]"),
+    "fingerprint": (pa.list_(pa.int8(), DIM).equals, f"fixed_size_list<int8>[{DIM}]"),
 }
 """Columns of a track, with what tells their types, and what these are called."""
 
@@ -81,26 +79,32 @@ class Scan:
         return self.target / f"{number}.arrows"
 
 
-def scan_files(task: Scan, item: tuple[int, Sequence[tuple[int, FileInfo]]]) -> dict[str, int]:
+def scan_files(task: Scan, item: tuple[int, Sequence[tuple[int, FileInfo]]]) -> dict[str, Any]:
     """Find the videos in some files, each with its number, and check every row; writes `FOUND_COLUMNS` in chunks.
 
     Memory: a batch of rows, and what was found.
+
+    Returns:
+        ``versions``: what the vectors are, as files say, each with one of these files.
 
     Raises:
         BadFileError: columns, types or moments are not those of tracks.
     """
     number, files = item
-    found = [each for position, file in files for each in videos_in(task.source.at(file.url), position)]
+    versions: dict[str, str] = {}
+    found = [each for position, file in files for each in videos_in(task.source.at(file.url), position, versions)]
     table = pa.Table.from_pylist(found, FOUND_COLUMNS)
     write_chunks(task.place(number), table.to_batches(FOUND_AT_A_TIME))
-    return {"videos": len(table), "rows": int(pc.sum(table["rows"]).as_py() or 0)}
+    return {"versions": versions}
 
 
-def videos_in(file: Location, number: int = 0) -> Iterator[dict[str, Any]]:
-    """The videos in a file of tracks, in order; the rows of each stand together."""
+def videos_in(file: Location, number: int, versions: dict[str, str]) -> Iterator[dict[str, Any]]:
+    """The videos in a file of tracks, in order; the rows of each stand together. Notes what the vectors are."""
     track = _Track(file.url)
     with open_parquet(file) as parquet:
         check_columns(parquet.schema_arrow, file.url)
+        version = (parquet.schema_arrow.metadata or {}).get(FINGERPRINT, b"").decode(errors="replace")
+        versions.setdefault(version, file.url)
         start = 0
         for table in iter_rows(parquet, list(COLUMNS)):
             for video, rows, moments in _runs_in(table, file.url, start):
@@ -122,7 +126,7 @@ class _Track:
         self.n_rows, self._digest = 0, xxhash.xxh3_64()
 
     def add(self, rows: np.ndarray, moments: np.ndarray) -> None:
-        needed = (self.n_rows + np.arange(len(moments)) + 0.5) / ROWS_PER_S
+        needed = (self.n_rows + np.arange(len(moments)) + 0.5) / PER_SECOND
         wrong = ~(np.abs(moments - needed) <= NEARLY_S)
         if wrong.any():
             at = int(np.argmax(wrong))
@@ -160,12 +164,28 @@ def vectors_of(column: pa.ChunkedArray, url: str) -> np.ndarray:
         if values.null_count or chunk.null_count:
             raise BadFileError(f"the column 'fingerprint' of {url} holds nulls; every number of a vector is needed")
         parts.append(values.to_numpy())
-    return np.concatenate(parts).reshape(-1, WIDTH)
+    return np.concatenate(parts).reshape(-1, DIM)
+
+
+def only_version(versions: Iterable[Mapping[str, str]]) -> str:
+    """What all vectors are, by what files say, each with one of these; empty where they say nothing.
+
+    Raises:
+        InputError: they differ.
+    """
+    found = {version: url for each in versions for version, url in each.items()}
+    if len(found) > 1:
+        words = "; ".join(f"{url} has {version!r}" for version, url in sorted(found.items()))
+        raise InputError(
+            f"tracks of different fingerprints cannot be compared: {words}. Split the videos of one kind again, with "
+            "the version that made the others"
+        )
+    return next(iter(found), "")
 
 
 def read_vectors(file: Location, start: int, stop: int) -> np.ndarray:
     """The vectors of rows [start, stop) of a file, (n, 64) int8. Memory: these, and a batch as it is decoded."""
-    vectors, n = np.empty((stop - start, WIDTH), np.int8), 0
+    vectors, n = np.empty((stop - start, DIM), np.int8), 0
     with open_parquet(file) as parquet:
         check_columns(parquet.schema_arrow, file.url)
         for table in iter_rows(parquet, ["fingerprint"], start, stop):

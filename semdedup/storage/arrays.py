@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import io
 import math
+import threading
 import zlib
 from collections.abc import Sequence
 from typing import BinaryIO
@@ -34,9 +35,15 @@ def save_array(location: Location, array: np.ndarray) -> None:
 def load_array(location: Location) -> np.ndarray:
     """Read a ``.npy`` file, a local one without a second copy in memory. Pickles inside it are refused."""
     if location.is_local:
-        with location.errors("read"):
-            return np.load(location.url, allow_pickle=False)
-    return np.load(io.BytesIO(location.read_bytes()), allow_pickle=False)
+        with location.errors("read"), open(location.url, "rb") as file:
+            shape, dtype, by_columns = _read_header(file)
+            found = np.fromfile(file, dtype, math.prod(shape))
+    else:
+        content = location.read_bytes()
+        head = io.BytesIO(content)
+        shape, dtype, by_columns = _read_header(head)
+        found = np.frombuffer(content, dtype, math.prod(shape), head.tell()).copy()
+    return found.reshape(shape[::-1]).T if by_columns else found.reshape(shape)
 
 
 def save_columns(location: Location, **columns: np.ndarray) -> None:
@@ -86,13 +93,13 @@ def load_rows(location: Location, start: int, stop: int) -> np.ndarray:
     """
     if location.is_local:
         with location.errors("read"), open(location.url, "rb") as file:
-            shape, dtype = _read_header(file)
+            shape, dtype, _ = _read_header(file)
             width = math.prod(shape[1:])
             file.seek(dtype.itemsize * width * start, io.SEEK_CUR)
             found = np.fromfile(file, dtype, (stop - start) * width)
     else:
         head = io.BytesIO(location.read_bytes(0, HEADER_BYTES))
-        shape, dtype = _read_header(head)
+        shape, dtype, _ = _read_header(head)
         n_bytes = dtype.itemsize * math.prod(shape[1:])
         first = head.tell() + n_bytes * start
         some = n_bytes * (stop - start)  # a range of no bytes would be the whole file
@@ -100,8 +107,17 @@ def load_rows(location: Location, start: int, stop: int) -> np.ndarray:
     return found.reshape(stop - start, *shape[1:])
 
 
-def _read_header(file: BinaryIO) -> tuple[tuple[int, ...], np.dtype]:
-    version = np.lib.format.read_magic(file)
-    read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
-    shape, _, dtype = read(file)
-    return shape, dtype
+HEADERS = threading.Lock()
+"""Held while a header is read: NumPy parses it as Python, and threads that do so at the same time now and then get a
+``SystemError`` (AST constructor recursion depth mismatch) from Python 3.11 and 3.12."""
+
+
+def _read_header(file: BinaryIO) -> tuple[tuple[int, ...], np.dtype, bool]:
+    """Shape and type of an array, and whether it is stored by columns."""
+    with HEADERS:
+        version = np.lib.format.read_magic(file)
+        read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
+        shape, by_columns, dtype = read(file)
+    if dtype.hasobject:
+        raise ValueError("the array holds objects, which would have to be unpickled")
+    return shape, dtype, by_columns

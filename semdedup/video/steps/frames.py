@@ -14,6 +14,9 @@ Frames = np.ndarray
 LUMA = np.array([299, 587, 114], dtype=np.float32)
 """Thousandths, ITU-R BT.601. Sums of these with bytes are whole numbers that float32 holds exactly, in any order."""
 
+AT_A_TIME = 2**18
+"""Pixels that are held as grey levels in full size: frames may be large."""
+
 
 def spread(frames: np.ndarray, n: int) -> np.ndarray:
     """Return n frames of a clip, at the midpoints of n equal parts; some twice where it has fewer.
@@ -28,8 +31,9 @@ def spread(frames: np.ndarray, n: int) -> np.ndarray:
 def shrink(frames: np.ndarray, height: int, width: int) -> np.ndarray:
     """Frames as (t, height, width) float64 grey levels in [0, 255], each the mean over its area."""
     grey = np.empty((len(frames), height, width))
-    for out, frame in zip(grey, frames, strict=True):  # one at a time: frames may be large
-        out[:] = averaged((frame @ LUMA) / 1000.0, height, width)
+    step = max(1, AT_A_TIME // max(1, frames[:1].size // 3))
+    for i in range(0, len(frames), step):
+        grey[i : i + step] = averaged(frames[i : i + step] @ LUMA / np.float32(1000), height, width)
     return grey
 
 
@@ -41,7 +45,7 @@ def averaged(grey: np.ndarray, height: int, width: int, box: Box = WHOLE) -> np.
     """
     h, w = grey.shape[-2:]
     if box == WHOLE and (h, w) == (height, width):
-        return grey.astype(np.float64)
+        return grey.astype(np.float64, copy=False)
     return _area_weights(h, height, box.top, box.bottom) @ grey @ _area_weights(w, width, box.left, box.right).T
 
 

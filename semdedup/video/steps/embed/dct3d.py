@@ -52,7 +52,7 @@ def dct3d(frames: np.ndarray) -> np.ndarray:
 
 
 def dct3d_batch(clips: Sequence[np.ndarray]) -> np.ndarray:
-    """Embed clips: the content between black bars (`bars.content_box`). Cost: about a millisecond and a half a clip
+    """Embed clips: what is between black bars, where there are some. Cost: about a millisecond a clip.
 
     The idea of hashing the signs of a 3-D DCT is that of vid_dup_finder (https://github.com/Farmadupe/vid_dup_finder_lib).
 
