@@ -68,17 +68,24 @@ class Dedups:
         entry = Record(self._folder(1)).steps.get(IDENTIFY)
         return None if entry is None else entry["parameters"].get(name)
 
+    def check(self, eps: float) -> None:
+        """Check the parameters, before any work. Raises `ParameterError`."""
+        self._first(self.embeddings, eps)
+
     def workflow(self, number: int, eps: float) -> SemanticDeduplicationWorkflow:
         """The dedup of this number. Raises `InputError` where its base is not complete."""
         folder, shared, given = self._folder(number), self._shared, self._given
         if number == 1:
-            rows = folder / new_rows.FOLDER if self._is_selected(1) else self.embeddings
-            return SemanticDeduplicationWorkflow(rows.url, folder.url, eps=eps, **shared, **given)
+            return self._first(folder / new_rows.FOLDER if self._is_selected(1) else self.embeddings, eps)
         given = {name: value for name, value in given.items() if name not in OF_THE_FIT}
         base = self._folder(number - 1).url
         shared = {**shared, "clear_output": False}
         source = (folder / new_rows.FOLDER).url
         return SemanticDeduplicationWorkflow(source, folder.url, eps=eps, base=base, **shared, **given)
+
+    def _first(self, rows: Location, eps: float) -> SemanticDeduplicationWorkflow:
+        """The first dedup, of these rows."""
+        return SemanticDeduplicationWorkflow(rows.url, self._folder(1).url, eps=eps, **self._shared, **self._given)
 
     def run(
         self, client: distributed.Client, cluster: ClusterOptions | None, reporter: Reporter, eps: float

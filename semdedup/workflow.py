@@ -156,7 +156,7 @@ class VideoDeduplicationWorkflow:
         if not (self.split.clips.upload_clips and self.split.clips.generate_embeddings):
             raise ParameterError("upload_clips and generate_embeddings are needed on the whole way")
         self.searches = Searches(self.root, self.root / CLIPS, self.more["overlaps"], options.drop_when, self._shared())
-        self._dedups(fresh=True).workflow(1, self.eps or 0.0)
+        self._dedups(fresh=True).check(self.eps or 0.0)
         self._shard(None, DEDUP, None)
 
     def run(
