@@ -1,7 +1,6 @@
 """How two tracks go together: a vote on offset and speed, and how far the stretch goes that they share.
 
-Positions are rows of tracks, of which a second has two; a *line* says that row x of b shows what row ``offset + speed *
-x`` of a shows.
+Positions are rows, of which a second has two; by a *line* row x of b shows what row ``offset + speed * x`` of a shows.
 """
 
 from __future__ import annotations

@@ -170,7 +170,8 @@ class VideoTable:
         lost = np.zeros(len(self.rows), dtype=bool)
         for folder, kind in self.kind.rows.items() if changed else ():
             parts = pc.fill_null(self.rows.column(kind.part), "").to_pylist()
-            lost |= [f"{folder}/{part}" in changed for part in parts] & (self.rows.numbers(kind.n_rows) > 0)
+            is_in = np.fromiter((f"{folder}/{part}" in changed for part in parts), dtype=bool, count=len(parts))
+            lost |= is_in & (self.rows.numbers(kind.n_rows) > 0)
         return lost
 
     def changed(
