@@ -61,6 +61,19 @@ class OfInput(Displayable):
         return [(PASSED_OVER, format_passed_over(self.passed_over))] if self.passed_over else []
 
 
+def clock(seconds: float) -> str:
+    """Seconds as people read them.
+
+    >>> clock(7.5), clock(59.96), clock(754.3), clock(3675.25)
+    ('0:07.5', '1:00.0', '12:34.3', '1:01:15.2')
+    """
+    tenths = round(10 * seconds)
+    minutes, rest = divmod(abs(tenths), 600)
+    hours, minutes = divmod(minutes, 60)
+    text = f"{hours}:{minutes:02d}" if hours else f"{minutes}"
+    return f"{'-' * (tenths < 0)}{text}:{rest // 10:02d}.{rest % 10}"
+
+
 def format_counts(counts: Mapping[str, int]) -> str:
     """Counts by reason, in words."""
     return ", ".join(f"{count:,} {reason}" for reason, count in sorted(counts.items()))

@@ -54,8 +54,8 @@ LEAST_OF_LONG, LONG = 0.2, 5.0
 """Or it is larger by so much, and by so much in the sum over all rows, in different videos: a copy that is little like
 its source, but for long."""
 
-LONGEST_STILL = 6
-"""Rows: what is nearer than this in one video is the same moment."""
+LEAST_APART = 6
+"""Rows of one video that are nearer than this are of the same moment."""
 
 
 class Line(NamedTuple):
@@ -77,7 +77,6 @@ class Aligned(NamedTuple):
         start, end: where it begins and ends among the rows of b, of which row x goes from x to x + 1.
         line: what they go with.
         score: their mean cosine.
-        gain: the sum of their cosines, each less `SHARED`.
     """
 
     first: int
@@ -86,7 +85,6 @@ class Aligned(NamedTuple):
     end: float
     line: Line
     score: float
-    gain: float
 
     @property
     def of_a(self) -> tuple[float, float]:
@@ -266,7 +264,7 @@ def _extended(a: np.ndarray, b: np.ndarray, line: Line, first: int, last: int, w
     at = line.at(rows)
     allowed = (at >= -0.5) & (at <= len(a) - 0.5)
     if within:
-        allowed &= rows - at >= LONGEST_STILL
+        allowed &= rows - at >= LEAST_APART
     start, stop = _run_around(allowed, (first + last) // 2)
     if start >= stop:
         return None
@@ -279,9 +277,9 @@ def _extended(a: np.ndarray, b: np.ndarray, line: Line, first: int, last: int, w
     known = inside[~np.isnan(inside)]
     if not len(known):
         return None
-    score, gain = float(known.mean()), float(gains[begin : end + 1].sum())
+    score = float(known.mean())
     edges = start + begin - _beyond(cosines[: begin + 1][::-1], score), start + end + 1 + _beyond(cosines[end:], score)
-    return Aligned(start + begin, start + end, *edges, line, score, gain)
+    return Aligned(start + begin, start + end, *edges, line, score)
 
 
 def _beyond(cosines: np.ndarray, score: float) -> float:
@@ -300,11 +298,9 @@ def _run_around(allowed: np.ndarray, row: int) -> tuple[int, int]:
     """Where the run of allowed rows around one begins and ends."""
     if not allowed[row]:
         return row, row
-    other = np.flatnonzero(~allowed)
+    other = np.concatenate([[-1], np.flatnonzero(~allowed), [len(allowed)]])
     position = int(np.searchsorted(other, row))
-    return (int(other[position - 1]) + 1 if position else 0), (
-        int(other[position]) if position < len(other) else len(allowed)
-    )
+    return int(other[position - 1]) + 1, int(other[position])
 
 
 def _furthest(gains: np.ndarray) -> int:

@@ -24,7 +24,7 @@ from semdedup.storage.file_list import FileList
 from semdedup.storage.location import Location
 from semdedup.storage.pieces import piece_file
 from semdedup.storage.tables import RowGroups, cut_files, iter_groups, open_parquet
-from semdedup.video.clip_meta import parse_meta
+from semdedup.video.clip_meta import parse_meta, span_of
 
 SPANS = pa.schema({"id": pa.string(), "video": pa.string(), "start_s": pa.float64(), "end_s": pa.float64()})
 
@@ -130,7 +130,7 @@ def _of_metas(source: Location, files: FileList) -> Iterator[pa.RecordBatch]:
     for file, content in source.read_all(files):
         meta = parse_meta(content)
         known = {} if isinstance(meta, str) else meta
-        start_s, end_s = known.get("duration_span") or (known.get("start_s"), known.get("end_s"))
+        start_s, end_s = span_of(known)
         video = known.get("video") or known.get("source_video")
         name = file.url.rpartition("/")[2].removesuffix(".json")
         rows.append({"id": name, "video": video, "start_s": start_s, "end_s": end_s})

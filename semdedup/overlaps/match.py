@@ -12,7 +12,7 @@ from typing import NamedTuple
 import numpy as np
 
 from semdedup.dedup.kernels.matches import Pairs, matching_pairs, matching_pairs_within
-from semdedup.overlaps.align import LEAST_VOTES, LONGEST_STILL, Aligned, Votes, align
+from semdedup.overlaps.align import LEAST_APART, LEAST_VOTES, Aligned, Votes, align
 from semdedup.video.fingerprint import PER_SECOND, mirrored, moves
 
 LEAST = np.float32(0.6)
@@ -61,7 +61,22 @@ class Stretches(NamedTuple):
     mirrored: np.ndarray
 
 
+class Stretch(NamedTuple):
+    """One entry of `Stretches`."""
+
+    a: int
+    start_a_s: float
+    end_a_s: float
+    b: int
+    start_b_s: float
+    end_b_s: float
+    speed: float
+    score: float
+    mirrored: bool
+
+
 KINDS = (np.int64, *[np.float64] * 2, np.int64, *[np.float64] * 4, np.bool_)
+"""Types of the columns of `Stretches`."""
 
 
 def find_stretches(one: Tracks, other: Tracks, mirror: bool = False) -> Stretches:
@@ -83,7 +98,7 @@ def find_stretches(one: Tracks, other: Tracks, mirror: bool = False) -> Stretche
     if mirror:
         right = _units(mirrored(other.vectors))
         found = _without_lesser([*found, *_shared(left, one.starts, right, other.starts, same, True)])
-    found.sort(key=lambda row: (row[0], row[3], row[1], row[4]))
+    found.sort(key=lambda each: (each.a, each.b, each.start_a_s, each.start_b_s))
     columns = list(zip(*found, strict=True)) or [()] * len(KINDS)
     return Stretches(*(np.array(column, dtype=kind) for column, kind in zip(columns, KINDS, strict=True)))
 
@@ -93,13 +108,9 @@ def videos_of(starts: np.ndarray, rows: np.ndarray) -> np.ndarray:
     return np.asarray(np.searchsorted(starts, rows, side="right") - 1)
 
 
-Row = tuple[int, float, float, int, float, float, float, float, bool]
-
-
 def _shared(
     left: np.ndarray, left_starts: np.ndarray, right: np.ndarray, right_starts: np.ndarray, same: bool, mirror: bool
-) -> Iterator[Row]:
-    """Rows of `Stretches`."""
+) -> Iterator[Stretch]:
     one = np.flatnonzero(moves(left))
     if same and not mirror:
         pairs, other = matching_pairs_within(left[one], LEAST), one
@@ -121,17 +132,19 @@ def _shared(
         rows = left[from_a : left_starts[first + 1]], right[from_b : right_starts[second + 1]]
         within = same and first == second
         for each in align(*rows, votes, within):
-            yield first, *_times(each, len(rows[0]), second, len(rows[1])), mirror
+            start_a_s, end_a_s, start_b_s, end_b_s = _times(each, *map(len, rows))
+            line = each.line.speed, each.score
+            yield Stretch(first, start_a_s, end_a_s, second, start_b_s, end_b_s, *line, mirror)
 
 
-def _times(found: Aligned, n: int, b: int, m: int) -> tuple[float, float, int, float, float, float, float]:
-    """The stretch in seconds, within the videos of n and m rows."""
+def _times(found: Aligned, n: int, m: int) -> tuple[float, float, float, float]:
+    """Where a stretch begins and ends in a and in b, in seconds, within the videos of n and m rows."""
     (start_a, end_a), speed = found.of_a, found.line.speed
     before = max(0.0, -start_a / speed, -found.start)
     after = max(0.0, (end_a - n) / speed, found.end - m)
     edges = start_a + speed * before, end_a - speed * after, found.start + before, found.end - after
     start_a_s, end_a_s, start_b_s, end_b_s = (edge / PER_SECOND for edge in edges)
-    return start_a_s, end_a_s, b, start_b_s, end_b_s, speed, found.score
+    return start_a_s, end_a_s, start_b_s, end_b_s
 
 
 def _gathered(pairs: Iterator[Pairs], left_starts: np.ndarray, right_starts: np.ndarray, same: bool) -> Pairs:
@@ -142,7 +155,7 @@ def _gathered(pairs: Iterator[Pairs], left_starts: np.ndarray, right_starts: np.
     for part in pairs:
         if same:
             a, b = videos_of(left_starts, part.left), videos_of(left_starts, part.right)
-            wanted = (a < b) | ((a == b) & (part.right - part.left >= LONGEST_STILL))
+            wanted = (a < b) | ((a == b) & (part.right - part.left >= LEAST_APART))
             part = Pairs(*(values[wanted] for values in part))
         held.append(part)
         number += len(part.left)
@@ -163,18 +176,21 @@ def _best_of_rows(pairs: Pairs, left_starts: np.ndarray) -> Pairs:
     return Pairs(*(part[number < MOST_OF_A_ROW] for part in pairs))
 
 
-def _without_lesser(found: list[Row]) -> list[Row]:
+def _without_lesser(found: list[Stretch]) -> list[Stretch]:
     """Of stretches that are seen both ways, as in a picture that is symmetric, those with the higher score."""
-    by_pair: dict[tuple[int, int], list[Row]] = {}
-    for row in found:
-        by_pair.setdefault((row[0], row[3]), []).append(row)
+    by_pair: dict[tuple[int, int], list[Stretch]] = {}
+    for each in found:
+        by_pair.setdefault((each.a, each.b), []).append(each)
+    return [each for some in by_pair.values() for each in some if not any(_is_lesser(each, other) for other in some)]
 
-    def is_lesser(row: Row, other: Row) -> bool:
-        common = min(row[5], other[5]) - max(row[4], other[4])
-        shares = 2 * common > row[5] - row[4] and 2 * (min(row[2], other[2]) - max(row[1], other[1])) > row[2] - row[1]
-        return row[8] != other[8] and shares and (other[7], not other[8]) > (row[7], not row[8])
 
-    return [row for rows in by_pair.values() for row in rows if not any(is_lesser(row, other) for other in rows)]
+def _is_lesser(each: Stretch, other: Stretch) -> bool:
+    """Whether most of a stretch is seen better the other way; of equal scores the one that is not mirrored counts."""
+    in_a = min(each.end_a_s, other.end_a_s) - max(each.start_a_s, other.start_a_s)
+    in_b = min(each.end_b_s, other.end_b_s) - max(each.start_b_s, other.start_b_s)
+    is_most = 2 * in_a > each.end_a_s - each.start_a_s and 2 * in_b > each.end_b_s - each.start_b_s
+    is_better = (other.score, not other.mirrored) > (each.score, not each.mirrored)
+    return each.mirrored != other.mirrored and is_most and is_better
 
 
 def _units(vectors: np.ndarray) -> np.ndarray:

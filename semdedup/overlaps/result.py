@@ -10,7 +10,7 @@ import pandas as pd
 import pyarrow as pa
 
 from semdedup.dedup.results.frames import frame_of_files
-from semdedup.display import Displayable, one_line
+from semdedup.display import Displayable, clock, one_line
 from semdedup.overlaps.compare import LONGEST, longest_of
 from semdedup.overlaps.names import OVERLAPS
 from semdedup.storage.batches import ROWS_PER_BATCH
@@ -111,15 +111,15 @@ class OverlapsResult(Displayable):
     def rows(self) -> list[tuple[str, str]]:
         """Name and value of everything that there is to tell, the longest overlaps last."""
         facts = self.facts
-        lines = [("videos", f"{self.videos:,} ({_time(self.video_seconds)})")]
+        lines = [("videos", f"{self.videos:,} ({clock(self.video_seconds)})")]
         if facts["base_videos"]:
             lines.append(("  of the base", f"{facts['base_videos']:,}"))
         lines += [
-            ("overlaps", f"{self.overlaps:,} ({_time(self.overlap_seconds)})"),
+            ("overlaps", f"{self.overlaps:,} ({clock(self.overlap_seconds)})"),
             ("  pairs of videos", f"{self.pairs:,}"),
             ("  videos that repeat a part", f"{facts['within']:,}"),
             ("clips", f"{self.clips:,}" if facts["clips_from"] else "none are there"),
-            ("  duplicates by overlap", f"{self.duplicates:,} ({_time(facts['duplicate_seconds'])})"),
+            ("  duplicates by overlap", f"{self.duplicates:,} ({clock(facts['duplicate_seconds'])})"),
         ]
         others = {"without_track": "  of videos without a track", "without_span": "  without a time"}
         lines += [(words, f"{facts[name]:,}") for name, words in others.items() if facts[name]]
@@ -131,20 +131,8 @@ def _in_words(longest: Any) -> list[tuple[str, str]]:
     """The longest overlaps, a line each: how long, and where in which videos."""
     words = []
     for row in longest:
-        ends = (f"{one_line(row[f'video_{x}'])} {_time(row[f'start_{x}_s'])}–{_time(row[f'end_{x}_s'])}" for x in "ab")
+        ends = (f"{one_line(row[f'video_{x}'])} {clock(row[f'start_{x}_s'])}–{clock(row[f'end_{x}_s'])}" for x in "ab")
         mirrored = ", mirrored" * bool(row.get("mirrored"))
         speed = f", speed {row['speed']:.3g}" * (round(row["speed"], 3) != 1)
-        words.append((_time(row["end_b_s"] - row["start_b_s"]), " = ".join(ends) + speed + mirrored))
+        words.append((clock(row["end_b_s"] - row["start_b_s"]), " = ".join(ends) + speed + mirrored))
     return [("longest overlaps", "better-ranked video = worse-ranked video"), *words] if words else []
-
-
-def _time(seconds: float) -> str:
-    """Seconds as hours, minutes and seconds.
-
-    >>> _time(7.5), _time(75), _time(3675.25)
-    ('0:07.5', '1:15.0', '1:01:15.2')
-    """
-    tenths = round(seconds * 10)
-    minutes, rest = divmod(tenths, 600)
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours}:{minutes:02d}:{rest / 10:04.1f}" if hours else f"{minutes}:{rest / 10:04.1f}"

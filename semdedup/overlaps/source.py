@@ -75,7 +75,8 @@ class Source:
         base = FileList() if self.base is None else self.base.videos
         roots = [self.root, *([] if self.base is None else [self.base.root])]
         metas = f"{(self.root / METAS).url}/"
-        of_split = (file for file in files_of_split(self.root) if file[0].startswith(metas))
+        is_wanted = self.clips.kind == OF_METAS  # otherwise none of what the split names is among the files
+        of_split = (file for file in files_of_split(self.root) if file[0].startswith(metas)) if is_wanted else ()
         known = WrittenFiles(itertools.chain(of_split, known_files(roots).items()))
         return fingerprint_of([self.tracks, self.tables, self.clips.files, base], known)
 

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from semdedup.display import clock
 from semdedup.report.overlaps import Overlap, OverlapSurvey, Stretch
 
 WIDTH = 1000.0
@@ -137,16 +138,3 @@ def _side(
         "bar": bar,
         "moments": [(clock(moment), picture) for moment, picture in moments],
     }
-
-
-def clock(seconds: float) -> str:
-    """Seconds as people read them.
-
-    >>> clock(59.96), clock(754.3), clock(3725.0)
-    ('1:00.0', '12:34.3', '1:02:05.0')
-    """
-    tenths = round(10 * seconds)
-    minutes, rest = divmod(abs(tenths), 600)
-    hours, minutes = divmod(minutes, 60)
-    text = f"{hours}:{minutes:02d}" if hours else f"{minutes}"
-    return f"{'-' * (tenths < 0)}{text}:{rest // 10:02d}.{rest % 10}"

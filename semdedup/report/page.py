@@ -19,7 +19,7 @@ from semdedup.dedup.threshold.rule import REMOVAL
 from semdedup.report.aligned import AlignedVideos
 from semdedup.report.strips import ClipStrip
 from semdedup.report.survey import DROPPED_PER_GROUP, Survey
-from semdedup.video.clip_meta import well_formed
+from semdedup.video.clip_meta import span_of, well_formed
 
 MOST_BARS = 120
 
@@ -126,7 +126,7 @@ def _exact(score: float) -> float:
 def _card(clip: ClipStrip) -> dict[str, Any]:
     known = well_formed(clip.metadata or {})
     facts = ["its metadata are malformed"] if clip.meta_fault else []
-    start_s, end_s = known.get("duration_span") or (known.get("start_s"), known.get("end_s"))
+    start_s, end_s = span_of(known)
     if start_s is not None and end_s is not None:
         facts.append(f"{start_s:.2f}–{end_s:.2f} s")
     if known.get("width") is not None and known.get("height") is not None:

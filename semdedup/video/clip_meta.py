@@ -109,6 +109,11 @@ def fault_of(meta: Mapping[str, Any]) -> str:
     return ""
 
 
+def span_of(meta: Mapping[str, Any]) -> tuple[float | None, float | None]:
+    """Where in its video a clip begins and ends, in seconds; None where that is not known."""
+    return meta.get("duration_span") or (meta.get("start_s"), meta.get("end_s"))
+
+
 def well_formed(meta: Mapping[str, Any]) -> dict[str, Any]:
     """The fields of what somebody else's table says of a clip, without those that are not of their shape."""
     return {name: value for name, value in meta.items() if not fault_of({name: value})}
