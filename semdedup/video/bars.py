@@ -107,9 +107,11 @@ def content_box(levels: np.ndarray, height: int, width: int) -> Box:
 
 def _content(levels: np.ndarray) -> tuple[float, float]:
     """Where the content begins and ends along one axis, as shares of the n lines of `levels` (t, 2, n)."""
+    clean = (levels[:, 1] <= CLEAN).mean(axis=0) >= MOST_OF_THE_TIME
+    if not clean.any():  # of most videos, which have no bars
+        return 0.0, 1.0
     above, shares = levels[:, 0].mean(axis=0), np.median(levels[:, 1], axis=0)
     shares = shares / max(float(shares.max()), CLEAN)
-    clean = (levels[:, 1] <= CLEAN).mean(axis=0) >= MOST_OF_THE_TIME
     n = len(shares)
     return _bar(above, shares, clean) / n, 1 - _bar(above[::-1], shares[::-1], clean[::-1]) / n
 
