@@ -226,8 +226,8 @@ def report(found: dict[str, Any]) -> list[str]:
         text += [
             f"split of {costs['footage_s']:.0f} s of video, {name}: tracks cost {costs['ratio'] - 1:+.1%} of the time "
             f"({costs['with_s']:.1f} s beside {costs['without_s']:.1f} s), {costs['processor_ratio'] - 1:+.1%} of the "
-            f"processor's; to make them takes {costs['making_s'] / costs['footage_s'] * 1e3:.1f} ms of a core a second of "
-            f"video, {costs['making_ratio']:.1%} of the processor's time",
+            f"processor's; to make them takes {costs['making_s'] / costs['footage_s'] * 1e3:.1f} ms of a core a second "
+            f"of video, {costs['making_ratio']:.1%} of the processor's time",
             f"  {costs['bytes_per_s']:.0f} bytes a second, of {LEAST_BITS / 8 / 100:.0f} that they may take; "
             f"{costs['of_clips']:.2%} of the clips' bytes",
         ]
