@@ -6,7 +6,7 @@ import contextlib
 import json
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any
 
@@ -63,6 +63,7 @@ class Stage(ABC):
         step: name of the step that its record has.
         io: where it reads and writes.
         folder: where its tables go, below the output path.
+        ends_of_input: the first and the last file of its input, where it was listed before there were workers.
         hint: what else can be done where the output path holds a result of other parameters.
     """
 
@@ -75,6 +76,7 @@ class Stage(ABC):
     def __init__(self, given: Mapping[str, Any]) -> None:
         self.io, self.folder = IOOptions.of(given), given["folder"]
         self.clear_output, self.verbose = self.io.clear_output, self.io.verbose
+        self.ends_of_input: tuple[FileInfo, ...] = ()
         if self.reads and isinstance(self.io.input_path, Frame):
             raise ParameterError(
                 f"input_path of {type(self).__name__} must be {self.reads}, on disk; got {self.io.input_path.name}. "
@@ -160,7 +162,7 @@ class Stage(ABC):
         """Files that every worker must see; tried before the work begins."""
         if self.frame is not None:
             return []
-        found = self.find_input(self.source())
+        found = self.ends_of_input or self.find_input(self.source())
         return [self.source()[0].at(file.url) for file in (found[0], found[-1])]
 
     def folders(self) -> Sequence[str]:
@@ -203,9 +205,16 @@ class Stage(ABC):
     ) -> StageResult:
         """Run on a session; see `semdedup.runs.step.run_step`."""
 
+        listed: list[Sequence[FileInfo]] = []
+
+        def identify() -> Mapping[str, Any]:
+            files, identity = self.identify(sources)
+            listed[:] = [files]
+            return identity or NOT_READ
+
         def work(run: Run) -> dict[str, Any]:
             places = sources if self.frame is None else [self.frame.write(run)]
-            files = self.find_input(places)
+            files = listed.pop() if self.frame is None else self.find_input(places)  # as it was identified just now
             passed_over = self.passed_over(files)
             for line in told(passed_over):
                 run.session.reporter.say(line)
@@ -214,7 +223,7 @@ class Stage(ABC):
 
         self.learn(session)
         with contextlib.nullcontext() if self.frame is None else self.frame.naming():
-            outcome = run_step(self.as_step(sources), work, session, ownership, made_anew)
+            outcome = run_step(replace(self.as_step(sources), identify=identify), work, session, ownership, made_anew)
         return self.result(outcome, session.reporter)
 
     def result(self, outcome: Outcome, reporter: Reporter) -> StageResult:
@@ -280,6 +289,7 @@ def check_stages(stages: Sequence[Stage]) -> None:
         destination = stage.destination()
         sources = stage.source() or written
         files, identity = stage.identify(sources) if ready else ([], None)
+        stage.ends_of_input = (files[0], files[-1]) if len(files) else ()
         record = Record(destination.root)
         if not stage.clear_output and stage.is_known():
             record.check(stage.step, stage.parameters(), identity, stage.hint)
