@@ -6,6 +6,8 @@ cluster, on products that are still in the cache, and everything that is no prod
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import numpy as np
 
 from semdedup.arrays import Array, array_module, scratch, take_rows, to_host
@@ -91,6 +93,28 @@ def _compare_alone(rows: Array, span: slice, batch_size: int, result: BestMatch,
         matches.add(found.right + begin, found.left + begin, found.score)
 
 
+class _Held(NamedTuple):
+    """Space for the cluster at hand, of as many rows as the largest of them: m.
+
+    Attributes:
+        product: (m·m,) float32.
+        near: (m·m,) bool, which of the products are near the largest of their row.
+        rows: (m, d) float32.
+    """
+
+    product: np.ndarray
+    near: np.ndarray
+    rows: np.ndarray
+
+    @classmethod
+    def of(cls, size: int, dim: int) -> _Held:
+        return cls(
+            scratch(np, "products", (size * size,), np.float32),
+            scratch(np, "near", (size * size,), bool),
+            scratch(np, "near rows", (size, dim), np.float32),
+        )
+
+
 def _compare_small(
     rows: np.ndarray, edges: np.ndarray, clusters: np.ndarray, result: BestMatch, matches: Matches | None
 ) -> list[int]:
@@ -99,19 +123,17 @@ def _compare_small(
     Returns:
         The clusters that are left out: too many of their rows are near each other.
     """
-    whole, limit, sizes = SinglePrecision(rows), np.float32(1), edges[clusters + 1] - edges[clusters]
-    error = slack(whole, whole, rows.shape[1])
+    whole, limit, sizes = SinglePrecision(rows), np.float32(1), np.diff(edges)[clusters]
     if matches is not None and not matches.full:
         limit = min(limit, matches.least)
-    limit += error
-    margin = np.float32(2.02) * error
-    most = int(sizes.max(initial=0))
-    held = scratch(np, "near rows", (most, rows.shape[1]), np.float32)
+    error = slack(whole, whole, rows.shape[1])
+    limits = limit + error, np.float32(2.02) * error
+    held = _Held.of(int(sizes.max(initial=0)), rows.shape[1])
     one, sums = np.full(len(rows), -1), np.zeros(len(rows))
     queries, candidates, left_out = [], [], []
     for number, begin, size in zip(clusters.tolist(), edges[clusters].tolist(), sizes.tolist(), strict=True):
-        cluster, nearest, near = rows[begin : begin + size], one[begin : begin + size], held[:size]
-        others = _nearest(whole, begin, size, nearest, limit, margin)
+        cluster, nearest = rows[begin : begin + size], one[begin : begin + size]
+        others = _nearest(whole, begin, nearest, limits, held)
         if others is not None:
             if len(others[0]) > CROWDED * size:
                 nearest[:] = -1
@@ -119,7 +141,7 @@ def _compare_small(
                 continue
             queries.append(others[0] + begin)
             candidates.append(others[1] + begin)
-        sums[begin : begin + size] = dots(cluster, take_rows(cluster, nearest, near))
+        sums[begin : begin + size] = dots(cluster, take_rows(cluster, nearest, held.rows[:size]))
         nearest += begin
         nearest[0] = -1
     some = np.flatnonzero(one >= 0)
@@ -137,32 +159,32 @@ def _compare_small(
 
 
 def _nearest(
-    factor: SinglePrecision, begin: int, size: int, nearest: np.ndarray, limit: np.float32, margin: np.float32
+    factor: SinglePrecision, begin: int, nearest: np.ndarray, limits: tuple[np.float32, np.float32], held: _Held
 ) -> tuple[np.ndarray, np.ndarray] | None:
     """Of each row of a cluster the better-ranked one with the largest product, and others that may be as near.
 
     Args:
         factor: all rows.
         begin: position of the first row of the cluster.
-        size: m.
         nearest: (m,) int64, is written; the best-ranked row gets itself.
-        limit: from here on products count as equally large.
-        margin: how much less than the largest, or than the limit, the others may be.
+        limits: from where on products count as equally large; and how much less than that, or than the largest of
+            its row, the product of another may be.
+        held: space to work in.
 
     Returns:
         Rows and candidates of the others, (p,) int64 each, if any. Positions are those in the cluster.
     """
-    product = scratch(np, "products", (size, size), np.float32)
-    near = scratch(np, "near", (size, size), bool)
+    size = len(nearest)
+    flat = held.product[: size * size]
+    product, near = flat.reshape(size, size), held.near[: size * size].reshape(size, size)
     product.fill(-np.inf)
     factor.triangle(begin, begin + size, product)
-    flat = product.reshape(-1)
     flat[:: size + 1] = -np.inf
     product.argmax(axis=1, out=nearest)  # faster than max
-    largest = flat[nearest + np.arange(0, size * size, size)]
-    least = np.minimum(largest, limit) - margin
+    least = np.minimum(flat[nearest + np.arange(0, size * size, size)], limits[0])
+    least -= limits[1]
     np.greater(product, least[:, None], out=near)
-    if np.count_nonzero(near) < size:  # all but the best-ranked have one
+    if np.count_nonzero(near) < size:  # all but the best-ranked row have one
         return None
     row, column = np.divmod(np.flatnonzero(near), size)
     other = column != nearest[row]
