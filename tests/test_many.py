@@ -10,6 +10,8 @@ from hypothesis import strategies as st
 
 from semdedup import max_similarity
 from semdedup.arrays import to_host
+from semdedup.dedup.compare.groups import Limits, score_rows
+from semdedup.dedup.compare.together import score_together
 from semdedup.dedup.kernels import distinct, many
 from semdedup.dedup.kernels.distinct import occurrences
 from semdedup.dedup.kernels.exact import exact_scores, unit_rows
@@ -113,6 +115,29 @@ def test_the_matches_are_all_pairs_of_different_rows_of_a_cluster_that_reach_the
     left, right, score = map(to_host, found)
     assert set(zip(in_all[left], in_all[right], score, strict=True)) == expected
     assert len(left) == len(expected)
+
+
+@given(
+    seed=st.integers(0, 2**32),
+    sizes=st.lists(st.integers(0, 40), min_size=1, max_size=6),
+    kinds=st.lists(st.sampled_from(KINDS), min_size=1, max_size=3),
+    informing=st.sampled_from([0.0, 0.7, 1.0, None]),
+    least=st.sampled_from([0.5, 0.9]),
+)
+def test_scores_matches_and_forest_of_clusters_together_are_those_of_each(
+    xp: ModuleType, seed: int, sizes: list[int], kinds: list[str], informing: float | None, least: float
+) -> None:
+    rows, starts = clusters_of(seed, sizes, 6, kinds)
+    rng = np.random.default_rng(seed)
+    each = [xp.asarray(rows[start:stop]) for start, stop in pairwise(starts)]
+    informs = [None if informing is None or i % 3 == 1 else rng.random(n) < informing for i, n in enumerate(sizes)]
+    found = score_together(each, informs, np.float32(least), 64)
+    assert found is not None
+    for cluster, mask, (score, match, forest) in zip(each, informs, found, strict=True):
+        alone = score_rows(cluster, None if mask is None else ~mask, Limits(np.float32(least), 64))
+        for ours, theirs in zip((score, match, *forest), (alone.score, alone.match, *alone.forest), strict=True):
+            np.testing.assert_array_equal(ours, theirs)
+            assert ours.dtype == theirs.dtype
 
 
 def test_matches_are_given_up_where_a_cluster_has_too_many(xp: ModuleType) -> None:
