@@ -293,16 +293,18 @@ def _near_maximum(product: Array, floor: Array, error: np.float32, match: float 
     """
     xp = array_module(product)
     n_columns = product.shape[1]
-    runs = product.reshape(-1, RUN, n_columns)  # looked at one by one only where their maximum is near
-    maxima = runs.max(axis=1)
+    # looked at one by one only where their maximum is near; of rows that are far apart, so that whole slices are
+    # compared: a third of the time of rows side by side
+    runs = product.reshape(RUN, -1, n_columns)
+    maxima = runs.max(axis=0)
     xp.maximum(floor, xp.minimum(maxima.max(axis=0) - error, 1), out=floor)
     least = xp.minimum(floor, np.float32(match)) - error
     run, column = xp.divmod(xp.flatnonzero(maxima >= least), n_columns)
     if len(run) > maxima.size * CROWDED + 4 * n_columns:
         return None
-    values = runs[run, :, column]
-    found, offset = xp.divmod(xp.flatnonzero(values >= least[column, None]), RUN)
-    return run[found] * RUN + offset, column[found]
+    values = runs[:, run, column]
+    place, found = xp.divmod(xp.flatnonzero(values >= least[column]), max(1, len(run)))
+    return place * len(maxima) + run[found], column[found]
 
 
 def _thin_out(candidates: Array, block: Array, product: Array, floor: Array, error: np.float32) -> tuple[Array, Array]:
@@ -318,7 +320,8 @@ def _thin_out(candidates: Array, block: Array, product: Array, floor: Array, err
     high = (precise + margin).clip(0, 1).astype(np.float32)
     outside = product < floor - error
     if bool((high == 1).any()):  # copies have score 1, whatever rounding left of their length
-        low[equal_pairs(candidates, block)] = 1
+        equal = equal_pairs(candidates, block)
+        low[equal], high[equal] = 1, 1
     low[outside] = -1
     high[outside] = -1
     top = low.max(axis=0)

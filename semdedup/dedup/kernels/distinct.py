@@ -65,7 +65,7 @@ def occurrences(rows: Array, groups: Array | None = None) -> tuple[Array, Array]
 
 
 def equal_pairs(left: Array, right: Array) -> tuple[Array, Array]:
-    """For each row of `right` that is equal to one of `left`, the position of one such row, and its own; (p,) each.
+    """For each row of `right` that is equal to one of `left`, the first such position, and its own; (p,) each.
 
     Args:
         left: (n, d) float32, n ≥ 1.
@@ -75,7 +75,7 @@ def equal_pairs(left: Array, right: Array) -> tuple[Array, Array]:
     """
     xp = array_module(left)
     hashes, wanted = hash_rows(left), hash_rows(right)
-    order = xp.argsort(hashes)
+    order = xp.argsort(hashes, kind="stable")
     place = xp.minimum(xp.searchsorted(hashes[order], wanted), len(left) - 1)
     position = order[place]
     found = xp.flatnonzero(hashes[position] == wanted)
