@@ -168,7 +168,7 @@ class _Proposals:
         self.queries, self.candidates, self.matches = queries, candidates, matches
         self.precisions = _precisions(queries, candidates)
         self.left_side, self.right_side, self.error = next(self.precisions)
-        self.width = max(1, block_elements(queries) // 4 // height // RUN) * RUN
+        self.width = max(1, block_elements(queries) // 2 // height // RUN) * RUN
         self.space = scratch(xp, "products", (self.width * height,), np.float32)
 
     def of_block(self, start: int, stop: int, counts: Array, floor: Array) -> list[tuple[Array, Array, Array]]:
