@@ -4,8 +4,10 @@ import argparse
 import json
 import os
 import platform
+import time
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import numpy as np
@@ -17,11 +19,11 @@ from benchmarks import (
     clustering,
     comparison,
     data_path,
+    decisions,
     exact,
     frames,
     growth,
     overlaps,
-    pairs_peer,
     paper,
     removal,
     results,
@@ -34,43 +36,34 @@ from benchmarks import (
     whole,
 )
 
-BENCHMARKS = {
-    "split": split,
-    "overlaps": overlaps,
-    "results": results,
-    "shard": shard,
-    "same_answer": same_answer,
+IN_THE_TABLE: dict[str, ModuleType] = {
     "comparison": comparison,
+    "decisions": decisions,
     "clustering": clustering,
     "data_path": data_path,
     "whole": whole,
     "growth": growth,
-    "paper": paper,
-    "pairs_peer": pairs_peer,
     "exact": exact,
     "removal": removal,
     "base": base,
     "frames": frames,
+}
+"""What ``--readme`` and ``--plot`` measure where nothing is named: at ``--size full`` within half an hour."""
+
+LONGER: dict[str, ModuleType] = {
     "scale": scale,
     "client_memory": client_memory,
     "ten_million": ten_million,
+    "overlaps": overlaps,
+    "split": split,
+    "results": results,
+    "shard": shard,
+    "same_answer": same_answer,
+    "paper": paper,
 }
-IN_THE_TABLE = (
-    "comparison",
-    "clustering",
-    "data_path",
-    "whole",
-    "growth",
-    "pairs_peer",
-    "exact",
-    "removal",
-    "base",
-    "frames",
-    "scale",
-    "client_memory",
-    "ten_million",
-    "overlaps",
-)
+"""The others; the table has those of them that are named, or that are in the file of figures already."""
+
+BENCHMARKS = {**IN_THE_TABLE, **LONGER}
 KEEPING = ("ten_million", "overlaps")
 """Those that keep data in `--folder`."""
 
@@ -101,12 +94,40 @@ def _version(name: str) -> str | None:
         return None
 
 
-def main(arguments: list[str] | None = None) -> None:
+def begin(size: str, file: Path | None) -> dict[str, Any]:
+    """Figures without a benchmark, or those of the file, if it has the size and was measured on a machine like this."""
+    found = {"machine": machine(), "size": size, "seconds": {}}
+    if file is None or not file.exists():
+        return found
+    before = json.loads(file.read_text())
+    for what in ("machine", "size"):
+        if before.get(what) != found[what]:
+            raise SystemExit(f"{file} has another {what} than this run; name another file, or remove it")
+    return before
+
+
+def measure(found: dict[str, Any], names: list[str], folder: Path | None, file: Path | None) -> None:
+    """Run the named benchmarks, and write the figures to the file after each."""
+    for name in names:
+        started = time.monotonic()
+        kept = {"folder": folder} if name in KEEPING else {}
+        found[name] = BENCHMARKS[name].run(found["size"], **kept)
+        found["seconds"][name] = round(time.monotonic() - started, 1)
+        if file:
+            file.write_text(json.dumps(found, indent=1))
+    print("seconds:", ", ".join(f"{name} {found['seconds'][name]:.0f}" for name in names), flush=True)
+
+
+def parsed(arguments: list[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
-    parser.add_argument("names", nargs="*", help=f"which of {', '.join(BENCHMARKS)}; all by default")
+    given = f"which of {', '.join(BENCHMARKS)}; by default all, or for --readme and --plot {', '.join(IN_THE_TABLE)}"
+    parser.add_argument("names", nargs="*", help=given)
     parser.add_argument("--size", choices=["smoke", "quick", "full"], default="quick")
     parser.add_argument("--folder", type=Path, help="where ten_million and overlaps keep their data, to go on")
-    parser.add_argument("--json", type=Path, help="file to write the figures to")
+    written = (
+        "file for the figures, written after each benchmark; what is in it already is measured only if it is named"
+    )
+    parser.add_argument("--json", type=Path, help=written)
     parser.add_argument("--from", type=Path, dest="source", help="file of figures to take instead of measuring")
     parser.add_argument("--plot", type=Path, help="file to draw the ratios to")
     parser.add_argument("--readme", type=Path, help="file whose table, between its markers, is written anew")
@@ -114,19 +135,25 @@ def main(arguments: list[str] | None = None) -> None:
     unknown = [name for name in options.names if name not in BENCHMARKS]
     if unknown:
         parser.error(f"no benchmark {', '.join(unknown)}; there are {', '.join(BENCHMARKS)}")
-    if (options.plot or options.readme) and options.names and not set(options.names) & set(IN_THE_TABLE):
-        parser.error(f"--plot and --readme show {', '.join(IN_THE_TABLE)}; none of them is to run")
+    if options.readme:
+        table.check(options.readme)
+    return options
+
+
+def main(arguments: list[str] | None = None) -> None:
+    options = parsed(arguments)
     if options.source:
         found = json.loads(options.source.read_text())
     else:
-        found = {"machine": machine(), "size": options.size}
+        found = begin(options.size, options.json)
         print(", ".join(f"{name} {value}" for name, value in found["machine"].items()), flush=True)
-        for name in options.names or BENCHMARKS:
-            folder = {"folder": options.folder} if name in KEEPING else {}
-            found[name] = BENCHMARKS[name].run(options.size, **folder)
-    if options.json:
-        options.json.write_text(json.dumps(found, indent=1))
-    rows = [row for name in IN_THE_TABLE if name in found for row in BENCHMARKS[name].rows(found[name])]
+        if there := [name for name in BENCHMARKS if name in found and name not in options.names]:
+            print(f"taken from {options.json}: {', '.join(there)}", flush=True)
+        everything = IN_THE_TABLE if options.plot or options.readme else BENCHMARKS
+        names = options.names or [name for name in everything if name not in found]
+        measure(found, names, options.folder, options.json)
+    shown = [(module, found[name]) for name, module in BENCHMARKS.items() if name in found and hasattr(module, "rows")]
+    rows = [row for module, figures in shown for row in module.rows(figures)]
     if options.plot:
         table.draw(options.plot, found["machine"], found["size"], rows)
     if options.readme:

@@ -148,15 +148,16 @@ def run(size: str) -> dict[str, Any]:
 
 
 def rows(found: dict[str, Any]) -> list[Row]:
-    """The fit of clustered rows into most clusters, its inertia beside the best peer's, and the assignment."""
+    """Of clustered rows the fit, its inertia beside the best peer's, and the assignment; of others the fit."""
     lines = []
     for case in found["cases"]:
-        if case["kind"] != "clustered":
-            continue
-        size = f"{case['rows']:,} × {case['dim']}, {case['clusters']:,} clusters"
+        kind = "" if case["kind"] == "clustered" else f", {case['kind']}"
+        size = f"{case['rows']:,} × {case['dim']}{kind}, {case['clusters']:,} clusters"
         ours, assigned = case["fits"][OURS], case["assign"]
         products = f"the products of {ITERATIONS} iterations"
         lines.append(Row("k-means, one thread", size, f"{ours['seconds']:.3g} s", products, ours["ratio"]))
+        if kind:
+            continue
         peers = {name: fit["inertia"] for name, fit in case["fits"].items() if name != OURS}
         if peers:
             best = min(peers, key=peers.__getitem__)

@@ -17,7 +17,7 @@ import numpy as np
 import pandas as pd
 
 from benchmarks.data import make_rows, write_files
-from benchmarks.peers import those_installed
+from benchmarks.peers import WITNESS, those_installed
 from benchmarks.table import Row
 from benchmarks.timing import seconds_of
 from benchmarks.workers import local_workers
@@ -65,29 +65,6 @@ def kernels_by_cluster(rows: np.ndarray) -> None:
         max_similarity(rows[labels == label])
 
 
-def semhash_exact(rows: np.ndarray) -> None:
-    """The same rows with its exact index, whose cosine threshold is the same."""
-    from semhash import SemHash
-    from vicinity import Backend
-
-    names = [str(i) for i in range(len(rows))]
-    SemHash.from_embeddings(rows, names, model=None, ann_backend=Backend.BASIC).self_deduplicate(threshold=1 - EPS)
-
-
-def semhash_default(rows: np.ndarray) -> None:
-    """The same rows with its default index, which is approximate."""
-    from semhash import SemHash
-
-    names = [str(i) for i in range(len(rows))]
-    SemHash.from_embeddings(rows, names, model=None).self_deduplicate(threshold=1 - EPS)
-
-
-PEERS = {
-    "semhash, its default index": ("semhash", semhash_default),
-    "semhash, exact": ("semhash", semhash_exact),
-}
-
-
 def measure_frame(client: distributed.Client, shape: tuple[int, int, int], rounds: int, folder: Path) -> dict[str, Any]:
     """Seconds of the run over Parquet, and over a Dask DataFrame of the same rows that the workers hold."""
     n_rows, dim, n_files = shape
@@ -127,8 +104,8 @@ def measure_small(client: distributed.Client, shape: tuple[int, int], rounds: in
         "k-means and max_similarity": lambda: kernels_alone(rows),
         "k-means and max_similarity by cluster": lambda: kernels_by_cluster(rows),
     }
-    for name, peer in those_installed(PEERS).items():
-        candidates[name] = lambda peer=peer: peer(rows)  # type: ignore[misc]
+    for name, prepare in those_installed(WITNESS).items():
+        candidates[name] = prepare(rows, EPS, Path())
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         for candidate in candidates.values():  # what a first call loads is no part of it

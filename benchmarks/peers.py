@@ -6,18 +6,22 @@ from collections.abc import Callable, Mapping
 from importlib.util import find_spec
 from itertools import pairwise
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from benchmarks.loops import Loop, curator_1_3, curator_1_4
 from benchmarks.workers import MemoryWatch
 
 Peer = Callable[..., Any]
+One = TypeVar("One")
+Prepare = Callable[[np.ndarray, float, Path], Callable[[], np.ndarray]]
+"""Takes (n, d) float32 rows of length 1, best-ranked first, an eps, and a folder; what it gives is called and timed."""
 
 
-def those_installed(peers: Mapping[str, tuple[str, Peer]]) -> dict[str, Peer]:
+def those_installed(peers: Mapping[str, tuple[str, One]]) -> dict[str, One]:
     """The peers whose package is there; of the others the names are printed."""
     absent = [name for name, (package, _) in peers.items() if find_spec(package) is None]
     if absent:
@@ -25,56 +29,108 @@ def those_installed(peers: Mapping[str, tuple[str, Peer]]) -> dict[str, Peer]:
     return {name: peer for name, (_, peer) in peers.items() if name not in absent}
 
 
-def float32_alone(rows: np.ndarray, block: int = 256) -> None:
-    """The comparison in float32 products and maxima, half of the square in NumPy, and nothing decided in float64."""
-    best = np.zeros(len(rows), dtype=np.float32)
-    for start in range(0, len(rows), block):
-        stop = min(start + block, len(rows))
-        product = rows[start:stop] @ rows[:stop].T
-        product[:, start:][np.arange(stop - start) >= np.arange(stop - start)[:, None]] = -1
-        best[start:stop] = product.max(axis=1)
+def curator_loop(loop: Loop, dtype: str) -> Prepare:
+    """A loop of NeMo Curator in PyTorch, on rows that have that type already, as its files have; on the CPU."""
+
+    def prepare(rows: np.ndarray, eps: float, folder: Path) -> Callable[[], np.ndarray]:
+        import torch
+
+        tensor = torch.from_numpy(rows).to(getattr(torch, dtype))
+        return lambda: loop(torch, tensor)[0].float().numpy() >= np.float32(1 - eps)
+
+    return prepare
 
 
-def numpy_loop(rows: np.ndarray, batch: int = 1024) -> None:
-    """The loop of NeMo Curator, in NumPy: the product of all rows with a batch, its upper triangle, the maxima."""
-    for start in range(0, len(rows), batch):
-        product = np.triu(rows @ rows[start : start + batch].T, k=1 - start)
-        product.max(axis=0)
-        product.argmax(axis=0)
-
-
-def torch_loop(rows: np.ndarray, batch: int = 1024) -> None:
-    """The loop of NeMo Curator as it is, in PyTorch."""
-    import torch
-
-    tensor = torch.from_numpy(rows)
-    for start in range(0, len(tensor), batch):
-        torch.triu(tensor @ tensor[start : start + batch].T, diagonal=1 - start).max(dim=0)
-
-
-def faiss_search(rows: np.ndarray) -> None:
-    """The two nearest of each row, of which one is the row itself; whether it ranks better is not asked."""
+def faiss_search(rows: np.ndarray, eps: float, folder: Path) -> Callable[[], np.ndarray]:
+    """The two nearest of each row, of which one is the row itself; whether others rank better is not asked."""
     import faiss
 
-    index = faiss.IndexFlatIP(rows.shape[1])
-    index.add(rows)
-    index.search(rows, 2)
+    def search() -> np.ndarray:
+        index = faiss.IndexFlatIP(rows.shape[1])
+        index.add(rows)
+        scores, neighbours = index.search(rows, 2)
+        return ((scores >= np.float32(1 - eps)) & (neighbours < np.arange(len(rows))[:, None])).any(axis=1)
+
+    return search
 
 
-def semhash_default(rows: np.ndarray) -> None:
-    """Its index of given embeddings, which finds most neighbours and not all, and its choice among them."""
-    from semhash import SemHash
+def semhash_of(backend: str) -> Prepare:
+    """The choice that semhash makes among given embeddings, by an index of Vicinity: USEARCH is its default."""
 
-    SemHash.from_embeddings(rows, [str(i) for i in range(len(rows))], model=None).self_deduplicate(threshold=0.99)
+    def prepare(rows: np.ndarray, eps: float, folder: Path) -> Callable[[], np.ndarray]:
+        from semhash import SemHash
+        from vicinity import Backend
+
+        names = [str(i) for i in range(len(rows))]
+
+        def choose() -> np.ndarray:
+            found = SemHash.from_embeddings(rows, names, model=None, ann_backend=Backend[backend])
+            goes = np.ones(len(rows), dtype=bool)
+            goes[np.array(found.self_deduplicate(threshold=1 - eps).selected, dtype=np.int64)] = False
+            return goes
+
+        return choose
+
+    return prepare
 
 
-COMPARISON: dict[str, tuple[str, Peer]] = {
-    "NumPy, half the square, float32 alone": ("numpy", float32_alone),
-    "NumPy, the loop of NeMo Curator": ("numpy", numpy_loop),
-    "PyTorch, the loop of NeMo Curator": ("torch", torch_loop),
+def faiss_pairs(rows: np.ndarray, eps: float, folder: Path) -> Callable[[], np.ndarray]:
+    """Everything within eps of each row, so that each pair is found twice, and given once."""
+    import faiss
+
+    def search() -> np.ndarray:
+        index = faiss.IndexFlatIP(rows.shape[1])
+        index.add(rows)
+        edges, _, found = index.range_search(rows, float(np.nextafter(np.float32(1 - eps), np.float32(0))))
+        each = np.repeat(np.arange(len(rows)), np.diff(edges.astype(np.int64)))
+        return np.stack([each, found], axis=1)[each < found]
+
+    return search
+
+
+def lance_pairs(partitions: int) -> Prepare:
+    """Lance compares the rows inside each partition of an index (IVF_FLAT), which is made before."""
+
+    def prepare(rows: np.ndarray, eps: float, folder: Path) -> Callable[[], np.ndarray]:
+        import lance
+        from lance.vector import find_duplicate_pairs
+
+        place = folder / f"lance-{partitions}"
+        embeddings = pa.FixedSizeListArray.from_arrays(pa.array(rows.reshape(-1)), rows.shape[1])
+        written = lance.write_dataset(pa.table({"embedding": embeddings}), place)
+        written.create_index("embedding", "IVF_FLAT", metric="cosine", num_partitions=partitions)
+
+        def find() -> np.ndarray:  # opened here: what is cached of a data set is so for this call alone
+            with find_duplicate_pairs(lance.dataset(place), "embedding", eps, max_concurrency=1) as reader:
+                found = reader.read_all()
+            columns = [found[name].to_numpy() for name in ("row_id_a", "row_id_b")]
+            return np.stack(columns, axis=1).astype(np.int64)
+
+        return find
+
+    return prepare
+
+
+ANY: dict[str, tuple[str, Prepare]] = {
+    "NeMo Curator ≤ 1.3, its loop, float32": ("torch", curator_loop(curator_1_3, "float32")),
+    "NeMo Curator 1.4, its loop, float16": ("torch", curator_loop(curator_1_4, "float16")),
+    "NeMo Curator 1.4, its loop, bfloat16": ("torch", curator_loop(curator_1_4, "bfloat16")),
     "faiss IndexFlatIP.search(x, 2)": ("faiss", faiss_search),
-    "semhash (approximate)": ("semhash", semhash_default),
 }
+"""Which rows match a better-ranked one, (n,). Curator's default is float16, in which PyTorch is slow on processors."""
+
+WITNESS: dict[str, tuple[str, Prepare]] = {
+    "semhash, its default index": ("semhash", semhash_of("USEARCH")),
+    "semhash, exact": ("semhash", semhash_of("BASIC")),
+}
+"""Which rows match a better-ranked one that stays, (n,)."""
+
+PAIRS: dict[str, tuple[str, Prepare]] = {
+    "faiss IndexFlatIP.range_search": ("faiss", faiss_pairs),
+    "Lance find_duplicate_pairs, 1 partition": ("lance", lance_pairs(1)),
+    "Lance find_duplicate_pairs, 20 partitions": ("lance", lance_pairs(20)),
+}
+"""All pairs of rows that match, (p, 2)."""
 
 
 def faiss_kmeans(rows: np.ndarray, k: int, iterations: int) -> np.ndarray:
@@ -103,27 +159,6 @@ CLUSTERING: dict[str, tuple[str, Peer]] = {
     "scikit-learn KMeans, k-means++": ("sklearn", sklearn_kmeans),
     "scikit-learn MiniBatchKMeans": ("sklearn", sklearn_mini_batches),
 }
-
-
-def lance_index(folder: Path, embeddings: pa.FixedSizeListArray, partitions: int) -> None:
-    """A data set of embeddings with an index of so many partitions, in which Lance looks for pairs."""
-    import lance
-
-    written = lance.write_dataset(pa.table({"embedding": embeddings}), folder)
-    written.create_index("embedding", "IVF_FLAT", metric="cosine", num_partitions=partitions)
-
-
-def lance_pairs(folder: Path, eps: float) -> np.ndarray:
-    """Pairs (p, 2) of the positions of rows in one partition; what is open and cached is so for this call alone."""
-    import lance
-    from lance.vector import find_duplicate_pairs
-
-    with find_duplicate_pairs(lance.dataset(folder), "embedding", eps, max_concurrency=1) as reader:
-        found = reader.read_all()
-    return np.stack([found["row_id_a"].to_numpy(), found["row_id_b"].to_numpy()], axis=1).astype(np.int64)
-
-
-PAIRS: dict[str, tuple[str, Peer]] = {"Lance find_duplicate_pairs": ("lance", lance_pairs)}
 
 
 def faiss_script(inputs: Path, output: Path, k: int, eps: float, iterations: int = 10) -> dict[str, float]:

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 BEGIN, END = "<!-- benchmarks: made by `python -m benchmarks --readme` -->", "<!-- end of benchmarks -->"
+PLACE = re.compile(f"{re.escape(BEGIN)}.*?{re.escape(END)}", re.S)
 
 
 class Row(NamedTuple):
@@ -19,6 +20,7 @@ class Row(NamedTuple):
         beside: what it stands beside.
         ratio: ours over that.
         peer: whether it stands beside a peer, and not beside what the machine does with the least that is needed.
+        missed: what that misses and what it has wrongly of the exact answer, which ours is; empty if not counted.
     """
 
     what: str
@@ -27,6 +29,7 @@ class Row(NamedTuple):
     beside: str
     ratio: float
     peer: bool = False
+    missed: str = ""
 
 
 def headline(machine: Mapping[str, Any], size: str) -> str:
@@ -41,18 +44,21 @@ def headline(machine: Mapping[str, Any], size: str) -> str:
 def markdown(machine: Mapping[str, Any], size: str, rows: Sequence[Row]) -> str:
     """The table, between its markers."""
     lines = [f"Measured on {headline(machine, size)}:", ""]
-    lines += ["| What | Size | Here | Beside | Ratio |", "|---|---|--:|---|--:|"]
-    lines += [f"| {row.what} | {row.size} | {row.ours} | {row.beside} | {row.ratio:.2f} |" for row in rows]
+    lines += ["| What | Size | Here | Beside | Ratio | It misses / flips |", "|---|---|--:|---|--:|--:|"]
+    lines += [f"| {r.what} | {r.size} | {r.ours} | {r.beside} | {r.ratio:.2f} | {r.missed} |" for r in rows]
     return "\n".join([BEGIN, *lines, END])
+
+
+def check(readme: Path) -> None:
+    """End the run unless the file has the markers, once."""
+    if len(PLACE.findall(readme.read_text())) != 1:
+        raise SystemExit(f"{readme} must have the markers {BEGIN} and {END} once")
 
 
 def rewrite(readme: Path, table: str) -> None:
     """Put the table in the place of the one that stands between the markers."""
-    text = readme.read_text()
-    pattern = re.compile(f"{re.escape(BEGIN)}.*?{re.escape(END)}", re.S)
-    if len(pattern.findall(text)) != 1:
-        raise SystemExit(f"{readme} must have the markers {BEGIN} and {END} once")
-    readme.write_text(pattern.sub(lambda _: table, text))
+    check(readme)
+    readme.write_text(PLACE.sub(lambda _: table, readme.read_text()))
 
 
 def draw(path: Path, machine: Mapping[str, Any], size: str, rows: Sequence[Row]) -> None:

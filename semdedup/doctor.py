@@ -54,7 +54,7 @@ def examine(
     here = describe_process()
     missing = f"; packages missing: {', '.join(here.gpu_packages_missing)}" if here.gpu_packages_missing else ""
     yield Finding("GPUs here", f"{here.n_gpus}{missing}")
-    yield Finding("products here", "bfloat16 (AMX), then float32" if has_bfloat16_matrices() else "float32")
+    yield Finding("products here", "bfloat16, then float32" if has_bfloat16_matrices() else "float32")
     yield Finding("free memory here", f"{here.memory_free / MIB:,.0f} MiB")
     try:
         with client_for(None, options) as client:

@@ -1,5 +1,7 @@
 """The bound of what a product may be off, for every precision, and that the answer does not depend on the precision."""
 
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -67,6 +69,26 @@ def test_float32_comes_last_and_alone_where_nothing_else_pays(monkeypatch: pytes
     assert precisions_for(large[:10], large[:10]) == [SinglePrecision]
     monkeypatch.setattr(products, "has_bfloat16_matrices", lambda: False)
     assert precisions_for(large, large) == [SinglePrecision]
+
+
+@pytest.mark.parametrize(
+    ("capabilities", "expected"),
+    [
+        ({}, False),
+        ({"haswell": True, "skylake": True}, False),
+        ({"genoa": True, "sapphireamx": True, "sapphire": True}, True),
+        ({"genoa": True, "sapphire": True}, False),
+        ({"genoa": True, "sapphire": False}, True),
+    ],
+    ids=["none", "AVX-512 without bfloat16", "AMX", "Intel's without AMX", "AMD's since Zen 4"],
+)
+def test_bfloat16_is_taken_where_it_is_faster_than_float32(
+    monkeypatch: pytest.MonkeyPatch, capabilities: dict[str, bool], expected: bool
+) -> None:
+    monkeypatch.setattr(products, "numkong", SimpleNamespace(get_capabilities=lambda: capabilities))
+    products.has_bfloat16_matrices.cache_clear()
+    assert products.has_bfloat16_matrices() == expected
+    products.has_bfloat16_matrices.cache_clear()
 
 
 def test_the_answer_is_the_same_without_numkong(rng: np.random.Generator, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -211,6 +211,18 @@ def test_the_best_of_tiles_is_the_best_of_the_whole(xp: ModuleType, seed: int, c
     np.testing.assert_array_equal(position, to_host(whole.position))
 
 
+def test_among_crowded_candidates_a_copy_wins_whatever_rounding_left_of_its_length(xp: ModuleType) -> None:
+    rows = make(np.random.default_rng(0), 90, 12, "narrow crowds")
+    expected = [(rows[:position] == rows[position]).all(axis=1) for position in range(90)]
+    ranks = xp.arange(90)
+    found = best_match(xp.asarray(rows), ranks, xp.asarray(rows), ranks)
+    copies = [position for position in range(90) if expected[position].any()]
+    assert copies
+    for position in copies:
+        assert to_host(found.score)[position] == 1
+        assert to_host(found.position)[position] <= expected[position].argmax()
+
+
 @given(st.integers(0, 2**32), st.integers(0, 30), st.integers(0, 30))
 def test_queries_that_are_no_candidates_match_the_candidates_that_rank_better(
     xp: ModuleType, seed: int, n_queries: int, n_candidates: int

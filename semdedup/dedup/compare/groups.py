@@ -10,9 +10,10 @@ from typing import Any, NamedTuple
 import numpy as np
 import pyarrow as pa
 
-from semdedup.arrays import Array, Backend, array_module, backend_module, to_host
+from semdedup.arrays import Array, Backend, array_module, backend_module, block_elements, to_host
 from semdedup.dedup.base.kept import BaseRows
 from semdedup.dedup.compare.table import forest_table, score_table, write_base_rows, write_scores
+from semdedup.dedup.compare.together import score_together
 from semdedup.dedup.input.partitions import Slice
 from semdedup.dedup.input.rows import gather_unit_rows, length_counts, low_information_mask, with_source, write_aside
 from semdedup.dedup.input.scan import check_lengths
@@ -20,6 +21,7 @@ from semdedup.dedup.input.schema import InputSchema
 from semdedup.dedup.kernels.best_match import best_match, compare_ranked
 from semdedup.dedup.kernels.distinct import first_occurrences, occurrences
 from semdedup.dedup.kernels.forest import forest_between, forest_of, matches_to_gather, thinned
+from semdedup.dedup.kernels.many import SMALL
 from semdedup.dedup.kernels.matches import Pairs
 from semdedup.dedup.names import FOREST, OF_BASE, QUARANTINE, cluster_file
 from semdedup.dedup.ranking import RankingStrategy, rank_order
@@ -103,13 +105,13 @@ def group_memory(n_rows: int, dim: int, batch_size: int, other_bytes: int = 0) -
 
     Rows have `other_bytes` each of what is read beside the embedding, held as they come and in rank order.
 
-    Clusters of a group are worked on one after the other, so that the rows of a group bound its work and not its
-    memory. A cluster is held normalised, in rank order, once more without repeated rows where some are equal, and as
-    bfloat16; beside it one batch as it is decoded, and five products of at most 4 MiB, or of one batch by 64
-    candidates.
+    Clusters of a group are worked on one after the other, or small ones a few at a time, so that the rows of a group
+    bound its work and not its memory. A cluster is held normalised, in rank order, once more without repeated rows
+    where some are equal, and as bfloat16; beside it one batch as it is decoded, and five products of at most 4 MiB, or
+    of one batch by 64 candidates.
     """
     row_bytes = (3 * 4 + 2) * dim + 2 * other_bytes + BESIDE_A_ROW
-    return n_rows * row_bytes + DECODING_BYTES + 5 * max(4 << 20, 4 * batch_size * 64)
+    return max(n_rows, _stack_rows(dim, "cpu")) * row_bytes + DECODING_BYTES + 5 * max(4 << 20, 4 * batch_size * 64)
 
 
 def score_group(task: Comparison, group: tuple[Cluster, ...]) -> dict[str, Any]:
@@ -138,17 +140,42 @@ def score_group(task: Comparison, group: tuple[Cluster, ...]) -> dict[str, Any]:
 def scored_clusters(
     task: Comparison, group: Sequence[Cluster], quarantined: Counter[str]
 ) -> Iterator[tuple[Cluster, Ranked, Scored]]:
-    """Rank and score clusters one after the other, but for those without rows that can be compared.
+    """Rank and score clusters in their order, small ones together, but for those without rows that can be compared.
 
     Args:
         quarantined: rows that cannot be compared are counted there, by reason.
     """
+    stack: list[tuple[Cluster, Ranked]] = []
     for cluster in ready(group):
+        alone = cluster.n_rows > SMALL or (cluster.base is not None and cluster.base.n_rows > 0)
+        if alone or sum(held.n_rows for held, _ in stack) + cluster.n_rows > _stack_rows(task.dim, task.backend):
+            yield from _scored(task, stack)
+            stack = []
         ranked = rank_cluster(task, cluster)
         quarantined.update(ranked.quarantined)
-        if len(ranked.light) > ranked.n_base:
+        if len(ranked.light) > ranked.n_base and not alone:
+            stack.append((cluster, ranked))
+        elif len(ranked.light) > ranked.n_base:
             rows = backend_module(task.backend).asarray(ranked.rows)
             yield cluster, ranked, score_new_rows(rows, low_information_mask(ranked.light), ranked.n_base, task.limits)
+    yield from _scored(task, stack)
+
+
+def _stack_rows(dim: int, backend: Backend) -> int:
+    """Rows of small clusters that are compared together, at most, unless one cluster has more."""
+    return block_elements(backend_module(backend).empty(0)) // dim
+
+
+def _scored(task: Comparison, stack: Sequence[tuple[Cluster, Ranked]]) -> Iterator[tuple[Cluster, Ranked, Scored]]:
+    """Score small clusters without a base together, or where they have too many matches one after the other."""
+    if not stack:
+        return
+    rows = [backend_module(task.backend).asarray(ranked.rows) for _, ranked in stack]
+    low = [low_information_mask(ranked.light) for _, ranked in stack]
+    found = score_together(rows, [None if mask is None else ~mask for mask in low], *task.limits)
+    for number, (cluster, ranked) in enumerate(stack):
+        scored = score_rows(rows[number], low[number], task.limits) if found is None else Scored(*found[number])
+        yield cluster, ranked, scored
 
 
 class Ranked(NamedTuple):

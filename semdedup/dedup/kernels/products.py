@@ -1,7 +1,8 @@
 """Matrix products that propose, each with a proven bound of its error: of float32 rows, or of rows rounded to bfloat16.
 
-A bfloat16 has 8 significant bits. Where the processor multiplies matrices of it (AMX of Intel Xeons since 2023), such
-a product takes a fifth of the time of one in float32. What the bound leaves open, `kernels.exact` decides.
+A bfloat16 has 8 significant bits. Where the processor multiplies matrices of it, such a product takes a fifth of the
+time of one in float32 (AMX of Intel's Xeons since 2023) or eight tenths (AMD since Zen 4). What the bound leaves open,
+`kernels.exact` decides.
 """
 
 from __future__ import annotations
@@ -34,6 +35,14 @@ class Factor(Protocol):
         """``rows[start:stop] @ packed.T`` in float32, into `out` of shape (stop - start, packed rows), contiguous."""
 
 
+@cache
+def _blas() -> Any:
+    """SciPy's BLAS: to import it takes a quarter of a second, which those who need no triangle are spared."""
+    import scipy.linalg.blas
+
+    return scipy.linalg.blas
+
+
 class SinglePrecision:
     """float32 rows (n, d) as they are, NumPy or CuPy."""
 
@@ -49,6 +58,14 @@ class SinglePrecision:
     def multiply(self, start: int, stop: int, packed: Array, out: Array) -> None:
         """See `Factor`."""
         array_module(self.rows).matmul(self.rows[start:stop], packed.T, out=out)
+
+    def triangle(self, start: int, stop: int, out: np.ndarray) -> None:
+        """The products of rows [start, stop) with those before them and themselves, into (m, m) float32, contiguous.
+
+        What lies above the diagonal keeps its values. NumPy only; its own product of a matrix with its transpose copies
+        one half to the other, which takes a third of the time.
+        """
+        _blas().ssyrk(1.0, self.rows[start:stop].T, trans=1, c=out.T, overwrite_c=1)
 
 
 class HalfPrecision:
@@ -143,5 +160,12 @@ def precisions_for(left: Array, right: Array) -> list[Callable[..., Factor]]:
 
 @cache
 def has_bfloat16_matrices() -> bool:
-    """Whether this processor multiplies matrices of bfloat16, asked of NumKong, which does it."""
-    return numkong is not None and bool(numkong.get_capabilities().get("sapphireamx", False))
+    """Whether this processor multiplies bfloat16 faster than float32, asked of NumKong, which does it.
+
+    AMX does, and AVX-512 BF16 where it does twice as many products as in float32: on AMD's processors. Intel's with
+    that have float16 as well, and gain nothing by it.
+    """
+    if numkong is None:
+        return False
+    can = numkong.get_capabilities()
+    return bool(can.get("sapphireamx") or (can.get("genoa") and not can.get("sapphire")))
