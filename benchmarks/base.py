@@ -18,7 +18,7 @@ from semdedup.dedup.names import WORKFLOW
 SIZES: dict[str, dict[str, Any]] = {
     "smoke": {"rows": 6_000, "dim": 48, "rounds": 1},
     "quick": {"rows": 100_000, "dim": 256, "rounds": 1},
-    "full": {"rows": 1_000_000, "dim": 256, "rounds": 3},
+    "full": {"rows": 1_000_000, "dim": 256, "rounds": 2},
 }
 NEW, EPS = 0.01, 0.1
 ALLOWED_OF_ALL, ALLOWED_OF_READING = 0.25, 1.5

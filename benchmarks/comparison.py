@@ -25,7 +25,7 @@ SIZES: dict[str, dict[str, Any]] = {
             for d in (256, 512, 768)
             for clusters, n in ((1, 1_000), (1, 5_000), (1, 10_000), (1, 20_000), (200, 100), (100, 300))
         ],
-        "rounds": 5,
+        "rounds": 3,
     },
 }
 OURS, FLOAT32, ALONE = "semdedup", "semdedup, float32 only", "NumPy, half the square, float32 alone"

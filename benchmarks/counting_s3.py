@@ -260,10 +260,14 @@ def moto_server() -> Iterator[str]:
         assert process.stdout is not None
         url = f"http://127.0.0.1:{int(process.stdout.readline())}"
         for _ in range(100):
-            with contextlib.suppress(urllib.error.URLError):
+            try:
                 urllib.request.urlopen(url, timeout=5).close()
+            except urllib.error.HTTPError:
+                break  # it refuses, so it answers
+            except urllib.error.URLError:
+                time.sleep(0.1)
+            else:
                 break
-            time.sleep(0.1)
         yield url
     finally:
         process.kill()

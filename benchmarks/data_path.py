@@ -35,7 +35,7 @@ from semdedup.dedup.stage import execute_stages
 SIZES: dict[str, dict[str, int]] = {
     "smoke": {"n_rows": 3_000, "dim": 16, "n_clusters": 20, "n_files": 4, "rounds": 1},
     "quick": {"n_rows": 50_000, "dim": 256, "n_clusters": 200, "n_files": 16, "rounds": 2},
-    "full": {"n_rows": 500_000, "dim": 256, "n_clusters": 1000, "n_files": 64, "rounds": 3},
+    "full": {"n_rows": 500_000, "dim": 256, "n_clusters": 1000, "n_files": 64, "rounds": 2},
 }
 READING, WRITING = ("inspect files", "scan", "check ids", "assign"), "write clusters"
 TICK = 0.01

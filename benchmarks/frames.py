@@ -36,7 +36,7 @@ from semdedup.dedup.kernels.kmeans import (
 SIZES: dict[str, dict[str, Any]] = {
     "smoke": {"frame": (4_000, 32, 4), "small": (2_000, 32), "rounds": 1},
     "quick": {"frame": (200_000, 256, 20), "small": (20_000, 384), "rounds": 3},
-    "full": {"frame": (1_000_000, 256, 40), "small": (20_000, 384), "rounds": 3},
+    "full": {"frame": (500_000, 256, 40), "small": (20_000, 384), "rounds": 3},
 }
 WORKERS, MEMORY, EPS = 2, "4GiB", 0.01
 SEEDING_ROWS, TOL = 4096, 1e-4

@@ -23,7 +23,7 @@ from semdedup.dedup.names import CENTROIDS
 SIZES: dict[str, dict[str, Any]] = {
     "smoke": {"n_rows": (2_000, 4_000), "dim": 16, "mean": 200, "rounds": 1},
     "quick": {"n_rows": (12_500, 25_000, 50_000, 100_000), "dim": 128, "mean": 250, "rounds": 1},
-    "full": {"n_rows": (125_000, 250_000, 500_000, 1_000_000), "dim": 256, "mean": 1_000, "rounds": 3},
+    "full": {"n_rows": (125_000, 250_000, 500_000, 1_000_000), "dim": 256, "mean": 1_000, "rounds": 2},
 }
 MEMORY, N_FILES = "3GiB", 16
 ABOUT = ("n_rows", "n_clusters", "iterations")

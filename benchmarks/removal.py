@@ -16,7 +16,7 @@ ACROSS = f"exact_up_to={EPS:g}"
 SIZES: dict[str, dict[str, Any]] = {
     "smoke": {"rows": 6_000, "dim": 48, "rounds": 1, "ways": (ACROSS,)},
     "quick": {"rows": 50_000, "dim": 384, "rounds": 1, "ways": (INSIDE, ACROSS)},
-    "full": {"rows": 200_000, "dim": 384, "rounds": 5, "ways": (INSIDE, ACROSS)},
+    "full": {"rows": 200_000, "dim": 384, "rounds": 2, "ways": (INSIDE, ACROSS)},
 }
 ALLOWED = {"witness": 1.15, "components": 1.10}
 """Times the whole run with the rule ``any``."""

@@ -20,7 +20,7 @@ class Row(NamedTuple):
         beside: what it stands beside.
         ratio: ours over that.
         peer: whether it stands beside a peer, and not beside what the machine does with the least that is needed.
-        missed: what that misses and what it has wrongly of the exact answer, which ours is; empty if not counted.
+        missed: what that misses, and what it has wrongly, of the exact answer, which ours is; empty if not counted.
     """
 
     what: str

@@ -12,6 +12,7 @@ import hypothesis
 import numpy as np
 import pytest
 
+from benchmarks.counting_s3 import moto_server
 from semdedup.arrays import backend_module, gpu_usable
 from semdedup.compute.session import Session
 from semdedup.dedup.kernels.exact import unit_rows
@@ -147,17 +148,12 @@ def session(client: distributed.Client) -> Session:
 @pytest.fixture(scope="session")
 def s3_server() -> Iterator[dict]:
     """Storage options of a real S3 protocol server on 127.0.0.1."""
-    from moto.server import ThreadedMotoServer
-
-    server = ThreadedMotoServer(ip_address="127.0.0.1", port=0)
-    server.start()
-    host, port = server.get_host_and_port()
-    yield {
-        "key": "test-access-key",
-        "secret": "canary-secret-0451",
-        "client_kwargs": {"endpoint_url": f"http://{host}:{port}", "region_name": "eu-central-1"},
-    }
-    server.stop()
+    with moto_server() as url:
+        yield {
+            "key": "test-access-key",
+            "secret": "canary-secret-0451",
+            "client_kwargs": {"endpoint_url": url, "region_name": "eu-central-1"},
+        }
 
 
 @pytest.fixture
@@ -171,6 +167,15 @@ def s3(s3_server: dict, request: pytest.FixtureRequest) -> tuple[str, dict]:
     bucket = f"{name}-{os.urandom(4).hex()}"
     s3fs.S3FileSystem(**s3_server, use_listings_cache=False).mkdir(bucket)
     return f"s3://{bucket}", s3_server
+
+
+@pytest.fixture
+def strict_s3(monkeypatch: pytest.MonkeyPatch, s3_server: dict) -> Iterator[tuple[str, dict]]:
+    """As `s3`, on a server that checks credentials and knows none."""
+    monkeypatch.setenv("INITIAL_NO_AUTH_ACTION_COUNT", "0")
+    with moto_server() as url:
+        client = {**s3_server["client_kwargs"], "endpoint_url": url}
+        yield "s3://bucket", {**s3_server, "client_kwargs": client}
 
 
 @pytest.fixture

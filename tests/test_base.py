@@ -130,7 +130,7 @@ def test_the_answer_is_that_of_rule_8_to_the_bit(
     assert load(str(tmp_path / "out")).base == found.base
 
 
-@pytest.mark.parametrize("task_bytes", [600, 3000])
+@pytest.mark.parametrize("task_bytes", [pytest.param(600, marks=pytest.mark.slow), 3000])
 def test_clusters_larger_than_a_task_give_the_same(
     task_bytes: int,
     client: distributed.Client,
@@ -618,7 +618,7 @@ def test_a_killed_update_goes_on_where_it_stopped(
     assert contents(out) == contents(tmp_path / "whole")
 
 
-@pytest.mark.parametrize("exact_up_to", [None, 0.01])
+@pytest.mark.parametrize("exact_up_to", [pytest.param(None, marks=pytest.mark.slow), 0.01])
 @pytest.mark.parametrize(("rule", "back"), [("any", ["b2", "b3"]), ("witness", []), ("components", ["b2", "b3", "d"])])
 def test_what_withdrawn_rows_kept_out_under_each_rule(
     rule: str, back: list[str], exact_up_to: float | None, client: distributed.Client, tmp_path: Path

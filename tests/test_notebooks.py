@@ -8,11 +8,8 @@ import pytest
 NOTEBOOKS = sorted((Path(__file__).parent.parent / "notebooks").glob("*.ipynb"))
 
 
-@pytest.mark.parametrize(
-    "path",
-    [pytest.param(path, marks=() if path == NOTEBOOKS[0] else pytest.mark.slow) for path in NOTEBOOKS],
-    ids=lambda path: path.stem,
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
 def test_every_cell_runs(path: Path) -> None:
     nbformat: Any = pytest.importorskip("nbformat", reason="notebooks need nbclient: pip install 'semdedup[test]'")
     nbclient: Any = pytest.importorskip("nbclient", reason="notebooks need nbclient: pip install 'semdedup[test]'")

@@ -33,7 +33,7 @@ STEPS = {
 """Steps that tasks belong to which are named after their function."""
 
 WITHIN = 0.2
-N, DIM, K, FILES, ITERATIONS = 10_000, 16, 24, 3, 8
+N, DIM, K, FILES, ITERATIONS = 4_000, 16, 12, 3, 4
 
 
 @pytest.fixture(scope="module")

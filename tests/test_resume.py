@@ -39,9 +39,9 @@ from tests.helpers import (
     write_texts,
 )
 
-ROWS = 800
+ROWS = 400
 TASK_BYTES = 3000  # 46 rows of 16 elements: some clusters are larger, some smaller
-PARAMETERS = {"n_clusters": 16, "max_iter": 5, "eps": 0.01}
+PARAMETERS = {"n_clusters": 8, "max_iter": 5, "eps": 0.01}
 
 
 @pytest.fixture(scope="module")
@@ -137,7 +137,7 @@ def test_a_driver_killed_on_a_foreign_cluster_ends_with_the_same_bytes_and_repea
 @pytest.mark.parametrize(
     "moment",
     [
-        "kmeans-*/fit/*.npy",
+        pytest.param("kmeans-*/fit/*.npy", marks=pytest.mark.slow),
         pytest.param("kmeans-*/journal/assign/*.json", marks=pytest.mark.slow),
         "pairwise-*/journal/compare-spans/*.json",
     ],
@@ -169,6 +169,7 @@ cp -r {out} {copy}
 """
 
 
+@pytest.mark.slow
 def test_a_full_disk_is_a_clear_error_and_the_run_goes_on_when_there_is_room(
     emb: Path, uninterrupted: Path, client: distributed.Client, tmp_path: Path
 ) -> None:
@@ -409,7 +410,7 @@ def test_a_run_killed_while_its_files_were_put_in_place_can_be_cleared_but_not_c
     process = start(tmp_path, emb, out, client.scheduler.address)
     wait_for(out, "kmeans_results/centroid=*", process)
     kill(process)
-    with pytest.raises(OutputConflictError, match="n_clusters: 16 there, 2 now"):
+    with pytest.raises(OutputConflictError, match="n_clusters: 8 there, 2 now"):
         workflow(emb, out, n_clusters=2, eps=None).run(NOWHERE)
     workflow(emb, out, n_clusters=2, eps=None, clear_output=True).run(client)
     clusters = sorted(path.name for path in (out / "kmeans_results").iterdir())

@@ -320,7 +320,13 @@ DEATHS = {
 }
 
 
-@pytest.mark.parametrize("moment", DEATHS)
+@pytest.mark.parametrize(
+    "moment",
+    [
+        each if each in ("comparing", "commit of shards") else pytest.param(each, marks=pytest.mark.slow)
+        for each in DEATHS
+    ],
+)
 def test_a_second_run_that_is_killed_goes_on_and_gives_the_same(
     moment: str, first: Place, twice: Place, client: distributed.Client
 ) -> None:
@@ -460,7 +466,7 @@ def test_other_parameters_are_refused_on_a_folder_that_has_grown(
             first.workflow(dedup={name: "x"})
 
 
-@pytest.mark.parametrize("rule", ["any", "components"])
+@pytest.mark.parametrize("rule", [pytest.param("any", marks=pytest.mark.slow), "components"])
 def test_each_update_has_the_rule_and_the_eps_of_the_first(
     rule: str, client: distributed.Client, tmp_path: Path
 ) -> None:

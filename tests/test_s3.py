@@ -335,12 +335,10 @@ def test_a_task_that_fails_on_s3_tells_no_secret(
     assert not [name for name in objects(s3) if not name.startswith("in/")]
 
 
-def test_credentials_that_are_wrong_are_a_clear_error(
-    s3: Bucket, source: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("moto.settings.INITIAL_NO_AUTH_ACTION_COUNT", 0)  # from now on the server checks them
+def test_credentials_that_are_wrong_are_a_clear_error(strict_s3: Bucket, tmp_path: Path) -> None:
+    source = f"{strict_s3[0]}/in"
     with pytest.raises(StorageError, match=rf"cannot .* {source}") as caught:
-        workflow(source, tmp_path / "out", read_kwargs=options(s3)).run(NOWHERE)
+        workflow(source, tmp_path / "out", read_kwargs=options(strict_s3)).run(NOWHERE)
     assert SECRET not in str(caught.value)
     assert not (tmp_path / "out").exists()
 

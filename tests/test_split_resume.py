@@ -197,6 +197,7 @@ def test_a_worker_killed_in_the_middle_changes_nothing(
     assert psutil.wait_procs(children, 10)[1] == [], "the processes that decode for a worker end with it"
 
 
+@pytest.mark.slow
 def test_a_worker_that_dies_while_it_puts_clips_in_place_changes_nothing(
     videos: Path, fresh: Path, mortal: Callable[[], distributed.Client], tmp_path: Path
 ) -> None:
@@ -239,6 +240,7 @@ MOMENTS = {
 """The moments of a commit in their order."""
 
 
+@pytest.mark.slow
 def test_killed_at_every_moment_of_a_commit_it_ends_with_the_same_bytes(
     few: Path, fresh_few: Path, client: distributed.Client, tmp_path: Path
 ) -> None:
@@ -272,7 +274,9 @@ def test_what_was_ordered_is_completed_before_anything_else_is_done(
 
 @pytest.mark.parametrize("now", ["the same parameters", "other parameters"])
 @pytest.mark.parametrize(
-    "death", [Death(Location, "remove", 12), Death(Location, "remove_if_empty", 1)], ids=["some", "clips"]
+    "death",
+    [Death(Location, "remove", 12), pytest.param(Death(Location, "remove_if_empty", 1), marks=pytest.mark.slow)],
+    ids=["some", "clips"],
 )
 def test_killed_while_it_clears_what_is_left_never_passes_for_complete(
     death: Death, now: str, few: Path, fresh_few: Path, client: distributed.Client, tmp_path: Path

@@ -307,12 +307,10 @@ def test_the_way_from_videos_to_duplicates_on_s3_tells_no_secret(
 # Faults
 
 
-def test_credentials_that_are_wrong_are_a_clear_error(
-    s3: Bucket, source: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("moto.settings.INITIAL_NO_AUTH_ACTION_COUNT", 0)  # from now on the server checks them
+def test_credentials_that_are_wrong_are_a_clear_error(strict_s3: Bucket, tmp_path: Path) -> None:
+    source = f"{strict_s3[0]}/in"
     with pytest.raises(StorageError, match=rf"cannot .* {source}") as caught:
-        splitter(source, tmp_path / "out", read_kwargs=options(s3)).run(NOWHERE)
+        splitter(source, tmp_path / "out", read_kwargs=options(strict_s3)).run(NOWHERE)
     assert SECRET not in str(caught.value)
     assert stamps(tmp_path) == {}
 

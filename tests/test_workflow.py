@@ -244,7 +244,7 @@ def test_batches_and_partitions_change_nothing(
     assert_same_answer(tmp_path / "out", answer)
 
 
-@pytest.mark.parametrize("task_bytes", [300, 1000, 4000])
+@pytest.mark.parametrize("task_bytes", [300, pytest.param(1000, marks=pytest.mark.slow), 4000])
 def test_tiny_tasks_with_many_partitions_buckets_and_tiles_change_nothing(
     task_bytes: int,
     rows: tuple[list[str], np.ndarray],
@@ -321,7 +321,7 @@ vectors = st.lists(
 ).map(np.array)
 
 
-@settings(max_examples=6)
+@settings(max_examples=4)
 @given(x=vectors, cut=st.integers(1, 5), seed=st.integers(0, 99))
 def test_any_partitioning_and_order_of_any_rows_gives_the_same_answer(
     x: np.ndarray,
@@ -341,7 +341,7 @@ def test_any_partitioning_and_order_of_any_rows_gives_the_same_answer(
     assert_same_answer(place / "b", read_answer(place / "a"))
 
 
-@settings(max_examples=6)
+@settings(max_examples=4)
 @given(x=vectors, eps=st.tuples(st.floats(0, 0.999), st.floats(0, 0.999)))
 def test_a_larger_eps_never_keeps_more(
     x: np.ndarray,
