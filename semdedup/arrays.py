@@ -76,7 +76,7 @@ def scratch(xp: ModuleType, name: str, shape: tuple[int, ...], dtype: Any) -> Ar
 def take_rows(array: Array, rows: Array, out: Array) -> Array:
     """Rows of a matrix by position, into `out`. Positions must lie in [0, len(array))."""
     if isinstance(array, np.ndarray):  # without mode="clip" NumPy would go through a copy of `out`
-        return np.take(array, rows, axis=0, out=out, mode="clip")
+        return array.take(rows, axis=0, out=out, mode="clip")
     return array_module(array).take(array, rows, axis=0, out=out)
 
 

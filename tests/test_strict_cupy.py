@@ -43,6 +43,7 @@ def assert_all_passed(done: subprocess.CompletedProcess, at_least: int) -> None:
         ("test_exact.py", 30),
         ("test_kmeans.py", 30),
         ("test_similarity.py", 150),
+        ("test_many.py", 10),
         ("test_leaks.py", 2),
         ("test_forest.py", 20),
         ("test_pairs.py", 1),

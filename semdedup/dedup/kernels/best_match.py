@@ -93,17 +93,32 @@ def compare_ranked(
         matches: gathers them, where given, by their position among the rows that come first.
         copies: `distinct.occurrences` of the rows, where they are known already.
     """
-    xp = array_module(rows)
     first, same_as = occurrences(rows) if copies is None else copies
     distinct = rows if len(first) == len(rows) else rows[first]
-    score, position = best_match(distinct, first, distinct, first, batch_size, matches)
+    return with_copies(best_match(distinct, first, distinct, first, batch_size, matches), first, same_as)
+
+
+def with_copies(found: BestMatch, first: Array, same_as: Array) -> tuple[Array, Array]:
+    """The best match of all rows, given that of each row which is not bit-identical to a better-ranked one.
+
+    Args:
+        found: of those (u,), positions among them.
+        first: (u,) their positions among all, see `distinct.occurrences`.
+        same_as: (n,) the position of the first row that each is bit-identical to.
+
+    Returns:
+        score (n,) float32 and index (n,) int64: of a row without a match its own; of a copy the first row like it, or
+        a better-ranked one of the same score.
+    """
+    xp = array_module(first)
+    score, position = found
     index = xp.where(position < 0, first, first[position])
-    if len(first) == len(rows):
+    if len(first) == len(same_as):
         return score, index
     place = xp.searchsorted(first, same_as)  # of the first row that is bit-identical, among those compared
     tie = score[place] == 1  # with a row that ranks better than all copies
     every_index = xp.where(tie, index[place], same_as)
-    every_score = xp.ones(len(rows), dtype=np.float32)
+    every_score = xp.ones(len(same_as), dtype=np.float32)
     every_score[first], every_index[first] = score, index
     return every_score, every_index
 
@@ -246,16 +261,21 @@ def _rule_out(product: Array, left: int, right: int, lowest: int, counts: Array)
 
 
 def _precisions(queries: Array, candidates: Array) -> Iterator[tuple[Factor, Factor, np.float32]]:
-    """Candidates and queries as factors, and the error of their products: first in the fastest precision that pays.
-
-    The error has a little on top for what float32 arithmetic with it loses, and so that two scores that round to the
-    same float32, or two rows that are equal and two that are nearly so, are never distinguished.
-    """
+    """Candidates and queries as factors, and the error of their products: first in the fastest precision that pays."""
     dim = queries.shape[1]
     for precision in precisions_for(candidates, queries):
         left = precision(candidates)
         right = left if queries is candidates else precision(queries)
-        yield left, right, np.float32(1.0001 * products_error(left, right, dim) + 2.0**-22)
+        yield left, right, slack(left, right, dim)
+
+
+def slack(left: Factor, right: Factor, dim: int) -> np.float32:
+    """The error of products of rows of length `dim`, as candidates are chosen with it.
+
+    It has a little on top for what float32 arithmetic with it loses, and so that two scores that round to the
+    same float32, or two rows that are equal and two that are nearly so, are never distinguished.
+    """
+    return np.float32(1.0001 * products_error(left, right, dim) + 2.0**-22)
 
 
 def _near_maximum(product: Array, floor: Array, error: np.float32, match: float = np.inf) -> tuple[Array, Array] | None:

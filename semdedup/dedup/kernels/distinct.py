@@ -11,17 +11,24 @@ from semdedup.arrays import Array, array_module, block_elements
 COLUMNS_LOOKED_AT = 8
 """Columns that tell almost all rows apart."""
 
+GROUP_FACTOR = np.uint64(0x9E3779B97F4A7C15)
+"""What tells hashes of different groups apart: odd, and its multiples differ in all their bits."""
+
 
 def first_occurrences(rows: Array) -> Array:
     """Positions of the rows that are not bit-identical to an earlier row, (u,) int64, increasing. See `occurrences`."""
     return occurrences(rows)[0]
 
 
-def occurrences(rows: Array) -> tuple[Array, Array]:
+def occurrences(rows: Array, groups: Array | None = None) -> tuple[Array, Array]:
     """Which rows come first, and for each row the first one that is bit-identical to it.
 
-    A few columns are looked at first: where they tell all rows apart nothing more is done. Otherwise whole rows are
+    A few columns are looked at first: where they tell all rows apart nothing more is done. Of the others whole rows are
     hashed and rows of equal hash compared bit by bit. Cost: O(n·d) at the most.
+
+    Args:
+        rows: (n, d) float32.
+        groups: (n,) whole numbers; rows of different groups count as different. None: all are of one.
 
     Returns:
         Positions of the rows that are not bit-identical to an earlier one, (u,) int64, increasing; and for each row the
@@ -32,20 +39,27 @@ def occurrences(rows: Array) -> tuple[Array, Array]:
     everything = xp.arange(n)
     if n < 2:
         return everything, everything
-    few = xp.ascontiguousarray(rows[:, :: max(1, dim // COLUMNS_LOOKED_AT)])
-    hashes = xp.sort(hash_rows(few))
-    if not (hashes[1:] == hashes[:-1]).any():
+    apart = xp.zeros(n, dtype=np.uint64) if groups is None else groups.astype(np.uint64) * GROUP_FACTOR
+    few = hash_rows(rows[:, :COLUMNS_LOOKED_AT]) + apart
+    in_order = xp.sort(few)
+    shared = in_order[1:][in_order[1:] == in_order[:-1]]
+    if not len(shared):
         return everything, everything
-    _, inverse = xp.unique(hash_rows(rows), return_inverse=True)
+    place = xp.minimum(xp.searchsorted(shared, few), len(shared) - 1)
+    alike = xp.flatnonzero(shared[place] == few)  # at a first look
+    _, inverse = xp.unique(hash_rows(rows[alike]) + apart[alike], return_inverse=True)
     earliest = xp.full(int(inverse.max()) + 1, n, dtype=np.uint64)  # CUDA has no atomic minimum of int64
-    xp.minimum.at(earliest, inverse, everything.astype(np.uint64))
-    like = earliest.astype(np.int64)[inverse]
+    xp.minimum.at(earliest, inverse, alike.astype(np.uint64))
+    like = everything.copy()
+    like[alike] = earliest.astype(np.int64)[inverse]
     repeated = xp.flatnonzero(like != everything)
     bits = rows.view(np.uint32)
     step = max(1, block_elements(rows) // dim)
     for start in range(0, len(repeated), step):
         part = repeated[start : start + step]
         differ = (bits[part] != bits[like[part]]).any(axis=1)
+        if groups is not None:
+            differ |= groups[part] != groups[like[part]]
         like[part[differ]] = part[differ]  # a chance collision of two hashes
     return xp.flatnonzero(like == everything), like
 
@@ -78,6 +92,9 @@ def hash_rows(rows: Array) -> Array:
     step = max(1, block_elements(rows) // 4 // dim)
     for start in range(0, n, step):
         words = xp.ascontiguousarray(rows[start : start + step]).view(np.uint32).astype(np.uint64)
+        if xp is np:
+            hashes[start : start + step] = words @ factors  # a tenth of the time of the sums
+            continue
         words *= factors
         hashes[start : start + step] = words.sum(axis=1, dtype=np.uint64)
     return hashes ^ (hashes >> np.uint64(32))

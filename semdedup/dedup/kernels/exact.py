@@ -131,8 +131,10 @@ def _numkong_dot(x: np.ndarray, y: np.ndarray) -> np.ndarray:
 
     Reference: NumKong's dot products of float32 multiply and add in float64 (its README, "IEEE Precision").
     """
-    in_order = (np.require(rows, requirements=["C", "A"]) for rows in (x, y))  # received rows may be at any address
-    return np.asarray(numkong.dot(*in_order))
+    for rows in (x, y):
+        if not (rows.flags.c_contiguous and rows.flags.aligned):  # received rows may be at any address
+            return _numkong_dot(*(np.require(rows, requirements=["C", "A"]) for rows in (x, y)))
+    return np.asarray(numkong.dot(x, y))
 
 
 def quick_error(d: int) -> float:
@@ -140,13 +142,23 @@ def quick_error(d: int) -> float:
     return product_error(d) * 2.0**-29
 
 
-def rounded_dot(left: Array, right: Array, left_rows: Array, right_rows: Array) -> Array:
+def dots(x: Array, y: Array) -> Array:
+    """`quick_dot` of two arrays of the same shape: (n, d) float32 to (n,) float64."""
+    return _numkong_dot(x, y) if array_module(x) is np and numkong is not None else exact_dot(x, y)
+
+
+def rounded_dot(left: Array, right: Array, left_rows: Array, right_rows: Array, sums: Array | None = None) -> Array:
     """`exact_dot` rounded to float32, (p,), at a quarter of its cost where NumKong is installed; bits are the same.
 
     Where both ends of the interval in which the sum in the fixed order must lie round to one float32 it is the score;
     elsewhere, about once in a million, the fixed order decides. Rows of length at most 1, or a little over.
+
+    Args:
+        left, right, left_rows, right_rows: as of `exact_dot`.
+        sums: (p,) float64, their `quick_dot` where it is known.
     """
-    sums = quick_dot(left, right, left_rows, right_rows)
+    if sums is None:
+        sums = quick_dot(left, right, left_rows, right_rows)
     margin = 2.02 * quick_error(left.shape[1])
     xp = array_module(left)
     rounded = (sums - margin).astype(np.float32)
@@ -160,7 +172,7 @@ NEARLY_ONE = np.float32(1 - 2.0**-20)
 """A score from which on two rows may be bit-identical: rounding leaves x·x within 2**-22 of 1."""
 
 
-def exact_scores(left: Array, right: Array, left_rows: Array, right_rows: Array) -> Array:
+def exact_scores(left: Array, right: Array, left_rows: Array, right_rows: Array, sums: Array | None = None) -> Array:
     """The scores of pairs of rows, (p,) float32: `rounded_dot` clipped to [0, 1], and exactly 1 where rows are equal.
 
     Rounding can leave x·x of a normalised row a little below 1; two copies of it match at every threshold all the same.
@@ -169,10 +181,11 @@ def exact_scores(left: Array, right: Array, left_rows: Array, right_rows: Array)
         left: (n, d) float32 of length 1.
         right: (m, d), likewise.
         left_rows, right_rows: (p,) rows of each to take.
+        sums: (p,) float64, the `quick_dot` of these pairs where it is known.
 
     Cost: O(p·d).
     """
-    scores = rounded_dot(left, right, left_rows, right_rows).clip(0, 1)
+    scores = rounded_dot(left, right, left_rows, right_rows, sums).clip(0, 1)
     xp = array_module(left)
     near = xp.flatnonzero(scores >= NEARLY_ONE)
     step = max(1, block_elements(left) // 8 // left.shape[1])

@@ -42,12 +42,13 @@ class Matches:
 
     Attributes:
         least: the least score of a match.
+        most: how many are held, at most.
         full: whether there were too many; then it holds none, and `semdedup.dedup.kernels.forest` finds what is needed.
     """
 
     def __init__(self, least: float | np.float32, most: int) -> None:
         self.least, self.full = np.float32(least), False
-        self._most, self._number = most, 0
+        self.most, self._number = most, 0
         self._parts: list[Pairs] = []
 
     def add(self, queries: Array, candidates: Array, scores: Array) -> None:
@@ -57,7 +58,7 @@ class Matches:
         reached = scores >= self.least
         self._parts.append(Pairs(candidates[reached], queries[reached], scores[reached]))
         self._number += len(self._parts[-1].left)
-        if self._number > self._most:
+        if self._number > self.most:
             self.give_up()
 
     def give_up(self) -> None:
