@@ -13,6 +13,8 @@ import numpy as np
 from semdedup.arrays import Array, array_module, block_elements, scratch
 from semdedup.dedup.kernels.distinct import equal_pairs, occurrences
 from semdedup.dedup.kernels.exact import best_per_row, exact_scores, quick_error
+from semdedup.dedup.kernels.gpu.compiled import has_tensor_cores
+from semdedup.dedup.kernels.gpu.propose import Rectangle, propose
 from semdedup.dedup.kernels.matches import Matches
 from semdedup.dedup.kernels.products import Factor, precisions_for, products_error
 from semdedup.errors import ParameterError
@@ -149,6 +151,11 @@ def best_match(
     # of a query the candidates [0, eligible) rank better; 32 bits are compared faster
     eligible = xp.searchsorted(candidate_ranks, query_ranks).astype(np.int32)
     result = BestMatch(xp.zeros(n, dtype=np.float32), xp.where(eligible > 0, 0, -1))  # of ties at 0 the best-ranked
+    if has_tensor_cores(queries):
+        within = queries is candidates and query_ranks is candidate_ranks
+        whole = Rectangle((0, n), (0, len(candidates)), within)
+        if decide_by_tensor_cores(queries, candidates, eligible, [whole], result, matches):
+            return result
     height = max(1, min(batch_size, n if xp is not np or n <= 2 * BATCH else BATCH))
     proposals = _Proposals(queries, candidates, height, matches)
     undecided = _Undecided(queries, candidates, result, matches)
@@ -238,13 +245,59 @@ class _Undecided:
             return
         xp = array_module(self.queries)
         rows, columns = (xp.concatenate(part) for part in zip(*self.pairs, strict=True))
-        exact = exact_scores(self.queries, self.candidates, rows, columns)
-        if self.matches is not None:
-            self.matches.add(rows, columns, exact)
-        score, column = best_per_row(rows - span.start, columns, exact, span.stop - span.start)
-        above_zero = score > 0
-        self.result.score[span][above_zero] = score[above_zero]
-        self.result.position[span][above_zero] = column[above_zero]
+        part = BestMatch(self.result.score[span], self.result.position[span])
+        decide(self.queries, self.candidates, rows, columns, part, self.matches, span.start)
+
+
+def decide(
+    queries: Array,
+    candidates: Array,
+    rows: Array,
+    columns: Array,
+    result: BestMatch,
+    matches: Matches | None,
+    first: int = 0,
+) -> None:
+    """Compute the scores of proposed pairs, and write the best of each query into the result.
+
+    Args:
+        rows, columns: positions of queries and candidates, (p,) int64 each.
+        result: of the queries from `first` on, to which all pairs belong.
+        matches: take those that match, where given.
+    """
+    xp = array_module(queries)
+    exact = exact_scores(queries, candidates, rows, columns)
+    if matches is not None:
+        matches.add(rows, columns, exact)
+    score, column = best_per_row(rows - first, columns, exact, len(result.score))
+    above_zero = score > 0
+    result.score[...] = xp.where(above_zero, score, result.score)
+    result.position[...] = xp.where(above_zero, column, result.position)
+
+
+def decide_by_tensor_cores(
+    queries: Array,
+    candidates: Array,
+    eligible: Array,
+    rectangles: list[Rectangle],
+    result: BestMatch,
+    matches: Matches | None,
+) -> bool:
+    """Compare queries with candidates of some rectangles on a GPU, see `gpu.propose`, and write the result.
+
+    Returns:
+        Whether it is done: not where too many candidates are near the best of their query.
+    """
+    found = None
+    if matches is not None and not matches.full:
+        found = propose(queries, candidates, eligible, rectangles, float(matches.least))
+        if found is None:
+            matches.give_up()
+    found = propose(queries, candidates, eligible, rectangles) if found is None else found
+    if found is None:
+        return False
+    decide(queries, candidates, found.queries, found.candidates, result, matches)
+    return True
 
 
 def _rule_out(product: Array, left: int, right: int, lowest: int, counts: Array) -> None:

@@ -11,9 +11,11 @@ from typing import NamedTuple
 import numpy as np
 
 from semdedup.arrays import Array, array_module, scratch, take_rows, to_host
-from semdedup.dedup.kernels.best_match import BestMatch, best_match, slack, with_copies
+from semdedup.dedup.kernels.best_match import BestMatch, best_match, decide_by_tensor_cores, slack, with_copies
 from semdedup.dedup.kernels.distinct import occurrences
 from semdedup.dedup.kernels.exact import best_per_row, dots, exact_scores
+from semdedup.dedup.kernels.gpu.compiled import has_tensor_cores
+from semdedup.dedup.kernels.gpu.propose import Rectangle
 from semdedup.dedup.kernels.matches import Matches
 from semdedup.dedup.kernels.products import SinglePrecision
 
@@ -67,6 +69,11 @@ def _best_of_each(rows: Array, edges: np.ndarray, batch_size: int, matches: Matc
     position = np.where(np.arange(len(rows)) > best_ranked, best_ranked, -1)
     result = BestMatch(xp.zeros(len(rows), dtype=np.float32), xp.asarray(position))
     alone = sizes > 1
+    if has_tensor_cores(rows):
+        spans = [(int(edges[i]), int(edges[i + 1])) for i in np.flatnonzero(alone)]
+        squares = [Rectangle(span, span, within=True) for span in spans]
+        if decide_by_tensor_cores(rows, rows, xp.arange(len(rows), dtype=np.int32), squares, result, matches):
+            return result
     if xp is np:
         small = alone & (sizes <= min(SMALL, batch_size))
         alone &= ~small
