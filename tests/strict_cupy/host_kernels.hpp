@@ -1,5 +1,5 @@
 // What the CUDA kernels of the package need, on a processor: the threads of a block are fibers that go on in turns, and
-// wait for each other where a warp or a block does. Included before the kernels.
+// wait for each other where a warp or a block does. Included before the kernels. Blocks run one after the other.
 #define SEMDEDUP_HOST
 #define __global__
 #define __device__
@@ -13,14 +13,11 @@
 #include <algorithm>
 #include <cmath>
 #include <functional>
+#include <utility>
 #include <vector>
 
-typedef long long int64;
-typedef unsigned long long uint64;
 using std::max;
 using std::min;
-
-#define EVERY_LANE 0xffffffffu
 
 struct Index {
     unsigned x;
@@ -33,8 +30,9 @@ struct Barrier {
 
 struct Warp {
     Barrier barrier;
-    uint64 value[32];
-    unsigned registers[32][6];
+    unsigned long long given[32], seen[32];          // what each lane tells the others
+    unsigned left[32][4], right[32][2];              // what each lane gives to be multiplied
+    float sums[32][4];
 };
 
 struct Fiber {
@@ -56,9 +54,12 @@ static void go_on() {
     threadIdx.x = mine;
 }
 
-static void arrive(Barrier &barrier, unsigned n) {
+// Waits for n threads; the last one does something for all of them first.
+template <typename Action>
+static void arrive(Barrier &barrier, unsigned n, Action action) {
     const unsigned generation = barrier.generation;
     if (++barrier.arrived == n) {
+        action();
         barrier.arrived = 0;
         ++barrier.generation;
     }
@@ -96,9 +97,7 @@ static void run_block(unsigned threads) {
     }
 }
 
-template <typename... Arguments>
-static void launch(void (*kernel)(Arguments...), unsigned blocks, unsigned threads, unsigned shared, Arguments... given) {
-    const std::function<void()> call = [&] { kernel(given...); };
+static void run_blocks(unsigned blocks, unsigned threads, unsigned shared, const std::function<void()> &call) {
     body = &call;
     blockDim.x = threads;
     fibers.resize(threads);
@@ -110,21 +109,43 @@ static void launch(void (*kernel)(Arguments...), unsigned blocks, unsigned threa
     }
 }
 
+template <typename... Arguments, size_t... At>
+static void launch(void (*kernel)(Arguments...), unsigned blocks, unsigned threads, unsigned shared, void **given,
+                   std::index_sequence<At...>) {
+    run_blocks(blocks, threads, shared, [&] { kernel(*(Arguments *)given[At]...); });
+}
+
+// A kernel as a function of the host: grid, block, shared memory and the addresses of its arguments. After the kernels.
+template <typename... Arguments>
+static void launch(void (*kernel)(Arguments...), unsigned blocks, unsigned threads, unsigned shared, void **given) {
+    launch(kernel, blocks, threads, shared, given, std::index_sequence_for<Arguments...>());
+}
+#define HOST_KERNEL(NAME)                                                                              \
+    extern "C" void run_##NAME(unsigned blocks, unsigned threads, unsigned shared, void **given) {     \
+        launch(NAME, blocks, threads, shared, given);                                                  \
+    }
+
 static Warp &warp_here() { return warps[threadIdx.x / 32]; }
 static unsigned lane_here() { return threadIdx.x % 32; }
-static void arrive_warp() { arrive(warp_here().barrier, 32); }
 
-static void __syncthreads() { arrive(of_block, blockDim.x); }
+static void __syncthreads() {
+    arrive(of_block, blockDim.x, [] {});
+}
 static unsigned char *shared_memory() { return memory.data(); }
+
+// What all lanes give is in `seen` of the warp afterwards.
+template <typename T>
+static Warp &exchange(T value) {
+    Warp &warp = warp_here();
+    memcpy(&warp.given[lane_here()], &value, sizeof value);
+    arrive(warp.barrier, 32, [&] { memcpy(warp.seen, warp.given, sizeof warp.seen); });
+    return warp;
+}
 
 template <typename T>
 static T from_lane(T value, unsigned source) {
-    Warp &warp = warp_here();
-    memcpy(&warp.value[lane_here()], &value, sizeof value);
-    arrive_warp();
     T found;
-    memcpy(&found, &warp.value[source], sizeof found);
-    arrive_warp();
+    memcpy(&found, &exchange(value).seen[source], sizeof found);
     return found;
 }
 
@@ -140,31 +161,42 @@ template <typename T>
 static T __shfl_up_sync(unsigned, T value, int apart) {
     return from_lane(value, (int)lane_here() < apart ? lane_here() : lane_here() - apart);
 }
+static unsigned __ballot_sync(unsigned, int holds) {
+    const Warp &warp = exchange<unsigned long long>(holds != 0);
+    unsigned lanes = 0;
+    for (int i = 0; i < 32; ++i) lanes |= (unsigned)warp.seen[i] << i;
+    return lanes;
+}
+static int __ffs(unsigned bits) { return __builtin_ffs((int)bits); }
 
-static unsigned atomicMax(unsigned *place, unsigned value) {
-    const unsigned before = *place;
+template <typename T>
+static T atomicMax(T *place, T value) {
+    const T before = *place;
     *place = max(before, value);
     return before;
 }
-static uint64 atomicAdd(uint64 *place, uint64 value) {
-    const uint64 before = *place;
+template <typename T>
+static T atomicAdd(T *place, T value) {
+    const T before = *place;
     *place += value;
     return before;
 }
-static int __float_as_int(float value) {
-    int bits;
-    memcpy(&bits, &value, 4);
+
+template <typename To, typename From>
+static To bits_of(From value) {
+    To bits;
+    memcpy(&bits, &value, sizeof bits);
     return bits;
 }
-static float __int_as_float(int bits) {
-    float value;
-    memcpy(&value, &bits, 4);
-    return value;
-}
+static int __float_as_int(float value) { return bits_of<int>(value); }
+static float __int_as_float(int bits) { return bits_of<float>(bits); }
 
 static double add(double a, double b) { return a + b; }
 static double subtract(double a, double b) { return a - b; }
 static double multiply(double a, double b) { return a * b; }
+
+static unsigned short to_half(float value) { return bits_of<unsigned short>((_Float16)value); }
+static float of_half(unsigned short bits) { return bits_of<_Float16>(bits); }
 
 static void copy_16(void *shared, const void *global) { memcpy(shared, global, 16); }
 static void end_of_stage() {}
@@ -172,33 +204,42 @@ template <int pending>
 static void wait_for_stage() {}
 
 static void load_matrices(unsigned matrices[4], const void *row) {
-    Warp &warp = warp_here();
+    const Warp &warp = exchange((unsigned long long)row);
     const unsigned lane = lane_here();
-    warp.value[lane] = (uint64)row;
-    arrive_warp();
-    for (int i = 0; i < 4; ++i) memcpy(&matrices[i], (const char *)warp.value[i * 8 + lane / 4] + lane % 4 * 4, 4);
-    arrive_warp();
+    for (int i = 0; i < 4; ++i) memcpy(&matrices[i], (const char *)warp.seen[i * 8 + lane / 4] + lane % 4 * 4, 4);
 }
 
-static float of_half(unsigned bits) {
-    const int exponent = bits >> 10 & 31, fraction = bits & 1023;
-    const float size = exponent ? ldexpf(1024 + fraction, exponent - 25) : ldexpf(fraction, -24);
-    return exponent == 31 ? NAN : bits >> 15 ? -size : size;
+// The float that a number is cut off to, as tensor cores do, which do not round to nearest.
+static float cut_off(double value) {
+    const float rounded = (float)value;
+    return std::fabs((double)rounded) > std::fabs(value) ? std::nextafterf(rounded, 0.0f) : rounded;
+}
+
+static void multiply_warp(Warp &warp) {
+    float left[16][16], right[8][16];
+    for (int lane = 0; lane < 32; ++lane)
+        for (int i = 0; i < 8; ++i) {
+            const int k = lane % 4 * 2 + i % 2 + i / 4 * 8;
+            left[lane / 4 + i / 2 % 2 * 8][k] = of_half(warp.left[lane][i / 2] >> i % 2 * 16);
+            if (i < 4) right[lane / 4][lane % 4 * 2 + i % 2 + i / 2 * 8] = of_half(warp.right[lane][i / 2] >> i % 2 * 16);
+        }
+    for (int row = 0; row < 16; ++row)
+        for (int column = 0; column < 8; ++column) {
+            float &sum = warp.sums[row % 8 * 4 + column / 2][row / 8 * 2 + column % 2];
+            for (int first = 0; first < 16; first += 8) {  // eight products at a time, as on Ampere
+                double products = 0;
+                for (int k = first; k < first + 8; ++k) products += (double)left[row][k] * right[column][k];
+                sum = cut_off(sum + products);
+            }
+        }
 }
 
 static void multiply_add(float sums[4], const unsigned left[4], const unsigned right[2]) {
     Warp &warp = warp_here();
     const unsigned lane = lane_here();
-    memcpy(warp.registers[lane], left, 16);
-    memcpy(warp.registers[lane] + 4, right, 8);
-    arrive_warp();
-    for (int i = 0; i < 4; ++i) {
-        const int lower = i / 2, column = lane % 4 * 2 + i % 2;
-        for (int k = 0; k < 16; ++k) {
-            const unsigned a = warp.registers[lane / 4 * 4 + k % 8 / 2][k / 8 * 2 + lower];
-            const unsigned b = warp.registers[column * 4 + k % 8 / 2][4 + k / 8];
-            sums[i] += of_half(a >> k % 2 * 16 & 0xffff) * of_half(b >> k % 2 * 16 & 0xffff);
-        }
-    }
-    arrive_warp();
+    memcpy(warp.left[lane], left, 16);
+    memcpy(warp.right[lane], right, 8);
+    memcpy(warp.sums[lane], sums, 16);
+    arrive(warp.barrier, 32, [&] { multiply_warp(warp); });
+    memcpy(sums, warp.sums[lane], 16);
 }

@@ -64,6 +64,31 @@ def occurrences(rows: Array, groups: Array | None = None) -> tuple[Array, Array]
     return xp.flatnonzero(like == everything), like
 
 
+def with_copies(found: tuple[Array, Array], first: Array, same_as: Array) -> tuple[Array, Array]:
+    """The best match of all rows, given that of each row which is not bit-identical to a better-ranked one.
+
+    Args:
+        found: of those the score (u,) float32 and the position (u,) int64 among them, -1 for none.
+        first: (u,) their positions among all, see `occurrences`.
+        same_as: (n,) the position of the first row that each is bit-identical to.
+
+    Returns:
+        score (n,) float32 and index (n,) int64: of a row without a match its own; of a copy the first row like it, or
+        a better-ranked one of the same score.
+    """
+    xp = array_module(first)
+    score, position = found
+    index = xp.where(position < 0, first, first[position])
+    if len(first) == len(same_as):
+        return score, index
+    place = xp.searchsorted(first, same_as)  # of the first row that is bit-identical, among those compared
+    tie = score[place] == 1  # with a row that ranks better than all copies
+    every_index = xp.where(tie, index[place], same_as)
+    every_score = xp.ones(len(same_as), dtype=np.float32)
+    every_score[first], every_index[first] = score, index
+    return every_score, every_index
+
+
 def equal_pairs(left: Array, right: Array) -> tuple[Array, Array]:
     """For each row of `right` that is equal to one of `left`, the position of one such row, and its own; (p,) each.
 

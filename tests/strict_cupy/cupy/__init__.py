@@ -19,6 +19,7 @@ import os
 from collections import Counter
 from functools import partialmethod
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 
@@ -394,9 +395,10 @@ def _checked(name, function):
             unknown = set(keywords) - {parameter for parameter, *_ in spec}
             if unknown and "VAR_KEYWORD" not in kinds:
                 raise TypeError(f"{name}() got an unexpected keyword argument {unknown.pop()!r}")
-        COUNT["kernels"] += 1
+        result = function(*args, **keywords)
+        COUNT["kernels"] += name != "ascontiguousarray" or not np.shares_memory(result.host, args[0].host)
         COUNT["waits"] += name in WAITING
-        return function(*args, **keywords)
+        return result
 
     call.__name__ = name
     return call
@@ -539,18 +541,17 @@ for _name in TYPES:
 inf, nan, pi, newaxis, iinfo, finfo, dtype = np.inf, np.nan, np.pi, np.newaxis, np.iinfo, np.finfo, np.dtype
 
 
-class cuda:
-    """What is asked of the device."""
-
-    class Device:
-        id, compute_capability = 0, os.environ.get("FAKE_CAPABILITY", "80")
+from cupy._raw import RawModule, compiler, driver  # noqa: E402, F401
 
 
-if os.environ.get("FAKE_KERNELS") == "1":
-    from cupy._raw import RawModule  # noqa: F401
+class Device:
+    id, compute_capability = 0, os.environ.get("FAKE_CAPABILITY", "80")
+
+
+cuda = SimpleNamespace(Device=Device, compiler=compiler, driver=driver)
 
 
 def __getattr__(name):
-    if name in API and not name.startswith("Raw"):
+    if name in API:
         raise NotImplementedError(f"the stand-in lacks cupy.{name}, which the real one has")
     raise AttributeError(f"module 'cupy' has no attribute '{name}'")

@@ -2,80 +2,102 @@
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import numpy as np
 
-from semdedup.arrays import Array, array_module, block_elements
+from semdedup.arrays import Array, array_module
+from semdedup.dedup.kernels.gpu.compiled import contiguous, launch
 
 COLUMNS = 32
-"""Rows are filled up with zeros to a multiple of so many columns."""
+"""Rows are filled up with zeros to a multiple of so many columns, as ``STEP`` in ``kernels.cu``."""
 
 SCALE = 2.0**15
-"""What rows are multiplied by: their elements end at 1, halves at 65504. Without it those below 2**-14 would have fewer
-digits than the others."""
+"""What rows are multiplied by: their elements end at 1, halves at 65504. Without it those below 2**-14 would be
+subnormal halves, of fewer digits than the others; now those below 2**-29 are."""
+
+LONGEST = 1 + 2.0**-20
+"""Length of the longest row, a little more than rounding leaves."""
+
+THREADS = 256
 
 
-class HalfRows:
-    """float32 rows (n, d) of length 1 rounded to halves (float16), CuPy.
+class HalfRows(NamedTuple):
+    """Rows of length 1 rounded to halves.
 
     Attributes:
         rows: (n, columns) float16, the rows by `SCALE`; columns beyond d are 0.
-        deviation: () float32 on the device, the most by which a row differs from its halves, in Euclidean length.
+        square: (1,) uint32, the bits of a float32: the largest square of the length by which a row differs from its
+            halves.
     """
 
-    def __init__(self, rows: Array) -> None:
-        xp = array_module(rows)
-        n, dim = rows.shape
-        columns = -(-dim // COLUMNS) * COLUMNS
-        self.rows = xp.empty((n, columns), dtype=np.float16)
-        self.rows[:, dim:] = 0
-        square = xp.zeros((), dtype=np.float32)
-        step = max(1, block_elements(rows) // 4 // max(1, dim))
-        for start in range(0, n, step):
-            block = rows[start : start + step]
-            halves = self.rows[start : start + step, :dim]
-            halves[...] = block * np.float32(SCALE)
-            difference = halves.astype(np.float32) * np.float32(1 / SCALE) - block  # exact
-            square = xp.maximum(square, xp.einsum("ij,ij->i", difference, difference).max())
-        # 1.01 for float32 sums, the rest for squares that vanish
-        self.deviation = np.float32(1.01) * xp.sqrt(square) + np.float32(dim * 2.0**-63)
+    rows: Array
+    square: Array
 
-    def __len__(self) -> int:
-        return len(self.rows)
+
+def depth_of(dim: int) -> int:
+    """Columns of the halves of rows of so many columns."""
+    return -(-dim // COLUMNS) * COLUMNS
+
+
+def halve(rows: Array) -> HalfRows:
+    """Round rows, (n, d) float32 of length 1, CuPy, to halves. Cost: one launch; memory 2·n·columns bytes."""
+    xp = array_module(rows)
+    (n, dim), depth = rows.shape, depth_of(rows.shape[1])
+    halves = HalfRows(xp.empty((n, depth), dtype=np.float16), xp.zeros(1, dtype=np.uint32))
+    if n:
+        sizes = np.int64(n), np.int32(dim), np.int32(depth), np.float32(SCALE)
+        blocks = -(-n * 32 // THREADS)
+        launch(xp, "halve", blocks, THREADS, contiguous(rows, np.float32), *sizes, halves.rows, halves.square)
+    return halves
 
 
 def tensor_core_error(dim: int) -> float:
     """Bound on the error of a product of two rows of halves of length at most 1, as tensor cores add it up.
 
-    Products of two halves are exact in float32. Tensor cores add k of them at a time to a sum of before, k = 4 at least
-    (4 on Volta, 8 on Ampere, 16 on Hopper): all k + 1 numbers are brought to the exponent of the largest and cut off
-    there, by less than ``2**-23`` of it each, and so is their sum where it is put in order, once more. No number is
-    larger than ``Σ|x_i y_i|``, which Cauchy and Schwarz bound by 1, but for what errors before have added; 1.01 covers
-    that up to d = 40,000. So each step errs by at most ``(k + 2) 2**-23``, there are d / k of them, and k = 4 is the
-    worst: ``1.5 d 2**-23``. The additions within a step come in no order that is known, which does not matter here. The
-    same holds for sums that are rounded. The measured error is far less, see ``benchmarks/gpu/probes.py``.
+    A product of two halves is exact in float32. Tensor cores add some of them at a time to the sum of those before, 4
+    on Volta, 8 on Ampere, 16 on Hopper: all these numbers are shifted to the exponent of the largest and cut off there,
+    nothing is rounded to nearest, and so is their sum as it is normalised. 24 digits at least are kept. So each number
+    but the largest loses less than ``2**-23`` of the largest, and the sum as much of itself; neither is larger than
+    ``Σ|x_i y_i| ≤ 1`` (Cauchy and Schwarz), but for what errors of before have added, which 1.01 covers up to
+    d = 40,000. With j products that are not 0 that makes ``(j + 1) 2**-23`` at most, and ``j + 1 ≤ 2 j``. All together
+    there are d products: the error is at most ``2 d 2**-23``. In which order they come, and how many at a time, was
+    nowhere asked. It holds all the more where sums are rounded to nearest. The last term covers products below the
+    smallest normal float32.
 
     Reference: M. Fasi, N. J. Higham, M. Mikaitis, S. Pranesh, Numerical behavior of NVIDIA tensor cores, PeerJ Computer
-    Science 7:e330, 2021.
+    Science 7:e330, 2021 (products exact, additions cut off, the largest first, normalised at the end).
+    ``benchmarks/gpu/probes.py`` measures the error on a card, which is far less.
 
-    >>> tensor_core_error(512) < 1e-4
+    >>> tensor_core_error(512) < 1.3e-4
     True
     """
-    padded = -(-dim // COLUMNS) * COLUMNS
-    return 1.01 * 1.5 * padded * 2.0**-23 + padded * 2.0**-126
+    return 1.01 * 2 * dim * 2.0**-23 + dim * 2.0**-126
 
 
-LONGEST = 1 + 2.0**-20
-"""Length of the longest row, a little more than rounding leaves."""
+def vanished(dim: int) -> float:
+    """Bound on the length that squares of differences below the smallest normal float32 take from a deviation."""
+    return dim * 2.0**-63
 
 
-def half_error(left: HalfRows, right: HalfRows, dim: int) -> Array:
-    """Bound on the difference of a product of halves from the true x·y, for any two rows: () float32 on the device.
+def deviation(square: float, dim: int) -> float:
+    """The most by which a row differs from its halves, in Euclidean length, of what `HalfRows.square` holds.
 
-    With x' and y' for the rows of halves, ``x·y − x'·y' = (x − x')·y + x'·(y − y')``, which Cauchy and Schwarz bound by
-    the deviations, which are measured; `tensor_core_error` is the rest. There is a little on top for what float32
-    arithmetic with it loses, and so that two scores that round to the same float32 are never distinguished.
+    1.01 covers the rounding of float32 sums.
     """
-    lengths = LONGEST + left.deviation, LONGEST + right.deviation
-    rounding = left.deviation * np.float32(LONGEST) + lengths[0] * right.deviation
-    error = np.float32(1.001) * rounding + np.float32(1.001 * tensor_core_error(dim)) * lengths[0] * lengths[1]
-    return (np.float32(1.0002) * error + np.float32(2.0**-22)).astype(np.float32)
+    return 1.01 * square**0.5 + vanished(dim)
+
+
+def half_error(left_deviation: float, right_deviation: float, dim: int) -> float:
+    """Bound on the difference of a product of halves on tensor cores from the true x·y, for any two rows of length 1.
+
+    With x' and y' for the halves, ``x·y − x'·y' = (x − x')·y + x'·(y − y')``, which Cauchy and Schwarz bound by the
+    deviations, which are measured, and the lengths; the product x'·y' itself errs by `tensor_core_error` of its
+    lengths. There is a little on top for what float32 arithmetic with it loses, and so that two scores that round to
+    the same float32, or two rows that are equal and two that are nearly so, are never distinguished.
+
+    ``kernels.cu`` has the same as ``error_of``, for the deviations stay on the device.
+    """
+    lengths = LONGEST + left_deviation, LONGEST + right_deviation
+    rounding = left_deviation * LONGEST + lengths[0] * right_deviation
+    return 1.001 * (rounding + tensor_core_error(dim) * lengths[0] * lengths[1]) + 2.0**-22

@@ -1,4 +1,4 @@
-"""Scores in float64 by one kernel, in the order of additions that every backend has."""
+"""Sums of products of rows in float64 by one kernel, in the order of additions that every backend has."""
 
 from __future__ import annotations
 
@@ -9,11 +9,10 @@ from typing import NamedTuple
 import numpy as np
 
 from semdedup.arrays import Array, array_module
-from semdedup.dedup.kernels.gpu.compiled import kernel
+from semdedup.dedup.kernels.gpu.compiled import NOTHING, contiguous, launch
 
-THREADS = 256
-LANES = 8
-"""Threads for a pair of rows."""
+THREADS, LANES = 256, 8
+"""Threads of a block, and for a pair of rows."""
 
 
 class Sums(NamedTuple):
@@ -32,6 +31,7 @@ def fixed_order_sums(
         left: (n, d) float32 or float64, CuPy.
         right: (m, d), likewise.
         left_rows, right_rows: (p,) rows of each to take, instead of all.
+        squared: whether differences are summed.
 
     Cost: one launch, p·d; no memory beside the result.
     """
@@ -40,20 +40,26 @@ def fixed_order_sums(
     found = Sums(xp.empty(n_pairs, dtype=np.float64), xp.empty(n_pairs, dtype=bool))
     if not n_pairs:
         return found
-    left, right = (xp.ascontiguousarray(rows if rows.dtype == np.float64 else _single(rows)) for rows in (left, right))
-    every = np.uintp(0)  # no rows by number
-    numbers = [every if rows is None else rows.astype(np.int64, copy=False) for rows in (left_rows, right_rows)]
-    leaves = _leaves_on(xp, int(xp.cuda.Device().id), left.shape[1])
-    blocks = (-(-n_pairs * LANES // THREADS),)
-    sizes = np.int64(n_pairs), np.int32(left.shape[1]), leaves, np.int32(len(leaves)), np.int32(squared)
-    kernel(xp, "fixed_order_sums", left.dtype, right.dtype)(
-        blocks, (THREADS,), (left, right, *numbers, *sizes, found.value, found.equal)
+    numbers = [NOTHING if rows is None else contiguous(rows, np.int64) for rows in (left_rows, right_rows)]
+    x, y = _of_floats(left), _of_floats(right)
+    launch(
+        xp,
+        "fixed_order_sums_" + "".join("d" if rows.dtype == np.float64 else "f" for rows in (x, y)),
+        -(-n_pairs * LANES // THREADS),
+        THREADS,
+        *(x, y, *numbers, np.int64(n_pairs), np.int32(left.shape[1]), *leaves_of(xp, left.shape[1])),
+        *(np.int32(squared), found.value, found.equal),
     )
     return found
 
 
-def _single(rows: Array) -> Array:
-    return rows.astype(np.float32, copy=False)
+def _of_floats(rows: Array) -> Array:
+    return contiguous(rows, np.float64 if rows.dtype == np.float64 else np.float32)
+
+
+def leaves_of(xp: ModuleType, width: int) -> tuple[Array, np.int32]:
+    """`leaves` on the current device, and how many they are, as arguments of a kernel."""
+    return _leaves_on(xp, int(xp.cuda.Device().id), width), np.int32(len(leaves(width)))
 
 
 @cache
