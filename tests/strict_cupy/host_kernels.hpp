@@ -4,6 +4,7 @@
 #define __global__
 #define __device__
 #define __forceinline__ inline
+#define __shared__ static
 #define __launch_bounds__(...)
 
 #include <setjmp.h>
@@ -167,6 +168,8 @@ static unsigned __ballot_sync(unsigned, int holds) {
     for (int i = 0; i < 32; ++i) lanes |= (unsigned)warp.seen[i] << i;
     return lanes;
 }
+static void __syncwarp() { exchange(0); }
+static int __popc(unsigned bits) { return __builtin_popcount(bits); }
 static int __ffs(unsigned bits) { return __builtin_ffs((int)bits); }
 
 template <typename T>

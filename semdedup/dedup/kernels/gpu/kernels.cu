@@ -392,3 +392,73 @@ extern "C" __global__ void place_best(const uint64 *best, int64 n, float *score,
     score[query] = __int_as_float((int)(best[query] >> 32));
     position[query] = 0xffffffffu - (unsigned)best[query];
 }
+
+// --- seeds of k-means -------------------------------------------------------------------------------------------
+
+#define MOST_DRAWN 1024
+#define MOST_TRIALS 128
+
+// Chooses seeds among rows drawn for them, one after the other, as `kmeans.seeds` says; one block.
+// products: (n_drawn, m), twice the products of the rows drawn with all rows. share: of each row drawn, evenly distributed
+//     below its square distance as it was drawn. squares, nearest: (m,) square length, and square distance to the nearest
+//     seed, which goes down. chosen: the seeds. state: how many there are, and the sum of `nearest`.
+extern "C" __global__ void choose(const int *products, const int64 *share, const int64 *drawn, int n_drawn, int64 m,
+                                  int trials, int64 n_clusters, const int *squares, int *nearest, int64 *chosen,
+                                  int64 *state) {
+    __shared__ int waiting[MOST_DRAWN], n_waiting, best;
+    __shared__ int64 sums[MOST_TRIALS];
+    const int warp = threadIdx.x / 32, lane = threadIdx.x % 32, n_warps = blockDim.x / 32;
+    int64 n_chosen = state[0];
+    for (int i = threadIdx.x; i < n_drawn; i += blockDim.x) waiting[i] = i;
+    if (threadIdx.x == 0) n_waiting = n_drawn;
+    for (int tried = 0; n_chosen < n_clusters; tried = trials) {
+        __syncthreads();
+        if (warp == 0) {  // those of the rows not tried yet that are as far from the seeds as they must be
+            int kept = 0;
+            for (int first = tried; first < n_waiting; first += 32) {
+                const int one = first + lane < n_waiting ? waiting[first + lane] : -1;
+                const bool stays = one >= 0 && share[one] < nearest[drawn[one]];
+                const unsigned lanes = __ballot_sync(EVERY_LANE, stays);
+                if (stays) waiting[kept + __popc(lanes & ((1u << lane) - 1))] = one;
+                kept += __popc(lanes);
+            }
+            __syncwarp();
+            if (lane == 0) n_waiting = kept;
+        }
+        __syncthreads();
+        if (n_waiting < trials) break;
+        for (int trial = warp; trial < trials; trial += n_warps) {  // by how much each lowers the sum of `nearest`
+            const int *product = products + waiting[trial] * m;
+            const int own = squares[drawn[waiting[trial]]];
+            int64 sum = 0;
+            for (int64 i = lane; i < m; i += 32) sum += max(product[i] + nearest[i] - squares[i] - own, 0);
+            for (int apart = 1; apart < 32; apart *= 2) sum += __shfl_xor_sync(EVERY_LANE, sum, apart);
+            if (lane == 0) sums[trial] = sum;
+        }
+        __syncthreads();
+        if (threadIdx.x == 0) {
+            int most = 0;  // of equal ones the first
+            for (int trial = 1; trial < trials; ++trial)
+                if (sums[trial] > sums[most]) most = trial;
+            best = waiting[most];
+            chosen[n_chosen] = drawn[best];
+        }
+        __syncthreads();
+        const int own = squares[drawn[best]];
+        for (int64 i = threadIdx.x; i < m; i += blockDim.x)
+            nearest[i] = min(nearest[i], squares[i] + own - products[best * m + i]);
+        ++n_chosen;
+    }
+    __syncthreads();
+    int64 total = 0;
+    for (int64 i = threadIdx.x; i < m; i += blockDim.x) total += nearest[i];
+    for (int apart = 1; apart < 32; apart *= 2) total += __shfl_xor_sync(EVERY_LANE, total, apart);
+    if (lane == 0) sums[warp] = total;
+    __syncthreads();
+    if (threadIdx.x == 0) {
+        total = 0;
+        for (int i = 0; i < n_warps; ++i) total += sums[i];
+        state[0] = n_chosen;
+        state[1] = total;
+    }
+}

@@ -37,7 +37,7 @@ class Rectangle:
         """The same queries in two parts; in none where they are few."""
         first, end = self.queries
         n_blocks = -(-(end - first) // SIDE)
-        if end - first <= LEAST_QUERIES:
+        if n_blocks < 2 or end - first <= LEAST_QUERIES:
             return []
         middle = first + n_blocks // 2 * SIDE
         return [Rectangle(part, self.candidates, self.within) for part in ((first, middle), (middle, end))]
