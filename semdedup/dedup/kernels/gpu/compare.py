@@ -63,7 +63,7 @@ def compare(
     ]
     if not rectangles:
         return []
-    search = _Search(queries, candidates, eligible)
+    search = Search(queries, candidates, eligible)
     rest: list[Rectangle] = []
     if not search.over(rectangles, matches) and not (_wanted(matches) and search.over(rectangles, matches)):
         if matches is not None:
@@ -77,10 +77,15 @@ def _wanted(matches: Matches | None) -> bool:
     return matches is not None and not matches.full
 
 
-class _Search:
-    """The highest product of each query so far, the candidates that were noted, and the best of those decided."""
+class Search:
+    """The highest product of each query so far, the candidates that were noted, and the best of those decided.
 
-    def __init__(self, queries: Array, candidates: Array, eligible: Array) -> None:
+    Attributes:
+        capacity: room for candidates.
+        found: those noted last: queries and candidates, int32, and products of halves, float32, `capacity` of each.
+    """
+
+    def __init__(self, queries: Array, candidates: Array, eligible: Array, capacity: int | None = None) -> None:
         xp = array_module(queries)
         n, dim = queries.shape
         left = halve(queries)
@@ -90,14 +95,14 @@ class _Search:
         self.bound = left.square, right.square, np.float32(vanished(dim)), np.float32(tensor_core_error(dim))
         self.eligible = contiguous(eligible, np.int32)
         self.highest, self.best = xp.zeros(n, dtype=np.uint32), xp.zeros(n, dtype=np.uint64)
-        self.capacity = max(FEWEST_FOUND, FOUND_A_QUERY * n)
+        self.capacity = max(FEWEST_FOUND, FOUND_A_QUERY * n) if capacity is None else capacity
         kinds = (np.int32, np.int32, np.float32)
         self.found: list[Array] = [xp.empty(self.capacity, dtype=kind) for kind in kinds]
 
     def over(self, rectangles: list[Rectangle], matches: Matches | None) -> bool:
         """Propose and decide; whether there was room for all candidates. If not, the highest products are known now."""
         match = np.float32(matches.least if matches is not None and _wanted(matches) else np.inf)
-        n_found = self._propose(rectangles, match)
+        n_found = self.propose(rectangles, match)
         if n_found <= self.capacity:
             self._decide(n_found, match, matches)
         return n_found <= self.capacity
@@ -113,7 +118,7 @@ class _Search:
         halves = [rectangles[:middle], rectangles[middle:]] if middle else [[one] for one in rectangles[0].halves()]
         return [one for half in halves for one in self.in_parts(half)] if halves else rectangles
 
-    def _propose(self, rectangles: list[Rectangle], match: np.float32) -> int:
+    def propose(self, rectangles: list[Rectangle], match: np.float32) -> int:
         """How many candidates are near the highest products known by then; they are noted as far as there is room."""
         xp = array_module(self.eligible)
         n_found = xp.zeros(1, dtype=np.uint64)
