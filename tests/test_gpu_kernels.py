@@ -169,6 +169,31 @@ def test_queries_and_candidates_with_ranks(
     assert_same(best_match(*map(cp.asarray, arrays)), best_match(*arrays))
 
 
+def test_all_candidates_are_noted_where_there_is_just_room(cp: ModuleType, rng: np.random.Generator) -> None:
+    n = 200
+    x = made_rows(rng, n, 50)
+    there, everything = cp.asarray(x), [tiles.Rectangle((0, n), (0, n), within=True)]
+    for room in (n * (n - 1) // 2, 500):
+        search = compare.Search(there, there, cp.arange(n, dtype=np.int32), capacity=room)
+        assert search.propose(everything, np.float32(-2)) == n * (n - 1) // 2  # a match that every pair is
+        queries, candidates, products = (array.get() for array in search.found)
+        assert len(set(zip(queries.tolist(), candidates.tolist(), strict=True))) == room
+        assert (candidates < queries).all()
+        error = halves.half_error(2**-11, 2**-11, 50)
+        assert np.abs(products - (x[queries].astype(np.float64) * x[candidates]).sum(axis=1)).max() < error
+
+
+def test_candidates_beyond_a_rectangle_are_not_looked_at(cp: ModuleType, rng: np.random.Generator) -> None:
+    x = made_rows(rng, 300, 20)
+    score, position = cp.zeros(140, dtype=np.float32), cp.full(140, -1)
+    part = [tiles.Rectangle((0, 140), (3, 50))]
+    eligible = cp.full(140, 160, dtype=np.int32)
+    assert compare.compare(cp.asarray(x[160:]), cp.asarray(x[:160]), eligible, part, score, position) == []
+    ranks = np.arange(47), np.full(140, 47)
+    expected = best_match(x[160:], ranks[1], x[3:50], ranks[0])
+    assert_same((score, position), (expected.score, np.where(expected.score > 0, expected.position + 3, -1)))
+
+
 def test_how_much_is_launched_does_not_depend_on_the_number_of_rows(cp: ModuleType, rng: np.random.Generator) -> None:
     """A large cluster takes at most 30 launches and 3 times that the host waits; many small ones no more of them."""
     counted = getattr(cp, "COUNT", None)
@@ -188,7 +213,7 @@ def test_how_much_is_launched_does_not_depend_on_the_number_of_rows(cp: ModuleTy
 
 
 def test_seeds_are_those_of_the_cpu_and_no_seed_is_waited_for(cp: ModuleType, rng: np.random.Generator) -> None:
-    rows = made_rows(rng, 2000, 24)
+    rows = np.repeat(made_rows(rng, 400, 24), 5, axis=0)  # of rows that are equally good the first drawn is taken
     for k in (2, 40, 300):
         of_cpu = seeds(rows, k, np.random.default_rng(3))
         counted = getattr(cp, "COUNT", {})
