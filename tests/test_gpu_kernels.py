@@ -11,6 +11,7 @@ import pytest
 from semdedup import max_similarity
 from semdedup.arrays import backend_module, gpu_usable
 from semdedup.dedup.kernels.best_match import best_match
+from semdedup.dedup.kernels.distinct import occurrences
 from semdedup.dedup.kernels.exact import exact_dot, exact_scores, exact_square_distance, unit_rows
 from semdedup.dedup.kernels.gpu import compare, compiled, halves, tiles
 from semdedup.dedup.kernels.kmeans import seeds
@@ -169,6 +170,15 @@ def test_queries_and_candidates_with_ranks(
     assert_same(best_match(*map(cp.asarray, arrays)), best_match(*arrays))
 
 
+@pytest.mark.parametrize("groups", [None, np.arange(300) // 70])
+def test_copies_are_those_that_numpy_finds(cp: ModuleType, rng: np.random.Generator, groups: np.ndarray | None) -> None:
+    rows = rng.normal(size=(300, 40)).astype(np.float32)[rng.integers(100, size=300)]
+    rows[200:, 39] = np.where(rng.random(100) < 0.5, 0, -0.0)  # whose bits differ
+    of_cpu = occurrences(rows, groups)
+    assert_same(occurrences(cp.asarray(rows), None if groups is None else cp.asarray(groups)), of_cpu)
+    assert len(of_cpu[0]) < 250
+
+
 def test_all_candidates_are_noted_where_there_is_just_room(cp: ModuleType, rng: np.random.Generator) -> None:
     n = 200
     x = made_rows(rng, n, 50)
@@ -201,7 +211,7 @@ def test_how_much_is_launched_does_not_depend_on_the_number_of_rows(cp: ModuleTy
         pytest.skip("a GPU does not count")
     counts = []
     for sizes in ([300], [2100], [90] * 20):
-        rows = cp.asarray(unit_rows(rng.normal(size=(sum(sizes), 8)).astype(np.float32)))
+        rows = cp.asarray(made_rows(rng, sum(sizes), 8))
         counted.clear()
         if len(sizes) == 1:
             max_similarity(rows)

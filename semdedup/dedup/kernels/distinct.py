@@ -7,6 +7,8 @@ from functools import cache
 import numpy as np
 
 from semdedup.arrays import Array, array_module, block_elements
+from semdedup.dedup.kernels.gpu.compiled import has_kernels
+from semdedup.dedup.kernels.gpu.copies import first_alike
 
 COLUMNS_LOOKED_AT = 8
 """Columns that tell almost all rows apart."""
@@ -39,6 +41,10 @@ def occurrences(rows: Array, groups: Array | None = None) -> tuple[Array, Array]
     everything = xp.arange(n)
     if n < 2:
         return everything, everything
+    if has_kernels(rows):
+        alike = first_alike(rows, groups)
+        first = xp.flatnonzero(alike == everything)
+        return (everything, everything) if len(first) == n else (first, alike)
     apart = xp.zeros(n, dtype=np.uint64) if groups is None else groups.astype(np.uint64) * GROUP_FACTOR
     few = hash_rows(rows[:, :COLUMNS_LOOKED_AT]) + apart
     in_order = xp.sort(few)

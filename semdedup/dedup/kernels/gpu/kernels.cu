@@ -393,6 +393,55 @@ extern "C" __global__ void place_best(const uint64 *best, int64 n, float *score,
     position[query] = 0xffffffffu - (unsigned)best[query];
 }
 
+// --- rows that occur more than once -----------------------------------------------------------------------------
+
+// A number with all bits of another one mixed (the last step of SplitMix64).
+__device__ __forceinline__ uint64 mixed(uint64 number) {
+    number = (number ^ (number >> 30)) * 0xbf58476d1ce4e5b9ull;
+    number = (number ^ (number >> 27)) * 0x94d049bb133111ebull;
+    return number ^ (number >> 31);
+}
+
+// A 64-bit hash of the bits of each row, and of its group, where there are groups; a warp a row.
+extern "C" __global__ void hash_rows(const unsigned *rows, const int64 *groups, int64 n, int dim, uint64 *hashes) {
+    const int64 row = (int64)blockIdx.x * (blockDim.x / 32) + threadIdx.x / 32;
+    const int lane = threadIdx.x % 32;
+    if (row >= n) return;
+    uint64 sum = groups && lane == 0 ? mixed(groups[row]) : 0;
+    for (int column = lane; column < dim; column += 32) sum += rows[row * dim + column] * (mixed(column + 1) | 1);
+    for (int apart = 1; apart < 32; apart *= 2) sum += __shfl_xor_sync(EVERY_LANE, sum, apart);
+    if (lane == 0) hashes[row] = mixed(sum);
+}
+
+// For each row the first one that has its bits and its group, where there are groups; a warp a row.
+// order: positions of the rows by their hashes, of equal ones in their order. hashes: in this order.
+extern "C" __global__ void first_alike(const unsigned *rows, const int64 *groups, int64 n, int dim, const int64 *order,
+                                       const uint64 *hashes, int64 *same_as) {
+    const int64 place = (int64)blockIdx.x * (blockDim.x / 32) + threadIdx.x / 32;
+    const int lane = threadIdx.x % 32;
+    if (place >= n) return;
+    int64 low = 0, high = place;  // where equal hashes begin
+    while (low < high) {
+        const int64 middle = (low + high) / 2;
+        if (hashes[middle] < hashes[place])
+            low = middle + 1;
+        else
+            high = middle;
+    }
+    const int64 row = order[place];
+    int64 found = row;
+    for (; low < place; ++low) {
+        const int64 other = order[low];
+        bool differ = groups && groups[other] != groups[row];
+        for (int column = lane; column < dim; column += 32) differ |= rows[other * dim + column] != rows[row * dim + column];
+        if (!__ballot_sync(EVERY_LANE, differ)) {
+            found = other;
+            break;
+        }
+    }
+    if (lane == 0) same_as[row] = found;
+}
+
 // --- seeds of k-means -------------------------------------------------------------------------------------------
 
 #define MOST_DRAWN 1024
