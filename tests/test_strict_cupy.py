@@ -2,6 +2,7 @@
 
 import os
 import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -54,6 +55,14 @@ def assert_all_passed(done: subprocess.CompletedProcess, at_least: int) -> None:
 def test_arrays_on_the_gpu(file: str, at_least: int) -> None:
     done = run_over_the_stand_in("-k", "gpu and not bfloat16", f"tests/{file}")  # bfloat16 is for NumPy's arrays alone
     assert_all_passed(done, at_least)
+
+
+@pytest.mark.skipif(shutil.which("g++") is None, reason="no g++ to build the kernels for the processor")
+@pytest.mark.parametrize(
+    ("file", "at_least"), [("test_similarity.py", 150), ("test_many.py", 10), ("test_kmeans.py", 30)]
+)
+def test_arrays_and_kernels_on_the_gpu(file: str, at_least: int) -> None:
+    assert_all_passed(run_over_the_stand_in("-k", "gpu and not bfloat16", f"tests/{file}", FAKE_KERNELS="1"), at_least)
 
 
 def test_a_join_on_the_gpu() -> None:

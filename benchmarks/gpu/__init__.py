@@ -2,7 +2,7 @@
 
 - ``python -m benchmarks.gpu.packages``: which packages of RAPIDS can be imported.
 - ``python -m benchmarks.gpu.probes``: what semdedup assumes of CuPy, and its arrays beside those of the CPU.
-- ``python -m benchmarks.gpu.comparison [DIM [ROWS ...]]``: the comparison beside the usual loop in PyTorch.
+- ``python -m benchmarks.gpu.comparison [--rows N ...] [--dims D ...]``: the comparison beside NeMo Curator's loops.
 - ``python -m benchmarks.gpu.end_to_end``: cuDF, cuML, dask-cuda and the whole dedup beside the CPU's answer.
 - ``python -m benchmarks.gpu.atomic_max LIBNVRTC ATOMICS``: how CuPy's atomicMax of double is compiled; needs no GPU.
 """

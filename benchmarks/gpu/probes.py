@@ -6,7 +6,11 @@ import numpy as np
 
 from semdedup import max_similarity
 from semdedup.arrays import gpu_count, gpu_usable, missing_gpu_packages
-from semdedup.dedup.kernels.exact import on_grid, unit_rows
+from semdedup.dedup.kernels.exact import exact_dot, on_grid, unit_rows
+from semdedup.dedup.kernels.gpu import halves
+from semdedup.dedup.kernels.gpu.compare import Search
+from semdedup.dedup.kernels.gpu.compiled import has_tensor_cores
+from semdedup.dedup.kernels.gpu.tiles import Rectangle
 from semdedup.dedup.kernels.kmeans import SUM_GRID_BITS, assign, lloyd_sums, seeds
 
 
@@ -80,6 +84,29 @@ def probe_semdedup(cp: Any, rng: np.random.Generator, width: float) -> None:
     report("max_similarity is the CPU's to the bit", same)
 
 
+def probe_halves(cp: Any, rng: np.random.Generator) -> None:
+    """How far products of halves on the tensor cores are off, beside the bounds; and sums in the fixed order."""
+    for dim in (3, 512, 768, 1536):
+        n = 1024
+        rows = unit_rows(rng.standard_normal((n, dim)) + rng.random((n, 1)))
+        on_gpu = cp.asarray(rows)
+        search = Search(on_gpu, on_gpu, cp.arange(n, dtype=np.int32), capacity=n * n)
+        number = search.propose([Rectangle((0, n), (0, n), within=True)], np.float32(-2))  # below every product
+        queries, candidates, products = (array[:number].get() for array in search.found)
+        of_halves = search.halves[0].get().astype(np.float64)[:, :dim] / halves.SCALE
+        true = rows.astype(np.float64)
+        added = np.abs(products - (of_halves @ of_halves.T)[queries, candidates]).max()
+        whole = np.abs(products - (true @ true.T)[queries, candidates]).max()
+        most = np.linalg.norm(of_halves - true, axis=1).max()
+        bounds = halves.tensor_core_error(dim) * halves.LONGEST**2, halves.half_error(most, most, dim)
+        report(f"d={dim}: all {n * (n - 1) // 2} pairs are proposed", number == n * (n - 1) // 2, f"({number})")
+        report(f"d={dim}: tensor cores add", added <= bounds[0], f"(error {added:.1e}, bound {bounds[0]:.1e})")
+        report(f"d={dim}: products of halves", whole <= bounds[1], f"(error {whole:.1e}, bound {bounds[1]:.1e})")
+        pairs = cp.asarray(queries[:5000]), cp.asarray(candidates[:5000])
+        same = exact_dot(on_gpu, on_gpu, *pairs).get() == exact_dot(rows, rows, *(pair.get() for pair in pairs))
+        report(f"d={dim}: sums have NumPy's bits", same.all())
+
+
 def main() -> None:
     import cupy as cp
 
@@ -89,6 +116,8 @@ def main() -> None:
     probe_maxima(cp, rng)
     probe_indices(cp, rng)
     probe_sums(cp, rng)
+    if has_tensor_cores(cp.zeros(1)):
+        probe_halves(cp, rng)
     for width in (1.0, 0.2):
         probe_semdedup(cp, rng, width)
 

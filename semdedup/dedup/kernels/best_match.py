@@ -11,8 +11,11 @@ from typing import Any, NamedTuple, overload
 import numpy as np
 
 from semdedup.arrays import Array, array_module, block_elements, scratch
-from semdedup.dedup.kernels.distinct import equal_pairs, occurrences
+from semdedup.dedup.kernels.distinct import equal_pairs, occurrences, with_copies
 from semdedup.dedup.kernels.exact import best_per_row, exact_scores, quick_error
+from semdedup.dedup.kernels.gpu.compare import compare
+from semdedup.dedup.kernels.gpu.compiled import has_tensor_cores
+from semdedup.dedup.kernels.gpu.tiles import Rectangle
 from semdedup.dedup.kernels.matches import Matches
 from semdedup.dedup.kernels.products import Factor, precisions_for, products_error
 from semdedup.errors import ParameterError
@@ -98,31 +101,6 @@ def compare_ranked(
     return with_copies(best_match(distinct, first, distinct, first, batch_size, matches), first, same_as)
 
 
-def with_copies(found: BestMatch, first: Array, same_as: Array) -> tuple[Array, Array]:
-    """The best match of all rows, given that of each row which is not bit-identical to a better-ranked one.
-
-    Args:
-        found: of those (u,), positions among them.
-        first: (u,) their positions among all, see `distinct.occurrences`.
-        same_as: (n,) the position of the first row that each is bit-identical to.
-
-    Returns:
-        score (n,) float32 and index (n,) int64: of a row without a match its own; of a copy the first row like it, or
-        a better-ranked one of the same score.
-    """
-    xp = array_module(first)
-    score, position = found
-    index = xp.where(position < 0, first, first[position])
-    if len(first) == len(same_as):
-        return score, index
-    place = xp.searchsorted(first, same_as)  # of the first row that is bit-identical, among those compared
-    tie = score[place] == 1  # with a row that ranks better than all copies
-    every_index = xp.where(tie, index[place], same_as)
-    every_score = xp.ones(len(same_as), dtype=np.float32)
-    every_score[first], every_index[first] = score, index
-    return every_score, every_index
-
-
 def best_match(
     queries: Array,
     query_ranks: Array,
@@ -149,15 +127,39 @@ def best_match(
     # of a query the candidates [0, eligible) rank better; 32 bits are compared faster
     eligible = xp.searchsorted(candidate_ranks, query_ranks).astype(np.int32)
     result = BestMatch(xp.zeros(n, dtype=np.float32), xp.where(eligible > 0, 0, -1))  # of ties at 0 the best-ranked
+    spans = [(0, n)]
+    if has_tensor_cores(queries):
+        whole = Rectangle((0, n), (0, len(candidates)), queries is candidates and query_ranks is candidate_ranks)
+        rest = compare(queries, candidates, eligible, [whole], result.score, result.position, matches)
+        spans = [rectangle.queries for rectangle in rest]
+    for span in spans:
+        compare_in_blocks(queries, candidates, eligible, span, batch_size, result, matches)
+    return result
+
+
+def compare_in_blocks(
+    queries: Array,
+    candidates: Array,
+    eligible: Array,
+    span: tuple[int, int],
+    batch_size: int,
+    result: BestMatch,
+    matches: Matches | None,
+) -> None:
+    """`best_match` of the queries [start, stop), `span`, into the result, by the matrix products of the arrays' module.
+
+    Of query i the candidates [0, eligible[i]) rank better, (q,) int32.
+    """
+    xp = array_module(queries)
+    n = span[1] - span[0]
     height = max(1, min(batch_size, n if xp is not np or n <= 2 * BATCH else BATCH))
     proposals = _Proposals(queries, candidates, height, matches)
-    undecided = _Undecided(queries, candidates, result, matches)
-    for start in range(0, n, height):
-        stop = min(start + height, n)
+    undecided = _Undecided(queries, candidates, result, matches, span)
+    for start in range(*span, height):
+        stop = min(start + height, span[1])
         floor = xp.zeros(stop - start, dtype=np.float32)  # no score is less
         found = proposals.of_block(start, stop, eligible[start:stop], floor)
         undecided.add(found, start, stop, floor)
-    return result
 
 
 class _Proposals:
@@ -212,10 +214,12 @@ class _Proposals:
 class _Undecided:
     """Proposed pairs, gathered until there are enough of them to be decided together."""
 
-    def __init__(self, queries: Array, candidates: Array, result: BestMatch, matches: Matches | None) -> None:
+    def __init__(
+        self, queries: Array, candidates: Array, result: BestMatch, matches: Matches | None, span: tuple[int, int]
+    ) -> None:
         self.queries, self.candidates, self.result, self.matches = queries, candidates, result, matches
         self.pairs: list[tuple[Array, Array]] = []
-        self.number, self.first = 0, 0
+        self.number, (self.first, self.last) = 0, span
 
     def add(self, found: list[tuple[Array, Array, Array]], start: int, stop: int, floor: Array) -> None:
         """Pairs of the queries [start, stop) found in all tiles: candidates, queries from `start` on, highest score."""
@@ -228,7 +232,7 @@ class _Undecided:
             keep = at_most >= least[columns]
             self.pairs.append((columns[keep] + start, rows[keep]))
             self.number += len(self.pairs[-1][0])
-        if self.number > PAIRS_AT_A_TIME or stop == len(self.queries):
+        if self.number > PAIRS_AT_A_TIME or stop == self.last:
             self._decide(slice(self.first, stop))
             self.pairs, self.number, self.first = [], 0, stop
 
@@ -243,8 +247,8 @@ class _Undecided:
             self.matches.add(rows, columns, exact)
         score, column = best_per_row(rows - span.start, columns, exact, span.stop - span.start)
         above_zero = score > 0
-        self.result.score[span][above_zero] = score[above_zero]
-        self.result.position[span][above_zero] = column[above_zero]
+        self.result.score[span] = xp.where(above_zero, score, self.result.score[span])
+        self.result.position[span] = xp.where(above_zero, column, self.result.position[span])
 
 
 def _rule_out(product: Array, left: int, right: int, lowest: int, counts: Array) -> None:

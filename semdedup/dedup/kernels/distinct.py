@@ -7,6 +7,8 @@ from functools import cache
 import numpy as np
 
 from semdedup.arrays import Array, array_module, block_elements
+from semdedup.dedup.kernels.gpu.compiled import has_kernels
+from semdedup.dedup.kernels.gpu.copies import first_alike
 
 COLUMNS_LOOKED_AT = 8
 """Columns that tell almost all rows apart."""
@@ -39,6 +41,10 @@ def occurrences(rows: Array, groups: Array | None = None) -> tuple[Array, Array]
     everything = xp.arange(n)
     if n < 2:
         return everything, everything
+    if has_kernels(rows):
+        alike = first_alike(rows, groups)
+        first = xp.flatnonzero(alike == everything)
+        return (everything, everything) if len(first) == n else (first, alike)
     apart = xp.zeros(n, dtype=np.uint64) if groups is None else groups.astype(np.uint64) * GROUP_FACTOR
     few = hash_rows(rows[:, :COLUMNS_LOOKED_AT]) + apart
     in_order = xp.sort(few)
@@ -62,6 +68,31 @@ def occurrences(rows: Array, groups: Array | None = None) -> tuple[Array, Array]
             differ |= groups[part] != groups[like[part]]
         like[part[differ]] = part[differ]  # a chance collision of two hashes
     return xp.flatnonzero(like == everything), like
+
+
+def with_copies(found: tuple[Array, Array], first: Array, same_as: Array) -> tuple[Array, Array]:
+    """The best match of all rows, given that of each row which is not bit-identical to a better-ranked one.
+
+    Args:
+        found: of those the score (u,) float32 and the position (u,) int64 among them, -1 for none.
+        first: (u,) their positions among all, see `occurrences`.
+        same_as: (n,) the position of the first row that each is bit-identical to.
+
+    Returns:
+        score (n,) float32 and index (n,) int64: of a row without a match its own; of a copy the first row like it, or
+        a better-ranked one of the same score.
+    """
+    xp = array_module(first)
+    score, position = found
+    index = xp.where(position < 0, first, first[position])
+    if len(first) == len(same_as):
+        return score, index
+    place = xp.searchsorted(first, same_as)  # of the first row that is bit-identical, among those compared
+    tie = score[place] == 1  # with a row that ranks better than all copies
+    every_index = xp.where(tie, index[place], same_as)
+    every_score = xp.ones(len(same_as), dtype=np.float32)
+    every_score[first], every_index[first] = score, index
+    return every_score, every_index
 
 
 def equal_pairs(left: Array, right: Array) -> tuple[Array, Array]:

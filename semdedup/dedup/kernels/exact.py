@@ -8,10 +8,13 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from types import ModuleType
+from typing import Any
 
 import numpy as np
 
 from semdedup.arrays import Array, array_module, block_elements, numkong, scratch, take_rows
+from semdedup.dedup.kernels.gpu.compiled import has_kernels
+from semdedup.dedup.kernels.gpu.sums import fixed_order_sums
 
 UNIT_ROUNDOFF = 2.0**-24
 """Largest relative error of one rounding to float32."""
@@ -107,6 +110,8 @@ def exact_dot(left: Array, right: Array, left_rows: Array | None = None, right_r
         (p,) float64. Cost: O(p·d) time, a fixed 1 MiB of memory beside the result.
     """
     xp = array_module(left)
+    if has_kernels(left):
+        return fixed_order_sums(left, right, left_rows, right_rows).value
 
     def sums(x: Array, y: Array) -> Array:
         terms = scratch(xp, "terms", x.shape, np.float64)
@@ -157,6 +162,8 @@ def rounded_dot(left: Array, right: Array, left_rows: Array, right_rows: Array, 
         left, right, left_rows, right_rows: as of `exact_dot`.
         sums: (p,) float64, their `quick_dot` where it is known.
     """
+    if has_kernels(left):
+        return exact_dot(left, right, left_rows, right_rows).astype(np.float32)
     if sums is None:
         sums = quick_dot(left, right, left_rows, right_rows)
     margin = 2.02 * quick_error(left.shape[1])
@@ -185,8 +192,12 @@ def exact_scores(left: Array, right: Array, left_rows: Array, right_rows: Array,
 
     Cost: O(p·d).
     """
-    scores = rounded_dot(left, right, left_rows, right_rows, sums).clip(0, 1)
     xp = array_module(left)
+    if has_kernels(left):
+        found = fixed_order_sums(left, right, left_rows, right_rows)
+        scores = found.value.astype(np.float32).clip(0, 1)
+        return xp.where(found.equal & (scores >= NEARLY_ONE), np.float32(1), scores)
+    scores = rounded_dot(left, right, left_rows, right_rows, sums).clip(0, 1)
     near = xp.flatnonzero(scores >= NEARLY_ONE)
     step = max(1, block_elements(left) // 8 // left.shape[1])
     for start in range(0, len(near), step):
@@ -199,6 +210,8 @@ def exact_scores(left: Array, right: Array, left_rows: Array, right_rows: Array,
 def exact_square_distance(left: Array, right: Array, right_rows: Array) -> Array:
     """Row by row |x − y|² in float64, like `exact_dot`: (n, d) and (m, d) float32 and (n,) rows of `right` to (n,)."""
     xp = array_module(left)
+    if has_kernels(left):
+        return fixed_order_sums(left, right, None, right_rows, squared=True).value
 
     def sums(x: Array, y: Array) -> Array:
         terms = scratch(xp, "terms", x.shape, np.float64)
@@ -310,10 +323,15 @@ def best_per_row(rows: Array, columns: Array, values: Array, n_rows: int) -> tup
     bits = _ordered_bits(values)
     largest = xp.zeros(n_rows, dtype=bits.dtype)
     xp.maximum.at(largest, rows, bits)
-    winning = xp.flatnonzero(bits == largest[rows])
-    row = rows[winning]
-    best = xp.full(n_rows, -np.inf, dtype=values.dtype)
-    best[row] = values[winning]
-    column = xp.full(n_rows, np.iinfo(np.int64).max, dtype=np.uint64)  # CUDA has no atomic minimum of int64
-    xp.minimum.at(column, row, columns[winning].astype(np.uint64))
-    return best, column.astype(np.int64)
+    none = np.iinfo(np.int64).max
+    column = xp.full(n_rows, none, dtype=np.uint64)  # CUDA has no atomic minimum of int64
+    xp.minimum.at(column, rows, xp.where(bits == largest[rows], columns, none).astype(np.uint64))
+    return _values_of(largest, values.dtype), column.astype(np.int64)
+
+
+def _values_of(bits: Array, dtype: Any) -> Array:
+    """The values whose `_ordered_bits` these are; minus infinity for 0."""
+    xp = array_module(bits)
+    sign = bits.dtype.type(1 << (8 * bits.dtype.itemsize - 1))
+    values = xp.where(bits < sign, ~bits, bits ^ sign).view(dtype)
+    return xp.where(bits == 0, dtype.type(-np.inf), values)

@@ -10,7 +10,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from semdedup.arrays import Array, array_module, block_elements, scratch, sparse_module, take_rows
+from semdedup.arrays import Array, array_module, block_elements, scratch, sparse_module
+from semdedup.dedup.kernels.chosen import start_choosing
 from semdedup.dedup.kernels.distinct import first_occurrences
 from semdedup.dedup.kernels.exact import (
     best_per_row,
@@ -93,54 +94,20 @@ def seeds(sample: Array, n_clusters: int, rng: np.random.Generator) -> np.ndarra
     squares = rows.squares()
     trials = TRIALS * (2 + int(np.log(n_clusters)))
     n_drawn = trials * max(1, min(CHOICES_A_DRAW, SEED_PRODUCTS // (trials * m)))
-    chosen = np.empty(n_clusters, dtype=np.int64)
-    chosen[0] = int(rng.random() * m)
-    nearest = squares + squares[chosen[0]] - rows.doubled_products(xp.asarray(chosen[:1]))[0]
-    n_chosen = 1
-    while n_chosen < n_clusters:
-        cumulated = xp.cumsum(nearest, dtype=np.int64)
-        total = int(cumulated[-1])
-        if total == 0:
-            unused = np.setdiff1d(np.arange(m), chosen[:n_chosen])
-            chosen[n_chosen:] = unused[: n_clusters - n_chosen]
-            break
-        draws = xp.asarray(rng.integers(total, size=n_drawn))
+    first = int(rng.random() * m)
+    nearest = squares + squares[first] - rows.doubled_products(xp.asarray([first]))[0]
+    chosen = start_choosing(first, n_clusters, squares, nearest)
+    while chosen.number < n_clusters and chosen.total:
+        draws = xp.asarray(rng.integers(chosen.total, size=n_drawn))
+        cumulated = xp.cumsum(chosen.nearest, dtype=np.int64)
         drawn = xp.searchsorted(cumulated, draws, side="right")
-        share = draws - (cumulated[drawn] - nearest[drawn])  # evenly distributed below the square distance of the row
-        products = rows.doubled_products(drawn)
-        candidates = xp.arange(n_drawn)
-        while n_chosen < n_clusters:
-            candidates = candidates[share[candidates] < nearest[drawn[candidates]]]
-            if len(candidates) < trials:  # never the first time
-                break
-            few, candidates = candidates[:trials], candidates[trials:]
-            best = few[int(_lowered(products, few, nearest - squares, squares[drawn[few]]).argmax())]
-            nearest = xp.minimum(nearest, squares + squares[drawn[best]] - products[best])
-            chosen[n_chosen] = int(drawn[best])
-            n_chosen += 1
-    return chosen
-
-
-def _lowered(products: Array, candidates: Array, limits: Array, squares: Array) -> Array:
-    """By how much each candidate lowers the sum of the square distances to the nearest seed.
-
-    For one row that is ``nearest − (square + own square − twice the product)`` where that is positive.
-
-    Args:
-        products: (w, m) int32, twice the products of drawn rows and all rows.
-        candidates: (t,) rows of `products`.
-        limits: (m,) int32, square distance to the nearest seed less the square.
-        squares: (t,) int32, of the candidates.
-
-    Returns:
-        (t,) int64. Cost: four passes over t·m elements.
-    """
-    xp = array_module(products)
-    m = products.shape[1]
-    terms = take_rows(products, candidates, scratch(xp, "terms", (len(candidates), m), np.int32))
-    terms += limits
-    xp.maximum(terms, squares[:, None], out=terms)
-    return terms.sum(axis=1, dtype=np.int64) - m * squares.astype(np.int64)
+        share = draws - (cumulated[drawn] - chosen.nearest[drawn])  # evenly distributed below its square distance
+        chosen.among(drawn, share, rows.doubled_products(drawn), trials)
+    positions = chosen.positions()
+    if len(positions) < n_clusters:
+        unused = np.setdiff1d(np.arange(m), positions)
+        positions = np.concatenate([positions, unused[: n_clusters - len(positions)]])
+    return positions
 
 
 def _whole_numbers(rows: Array) -> Array:

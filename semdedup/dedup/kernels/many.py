@@ -11,9 +11,12 @@ from typing import NamedTuple
 import numpy as np
 
 from semdedup.arrays import Array, array_module, scratch, take_rows, to_host
-from semdedup.dedup.kernels.best_match import BestMatch, best_match, slack, with_copies
-from semdedup.dedup.kernels.distinct import occurrences
+from semdedup.dedup.kernels.best_match import BestMatch, best_match, compare_in_blocks, slack
+from semdedup.dedup.kernels.distinct import occurrences, with_copies
 from semdedup.dedup.kernels.exact import best_per_row, dots, exact_scores
+from semdedup.dedup.kernels.gpu.compare import compare
+from semdedup.dedup.kernels.gpu.compiled import has_tensor_cores
+from semdedup.dedup.kernels.gpu.tiles import Rectangle
 from semdedup.dedup.kernels.matches import Matches
 from semdedup.dedup.kernels.products import SinglePrecision
 
@@ -67,6 +70,9 @@ def _best_of_each(rows: Array, edges: np.ndarray, batch_size: int, matches: Matc
     position = np.where(np.arange(len(rows)) > best_ranked, best_ranked, -1)
     result = BestMatch(xp.zeros(len(rows), dtype=np.float32), xp.asarray(position))
     alone = sizes > 1
+    if has_tensor_cores(rows):
+        _compare_on_tensor_cores(rows, edges, np.flatnonzero(alone), batch_size, result, matches)
+        return result
     if xp is np:
         small = alone & (sizes <= min(SMALL, batch_size))
         alone &= ~small
@@ -74,6 +80,23 @@ def _best_of_each(rows: Array, edges: np.ndarray, batch_size: int, matches: Matc
     for number in np.flatnonzero(alone).tolist():
         _compare_alone(rows, slice(int(edges[number]), int(edges[number + 1])), batch_size, result, matches)
     return result
+
+
+def _compare_on_tensor_cores(
+    rows: Array, edges: np.ndarray, clusters: np.ndarray, batch_size: int, result: BestMatch, matches: Matches | None
+) -> None:
+    """Compare the rows of each of some clusters on a GPU, all of them at once, into the result."""
+    xp = array_module(rows)
+    spans = zip(edges[clusters].tolist(), edges[clusters + 1].tolist(), strict=True)
+    squares = [Rectangle(span, span, within=True) for span in spans]
+    every = xp.arange(len(rows), dtype=np.int32)
+    for rest in compare(rows, rows, every, squares, result.score, result.position, matches):
+        begin, end = rest.candidates
+        cluster, found = rows[begin:end], BestMatch(result.score[begin:end], result.position[begin:end] - begin)
+        span = rest.queries[0] - begin, rest.queries[1] - begin
+        compare_in_blocks(cluster, cluster, every[: end - begin], span, batch_size, found, None)
+        own = slice(*rest.queries)
+        result.position[own] = found.position[slice(*span)] + begin
 
 
 def _compare_alone(rows: Array, span: slice, batch_size: int, result: BestMatch, matches: Matches | None) -> None:

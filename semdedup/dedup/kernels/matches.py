@@ -55,7 +55,7 @@ class Matches:
         """Take the pairs that match among some, (p,) each."""
         if self.full:
             return
-        reached = scores >= self.least
+        reached = array_module(scores).flatnonzero(scores >= self.least)
         self._parts.append(Pairs(candidates[reached], queries[reached], scores[reached]))
         self._number += len(self._parts[-1].left)
         if self._number > self.most:

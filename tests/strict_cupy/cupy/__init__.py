@@ -7,14 +7,19 @@
 - ``maximum.at`` and ``minimum.at`` of float64 go through float32, as CuPy's atomicMax of double does (``FAKE_FMAXF=0``
   ends it), and int64 has neither. ``empty`` is full of rubbish. Assignment to equal indices must be of equal values.
 
-It stands in for arrays alone: no kernels of one's own, no cuDF, no cuML, no streams.
+- Kernels of one's own are there where ``FAKE_KERNELS=1``: g++ builds them for the processor, see `cupy._raw`.
+- `COUNT` has how many kernels were launched, and how often the host waited for the device, about as CuPy does both.
+
+It stands in for arrays alone: no cuDF, no cuML, no streams.
 """
 
 import builtins
 import json
 import os
+from collections import Counter
 from functools import partialmethod
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 
@@ -22,6 +27,9 @@ API = json.loads((Path(__file__).parent.parent / "cupy_api.json").read_text())
 THROUGH_FLOAT32 = os.environ.get("FAKE_FMAXF", "1") == "1"
 AT_TYPES = {"add": "ilefdILqQ", "subtract": "iI", "maximum": "ifdILQ", "minimum": "ifdILQ"}
 SCALARS = (bool, int, float, complex, np.generic)
+
+COUNT = Counter()
+WAITING = ("flatnonzero", "nonzero", "argwhere", "unique", "compress", "extract")
 
 __version__ = "14.2.0"
 _rng = np.random.default_rng(123)
@@ -66,6 +74,14 @@ def _is_advanced(index):
     return builtins.any(isinstance(part, (np.ndarray, list)) for part in parts)
 
 
+def _count_index(index):
+    """Rows by number are taken by a kernel; those of a mask are counted first, and the host waits."""
+    for part in index if isinstance(index, tuple) else (index,):
+        if isinstance(part, ndarray) and part.ndim:
+            COUNT["kernels"] += 1
+            COUNT["waits"] += part.dtype == bool
+
+
 class ndarray:
     """An array on the device."""
 
@@ -101,12 +117,15 @@ class ndarray:
         return own(*args, **keywords)
 
     def get(self, stream=None, order="C", out=None, blocking=True):
+        COUNT["waits"] += 1
         return self.host.copy()
 
     def item(self):
+        COUNT["waits"] += 1
         return self.host.item()
 
     def tolist(self):
+        COUNT["waits"] += 1
         return self.host.tolist()
 
     def __len__(self):
@@ -120,15 +139,19 @@ class ndarray:
         return (self[position] for position in range(len(self)))
 
     def __bool__(self):
+        COUNT["waits"] += 1
         return bool(self.host)
 
     def __int__(self):
+        COUNT["waits"] += 1
         return int(self.host.item())
 
     def __float__(self):
+        COUNT["waits"] += 1
         return float(self.host.item())
 
     def __index__(self):
+        COUNT["waits"] += 1
         return self.host.__index__()
 
     def __repr__(self):
@@ -141,9 +164,11 @@ class ndarray:
         return wrap, (self.host,)
 
     def __getitem__(self, index):
+        _count_index(index)
         return wrap(self.host[_index(index)])
 
     def __setitem__(self, index, value):
+        COUNT["kernels"] += 1
         index, value = _index(index), unwrap(value)
         if not isinstance(value, (*SCALARS, np.ndarray)):
             raise Refused(f"assignment of {type(value)}")
@@ -155,6 +180,7 @@ class ndarray:
                 raise Refused("assignment of different values to equal indices: their order is not defined on a GPU")
 
     def astype(self, dtype, order="K", casting=None, subok=None, copy=True):
+        COUNT["kernels"] += copy or np.dtype(dtype) != self.dtype
         with np.errstate(all="ignore"):
             return wrap(self.host.astype(dtype, copy=copy))
 
@@ -242,6 +268,7 @@ class Ufunc:
         raise TypeError(f"Wrong type ({types}) of arguments for cupy_{self.name}")
 
     def __call__(self, *args, out=None, dtype=None, casting="same_kind"):
+        COUNT["kernels"] += 1
         if not self.nin <= len(args) <= self.nin + self.nout:
             raise TypeError("Wrong number of arguments")
         if len(args) > self.nin:
@@ -268,6 +295,7 @@ class Ufunc:
         return placed[0] if self.nout == 1 else tuple(placed)
 
     def at(self, array, indices, values=None):
+        COUNT["kernels"] += 1
         if self.name not in AT_TYPES:
             raise NotImplementedError(f"`{self.name}.at` is not supported yet")
         if not isinstance(array, ndarray):
@@ -367,7 +395,10 @@ def _checked(name, function):
             unknown = set(keywords) - {parameter for parameter, *_ in spec}
             if unknown and "VAR_KEYWORD" not in kinds:
                 raise TypeError(f"{name}() got an unexpected keyword argument {unknown.pop()!r}")
-        return function(*args, **keywords)
+        result = function(*args, **keywords)
+        COUNT["kernels"] += name != "ascontiguousarray" or not np.shares_memory(result.host, args[0].host)
+        COUNT["waits"] += name in WAITING
+        return result
 
     call.__name__ = name
     return call
@@ -508,6 +539,16 @@ TYPES = ("bool_", "float16", "float32", "float64", *(f"{sign}int{8 << k}" for si
 for _name in TYPES:
     globals()[_name] = getattr(np, _name)
 inf, nan, pi, newaxis, iinfo, finfo, dtype = np.inf, np.nan, np.pi, np.newaxis, np.iinfo, np.finfo, np.dtype
+
+
+from cupy._raw import RawModule, compiler, driver  # noqa: E402, F401
+
+
+class Device:
+    id, compute_capability = 0, os.environ.get("FAKE_CAPABILITY", "80")
+
+
+cuda = SimpleNamespace(Device=Device, compiler=compiler, driver=driver)
 
 
 def __getattr__(name):
