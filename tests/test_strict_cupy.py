@@ -48,6 +48,7 @@ def assert_all_passed(done: subprocess.CompletedProcess, at_least: int) -> None:
         ("test_pairs.py", 1),
         ("test_frames.py", 1),
         ("test_seeding.py", 1),
+        ("test_on_device.py", 40),
     ],
 )
 def test_arrays_on_the_gpu(file: str, at_least: int) -> None:

@@ -40,6 +40,9 @@ WORK_PER_TASK = 1 << 46
 """Most operations of a task that compares two sets: less than half an hour of one core at 50 GFLOP/s is lost where a
 run is killed."""
 
+LARGEST_ON_DEVICE, WORK_ON_DEVICE = 8 << 30, 1 << 54
+"""The same of a cluster that is compared on a GPU: ten minutes at 30 TFLOP/s."""
+
 CHUNKS_A_BLOCK = 4
 """The rows of A that a task holds at a time are this part of the bytes of a block: they are held three times, in the
 order of the files, in the order of the ids, and without repeated rows."""
@@ -139,7 +142,30 @@ def count_tasks(n_slots: int, a_values: int, b_values: int, b_rows: int, most_by
     return n_blocks, max(fair, -(-2 * b_rows * a_values // (n_blocks * WORK_PER_TASK)))
 
 
-def rows_compared(task_bytes: int, dim: int, other_bytes: float = 0.0) -> int:
+def rows_compared(task_bytes: int, dim: int, other_bytes: float = 0.0, work: int | None = None) -> int:
     """Rows of a tile, or of a block, of which a task compares two: as many as it holds, unless their product is more
-    work than `WORK_PER_TASK`, as for few elements."""
-    return min(rows_per_task(task_bytes, dim, other_bytes), max(1, math.isqrt(WORK_PER_TASK // (2 * dim))))
+    operations than `work`, by default `WORK_PER_TASK`, as for few elements."""
+    work = WORK_PER_TASK if work is None else work
+    return min(rows_per_task(task_bytes, dim, other_bytes), max(1, math.isqrt(work // (2 * dim))))
+
+
+def most_on_device(device_memory: int) -> int:
+    """Bytes of a cluster that a task holds on a GPU of which it has so much: it comes, is put in rank order, and is
+    once more there in half precision, beside what sorts it and products of a quarter of a GiB."""
+    return min(LARGEST_ON_DEVICE, device_memory // SHARE_OF_TASK_MEMORY)
+
+
+def uncut_on_device(n_slots: int, device_memory: int, total_bytes: int) -> int:
+    """Bytes of a cluster up to which it is one task on a GPU; of several GPUs each gets a fair share.
+
+    >>> uncut_on_device(1, 64 << 30, 20 << 30) >> 20, uncut_on_device(8, 64 << 30, 20 << 30) >> 20
+    (8192, 640)
+    """
+    fair = max(LARGEST_TASK, -(-total_bytes // (n_slots * PARTITIONS_PER_SLOT)))
+    most = most_on_device(device_memory)
+    return most if n_slots == 1 else min(most, fair)
+
+
+def rows_on_device(uncut: int, dim: int, rows: TaskRows, other_bytes: float = 0.0) -> TaskRows:
+    """What tasks are given where a cluster of up to `uncut` bytes is one task on a GPU: `rows`, or more uncut."""
+    return rows._replace(most=max(rows.most, rows_compared(uncut, dim, other_bytes, WORK_ON_DEVICE)))

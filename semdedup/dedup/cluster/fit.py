@@ -78,12 +78,12 @@ def fit_centroids(
     the client 8·k·d bytes four times.
     """
     n_clusters = min(n_clusters, sum(sample.sizes))
-    engine = _chosen_engine(session, options)
+    engine = _chosen_engine(session, options, 4 * dim * sum(sample.sizes))
     best: Fit | None = None
     for attempt in range(options.n_init):
         start = _start(session, sample, dim, n_clusters, options, options.random_state + attempt)
         if engine == "cuml":
-            found = _fit_cuml(session, sample, start, options)
+            found = _fit_cuml(session, work, sample, start, options)
         else:
             found = _fit_lloyd(session, work, sample, start, options)
         if best is None or found.inertia < best.inertia:
@@ -190,16 +190,20 @@ def _fit_lloyd(session: Session, work: Workspace, sample: Sample, start: np.ndar
     return Fit(centroids, total.counts, inertia, iteration, "lloyd")
 
 
-def _chosen_engine(session: Session, options: KMeansOptions) -> str:
-    """``cuml`` or ``lloyd``, and the reason on stderr: ``auto`` takes cuML where GPUs work and every process has it."""
+def _chosen_engine(session: Session, options: KMeansOptions, sample_bytes: int) -> str:
+    """``cuml`` or ``lloyd``, and the reason on stderr: ``auto`` takes cuML where every worker has it and a GPU, and the
+    sample fits on these."""
     if options.kmeans_engine == "lloyd":
         engine, reason = "lloyd", "asked for"
     elif options.kmeans_engine == "auto" and session.backend == "cpu":
         engine, reason = "lloyd", "on the CPU"
     else:
-        from semdedup.dedup.cluster.fit_cuml import cuml_faults
+        from semdedup.dedup.cluster.fit_cuml import cuml_faults, memory_fault
 
-        faults = [f"{where}: {why}" for where, why in cuml_faults(session.client).items()]
+        found = cuml_faults(session.client)
+        if not found and session.device_memory is not None:
+            found = memory_fault(sample_bytes, session.n_slots * session.device_memory)
+        faults = [f"{where}: {why}" for where, why in found.items()]
         if faults and options.kmeans_engine == "cuml":
             listed = "\n".join(f"  {fault}" for fault in faults[:10])
             raise ClusterError(
@@ -210,11 +214,17 @@ def _chosen_engine(session: Session, options: KMeansOptions) -> str:
     return engine
 
 
-def _fit_cuml(session: Session, sample: Sample, start: np.ndarray, options: KMeansOptions) -> Fit:
+def _fit_cuml(session: Session, work: Workspace, sample: Sample, start: np.ndarray, options: KMeansOptions) -> Fit:
     from semdedup.dedup.cluster.fit_cuml import fit_by_cuml
 
     passed = {name: getattr(options, name) for name in ("max_iter", "tol", "random_state", "max_samples_per_batch")}
+    location = work.scratch / "fit" / f"start-{session.token}.npy"
+    save_array(location, start)
     with session.reporter.step("fit (cuML)", None, "fits") as advance:
-        found = fit_by_cuml(session.client, sample.parts, sample.sizes, start, **passed)
+        future = fit_by_cuml(session.client, sample.parts, sample.sizes, location, passed)
+        found = session.result_of("fit (cuML)", future)
+        session.check()
         advance(1)
-    return Fit(*found, "cuml")
+    location.remove()
+    centroids, counts, inertia, iterations = found
+    return Fit(centroids, counts, inertia, iterations, "cuml")

@@ -8,6 +8,7 @@ from typing import Any
 
 import pyarrow as pa
 
+from semdedup.arrays import Backend
 from semdedup.dedup import sizes
 from semdedup.dedup.base.update import Base
 from semdedup.dedup.cluster.shuffle import cluster_schema
@@ -144,6 +145,7 @@ def make_plan(
     n_slots: int,
     task_memory: int,
     is_local: bool = True,
+    backend: Backend = "cpu",
 ) -> Plan:
     """Cut the files into partitions, and decide on the sample, for `n_slots` threads of `task_memory` bytes each.
 
@@ -152,10 +154,12 @@ def make_plan(
         facts: of those of them that can be used.
         skipped: what is wrong with the others.
         is_local: whether the files are. What is fetched from a store is cut only where it does not fit into a task.
+        backend: of a GPU partitions are as large as a task, whatever their number: it is quicker with many rows.
     """
     n_rows, n_values = sum(file.n_rows for file in facts), sum(file.n_values for file in facts)
     n_bytes = sum(file.n_bytes for file in facts)
-    task_bytes = sizes.bytes_per_partition(n_slots, task_memory, n_bytes)
+    of_partition = sizes.bytes_per_partition if backend == "cpu" else sizes.bytes_per_task
+    task_bytes = of_partition(n_slots, task_memory, n_bytes)
     most_bytes = sizes.bytes_uncut(n_slots, task_memory, n_bytes)
     if not is_local:
         most_bytes = sizes.most_bytes_per_task(task_memory)

@@ -8,6 +8,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from semdedup.arrays import Backend
+
 MIB = 1 << 20
 
 
@@ -71,11 +73,17 @@ class Found:
 
 @dataclass(frozen=True)
 class Machines:
-    """Workers: how many processes, the threads and the bytes of memory of each."""
+    """Workers: how many processes, and of each the threads, the bytes of memory, and those of its GPU; 0 on the CPU."""
 
     n_workers: int
     n_threads: int = 1
     memory: int = 4096 * MIB
+    device_memory: int = 0
+
+    @property
+    def backend(self) -> Backend:
+        """What they compute with."""
+        return "gpu" if self.device_memory else "cpu"
 
     @property
     def n_slots(self) -> int:
@@ -84,5 +92,5 @@ class Machines:
 
     @property
     def task_memory(self) -> int:
-        """Bytes that a task may use."""
-        return self.memory // self.n_threads
+        """Bytes that a task may use; of the GPU where it has less."""
+        return min(self.memory, self.device_memory or self.memory) // self.n_threads

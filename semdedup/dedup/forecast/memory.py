@@ -12,12 +12,13 @@ from semdedup.dedup.cluster.fit import fit_memory
 from semdedup.dedup.cluster.seed import seeding_memory, seeding_rows
 from semdedup.dedup.cluster.shuffle import ROW_GROUP_BYTES, merge_memory, partition_memory
 from semdedup.dedup.compare.edges import merging_memory
-from semdedup.dedup.compare.groups import group_memory
+from semdedup.dedup.compare.groups import PRODUCT_BYTES, device_memory, group_memory
 from semdedup.dedup.compare.lay_out import ranking_memory
 from semdedup.dedup.compare.tiles import span_memory, writing_memory
 from semdedup.dedup.forecast.given import MIB
 from semdedup.dedup.forecast.plan import RunPlan
 from semdedup.dedup.input.hashes import HASHES_PER_RANGE, count_ranges
+from semdedup.dedup.input.on_device import SLAB_BYTES
 from semdedup.storage.chunks import BYTES_AHEAD
 from semdedup.storage.parquet import FETCHED_BYTES
 from semdedup.storage.tables import DECODING_BYTES
@@ -28,11 +29,12 @@ PRODUCTS_BATCH = 1024
 
 @dataclass(frozen=True)
 class Memory:
-    """Bytes of each process: of hardly any rows, or at most in a run."""
+    """Bytes of each process, and of the GPU of a worker, if it has one: of hardly any rows, or at most in a run."""
 
     client: float
     scheduler: float
     worker: float
+    device: float = 0.0
 
 
 IDLE = Memory(160 * MIB, 144 * MIB, 205 * MIB)
@@ -63,6 +65,7 @@ def memory_of(plan: RunPlan, on_store: bool = False, idle: Memory | None = None)
         idle.client + sum(client_parts(plan).values()),
         idle.scheduler + sum(scheduler_parts(plan).values()),
         idle.worker + plan.machines.n_threads * (fetched + max(worker_tasks(plan).values())),
+        plan.machines.n_threads * max(device_tasks(plan).values(), default=0.0),
     )
 
 
@@ -100,6 +103,23 @@ def scheduler_parts(plan: RunPlan) -> Mapping[str, float]:
     }
 
 
+def device_tasks(plan: RunPlan) -> Mapping[str, float]:
+    """The most bytes of a GPU that a task of each step holds there; nothing on the CPU."""
+    if plan.machines.backend == "cpu":
+        return {}
+    dim, k = plan.rows.dim, plan.n_clusters
+    n_group = max((group[0].n_rows for group in plan.groups[0]), default=0)
+    partition = int(plan.partition_rows.max())
+    found = {
+        "fit": 4.0 * dim * plan.n_sampled / plan.machines.n_slots + 2 * 8.0 * k * dim + 2 * PRODUCT_BYTES,
+        "assign": 4.0 * dim * (partition + 2 * k) + 2 * SLAB_BYTES + 2 * PRODUCT_BYTES,
+        "compare": device_memory(n_group, dim),
+    }
+    if plan.tiled:
+        found["compare spans"] = device_memory(2 * plan.rows_per_tile, dim)
+    return found
+
+
 def worker_tasks(plan: RunPlan) -> Mapping[str, float]:
     """The most that a task of each step holds."""
     rows, dim, k = plan.rows, plan.rows.dim, plan.n_clusters
@@ -121,6 +141,9 @@ def worker_tasks(plan: RunPlan) -> Mapping[str, float]:
         "write clusters": 4.0 * dim * (in_range + min(in_range, ROW_GROUP_BYTES // (4 * dim))) + 2 * beside * in_range,
         "compare": group_memory(n_group, dim, PRODUCTS_BATCH) + beside * n_group,
     }
+    if plan.machines.backend == "gpu":  # rows are there; what ranks them, and is written of them, is on the host
+        found["assign"] = 4.0 * dim * chunk + DECODING_BYTES + 2 * beside * partition
+        found["compare"] = DECODING_BYTES + 2 * beside * n_group
     if plan.merged:
         found["merge"] = merge_memory(plan.rows_per_task, dim, plan.rows_per_task)
     if plan.tiled:

@@ -29,10 +29,10 @@ from semdedup.errors import BadFileError
 from semdedup.storage.location import Location
 from semdedup.storage.tables import embedding_column, open_parquet
 
-WORTH_A_CALL = 8 << 20
+WORTH_A_CALL = 2 << 20
 """Bytes of a slice from which on cuDF reads it: its calls take some milliseconds, in which PyArrow reads as much."""
 
-SLAB_BYTES = 1 << 30
+SLAB_BYTES = 256 << 20
 """Bytes of embeddings that cuDF reads at a time, unless a row group has more."""
 
 LISTS = (pa.types.is_list, pa.types.is_large_list, pa.types.is_fixed_size_list)

@@ -1,0 +1,228 @@
+"""Embeddings that are read on the device are those of the CPU; what a GPU holds decides how clusters are cut."""
+
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from semdedup import ClusterError
+from semdedup.arrays import backend_module, to_host
+from semdedup.arrays.devices import DeviceFacts, memory_of_tasks
+from semdedup.arrays.frames import Lists
+from semdedup.compute import preflight
+from semdedup.dedup import sizes
+from semdedup.dedup.input import on_device
+from semdedup.dedup.input.on_device import GroupFacts, Slab, slabs_of
+from semdedup.dedup.input.partitions import Partition, Slice
+from semdedup.dedup.input.rows import check_rows, embedding_rows, row_lengths
+from semdedup.dedup.input.scan import Sampling, Workspace, count_lengths, scan_partition
+from semdedup.dedup.input.schema import InputSchema
+from semdedup.dedup.kernels.exact import unit_rows
+from semdedup.dedup.options import InputOptions
+from semdedup.storage.chunks import read_every_chunk
+from semdedup.storage.location import Location
+
+GROUPS = st.lists(st.builds(GroupFacts, st.integers(0, 9), st.integers(0, 90)), max_size=8)
+
+
+@given(GROUPS, st.integers(0, 70), st.integers(0, 70), st.integers(1, 200))
+def test_slabs_are_the_rows_asked_for_once_each_and_in_bounds(
+    groups: list[GroupFacts], one: int, other: int, most: int
+) -> None:
+    start, stop = sorted((min(one, sum(g.n_rows for g in groups)), min(other, sum(g.n_rows for g in groups))))
+    found = slabs_of(groups, start, stop, most)
+    begins = np.cumsum([0, *(group.n_rows for group in groups)]).tolist()
+    rows = [begins[slab.groups[0]] + slab.first + i for slab in found for i in range(slab.n_rows)]
+    assert rows == list(range(start, stop))
+    assert all(sum(groups[n].n_values for n in slab.groups) <= most for slab in found if len(slab.groups) > 1)
+
+
+# Reading
+
+
+DIM, N = 24, 300
+KINDS = [
+    pa.list_(pa.float32()), pa.large_list(pa.float32()), pa.list_(pa.float32(), DIM), pa.list_(pa.float64()),
+    pa.list_(pa.float16()), pa.list_(pa.int8()), pa.list_(pa.int32()),
+]  # fmt: skip
+
+
+def write(folder: Path, rng: np.random.Generator, kind: pa.DataType, faults: bool) -> tuple[Workspace, Partition]:
+    """Two files of three row groups each and a small one, and slices that begin and end within groups."""
+    values = np.rint(20 * rng.standard_normal((N, DIM))) + 0.5 * pa.types.is_floating(kind.value_type)
+    rows: list[Any] = [row.astype(kind.value_type.to_pandas_dtype()) for row in values]
+    if faults:
+        rows[5] = None
+        rows[7] = np.zeros(DIM, rows[0].dtype)
+        if not pa.types.is_fixed_size_list(kind):
+            rows[8], rows[9] = rows[8][:3], rows[9][:0]
+        if pa.types.is_floating(kind.value_type):
+            rows[11] = np.full(DIM, np.nan, rows[0].dtype)
+            rows[12] = pa.array([None, *rows[12][1:].tolist()], kind.value_type)
+    table = pa.table({"id": [f"r{i}" if i != 13 or not faults else None for i in range(N)], "embedding": pa.array(
+        [row.tolist() if isinstance(row, np.ndarray) else row for row in rows], kind), "note": range(N)})  # fmt: skip
+    bounds = {"a": (0, 140), "b": (140, 290), "c": (290, N)}
+    for name, (low, high) in bounds.items():
+        pq.write_table(table.slice(low, high - low), folder / f"{name}.parquet", row_group_size=50)
+    large = 1 << 20
+    where = {name: str(folder / f"{name}.parquet") for name in bounds}
+    slices = (
+        Slice(where["a"], where["a"], 0, 140, 0, large),
+        Slice(where["b"], where["b"], 20, 130, 0, large),
+        Slice(where["c"], where["c"], 0, 10, 0, 4 * DIM),
+    )
+    schema = InputSchema(InputOptions(metadata_fields=("note",)), pa.string(), pa.schema([("note", pa.int64())]))
+    return Workspace(schema, Location.of(folder), Location.of(folder / "scratch"), {}), slices
+
+
+class Reader:
+    """Reads as cuDF is asked to, by PyArrow, to arrays of CuPy or of what stands in for it; refuses the nth call."""
+
+    def __init__(self, xp: Any, refused: int = -1) -> None:
+        self.xp, self.refused, self.calls = xp, refused, list[tuple[str, Slab]]()
+
+    def __call__(
+        self, path: str, column: str, groups: Sequence[int], first: int, n_rows: int, element: np.dtype
+    ) -> Lists:
+        self.calls.append((path, Slab(tuple(groups), first, n_rows)))
+        if len(self.calls) - 1 == self.refused:
+            raise RuntimeError("CUDF failure: not supported")
+        found = pq.ParquetFile(path).read_row_groups(list(groups), [column]).column(column).slice(first, n_rows)
+        kind = pa.list_(pa.from_numpy_dtype(element))
+        found = found.cast(kind if not pa.types.is_large_list(found.type) else pa.large_list(kind.value_type))
+
+        def rows(dim: int) -> tuple[Any, Any]:
+            values, positions = embedding_rows(found, dim)
+            return self.xp.asarray(np.ascontiguousarray(values)), self.xp.asarray(positions)
+
+        return Lists(self.xp.asarray(row_lengths(found)), rows)
+
+
+@pytest.fixture
+def reader(xp: Any, backend: str, monkeypatch: pytest.MonkeyPatch) -> Reader:
+    if backend == "cpu":
+        pytest.skip("the CPU is what is compared with")
+    reader = Reader(xp)
+    monkeypatch.setattr(on_device, "read_lists", reader)
+    monkeypatch.setattr(on_device, "frames_on", lambda backend: True)
+    return reader
+
+
+@pytest.mark.parametrize("kind", KINDS, ids=str)
+@pytest.mark.parametrize("faults", [False, True])
+@pytest.mark.parametrize("refused", [-1, 0, 1])
+def test_rows_on_the_device_are_those_on_the_host_to_the_bit(
+    reader: Reader, tmp_path: Path, rng: np.random.Generator, kind: pa.DataType, faults: bool, refused: int,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    reader.refused = refused
+    work, slices = write(tmp_path, rng, kind, faults)
+    monkeypatch.setattr(on_device, "SLAB_BYTES", 110 * DIM * 4)
+    there = Workspace(work.schema, work.inputs, work.scratch, {}, backend="gpu")
+    expected, found = work.gather(slices, DIM), there.gather(slices, DIM)
+    assert isinstance(found[0], reader.xp.ndarray)
+    assert to_host(found[0]).tobytes() == expected[0].tobytes()
+    assert found[1].equals(expected[1])
+    assert found[2].equals(expected[2])
+    assert bool(reader.calls) == (kind.value_type != pa.float16())  # cuDF has none
+    assert not any(path.endswith("c.parquet") for path, _ in reader.calls)  # which is small
+    if kind == pa.list_(pa.float32()) and refused < 0:
+        slabs = [slab for _, slab in reader.calls]
+        assert slabs == [Slab((0, 1), 0, 100), Slab((2,), 0, 40), Slab((0, 1), 20, 80), Slab((2,), 0, 30)]
+
+
+@pytest.mark.parametrize("faults", [False, True])
+def test_the_scan_of_the_device_finds_what_that_of_the_host_does(
+    reader: Reader, tmp_path: Path, rng: np.random.Generator, faults: bool
+) -> None:
+    work, slices = write(tmp_path, rng, pa.list_(pa.float32()), faults)
+    results, samples = [], []
+    for backend in ("cpu", "gpu"):
+        place = Location.of(tmp_path / backend)
+        scanned = Workspace(work.schema, work.inputs, place, {}, backend=backend)
+        result = scan_partition(scanned, Sampling.of(3, N // 2, N), False, (0, slices))
+        batches = read_every_chunk(place / "sample" / "0.arrows")
+        sample = pa.Table.from_batches([batch.cast(batches[0].schema) for batch in batches])
+        sample = sample.sort_by("hash")
+        samples.append((sample["hash"].to_pylist(), check_rows(sample["hash"], sample["embedding"], DIM)))
+        result["lengths"] = {source: sorted(counts) for source, counts in result["lengths"].items()}
+        results.append({name: value for name, value in result.items() if name != "sample_ends"})
+    assert results[0] == results[1]
+    (hashes, expected), (of_device, found) = samples
+    assert hashes == of_device
+    assert len(hashes) > N // 3
+    np.testing.assert_array_equal(found.faults, expected.faults)
+    np.testing.assert_array_equal(found.rows, expected.rows)
+    assert reader.calls
+
+
+def test_a_normalised_row_comes_through_page_locked_memory_unchanged(reader: Reader, rng: np.random.Generator) -> None:
+    from semdedup.arrays import host_rows
+
+    rows = unit_rows(rng.standard_normal((50, 7)))
+    chosen = rng.permutation(50)[:20]
+    for positions in (chosen, reader.xp.asarray(chosen)):
+        assert host_rows(reader.xp.asarray(rows), positions).tobytes() == rows[chosen].tobytes()
+    assert host_rows(reader.xp.asarray(rows), chosen[:0]).shape == (0, 7)
+    assert backend_module("gpu") is reader.xp
+
+
+def test_lengths_of_files_that_are_read_together_are_counted_for_each(tmp_path: Path) -> None:
+    from semdedup.dedup.input.schema import Origin
+    from semdedup.dedup.input.several import Rows
+
+    table = pa.table({"embedding": pa.array([[1.0], [2.0, 3.0], None, [4.0]], pa.list_(pa.float32()))})
+    lengths: dict[str, Counter[int]] = {}
+    count_lengths(lengths, Rows(table, [Origin("a", 0, 2), Origin("b", 0, 2)]))
+    assert lengths == {"a": Counter({1: 1, 2: 1}), "b": Counter({1: 1})}
+
+
+# Memory
+
+
+CARD = DeviceFacts("0000:01:00.0", 12 << 30)
+
+
+def test_workers_that_share_a_card_share_its_memory_and_threads_of_a_worker_do() -> None:
+    other = DeviceFacts("0000:02:00.0", 10 << 30)
+    apart = {"a": ("host", CARD), "b": ("host", other), "c": ("elsewhere", CARD)}
+    assert memory_of_tasks(apart, dict.fromkeys(apart, 1)) == 10 << 30
+    assert memory_of_tasks(apart, {"a": 2, "b": 1, "c": 1}) == 6 << 30
+    shared = {"a": ("host", CARD), "b": ("host", CARD), "c": ("host", CARD)}
+    assert memory_of_tasks(shared, dict.fromkeys(shared, 1)) == 4 << 30
+
+
+def test_a_card_that_is_full_is_an_error_that_tells_what_is_free(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Client:
+        def run(self, function: Any, *args: Any, **options: Any) -> dict[str, Any]:
+            return {"tcp://w": ("host", CARD._replace(memory=500 << 20))}
+
+        def nthreads(self) -> dict[str, int]:
+            return {"tcp://w": 1}
+
+    with pytest.raises(ClusterError, match=r"500 MiB.*\n  tcp://w: 500 MiB free on 0000:01:00.0"):
+        preflight.device_memory_of_tasks(Client())  # type: ignore[arg-type]
+
+
+@given(st.integers(1, 64), st.integers(3 << 30, 200 << 30), st.integers(1, 1 << 44))
+def test_what_is_not_cut_on_a_gpu_is_what_it_holds_and_for_one_gpu_all_of_that(
+    n_slots: int, memory: int, total: int
+) -> None:
+    most = sizes.most_on_device(memory)
+    uncut = sizes.uncut_on_device(n_slots, memory, total)
+    assert 0 < uncut <= most <= memory // 8
+    assert n_slots > 1 or uncut == most
+    rows = sizes.rows_on_device(uncut, 1536, sizes.TaskRows(1000, 500))
+    assert (rows.most >= 1000, rows.together) == (True, 500)
+
+
+def test_a_cluster_of_the_peer_is_one_task_on_a_card_of_80_gib() -> None:
+    uncut = sizes.uncut_on_device(1, 64 << 30, 1_000_000 * 6244)
+    assert sizes.rows_on_device(uncut, 1536, sizes.TaskRows(1, 1)).most > 330_000
