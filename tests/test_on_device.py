@@ -3,6 +3,7 @@
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -18,14 +19,19 @@ from semdedup.arrays.devices import DeviceFacts, memory_of_tasks
 from semdedup.arrays.frames import Lists
 from semdedup.compute import preflight
 from semdedup.dedup import sizes
+from semdedup.dedup.compare.groups import device_memory
+from semdedup.dedup.forecast.given import Machines, Rows
+from semdedup.dedup.forecast.memory import memory_of
+from semdedup.dedup.forecast.plan import RunPlan
 from semdedup.dedup.input import on_device
 from semdedup.dedup.input.on_device import GroupFacts, Slab, slabs_of
 from semdedup.dedup.input.partitions import Partition, Slice
+from semdedup.dedup.input.planned import planned_on_device
 from semdedup.dedup.input.rows import check_rows, embedding_rows, row_lengths
 from semdedup.dedup.input.scan import Sampling, Workspace, count_lengths, scan_partition
 from semdedup.dedup.input.schema import InputSchema
 from semdedup.dedup.kernels.exact import unit_rows
-from semdedup.dedup.options import InputOptions
+from semdedup.dedup.options import InputOptions, KMeansOptions
 from semdedup.storage.chunks import read_every_chunk
 from semdedup.storage.location import Location
 
@@ -211,18 +217,63 @@ def test_a_card_that_is_full_is_an_error_that_tells_what_is_free(monkeypatch: py
         preflight.device_memory_of_tasks(Client())  # type: ignore[arg-type]
 
 
-@given(st.integers(1, 64), st.integers(3 << 30, 200 << 30), st.integers(1, 1 << 44))
-def test_what_is_not_cut_on_a_gpu_is_what_it_holds_and_for_one_gpu_all_of_that(
-    n_slots: int, memory: int, total: int
-) -> None:
-    most = sizes.most_on_device(memory)
-    uncut = sizes.uncut_on_device(n_slots, memory, total)
-    assert 0 < uncut <= most <= memory // 8
-    assert n_slots > 1 or uncut == most
+@given(st.integers(preflight.LEAST_OF_DEVICE, 200 << 30))
+def test_what_is_not_cut_on_a_gpu_is_what_it_holds(memory: int) -> None:
+    uncut = sizes.uncut_on_device(memory)
     rows = sizes.rows_on_device(uncut, 1536, sizes.TaskRows(1000, 500))
-    assert (rows.most >= 1000, rows.together) == (True, 500)
+    assert rows.most >= 1000
+    assert rows.together == 500
+    assert device_memory(rows.most, 1536) < memory
 
 
 def test_a_cluster_of_the_peer_is_one_task_on_a_card_of_80_gib() -> None:
-    uncut = sizes.uncut_on_device(1, 64 << 30, 1_000_000 * 6244)
-    assert sizes.rows_on_device(uncut, 1536, sizes.TaskRows(1, 1)).most > 330_000
+    assert sizes.rows_on_device(sizes.uncut_on_device(64 << 30), 1536, sizes.TaskRows(1, 1)).most > 330_000
+
+
+class OnGpus:
+    """A run on so many GPUs of so much memory, or on the CPU, that has done a step."""
+
+    def __init__(self, scratch: Location, memory: int | None, n_slots: int = 1) -> None:
+        self.scratch, self.forgotten = scratch, list[str]()
+        self.session = SimpleNamespace(device_memory=memory, n_slots=n_slots)
+        (scratch / "journal" / "compare" / "0.json").write_bytes(b"{}")
+
+    def forget(self, name: str) -> None:
+        self.forgotten.append(name)
+
+
+def test_clusters_are_cut_as_the_first_run_did_unless_gpus_hold_less_or_there_are_none_now(tmp_path: Path) -> None:
+    rows, gib = sizes.TaskRows(1000, 500), 1 << 30
+
+    def planned(place: Location, memory: int | None, n_slots: int = 1) -> tuple[int, bool]:
+        run = OnGpus(place, memory, n_slots)
+        found = planned_on_device(run, place / "plan.json", rows, 512, 20.0)  # type: ignore[arg-type]
+        return found.most, bool(run.forgotten)
+
+    assert planned(Location.of(tmp_path / "never"), None) == (1000, False)
+    place = Location.of(tmp_path / "once")
+    first, forgotten = planned(place, 40 * gib)
+    assert first == sizes.rows_on_device(5 * gib, 512, rows, 20.0).most > 1000
+    assert forgotten  # what a run on the CPU had begun
+    assert planned(place, 40 * gib) == planned(place, 80 * gib, n_slots=8) == (first, False)
+    smaller, forgotten = planned(place, 16 * gib)
+    assert (smaller < first, forgotten) == (True, True)
+    assert planned(place, None) == (1000, True)
+    assert planned(place, None) == (1000, False)
+
+
+@pytest.mark.parametrize("device", [8, 24, 80])
+@pytest.mark.parametrize("n", [1_000_000, 100_000_000])
+def test_no_step_of_a_run_on_gpus_is_forecast_to_hold_more_than_they_have(n: int, device: int) -> None:
+    gib = 1 << 30
+    rows = Rows(n, 1536, max(1, n // 1_000_000), rows_per_group=100_000)
+    k = max(3, n // 330_000)
+    on_cpu, on_gpu = (
+        RunPlan.of(rows, Machines(2, 1, 64 * gib, memory), KMeansOptions(n_clusters=k)) for memory in (0, device * gib)
+    )
+    assert memory_of(on_cpu).device == 0
+    assert 0 < memory_of(on_gpu).device <= device * gib
+    assert memory_of(on_gpu).worker <= 64 * gib
+    assert len(on_gpu.groups[1]) <= len(on_cpu.groups[1])
+    if device == 80:
+        assert not on_gpu.groups[1]  # no cluster is cut

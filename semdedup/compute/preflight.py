@@ -26,7 +26,7 @@ SECONDS_TO_ANSWER = 300.0
 """A worker may first end a task of somebody else."""
 SECONDS_BETWEEN_LOOKS = 1.0
 N_THREADS = 16
-LEAST_OF_DEVICE = 3 << 30
+LEAST_OF_DEVICE = 4 << 30
 """Bytes of a GPU that a task needs at least: products of 256 MiB, what is being decoded, and few rows."""
 
 

@@ -149,21 +149,16 @@ def rows_compared(task_bytes: int, dim: int, other_bytes: float = 0.0, work: int
     return min(rows_per_task(task_bytes, dim, other_bytes), max(1, math.isqrt(work // (2 * dim))))
 
 
-def most_on_device(device_memory: int) -> int:
-    """Bytes of a cluster that a task holds on a GPU of which it has so much: it comes, is put in rank order, and is
-    once more there in half precision, beside what sorts it and products of a quarter of a GiB."""
-    return min(LARGEST_ON_DEVICE, device_memory // SHARE_OF_TASK_MEMORY)
+def uncut_on_device(device_memory: int) -> int:
+    """Bytes of a cluster up to which it is one task on a GPU, of which the task may use so much memory.
 
+    It comes, is put in rank order, and is there once more in half precision, beside what sorts it and products of a
+    quarter of a GiB. No fair share is looked at: tiles, which go through files, take longer than what would wait.
 
-def uncut_on_device(n_slots: int, device_memory: int, total_bytes: int) -> int:
-    """Bytes of a cluster up to which it is one task on a GPU; of several GPUs each gets a fair share.
-
-    >>> uncut_on_device(1, 64 << 30, 20 << 30) >> 20, uncut_on_device(8, 64 << 30, 20 << 30) >> 20
-    (8192, 640)
+    >>> uncut_on_device(64 << 30) >> 20, uncut_on_device(6 << 30) >> 20
+    (8192, 768)
     """
-    fair = max(LARGEST_TASK, -(-total_bytes // (n_slots * PARTITIONS_PER_SLOT)))
-    most = most_on_device(device_memory)
-    return most if n_slots == 1 else min(most, fair)
+    return min(LARGEST_ON_DEVICE, device_memory // SHARE_OF_TASK_MEMORY)
 
 
 def rows_on_device(uncut: int, dim: int, rows: TaskRows, other_bytes: float = 0.0) -> TaskRows:

@@ -206,7 +206,7 @@ def _rows_of_tasks(
     n_bytes = sum(file.n_bytes for file in facts) + n_bytes_of_base
     others = sum(file.other_bytes for file in facts) / max(1, sum(file.n_rows for file in facts))
     rows = planned_rows(run, run.scratch / "plan.json", n_bytes, dim, others)
-    return rows, planned_on_device(run, run.scratch / "plan-on-device.json", rows, n_bytes, dim, others)
+    return rows, planned_on_device(run, run.scratch / "plan-on-device.json", rows, dim, others)
 
 
 def _balanced(results: Sequence[Mapping[str, Any]], n_rows: int) -> dict[str, Any]:

@@ -208,8 +208,7 @@ class RunPlan:
         together = sizes.rows_per_task(sizes.bytes_per_task(*self._compared_by), dim, beside)
         rows = sizes.TaskRows(self.rows_per_tile, together)
         if self.machines.device_memory:
-            memory = self.machines.device_memory // self.machines.n_threads
-            uncut = sizes.uncut_on_device(self.machines.n_slots, memory, self._compared_by[-1])
+            uncut = sizes.uncut_on_device(self.machines.device_memory // self.machines.n_threads)
             rows = sizes.rows_on_device(uncut, dim, rows, beside)
         return pack_groups(self.clusters, rows)
 

@@ -58,9 +58,7 @@ def planned_bytes(run: Run, place: Location, *wanted: int) -> list[int]:
     return list(wanted)
 
 
-def planned_on_device(
-    run: Run, place: Location, rows: TaskRows, total_bytes: int, dim: int, other_bytes: float
-) -> TaskRows:
+def planned_on_device(run: Run, place: Location, rows: TaskRows, dim: int, other_bytes: float) -> TaskRows:
     """The same as `rows`, with clusters uncut as far as GPUs hold them; as decided by the first of the runs that go on
     with each other. What was done for GPUs that hold more, or for none, is forgotten.
 
@@ -68,16 +66,16 @@ def planned_on_device(
         run: the run.
         place: where that is noted.
         rows: what tasks are given that hold rows in memory of the host, `planned_rows`.
-        total_bytes, dim, other_bytes: as for `planned_rows`.
+        dim, other_bytes: of a row.
     """
     memory = run.session.device_memory
     if memory is None and not place.exists():
         return rows
     before = place.read_json()[HELD] if place.exists() else None
-    most = 0 if memory is None else sizes.most_on_device(memory)
-    if before is None or not (bool(before) == bool(most) and before <= most):
+    uncut = 0 if memory is None else sizes.uncut_on_device(memory)
+    if before is None or not (bool(before) == bool(uncut) and before <= uncut):
         forget_tasks(run)
-        before = 0 if memory is None else sizes.uncut_on_device(run.session.n_slots, memory, total_bytes)
+        before = uncut
         place.write_json({HELD: before}, forced=True)
     return sizes.rows_on_device(before, dim, rows, other_bytes) if before else rows
 
