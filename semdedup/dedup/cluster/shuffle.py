@@ -6,6 +6,9 @@
 
 A *bucket* is a range of clusters. There is never an object for each pair of partition and cluster. Where there would be
 too many chunks, files are merged in between (`cluster.ranges`).
+
+The files are what a run that was killed goes on with, so that rows go through them on a GPU too: they are labelled and
+sorted by cluster there, and come to the host a chunk at a time. What follows, files to files, is copying, on the host.
 """
 
 from __future__ import annotations
