@@ -161,7 +161,7 @@ def test_the_engine_is_chosen_and_said_with_the_reason(
 def test_a_sample_that_does_not_fit_on_the_gpus_is_left_to_lloyd() -> None:
     session = session_with("", device_memory=3 << 30)
     assert _chosen_engine(session, KMeansOptions(), 2 << 30) == "lloyd"
-    assert session.said == ["k-means engine: lloyd (no cuML: devices: the sample needs 4.0 GiB, and they have 3.0 GiB "
+    assert session.said == ["k-means engine: lloyd (no cuML: GPUs: the sample needs 4.0 GiB, and they have 3.0 GiB "
                             "together)"]  # fmt: skip
 
 

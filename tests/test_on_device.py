@@ -17,7 +17,7 @@ from semdedup import ClusterError
 from semdedup.arrays import backend_module, to_host
 from semdedup.arrays.devices import DeviceFacts, memory_of_tasks
 from semdedup.arrays.frames import Lists
-from semdedup.compute import preflight
+from semdedup.compute import workers
 from semdedup.dedup import sizes
 from semdedup.dedup.compare.groups import device_memory
 from semdedup.dedup.forecast.given import Machines, Rows
@@ -62,18 +62,17 @@ KINDS = [
 
 def write(folder: Path, rng: np.random.Generator, kind: pa.DataType, faults: bool) -> tuple[Workspace, Partition]:
     """Two files of three row groups each and a small one, and slices that begin and end within groups."""
-    values = np.rint(20 * rng.standard_normal((N, DIM))) + 0.5 * pa.types.is_floating(kind.value_type)
-    rows: list[Any] = [row.astype(kind.value_type.to_pandas_dtype()) for row in values]
+    floats = pa.types.is_floating(kind.value_type)
+    rows: list[Any] = (np.rint(20 * rng.standard_normal((N, DIM))) + 0.5 * floats).tolist()
+    ids: list[Any] = [f"r{i}" for i in range(N)]
     if faults:
-        rows[5] = None
-        rows[7] = np.zeros(DIM, rows[0].dtype)
-        if not pa.types.is_fixed_size_list(kind):
-            rows[8], rows[9] = rows[8][:3], rows[9][:0]
-        if pa.types.is_floating(kind.value_type):
-            rows[11] = np.full(DIM, np.nan, rows[0].dtype)
-            rows[12] = pa.array([None, *rows[12][1:].tolist()], kind.value_type)
-    table = pa.table({"id": [f"r{i}" if i != 13 or not faults else None for i in range(N)], "embedding": pa.array(
-        [row.tolist() if isinstance(row, np.ndarray) else row for row in rows], kind), "note": range(N)})  # fmt: skip
+        rows[7], ids[13] = [0.0] * DIM, None
+        if not pa.types.is_fixed_size_list(kind):  # of which PyArrow 19 writes no null rows
+            rows[5], rows[8], rows[9] = None, rows[8][:3], []
+        if floats:
+            rows[11], rows[12][0] = [np.nan] * DIM, None
+    embeddings = pa.array(rows, pa.list_(pa.float64())).cast(kind)
+    table = pa.table({"id": ids, "embedding": embeddings, "note": range(N)})
     bounds = {"a": (0, 140), "b": (140, 290), "c": (290, N)}
     for name, (low, high) in bounds.items():
         pq.write_table(table.slice(low, high - low), folder / f"{name}.parquet", row_group_size=50)
@@ -142,6 +141,20 @@ def test_rows_on_the_device_are_those_on_the_host_to_the_bit(
     if kind == pa.list_(pa.float32()) and refused < 0:
         slabs = [slab for _, slab in reader.calls]
         assert slabs == [Slab((0, 1), 0, 100), Slab((2,), 0, 40), Slab((0, 1), 20, 80), Slab((2,), 0, 30)]
+
+
+def test_ids_are_made_of_file_and_row_where_nothing_but_embeddings_is_in_the_file(
+    reader: Reader, tmp_path: Path, rng: np.random.Generator
+) -> None:
+    rows = rng.standard_normal((200, DIM)).tolist()
+    file = str(tmp_path / "in.parquet")
+    pq.write_table(pa.table({"embedding": pa.array(rows, pa.list_(pa.float32()))}), file, row_group_size=60)
+    schema = InputSchema(InputOptions(id_field=None), pa.string(), pa.schema([]), f"{tmp_path}/")
+    place, slices = Location.of(tmp_path), (Slice(file, file, 30, 170, 0, 1 << 20),)
+    expected, found = (Workspace(schema, place, place, {}, backend=b).gather(slices, DIM) for b in ("cpu", "gpu"))
+    assert found[1].equals(expected[1])
+    assert to_host(found[0]).tobytes() == expected[0].tobytes()
+    assert reader.calls
 
 
 @pytest.mark.parametrize("faults", [False, True])
@@ -214,10 +227,10 @@ def test_a_card_that_is_full_is_an_error_that_tells_what_is_free(monkeypatch: py
             return {"tcp://w": 1}
 
     with pytest.raises(ClusterError, match=r"500 MiB.*\n  tcp://w: 500 MiB free on 0000:01:00.0"):
-        preflight.device_memory_of_tasks(Client())  # type: ignore[arg-type]
+        workers.device_memory_of_tasks(Client())  # type: ignore[arg-type]
 
 
-@given(st.integers(preflight.LEAST_OF_DEVICE, 200 << 30))
+@given(st.integers(workers.LEAST_OF_DEVICE, 200 << 30))
 def test_what_is_not_cut_on_a_gpu_is_what_it_holds(memory: int) -> None:
     uncut = sizes.uncut_on_device(memory)
     rows = sizes.rows_on_device(uncut, 1536, sizes.TaskRows(1000, 500))

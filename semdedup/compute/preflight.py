@@ -16,8 +16,7 @@ import distributed
 import psutil
 
 from semdedup.arrays import Backend, gpu_count, gpu_usable, missing_gpu_packages
-from semdedup.arrays.devices import DeviceFacts, describe_device, memory_of_tasks
-from semdedup.compute.workers import run_on_workers, worker_addresses
+from semdedup.compute.workers import worker_addresses
 from semdedup.errors import ClusterError, SemdedupError, StorageError
 from semdedup.storage.location import Location
 
@@ -26,8 +25,6 @@ SECONDS_TO_ANSWER = 300.0
 """A worker may first end a task of somebody else."""
 SECONDS_BETWEEN_LOOKS = 1.0
 N_THREADS = 16
-LEAST_OF_DEVICE = 4 << 30
-"""Bytes of a GPU that a task needs at least: products of 256 MiB, what is being decoded, and few rows."""
 
 
 @dataclass(frozen=True)
@@ -106,30 +103,6 @@ def check_backend(facts: Mapping[str, ProcessFacts], backend: str) -> Backend:
         + "\nGive every worker a GPU "
         "and semdedup[cu12] or [cu13], or take --backend cpu."
     )
-
-
-def _device_here() -> tuple[str, DeviceFacts]:
-    return socket.gethostname(), describe_device()
-
-
-def device_memory_of_tasks(client: distributed.Client) -> int:
-    """Bytes of a GPU that each task may use, the least of all workers; workers that share a card share its memory.
-
-    Raises:
-        ClusterError: a card has no memory left.
-    """
-    found = run_on_workers(client, _device_here)
-    memory = memory_of_tasks(found, client.nthreads())
-    if memory < LEAST_OF_DEVICE:
-        cards = "\n".join(
-            f"  {address}: {device.memory / 2**20:.0f} MiB free on {device.card}"
-            for address, (_, device) in list(found.items())[:10]
-        )
-        raise ClusterError(
-            f"a task has {memory / 2**20:.0f} MiB of GPU memory and needs {LEAST_OF_DEVICE / 2**20:.0f} MiB:\n{cards}\n"
-            "End what else uses the GPU, start one worker a GPU (dask cuda worker), or take --backend cpu."
-        )
-    return memory
 
 
 def _see_paths(reads: Sequence[Location], tokens: Mapping[Location, str], worker_name: str) -> list[str]:

@@ -16,13 +16,7 @@ from semdedup.compute.cluster import client_for
 from semdedup.compute.exits import RUN_AGAIN, address_of, cluster_errors
 from semdedup.compute.in_flight import InFlight
 from semdedup.compute.options import ClusterOptions
-from semdedup.compute.preflight import (
-    check_backend,
-    check_paths,
-    check_versions,
-    describe_process,
-    device_memory_of_tasks,
-)
+from semdedup.compute.preflight import check_backend, check_paths, check_versions, describe_process
 from semdedup.compute.progress import Reporter
 from semdedup.compute.tasks import Task, TooSmall, wait_for_running
 from semdedup.compute.workers import Workers, run_on_workers
@@ -55,7 +49,6 @@ class Session:
         workers: which workers there are at the moment.
         token: what tells this session from others, for names of files.
         check: raises where the work is not to go on; called while tasks are waited for.
-        device_memory: bytes of a GPU that one task may use, as all workers had it at the start; None on the CPU.
         planned: what `task_memory` was when it was asked, for this step: tasks are cut for that.
     """
 
@@ -65,7 +58,6 @@ class Session:
     workers: Workers
     token: str = field(default_factory=lambda: uuid.uuid4().hex[:8])
     check: Callable[[], None] = lambda: None
-    device_memory: int | None = None
     planned: list[int] = field(default_factory=list, init=False, compare=False)
 
     @property
@@ -80,6 +72,11 @@ class Session:
         self.planned.append(self.workers.task_memory())
         on_host = self.planned[-1]
         return on_host if self.device_memory is None else min(on_host, self.device_memory)
+
+    @property
+    def device_memory(self) -> int | None:
+        """Bytes of a GPU that one task may use, see `Workers.device_memory`; None on the CPU."""
+        return None if self.backend == "cpu" else self.workers.device_memory()
 
     def run(
         self,
@@ -202,12 +199,10 @@ def check_cluster(client: distributed.Client, backend: str, reporter: Reporter) 
         ) from error
     check_versions(client)
     arrays = check_backend(run_on_workers(client, describe_process), backend)
-    device_memory = None if arrays == "cpu" else device_memory_of_tasks(client)
-    session = Session(client, arrays, reporter, Workers(client), device_memory=device_memory)
-    of_gpu = "" if device_memory is None else f" and {device_memory / MIB:.0f} MiB of its GPU"
+    session = Session(client, arrays, reporter, Workers(client))
     reporter.say(
         f"Dask: {len(client.nthreads())} workers, {session.n_slots} threads, "
-        f"{session.workers.task_memory() / MIB:.0f} MiB a task{of_gpu}, {arrays}; dashboard {dashboard_of(client)}"
+        f"{session.workers.task_memory() / MIB:.0f} MiB a task, {arrays}; dashboard {dashboard_of(client)}"
     )
     return session
 

@@ -20,6 +20,9 @@ from semdedup.errors import ClusterError, ParameterError
 from semdedup.storage.arrays import load_array, save_array
 from semdedup.storage.location import Location
 
+SHARE_OF_SAMPLE = 2
+"""The GPUs have to have so many times the memory of the sample: its parts are not of one size, nor evenly dealt."""
+
 
 @dataclass(frozen=True)
 class Fit:
@@ -170,8 +173,29 @@ def _sums_of_threads(session: Session, sample: Sample, step: Callable[[list[Any]
     ]
 
 
+def _fault_of_memory(session: Session, sample_bytes: int) -> dict[str, str]:
+    """Why a sample of so many bytes cannot be on the GPUs of all workers; nothing where it can, or on the CPU."""
+    needed, there = SHARE_OF_SAMPLE * sample_bytes, session.n_slots * (session.device_memory or 0)
+    if session.device_memory is None or needed <= there:
+        return {}
+    return {"GPUs": f"the sample needs {needed / 2**30:.1f} GiB, and they have {there / 2**30:.1f} GiB together"}
+
+
+def _where_computed(session: Session, sample: Sample, dim: int) -> Sample:
+    """The sample on the GPUs, where it fits there, so that it is not copied in each iteration."""
+    if session.backend == "cpu" or _fault_of_memory(session, 4 * dim * sum(sample.sizes)):
+        return sample
+    place = partial(_on_backend, session.backend)
+    return sample._replace(parts=[session.client.submit(place, part, pure=False) for part in sample.parts])
+
+
+def _on_backend(backend: Backend, part: Array) -> Array:
+    return backend_module(backend).asarray(part)
+
+
 def _fit_lloyd(session: Session, work: Workspace, sample: Sample, start: np.ndarray, options: KMeansOptions) -> Fit:
     client, centroids, inertia = session.client, start, np.inf
+    sample = _where_computed(session, sample, start.shape[1])
     with session.reporter.step("fit", None, "iterations") as advance:
         for iteration in range(1, options.max_iter + 1):
             location = work.scratch / "fit" / f"centroids-{session.token}-{iteration}.npy"
@@ -198,11 +222,9 @@ def _chosen_engine(session: Session, options: KMeansOptions, sample_bytes: int) 
     elif options.kmeans_engine == "auto" and session.backend == "cpu":
         engine, reason = "lloyd", "on the CPU"
     else:
-        from semdedup.dedup.cluster.fit_cuml import cuml_faults, memory_fault
+        from semdedup.dedup.cluster.fit_cuml import cuml_faults
 
-        found = cuml_faults(session.client)
-        if not found and session.device_memory is not None:
-            found = memory_fault(sample_bytes, session.n_slots * session.device_memory)
+        found = cuml_faults(session.client) or _fault_of_memory(session, sample_bytes)
         faults = [f"{where}: {why}" for where, why in found.items()]
         if faults and options.kmeans_engine == "cuml":
             listed = "\n".join(f"  {fault}" for fault in faults[:10])

@@ -25,9 +25,6 @@ PACKAGES = ("cuml", "raft_dask")
 OF_SCHEDULER = ("raft_dask",)
 """Of these packages the scheduler makes the id by which NCCL's processes find each other."""
 
-SHARE_OF_SAMPLE = 2
-"""The sample may take one over that of the devices of all workers: its parts are not of one size, nor evenly dealt."""
-
 
 def cuml_faults(client: distributed.Client) -> dict[str, str]:
     """Why cuML cannot run, for each process where it cannot; the client is not asked.
@@ -49,14 +46,6 @@ def _missing_in_worker() -> str:
         return "no usable GPU"
     unset = "" if os.environ.get("CUDA_VISIBLE_DEVICES") else "CUDA_VISIBLE_DEVICES is not set (dask-cuda sets it)"
     return _missing() or unset
-
-
-def memory_fault(sample_bytes: int, device_bytes: int) -> dict[str, str]:
-    """Why cuML cannot run with a sample of so many bytes, which it holds on the devices of all workers."""
-    if SHARE_OF_SAMPLE * sample_bytes <= device_bytes:
-        return {}
-    held, there = (f"{n / 2**30:.1f} GiB" for n in (SHARE_OF_SAMPLE * sample_bytes, device_bytes))
-    return {"devices": f"the sample needs {held}, and they have {there} together"}
 
 
 def fit_by_cuml(
