@@ -12,7 +12,9 @@ import distributed
 import numpy as np
 import pytest
 
+from semdedup import ClusterOptions
 from semdedup.arrays import GPU_PACKAGES
+from semdedup.compute import cluster
 from semdedup.dedup.cluster import fit_cuml
 from semdedup.dedup.kernels.exact import on_grid, unit_rows
 from semdedup.dedup.kernels.kmeans import SUM_GRID_BITS, assign, lloyd_sums, next_centroids
@@ -176,3 +178,24 @@ def test_the_fit_goes_through_the_python_of_cuml_on_a_worker_of_one_thread(
     np.testing.assert_array_equal(found[0], expected)
     assert found[1].tolist() == np.bincount(assign(rows, expected), minlength=5).tolist()
     assert found[2:] == (inertia, 3)
+
+
+def test_a_cluster_of_our_own_is_one_of_dask_cuda_with_one_pool_for_all(monkeypatch: pytest.MonkeyPatch) -> None:
+    cuda = importlib.import_module("dask_cuda.local_cuda_cluster")
+    for name, value in (("gpu_usable", True), ("gpu_count", 2), ("missing_gpu_packages", [])):
+        monkeypatch.setattr(cluster, name, lambda value=value: value)
+    monkeypatch.setattr(cuda, "cuda_visible_devices", lambda *_: "0,1")
+    monkeypatch.setattr(cuda, "nvml_device_index", lambda *_: 0)
+    monkeypatch.setattr(cuda, "parse_device_memory_limit", lambda *_, **__: 1 << 30)
+    monkeypatch.setattr(cuda, "worker_data_function", lambda **_: lambda index: dict)
+    monkeypatch.setattr(cuda, "initialize", lambda **_: None)
+    plugins: list[dict[str, Any]] = []
+    monkeypatch.setattr(cuda, "worker_plugins", lambda **given: plugins.append(given) or ())
+    monkeypatch.setattr(cuda.LocalCUDACluster, "scale", lambda self, n: [self.new_worker_spec()])  # starts none
+    with cluster._start_cluster(ClusterOptions(backend="gpu", memory_limit="2GiB"), on_gpu=True) as started:
+        options = started.new_spec["options"]
+        assert started.cuda_visible_devices == [0, 1]
+    assert options["preload"] == [cluster.IGNORE_CTRL_C, "dask_cuda.initialize"]
+    assert (options["nthreads"], options["host"], options["memory_limit"]) == (1, "127.0.0.1", 2 << 30)
+    assert plugins[0]["rmm_initial_pool_size"] == cluster.POOL_OF_GPU
+    assert plugins[0]["rmm_allocator_external_lib_list"] == ["cupy"]

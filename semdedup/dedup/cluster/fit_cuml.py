@@ -86,7 +86,8 @@ def _fit(
             )
             for key, size in keys.items()
         ]
-        model = KMeans(client=client, n_clusters=len(start), init=start, n_init=1, **options)
+        init = client.scatter(start, hash=False)  # cuML sends what it is given to each worker, twice: now a key
+        model = KMeans(client=client, n_clusters=len(start), init=init, n_init=1, **options)
         model.fit(dask.array.concatenate(blocks))
         fitted = model.get_combined_model()
         labels = to_host(client.compute(model.labels_).result())
