@@ -3,6 +3,7 @@
 `tests/test_rapids.py` does the same with cuML's own Python, where it is installed.
 """
 
+import importlib
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -98,6 +99,7 @@ def cuml(monkeypatch: pytest.MonkeyPatch) -> None:
     sys.modules["cuml.dask.cluster"].KMeans = KMeans  # type: ignore[attr-defined]
     monkeypatch.setattr(fit_cuml, "backend_module", lambda backend: np)
     monkeypatch.setattr(fit_cuml, "cuml_faults", lambda client: {})
+    monkeypatch.setattr(fit_cuml, "import_beside_cupy", importlib.import_module)
 
 
 @pytest.fixture

@@ -1,5 +1,6 @@
 """Embeddings that are read on the device are those of the CPU; what a GPU holds decides how clusters are cut."""
 
+import sys
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
@@ -14,7 +15,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from semdedup import ClusterError
-from semdedup.arrays import backend_module, to_host
+from semdedup.arrays import backend_module, devices, to_host
 from semdedup.arrays.devices import DeviceFacts, memory_of_tasks
 from semdedup.arrays.frames import Lists
 from semdedup.compute import workers
@@ -290,3 +291,50 @@ def test_no_step_of_a_run_on_gpus_is_forecast_to_hold_more_than_they_have(n: int
     assert len(on_gpu.groups[1]) <= len(on_cpu.groups[1])
     if device == 80:
         assert not on_gpu.groups[1]  # no cluster is cut
+
+
+class Pool:
+    """A resource of RMM that holds so much, or that lies around another."""
+
+    def __init__(self, held: int = 0, around: "Pool | None" = None) -> None:
+        self.around = around
+        if held:
+            self.pool_size = lambda: held
+
+    def get_upstream(self) -> "Pool | None":
+        return self.around
+
+
+@pytest.mark.parametrize("pool", [0, 48 << 30])
+def test_cupy_keeps_its_pool_where_rmm_has_none_when_cudf_is_imported(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, pool: int
+) -> None:
+    (tmp_path / "a_cudf.py").write_text("import cupy\ncupy.cuda.set_allocator('of RMM')\n")
+    taken = ["of CuPy"]
+    cuda = SimpleNamespace(get_allocator=lambda: taken[-1], set_allocator=taken.append)
+    rmm = SimpleNamespace(mr=SimpleNamespace(get_current_device_resource=lambda: Pool(pool)))
+    monkeypatch.setitem(sys.modules, "cupy", SimpleNamespace(cuda=cuda))
+    monkeypatch.setitem(sys.modules, "rmm", rmm)
+    monkeypatch.delitem(sys.modules, "a_cudf", raising=False)
+    monkeypatch.syspath_prepend(tmp_path)
+    assert devices.import_beside_cupy("a_cudf").__name__ == "a_cudf"
+    assert taken[-1] == ("of RMM" if pool else "of CuPy")
+
+
+@pytest.mark.parametrize(("takes_from_it", "more"), [(True, 48 << 30), (False, 1 << 30)])
+def test_a_pool_of_rmm_counts_as_free_where_cupy_takes_from_it(
+    monkeypatch: pytest.MonkeyPatch, takes_from_it: bool, more: int
+) -> None:
+    def of_rmm() -> None: ...
+
+    of_rmm.__module__ = "rmm.allocators.cupy" if takes_from_it else "cupy.cuda.memory"
+    cuda = SimpleNamespace(
+        runtime=SimpleNamespace(memGetInfo=lambda: (10 << 30, 60 << 30)),
+        get_allocator=lambda: of_rmm,
+        Device=lambda: SimpleNamespace(pci_bus_id="0000:01:00.0"),
+    )
+    cupy = SimpleNamespace(cuda=cuda, get_default_memory_pool=lambda: SimpleNamespace(free_bytes=lambda: 1 << 30))
+    rmm = SimpleNamespace(mr=SimpleNamespace(get_current_device_resource=lambda: Pool(around=Pool(48 << 30, Pool()))))
+    for name, module in (("cupy", cupy), ("rmm", rmm)):
+        monkeypatch.setitem(sys.modules, name, module)
+    assert devices.describe_device() == ("0000:01:00.0", int(0.9 * ((10 << 30) + more)))

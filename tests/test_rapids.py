@@ -77,6 +77,7 @@ ATTRIBUTES = [
     ("cupy.cuda", "MemoryPool.free_bytes"),
     ("cupy.cuda", "Device.pci_bus_id"),
     ("cupy.cuda", "runtime.memGetInfo"),
+    ("cupy.cuda", "get_allocator"),
     ("cupy", "ndarray.get"),
 ]
 """What has no signature to ask for, compiled as it is."""
@@ -104,7 +105,12 @@ def test_the_pool_of_workers_is_shared_with_cupy() -> None:
     from dask_cuda import plugins
 
     assert "rmm_cupy_allocator" in inspect.getsource(plugins._setup_rmm_for_cupy)
-    assert callable(importlib.import_module("rmm.allocators.cupy").rmm_cupy_allocator)
+    allocator = importlib.import_module("rmm.allocators.cupy").rmm_cupy_allocator
+    assert allocator.__module__.split(".")[0] == "rmm"  # by which it is known that CuPy takes from the pool
+    importlib.import_module("cudf")
+    assert importlib.import_module("cupy").cuda.get_allocator() is allocator  # so cuDF does it, too
+    options = importlib.import_module("dask_cuda.cli").worker.params
+    assert "--set-rmm-allocator-for-libs" in [name for option in options for name in option.opts]
 
 
 class FittedByLloyd:

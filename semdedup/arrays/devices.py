@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import importlib
-import sys
+from types import ModuleType
 from typing import Any, NamedTuple
 
 SHARE_OF_FREE = 0.9
@@ -15,7 +15,7 @@ class DeviceFacts(NamedTuple):
 
     Attributes:
         card: what tells it from others of the same machine, its PCI bus id.
-        memory: bytes that this process may take of it: what is free, and what its own pools hold unused.
+        memory: bytes that this process may take of it: what is free, and what the pool that CuPy takes from holds.
     """
 
     card: str
@@ -25,24 +25,39 @@ class DeviceFacts(NamedTuple):
 def describe_device() -> DeviceFacts:
     """Facts of the device that this process computes on. Makes a CUDA context, so that it is asked once one is needed.
 
-    A pool that dask-cuda has set up holds most of the memory before any of it is used; all of that counts.
+    A pool of RMM that dask-cuda has set up holds most of the memory before any of it is used; all of that counts where
+    CuPy takes from it, and none where it does not.
     """
     cupy = importlib.import_module("cupy")
     free, _ = cupy.cuda.runtime.memGetInfo()
-    held = cupy.get_default_memory_pool().free_bytes() + _held_by_rmm()
+    shared = str(getattr(cupy.cuda.get_allocator(), "__module__", "")).split(".")[0] == "rmm"
+    held = _held_by_rmm() if shared else cupy.get_default_memory_pool().free_bytes()
     return DeviceFacts(str(cupy.cuda.Device().pci_bus_id), int(SHARE_OF_FREE * (free + held)))
 
 
 def _held_by_rmm() -> int:
-    """Bytes of the pools of RMM in this process, where it has any. Its adaptors lie around a pool."""
-    rmm: Any = sys.modules.get("rmm")
-    resource = None if rmm is None else rmm.mr.get_current_device_resource()
+    """Bytes of the pool of RMM in this process. Adaptors may lie around it."""
+    resource: Any = importlib.import_module("rmm").mr.get_current_device_resource()
     held = 0
     while resource is not None:
         if hasattr(resource, "pool_size"):
             held += int(resource.pool_size())
         resource = resource.get_upstream() if hasattr(resource, "get_upstream") else None
     return held
+
+
+def import_beside_cupy(name: str) -> ModuleType:
+    """Import a module of cuDF or cuML, which have CuPy allocate by RMM from then on.
+
+    Where RMM has no pool in this process, each array of CuPy would be a call of CUDA: then CuPy keeps the pool that it
+    had.
+    """
+    cupy = importlib.import_module("cupy")
+    before = cupy.cuda.get_allocator()
+    module = importlib.import_module(name)
+    if cupy.cuda.get_allocator() is not before and not _held_by_rmm():
+        cupy.cuda.set_allocator(before)
+    return module
 
 
 def memory_of_tasks(devices: dict[str, tuple[str, DeviceFacts]], n_threads: dict[str, int]) -> int:

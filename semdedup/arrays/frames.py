@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 
 from semdedup.arrays import Array, Backend, array_module, backend_module
+from semdedup.arrays.devices import import_beside_cupy
 
 MOST_ELEMENTS = 2**31 - 1
 """A column of cuDF has no more values than that, and neither has the child of a list column."""
@@ -98,7 +99,7 @@ def read_lists(path: str, column: str, groups: Sequence[int], first: int, n_rows
     Raises:
         RuntimeError, and others of `REFUSALS`: cuDF does not read it.
     """
-    cudf = importlib.import_module("cudf")
+    cudf = import_beside_cupy("cudf")
     frame = cudf.read_parquet(
         path,
         columns=[column],

@@ -18,6 +18,7 @@ import distributed
 import numpy as np
 
 from semdedup.arrays import Array, backend_module, gpu_usable, to_host
+from semdedup.arrays.devices import import_beside_cupy
 from semdedup.storage.arrays import load_array
 from semdedup.storage.location import Location
 
@@ -76,8 +77,7 @@ def _fit(
 ) -> tuple[np.ndarray, np.ndarray, float, int]:
     shuffle = "dataframe.shuffle.method"  # importing cuml.dask sets it for everybody; undone with the block
     with dask.config.set({shuffle: dask.config.get(shuffle, None)}):
-        from cuml.dask.cluster import KMeans
-
+        estimator = import_beside_cupy("cuml.dask.cluster").KMeans
     start = load_array(place)
     with distributed.worker_client() as client, client.as_current():  # parts of cuML ask for the current client
         blocks = [
@@ -87,7 +87,7 @@ def _fit(
             for key, size in keys.items()
         ]
         init = client.scatter(start, hash=False)  # cuML sends what it is given to each worker, twice: now a key
-        model = KMeans(client=client, n_clusters=len(start), init=init, n_init=1, **options)
+        model = estimator(client=client, n_clusters=len(start), init=init, n_init=1, **options)
         model.fit(dask.array.concatenate(blocks))
         fitted = model.get_combined_model()
         labels = to_host(client.compute(model.labels_).result())

@@ -528,7 +528,7 @@ class _Pool:
 
 FREE_BYTES = 16 << 30
 runtime = SimpleNamespace(memGetInfo=lambda: (FREE_BYTES, 2 * FREE_BYTES))
-cuda = SimpleNamespace(Device=Device, runtime=runtime)
+cuda = SimpleNamespace(Device=Device, runtime=runtime, get_allocator=lambda: _Pool)
 
 
 def get_default_memory_pool():
