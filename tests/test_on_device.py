@@ -15,7 +15,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from semdedup import ClusterError
-from semdedup.arrays import backend_module, devices, to_host
+from semdedup.arrays import backend_module, devices, frames, to_host
 from semdedup.arrays.devices import DeviceFacts, memory_of_tasks
 from semdedup.arrays.frames import Lists
 from semdedup.compute import workers
@@ -192,6 +192,12 @@ def test_a_normalised_row_comes_through_page_locked_memory_unchanged(reader: Rea
         assert host_rows(reader.xp.asarray(rows), positions).tobytes() == rows[chosen].tobytes()
     assert host_rows(reader.xp.asarray(rows), chosen[:0]).shape == (0, 7)
     assert backend_module("gpu") is reader.xp
+
+
+@pytest.mark.parametrize("name", ["a*.parquet", "[1].parquet", "a?.parquet", "zip::a.parquet"])
+def test_cudf_is_not_given_a_path_that_it_would_take_for_another(name: str) -> None:
+    with pytest.raises(frames.REFUSALS, match="pattern"):
+        frames.read_lists(f"/folder/{name}", "embedding", (0,), 0, 1, np.dtype(np.float32))
 
 
 def test_lengths_of_files_that_are_read_together_are_counted_for_each(tmp_path: Path) -> None:

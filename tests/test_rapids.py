@@ -14,6 +14,7 @@ import pytest
 
 from semdedup import ClusterOptions
 from semdedup.arrays import GPU_PACKAGES
+from semdedup.arrays.frames import read_lists
 from semdedup.compute import cluster
 from semdedup.dedup.cluster import fit_cuml
 from semdedup.dedup.kernels.exact import on_grid, unit_rows
@@ -99,6 +100,16 @@ def test_a_folder_of_a_cluster_makes_no_column_and_row_groups_stay(tmp_path: Pat
         paths=paths, fs=LocalFileSystem(), row_groups=[[1, 2]], dataset_kwargs={"partitioning": None}
     )
     assert found == (paths, [[1, 2]], [], {})
+
+
+def test_a_path_with_a_bracket_is_a_pattern_to_cudf_and_so_is_not_given_to_it(tmp_path: Path) -> None:
+    from cudf.utils import ioutils
+
+    (tmp_path / "1.parquet").touch()
+    _, found = ioutils._get_filesystem_and_paths([str(tmp_path / "[1].parquet")], None)
+    assert found == [str(tmp_path / "1.parquet")]
+    with pytest.raises(ValueError, match="pattern"):
+        read_lists(str(tmp_path / "[1].parquet"), "embedding", (0,), 0, 1, np.dtype(np.float32))
 
 
 def test_the_pool_of_workers_is_shared_with_cupy() -> None:

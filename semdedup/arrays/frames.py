@@ -21,6 +21,9 @@ from semdedup.arrays.devices import import_beside_cupy
 MOST_ELEMENTS = 2**31 - 1
 """A column of cuDF has no more values than that, and neither has the child of a list column."""
 
+PATTERN = frozenset("*?[")
+"""What makes a path one that cuDF looks for files by."""
+
 FLOAT16_NAN = 0x7E00
 """The bits of NaN as float16."""
 
@@ -99,6 +102,8 @@ def read_lists(path: str, column: str, groups: Sequence[int], first: int, n_rows
     Raises:
         RuntimeError, and others of `REFUSALS`: cuDF does not read it.
     """
+    if not PATTERN.isdisjoint(path) or "::" in path:
+        raise ValueError(f"cuDF would take {path} for a pattern, which other files may match")
     cudf = import_beside_cupy("cudf")
     frame = cudf.read_parquet(
         path,
