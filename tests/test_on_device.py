@@ -286,7 +286,7 @@ def test_clusters_are_cut_as_the_first_run_did_unless_gpus_hold_less_or_there_ar
 @pytest.mark.parametrize("n", [1_000_000, 100_000_000])
 def test_no_step_of_a_run_on_gpus_is_forecast_to_hold_more_than_they_have(n: int, device: int) -> None:
     gib = 1 << 30
-    rows = Rows(n, 1536, max(1, n // 1_000_000), rows_per_group=100_000)
+    rows = Rows(n, 1536, max(1, n // 1_000_000), rows_per_group=100_000, is_local=True)
     k = max(3, n // 330_000)
     on_cpu, on_gpu = (
         RunPlan.of(rows, Machines(2, 1, 64 * gib, memory), KMeansOptions(n_clusters=k)) for memory in (0, device * gib)
@@ -295,8 +295,9 @@ def test_no_step_of_a_run_on_gpus_is_forecast_to_hold_more_than_they_have(n: int
     assert 0 < memory_of(on_gpu).device <= device * gib
     assert memory_of(on_gpu).worker <= 64 * gib
     assert len(on_gpu.groups[1]) <= len(on_cpu.groups[1])
+    assert {piece.stop - piece.start for part in on_gpu.clustering.partitions for piece in part} == {100_000}
     if device == 80:
-        assert not on_gpu.groups[1]  # no cluster is cut
+        assert not on_gpu.groups[1]  # no cluster is cut, nor above a row group
 
 
 class Pool:

@@ -41,7 +41,10 @@ WORK_PER_TASK = 1 << 46
 run is killed."""
 
 LARGEST_ON_DEVICE, WORK_ON_DEVICE = 8 << 30, 1 << 54
-"""The same of a cluster that is compared on a GPU: ten minutes at 30 TFLOP/s."""
+"""Most bytes, and most operations, of a cluster that is one task on a GPU: ten minutes at 30 TFLOP/s."""
+
+LARGEST_GROUP = 2 << 30
+"""Most bytes of a row group that is read on a GPU."""
 
 CHUNKS_A_BLOCK = 4
 """The rows of A that a task holds at a time are this part of the bytes of a block: they are held three times, in the
@@ -159,6 +162,17 @@ def uncut_on_device(device_memory: int) -> int:
     (8192, 768)
     """
     return min(LARGEST_ON_DEVICE, device_memory // SHARE_OF_TASK_MEMORY)
+
+
+def most_of_rows(task_memory: int, device_memory: int | None) -> int:
+    """Bytes of rows that a task reads at most: on a GPU one row group of a file may be more than fits on the host, for
+    what cuDF reads of a row group is all of it.
+
+    >>> most_of_rows(4 << 30, None) >> 20, most_of_rows(4 << 30, 64 << 30) >> 20
+    (256, 2048)
+    """
+    on_host = most_bytes_per_task(task_memory)
+    return on_host if device_memory is None else max(on_host, min(LARGEST_GROUP, uncut_on_device(device_memory)))
 
 
 def rows_on_device(uncut: int, dim: int, rows: TaskRows, other_bytes: float = 0.0) -> TaskRows:

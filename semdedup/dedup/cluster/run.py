@@ -156,7 +156,7 @@ def _plan_and_scan(
     if plan is None or not fits(run, plan.most_bytes):
         facts, skipped = usable_files(run, files, source, inputs)
         machines = run.session.n_slots, run.session.task_memory, source.is_local
-        plan = make_plan(files, facts, skipped, inputs, kmeans, *machines, run.session.backend)
+        plan = make_plan(files, facts, skipped, inputs, kmeans, *machines, run.session.device_memory)
         check_ranking(plan.schema, ranked_by)
         if base is not None:
             base.check_rows(cluster_schema(plan.schema), plan.embedders)

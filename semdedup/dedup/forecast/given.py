@@ -8,8 +8,6 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from semdedup.arrays import Backend
-
 MIB = 1 << 20
 
 
@@ -81,9 +79,9 @@ class Machines:
     device_memory: int = 0
 
     @property
-    def backend(self) -> Backend:
-        """What they compute with."""
-        return "gpu" if self.device_memory else "cpu"
+    def device_memory_of_task(self) -> int | None:
+        """Bytes of a GPU that a task may use; None on the CPU."""
+        return self.device_memory // self.n_threads if self.device_memory else None
 
     @property
     def n_slots(self) -> int:

@@ -18,7 +18,6 @@ from semdedup.dedup.compare.tiles import span_memory, writing_memory
 from semdedup.dedup.forecast.given import MIB
 from semdedup.dedup.forecast.plan import RunPlan
 from semdedup.dedup.input.hashes import HASHES_PER_RANGE, count_ranges
-from semdedup.dedup.input.on_device import SLAB_BYTES
 from semdedup.storage.chunks import BYTES_AHEAD
 from semdedup.storage.parquet import FETCHED_BYTES
 from semdedup.storage.tables import DECODING_BYTES
@@ -105,14 +104,14 @@ def scheduler_parts(plan: RunPlan) -> Mapping[str, float]:
 
 def device_tasks(plan: RunPlan) -> Mapping[str, float]:
     """The most bytes of a GPU that a task of each step holds there; nothing on the CPU."""
-    if plan.machines.backend == "cpu":
+    if not plan.machines.device_memory:
         return {}
     dim, k = plan.rows.dim, plan.n_clusters
     n_group = max((group[0].n_rows for group in plan.groups[0]), default=0)
     partition = int(plan.partition_rows.max())
     found = {
         "fit": 4.0 * dim * plan.n_sampled / plan.machines.n_slots + 2 * 8.0 * k * dim + 2 * PRODUCT_BYTES,
-        "assign": 4.0 * dim * (partition + 2 * k) + 2 * SLAB_BYTES + 2 * PRODUCT_BYTES,
+        "assign": 4.0 * dim * (3 * partition + 2 * k) + 2 * PRODUCT_BYTES,  # as it is in the file, decoded, normalised
         "compare": device_memory(n_group, dim),
     }
     if plan.tiled:
@@ -141,7 +140,7 @@ def worker_tasks(plan: RunPlan) -> Mapping[str, float]:
         "write clusters": 4.0 * dim * (in_range + min(in_range, ROW_GROUP_BYTES // (4 * dim))) + 2 * beside * in_range,
         "compare": group_memory(n_group, dim, PRODUCTS_BATCH) + beside * n_group,
     }
-    if plan.machines.backend == "gpu":  # rows are there; what ranks them, and is written of them, is on the host
+    if plan.machines.device_memory:  # rows are there; what ranks them, and is written of them, is on the host
         found["assign"] = 4.0 * dim * chunk + DECODING_BYTES + 2 * beside * partition
         found["compare"] = DECODING_BYTES + 2 * beside * n_group
     if plan.merged:

@@ -25,6 +25,7 @@ from semdedup.dedup.input.partitions import Slice
 from semdedup.dedup.input.rows import DeviceTable, embedding_rows, row_lengths
 from semdedup.dedup.input.schema import InputSchema, Origin
 from semdedup.dedup.input.several import Rows, read_slices
+from semdedup.dedup.sizes import LARGEST_GROUP
 from semdedup.errors import BadFileError
 from semdedup.storage.location import Location
 from semdedup.storage.tables import embedding_column, open_parquet
@@ -33,7 +34,7 @@ WORTH_A_CALL = 2 << 20
 """Bytes of a slice from which on cuDF reads it: its calls take some milliseconds, in which PyArrow reads as much."""
 
 SLAB_BYTES = 256 << 20
-"""Bytes of embeddings that cuDF reads at a time, unless a row group has more."""
+"""Bytes of embeddings that cuDF reads at a time, unless a row group has more; PyArrow reads one of `LARGEST_GROUP`."""
 
 LISTS = (pa.types.is_list, pa.types.is_large_list, pa.types.is_fixed_size_list)
 """Kinds of embeddings that cuDF reads; in a Parquet file they are alike."""
@@ -157,7 +158,8 @@ def _slabs(schema: InputSchema, file: Location, piece: Slice) -> Iterator[tuple[
     most = min(MOST_ELEMENTS, SLAB_BYTES // (8 if element is None else element.itemsize))
     for slab in slabs_of(groups, piece.start, piece.stop, most):
         part, lists = replace(piece, start=start, stop=start + slab.n_rows), None
-        if element is not None and sum(groups[number].n_values for number in slab.groups) <= MOST_ELEMENTS:
+        n_values = sum(groups[number].n_values for number in slab.groups)
+        if element is not None and n_values <= min(MOST_ELEMENTS, LARGEST_GROUP // element.itemsize):
             try:
                 lists = read_lists(file.url, schema.options.embedding_field, *slab, element)
             except REFUSALS:

@@ -21,7 +21,7 @@ def fits(run: Run, n_bytes: int) -> bool:
     Where workers have less memory now they would die of it, each time that the run goes on. Then that is said, and what
     was done so far is forgotten, so that the caller decides anew.
     """
-    most = sizes.most_bytes_per_task(run.session.task_memory)
+    most = sizes.most_of_rows(run.session.task_memory, run.session.device_memory)
     if n_bytes <= most:
         return True
     run.session.reporter.say(
