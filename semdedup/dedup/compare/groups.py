@@ -168,11 +168,8 @@ def scored_clusters(
         ranked = rank_cluster(task, cluster)
         quarantined.update(ranked.quarantined)
         if len(ranked.light) > ranked.n_base:
-            yield (
-                cluster,
-                ranked,
-                score_new_rows(ranked.rows, low_information_mask(ranked.light), ranked.n_base, task.limits),
-            )
+            rows = backend_module(task.backend).asarray(ranked.rows)
+            yield cluster, ranked, score_new_rows(rows, low_information_mask(ranked.light), ranked.n_base, task.limits)
 
 
 class Ranked(NamedTuple):
