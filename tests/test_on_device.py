@@ -20,9 +20,8 @@ from semdedup.arrays.devices import DeviceFacts, memory_of_tasks
 from semdedup.arrays.frames import Lists
 from semdedup.compute import workers
 from semdedup.dedup import sizes
-from semdedup.dedup.compare.groups import device_memory
 from semdedup.dedup.forecast.given import Machines, Rows
-from semdedup.dedup.forecast.memory import memory_of
+from semdedup.dedup.forecast.memory import compared_on_device, memory_of
 from semdedup.dedup.forecast.plan import RunPlan
 from semdedup.dedup.input import on_device
 from semdedup.dedup.input.on_device import GroupFacts, Slab, slabs_of
@@ -243,7 +242,7 @@ def test_what_is_not_cut_on_a_gpu_is_what_it_holds(memory: int) -> None:
     rows = sizes.rows_on_device(uncut, 1536, sizes.TaskRows(1000, 500))
     assert rows.most >= 1000
     assert rows.together == 500
-    assert device_memory(rows.most, 1536) < memory
+    assert compared_on_device(rows.most, 1536) < memory
 
 
 def test_a_cluster_of_the_peer_is_one_task_on_a_card_of_80_gib() -> None:

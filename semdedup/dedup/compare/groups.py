@@ -14,7 +14,7 @@ import pyarrow as pa
 from semdedup.arrays import Array, Backend, array_module, backend_module, to_host
 from semdedup.dedup.base.kept import BaseRows
 from semdedup.dedup.compare.table import forest_table, score_table, write_base_rows, write_scores
-from semdedup.dedup.input.on_device import SLAB_BYTES, tables_on_device
+from semdedup.dedup.input.on_device import tables_on_device
 from semdedup.dedup.input.partitions import Slice
 from semdedup.dedup.input.rows import (
     DeviceTable,
@@ -35,9 +35,6 @@ from semdedup.dedup.ranking import RankingStrategy, rank_order
 from semdedup.dedup.sizes import BESIDE_A_ROW
 from semdedup.storage.location import Location
 from semdedup.storage.tables import DECODING_BYTES, LOW_INFORMATION, write_table
-
-PRODUCT_BYTES = 256 << 20
-"""Of a product on a GPU, see `semdedup.arrays.block_elements`."""
 
 
 class Limits(NamedTuple):
@@ -122,15 +119,6 @@ def group_memory(n_rows: int, dim: int, batch_size: int, other_bytes: int = 0) -
     """
     row_bytes = (3 * 4 + 2) * dim + 2 * other_bytes + BESIDE_A_ROW
     return n_rows * row_bytes + DECODING_BYTES + 5 * max(4 << 20, 4 * batch_size * 64)
-
-
-def device_memory(n_rows: int, dim: int) -> int:
-    """Most bytes of a GPU that `score_group` holds at a time, for a largest cluster of `n_rows`.
-
-    The rows as they come, a slab of them as it is decoded; then in rank order, once more without repeated rows where
-    some are equal, and in half precision; and five products. The host holds what ranks the rows, and a batch.
-    """
-    return n_rows * (3 * 4 + 2) * dim + 2 * SLAB_BYTES + 5 * PRODUCT_BYTES
 
 
 def score_group(task: Comparison, group: tuple[Cluster, ...]) -> dict[str, Any]:

@@ -12,18 +12,23 @@ from semdedup.dedup.cluster.fit import fit_memory
 from semdedup.dedup.cluster.seed import seeding_memory, seeding_rows
 from semdedup.dedup.cluster.shuffle import ROW_GROUP_BYTES, merge_memory, partition_memory
 from semdedup.dedup.compare.edges import merging_memory
-from semdedup.dedup.compare.groups import PRODUCT_BYTES, device_memory, group_memory
+from semdedup.dedup.compare.groups import group_memory
 from semdedup.dedup.compare.lay_out import ranking_memory
 from semdedup.dedup.compare.tiles import span_memory, writing_memory
 from semdedup.dedup.forecast.given import MIB
 from semdedup.dedup.forecast.plan import RunPlan
 from semdedup.dedup.input.hashes import HASHES_PER_RANGE, count_ranges
+from semdedup.dedup.input.on_device import SLAB_BYTES
 from semdedup.storage.chunks import BYTES_AHEAD
 from semdedup.storage.parquet import FETCHED_BYTES
 from semdedup.storage.tables import DECODING_BYTES
 
 PRODUCTS_BATCH = 1024
 """Rows of a product of the comparison, by default."""
+
+
+PRODUCT_BYTES = 256 << 20
+"""Of a product on a GPU, see `semdedup.arrays.block_elements`."""
 
 
 @dataclass(frozen=True)
@@ -102,6 +107,15 @@ def scheduler_parts(plan: RunPlan) -> Mapping[str, float]:
     }
 
 
+def compared_on_device(n_rows: int, dim: int) -> int:
+    """Most bytes of a GPU that `compare.groups.score_group` holds at a time, for a largest cluster of `n_rows`.
+
+    The rows as they come, a slab of them as it is decoded; then in rank order, once more without repeated rows where
+    some are equal, and in half precision; and five products. The host holds what ranks the rows, and a batch.
+    """
+    return n_rows * (3 * 4 + 2) * dim + 2 * SLAB_BYTES + 5 * PRODUCT_BYTES
+
+
 def device_tasks(plan: RunPlan) -> Mapping[str, float]:
     """The most bytes of a GPU that a task of each step holds there; nothing on the CPU."""
     if not plan.machines.device_memory:
@@ -112,10 +126,10 @@ def device_tasks(plan: RunPlan) -> Mapping[str, float]:
     found = {
         "fit": 4.0 * dim * plan.n_sampled / plan.machines.n_slots + 2 * 8.0 * k * dim + 2 * PRODUCT_BYTES,
         "assign": 4.0 * dim * (3 * partition + 2 * k) + 2 * PRODUCT_BYTES,  # as it is in the file, decoded, normalised
-        "compare": device_memory(n_group, dim),
+        "compare": compared_on_device(n_group, dim),
     }
     if plan.tiled:
-        found["compare spans"] = device_memory(2 * plan.rows_per_tile, dim)
+        found["compare spans"] = compared_on_device(2 * plan.rows_per_tile, dim)
     return found
 
 
