@@ -23,7 +23,6 @@ from semdedup.dedup.names import KMEANS
 from semdedup.dedup.results.frames import for_cudf
 from semdedup.runs.record import Record
 from semdedup.storage.location import Location
-from tests.faults import cluster_inside
 from tests.helpers import embedding_table, near_duplicates, read_folder, set_task_bytes, workflow
 
 on_gpu = pytest.mark.skipif(
@@ -97,7 +96,8 @@ def test_a_cluster_larger_than_a_gpu_holds_goes_in_tiles_to_the_same_answer(
     chosen = {"n_clusters": 2, "eps": 0.1, "kmeans_engine": "lloyd"}
     cut: list[int] = []
     monkeypatch.setattr(tiles, "tile_spans", lambda some, dim: cut.append(len(some)) or tile_spans(some, dim))
-    with cluster_inside() as inside:
+    options = {"processes": False, "threads_per_worker": 1, "dashboard_address": "127.0.0.1:0"}
+    with distributed.Client(n_workers=1, set_as_default=False, **options) as inside:
         workflow(tmp_path / "in", tmp_path / "cpu", **chosen).run(inside, cluster=ClusterOptions(backend="cpu"))
         set_task_bytes(monkeypatch, 400 * 4 * DIM)
         monkeypatch.setattr(sizes, "LARGEST_ON_DEVICE", 900 * 4 * DIM)
