@@ -118,7 +118,12 @@ class ndarray:
 
     def get(self, stream=None, order="C", out=None, blocking=True):
         COUNT["waits"] += 1
-        return self.host.copy()
+        if out is None:
+            return self.host.copy()
+        if out.dtype != self.dtype or out.shape != self.shape or not out.flags.c_contiguous:
+            raise ValueError("out must be a C-contiguous array of NumPy of the same shape and type")
+        out[...] = self.host
+        return out
 
     def item(self):
         COUNT["waits"] += 1
@@ -546,9 +551,22 @@ from cupy._raw import RawModule, compiler, driver  # noqa: E402, F401
 
 class Device:
     id, compute_capability = 0, os.environ.get("FAKE_CAPABILITY", "80")
+    pci_bus_id = "0000:01:00.0"
 
 
-cuda = SimpleNamespace(Device=Device, compiler=compiler, driver=driver)
+class _Pool:
+    @staticmethod
+    def free_bytes():
+        return 0
+
+
+FREE_BYTES = 16 << 30
+runtime = SimpleNamespace(memGetInfo=lambda: (FREE_BYTES, 2 * FREE_BYTES))
+cuda = SimpleNamespace(Device=Device, compiler=compiler, driver=driver, runtime=runtime, get_allocator=lambda: _Pool)
+
+
+def get_default_memory_pool():
+    return _Pool
 
 
 def __getattr__(name):
