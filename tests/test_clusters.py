@@ -20,7 +20,6 @@ import pytest
 
 from semdedup import ClusterError, ClusterOptions, ParameterError
 from semdedup.arrays import gpu_usable
-from semdedup.compute.cluster import connect
 from semdedup.compute.preflight import check_paths, check_versions
 from semdedup.storage.location import Location
 from tests.helpers import (
@@ -30,8 +29,6 @@ from tests.helpers import (
     assert_same_answer,
     near_duplicates,
     processes_of,
-    read_answer,
-    read_folder,
     set_task_bytes,
     start_scheduler,
     workflow,
@@ -360,27 +357,3 @@ def test_a_scheduler_killed_in_the_middle_is_a_cluster_error_and_the_run_goes_on
             killer.join(10)
     workflow("in", "out").run(client)
     assert_same_answer(here / "out", expected)
-
-
-# GPU
-
-
-@pytest.mark.skipif(not gpu_usable(), reason="no usable GPU: a device and CuPy are needed")
-def test_the_gpu_gives_the_answer_of_the_cpu_from_the_same_centroids(
-    rows: Any, client: distributed.Client, tmp_path: Path
-) -> None:
-    write_embeddings(tmp_path / "in", *rows, n_files=2)
-    on_cpu = ClusterOptions(backend="cpu")
-    workflow(tmp_path / "in", tmp_path / "cpu").run(client, cluster=on_cpu)
-    start = {"init": np.load(tmp_path / "cpu" / "_kmeans_centroids.npy"), "max_iter": 1, "tol": 0.999}
-    workflow(tmp_path / "in", tmp_path / "cpu again", **start).run(client, cluster=on_cpu)
-    with connect(ClusterOptions(backend="gpu", n_workers=1)) as on_gpu:
-        for engine in ("lloyd", "auto"):
-            result = workflow(tmp_path / "in", tmp_path / engine, kmeans_engine=engine, **start).run(
-                on_gpu, cluster=ClusterOptions(backend="gpu")
-            )
-            assert result.total == len(rows[0])
-    assert_same_answer(tmp_path / "lloyd", read_answer(tmp_path / "cpu again"))
-    labels = read_folder(tmp_path / "auto" / "kmeans_results")["centroid"]
-    assert labels.equals(read_folder(tmp_path / "cpu again" / "kmeans_results")["centroid"])
-    assert_same_answer(tmp_path / "auto", read_answer(tmp_path / "cpu again"))

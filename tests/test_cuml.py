@@ -1,5 +1,9 @@
-"""The fit by cuML, over a stand-in with the signatures and habits of cuML 26.10; and which engine is chosen."""
+"""The fit by cuML, over a stand-in with the signatures and habits of cuML 26.10; and which engine is chosen.
 
+`tests/test_rapids.py` does the same with cuML's own Python, where it is installed.
+"""
+
+import importlib
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -23,6 +27,7 @@ from semdedup.dedup.kernels.exact import on_grid, unit_rows
 from semdedup.dedup.kernels.kmeans import SUM_GRID_BITS, assign, lloyd_sums, next_centroids
 from semdedup.dedup.names import KMEANS
 from semdedup.runs.record import Record
+from semdedup.storage.arrays import save_array
 from semdedup.storage.location import Location
 from tests.helpers import near_duplicates, workflow, write_embeddings
 
@@ -93,8 +98,8 @@ def cuml(monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setitem(sys.modules, name, ModuleType(name))
     sys.modules["cuml.dask.cluster"].KMeans = KMeans  # type: ignore[attr-defined]
     monkeypatch.setattr(fit_cuml, "backend_module", lambda backend: np)
-    monkeypatch.setattr(fit_cuml, "_missing", lambda: "")
-    monkeypatch.setattr(fit_cuml, "_missing_in_worker", lambda: "")
+    monkeypatch.setattr(fit_cuml, "cuml_faults", lambda client: {})
+    monkeypatch.setattr(fit_cuml, "import_beside_cupy", importlib.import_module)
 
 
 @pytest.fixture
@@ -109,33 +114,34 @@ def local_client() -> Iterator[distributed.Client]:
 
 
 def test_the_fit_passes_nothing_twice_and_finds_its_client(
-    cuml: None, local_client: distributed.Client, rng: np.random.Generator
+    cuml: None, local_client: distributed.Client, rng: np.random.Generator, tmp_path: Path
 ) -> None:
     rows = on_grid(unit_rows(rng.standard_normal((300, 8))), SUM_GRID_BITS)
     parts = [local_client.submit(np.copy, part) for part in (rows[:120], rows[:0], rows[120:])]
     options = {"max_iter": 3, "tol": 1e-4, "random_state": 1, "max_samples_per_batch": 1000}
-    centroids, counts, inertia, iterations = fit_cuml.fit_by_cuml(
-        local_client, parts, [120, 0, 180], rows[:5], **options
-    )
+    save_array(start := Location.of(tmp_path / "start.npy"), rows[:5])
+    future = fit_cuml.fit_by_cuml(local_client, parts, [120, 0, 180], start, options)
+    centroids, counts, inertia, iterations = future.result()
     expected = rows[:5]
     for _ in range(3):
         expected, least = next_centroids(expected, lloyd_sums(rows, expected))
     np.testing.assert_array_equal(centroids, expected)
     assert counts.tolist() == np.bincount(assign(rows, expected), minlength=5).tolist()
     assert (inertia, iterations) == (least, 3)
-    with pytest.raises(ValueError, match="No clients found"):
-        distributed.default_client()
 
 
-def session_with(answers: dict[str, str], backend: str = "gpu") -> Any:
-    """A session whose workers answer so."""
+def session_with(of_worker: str, of_scheduler: str = "", backend: str = "gpu", device_memory: int = 1 << 30) -> Any:
+    """A session of one worker and a scheduler who answer so."""
     said: list[str] = []
-    client, reporter = SimpleNamespace(run=lambda function: answers), SimpleNamespace(say=said.append)
-    return SimpleNamespace(client=client, backend=backend, reporter=reporter, said=said)
+    client = SimpleNamespace(run=lambda asked: {"tcp://w": of_worker}, run_on_scheduler=lambda *asked: of_scheduler)
+    reporter = SimpleNamespace(say=said.append)
+    return SimpleNamespace(
+        client=client, backend=backend, reporter=reporter, said=said, device_memory=device_memory, n_slots=1
+    )
 
 
 @pytest.mark.parametrize(
-    ("backend", "asked", "of_client", "of_worker", "engine", "reason"),
+    ("backend", "asked", "of_scheduler", "of_worker", "engine", "reason"),
     [
         ("cpu", "auto", "", "", "lloyd", "on the CPU"),
         ("gpu", "lloyd", "", "", "lloyd", "asked for"),
@@ -143,39 +149,41 @@ def session_with(answers: dict[str, str], backend: str = "gpu") -> Any:
         ("gpu", "cuml", "", "", "cuml", "every worker has a GPU and cuML"),
         ("cpu", "cuml", "", "", "cuml", "every worker has a GPU and cuML"),
         ("gpu", "auto", "", "no usable GPU", "lloyd", "no cuML: tcp://w: no usable GPU"),
-        ("gpu", "auto", "packages missing: cuml", "", "lloyd", "no cuML: client: packages missing: cuml"),
+        ("gpu", "auto", "packages missing: raft_dask", "", "lloyd", "no cuML: scheduler: packages missing: raft_dask"),
     ],
 )
 def test_the_engine_is_chosen_and_said_with_the_reason(
-    monkeypatch: pytest.MonkeyPatch,
-    backend: str,
-    asked: str,
-    of_client: str,
-    of_worker: str,
-    engine: str,
-    reason: str,
+    backend: str, asked: str, of_scheduler: str, of_worker: str, engine: str, reason: str
 ) -> None:
-    monkeypatch.setattr(fit_cuml, "_missing", lambda: of_client)
-    session = session_with({"tcp://w": of_worker}, backend)
-    assert _chosen_engine(session, KMeansOptions(kmeans_engine=asked)) == engine
+    session = session_with(of_worker, of_scheduler, backend)
+    assert _chosen_engine(session, KMeansOptions(kmeans_engine=asked), 1 << 20) == engine
     assert session.said == [f"k-means engine: {engine} ({reason})"]
 
 
-def test_only_workers_are_asked_for_their_cards(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_sample_that_does_not_fit_on_the_gpus_is_left_to_lloyd() -> None:
+    session = session_with("", device_memory=3 << 30)
+    assert _chosen_engine(session, KMeansOptions(), 2 << 30) == "lloyd"
+    assert session.said == ["k-means engine: lloyd (no cuML: GPUs: the sample needs 4.0 GiB, and they have 3.0 GiB "
+                            "together)"]  # fmt: skip
+
+
+def test_workers_are_asked_for_their_cards_and_the_client_for_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
-    monkeypatch.setattr(fit_cuml, "_missing", lambda: "")
-    assert fit_cuml.cuml_faults(session_with({"tcp://w": ""}).client) == {}
-    asked = SimpleNamespace(run=lambda function: {"tcp://w": function()})
+    monkeypatch.setattr(fit_cuml, "gpu_usable", lambda: True)
+    monkeypatch.setattr(fit_cuml, "find_spec", lambda name: True)
+    asked = SimpleNamespace(run=lambda call: {"tcp://w": call()}, run_on_scheduler=lambda call, *args: call(*args))
     assert "CUDA_VISIBLE_DEVICES is not set" in fit_cuml.cuml_faults(asked)["tcp://w"]
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0")
     assert fit_cuml.cuml_faults(asked) == {}
+    monkeypatch.setattr(fit_cuml, "find_spec", lambda name: None if name == "raft_dask" else True)
+    assert fit_cuml.cuml_faults(asked) == dict.fromkeys(("scheduler", "tcp://w"), "packages missing: raft_dask")
 
 
 def test_cuml_that_cannot_run_is_an_error_that_says_where_and_why(client: distributed.Client, tmp_path: Path) -> None:
     if not fit_cuml._missing():
         pytest.skip("cuML can run here")
     write_embeddings(tmp_path / "in", *near_duplicates(np.random.default_rng(8), 50), n_files=1)
-    with pytest.raises(ClusterError, match=r"'cuml' cannot run here:\n  client: .*(\n  tcp://.*)+\n.*'lloyd'"):
+    with pytest.raises(ClusterError, match=r"'cuml' cannot run here:\n  scheduler: .*(\n  tcp://.*)+\n.*'lloyd'"):
         workflow(tmp_path / "in", tmp_path / "out", kmeans_engine="cuml").run(client)
 
 

@@ -451,6 +451,16 @@ def test_more_workers_than_gpus_is_a_cluster_error_with_both_numbers(monkeypatch
         pass
 
 
+def test_without_dask_cuda_one_process_uses_a_gpu_and_two_are_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, value in (("gpu_usable", True), ("gpu_count", 2), ("missing_gpu_packages", ["dask_cuda"])):
+        monkeypatch.setattr(f"semdedup.compute.cluster.{name}", lambda value=value: value)
+    with (
+        pytest.raises(ClusterError, match=r"2 workers.*2 GPUs.*Without dask_cuda"),
+        connect(ClusterOptions(n_workers=2)),
+    ):
+        pass
+
+
 def test_a_cluster_of_our_own_ends_without_a_word(capfd: pytest.CaptureFixture[str]) -> None:
     with connect(ClusterOptions(n_workers=2, memory_limit="1GiB", backend="cpu")) as client:
         client.submit(time.sleep, 6)

@@ -49,6 +49,7 @@ def assert_all_passed(done: subprocess.CompletedProcess, at_least: int) -> None:
         ("test_pairs.py", 1),
         ("test_frames.py", 1),
         ("test_seeding.py", 1),
+        ("test_on_device.py", 40),
     ],
 )
 def test_arrays_on_the_gpu(file: str, at_least: int) -> None:
@@ -62,4 +63,4 @@ def test_a_join_on_the_gpu() -> None:
 
 def test_the_whole_dedup_on_the_gpu() -> None:
     """cuDF, cuML and dask-cuda have no stand-in, so that Lloyd runs on CuPy's arrays in workers of Dask's own."""
-    assert_all_passed(run_over_the_stand_in("-k", "gpu_gives_the_answer_of_the_cpu", "tests/test_clusters.py"), 1)
+    assert_all_passed(run_over_the_stand_in("tests/test_gpu.py"), 4)

@@ -1,13 +1,23 @@
 """What semdedup assumes of CuPy, and its arrays on the GPU beside those on the CPU: a line for each. Needs CuPy."""
 
+import tempfile
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 
 from semdedup import max_similarity
-from semdedup.arrays import gpu_count, gpu_usable, missing_gpu_packages
+from semdedup.arrays import gpu_count, gpu_usable, host_rows, missing_gpu_packages
+from semdedup.arrays.devices import describe_device
+from semdedup.arrays.frames import REFUSALS, frames_on, read_lists
 from semdedup.dedup.kernels.exact import on_grid, unit_rows
 from semdedup.dedup.kernels.kmeans import SUM_GRID_BITS, assign, lloyd_sums, seeds
+
+KINDS = (
+    *(pa.list_(kind) for kind in (pa.float32(), pa.float64(), pa.int8(), pa.uint8(), pa.int16(), pa.int32())),
+    *(pa.large_list(pa.float32()), pa.list_(pa.float32(), 64)),
+)
 
 
 def report(name: str, holds: Any, more: str = "") -> None:
@@ -80,6 +90,44 @@ def probe_semdedup(cp: Any, rng: np.random.Generator, width: float) -> None:
     report("max_similarity is the CPU's to the bit", same)
 
 
+def probe_frames(rng: np.random.Generator) -> None:
+    """cuDF reads what PyArrow does, of each type that it is asked for; of others it must not be asked."""
+    n, dim = 5000, 64
+    values = np.rint(50 * rng.standard_normal((n, dim)))
+    for kind in KINDS:
+        rows = values.astype(kind.value_type.to_pandas_dtype())
+        lists = pa.FixedSizeListArray.from_arrays(pa.array(rows.reshape(-1)), dim).cast(kind)
+        with tempfile.TemporaryDirectory() as name:
+            path = f"{name}/centroid=3"
+            pq.write_table(pa.table({"e": lists, "centroid": pa.array([7] * n)}), path, row_group_size=2000)
+            try:
+                found, _ = read_lists(path, "e", (1, 2), 500, 2000, np.dtype(np.float32)).rows(dim)
+                report(f"cuDF reads {kind}", (found.get() == values[2500:4500]).all())
+            except REFUSALS as error:
+                report(f"cuDF reads {kind}", False, f"{type(error).__name__}: {str(error)[:200]}")
+
+
+def probe_memory() -> None:
+    """A pool as dask-cuda sets it up is counted as free, and CuPy takes from it."""
+    import cupy as cp
+
+    before = describe_device()
+    print("     ", before, cp.cuda.runtime.memGetInfo())
+    try:
+        import rmm
+        from rmm.allocators.cupy import rmm_cupy_allocator
+    except ImportError as error:
+        return report("RMM", False, str(error))
+    rmm.reinitialize(pool_allocator=True, initial_pool_size=int(0.8 * before.memory) // 256 * 256)
+    cp.cuda.set_allocator(rmm_cupy_allocator)
+    free, after = cp.cuda.runtime.memGetInfo()[0], describe_device()
+    report("a pool counts as free", after.memory > 0.95 * before.memory, f"({free} free outside, {after})")
+    held = cp.zeros(1 << 28, dtype=np.uint8)
+    report("CuPy takes from the pool", cp.cuda.runtime.memGetInfo()[0] == free, f"({held.nbytes} bytes)")
+    pinned = host_rows(cp.arange(12.0, dtype=np.float32).reshape(4, 3), np.array([3, 1]))
+    report("rows come through page-locked memory", pinned.tolist() == [[9, 10, 11], [3, 4, 5]])
+
+
 def main() -> None:
     import cupy as cp
 
@@ -91,6 +139,9 @@ def main() -> None:
     probe_sums(cp, rng)
     for width in (1.0, 0.2):
         probe_semdedup(cp, rng, width)
+    if frames_on("gpu"):
+        probe_frames(rng)
+    probe_memory()  # the last one, for it changes the allocator
 
 
 if __name__ == "__main__":

@@ -19,6 +19,8 @@ from semdedup.errors import ClusterError, ParameterError
 
 SECONDS_TO_WAIT_FOR_SCHEDULER = 15
 SECONDS_TO_SILENCE_WORKERS = 2
+POOL_OF_GPU = 0.8
+"""What of a GPU's memory the pool of a worker takes; the rest is for CUDA, for libraries, and for the client."""
 IGNORE_CTRL_C = "import signal; signal.signal(signal.SIGINT, signal.SIG_IGN)"
 """Run by each worker: a terminal sends Ctrl-C to them, too, and each would answer with a traceback; we end them."""
 
@@ -88,18 +90,24 @@ def _start_cluster(options: ClusterOptions, on_gpu: bool) -> Any:
         **{"threads_per_worker": options.threads_per_worker, "memory_limit": options.memory_limit},
         **{"host": "127.0.0.1", "dashboard_address": "127.0.0.1:0"},
     }
-    if not on_gpu:
-        n_workers = options.n_workers or max(1, dask.system.CPU_COUNT // options.threads_per_worker)
-        return distributed.LocalCluster(n_workers=n_workers, preload=IGNORE_CTRL_C, **shared)
-    if (options.n_workers or 1) > gpu_count():
+    n_gpus = 0 if options.backend == "cpu" or not gpu_usable() else gpu_count() if on_gpu else 1
+    if n_gpus and (options.n_workers or 1) > n_gpus:
+        alone = "" if on_gpu else f" Without {', '.join(missing_gpu_packages())} one process uses one of them."
         raise ClusterError(
-            f"{options.n_workers} workers were asked for, and this machine shows {gpu_count()} GPUs: one a worker. "
-            "Ask for fewer workers (--n-workers), or take --backend cpu."
+            f"{options.n_workers} workers were asked for, and this machine shows {gpu_count()} GPUs: one a worker."
+            f"{alone} Ask for fewer workers (--n-workers), or take --backend cpu."
         )
+    if not on_gpu:
+        n_workers = options.n_workers or n_gpus or max(1, dask.system.CPU_COUNT // options.threads_per_worker)
+        return distributed.LocalCluster(n_workers=n_workers, preload=IGNORE_CTRL_C, **shared)
     import dask_cuda
 
     return dask_cuda.LocalCUDACluster(
-        n_workers=options.n_workers, rmm_pool_size=0.8, rmm_allocator_external_lib_list=["cupy"], **shared
+        n_workers=options.n_workers,
+        rmm_pool_size=POOL_OF_GPU,
+        rmm_allocator_external_lib_list=["cupy"],  # one pool, whoever allocates
+        preload=[IGNORE_CTRL_C],
+        **shared,
     )
 
 

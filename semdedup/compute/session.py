@@ -67,9 +67,16 @@ class Session:
 
     @property
     def task_memory(self) -> int:
-        """Bytes that one task may use, see `memory_of_most`. Who asks cuts tasks for it, so `run` keeps to it."""
+        """Bytes that one task may use, see `memory_of_most`; of the GPU where it has less. Who asks cuts tasks for it,
+        so `run` keeps to it."""
         self.planned.append(self.workers.task_memory())
-        return self.planned[-1]
+        on_host = self.planned[-1]
+        return on_host if self.device_memory is None else min(on_host, self.device_memory)
+
+    @property
+    def device_memory(self) -> int | None:
+        """Bytes of a GPU that one task may use, see `Workers.device_memory`; None on the CPU."""
+        return None if self.backend == "cpu" else self.workers.device_memory()
 
     def run(
         self,

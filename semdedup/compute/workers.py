@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import contextlib
 import math
+import socket
 import time
 from collections.abc import Callable, Collection, Iterable
 from typing import Any, NamedTuple
 
 import distributed
 
+from semdedup.arrays.devices import DeviceFacts, describe_device, memory_of_tasks
 from semdedup.errors import ClusterError
 
 SECONDS_FOR_SCHEDULER = 10
@@ -25,6 +27,10 @@ FEW_THREADS = 0.1
 
 NEARLY = 0.9
 """Workers with that part of the memory that tasks were cut for take them: machines of one kind differ a little."""
+
+
+LEAST_OF_DEVICE = 4 << 30
+"""Bytes of a GPU that a task needs at least: products of 256 MiB, what is being decoded, and few rows."""
 
 
 class WorkerFacts(NamedTuple):
@@ -84,6 +90,7 @@ class Workers:
         self._gone_since: float | None = None
         self._present: Collection[str] = ()
         self._facts: dict[str, WorkerFacts] = {}
+        self._device_memory: int | None = None
 
     def n_threads(self) -> int:
         """Threads of all workers; those of the last workers seen where there are none at present."""
@@ -100,6 +107,16 @@ class Workers:
         self._look()
         self._task_memory = memory_of_most(self._facts.values()) or self._task_memory
         return self._task_memory
+
+    def device_memory(self) -> int:
+        """Bytes of a GPU that one task may use, as all workers had it when this was first asked.
+
+        Raises:
+            ClusterError: as `device_memory_of_tasks`.
+        """
+        if self._device_memory is None:
+            self._device_memory = device_memory_of_tasks(self._client)
+        return self._device_memory
 
     def facts(self) -> dict[str, WorkerFacts]:
         """What is known of each worker that is there, by address; at most `SECONDS_BETWEEN_LOOKS` old."""
@@ -155,3 +172,27 @@ def run_on_workers(client: distributed.Client, function: Callable[..., Any], *ar
     if not found:
         raise ClusterError("no worker of the cluster answered: all have left. Start some and run the command again.")
     return found
+
+
+def _device_here() -> tuple[str, DeviceFacts]:
+    return socket.gethostname(), describe_device()
+
+
+def device_memory_of_tasks(client: distributed.Client) -> int:
+    """Bytes of a GPU that each task may use, the least of all workers; workers that share a card share its memory.
+
+    Raises:
+        ClusterError: a card has no memory left.
+    """
+    found = run_on_workers(client, _device_here)
+    memory = memory_of_tasks(found, client.nthreads())
+    if memory < LEAST_OF_DEVICE:
+        cards = "\n".join(
+            f"  {address}: {device.memory / 2**20:.0f} MiB free on {device.card}"
+            for address, (_, device) in list(found.items())[:10]
+        )
+        raise ClusterError(
+            f"a task has {memory / 2**20:.0f} MiB of GPU memory and needs {LEAST_OF_DEVICE / 2**20:.0f} MiB:\n{cards}\n"
+            "End what else uses the GPU, start one worker a GPU (dask cuda worker), or take --backend cpu."
+        )
+    return memory

@@ -40,6 +40,12 @@ WORK_PER_TASK = 1 << 46
 """Most operations of a task that compares two sets: less than half an hour of one core at 50 GFLOP/s is lost where a
 run is killed."""
 
+LARGEST_ON_DEVICE, WORK_ON_DEVICE = 8 << 30, 1 << 54
+"""Most bytes, and most operations, of a cluster that is one task on a GPU: ten minutes at 30 TFLOP/s."""
+
+LARGEST_GROUP = 2 << 30
+"""Most bytes of a row group that is read on a GPU."""
+
 CHUNKS_A_BLOCK = 4
 """The rows of A that a task holds at a time are this part of the bytes of a block: they are held three times, in the
 order of the files, in the order of the ids, and without repeated rows."""
@@ -139,7 +145,36 @@ def count_tasks(n_slots: int, a_values: int, b_values: int, b_rows: int, most_by
     return n_blocks, max(fair, -(-2 * b_rows * a_values // (n_blocks * WORK_PER_TASK)))
 
 
-def rows_compared(task_bytes: int, dim: int, other_bytes: float = 0.0) -> int:
+def rows_compared(task_bytes: int, dim: int, other_bytes: float = 0.0, work: int | None = None) -> int:
     """Rows of a tile, or of a block, of which a task compares two: as many as it holds, unless their product is more
-    work than `WORK_PER_TASK`, as for few elements."""
-    return min(rows_per_task(task_bytes, dim, other_bytes), max(1, math.isqrt(WORK_PER_TASK // (2 * dim))))
+    operations than `work`, by default `WORK_PER_TASK`, as for few elements."""
+    work = WORK_PER_TASK if work is None else work
+    return min(rows_per_task(task_bytes, dim, other_bytes), max(1, math.isqrt(work // (2 * dim))))
+
+
+def uncut_on_device(device_memory: int) -> int:
+    """Bytes of a cluster up to which it is one task on a GPU, of which the task may use so much memory.
+
+    It comes, is put in rank order, and is there once more in half precision, beside what sorts it and products of a
+    quarter of a GiB. No fair share is looked at: tiles, which go through files, take longer than what would wait.
+
+    >>> uncut_on_device(64 << 30) >> 20, uncut_on_device(6 << 30) >> 20
+    (8192, 768)
+    """
+    return min(LARGEST_ON_DEVICE, device_memory // SHARE_OF_TASK_MEMORY)
+
+
+def most_of_rows(task_memory: int, device_memory: int | None) -> int:
+    """Bytes of rows that a task reads at most: on a GPU one row group of a file may be more than fits on the host, for
+    what cuDF reads of a row group is all of it.
+
+    >>> most_of_rows(4 << 30, None) >> 20, most_of_rows(4 << 30, 64 << 30) >> 20
+    (256, 2048)
+    """
+    on_host = most_bytes_per_task(task_memory)
+    return on_host if device_memory is None else max(on_host, min(LARGEST_GROUP, uncut_on_device(device_memory)))
+
+
+def rows_on_device(uncut: int, dim: int, rows: TaskRows, other_bytes: float = 0.0) -> TaskRows:
+    """What tasks are given where a cluster of up to `uncut` bytes is one task on a GPU: `rows`, or more uncut."""
+    return rows._replace(most=max(rows.most, rows_compared(uncut, dim, other_bytes, WORK_ON_DEVICE)))

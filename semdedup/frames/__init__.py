@@ -15,8 +15,8 @@ turns lists into text:
     >>> scores = whole.map_partitions(frames.score_clusters, keep_columns=True)
     >>> scores.map_partitions(frames.drop, eps=0.1).to_parquet("kept")
 
-The same lines run on GPUs with ``ddf = dask_cudf.read_parquet(...)`` on a ``dask_cuda.LocalCUDACluster``. The part for
-cuDF follows its documentation, and has not run yet.
+The same lines run on GPUs with ``ddf = dask_cudf.read_parquet(...)`` on a ``dask_cuda.LocalCUDACluster``. What
+is called of cuDF was checked against its Python, and has not run yet.
 
 A partition without rows, and the rows that Dask makes up to infer types with, give a frame without rows, whose columns
 and types are those of any other.

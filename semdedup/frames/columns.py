@@ -8,15 +8,16 @@ frame of it was given, and only there.
 from __future__ import annotations
 
 import importlib
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from functools import partial
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import pandas as pd
 import pyarrow as pa
 
 from semdedup.arrays import Array
+from semdedup.arrays.frames import Lists, lists_of_cudf, of_cudf, series_of_rows
 from semdedup.dedup.frame_input.convert import ObjectRows, chunked, series_column
 from semdedup.dedup.input.columns import EMBEDDINGS, as_embeddings, embedding_type
 from semdedup.dedup.input.rows import embedding_rows, row_lengths
@@ -29,23 +30,6 @@ Frame = Any
 
 ROWS = 1 << 16
 """Rows of objects that become one piece of an Arrow column, which holds fewer than 2**31 elements."""
-
-
-class Lists(NamedTuple):
-    """An embedding column.
-
-    Attributes:
-        lengths: (n,) integers, the number of elements of each row, -1 for a null row; NumPy or CuPy.
-        rows: for a length gives the rows that have it, (m, d), and their positions, (m,) int64, as `embedding_rows`.
-    """
-
-    lengths: Array
-    rows: Callable[[int], tuple[Array, Array]]
-
-
-def of_cudf(frame: Any) -> bool:
-    """Whether a frame or a column is one of cuDF."""
-    return type(frame).__module__.split(".")[0] == "cudf"
 
 
 def check_frame(df: Any, columns: Iterable[str], hints: dict[str, str]) -> None:
@@ -110,8 +94,7 @@ def embedding_lists(df: Frame, name: str) -> Lists:
     if of_cudf(df):
         series = df[name]
         element = _check_type(name, column_type(df, name), None).value_type.to_pandas_dtype()
-        lengths = series.list.len().fillna(-1).to_cupy()
-        return Lists(lengths, partial(_rows_of_cudf, series, lengths, np.dtype(element)))
+        return lists_of_cudf(series, np.dtype(element))
     column = _list_column(df[name], name)
     return Lists(row_lengths(column), partial(embedding_rows, column))
 
@@ -151,17 +134,6 @@ def _check_type(name: str, found: pa.DataType, example: str | None) -> pa.DataTy
     return target
 
 
-def _rows_of_cudf(series: Any, lengths: Array, element: np.dtype, dim: int) -> tuple[Array, Array]:
-    """`embedding_rows` of a list column of cuDF: a view of its values where every row is whole, else one copy."""
-    cupy = importlib.import_module("cupy")
-    positions = cupy.flatnonzero(lengths == dim)
-    leaves = series.list.leaves
-    if len(positions) < len(series) or len(leaves) != len(positions) * dim:
-        leaves = series.take(positions).list.leaves
-    leaves = leaves if leaves.dtype == element else leaves.astype(element)
-    return leaves.to_cupy(na_value=np.nan).reshape(len(positions), dim), positions
-
-
 def with_rows(df: Frame, name: str, rows: Array) -> Frame:
     """The frame with these rows, (n, d) float32, as its column `name`, in place of one that there is.
 
@@ -169,20 +141,13 @@ def with_rows(df: Frame, name: str, rows: Array) -> Frame:
     """
     df = df.copy(deep=False)
     if of_cudf(df):
-        df[name] = _series_of_cudf(rows, df.index)
+        df[name] = series_of_rows(rows, df.index)
         return df
     views = np.empty(len(rows), dtype=object)
     for position, row in enumerate(rows):
         views[position] = row
     df[name] = views
     return df
-
-
-def _series_of_cudf(rows: Array, index: Any) -> Any:
-    cudf, plc = importlib.import_module("cudf"), importlib.import_module("pylibcudf")
-    if not len(rows):
-        return cudf.Series([], dtype=cudf.ListDtype("float32"), index=index)
-    return cudf.Series.from_pylibcudf(plc.Column.from_array(rows), metadata={"index": index})
 
 
 def text_column(values: list[str], like: Frame) -> Any:

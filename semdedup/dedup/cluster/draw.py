@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import pyarrow as pa
 
+from semdedup.arrays import to_host
 from semdedup.compute.session import Session
 from semdedup.dedup.input.ids import hash_ids
 from semdedup.dedup.input.partitions import Partition, partition_label
@@ -148,7 +149,7 @@ def count_faults(work: Workspace, dim: int, item: tuple[int, Partition]) -> list
     counts = np.zeros(len(REASONS), dtype=np.int64)
     for table in (rows.table for rows in work.read(item[1], SCANNED)):
         faults = check_rows(table.column("id"), table.column("embedding"), dim).faults
-        counts += np.bincount(faults, minlength=len(REASONS))
+        counts += np.bincount(to_host(faults), minlength=len(REASONS))
     return counts.tolist()
 
 
@@ -158,7 +159,7 @@ def draw_partition(
     """Write the sampled rows of a partition, those that can be compared; see `write_sample`."""
     samples = []
     for table in (rows.table for rows in work.read(item[1], SCANNED)):
-        good = check_rows(table.column("id"), table.column("embedding"), dim).faults == 0
+        good = to_host(check_rows(table.column("id"), table.column("embedding"), dim).faults) == 0
         hashes = hash_ids(table.column("id"), sampling.seed)
         samples.append(chosen_rows(table, hashes, good & sampling.chosen(hashes)))
     return write_sample(sample_file(work, item[0], drawn), samples)

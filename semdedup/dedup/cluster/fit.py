@@ -20,6 +20,9 @@ from semdedup.errors import ClusterError, ParameterError
 from semdedup.storage.arrays import load_array, save_array
 from semdedup.storage.location import Location
 
+SHARE_OF_SAMPLE = 2
+"""The GPUs have to have so many times the memory of the sample: its parts are not of one size, nor evenly dealt."""
+
 
 @dataclass(frozen=True)
 class Fit:
@@ -78,12 +81,12 @@ def fit_centroids(
     the client 8·k·d bytes four times.
     """
     n_clusters = min(n_clusters, sum(sample.sizes))
-    engine = _chosen_engine(session, options)
+    engine = _chosen_engine(session, options, 4 * dim * sum(sample.sizes))
     best: Fit | None = None
     for attempt in range(options.n_init):
         start = _start(session, sample, dim, n_clusters, options, options.random_state + attempt)
         if engine == "cuml":
-            found = _fit_cuml(session, sample, start, options)
+            found = _fit_cuml(session, work, sample, start, options)
         else:
             found = _fit_lloyd(session, work, sample, start, options)
         if best is None or found.inertia < best.inertia:
@@ -170,8 +173,29 @@ def _sums_of_threads(session: Session, sample: Sample, step: Callable[[list[Any]
     ]
 
 
+def _fault_of_memory(session: Session, sample_bytes: int) -> dict[str, str]:
+    """Why a sample of so many bytes cannot be on the GPUs of all workers; nothing where it can, or on the CPU."""
+    needed, there = SHARE_OF_SAMPLE * sample_bytes, session.n_slots * (session.device_memory or 0)
+    if session.device_memory is None or needed <= there:
+        return {}
+    return {"GPUs": f"the sample needs {needed / 2**30:.1f} GiB, and they have {there / 2**30:.1f} GiB together"}
+
+
+def _where_computed(session: Session, sample: Sample, dim: int) -> Sample:
+    """The sample on the GPUs, where it fits there, so that it is not copied in each iteration."""
+    if session.backend == "cpu" or _fault_of_memory(session, 4 * dim * sum(sample.sizes)):
+        return sample
+    place = partial(_on_backend, session.backend)
+    return sample._replace(parts=[session.client.submit(place, part, pure=False) for part in sample.parts])
+
+
+def _on_backend(backend: Backend, part: Array) -> Array:
+    return backend_module(backend).asarray(part)
+
+
 def _fit_lloyd(session: Session, work: Workspace, sample: Sample, start: np.ndarray, options: KMeansOptions) -> Fit:
     client, centroids, inertia = session.client, start, np.inf
+    sample = _where_computed(session, sample, start.shape[1])
     with session.reporter.step("fit", None, "iterations") as advance:
         for iteration in range(1, options.max_iter + 1):
             location = work.scratch / "fit" / f"centroids-{session.token}-{iteration}.npy"
@@ -190,8 +214,9 @@ def _fit_lloyd(session: Session, work: Workspace, sample: Sample, start: np.ndar
     return Fit(centroids, total.counts, inertia, iteration, "lloyd")
 
 
-def _chosen_engine(session: Session, options: KMeansOptions) -> str:
-    """``cuml`` or ``lloyd``, and the reason on stderr: ``auto`` takes cuML where GPUs work and every process has it."""
+def _chosen_engine(session: Session, options: KMeansOptions, sample_bytes: int) -> str:
+    """``cuml`` or ``lloyd``, and the reason on stderr: ``auto`` takes cuML where every worker has it and a GPU, and the
+    sample fits on these."""
     if options.kmeans_engine == "lloyd":
         engine, reason = "lloyd", "asked for"
     elif options.kmeans_engine == "auto" and session.backend == "cpu":
@@ -199,7 +224,8 @@ def _chosen_engine(session: Session, options: KMeansOptions) -> str:
     else:
         from semdedup.dedup.cluster.fit_cuml import cuml_faults
 
-        faults = [f"{where}: {why}" for where, why in cuml_faults(session.client).items()]
+        found = cuml_faults(session.client) or _fault_of_memory(session, sample_bytes)
+        faults = [f"{where}: {why}" for where, why in found.items()]
         if faults and options.kmeans_engine == "cuml":
             listed = "\n".join(f"  {fault}" for fault in faults[:10])
             raise ClusterError(
@@ -210,11 +236,17 @@ def _chosen_engine(session: Session, options: KMeansOptions) -> str:
     return engine
 
 
-def _fit_cuml(session: Session, sample: Sample, start: np.ndarray, options: KMeansOptions) -> Fit:
+def _fit_cuml(session: Session, work: Workspace, sample: Sample, start: np.ndarray, options: KMeansOptions) -> Fit:
     from semdedup.dedup.cluster.fit_cuml import fit_by_cuml
 
     passed = {name: getattr(options, name) for name in ("max_iter", "tol", "random_state", "max_samples_per_batch")}
+    location = work.scratch / "fit" / f"start-{session.token}.npy"
+    save_array(location, start)
     with session.reporter.step("fit (cuML)", None, "fits") as advance:
-        found = fit_by_cuml(session.client, sample.parts, sample.sizes, start, **passed)
+        future = fit_by_cuml(session.client, sample.parts, sample.sizes, location, passed)
+        found = session.result_of("fit (cuML)", future)
+        session.check()
         advance(1)
-    return Fit(*found, "cuml")
+    location.remove()
+    centroids, counts, inertia, iterations = found
+    return Fit(centroids, counts, inertia, iterations, "cuml")

@@ -77,7 +77,7 @@ def scan_and_fit(
         check_ranking(before.schema, ranked_by)
     with run.refusing():
         plan, scanned = _plan_and_scan(run, before, files, source, inputs, kmeans, kwargs, ranked_by, base, scan_of)
-        work = Workspace(plan.schema, source, scratch, kwargs)
+        work = Workspace(plan.schema, source, scratch, kwargs, backend=run.session.backend)
         n_rows = sum(result["rows"] for result in scanned)
         lengths = lengths_by_source(scanned)
         dim = expected_length(lengths, inputs.embedding_dim) if base is None else base.expected_length(lengths)
@@ -156,7 +156,7 @@ def _plan_and_scan(
     if plan is None or not fits(run, plan.most_bytes):
         facts, skipped = usable_files(run, files, source, inputs)
         machines = run.session.n_slots, run.session.task_memory, source.is_local
-        plan = make_plan(files, facts, skipped, inputs, kmeans, *machines)
+        plan = make_plan(files, facts, skipped, inputs, kmeans, *machines, run.session.device_memory)
         check_ranking(plan.schema, ranked_by)
         if base is not None:
             base.check_rows(cluster_schema(plan.schema), plan.embedders)
@@ -166,7 +166,7 @@ def _plan_and_scan(
     for words in plan.casts:
         run.session.reporter.say(words)
     while True:
-        work = Workspace(plan.schema, source, scratch, read_kwargs)
+        work = Workspace(plan.schema, source, scratch, read_kwargs, backend=run.session.backend)
         n_clusters = kmeans.k_for(plan.n_rows)
         n_wanted = 0 if base is not None else sample_size(plan.n_rows, n_clusters, kmeans.fit_data_fraction)
         sampling = Sampling.of(kmeans.random_state, n_wanted, plan.n_rows)

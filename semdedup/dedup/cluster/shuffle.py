@@ -6,6 +6,9 @@
 
 A *bucket* is a range of clusters. There is never an object for each pair of partition and cluster. Where there would be
 too many chunks, files are merged in between (`cluster.ranges`).
+
+The files are what a run that was killed goes on with, so that rows go through them on a GPU too: they are labelled and
+sorted by cluster there, and come to the host a chunk at a time. What follows, files to files, is copying, on the host.
 """
 
 from __future__ import annotations
@@ -20,7 +23,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from semdedup.arrays import Backend, backend_module, to_host
+from semdedup.arrays import Backend, backend_module, host_rows, to_host
 from semdedup.dedup.cluster.fit import load_centroids
 from semdedup.dedup.cluster.ranges import PIECES, Chunks, ClusterRange, shuffle_file
 from semdedup.dedup.input.columns import narrow, wide, wide_type
@@ -119,15 +122,15 @@ def assign_partition(work: Workspace, task: Assignment, item: tuple[int, Partiti
     rows, other, faulty = work.gather(slices, task.dim)
     other = wide(other)
     xp = backend_module(task.backend)
-    device_rows = xp.asarray(rows)
+    rows = xp.asarray(rows)
     centroids = load_centroids(task.centroids, task.digest, task.backend)
-    device_labels = assign(device_rows, centroids, task.max_samples_per_batch)
-    l2, cosine = distances_to_centroids(device_rows, centroids, device_labels)
+    device_labels = assign(rows, centroids, task.max_samples_per_batch)
+    l2, cosine = distances_to_centroids(rows, centroids, device_labels)
     labels = to_host(device_labels)
-    del device_rows
     for name, values in ((L2_DISTANCE, l2), (COSINE_DISTANCE, cosine), ("centroid", labels)):
         other = other.append_column(name, pa.array(to_host(values)))
-    order = np.argsort(labels, kind="stable")
+    by_cluster = xp.argsort(device_labels, kind="stable")
+    order = to_host(by_cluster)
     starts = np.append(np.searchsorted(labels[order], task.chunk_starts), len(rows))
     schema = piece_schema(work.schema)
 
@@ -135,7 +138,8 @@ def assign_partition(work: Workspace, task: Assignment, item: tuple[int, Partiti
         for low, high in pairwise(starts):
             chosen = order[low:high]
             part = other.take(pa.array(chosen)).combine_chunks()
-            part = part.add_column(1, "embedding", embedding_column(rows[chosen])).select(schema.names).cast(schema)
+            sorted_rows = embedding_column(host_rows(rows, by_cluster[low:high]))
+            part = part.add_column(1, "embedding", sorted_rows).select(schema.names).cast(schema)
             yield one_batch(part)
 
     ends = write_chunks(piece_file(work, position), batches())

@@ -114,7 +114,7 @@ def lay_out_group(task: Comparison, block: Block) -> dict[str, Any]:
     """
     parts, quarantined = [], Counter[str]()
     for cluster, ranked, scored in scored_clusters(task, block.clusters, quarantined):
-        light, rows = ranked.light.slice(ranked.n_base), ranked.rows[ranked.n_base :]
+        light, rows = ranked.light.slice(ranked.n_base), to_host(ranked.rows[ranked.n_base :])
         parts.append(Part(cluster.label, light, rows, ranked.light, scored))
     write_block(task, block, parts)
     n_edges = sum(len(part.scored.forest.left) for part in parts)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -14,8 +15,16 @@ from semdedup.arrays import Array, Backend, array_module, backend_module, block_
 from semdedup.dedup.base.kept import BaseRows
 from semdedup.dedup.compare.table import forest_table, score_table, write_base_rows, write_scores
 from semdedup.dedup.compare.together import score_together
+from semdedup.dedup.input.on_device import tables_on_device
 from semdedup.dedup.input.partitions import Slice
-from semdedup.dedup.input.rows import gather_unit_rows, length_counts, low_information_mask, with_source, write_aside
+from semdedup.dedup.input.rows import (
+    DeviceTable,
+    gather_unit_rows,
+    length_counts,
+    low_information_mask,
+    with_source,
+    write_aside,
+)
 from semdedup.dedup.input.scan import check_lengths
 from semdedup.dedup.input.schema import InputSchema
 from semdedup.dedup.kernels.best_match import best_match, compare_ranked
@@ -183,13 +192,13 @@ class Ranked(NamedTuple):
 
     Attributes:
         light: ids, what ranks, and whether they inform, n rows.
-        rows: (n, d) float32 of length 1.
+        rows: (n, d) float32 of length 1, in arrays of the backend.
         n_base: how many of them are kept rows of the base, which are candidates only.
         quarantined: how many of its own cannot be compared, by reason.
     """
 
     light: pa.Table
-    rows: np.ndarray
+    rows: Array
     n_base: int
     quarantined: Mapping[str, int]
 
@@ -207,10 +216,11 @@ def rank_cluster(task: Comparison, cluster: Cluster) -> Ranked:
 
     Memory: the cluster twice, and a batch of it as it is decoded.
     """
-    sets = [(read_cluster(task, cluster), False)]
+    xp = backend_module(task.backend)
+    sets: list[tuple[Iterator[pa.Table | DeviceTable], bool]] = [(read_cluster(task, cluster, task.backend), False)]
     if cluster.base is not None and cluster.base.urls:
         sets.insert(0, (read_base(task, cluster, task.light_columns[1:]), True))
-    rows = np.empty((cluster.n_rows, task.dim), dtype=np.float32)
+    rows = xp.empty((cluster.n_rows, task.dim), dtype=np.float32)
     n = n_base = 0
     lights, orders = [], []
     for tables, checked_before in sets:
@@ -224,7 +234,7 @@ def rank_cluster(task: Comparison, cluster: Cluster) -> Ranked:
     if cluster.base is not None:
         light = light.append_column(OF_BASE, pa.array(np.arange(len(light)) < n_base))
     quarantined = set_aside(task, cluster, gathered.faulty)
-    return Ranked(light, rows[np.concatenate(orders)], n_base, quarantined)
+    return Ranked(light, rows[xp.asarray(np.concatenate(orders))], n_base, quarantined)
 
 
 def score_new_rows(rows: Array, low_information: np.ndarray | None, n_base: int, limits: Limits) -> Scored:
@@ -301,15 +311,18 @@ def among_all(n: int, informs: Array, found: tuple[Array, Array]) -> tuple[Array
     return score, match
 
 
-def read_cluster(task: Comparison, cluster: Cluster) -> Iterator[pa.Table]:
-    """The rows of a cluster, in tables of bounded size: ``id``, ``embedding`` and what ranks.
+def read_cluster(task: Comparison, cluster: Cluster, backend: Backend = "cpu") -> Iterator[Any]:
+    """The rows of a cluster, in tables of bounded size: ``id``, ``embedding`` and what ranks. On a GPU embeddings are
+    on the device, see `read_on_device`.
 
     Raises:
         BadFileError: no row of a file has the length that is compared.
     """
+    on_gpu = backend == "gpu"
+    read = partial(tables_on_device, task.schema) if on_gpu else task.schema.read
     for url, n_rows in zip(cluster.urls, cluster.rows, strict=True):
         lengths = Counter[int]()
-        for table in task.schema.read(task.clusters.at(url), Slice(url, url, 0, n_rows), {}):
+        for table in read(task.clusters.at(url), Slice(url, url, 0, n_rows, row_bytes=4 * task.dim * on_gpu), {}):
             lengths.update(length_counts(table.column("embedding")))
             yield table
         check_lengths({url: lengths}, task.dim, "the length that is compared")

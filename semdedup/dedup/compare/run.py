@@ -23,7 +23,7 @@ from semdedup.dedup.compare.groups import Cluster, Comparison, Limits, score_gro
 from semdedup.dedup.compare.tiles import score_large_clusters
 from semdedup.dedup.input.facts import Counted, FileFacts, inspect_all, inspect_first
 from semdedup.dedup.input.partitions import Slice, cut_partitions
-from semdedup.dedup.input.planned import planned_rows
+from semdedup.dedup.input.planned import planned_on_device, planned_rows
 from semdedup.dedup.input.rows import commonest_length, length_counts
 from semdedup.dedup.input.scan import ID_HASH_SEED, Workspace, check_ids_unique, expected_length, scan_lengths
 from semdedup.dedup.input.schema import InputSchema, casts_in_words, check_file_schema, unify_schemas
@@ -157,7 +157,7 @@ def score_clusters(
         else:
             dim = _look_at_foreign(run, facts, source, schema.below(files))
         based = Based(clusters) if base is None else _with_base(run, clusters, base, across)
-    rows = _rows_of_tasks(run, facts, based.n_bytes, dim)
+    rows, uncut = _rows_of_tasks(run, facts, based.n_bytes, dim)
     task = Comparison(
         clusters=source,
         target=below(run.final, destination.folder),
@@ -170,7 +170,7 @@ def score_clusters(
         backend=session.backend,
         write_kwargs=without_storage_options(destination.write_kwargs),
     )
-    small, large = pack_groups(based.clusters, rows)
+    small, large = pack_groups(based.clusters, rows if across else uncut)
     counts: dict[str, Any] = {}
     if across:
         results, counts = score_across(run, task, small, large, based.everywhere, rows.most)
@@ -199,10 +199,14 @@ def _look_at_foreign(run: Run, facts: Sequence[FileFacts], source: Location, sch
     return dim
 
 
-def _rows_of_tasks(run: Run, facts: Sequence[FileFacts], n_bytes_of_base: int, dim: int) -> sizes.TaskRows:
+def _rows_of_tasks(
+    run: Run, facts: Sequence[FileFacts], n_bytes_of_base: int, dim: int
+) -> tuple[sizes.TaskRows, sizes.TaskRows]:
+    """Rows of tasks that hold them in memory of the host, as tiles and blocks are; and of what compares clusters."""
     n_bytes = sum(file.n_bytes for file in facts) + n_bytes_of_base
     others = sum(file.other_bytes for file in facts) / max(1, sum(file.n_rows for file in facts))
-    return planned_rows(run, run.scratch / "plan.json", n_bytes, dim, others)
+    rows = planned_rows(run, run.scratch / "plan.json", n_bytes, dim, others)
+    return rows, planned_on_device(run, run.scratch / "plan-on-device.json", rows, dim, others)
 
 
 def _balanced(results: Sequence[Mapping[str, Any]], n_rows: int) -> dict[str, Any]:

@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 import numpy as np
 import pyarrow as pa
 
-from semdedup.arrays import Backend, backend_module
+from semdedup.arrays import Backend
 from semdedup.dedup.cluster.shuffle import (
     Assignment,
     assign_partition,
@@ -186,8 +186,7 @@ def _scores(file: Location) -> np.ndarray:
 def _largest(task: Comparison, cluster: Cluster) -> tuple[float, float]:
     """Seconds a row to read a cluster again, and seconds to compare it, over the square of its rows."""
     ranked, reading = timed(lambda: rank_cluster(task, cluster))
-    rows = backend_module(task.backend).asarray(ranked.rows)
-    _, comparing = timed(lambda: score_rows(rows, None, task.limits))
+    _, comparing = timed(lambda: score_rows(ranked.rows, None, task.limits))
     return reading / cluster.n_rows, comparing / cluster.n_rows**2
 
 
@@ -209,4 +208,4 @@ class _Elsewhere(Workspace):
 
 
 def _elsewhere(work: Workspace, scratch: Location) -> Workspace:
-    return _Elsewhere(work.schema, work.inputs, scratch, work.read_kwargs, work)
+    return _Elsewhere(work.schema, work.inputs, scratch, work.read_kwargs, work, backend=work.backend)

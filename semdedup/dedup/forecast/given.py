@@ -71,11 +71,17 @@ class Found:
 
 @dataclass(frozen=True)
 class Machines:
-    """Workers: how many processes, the threads and the bytes of memory of each."""
+    """Workers: how many processes, and of each the threads, the bytes of memory, and those of its GPU; 0 on the CPU."""
 
     n_workers: int
     n_threads: int = 1
     memory: int = 4096 * MIB
+    device_memory: int = 0
+
+    @property
+    def device_memory_of_task(self) -> int | None:
+        """Bytes of a GPU that a task may use; None on the CPU."""
+        return self.device_memory // self.n_threads if self.device_memory else None
 
     @property
     def n_slots(self) -> int:
@@ -84,5 +90,5 @@ class Machines:
 
     @property
     def task_memory(self) -> int:
-        """Bytes that a task may use."""
-        return self.memory // self.n_threads
+        """Bytes that a task may use; of the GPU where it has less."""
+        return min(self.memory, self.device_memory or self.memory) // self.n_threads

@@ -18,6 +18,7 @@ from semdedup.dedup.compare.tiles import span_memory, writing_memory
 from semdedup.dedup.forecast.given import MIB
 from semdedup.dedup.forecast.plan import RunPlan
 from semdedup.dedup.input.hashes import HASHES_PER_RANGE, count_ranges
+from semdedup.dedup.input.on_device import SLAB_BYTES
 from semdedup.storage.chunks import BYTES_AHEAD
 from semdedup.storage.parquet import FETCHED_BYTES
 from semdedup.storage.tables import DECODING_BYTES
@@ -26,13 +27,18 @@ PRODUCTS_BATCH = 1024
 """Rows of a product of the comparison, by default."""
 
 
+PRODUCT_BYTES = 256 << 20
+"""Of a product on a GPU, see `semdedup.arrays.block_elements`."""
+
+
 @dataclass(frozen=True)
 class Memory:
-    """Bytes of each process: of hardly any rows, or at most in a run."""
+    """Bytes of each process, and of the GPU of a worker, if it has one: of hardly any rows, or at most in a run."""
 
     client: float
     scheduler: float
     worker: float
+    device: float = 0.0
 
 
 IDLE = Memory(160 * MIB, 144 * MIB, 205 * MIB)
@@ -63,6 +69,7 @@ def memory_of(plan: RunPlan, on_store: bool = False, idle: Memory | None = None)
         idle.client + sum(client_parts(plan).values()),
         idle.scheduler + sum(scheduler_parts(plan).values()),
         idle.worker + plan.machines.n_threads * (fetched + max(worker_tasks(plan).values())),
+        plan.machines.n_threads * max(device_tasks(plan).values(), default=0.0),
     )
 
 
@@ -100,6 +107,32 @@ def scheduler_parts(plan: RunPlan) -> Mapping[str, float]:
     }
 
 
+def compared_on_device(n_rows: int, dim: int) -> int:
+    """Most bytes of a GPU that `compare.groups.score_group` holds at a time, for a largest cluster of `n_rows`.
+
+    The rows as they come, a slab of them as it is decoded; then in rank order, once more without repeated rows where
+    some are equal, and in half precision; and five products. The host holds what ranks the rows, and a batch.
+    """
+    return n_rows * (3 * 4 + 2) * dim + 2 * SLAB_BYTES + 5 * PRODUCT_BYTES
+
+
+def device_tasks(plan: RunPlan) -> Mapping[str, float]:
+    """The most bytes of a GPU that a task of each step holds there; nothing on the CPU."""
+    if not plan.machines.device_memory:
+        return {}
+    dim, k = plan.rows.dim, plan.n_clusters
+    n_group = max((group[0].n_rows for group in plan.groups[0]), default=0)
+    partition = int(plan.partition_rows.max())
+    found = {
+        "fit": 4.0 * dim * plan.n_sampled / plan.machines.n_slots + 2 * 8.0 * k * dim + 2 * PRODUCT_BYTES,
+        "assign": 4.0 * dim * (3 * partition + 2 * k) + 2 * PRODUCT_BYTES,  # as it is in the file, decoded, normalised
+        "compare": compared_on_device(n_group, dim),
+    }
+    if plan.tiled:
+        found["compare spans"] = compared_on_device(2 * plan.rows_per_tile, dim)
+    return found
+
+
 def worker_tasks(plan: RunPlan) -> Mapping[str, float]:
     """The most that a task of each step holds."""
     rows, dim, k = plan.rows, plan.rows.dim, plan.n_clusters
@@ -121,6 +154,9 @@ def worker_tasks(plan: RunPlan) -> Mapping[str, float]:
         "write clusters": 4.0 * dim * (in_range + min(in_range, ROW_GROUP_BYTES // (4 * dim))) + 2 * beside * in_range,
         "compare": group_memory(n_group, dim, PRODUCTS_BATCH) + beside * n_group,
     }
+    if plan.machines.device_memory:  # rows are there; what ranks them, and is written of them, is on the host
+        found["assign"] = 4.0 * dim * chunk + DECODING_BYTES + 2 * beside * partition
+        found["compare"] = DECODING_BYTES + 2 * beside * n_group
     if plan.merged:
         found["merge"] = merge_memory(plan.rows_per_task, dim, plan.rows_per_task)
     if plan.tiled:

@@ -70,7 +70,7 @@ class RunPlan:
             FileFacts(name, name, n, n * rows.dim, schema, round(n * beside), kinds[n])
             for name, n in zip(names, per_file, strict=True)
         ]
-        slots = machines.n_slots, machines.task_memory, rows.is_local
+        slots = machines.n_slots, machines.task_memory, rows.is_local, machines.device_memory_of_task
         return cls(rows, machines, kmeans, found, make_plan(files, facts, [], InputOptions(), kmeans, *slots))
 
     @property
@@ -186,7 +186,7 @@ class RunPlan:
 
     @cached_property
     def rows_per_tile(self) -> int:
-        """Rows that a task of the comparison holds."""
+        """Rows of a tile of a cluster that is cut."""
         return sizes.rows_compared(sizes.bytes_uncut(*self._compared_by), self.rows.dim, self._beside_compared)
 
     @property
@@ -204,8 +204,13 @@ class RunPlan:
     @cached_property
     def groups(self) -> tuple[list[tuple[Cluster, ...]], list[Cluster]]:
         """Groups of small clusters, and large clusters."""
-        together = sizes.rows_per_task(sizes.bytes_per_task(*self._compared_by), self.rows.dim, self._beside_compared)
-        return pack_groups(self.clusters, sizes.TaskRows(self.rows_per_tile, together))
+        dim, beside = self.rows.dim, self._beside_compared
+        together = sizes.rows_per_task(sizes.bytes_per_task(*self._compared_by), dim, beside)
+        rows = sizes.TaskRows(self.rows_per_tile, together)
+        if self.machines.device_memory_of_task is not None:
+            uncut = sizes.uncut_on_device(self.machines.device_memory_of_task)
+            rows = sizes.rows_on_device(uncut, dim, rows, beside)
+        return pack_groups(self.clusters, rows)
 
     @cached_property
     def tiled(self) -> list[Tiles]:

@@ -21,7 +21,7 @@ def fits(run: Run, n_bytes: int) -> bool:
     Where workers have less memory now they would die of it, each time that the run goes on. Then that is said, and what
     was done so far is forgotten, so that the caller decides anew.
     """
-    most = sizes.most_bytes_per_task(run.session.task_memory)
+    most = sizes.most_of_rows(run.session.task_memory, run.session.device_memory)
     if n_bytes <= most:
         return True
     run.session.reporter.say(
@@ -56,6 +56,28 @@ def planned_bytes(run: Run, place: Location, *wanted: int) -> list[int]:
         forget_tasks(run)
     place.write_json({HELD: wanted}, forced=True)
     return list(wanted)
+
+
+def planned_on_device(run: Run, place: Location, rows: TaskRows, dim: int, other_bytes: float) -> TaskRows:
+    """The same as `rows`, with clusters uncut as far as GPUs hold them; as decided by the first of the runs that go on
+    with each other. What was done for GPUs that hold more, or for none, is forgotten.
+
+    Args:
+        run: the run.
+        place: where that is noted.
+        rows: what tasks are given that hold rows in memory of the host, `planned_rows`.
+        dim, other_bytes: of a row.
+    """
+    memory = run.session.device_memory
+    if memory is None and not place.exists():
+        return rows
+    before = place.read_json()[HELD] if place.exists() else None
+    uncut = 0 if memory is None else sizes.uncut_on_device(memory)
+    if before is None or not (bool(before) == bool(uncut) and before <= uncut):
+        forget_tasks(run)
+        before = uncut
+        place.write_json({HELD: before}, forced=True)
+    return sizes.rows_on_device(before, dim, rows, other_bytes) if before else rows
 
 
 def planned_rows(run: Run, place: Location, total_bytes: int, dim: int, other_bytes: float) -> TaskRows:

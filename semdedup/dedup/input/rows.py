@@ -5,13 +5,14 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from semdedup.arrays import Array, array_module
+from semdedup.arrays import Array, array_module, to_host
+from semdedup.arrays.frames import Lists
 from semdedup.dedup.kernels.exact import square_lengths, unit_rows
 from semdedup.storage.location import Location
 from semdedup.storage.tables import LOW_INFORMATION, write_table
@@ -21,16 +22,50 @@ REASONS = ("", NULL, WRONG_LENGTH, NOT_FINITE, ZERO, NULL_ID)
 """Why a row is quarantined; the position is the code that `check_rows` gives, 0 means that nothing is wrong."""
 
 
-def row_lengths(column: pa.ChunkedArray) -> np.ndarray:
+CHECKED_ON_GPU = 1 << 24
+"""Elements that are checked at a time on a GPU: CuPy takes two copies of them in float64, 256 MiB."""
+
+Column: TypeAlias = pa.ChunkedArray | Lists
+"""A column of embeddings: Arrow's on the host, or one whose values may be on the device."""
+
+
+@dataclass(frozen=True)
+class DeviceTable:
+    """Rows whose embeddings are on the device; their other columns are Arrow's, on the host."""
+
+    light: pa.Table
+    embeddings: Lists
+
+    def __len__(self) -> int:
+        return len(self.light)
+
+    def column(self, name: str) -> Any:
+        """A column by its name."""
+        return self.embeddings if name == "embedding" else self.light.column(name)
+
+    def drop_columns(self, name: str) -> pa.Table:
+        """The columns but the embedding, which is the only one that can be left out."""
+        assert name == "embedding"
+        return self.light
+
+
+def row_lengths(column: Column) -> np.ndarray:
     """Number of elements of each row, (n,) int64; -1 for a null row."""
+    if isinstance(column, Lists):
+        return to_host(column.lengths).astype(np.int64, copy=False)
     lengths = pc.fill_null(pc.list_value_length(column), -1)
     return lengths.to_numpy().astype(np.int64, copy=False)
 
 
-def length_counts(column: pa.ChunkedArray) -> dict[int, int]:
+def length_counts(column: Column) -> dict[int, int]:
     """How many rows of the column have which length, null rows left out."""
-    lengths, counts = np.unique(row_lengths(column), return_counts=True)
-    return {int(length): int(count) for length, count in zip(lengths, counts, strict=True) if length >= 0}
+    return counts_of(row_lengths(column))
+
+
+def counts_of(lengths: np.ndarray) -> dict[int, int]:
+    """How many of (n,) lengths there are of each, those of null rows left out."""
+    found, counts = np.unique(lengths, return_counts=True)
+    return {int(length): int(count) for length, count in zip(found, counts, strict=True) if length >= 0}
 
 
 def commonest_length(counts: Mapping[int, int]) -> int:
@@ -38,7 +73,7 @@ def commonest_length(counts: Mapping[int, int]) -> int:
     return max(filter(None, counts), key=lambda length: (counts[length], length), default=0)
 
 
-def embedding_rows(column: pa.ChunkedArray, dim: int) -> tuple[np.ndarray, np.ndarray]:
+def embedding_rows(column: Column, dim: int) -> tuple[Array, Array]:
     """The rows of a list column that have `dim` elements, as one array.
 
     Args:
@@ -49,6 +84,8 @@ def embedding_rows(column: pa.ChunkedArray, dim: int) -> tuple[np.ndarray, np.nd
         The rows, (m, d) of the column's type, null elements as NaN, and the positions of these rows in the column,
         (m,) int64. A column of one chunk in which every row is whole is not copied; anything else is copied once.
     """
+    if isinstance(column, Lists):
+        return column.rows(dim)
     blocks, positions, start = [], [], 0
     for chunk in column.chunks:
         lengths = row_lengths(pa.chunked_array([chunk]))
@@ -88,12 +125,17 @@ class CheckedRows:
     faults: Array
 
 
-def check_rows(ids: pa.ChunkedArray, embeddings: pa.ChunkedArray, dim: int) -> CheckedRows:
+def check_rows(ids: pa.ChunkedArray, embeddings: Column, dim: int) -> CheckedRows:
     """Find the rows that can be compared: an id, and `dim` finite elements that are not all zero.
 
     Cost: O(n·d) time; memory of one copy of the embeddings where some row is at fault, of two bits a value otherwise.
     """
-    missing, null_ids = embeddings.is_null().to_numpy(), ids.is_null().to_numpy()
+    null_ids = ids.is_null().to_numpy()
+    if isinstance(embeddings, Lists):
+        null_ids = array_module(embeddings.lengths).asarray(null_ids)
+        missing = embeddings.lengths < 0
+    else:
+        missing = embeddings.is_null().to_numpy()
     return sorted_rows(*embedding_rows(embeddings, dim), missing, null_ids)
 
 
@@ -110,7 +152,7 @@ def sorted_rows(rows: Array, positions: Array, missing: Array, null_ids: Array) 
     faults = xp.full(len(missing), REASONS.index(WRONG_LENGTH), dtype=np.uint8)
     faults[missing] = REASONS.index(NULL)
     found = xp.zeros(len(rows), dtype=np.uint8)
-    step = max(1, (1 << 16) // max(1, rows.shape[1])) if xp is np else max(1, len(rows))
+    step = max(1, (1 << 16 if xp is np else CHECKED_ON_GPU) // max(1, rows.shape[1]))
     for start in range(0, len(rows), step):
         block = rows[start : start + step]
         square = square_lengths(block)
@@ -127,7 +169,7 @@ def sorted_rows(rows: Array, positions: Array, missing: Array, null_ids: Array) 
     return CheckedRows(rows, positions, faults)
 
 
-def _without_check(ids: pa.ChunkedArray, embeddings: pa.ChunkedArray, dim: int) -> CheckedRows:
+def _without_check(ids: pa.ChunkedArray, embeddings: Column, dim: int) -> CheckedRows:
     """`check_rows` of rows that all can be compared."""
     return CheckedRows(*embedding_rows(embeddings, dim), np.zeros(len(ids), dtype=np.uint8))
 
@@ -149,14 +191,15 @@ class Gathered(NamedTuple):
 
 
 def gather_unit_rows(
-    tables: Iterable[pa.Table], dim: int, out: np.ndarray | None, checked_before: bool = False
+    tables: Iterable[pa.Table | DeviceTable], dim: int, out: Array | None, checked_before: bool = False
 ) -> Gathered:
     """Check and L2-normalise the rows of tables that come one after the other.
 
     Args:
         tables: at least one, with the columns ``id`` and ``embedding``.
         dim: d, the length that embeddings must have.
-        out: (m, d) float32 for the rows, with space for all of them; None where only the other columns are wanted.
+        out: (m, d) float32 for the rows, NumPy or CuPy, with space for all of them; None where only the other columns
+            are wanted. Rows of tables on the host are copied to a device as they come.
         checked_before: whether all rows are known to be such as can be compared.
 
     Memory: one table, and a copy of its embeddings where some of its rows cannot be compared.
@@ -167,14 +210,14 @@ def gather_unit_rows(
         check = _without_check if checked_before else check_rows
         checked = check(table.column("id"), table.column("embedding"), dim)
         if out is not None:
-            unit_rows(checked.rows, out=out[n : n + len(checked.rows)])
+            unit_rows(array_module(out).asarray(checked.rows), out=out[n : n + len(checked.rows)])
         n += len(checked.rows)
-        other = table.drop_columns("embedding")
-        wrong = np.flatnonzero(checked.faults)
-        reasons = pa.array([REASONS[code] for code in checked.faults[wrong]], pa.string())
+        other, faults, good = table.drop_columns("embedding"), to_host(checked.faults), to_host(checked.positions)
+        wrong = np.flatnonzero(faults)
+        reasons = pa.array([REASONS[code] for code in faults[wrong]], pa.string())
         faulty.append(pa.table({"id": table.column("id").take(pa.array(wrong)), "reason": reasons}))
-        others.append(other.take(pa.array(checked.positions)) if len(wrong) else other)
-        positions.append(checked.positions + seen)
+        others.append(other.take(pa.array(good)) if len(wrong) else other)
+        positions.append(good + seen)
         seen += len(table)
     together = pa.concat_tables(others, promote_options="permissive")
     return Gathered(n, together, pa.concat_tables(faulty), np.concatenate(positions))

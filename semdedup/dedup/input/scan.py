@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from itertools import pairwise
 from typing import Any
@@ -12,15 +12,19 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
+from semdedup.arrays import Array, Backend, backend_module
 from semdedup.compute.session import Session
 from semdedup.dedup.frame_input.parts import source_in_words
 from semdedup.dedup.input.hashes import HashFiles, find_repeated, write_hashes
 from semdedup.dedup.input.ids import hash_ids
+from semdedup.dedup.input.on_device import chosen_on_device, read_on_device
 from semdedup.dedup.input.partitions import Partition, Slice, partition_label
 from semdedup.dedup.input.rows import (
+    DeviceTable,
     commonest_length,
+    counts_of,
     gather_unit_rows,
-    length_counts,
+    row_lengths,
     with_source,
 )
 from semdedup.dedup.input.schema import InputSchema
@@ -54,12 +58,14 @@ class Workspace:
         inputs: storage of the input.
         scratch: folder for files between steps, readable and writable by all workers.
         read_kwargs: options for reading Parquet.
+        backend: where the embeddings of rows that are read, are.
     """
 
     schema: InputSchema
     inputs: Location
     scratch: Location
     read_kwargs: Mapping[str, Any]
+    backend: Backend = field(default="cpu", kw_only=True)
 
     def read(
         self,
@@ -67,17 +73,22 @@ class Workspace:
         columns: Collection[str] | None = None,
         on_bad: Callable[[Slice, BadFileError], None] | None = None,
     ) -> Iterator[Rows]:
-        """The rows of slices, in tables of bounded size: all columns, or those that are wanted. See `read_slices`."""
-        return read_slices(self.schema, self._file_of, slices, self.read_kwargs, columns, on_bad)
+        """The rows of slices, in tables of bounded size: all columns, or those that are wanted. See `read_slices`, and
+        `read_on_device`, which keeps embeddings on a GPU."""
+        with_rows = columns is None or "embedding" in columns
+        read = read_on_device if self.backend == "gpu" and with_rows else read_slices
+        return read(self.schema, self._file_of, slices, self.read_kwargs, columns, on_bad)
 
     def _file_of(self, piece: Slice) -> Location:
         """Where the file of a slice is; converted JSON Lines are in the scratch folder."""
         inside = piece.url.startswith(self.scratch.url + "/")
         return (self.scratch if inside else self.inputs).at(piece.url)
 
-    def gather(self, slices: Partition, dim: int) -> tuple[np.ndarray, pa.Table, pa.Table]:
-        """The rows of a partition, normalised (n, d) float32, their other columns, and the rows for the quarantine."""
-        rows = np.empty((sum(piece.stop - piece.start for piece in slices), dim), dtype=np.float32)
+    def gather(self, slices: Partition, dim: int) -> tuple[Array, pa.Table, pa.Table]:
+        """The rows of a partition, normalised (n, d) float32 in arrays of the backend, their other columns, and the
+        rows for the quarantine."""
+        n_rows = sum(piece.stop - piece.start for piece in slices)
+        rows = backend_module(self.backend).empty((n_rows, dim), dtype=np.float32)
         others, faulty, n = [], [], 0
         for found in self.read(slices):
             gathered = gather_unit_rows([found.table], dim, rows[n:])
@@ -121,9 +132,11 @@ def sample_file(work: Workspace, position: int, drawn: int = 0) -> Location:
     return work.scratch / (f"sample-{drawn}" if drawn else "sample") / f"{position}.arrows"
 
 
-def chosen_rows(table: pa.Table, hashes: np.ndarray, chosen: np.ndarray) -> pa.Table:
+def chosen_rows(table: pa.Table | DeviceTable, hashes: np.ndarray, chosen: np.ndarray) -> pa.Table:
     """Hash and embedding of the rows of a table that are `chosen`, (n,) truth, given the hashes of the ids."""
     chosen = np.flatnonzero(chosen)
+    if isinstance(table, DeviceTable):
+        return chosen_on_device(table.embeddings, hashes, chosen)
     embeddings = table.column("embedding").take(pa.array(chosen))
     lists = embeddings.cast(pa.list_(embeddings.type.value_type))
     return pa.table({"hash": pa.array(hashes[chosen]), "embedding": lists})
@@ -175,15 +188,15 @@ def scan_partition(
 
 def count_lengths(lengths: dict[str, Counter[int]], rows: Rows) -> None:
     """Add how many rows of each file have which length."""
-    found = length_counts(rows.table.column("embedding"))
+    of_rows = row_lengths(rows.table.column("embedding"))
+    found = counts_of(of_rows)
     if len(rows.origins) == 1 or found == {max(found, default=0): len(rows.table)}:
         for origin in rows.origins:
             share = dict.fromkeys(found, origin.n_rows) if len(rows.origins) > 1 else found
             lengths.setdefault(origin.source, Counter()).update(share)
         return
     for origin, (low, high) in zip(rows.origins, pairwise(rows.edges.tolist()), strict=True):
-        few = length_counts(rows.table.column("embedding").slice(low, high - low))
-        lengths.setdefault(origin.source, Counter()).update(few)
+        lengths.setdefault(origin.source, Counter()).update(counts_of(of_rows[low:high]))
 
 
 def scan_lengths(

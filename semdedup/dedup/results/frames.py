@@ -34,7 +34,7 @@ def read_embeddings(
     Args:
         path: file, folder, glob or list of Parquet files.
         storage_options: for fsspec.
-        backend: ``cpu`` for pandas partitions, ``gpu`` for cuDF ones.
+        backend: ``cpu`` for pandas partitions, ``gpu`` for cuDF ones, which have float16 as float32.
     """
     locations = locations_of(path, {"storage_options": storage_options})
     files = find_files(locations, "parquet")
@@ -169,8 +169,20 @@ def _to_frame(table: pa.Table, backend: Backend) -> Any:
     if backend == "gpu":
         import cudf
 
-        return cudf.DataFrame.from_arrow(table)
+        return cudf.DataFrame.from_arrow(for_cudf(table))
     return table.to_pandas(types_mapper=pd.ArrowDtype)
+
+
+def for_cudf(table: pa.Table) -> pa.Table:
+    """A table in types that cuDF has: lists of any kind as ``list``, and of float16 as those of float32."""
+    schema = [field.with_type(_type_of_cudf(field.type)) for field in table.schema]
+    return table.cast(pa.schema(schema))
+
+
+def _type_of_cudf(found: pa.DataType) -> pa.DataType:
+    if any(is_kind(found) for is_kind in (pa.types.is_list, pa.types.is_large_list, pa.types.is_fixed_size_list)):
+        return pa.list_(_type_of_cudf(found.value_type))
+    return pa.float32() if pa.types.is_float16(found) else found
 
 
 def frame_or_files(given: Any, id_field: str | None, storage_options: Mapping[str, Any] | None) -> Frame:

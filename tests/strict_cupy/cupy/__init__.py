@@ -15,6 +15,7 @@ import json
 import os
 from functools import partialmethod
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 
@@ -101,7 +102,12 @@ class ndarray:
         return own(*args, **keywords)
 
     def get(self, stream=None, order="C", out=None, blocking=True):
-        return self.host.copy()
+        if out is None:
+            return self.host.copy()
+        if out.dtype != self.dtype or out.shape != self.shape or not out.flags.c_contiguous:
+            raise ValueError("out must be a C-contiguous array of NumPy of the same shape and type")
+        out[...] = self.host
+        return out
 
     def item(self):
         return self.host.item()
@@ -508,6 +514,25 @@ TYPES = ("bool_", "float16", "float32", "float64", *(f"{sign}int{8 << k}" for si
 for _name in TYPES:
     globals()[_name] = getattr(np, _name)
 inf, nan, pi, newaxis, iinfo, finfo, dtype = np.inf, np.nan, np.pi, np.newaxis, np.iinfo, np.finfo, np.dtype
+
+
+class Device:
+    pci_bus_id = "0000:01:00.0"
+
+
+class _Pool:
+    @staticmethod
+    def free_bytes():
+        return 0
+
+
+FREE_BYTES = 16 << 30
+runtime = SimpleNamespace(memGetInfo=lambda: (FREE_BYTES, 2 * FREE_BYTES))
+cuda = SimpleNamespace(Device=Device, runtime=runtime, get_allocator=lambda: _Pool)
+
+
+def get_default_memory_pool():
+    return _Pool
 
 
 def __getattr__(name):

@@ -1,7 +1,7 @@
-"""Which arrays are in use: NumPy on the CPU, CuPy on the GPU. The one module that knows.
+"""Which arrays are in use: NumPy on the CPU, CuPy on the GPU. The one package that knows.
 
 Everything else works on the arrays that it is given, through `array_module`, or asks for the arrays of a *backend*,
-which is one of the words ``"cpu"`` and ``"gpu"``.
+which is one of the words ``"cpu"`` and ``"gpu"``. `frames` is the same for frames, `devices` knows their memory.
 """
 
 from __future__ import annotations
@@ -83,6 +83,22 @@ def take_rows(array: Array, rows: Array, out: Array) -> Array:
 def to_host(array: Array) -> np.ndarray:
     """Return the array in host memory: itself if it is NumPy's, else a copy."""
     return array.get() if hasattr(array, "get") else np.asarray(array)
+
+
+def host_rows(rows: Array, positions: Array) -> np.ndarray:
+    """Rows of a matrix by position, as an array of their own in host memory.
+
+    Of CuPy they are put together on the device and come through page-locked memory, of which CuPy keeps a pool.
+    """
+    xp = array_module(rows)
+    if xp is np:
+        return np.asarray(rows[positions])
+    chosen = xp.take(rows, xp.asarray(positions), axis=0)
+    if not chosen.size:
+        return to_host(chosen)
+    out: np.ndarray = importlib.import_module("cupyx").empty_pinned(chosen.shape, chosen.dtype)
+    chosen.get(out=out)
+    return out
 
 
 def gpu_count() -> int:
