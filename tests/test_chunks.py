@@ -40,7 +40,13 @@ def test_runs_of_chunks_are_read_by_their_bytes_alone(root: Location, monkeypatc
     spans = [(first, last) for first in range(7) for last in range(first + 1, 8)]
     asked = []
     read = Location.read_bytes
+    read_into = Location.read_into
     monkeypatch.setattr(Location, "read_bytes", lambda self, *span: asked.append(span) or read(self, *span))
+    monkeypatch.setattr(
+        Location,
+        "read_into",
+        lambda self, start, memory: asked.append((start, start + len(memory))) or read_into(self, start, memory),
+    )
     found = list(read_chunks([(file, edges[first], edges[last]) for first, last in spans]))
     for (first, last), of_run in zip(spans, found, strict=True):
         rows = [number for batch in of_run for number in batch.column("n").to_pylist()]

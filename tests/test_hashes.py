@@ -58,8 +58,12 @@ def test_ranges_and_merged_files_are_read_as_often_as_the_formula_says(
     monkeypatch.setattr(hashes, "HASHES_PER_RANGE", 1000)
     monkeypatch.setattr(sizes, "MANY_READS", many)
     asked: list[Any] = []
-    read = Location.read_bytes
-    monkeypatch.setattr(Location, "read_bytes", lambda self, *span: asked.append(span) or read(self, *span))
+    read = Location.read_into
+    monkeypatch.setattr(
+        Location,
+        "read_into",
+        lambda self, start, memory: asked.append((start, start + len(memory))) or read(self, start, memory),
+    )
     assert find_repeated(in_turn, folder, [files]) == ([], 0)
     assert check_reads(n_files, n) == n_reads
     assert n_reads <= len(asked) <= 1.2 * n_reads

@@ -44,11 +44,12 @@ def test_every_row_gets_the_nearest_centroid_for_any_batch_size(
     np.testing.assert_allclose(distances[np.arange(n), labels], distances.min(axis=1), rtol=0, atol=1e-14)
 
 
-@pytest.fixture(params=["bfloat16", "float32"])
+@pytest.fixture(params=["int8", "bfloat16", "float32"])
 def precision(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
-    """What products of NumPy's rows propose in first. Where no matrix unit takes bfloat16, NumKong emulates it."""
-    if request.param == "bfloat16" and arrays.numkong is None:
+    """What products of NumPy's rows propose in first. What the processor does not multiply, NumKong emulates."""
+    if request.param != "float32" and arrays.numkong is None:
         pytest.skip("NumKong is not installed")
+    monkeypatch.setattr(products, "has_byte_products", lambda: request.param == "int8")
     monkeypatch.setattr(products, "has_bfloat16_matrices", lambda: request.param == "bfloat16")
     monkeypatch.setattr(kmeans, "FEW_CENTROIDS", 1)
     monkeypatch.setattr(products, "SMALLEST_DIM", 1)
@@ -84,10 +85,12 @@ def test_labels_of_many_rows_are_the_same_in_every_precision(
     centres = rng.standard_normal((1, 64)) + width * rng.standard_normal((200, 64))
     rows = unit_rows(centres[rng.integers(200, size=3000)] + width / 3 * rng.standard_normal((3000, 64)))
     labels = []
-    for coarse in (True, False):
-        monkeypatch.setattr(products, "has_bfloat16_matrices", lambda coarse=coarse: coarse)
+    for coarse in ("int8", "bfloat16", "float32"):
+        monkeypatch.setattr(products, "has_byte_products", lambda coarse=coarse: coarse == "int8")
+        monkeypatch.setattr(products, "has_bfloat16_matrices", lambda coarse=coarse: coarse == "bfloat16")
         labels.append(assign(rows, rows[:200] * np.float32(0.8)))
-    np.testing.assert_array_equal(*labels)
+    np.testing.assert_array_equal(labels[0], labels[2])
+    np.testing.assert_array_equal(labels[1], labels[2])
     assert len(set(labels[0].tolist())) > 100
 
 

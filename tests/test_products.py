@@ -10,10 +10,22 @@ from hypothesis import strategies as st
 from semdedup import max_similarity
 from semdedup.dedup.kernels import exact, products
 from semdedup.dedup.kernels.exact import rounded_dot, unit_rows
-from semdedup.dedup.kernels.products import Factor, HalfPrecision, SinglePrecision, precisions_for, products_error
+from semdedup.dedup.kernels.products import (
+    BytePrecision,
+    Factor,
+    HalfPrecision,
+    SinglePrecision,
+    precisions_for,
+    precisions_for_labels,
+    products_error,
+)
 
 needs_numkong = pytest.mark.skipif(products.numkong is None, reason="NumKong has no wheel for this platform")
-PRECISIONS = [SinglePrecision, pytest.param(HalfPrecision, marks=needs_numkong)]
+PRECISIONS = [
+    SinglePrecision,
+    pytest.param(HalfPrecision, marks=needs_numkong),
+    pytest.param(BytePrecision, marks=needs_numkong),
+]
 
 
 def multiplied(left: Factor, right: Factor, n: int, m: int) -> np.ndarray:
@@ -53,8 +65,26 @@ def test_the_bound_of_half_precision_is_measured_and_of_use(rng: np.random.Gener
 
 
 @needs_numkong
-def test_parts_of_a_factor_are_multiplied_as_the_whole(rng: np.random.Generator) -> None:
-    rows = HalfPrecision(unit_rows(rng.standard_normal((90, 70))))
+def test_the_bound_of_bytes_is_measured_and_of_use(rng: np.random.Generator) -> None:
+    rows = BytePrecision(unit_rows(rng.standard_normal((500, 256))))
+    assert 0.005 < rows.deviation < 0.015
+    assert products_error(rows, rows, 256) < 0.03
+    held = BytePrecision(np.eye(64, dtype=np.float32))
+    assert held.deviation < 1e-5, "bytes hold these rows, but for what stretching may round"
+
+
+@needs_numkong
+def test_passing_rows_are_stretched_one_by_one(rng: np.random.Generator) -> None:
+    rows = unit_rows(rng.standard_normal((40, 64))) * np.geomspace(1e-3, 1, 40, dtype=np.float32)[:, None]
+    right = BytePrecision(unit_rows(rng.standard_normal((30, 64))))
+    left = BytePrecision(rows, passing=True)
+    found, true = multiplied(left, right, 40, 30), rows @ right.rows.T * right.scales[0]
+    assert (np.abs(found - true).max(axis=1) < 0.1 * np.linalg.norm(rows, axis=1)).all()
+
+
+@pytest.mark.parametrize("precision", PRECISIONS[1:])
+def test_parts_of_a_factor_are_multiplied_as_the_whole(precision, rng: np.random.Generator) -> None:
+    rows = precision(unit_rows(rng.standard_normal((90, 70))))
     whole = multiplied(rows, rows, 90, 90)
     out = np.empty((30, 20), dtype=np.float32)
     rows.multiply(40, 70, rows.pack(5, 25), out)
@@ -67,8 +97,15 @@ def test_float32_comes_last_and_alone_where_nothing_else_pays(monkeypatch: pytes
     assert precisions_for(large, large) == [HalfPrecision, SinglePrecision]
     assert precisions_for(narrow, narrow) == [SinglePrecision]
     assert precisions_for(large[:10], large[:10]) == [SinglePrecision]
+    monkeypatch.setattr(products, "has_byte_products", lambda: False)
+    assert precisions_for_labels(large, large) == [HalfPrecision, SinglePrecision]
     monkeypatch.setattr(products, "has_bfloat16_matrices", lambda: False)
+    assert precisions_for(large, large) == precisions_for_labels(large, large) == [SinglePrecision]
+    monkeypatch.setattr(products, "has_byte_products", lambda: True)
     assert precisions_for(large, large) == [SinglePrecision]
+    assert precisions_for_labels(large, large) == [BytePrecision, SinglePrecision]
+    assert precisions_for_labels(narrow, narrow) == [SinglePrecision]
+    assert precisions_for_labels(*[np.empty((256, 1 + (1 << 17)), dtype=np.float32)] * 2) == [SinglePrecision]
 
 
 @pytest.mark.parametrize(

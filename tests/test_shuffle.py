@@ -260,15 +260,14 @@ def clusters(source: Path, out: Path) -> KMeansStage:
 @contextlib.contextmanager
 def counted_reads() -> Iterator[Counter[str]]:
     """Count the reads of parts of files of this process, by the folder of the scratch folder that they lie in."""
-    reads, real = Counter[str](), Location.read_bytes
+    reads, real = Counter[str](), Location.read_into
 
-    def read(self: Location, *span: int) -> bytes:
-        if span:
-            reads[self.url.split("/kmeans-")[-1].split("/")[1]] += 1
-        return real(self, *span)
+    def read(self: Location, start: int, memory: memoryview) -> int:
+        reads[self.url.split("/kmeans-")[-1].split("/")[1]] += 1
+        return real(self, start, memory)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(Location, "read_bytes", read)
+        patch.setattr(Location, "read_into", read)
         yield reads
 
 

@@ -12,6 +12,7 @@ from typing import Any
 
 import distributed
 
+from semdedup.compute.allocator import keeping_freed_memory
 from semdedup.compute.workers import has_enough, memory_of_thread
 from semdedup.storage.faults import with_retries
 
@@ -59,7 +60,8 @@ class Task:
                 return None
             _running[self.run] += 1
         try:
-            return with_retries(lambda: self.function(item))
+            with keeping_freed_memory():
+                return with_retries(lambda: self.function(item))
         finally:
             with _lock:
                 _running[self.run] -= 1

@@ -5,12 +5,13 @@ from __future__ import annotations
 import contextlib
 import json
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any
 
 import distributed
+import pyarrow as pa
 
 from semdedup.compute.options import ClusterOptions
 from semdedup.compute.progress import Reporter
@@ -139,6 +140,10 @@ class Stage(ABC):
 
     def ranking(self) -> RankingStrategy | None:
         """By what it ranks the rows of its input, if it does: the stage before it refuses what cannot be ranked so."""
+        return None
+
+    def while_written(self, run: Run) -> Callable[[pa.Schema, int], Callable[..., None] | None] | None:
+        """What of its work a run of the stage before can do as it writes its rows, given their columns and length."""
         return None
 
     def before(self, following: Stage | None) -> None:  # noqa: B027

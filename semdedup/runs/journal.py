@@ -60,6 +60,11 @@ class Job:
         return result, written
 
 
+def journal_of(scratch: Location, name: str) -> Location:
+    """The folder with the entries of a part of a step."""
+    return scratch / "journal" / name.replace(" ", "-")
+
+
 def within_scratch(written: Mapping[str, Written], root: Location, scratch: Location) -> dict[str, Written]:
     """Names relative to the root, with ``~/`` for the scratch folder."""
     prefix = scratch.url[len(root.url.rstrip("/")) + 1 :] + "/"

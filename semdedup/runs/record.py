@@ -258,6 +258,8 @@ class Record:
     def remove_strays(self, in_place: re.Pattern[str] | None = None) -> None:
         """Delete what killed runs left: scratch folders that are off the record, and files half written or uploaded.
 
+        Scratch folders that carry the token of this run stay: one of its steps has made them for the next.
+
         Args:
             in_place: what the names of files look like that tasks put below the root themselves.
         """
@@ -267,7 +269,8 @@ class Record:
         scratch = self.root / SCRATCH
         names = scratch.folder_names() if scratch.is_dir() else []
         for name in names:
-            if SCRATCH_NAME.fullmatch(name) and f"{SCRATCH}/{name}" not in wanted:
+            of_this_run = self.token is not None and name.endswith(f"-{self.token}")
+            if SCRATCH_NAME.fullmatch(name) and not of_this_run and f"{SCRATCH}/{name}" not in wanted:
                 (scratch / name).remove_tree()
         scratch.remove_if_empty()
 

@@ -15,7 +15,7 @@ from semdedup.compute.session import Session, short_repr
 from semdedup.errors import InputError, IntegrityError, OutputConflictError, ParameterError, StorageError
 from semdedup.runs.commit import Orders, carry_out, force_files, force_names
 from semdedup.runs.identity import input_words
-from semdedup.runs.journal import FINAL, HOME, Entry, Job, read_journal, run_job, within_scratch
+from semdedup.runs.journal import FINAL, HOME, Entry, Job, journal_of, read_journal, run_job, within_scratch
 from semdedup.runs.owner import Ownership
 from semdedup.runs.record import SCRATCH, Record
 from semdedup.storage.location import Location
@@ -141,12 +141,26 @@ class Run:
         """Delete the journal of a part, because what it was done by has changed."""
         self._journal(name).remove_tree()
 
+    def take_over(self, folder: Location) -> None:
+        """Go on in what another step has done for this one, in a scratch folder, unless this one has begun already."""
+        if (self.scratch / "journal").is_dir():
+            folder.remove_tree()
+        else:
+            folder.move_into(self.scratch)
+
+    def done_for_it(self, name: str, counts: Callable[[Entry], bool]) -> Iterator[Entry]:
+        """The entries of a part that another step has done for this one, those that count."""
+        for entry in self.entries(name):
+            if counts(entry):
+                self._note(entry.written)
+                yield entry
+
     def entries(self, name: str) -> Iterator[Entry]:
         """The journal of a part once more, one entry at a time."""
         return read_journal(self.root, self.scratch, self._journal(name))
 
     def _journal(self, name: str) -> Location:
-        return self.scratch / "journal" / name.replace(" ", "-")
+        return journal_of(self.scratch, name)
 
     @contextlib.contextmanager
     def refusing(self) -> Iterator[None]:

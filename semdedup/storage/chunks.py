@@ -7,18 +7,24 @@ the footer each time, and for what follows the batch.
 
 from __future__ import annotations
 
+import itertools
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import TypeVar
 
+import numpy as np
 import pyarrow as pa
 
 from semdedup.storage.location import Location
 
 MOST_AHEAD, BYTES_AHEAD = 16, 32 << 20
 """Ranges of files in a store that are being read at a time, and most bytes of them together."""
+
+READ_TOGETHER, ALIGNMENT = 16 << 20, 64
+"""Bytes of local files that are read into one piece of memory, and where each range begins in there, as Arrow likes it.
+"""
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
@@ -43,16 +49,38 @@ def ahead(function: Callable[[Item], Result], items: Iterable[Item], n: int) -> 
                 future.cancel()
 
 
-def read_spans(spans: Sequence[Span]) -> Iterator[bytes]:
+def read_spans(spans: Sequence[Span]) -> Iterator[bytes | memoryview]:
     """Ranges of files in their order, one request each that is not empty. Of a store some are read at a time: a
-    request takes longer than its bytes.
+    request takes longer than its bytes. Small ones of local files are read into one piece of memory, which lasts as
+    long as any of them.
 
-    Memory: one range; of a store `BYTES_AHEAD` besides.
+    Memory: one range, or `READ_TOGETHER`; of a store `BYTES_AHEAD` besides.
     """
     if not spans or spans[0][0].is_local:
-        return map(_read, spans)
+        return itertools.chain.from_iterable(map(_read_local, _together(spans)))
     largest = max(end - start for _, start, end in spans)
     return ahead(_read, spans, max(1, min(MOST_AHEAD, BYTES_AHEAD // max(1, largest))))
+
+
+def _together(spans: Sequence[Span]) -> Iterator[Sequence[Span]]:
+    """Neighbouring spans of `READ_TOGETHER` bytes at most together, or one."""
+    first = held = 0
+    for position, (_, start, end) in enumerate(spans):
+        if position > first and held + end - start > READ_TOGETHER:
+            yield spans[first:position]
+            first, held = position, 0
+        held += end - start
+    if spans:
+        yield spans[first:]
+
+
+def _read_local(spans: Sequence[Span]) -> Iterator[memoryview]:
+    """Spans of local files in one piece of memory. That of NumPy has large pages, so that it costs little to fill."""
+    sizes = [-(-(end - start) // ALIGNMENT) * ALIGNMENT for _, start, end in spans]
+    memory = np.empty(sum(sizes), dtype=np.uint8).data
+    for (file, start, end), offset in zip(spans, itertools.accumulate(sizes, initial=0), strict=False):
+        n_read = file.read_into(start, memory[offset : offset + end - start]) if start < end else 0
+        yield memory[offset : offset + n_read].toreadonly()
 
 
 def _read(span: Span) -> bytes:
@@ -93,7 +121,7 @@ def read_every_chunk(location: Location) -> list[pa.RecordBatch]:
     return _batches(location.read_bytes())
 
 
-def _batches(content: bytes) -> list[pa.RecordBatch]:
+def _batches(content: bytes | memoryview) -> list[pa.RecordBatch]:
     batches: list[pa.RecordBatch] = []
     source = pa.BufferReader(content)
     while source.tell() < len(content):

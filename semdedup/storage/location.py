@@ -68,6 +68,16 @@ class Location(ListedPath):
         with self.errors("read"):
             return self.fs.cat_file(self.url, **options)
 
+    @repeated
+    def read_into(self, start: int, memory: memoryview) -> int:
+        """Fill memory with the bytes of a local file from `start` on; how many there are."""
+        n_read = 0
+        with self.errors("read"), open(self.url, "rb", buffering=0) as file:
+            file.seek(start)
+            while n_read < len(memory) and (n := file.readinto(memory[n_read:])):
+                n_read += n
+        return n_read
+
     def read_json(self) -> Any:
         """Content of a JSON file."""
         return json.loads(self.read_bytes())

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from semdedup.arrays import Array, Backend, backend_module, to_host
+from semdedup.compute.allocator import keeping_freed_memory
 from semdedup.compute.session import Session
 from semdedup.dedup.cluster.draw import Sample
 from semdedup.dedup.cluster.seed import choose_seeds, first_rows, in_order, seeding_rows
@@ -58,9 +59,10 @@ def _sums(centroids: Location, backend: Backend, parts: Sequence[np.ndarray]) ->
     xp = backend_module(backend)
     means = xp.asarray(load_array(centroids))
     total = Sums(xp.zeros(means.shape, dtype=np.float64), xp.zeros(len(means), dtype=np.int64))
-    for part in parts:
-        if len(part):
-            lloyd_sums(xp.asarray(part), means, total)
+    with keeping_freed_memory():
+        for part in parts:
+            if len(part):
+                lloyd_sums(xp.asarray(part), means, total)
     return Sums(to_host(total.rows), to_host(total.counts))
 
 

@@ -8,13 +8,14 @@ from functools import partial
 from typing import Any, NamedTuple
 
 import numpy as np
+import pyarrow as pa
 
 from semdedup.dedup.base.ids import check_ids_new
 from semdedup.dedup.base.update import Base
 from semdedup.dedup.cluster.draw import usable_sample
 from semdedup.dedup.cluster.fit import Fit, fit_centroids
 from semdedup.dedup.cluster.plan import Plan, check_ranking, make_plan, plan_on_disk
-from semdedup.dedup.cluster.shuffle import Assignment, cluster_schema
+from semdedup.dedup.cluster.shuffle import Assignment, WhileWritten, cluster_schema
 from semdedup.dedup.cluster.steps import Buckets, assign_rows, write_rows
 from semdedup.dedup.input.partitions import Partition, partition_label
 from semdedup.dedup.input.planned import fits, forget_tasks
@@ -99,11 +100,13 @@ def cluster_embeddings(
     read_kwargs: Mapping[str, Any],
     ranked_by: RankingStrategy | None = None,
     base: Base | None = None,
+    while_written: Callable[[pa.Schema, int], WhileWritten | None] | None = None,
 ) -> dict[str, Any]:
     """Cluster the embeddings in `files` and write a folder for each cluster, resuming where an earlier run stopped.
 
     What the clusters are going to be `ranked_by` is refused before any work where they will not have it. With a `base`
-    nothing is fitted: its centroids are taken, and rows that cannot be compared with its own are refused.
+    nothing is fitted: its centroids are taken, and rows that cannot be compared with its own are refused. What is done
+    `while_written` is asked for with the columns of the clusters and d.
 
     Returns:
         Facts: rows, quarantined rows by reason, clusters, length, seconds, files skipped.
@@ -116,7 +119,8 @@ def cluster_embeddings(
     with run.refusing():  # metadata is read now: a value may not fit
         assigned = assign_rows(run, work, plan.partitions, task, len(fit.centroids), n_rows)
     target, kwargs = below(run.final, destination.folder), without_storage_options(destination.write_kwargs)
-    write_rows(run, work, buckets, assigned, target, kwargs)
+    also = None if while_written is None else while_written(cluster_schema(plan.schema), dim)
+    write_rows(run, work, buckets, assigned, target, kwargs, also)
     with run.noting():
         save_array(run.final / CENTROIDS, fit.centroids)
     return {

@@ -13,8 +13,8 @@ sorted by cluster there, and come to the host a chunk at a time. What follows, f
 
 from __future__ import annotations
 
-from collections import defaultdict
-from collections.abc import Iterator, Mapping
+from collections import defaultdict, deque
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any, NamedTuple
@@ -40,6 +40,9 @@ from semdedup.storage.location import Location
 from semdedup.storage.tables import DECODING_BYTES, embedding_column, one_batch, write_table
 
 ROW_GROUP_BYTES = 64 << 20
+
+VALUES_ENCODED = 1 << 16
+"""Elements of embeddings that are encoded at a time; PyArrow's 1,024 take a twentieth more time."""
 
 
 @dataclass(frozen=True)
@@ -221,10 +224,15 @@ def _labels(batch: pa.RecordBatch) -> np.ndarray:
 
 
 class Gathering(NamedTuple):
-    """What one task writes, and where it finds it."""
+    """What one task writes, where it finds it, and whether that is all there is of these clusters."""
 
     what: ClusterRange
     chunks: Chunks
+    whole: bool = True
+
+
+WhileWritten = Callable[[str, Iterable[tuple[int, pa.Table]]], None]
+"""Does something with clusters of a task, each a number and its rows; the text is a key that no other task has."""
 
 
 def gather_piece(assigned: Mapping[str, Any], n_clusters: int) -> Gathering:
@@ -234,12 +242,18 @@ def gather_piece(assigned: Mapping[str, Any], n_clusters: int) -> Gathering:
 
 
 def write_clusters(
-    work: Workspace, target: Location, write_kwargs: Mapping[str, Any], item: Gathering
+    work: Workspace,
+    target: Location,
+    write_kwargs: Mapping[str, Any],
+    item: Gathering,
+    while_written: WhileWritten | None = None,
 ) -> dict[str, Any]:
     """Gather a range of clusters from shuffle files; write a Parquet file for each below ``centroid={k}``.
 
+    Clusters that are whole are given to `while_written` then, which asks for one after the other.
+
     Memory: the rows of the range, one chunk of a shuffle file (of a store, `BYTES_AHEAD` besides), and one cluster as
-    it is encoded.
+    it is encoded, or what `while_written` takes for it.
 
     Returns:
         ``rows``.
@@ -256,12 +270,17 @@ def write_clusters(
         found, starts = np.unique(labels, return_index=True)
         for label, start, stop in zip(found, starts, [*starts[1:], len(labels)], strict=True):
             slices[int(label)].append(batch.slice(start, stop - start).drop_columns("centroid"))
-    n_rows = 0
+    n_rows, held = 0, deque[tuple[int, pa.Table]]()
     for label in sorted(slices):
-        table = as_written(pa.Table.from_batches(slices.pop(label)), work.schema)
+        table = as_written(pa.Table.from_batches(slices.pop(label)).combine_chunks(), work.schema)
         name = f"centroid={label}/part-{what.part}.parquet"
-        write_table(target / name, table, {"row_group_size": rows_per_group(table), **write_kwargs})
+        options = {"row_group_size": rows_per_group(table), "write_batch_size": VALUES_ENCODED}
+        write_table(target / name, table, {**options, **write_kwargs})
         n_rows += len(table)
+        if while_written is not None and item.whole:
+            held.append((label, table))
+    if while_written is not None and held:
+        while_written(f"{what.first}", (held.popleft() for _ in range(len(held))))
     return {"rows": n_rows}
 
 

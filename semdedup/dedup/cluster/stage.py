@@ -76,6 +76,7 @@ class KMeansStage(Stage):
         self.inputs, self.kmeans = InputOptions.of(given), KMeansOptions.of(given)
         self.other_outputs: Sequence[Location] = ()
         self.ranked_by: RankingStrategy | None = None
+        self.following: Stage | None = None
         self.base = Base.of(given)
 
     def parameters(self) -> dict[str, Any]:
@@ -115,13 +116,13 @@ class KMeansStage(Stage):
         check_embedding_files(files, source, self.inputs, self.ranked_by, self.base)
 
     def before(self, following: Stage | None) -> None:
-        """Know by what the clusters will be ranked, where the next stage of the pipeline reads them."""
-        self.ranked_by = None
+        """Know the next stage of the pipeline, where that reads the clusters, and by what it will rank them."""
+        self.ranked_by = self.following = None
         if following is not None and following.frame is None and following.ranking() is not None:
             destination = self.destination()
             folder = below(destination.root, destination.folder)
             if all(place.url in (folder.url, destination.root.url) for place in following.source()):
-                self.ranked_by = following.ranking()
+                self.ranked_by, self.following = following.ranking(), following
 
     def work(self, run: Run, files: Sequence[FileInfo], source: Location) -> dict[str, Any]:
         """Cluster the embeddings.
@@ -134,7 +135,8 @@ class KMeansStage(Stage):
             with run.refusing():
                 self.base.check()
         options = (self.inputs, self.kmeans, destination, read_kwargs)
-        facts = cluster_embeddings(run, files, source, *options, self.ranked_by, self.base)
+        while_written = None if self.following is None else self.following.while_written(run)
+        facts = cluster_embeddings(run, files, source, *options, self.ranked_by, self.base, while_written)
         if self.base is not None and not facts["clusters"]:
             with run.refusing():
                 raise InputError(

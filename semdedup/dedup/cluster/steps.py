@@ -27,6 +27,7 @@ from semdedup.dedup.cluster.shuffle import (
     Assignment,
     Gathering,
     Merge,
+    WhileWritten,
     assign_partition,
     merge_pieces,
     rows_of_clusters,
@@ -169,8 +170,9 @@ def write_rows(
     assigned: Assigned,
     target: Location,
     write_kwargs: Mapping[str, Any],
+    while_written: WhileWritten | None = None,
 ) -> None:
-    """Gather the clusters from the shuffle files and write them.
+    """Gather the clusters from the shuffle files and write them; what is done meanwhile: see `write_clusters`.
 
     Raises:
         IntegrityError: not all rows that were assigned are there.
@@ -182,8 +184,15 @@ def write_rows(
     file_rows = _rows_by_file(run, large, buckets, found) if large else {}
     n_files = [len(some.pieces) for some in found]
     ranges = cluster_ranges(buckets.starts, cluster_rows, file_rows, n_files, buckets.rows_per_task)
-    items = [Gathering(what, found[what.bucket].files.chunks(found[what.bucket].chunk, what.files)) for what in ranges]
-    write = partial(write_clusters, work, target, write_kwargs)
+    items = [
+        Gathering(
+            what,
+            found[what.bucket].files.chunks(found[what.bucket].chunk, what.files),
+            len(what.files) == n_files[what.bucket],
+        )
+        for what in ranges
+    ]
+    write = partial(write_clusters, work, target, write_kwargs, while_written=while_written)
     written = run.results("write clusters", write, items, unit="ranges", label=lambda item: str(item.what))
     n_written = sum(result["rows"] for result in written)
     if n_written != assigned.rows:

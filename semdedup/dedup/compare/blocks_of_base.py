@@ -22,10 +22,10 @@ from semdedup.dedup.compare.blocks import (
     load_side,
     matches_of,
 )
-from semdedup.dedup.compare.groups import Cluster, Comparison, kept_rows, ready
+from semdedup.dedup.compare.groups import Cluster, Comparison, read_base, ready
 from semdedup.dedup.compare.reduce import reduce_matches
 from semdedup.dedup.compare.table import write_base_rows
-from semdedup.dedup.input.rows import low_information_mask
+from semdedup.dedup.input.rows import gather_unit_rows, low_information_mask
 from semdedup.dedup.kernels.bounds import short_rows
 from semdedup.dedup.kernels.distinct import first_occurrences
 from semdedup.dedup.kernels.join import Join, Side, centroids_of
@@ -68,6 +68,14 @@ def compare_with_base(
             found[block.number].append(f"base-{number}")
         edges.append((f"{block.number}-base-{number}", result["edges"]))
     return results
+
+
+def kept_rows(task: Comparison, cluster: Cluster) -> tuple[pa.Table, np.ndarray]:
+    """What ranks the kept rows of a base in a cluster, and the rows, (n, d). Memory: the cluster, and a batch."""
+    rows = np.empty((cluster.n_rows, task.dim), dtype=np.float32)
+    gathered = gather_unit_rows(read_base(task, cluster, task.light_columns[1:]), task.dim, rows)
+    light = gathered.others.append_column(OF_BASE, pa.array(np.ones(gathered.n_rows, dtype=bool)))
+    return light, rows[: gathered.n_rows]
 
 
 def list_base_rows(task: Comparison, item: Clusters) -> dict[str, Any]:

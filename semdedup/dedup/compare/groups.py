@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any, NamedTuple
@@ -26,7 +26,7 @@ from semdedup.dedup.input.rows import (
     write_aside,
 )
 from semdedup.dedup.input.scan import check_lengths
-from semdedup.dedup.input.schema import InputSchema
+from semdedup.dedup.input.schema import InputSchema, Origin
 from semdedup.dedup.kernels.best_match import best_match, compare_ranked
 from semdedup.dedup.kernels.distinct import first_occurrences, occurrences
 from semdedup.dedup.kernels.forest import forest_between, forest_of, matches_to_gather, thinned
@@ -96,12 +96,14 @@ class Comparison:
 
 @dataclass(frozen=True)
 class Cluster:
-    """One cluster: its number, its files and their rows; and where an update has a base, what stands in it there."""
+    """One cluster: its number, its files and their rows; where an update has a base, what stands in it there; and the
+    rows of its only file, where they are in memory."""
 
     label: int
     urls: tuple[str, ...]
     rows: tuple[int, ...]
     base: BaseRows | None = None
+    held: pa.Table | None = None
 
     @property
     def n_rows(self) -> int:
@@ -123,16 +125,19 @@ def group_memory(n_rows: int, dim: int, batch_size: int, other_bytes: int = 0) -
     return max(n_rows, _stack_rows(dim, "cpu")) * row_bytes + DECODING_BYTES + 5 * max(4 << 20, 4 * batch_size * 64)
 
 
-def score_group(task: Comparison, group: tuple[Cluster, ...]) -> dict[str, Any]:
+def score_group(task: Comparison, group: Iterable[Cluster]) -> dict[str, Any]:
     """Score the clusters of one group; write ``cluster_{k}.parquet`` for each, and one forest for all of them.
+
+    They are a sequence, but where their rows are held.
 
     Memory: see `group_memory`.
 
     Returns:
         ``rows``, and ``quarantined`` by reason.
     """
-    n_rows, quarantined, edges = 0, Counter[str](), []
+    n_rows, quarantined, edges, labels = 0, Counter[str](), [], []
     for cluster, ranked, found in scored_clusters(task, group, quarantined):
+        labels.append(cluster.label)
         ids = ranked.light.column("id")
         table = score_table(ids.slice(ranked.n_base), ids.take(pa.array(found.match)), found.score)
         write_scores(task.target, cluster.label, ids.type, [table], task.write_kwargs)
@@ -141,13 +146,13 @@ def score_group(task: Comparison, group: tuple[Cluster, ...]) -> dict[str, Any]:
             write_base_rows(task.final, cluster.label, ids.slice(0, ranked.n_base), task.write_kwargs)
         n_rows += len(table)
     if edges:
-        place = task.final / FOREST / f"part-{group[0].label}.parquet"
+        place = task.final / FOREST / f"part-{labels[0]}.parquet"
         write_table(place, pa.concat_tables(edges, promote_options="permissive"), task.write_kwargs)
     return {"rows": n_rows, "quarantined": dict(quarantined)}
 
 
 def scored_clusters(
-    task: Comparison, group: Sequence[Cluster], quarantined: Counter[str]
+    task: Comparison, group: Iterable[Cluster], quarantined: Counter[str]
 ) -> Iterator[tuple[Cluster, Ranked, Scored]]:
     """Rank and score clusters in their order, small ones together, but for those without rows that can be compared.
 
@@ -203,9 +208,9 @@ class Ranked(NamedTuple):
     quarantined: Mapping[str, int]
 
 
-def ready(group: Sequence[Cluster]) -> Sequence[Cluster]:
+def ready(group: Iterable[Cluster]) -> Iterable[Cluster]:
     """Clusters of one task, with what tells which rows of their base are kept in memory."""
-    if not group or group[0].base is None:
+    if not isinstance(group, Sequence) or not group or group[0].base is None:
         return group
     kept = group[0].base.in_memory([cluster.label for cluster in group])
     return [replace(cluster, base=replace(cluster.base, kept=kept)) for cluster in group if cluster.base is not None]
@@ -322,7 +327,9 @@ def read_cluster(task: Comparison, cluster: Cluster, backend: Backend = "cpu") -
     read = partial(tables_on_device, task.schema) if on_gpu else task.schema.read
     for url, n_rows in zip(cluster.urls, cluster.rows, strict=True):
         lengths = Counter[int]()
-        for table in read(task.clusters.at(url), Slice(url, url, 0, n_rows, row_bytes=4 * task.dim * on_gpu), {}):
+        piece = Slice(url, url, 0, n_rows, row_bytes=4 * task.dim * on_gpu)
+        held = None if cluster.held is None else task.schema.as_worked_on(cluster.held, [Origin(url, 0, n_rows)], None)
+        for table in read(task.clusters.at(url), piece, {}) if held is None else [held]:
             lengths.update(length_counts(table.column("embedding")))
             yield table
         check_lengths({url: lengths}, task.dim, "the length that is compared")
@@ -332,14 +339,6 @@ def read_base(task: Comparison, cluster: Cluster, columns: Sequence[str]) -> Ite
     """The kept rows of the base in a cluster, in tables of bounded size: ``id``, ``embedding`` and these columns."""
     if cluster.base is not None:
         yield from cluster.base.tables(task.clusters, cluster.label, ["embedding", *columns])
-
-
-def kept_rows(task: Comparison, cluster: Cluster) -> tuple[pa.Table, np.ndarray]:
-    """What ranks the kept rows of a base in a cluster, and the rows, (n, d). Memory: the cluster, and a batch."""
-    rows = np.empty((cluster.n_rows, task.dim), dtype=np.float32)
-    gathered = gather_unit_rows(read_base(task, cluster, task.light_columns[1:]), task.dim, rows)
-    light = gathered.others.append_column(OF_BASE, pa.array(np.ones(gathered.n_rows, dtype=bool)))
-    return light, rows[: gathered.n_rows]
 
 
 def set_aside(task: Comparison, cluster: Cluster, faulty: pa.Table) -> dict[str, int]:

@@ -7,33 +7,32 @@ Small clusters are packed into *groups*, one task each. A cluster too large for 
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from typing import Any, NamedTuple
-
-import pyarrow as pa
 
 from semdedup.dedup import sizes
 from semdedup.dedup.base.kept import BaseRows, KeptRows, ListedRows, find_kept
 from semdedup.dedup.base.returning import name_returning
 from semdedup.dedup.base.update import Base
 from semdedup.dedup.compare.across import score_across
+from semdedup.dedup.compare.columns import check_columns, counted_of
 from semdedup.dedup.compare.groups import Cluster, Comparison, Limits, score_group
 from semdedup.dedup.compare.tiles import score_large_clusters
-from semdedup.dedup.input.facts import Counted, FileFacts, inspect_all, inspect_first
+from semdedup.dedup.compare.while_written import scored_while_written
+from semdedup.dedup.input.facts import Counted, FileFacts, inspect_all
 from semdedup.dedup.input.partitions import Slice, cut_partitions
 from semdedup.dedup.input.planned import planned_on_device, planned_rows
 from semdedup.dedup.input.rows import commonest_length, length_counts
 from semdedup.dedup.input.scan import ID_HASH_SEED, Workspace, check_ids_unique, expected_length, scan_lengths
-from semdedup.dedup.input.schema import InputSchema, casts_in_words, check_file_schema, unify_schemas
+from semdedup.dedup.input.schema import InputSchema, casts_in_words
 from semdedup.dedup.names import CLUSTER_FOLDER, Destination, below, find_table, label_of
-from semdedup.dedup.options import FieldOptions, InputOptions, RankedOptions
-from semdedup.dedup.ranking import DISTANCE_COLUMNS, RankingStrategy, check_rankable
-from semdedup.errors import BadFileError, InputError, IntegrityError
+from semdedup.dedup.options import InputOptions
+from semdedup.dedup.ranking import RankingStrategy
+from semdedup.errors import InputError, IntegrityError
 from semdedup.runs.lookup import known_files
 from semdedup.runs.run import Run
-from semdedup.settings import settings_of
 from semdedup.storage.location import FileInfo, Location, without_storage_options
 
 CLUSTERS_PER_GROUP = 256
@@ -170,16 +169,28 @@ def score_clusters(
         backend=session.backend,
         write_kwargs=without_storage_options(destination.write_kwargs),
     )
-    small, large = pack_groups(based.clusters, rows if across else uncut)
     counts: dict[str, Any] = {}
     if across:
-        results, counts = score_across(run, task, small, large, based.everywhere, rows.most)
+        results, counts = score_across(run, task, *pack_groups(based.clusters, rows), based.everywhere, rows.most)
     else:
-        results = score_large_clusters(run, task, large, rows.most)
-        results += run.results("compare", partial(score_group, task), small, unit="groups", label=_group_label)
+        results = _score_within(run, task, based.clusters, rows, uncut)
     balanced = _balanced(results, sum(sum(cluster.rows) for cluster in clusters))
     found = {**balanced, "clusters": len(clusters), **based.facts}
     return {**found, "pairs": counts} if across else found
+
+
+def _score_within(
+    run: Run, task: Comparison, clusters: Sequence[Cluster], rows: sizes.TaskRows, uncut: sizes.TaskRows
+) -> list[dict[str, Any]]:
+    """Score each cluster by itself, unless that was done as it was written; what tasks gave back."""
+    done, labels = scored_while_written(run, clusters)
+    small, large = pack_groups([cluster for cluster in clusters if cluster.label not in labels], uncut)
+    tiled = score_large_clusters(run, task, large, rows.most)
+    return [
+        *done,
+        *tiled,
+        *run.results("compare", partial(score_group, task), small, unit="groups", label=_group_label),
+    ]
 
 
 def _look_at_foreign(run: Run, facts: Sequence[FileFacts], source: Location, schema: InputSchema) -> int:
@@ -223,58 +234,6 @@ def _balanced(results: Sequence[Mapping[str, Any]], n_rows: int) -> dict[str, An
 def _group_label(group: Sequence[Cluster]) -> str:
     names = [f"centroid={cluster.label}" for cluster in group[:3]]
     return f"clusters {', '.join(names)}" + f" and {len(group) - 3} more" * (len(group) > 3)
-
-
-def check_cluster_files(
-    files: Sequence[FileInfo], source: Location, fields: InputOptions, strategy: RankingStrategy
-) -> None:
-    """Refuse on the client, before a cluster is started, what the footers of the first files show to be wrong."""
-    check_columns(inspect_first(files, source, counted_of(fields, strategy)), fields, strategy)
-
-
-def counted_of(fields: FieldOptions, strategy: RankingStrategy) -> Counted:
-    """The columns of clusters whose bytes are counted: what is compared and what ranks."""
-    return Counted.of(fields, strategy.columns)
-
-
-def check_columns(facts: Sequence[FileFacts], fields: InputOptions, strategy: RankingStrategy) -> InputSchema:
-    """How clusters are read, after checking that all files have the columns that are compared and ranked by.
-
-    Raises:
-        BadFileError: a column is missing, there twice, or of a type that cannot be used or differs between files.
-        ParameterError: a column that ranks is missing or has no order.
-    """
-    facts = [file for file in facts if file.n_rows]
-    parsed = [
-        (pa.ipc.read_schema(pa.py_buffer(file.schema)), file.source)
-        for file in {file.schema: file for file in facts}.values()
-    ]
-    names = {name for schema, _ in parsed for name in schema.names}
-    given = {one.attribute: getattr(fields, one.attribute) for one in settings_of(InputOptions)}
-    ours = {"id_field": _own_name(fields.id_field, "id", names),
-            "embedding_field": _own_name(fields.embedding_field, "embedding", names)}  # fmt: skip
-    ranked_by = [name for name in strategy.columns if name not in ours.values()]
-    wanted = RankedOptions(**{**given, **ours, "metadata_fields": ranked_by})
-    for schema, source in parsed:
-        check_file_schema(schema, source, wanted)
-        check_rankable(schema, strategy, source)
-        _check_distances(schema, strategy, source)
-    return unify_schemas(facts, wanted)
-
-
-def _check_distances(schema: pa.Schema, strategy: RankingStrategy, source: str) -> None:
-    """Refuse distances to the centroid that are no numbers: text would be ranked by the alphabet."""
-    for name in set(strategy.columns) & {*DISTANCE_COLUMNS.values()}:
-        if not pa.types.is_floating(schema.field(name).type):
-            raise BadFileError(
-                f"the column {name!r} of {source} is {schema.field(name).type}; distances must be float16, float32 or "
-                "float64. Write them as numbers, or rank by something else: which_to_keep='random'."
-            )
-
-
-def _own_name(wanted: str | None, ours: str, names: Collection[str]) -> str | None:
-    """`KMeansStage` calls its columns ``id`` and ``embedding``, whatever they were called in its input."""
-    return ours if wanted not in names and ours in names else wanted
 
 
 def commonest_dim(source: Location, clusters: Sequence[Cluster], schema: InputSchema) -> int:

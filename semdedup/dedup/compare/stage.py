@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import Any, Unpack
 
+import pyarrow as pa
+
 from semdedup.dedup.base.update import Base
+from semdedup.dedup.compare.columns import check_cluster_files
 from semdedup.dedup.compare.groups import Limits
-from semdedup.dedup.compare.run import check_cluster_files, score_clusters
+from semdedup.dedup.compare.run import score_clusters
+from semdedup.dedup.compare.while_written import ScoringWhileWritten, plan_scoring
 from semdedup.dedup.frame_input.held import Columns
 from semdedup.dedup.input.numbered import cluster_files
 from semdedup.dedup.names import CLUSTER, CLUSTERS_PATH, PAIRWISE, SCORES_FILE, find_table
@@ -24,6 +29,7 @@ from semdedup.dedup.stage import Stage
 from semdedup.dedup.threshold.rule import check_within, least_score
 from semdedup.errors import InputError
 from semdedup.runs.identity import relative_path
+from semdedup.runs.record import SCRATCH
 from semdedup.runs.run import Run
 from semdedup.settings import documented, settings_of
 from semdedup.settings.choices import DistanceMetric, EmbeddingEncoding, WhichToKeep
@@ -83,6 +89,7 @@ class PairwiseStage(Stage):
         check_within(chosen, exact)
         self.forest_up_to = max(FOREST_UP_TO, chosen) if exact is None else exact
         self.base = Base.of(given)
+        self.done_before: Location | None = None
 
     def parameters(self) -> dict[str, Any]:
         """What its result depends on beside its input."""
@@ -122,11 +129,28 @@ class PairwiseStage(Stage):
             self.base.check_ranking(self.strategy)
         check_cluster_files(files, source, self.fields, self.strategy)
 
+    @property
+    def limits(self) -> Limits:
+        """The least score that the forest holds, and the most rows compared at a time."""
+        return Limits(least_score(self.forest_up_to), self.compare.pairwise_batch_size)
+
+    def while_written(self, run: Run) -> Callable[[pa.Schema, int], ScoringWhileWritten | None] | None:
+        """Score clusters as they are written, on the CPU and below the same local root, unless pairs across clusters
+        are asked for, or there is a base."""
+        root, plain = self.destination().root, self.base is None and self.compare.exact_up_to is None
+        here = run.session.backend == "cpu" and root.is_local and root.url == run.root.url
+        if not plain or not here or self.step in run.record.steps:
+            return None
+        self.done_before = run.root / SCRATCH / f"scored-{run.token}"
+        options = (self.fields, self.strategy, self.limits, self.destination())
+        return partial(plan_scoring, root, self.done_before, *options)
+
     def work(self, run: Run, files: Sequence[FileInfo], source: Location) -> dict[str, Any]:
         """Score the clusters."""
-        limits = Limits(least_score(self.forest_up_to), self.compare.pairwise_batch_size)
+        if self.done_before is not None and self.done_before.is_dir():
+            run.take_over(self.done_before)
         across = self.compare.exact_up_to is not None
-        options = (self.fields, self.strategy, limits, across, self.destination())
+        options = (self.fields, self.strategy, self.limits, across, self.destination())
         if self.base is not None:
             with run.refusing():
                 self.base.check()

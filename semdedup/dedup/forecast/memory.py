@@ -143,6 +143,8 @@ def worker_tasks(plan: RunPlan) -> Mapping[str, float]:
     in_range = min(max(plan.rows_per_task, 1), rows.n)
     n_group = max((group[0].n_rows for group in plan.groups[0]), default=0)
     sampled = plan.n_sampled * partition / rows.n
+    encoded = 4.0 * dim * min(in_range, ROW_GROUP_BYTES // (4 * dim))
+    scored = group_memory(min(largest, in_range), dim, PRODUCTS_BATCH) if rows.is_local else 0  # as they are written
     seeding = min(seeding_rows(k, plan.kmeans.oversampling_factor), plan.n_sampled)
     a_worker = plan.n_sampled / plan.machines.n_workers
     found = {
@@ -151,7 +153,7 @@ def worker_tasks(plan: RunPlan) -> Mapping[str, float]:
         "seed": seeding_memory(seeding, dim, k),
         "fit": fit_memory(round(a_worker), k, dim, plan.machines.n_threads) / plan.machines.n_threads,
         "assign": partition_memory(partition, dim, chunk, round(beside)) + 8 * k * dim,
-        "write clusters": 4.0 * dim * (in_range + min(in_range, ROW_GROUP_BYTES // (4 * dim))) + 2 * beside * in_range,
+        "write clusters": 4.0 * dim * in_range + 2 * beside * in_range + max(encoded, scored),
         "compare": group_memory(n_group, dim, PRODUCTS_BATCH) + beside * n_group,
     }
     if plan.machines.device_memory:  # rows are there; what ranks them, and is written of them, is on the host

@@ -23,7 +23,7 @@ from semdedup.dedup.kernels.exact import (
     quick_error,
     square_lengths,
 )
-from semdedup.dedup.kernels.products import WholeNumbers, precisions_for, products_error
+from semdedup.dedup.kernels.products import WholeNumbers, precisions_for_labels, products_error
 
 MAX_SAMPLE_ROWS = 1 << 22
 """Most rows of a fit's sample: up to here float64 sums of grid values are exact (see `on_grid`)."""
@@ -144,7 +144,7 @@ def assign(rows: Array, centroids: Array, max_samples_per_batch: int | None = No
         max_samples_per_batch: most rows in one product; memory, not the answer, depends on it.
 
     Returns:
-        (n,) int32. Cost: 2·n·k·d operations; memory of two products of `semdedup.arrays.block_elements`, or of 64 rows.
+        (n,) int32. Cost: 2·n·k·d operations; memory of three products of `arrays.block_elements`, or of 64 rows.
     """
     xp = array_module(rows)
     n, dim = rows.shape
@@ -162,7 +162,7 @@ def assign(rows: Array, centroids: Array, max_samples_per_batch: int | None = No
     longest, extent = float(xp.sqrt(exact_dot(about, about).max())), float(xp.sqrt(2 * half_squares.max()))
     # of c − mean, of the offset, of their difference and of the limit for candidates; then of the float64 that decides
     rounding = 2.0**-22 * (longest + float(xp.abs(offsets).max())) + 2 * quick_error(dim) * (extent + extent**2)
-    precisions = iter(precisions_for(rows, centroids)[-1 if k < FEW_CENTROIDS else 0 :])
+    precisions = iter(precisions_for_labels(rows, centroids)[-1 if k < FEW_CENTROIDS else 0 :])
     precision = next(precisions)
     right_side = precision(about, longest)
     packed = right_side.pack(0, k)

@@ -8,7 +8,7 @@ from typing import NamedTuple, get_args
 
 import pyarrow as pa
 
-from semdedup.dedup.compare.run import check_columns
+from semdedup.dedup.compare.columns import check_columns
 from semdedup.dedup.input.facts import FileFacts
 from semdedup.dedup.input.files import find_files
 from semdedup.dedup.input.keys import advice_on_keys, partition_keys

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any, Unpack
 
-from semdedup.dedup.compare.run import check_cluster_files
+from semdedup.dedup.compare.columns import check_cluster_files
 from semdedup.dedup.frame_input.held import Columns
 from semdedup.dedup.input.found import top_of
 from semdedup.dedup.input.keys import keys_identity

@@ -7,9 +7,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import NamedTuple
 
 from semdedup.arrays import Backend
+from semdedup.dedup.compare.columns import check_columns
 from semdedup.dedup.compare.groups import Cluster, Comparison, Limits
 from semdedup.dedup.compare.run import (
-    check_columns,
     clusters_of_base,
     commonest_dim,
     find_clusters,

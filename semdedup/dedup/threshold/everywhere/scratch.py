@@ -9,7 +9,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from semdedup.dedup.base.kept import ListedRows
-from semdedup.dedup.compare.groups import kept_rows, read_cluster
+from semdedup.dedup.compare.blocks_of_base import kept_rows
+from semdedup.dedup.compare.groups import read_cluster
 from semdedup.dedup.input.ids import wide_ids
 from semdedup.dedup.input.rows import gather_unit_rows
 from semdedup.dedup.names import OF_BASE, SCORE
