@@ -23,9 +23,9 @@ from semdedup.exports.gone import DUPLICATE, Fields, Gone
 from semdedup.exports.lance import write_lance
 from semdedup.exports.options import ExportOptions
 from semdedup.exports.rows import kept_rows, schema_of, write_files
+from semdedup.runs.at_work import PROGRESS, at_work
 from semdedup.runs.files import delete_files, refuse_foreign
 from semdedup.runs.owner import FILE_NAME as OWNER
-from semdedup.runs.owner import owned
 from semdedup.runs.record import SCRATCH
 from semdedup.settings.choices import ExportFormat, RemovalRule
 from semdedup.shards.chain import DropChain, find_all_drops
@@ -113,18 +113,35 @@ def export(
     files = [] if options.format == "lance" else _input(root, target, options, fields, storage_options)
     clips = None if clips_path is None else Clips.of(Location.of(clips_path, storage_options), target)
     _check_empty(target, options.clear_output)
-    with reporter.step("ids that go", len(chain.links), "results") as advance:
-        gone = Gone.of(chain, advance)
-    with owned(target, say=reporter.say), contextlib.ExitStack() as at_end:
+    gone = _gone(chain, reporter)
+    with at_work(target, reporter), contextlib.ExitStack() as at_end:
         _clear(target, options.clear_output)
         at_end.callback((target / SCRATCH).remove_tree)
         scratch = target / SCRATCH / "export"
-        with reporter.step("export", None, "rows") as advance:
+        with reporter.step("export", None, "rows") as advance, _refusing(reporter):
             counts = _write(scratch, options, chain, gone, (root, files, fields), clips)
             advance(counts["kept"])
-        _check_counts(counts, gone, chain)
+            _check_counts(counts, gone, chain)
         _commit(target, scratch, {"format": options.format, "counts": dict(counts)})
-    return Export(options.format, str(target), counts, chain.eps, chain.removal)
+        result = Export(options.format, str(target), counts, chain.eps, chain.removal)
+        reporter.summarize(result.rows())
+    return result
+
+
+def _gone(chain: DropChain, reporter: Reporter) -> Gone:
+    with reporter.step("ids that go", len(chain.links), "results") as advance:
+        return Gone.of(chain, advance)
+
+
+@contextlib.contextmanager
+def _refusing(reporter: Reporter) -> Iterator[None]:
+    """While what is written may be refused, and taken back."""
+    reporter.begun()
+    try:
+        yield
+    except InputError:
+        reporter.begun(-1)
+        raise
 
 
 def _commit(target: Location, scratch: Location, facts: Mapping[str, Any]) -> None:
@@ -253,7 +270,8 @@ def _check_counts(counts: Counter[str], gone: Gone, chain: DropChain) -> None:
 
 
 def _names_in(target: Location) -> list[str]:
-    return [name for name in target.folder_names() if name not in (OWNER, SCRATCH) and not UNFINISHED.fullmatch(name)]
+    names = target.folder_names()
+    return [name for name in names if name not in (OWNER, PROGRESS, SCRATCH) and not UNFINISHED.fullmatch(name)]
 
 
 def _record_in(target: Location) -> Mapping[str, Any] | None:
