@@ -108,16 +108,15 @@ def export(
     options, reporter = ExportOptions.of(locals()), Reporter(verbose)
     root, target = Location.of(results, storage_options), Location.of(output_path, storage_options)
     target.check_writable()
-    chain = _chain(root, options)
-    fields = _fields(chain, options)
+    fields = _fields(chain := _chain(root, options), options)
     files = [] if options.format == "lance" else _input(root, target, options, fields, storage_options)
     clips = None if clips_path is None else Clips.of(Location.of(clips_path, storage_options), target)
     _check_empty(target, options.clear_output)
     gone = _gone(chain, reporter)
     with at_work(target, reporter), contextlib.ExitStack() as at_end:
         _clear(target, options.clear_output)
-        at_end.callback((target / SCRATCH).remove_tree)
         scratch = target / SCRATCH / "export"
+        at_end.callback(scratch.parent.remove_tree)
         with reporter.step("export", None, "rows") as advance, _refusing(reporter):
             counts = _write(scratch, options, chain, gone, (root, files, fields), clips)
             advance(counts["kept"])

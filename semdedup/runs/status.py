@@ -57,7 +57,7 @@ class Status(Displayable):
 
     def to_json(self) -> dict[str, Any]:
         """Everything that there is to tell, as JSON values."""
-        return {"place": self.place, **self.facts, "state": self.state, "age_s": self.age_s}
+        return {"place": self.place, "state": self.state, **self.facts, "age_s": self.age_s}
 
     def line(self) -> str:
         """How far it is, in a line."""
