@@ -56,7 +56,7 @@ def connect(options: ClusterOptions, reporter: Reporter | None = None) -> Iterat
         raise ClusterError(
             f"no local cluster could be started: {str(error).rstrip('.')}. In a script the call must be behind "
             '`if __name__ == "__main__":`; otherwise pass a Client or a scheduler address.'
-        ) from error
+        ) from None  # what led to it is pages of Dask's own steps
     with _left_at_once(lambda: _kill(cluster, client)):
         try:
             yield client
@@ -64,6 +64,19 @@ def connect(options: ClusterOptions, reporter: Reporter | None = None) -> Iterat
             _end(cluster, client, reporter)
             raise
         _end(cluster, client, reporter)
+
+
+def end_where_imported() -> None:
+    """End this process with a sentence where it is a worker that imports the script which started it.
+
+    The script would start workers in each worker. An error would come with a traceback from each, above the one that
+    counts: that of the script.
+    """
+    if getattr(multiprocessing.process.current_process(), "_inheriting", False):
+        raise SystemExit(
+            "workers cannot be started while this script is being imported by one of them: the call must be behind "
+            '`if __name__ == "__main__":`'
+        )
 
 
 @contextlib.contextmanager
@@ -91,12 +104,7 @@ def _check_local(options: ClusterOptions) -> bool:
             f"{', '.join(missing_gpu_packages()) or 'none'}. Install semdedup[cu12] or semdedup[cu13] on a machine "
             "with an NVIDIA GPU and its driver, or take --backend cpu."
         )
-    if getattr(multiprocessing.process.current_process(), "_inheriting", False):
-        raise ClusterError(
-            "workers cannot be started while this script is being imported by one of them. Put the call behind\n"
-            '    if __name__ == "__main__":\n'
-            "or pass a Client."
-        )
+    end_where_imported()
     return options.backend != "cpu" and gpu_usable() and not missing_gpu_packages()
 
 

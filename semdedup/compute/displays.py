@@ -31,6 +31,10 @@ class Display:
     def say(self, line: str) -> None:
         """Show one line."""
 
+    def part(self, words: str) -> None:
+        """Show which part of several has begun."""
+        self.say(words)
+
     def begin(self, activity: Activity) -> None:
         """Show something that has begun. What had begun before, and has not ended, waits for it."""
 
@@ -159,13 +163,18 @@ class Notebook(Display):
     def __init__(self) -> None:
         self._begun: list[Activity] = []
         self._said: list[str] = []
-        self._closed, self._last = "", 0.0
+        self._part, self._closed, self._last = "", "", 0.0
         self._handle: Any = None
 
     def say(self, line: str) -> None:
         """Show one line beneath the bar."""
         self._said = [*self._said[1 - MOST_LINES :], line]
         self._update(at_once=True)
+
+    def part(self, words: str) -> None:
+        """Show it above the bar."""
+        self._part = words
+        self.say(words)
 
     def begin(self, activity: Activity) -> None:
         """Show its bar."""
@@ -191,7 +200,7 @@ class Notebook(Display):
     def close(self, words: str) -> None:
         """Show how it ended, in place of the bar."""
         self._begun.clear()
-        self._closed = words
+        self._part, self._closed = "", words
         self._update(at_once=True)
 
     def _update(self, at_once: bool = False) -> None:
@@ -199,7 +208,7 @@ class Notebook(Display):
         if not at_once and now - self._last < SECONDS_BETWEEN_UPDATES:
             return
         self._last = now
-        shown = _Output(*page_of(self._begun[-1] if self._begun else None, self._said, self._closed))
+        shown = _Output(*page_of(self._begun[-1] if self._begun else None, self._said, self._closed or self._part))
         if self._handle is None:
             from IPython.display import display
 
@@ -208,11 +217,11 @@ class Notebook(Display):
             self._handle.update(shown)
 
 
-def page_of(activity: Activity | None, said: list[str], closed: str) -> tuple[str, str]:
+def page_of(activity: Activity | None, said: list[str], title: str) -> tuple[str, str]:
     """What a notebook shows of progress: HTML that needs no script, and the same as text."""
-    now = closed if activity is None else activity.words()
+    now = "" if activity is None else activity.words()
     before, last = said[:-LINES_SHOWN], said[-LINES_SHOWN:]
-    parts = []
+    parts = [f"<div><b>{html.escape(title)}</b></div>"] if title else []
     if activity is not None:
         value = "" if activity.total is None else f' value="{activity.done}" max="{max(1, activity.total)}"'
         parts.append(f'<progress{value} style="width:20em;vertical-align:middle"></progress> ')
@@ -224,7 +233,7 @@ def page_of(activity: Activity | None, said: list[str], closed: str) -> tuple[st
         parts.append(
             f'<details style="opacity:.75;font-size:90%"><summary>{len(before)} lines before</summary>{lines}</details>'
         )
-    return f'<div class="semdedup-progress">{"".join(parts)}</div>', "\n".join([*said, *filter(None, [now])])
+    return f'<div class="semdedup-progress">{"".join(parts)}</div>', "\n".join(filter(None, [*said, title, now]))
 
 
 def display_of(console: Console) -> Display:

@@ -38,10 +38,17 @@ class Reporter:
         if self.verbose:
             self.work.say(line)
 
+    def say_once(self, line: str) -> None:
+        """Print one line, unless a part before has."""
+        if not self.work.has_said(line):
+            self.say(line)
+
     def part(self, words: str) -> None:
         """Say which part of several begins."""
-        self.work.part = words
-        self.say(words)
+        if self.verbose:
+            self.work.say(words, is_part=True)
+        else:
+            self.work.part = words
 
     def begun(self, n: int = 1) -> None:
         """Take note that a step was put on record; -1 where that was taken back."""

@@ -225,7 +225,7 @@ def check_cluster(client: distributed.Client, backend: str, reporter: Reporter) 
         check_versions(client)
         arrays = check_backend(run_on_workers(client, describe_process), backend)
     session = Session(client, arrays, reporter, Workers(client))
-    reporter.say(
+    reporter.say_once(
         f"Dask: {len(client.nthreads())} workers, {session.n_slots} threads, "
         f"{session.workers.task_memory() / MIB:.0f} MiB a task, {arrays}; dashboard {dashboard_of(client)}"
     )

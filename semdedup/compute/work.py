@@ -37,6 +37,7 @@ class Work:
         self.started = time.monotonic()
         self._active: list[Activity] = []
         self._last: Activity | None = None
+        self._said = set[str]()
         self._lock = threading.RLock()
         self._n_holders, self._stop = 0, threading.Event()
 
@@ -45,10 +46,19 @@ class Work:
         """What is being done; between two steps, the last one."""
         return self._active[-1] if self._active else self._last
 
-    def say(self, line: str) -> None:
-        """Show one line."""
+    def say(self, line: str, is_part: bool = False) -> None:
+        """Show one line; `is_part`: of the part that begins."""
         with self._lock:
-            self.display.say(line)
+            self._said.add(line)
+            if is_part:
+                self.part = line
+                self.display.part(line)
+            else:
+                self.display.say(line)
+
+    def has_said(self, line: str) -> bool:
+        """Whether this line was shown before."""
+        return line in self._said
 
     @contextlib.contextmanager
     def doing(self, activity: Activity, is_shown: bool = True) -> Iterator[None]:

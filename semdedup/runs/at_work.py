@@ -15,6 +15,7 @@ from dataclasses import asdict
 from typing import Any
 
 from semdedup.compute.activity import Activity
+from semdedup.compute.cluster import end_where_imported
 from semdedup.compute.progress import Reporter
 from semdedup.compute.work import Work, leading_work
 from semdedup.errors import SemdedupError, StorageError
@@ -42,6 +43,7 @@ def at_work(root: Location, reporter: Reporter, *, take_over: bool = False) -> I
     Raises:
         OutputConflictError: another run is at work there.
     """
+    end_where_imported()  # or the worker would find the folder owned by its script
     with owned(root, take_over=take_over, say=reporter.say) as ownership:
         if leading_work() is not None:
             yield ownership
