@@ -171,7 +171,8 @@ class VideoDeduplicationWorkflow:
         """
         started = time.monotonic()
         reporter = Reporter(self.options.verbose)
-        gone = self._check_videos()  # an absent input is refused before a cluster is started
+        with reporter.doing("looking for videos"):
+            gone = self._check_videos()  # an absent input is refused before a cluster is started
         with (
             at_work(self.root, reporter, take_over=self.options.take_over),
             client_for(client, cluster or ClusterOptions(), reporter) as found,

@@ -231,8 +231,9 @@ def run_stages(
     stages: Sequence[Stage], client: distributed.Client | str | None, *, cluster: ClusterOptions | None
 ) -> list[StageResult]:
     """Check stages, then run them one after the other; no cluster is started or used where all are complete."""
-    check_stages(stages)
     reporter = Reporter(any(stage.verbose for stage in stages))
+    with reporter.doing("looking at the input"):
+        check_stages(stages)
     roots = {stage.destination().root.url: stage.destination().root for stage in stages}
     if all(stage.is_known() for stage in stages):
         steps = [stage.as_step(stage.source()) for stage in stages]

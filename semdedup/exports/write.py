@@ -6,10 +6,12 @@ import contextlib
 import re
 import tempfile
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
+
+import pyarrow as pa
 
 from semdedup.compute.progress import Reporter
 from semdedup.dedup.input.lance import import_lance
@@ -117,9 +119,8 @@ def export(
         _clear(target, options.clear_output)
         scratch = target / SCRATCH / "export"
         at_end.callback(scratch.parent.remove_tree)
-        with reporter.step("export", None, "rows") as advance, _refusing(reporter):
-            counts = _write(scratch, options, chain, gone, (root, files, fields), clips)
-            advance(counts["kept"])
+        with reporter.step("export", gone.n_kept, "rows") as advance, _refusing(reporter):
+            counts = _write(scratch, options, chain, gone, (root, files, fields), clips, advance)
             _check_counts(counts, gone, chain)
         _commit(target, scratch, {"format": options.format, "counts": dict(counts)})
         result = Export(options.format, str(target), counts, chain.eps, chain.removal)
@@ -216,17 +217,19 @@ def _write(
     gone: Gone,
     source: tuple[Location, Sequence[FileInfo], Fields],
     clips: Clips | None,
+    advance: Callable[[int], None],
 ) -> Counter[str]:
-    """Write everything to scratch; the counts of rows."""
+    """Write everything to scratch; the counts of rows. `advance` is called with how many are written."""
     counts: Counter[str] = Counter(rows=0, kept=0)
     if options.format == "lance":
         with _local_folder(scratch) as folder:
             write_lance(chain, gone, folder, counts)
         counts["kept"] = counts["rows"] - sum(counts[why] for why in gone.ids)
+        advance(counts["kept"])
         return counts
     root, files, fields = source
     schema = schema_of(files, root, fields)
-    rows = kept_rows(files, root, schema, fields, gone, counts)
+    rows = _counted(kept_rows(files, root, schema, fields, gone, counts), advance)
     data_files = "data/train-*.parquet"
     if clips is not None and fields.id is not None:
         data_files, train = "train/**", scratch / "train"
@@ -238,6 +241,12 @@ def _write(
     if options.format == "hf":
         (scratch / "README.md").write_bytes(card(data_files, counts, chain.eps, chain.removal).encode())
     return counts
+
+
+def _counted(rows: Iterable[pa.Table], advance: Callable[[int], None]) -> Iterator[pa.Table]:
+    for table in rows:
+        yield table
+        advance(len(table))
 
 
 @contextlib.contextmanager

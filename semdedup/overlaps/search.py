@@ -56,8 +56,9 @@ class OverlapSearch:
         `client` and `cluster` are as for `SemanticDeduplicationWorkflow.run`.
         """
         reporter = Reporter(self.shared.verbose)
-        source = self._find()
-        step = self._checked_step(source)
+        with reporter.doing("looking at the input"):
+            source = self._find()
+            step = self._checked_step(source)
         if step.is_complete():
             return self._result(complete_already(step, reporter))
         tracks = source.tracks

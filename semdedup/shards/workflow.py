@@ -91,8 +91,9 @@ class ShardWorkflow:
         """
         started = time.monotonic()
         reporter = Reporter(self.io.verbose)
-        found = _Found(self._find)
-        step, grows = self._checked_step(found)
+        with reporter.doing("looking at the input"):
+            found = _Found(self._find)
+            step, grows = self._checked_step(found)
         if step.is_complete() and not grows:
             outcome = complete_already(step, reporter)
             return self._result(outcome, {"total": time.monotonic() - started})
