@@ -151,6 +151,7 @@ def test_a_run_in_a_notebook_is_one_output_that_ends_as_done(tmp_path: Path) -> 
     write_embeddings(tmp_path / "in", *near_duplicates(np.random.default_rng(0), 60), 2)
     code = f"""
 import os; os.chdir({str(tmp_path)!r})
+import distributed
 from semdedup import SemanticDeduplicationWorkflow
 client = distributed.Client(processes=False, n_workers=1, dashboard_address=None, set_as_default=False)
 result = SemanticDeduplicationWorkflow("in", "out", 3, eps=0.1).run(client)
