@@ -10,12 +10,13 @@ import sys
 import threading
 from typing import NoReturn
 
-SECONDS_TO_END = 2.0
+SECONDS_TO_END = 2.5
 """What a run that is interrupted has for its end: bars, workers, the file that says how far it is."""
 EXIT_INTERRUPTED = 130
 SENTENCE = "interrupted: run the same command again to go on"
 
 _pressed = threading.Event()
+_leaving = threading.Lock()
 
 
 def was_pressed() -> bool:
@@ -49,6 +50,7 @@ def leave(is_said: bool = False) -> NoReturn:
 
     Workers of ours end with their parent.
     """
+    _leaving.acquire()  # for good: who comes second says nothing more
     with contextlib.suppress(OSError, ValueError):
         if sys.stderr.isatty():
             sys.stderr.write("\x1b[?25h")  # the cursor, which bars hide

@@ -23,7 +23,7 @@ from semdedup.errors import ClusterError, ParameterError
 
 SECONDS_TO_WAIT_FOR_SCHEDULER = 15
 SECONDS_TO_SILENCE_WORKERS = 2
-SECONDS_TO_LEAVE = 1.0
+SECONDS_TO_LEAVE = 0.5
 """How long a run that was interrupted waits for the end of its workers, or for a scheduler that it leaves."""
 IGNORE_CTRL_C = "import signal; signal.signal(signal.SIGINT, signal.SIG_IGN)"
 """Run by each worker: a terminal sends Ctrl-C to them, too, and each would answer with a traceback; we end them."""

@@ -30,7 +30,7 @@ SECONDS_WITHOUT_WORKERS = 60.0
 """A run ends where there is no worker for so long. Workers that are started again take a few seconds."""
 SECONDS_TO_WAIT_FOR_TASKS = 60.0
 """How long a run that fails waits for its tasks that are running."""
-SECONDS_TO_CANCEL = 1.0
+SECONDS_TO_CANCEL = 0.5
 """How long a run that was interrupted waits for the scheduler to hear that nothing is wanted any more."""
 MIB = 1 << 20
 MOST_OF_AN_ITEM = 300
