@@ -27,8 +27,8 @@ from semdedup.overlaps.search import OverlapSearch
 from semdedup.report.write import PAGE, write_report
 from semdedup.run_overlaps import RunOverlaps, Searches
 from semdedup.run_result import RunResult, check_balance
+from semdedup.runs.at_work import PROGRESS, at_work
 from semdedup.runs.owner import FILE_NAME as OWNER
-from semdedup.runs.owner import owned
 from semdedup.settings import check_names, documented, needed, setting
 from semdedup.settings.choices import DropWhen
 from semdedup.settings.kinds import path, paths
@@ -50,7 +50,7 @@ CLIPS, DEDUP, DATASET = "clips", DEDUPS.first, "dataset"
 """Folders of the steps, below the output path, beside ``overlaps`` and the page, ``report.html``; and of videos that
 came later ``overlaps-0002``, ``dedup-0002``, …"""
 
-WRITTEN = rf"{CLIPS}/|(?:{OVERLAPS.first}|{DEDUP})(?:-\d+)?/|{DATASET}/|{PAGE}$|{OWNER}$"
+WRITTEN = rf"{CLIPS}/|(?:{OVERLAPS.first}|{DEDUP})(?:-\d+)?/|{DATASET}/|{PAGE}$|{OWNER}$|{PROGRESS}$"
 """All that is written below the output path."""
 
 METADATA = tuple(name for name in ROWS.names if name not in ("id", "embedding", "low_information"))
@@ -171,30 +171,32 @@ class VideoDeduplicationWorkflow:
         """
         started = time.monotonic()
         reporter = Reporter(self.options.verbose)
-        gone = self._check_videos()  # an absent input is refused before a cluster is started
+        with reporter.doing("looking for videos"):
+            gone = self._check_videos()  # an absent input is refused before a cluster is started
         with (
-            owned(self.root, take_over=self.options.take_over, say=reporter.say),
-            client_for(client, cluster or ClusterOptions()) as found,
+            at_work(self.root, reporter, take_over=self.options.take_over),
+            client_for(client, cluster or ClusterOptions(), reporter) as found,
         ):
-            reporter.say("1 of 5: split")
+            reporter.part("1 of 5: split")
             split = self._run_split(found, cluster)
             if not split.embedded:
                 raise InputError(
                     f"none of the {len(split.videos):,} videos gave a clip with an embedding: "
                     + ("; ".join(split.faults()) or "all are too short")
                 )
-            reporter.say("2 of 5: overlaps")
+            reporter.part("2 of 5: overlaps")
             overlaps = self._find_overlaps(split, found, cluster, reporter)
             dedups = self._dedups(left_out=self.searches.left_out() if overlaps else ())
             eps, why = self._eps(split, dedups)
-            reporter.say(f"3 of 5: dedup at eps {eps:g} ({why})")
+            reporter.part(f"3 of 5: dedup at eps {eps:g} ({why})")
             dedup = dedups.run(found, cluster, reporter, eps)
-            reporter.say("4 of 5: report")
+            reporter.part("4 of 5: report")
             report_started = time.monotonic()
             report = self._report(eps, dedup)
             report_seconds = time.monotonic() - report_started
-            reporter.say("5 of 5: shard")
+            reporter.part("5 of 5: shard")
             shard = self._run_shard(found, cluster, reporter, eps, overlaps)
+            reporter.summarize(RunResult(split, dedup, shard, report, {}, gone, overlaps).rows())
         if gone:
             examples = ", ".join(gone[:3])
             reporter.say(f"{len(gone):,} videos of earlier runs are gone, their clips stay: {examples}")

@@ -60,6 +60,7 @@ def test_the_documented_command_runs_as_it_stands_and_writes_the_documented_layo
     out = tmp_path / "semantic_dedup"
     assert {path.name for path in out.iterdir()} == {
         "clustering_results", "extraction", "duplicates", "_forest", "_manifest.json", "_kmeans_centroids.npy",
+        "_progress.json",
     }  # fmt: skip
     assert list((out / "clustering_results").glob("centroid=*/*.parquet"))
     scores = pq.read_table(out / "extraction" / "semdedup_pruning_tables")

@@ -412,6 +412,7 @@ def test_of_two_runs_that_start_at_once_one_does_all_and_the_other_is_told_or_fi
         "_forest",
         "_kmeans_centroids.npy",
         "_manifest.json",
+        "_progress.json",
     ]
 
 

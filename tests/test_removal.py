@@ -288,6 +288,7 @@ def test_a_stage_finds_the_clusters_by_the_record_of_the_scores(
     ).run(client)
     assert sorted(path.name for path in (tmp_path / "ids").iterdir()) == [
         "_manifest.json",
+        "_progress.json",
         "part-0.parquet",
         "witnesses",
     ]

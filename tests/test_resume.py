@@ -219,7 +219,7 @@ def test_a_run_with_nothing_to_do_changes_no_byte_and_needs_no_cluster(
 def test_nothing_temporary_is_left_after_success(uninterrupted: Path) -> None:
     top = {path.name for path in uninterrupted.iterdir()}
     tables = {"kmeans_results", "pairwise_results", "duplicates"}
-    assert top == {*tables, "_forest", "_kmeans_centroids.npy", "_manifest.json"}
+    assert top == {*tables, "_forest", "_kmeans_centroids.npy", "_manifest.json", "_progress.json"}
     assert not [path for path in files_below(uninterrupted) if ".tmp" in path]
 
 

@@ -75,7 +75,14 @@ def test_every_clip_is_in_the_dataset_or_a_duplicate(done: Path) -> None:
     for row in dropped.itertuples():
         assert {rows.loc[row.Index, "video"], rows.loc[row.max_id, "video"]} == {"a.mp4", "copy.mp4"}
         assert rows.loc[row.Index, "start_s"] == rows.loc[row.max_id, "start_s"]
-    assert sorted(path.name for path in done.iterdir()) == ["clips", "dataset", "dedup", "overlaps", "report.html"]
+    assert sorted(path.name for path in done.iterdir()) == [
+        "_progress.json",
+        "clips",
+        "dataset",
+        "dedup",
+        "overlaps",
+        "report.html",
+    ]
     assert "2 of 8 clips are near-duplicates" in (done / "report.html").read_text()
 
 

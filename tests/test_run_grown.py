@@ -101,7 +101,7 @@ def twice(begun: Place, client: distributed.Client, tmp_path_factory: pytest.Tem
     assert before.items() <= place.shards().items(), "shards that were shipped are as they were"
     assert sorted(place.shards()) == ["00000.tar", "00001.tar"]
     assert sorted(path.name for path in place.out.iterdir()) == [
-        *("clips", "dataset", "dedup", "dedup-0002", "overlaps", "overlaps-0002", "report.html")
+        *("_progress.json", "clips", "dataset", "dedup", "dedup-0002", "overlaps", "overlaps-0002", "report.html")
     ]
     text = "\n".join(" ".join(row) for row in result.rows())
     for words in (
@@ -288,7 +288,14 @@ def test_a_video_that_was_changed_stops_the_run(twice: Place, client: distribute
     assert dry.exit_code == 1, dry.output
     assert stamps(place.out) == before
     result = place.run(client, clear_output=True)
-    assert sorted(path.name for path in place.out.iterdir()) == ["clips", "dataset", "dedup", "overlaps", "report.html"]
+    assert sorted(path.name for path in place.out.iterdir()) == [
+        "_progress.json",
+        "clips",
+        "dataset",
+        "dedup",
+        "overlaps",
+        "report.html",
+    ]
     assert (result.dedup.total, result.shard.clips) == (10, 10)
     assert_balanced(place)
     fresh = Place(place.videos, tmp_path / "fresh")
@@ -424,7 +431,14 @@ def test_a_dedup_that_was_taken_away_is_missed(twice: Place, client: distributed
     with pytest.raises(OutputConflictError, match=r"dedup is not there"):
         place.run(client)
     place.run(client, clear_output=True)
-    assert sorted(path.name for path in place.out.iterdir()) == ["clips", "dataset", "dedup", "overlaps", "report.html"]
+    assert sorted(path.name for path in place.out.iterdir()) == [
+        "_progress.json",
+        "clips",
+        "dataset",
+        "dedup",
+        "overlaps",
+        "report.html",
+    ]
 
 
 def test_clips_that_an_update_withdraws_are_not_in_a_dataset(

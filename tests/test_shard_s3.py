@@ -9,6 +9,7 @@ import fsspec
 import pytest
 
 from semdedup import InputError, OutputConflictError, StorageError
+from semdedup.runs.at_work import PROGRESS
 from semdedup.shards import streams
 from semdedup.shards.streams import read_clips, writing_stream
 from semdedup.storage.location import Location
@@ -38,7 +39,8 @@ def options(bucket: Bucket) -> dict[str, Any]:
 def objects(bucket: Bucket, below: str) -> dict[str, bytes]:
     fs = fsspec.filesystem("s3", **bucket[1], use_listings_cache=False)
     prefix = f"{bucket[0]}/{below}/".removeprefix("s3://")
-    return {path.removeprefix(prefix): fs.cat_file(path) for path in fs.find(f"{bucket[0]}/{below}")}
+    found = fs.find(f"{bucket[0]}/{below}")
+    return {path.removeprefix(prefix): fs.cat_file(path) for path in found if not path.endswith(PROGRESS)}
 
 
 @pytest.mark.parametrize("layout", ["flat", "cosmos"])

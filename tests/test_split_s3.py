@@ -15,6 +15,7 @@ import pytest
 from click.testing import CliRunner, Result
 
 from semdedup import OutputConflictError, StorageError, cli
+from semdedup.runs.at_work import PROGRESS
 from semdedup.storage.location import Location
 from semdedup.video.clip_ids import VideoIdentity, clip_id
 from semdedup.video.plan import Span
@@ -81,7 +82,8 @@ def objects(bucket: Bucket, folder: str = "") -> dict[str, bytes]:
     """Every object below a folder of the bucket, with its content."""
     fs = filesystem(bucket)
     prefix = f"{bucket[0]}/{folder}/".rstrip("/").removeprefix("s3://") + "/"
-    return {path.removeprefix(prefix): fs.cat_file(path) for path in fs.find(prefix)}
+    found = fs.find(prefix)
+    return {path.removeprefix(prefix): fs.cat_file(path) for path in found if not path.endswith(PROGRESS)}
 
 
 def versions(bucket: Bucket) -> dict[str, tuple]:

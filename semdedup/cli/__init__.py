@@ -17,6 +17,7 @@ from semdedup.cli.pairs import pairs
 from semdedup.cli.report import report
 from semdedup.cli.run import run
 from semdedup.cli.shard import shard
+from semdedup.cli.status import status
 from semdedup.cli.video import embed, split
 
 
@@ -53,6 +54,7 @@ for command in (
     leaks,
     shard,
     export,
+    status,
     doctor,
     demo,
 ):

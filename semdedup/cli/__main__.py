@@ -1,5 +1,5 @@
 """``python -m semdedup.cli``."""
 
-from semdedup.cli import main
+from semdedup.__main__ import main
 
 main()

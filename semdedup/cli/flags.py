@@ -14,13 +14,14 @@ import click
 from rich.console import Console
 
 from semdedup.compute.options import ClusterOptions
+from semdedup.ctrl_c import EXIT_INTERRUPTED, SENTENCE
 from semdedup.display import Displayable
 from semdedup.errors import ParameterError, SemdedupError
 from semdedup.settings import Options, Setting, settings_of
 
 Decorator = Callable[[Callable[..., Any]], Callable[..., Any]]
 
-EXIT_FAILED, EXIT_USAGE, EXIT_QUARANTINE, EXIT_INTERRUPTED = 1, 2, 3, 130
+EXIT_FAILED, EXIT_USAGE, EXIT_QUARANTINE = 1, 2, 3
 
 WIDE = 10_000
 """Columns of a table where there is no terminal: paths are not folded."""
@@ -226,7 +227,7 @@ def reported_errors(verbose: bool) -> Iterator[None]:
         click.secho(f"error: {error}", fg="red", err=True)
         sys.exit(EXIT_USAGE if isinstance(error, ParameterError) else EXIT_FAILED)
     except KeyboardInterrupt:
-        click.echo("interrupted: run the same command again to go on", err=True)
+        click.echo(SENTENCE, err=True)
         sys.exit(EXIT_INTERRUPTED)
 
 

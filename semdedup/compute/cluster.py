@@ -5,7 +5,9 @@ from __future__ import annotations
 import contextlib
 import logging
 import multiprocessing
-from collections.abc import Iterator
+import os
+import signal
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -14,54 +16,112 @@ import dask.utils
 import distributed
 
 from semdedup.arrays import gpu_count, gpu_usable, missing_gpu_packages
+from semdedup.compute.interrupts import interruptible, within
 from semdedup.compute.options import ClusterOptions
+from semdedup.compute.progress import Reporter
 from semdedup.errors import ClusterError, ParameterError
 
 SECONDS_TO_WAIT_FOR_SCHEDULER = 15
 SECONDS_TO_SILENCE_WORKERS = 2
 POOL_OF_GPU = 0.8
 """What of a GPU's memory the pool of a worker takes; the rest is for CUDA, for libraries, and for the client."""
+SECONDS_TO_LEAVE = 0.5
+"""How long a run that was interrupted waits for the end of its workers, or for a scheduler that it leaves."""
 IGNORE_CTRL_C = "import signal; signal.signal(signal.SIGINT, signal.SIG_IGN)"
 """Run by each worker: a terminal sends Ctrl-C to them, too, and each would answer with a traceback; we end them."""
 
 
 @contextlib.contextmanager
-def connect(options: ClusterOptions) -> Iterator[distributed.Client]:
+def connect(options: ClusterOptions, reporter: Reporter | None = None) -> Iterator[distributed.Client]:
     """Connect to the cluster that the options name, or start one for the time of the block.
+
+    Ctrl-C ends it at once: workers that were started here are killed, and a scheduler elsewhere is left.
 
     Raises:
         ClusterError: nothing answers at the address, or a GPU is asked for and there is none.
     """
+    reporter = reporter or Reporter(verbose=False)
     if options.scheduler or options.scheduler_file:
-        with _connect_to_scheduler(options.scheduler, options.scheduler_file) as client:
+        with reporter.doing(f"connecting to {options.scheduler or options.scheduler_file}", is_announced=True):
+            client = interruptible(
+                lambda: _connect_to_scheduler(options.scheduler, options.scheduler_file), distributed.Client.close
+            )
+        with _left_at_once(client.close):
             yield client
+        client.close()
         return
+    on_gpu = _check_local(options)
+    try:
+        with reporter.doing("starting workers", is_announced=True):
+            cluster, client = interruptible(lambda: _start(options, on_gpu), lambda made: _kill(*made))
+    except (ValueError, RuntimeError, OSError) as error:
+        raise ClusterError(
+            f"no local cluster could be started: {str(error).rstrip('.')}. In a script the call must be behind "
+            '`if __name__ == "__main__":`; otherwise pass a Client or a scheduler address.'
+        ) from None  # what led to it is pages of Dask's own steps
+    with _left_at_once(lambda: _kill(cluster, client)):
+        try:
+            yield client
+        except Exception:
+            _end(cluster, client, reporter)
+            raise
+        _end(cluster, client, reporter)
+
+
+def end_where_imported() -> None:
+    """End this process with a sentence where it is a worker that imports the script which started it.
+
+    The script would start workers in each worker. An error would come with a traceback from each, above the one that
+    counts: that of the script.
+    """
+    if getattr(multiprocessing.process.current_process(), "_inheriting", False):
+        raise SystemExit(
+            "workers cannot be started while this script is being imported by one of them: the call must be behind "
+            '`if __name__ == "__main__":`'
+        )
+
+
+@contextlib.contextmanager
+def _left_at_once(leave: Callable[[], object]) -> Iterator[None]:
+    """Where the block is interrupted, call `leave`, and go on without it where it takes longer."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        within(SECONDS_TO_LEAVE, leave)
+        raise
+
+
+def _end(cluster: Any, client: distributed.Client, reporter: Reporter) -> None:
+    with contextlib.ExitStack() as levels, reporter.doing("ending the workers"):
+        _silence(client, levels)
+        client.close()
+        cluster.close()
+
+
+def _check_local(options: ClusterOptions) -> bool:
+    """Whether the workers that are started here are to use GPUs. Raises a `ClusterError` where none can be started."""
     if options.backend == "gpu" and not gpu_usable():
         raise ClusterError(
             f"backend gpu: this machine shows {gpu_count()} GPUs; packages missing: "
             f"{', '.join(missing_gpu_packages()) or 'none'}. Install semdedup[cu12] or semdedup[cu13] on a machine "
             "with an NVIDIA GPU and its driver, or take --backend cpu."
         )
-    if getattr(multiprocessing.process.current_process(), "_inheriting", False):
-        raise ClusterError(
-            "workers cannot be started while this script is being imported by one of them. Put the call behind\n"
-            '    if __name__ == "__main__":\n'
-            "or pass a Client."
-        )
-    on_gpu = options.backend != "cpu" and gpu_usable() and not missing_gpu_packages()
-    try:
-        cluster = _start_cluster(options, on_gpu)
-    except (ValueError, RuntimeError, OSError) as error:
-        raise ClusterError(
-            f"no local cluster could be started: {str(error).rstrip('.')}. In a script the call must be behind "
-            '`if __name__ == "__main__":`; otherwise pass a Client or a scheduler address.'
-        ) from error
-    levels = contextlib.ExitStack()
-    with levels, cluster, distributed.Client(cluster, set_as_default=False) as client:
-        try:
-            yield client
-        finally:
-            _silence(client, levels)
+    end_where_imported()
+    return options.backend != "cpu" and gpu_usable() and not missing_gpu_packages()
+
+
+def _kill(cluster: Any, client: distributed.Client) -> None:
+    """End a cluster of our own without waiting for what its workers are at: a run that is killed goes on later."""
+    with contextlib.ExitStack() as levels:
+        for logger, level in _log_nothing():
+            levels.callback(logger.setLevel, level)
+        for worker in list(cluster.workers.values()):
+            worker.auto_restart = False
+            if worker.pid is not None:
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(worker.pid, signal.SIGKILL)
+        client.close()
+        cluster.close()
 
 
 def _silence(client: distributed.Client, levels: contextlib.ExitStack) -> None:
@@ -83,6 +143,11 @@ def _log_nothing() -> list[tuple[logging.Logger, int]]:
     for logger, _ in before:
         logger.setLevel(logging.CRITICAL + 1)
     return before
+
+
+def _start(options: ClusterOptions, on_gpu: bool) -> tuple[Any, distributed.Client]:
+    cluster = _start_cluster(options, on_gpu)
+    return cluster, distributed.Client(cluster, set_as_default=False)
 
 
 def _start_cluster(options: ClusterOptions, on_gpu: bool) -> Any:
@@ -122,7 +187,7 @@ def _connect_to_scheduler(address: str | None, scheduler_file: str | None) -> di
         return distributed.Client(
             address, scheduler_file=scheduler_file, timeout=SECONDS_TO_WAIT_FOR_SCHEDULER, set_as_default=False
         )
-    except (OSError, TimeoutError, ValueError) as error:
+    except (OSError, TimeoutError, ValueError, MemoryError) as error:  # a number that another program sent is a length
         raise ClusterError(
             f"no Dask scheduler answers at {where}: {error}. Start one with `dask scheduler` and give its address."
         ) from error
@@ -137,7 +202,9 @@ def _default_client() -> distributed.Client | None:
 
 
 @contextlib.contextmanager
-def client_for(client: distributed.Client | str | None, options: ClusterOptions) -> Iterator[distributed.Client]:
+def client_for(
+    client: distributed.Client | str | None, options: ClusterOptions, reporter: Reporter | None = None
+) -> Iterator[distributed.Client]:
     """The client to work with: the one given, one for the address given, the current default one, or a cluster's own.
 
     Only what is started here is closed here.
@@ -160,5 +227,5 @@ def client_for(client: distributed.Client | str | None, options: ClusterOptions)
         if default is not None:
             yield default
             return
-    with connect(options) as own:
+    with connect(options, reporter) as own:
         yield own

@@ -12,8 +12,8 @@ import distributed
 
 from semdedup.compute.exits import cluster_errors
 from semdedup.compute.in_flight import wait_for_some
-from semdedup.compute.session import SECONDS_TO_WAIT_FOR_TASKS, Session
-from semdedup.compute.tasks import Task, wait_for_running
+from semdedup.compute.session import Session
+from semdedup.compute.tasks import Task
 
 
 @dataclass(frozen=True)
@@ -65,26 +65,22 @@ def run_on_partitions(
 
     with session.reporter.step(name, len(items), "partitions") as advance:
         futures: dict[distributed.Future, int] = {}
-        try:
-            with cluster_errors(client, f"step '{name}'", describe):
-                futures.update(zip(client.compute(calls), items, strict=True))
-                completed = distributed.as_completed(list(futures), loop=client.loop)
-                while futures:
-                    session.check()
-                    for future in wait_for_some(completed, session.workers.seconds_between):
-                        with _noting(futures[future]):
-                            result = session.result_of(name, future)
-                        number = futures.pop(future)
-                        future.release()
-                        advance(1)
-                        yield number, result
-                    session.require_workers(name)
-        except (Exception, GeneratorExit):
-            _cancel(client, futures)
-            wait_for_running(client, task.run, SECONDS_TO_WAIT_FOR_TASKS, session.reporter.say)
-            raise
-        finally:
-            _cancel(client, futures)
+        with (
+            session.giving_up(task, lambda: _cancel(client, futures)),
+            cluster_errors(client, f"step '{name}'", describe),
+        ):
+            futures.update(zip(client.compute(calls), items, strict=True))
+            completed = distributed.as_completed(list(futures), loop=client.loop)
+            while futures:
+                session.check()
+                for future in wait_for_some(completed, session.workers.seconds_between):
+                    with _noting(futures[future]):
+                        result = session.result_of(name, future)
+                    number = futures.pop(future)
+                    future.release()
+                    advance(1)
+                    yield number, result
+                session.require_workers(name)
 
 
 @contextlib.contextmanager

@@ -1,16 +1,17 @@
-"""Progress of long work: a bar on a terminal, plain lines elsewhere, nothing where the user asked for silence."""
+"""Progress of long work: a bar on a terminal or in a notebook, plain lines elsewhere, nothing where that is wanted."""
 
 from __future__ import annotations
 
 import contextlib
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
-SECONDS_BETWEEN_LINES = 5.0
+from semdedup.compute.activity import Activity
+from semdedup.compute.displays import Display, display_of
+from semdedup.compute.work import Work, leading_work
 
 Advance = Callable[[int], None]
 """Called with how many units of a step are done."""
@@ -19,19 +20,47 @@ Advance = Callable[[int], None]
 class Reporter:
     """Tells the user on stderr what is going on. Results go to stdout, so that a pipe gets nothing else.
 
-    `seconds` has the time that each step took so far.
+    One that is made while another is at work (see `semdedup.runs.at_work`) tells it in the same place.
+
+    Attributes:
+        work: what is known of it.
+        seconds: the time that each step took so far.
     """
 
     def __init__(self, verbose: bool = True) -> None:
         self.verbose = verbose
         self.seconds: dict[str, float] = {}
         self.forced_bytes, self.forced_seconds = 0, 0.0
-        self.console = Console(file=sys.stderr, highlight=False, soft_wrap=True)
+        self.work = leading_work() or Work(_display() if verbose else Display())
 
     def say(self, line: str) -> None:
         """Print one line."""
         if self.verbose:
-            self.console.print(line, markup=False)
+            self.work.say(line)
+
+    def say_once(self, line: str) -> None:
+        """Print one line, unless a part before has."""
+        if not self.work.has_said(line):
+            self.say(line)
+
+    def part(self, words: str) -> None:
+        """Say which part of several begins."""
+        if self.verbose:
+            self.work.say(words, is_part=True)
+        else:
+            self.work.part = words
+
+    def begun(self, n: int = 1) -> None:
+        """Take note that a step was put on record; -1 where that was taken back."""
+        self.work.n_begun += n
+
+    def quarantined(self, n: int) -> None:
+        """Take note that so many rows, clips or videos more were set aside."""
+        self.work.quarantined += n
+
+    def summarize(self, rows: Sequence[tuple[str, str]]) -> None:
+        """Take note of what came of it, by names and values: `semdedup status` tells it."""
+        self.work.summary = list(rows)
 
     def start_over(self) -> None:
         """Count the seconds of steps, and of forcing to disk, from nothing."""
@@ -52,43 +81,24 @@ class Reporter:
         >>> with reporter.step("assign", total=20, unit="partitions") as advance:
         ...     advance(1)
         """
-        started = time.monotonic()
+        activity = Activity(name, total, unit)
         try:
-            with self._shown(name, total, unit) as advance:
-                yield advance
+            with self.work.doing(activity, self.verbose):
+                yield lambda n: self.work.advance(activity, n, self.verbose)
         finally:
-            self.seconds[name] = self.seconds.get(name, 0.0) + time.monotonic() - started
+            self.seconds[name] = self.seconds.get(name, 0.0) + time.monotonic() - activity.started
 
     @contextlib.contextmanager
-    def _shown(self, name: str, total: int | None, unit: str) -> Iterator[Advance]:
-        if not self.verbose:
-            yield lambda n: None
-        elif self.console.is_terminal:
-            columns = (
-                TextColumn("{task.description:<22}"),
-                BarColumn(),
-                MofNCompleteColumn(),
-                TextColumn(unit),
-                TimeElapsedColumn(),
-            )
-            with Progress(*columns, console=self.console) as bar:
-                task = bar.add_task(name, total=total)
-                yield lambda n: bar.advance(task, n)
-        else:
-            yield from self._lines(name, total, unit)
+    def doing(self, what: str, is_announced: bool = False) -> Iterator[None]:
+        """Show that something is being done that has no units, until the block ends.
 
-    def _lines(self, name: str, total: int | None, unit: str) -> Iterator[Advance]:
-        started = last = time.monotonic()
-        done = 0
-        of_total = "" if total is None else f"/{total}"
+        Args:
+            what: as in "connecting to ADDRESS".
+            is_announced: say it at once where there is no terminal, and not only where it takes a while.
+        """
+        with self.work.doing(Activity(what, is_announced=is_announced), self.verbose):
+            yield
 
-        def advance(n: int) -> None:
-            nonlocal done, last
-            done += n
-            now = time.monotonic()
-            if now - last >= SECONDS_BETWEEN_LINES:
-                last = now
-                self.say(f"{name}: {done}{of_total} {unit}, {now - started:.0f} s")
 
-        yield advance
-        self.say(f"{name}: {done}{of_total} {unit} in {time.monotonic() - started:.1f} s")
+def _display() -> Display:
+    return display_of(Console(file=sys.stderr, highlight=False, soft_wrap=True))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import importlib.util
+import threading
 import uuid
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -15,10 +16,11 @@ from semdedup.arrays import Backend
 from semdedup.compute.cluster import client_for
 from semdedup.compute.exits import RUN_AGAIN, address_of, cluster_errors
 from semdedup.compute.in_flight import InFlight
+from semdedup.compute.interrupts import within
 from semdedup.compute.options import ClusterOptions
 from semdedup.compute.preflight import check_backend, check_paths, check_versions, describe_process
 from semdedup.compute.progress import Reporter
-from semdedup.compute.tasks import Task, TooSmall, wait_for_running
+from semdedup.compute.tasks import Failed, Task, TooSmall, wait_for_running
 from semdedup.compute.workers import Workers, run_on_workers
 from semdedup.errors import ClusterError
 from semdedup.storage.location import Location
@@ -28,6 +30,8 @@ SECONDS_WITHOUT_WORKERS = 60.0
 """A run ends where there is no worker for so long. Workers that are started again take a few seconds."""
 SECONDS_TO_WAIT_FOR_TASKS = 60.0
 """How long a run that fails waits for its tasks that are running."""
+SECONDS_TO_CANCEL = 0.5
+"""How long a run that was interrupted waits for the scheduler to hear that nothing is wanted any more."""
 MIB = 1 << 20
 MOST_OF_AN_ITEM = 300
 
@@ -49,6 +53,7 @@ class Session:
         workers: which workers there are at the moment.
         token: what tells this session from others, for names of files.
         check: raises where the work is not to go on; called while tasks are waited for.
+        interrupted: set by Ctrl-C: after that nothing is waited for.
         planned: what `task_memory` was when it was asked, for this step: tasks are cut for that.
     """
 
@@ -58,6 +63,7 @@ class Session:
     workers: Workers
     token: str = field(default_factory=lambda: uuid.uuid4().hex[:8])
     check: Callable[[], None] = lambda: None
+    interrupted: threading.Event = field(default_factory=threading.Event)
     planned: list[int] = field(default_factory=list, init=False, compare=False)
 
     @property
@@ -126,37 +132,56 @@ class Session:
             position = flying.position_of(key)
             return None if position is None else label(items[position])
 
-        try:
-            with cluster_errors(self.client, f"step '{name}'", describe):
-                flying.fill()
-                while not flying.is_over:
-                    self.check()
-                    for position, future in flying.ended(self.workers.seconds_between):
-                        result = self.result_of(name, future)
-                        flying.forget(future)
-                        if isinstance(result, TooSmall):
-                            flying.again(position)
-                        flying.fill()
-                        if not isinstance(result, TooSmall):
-                            yield position, result
+        with self.giving_up(task, flying.cancel), cluster_errors(self.client, f"step '{name}'", describe):
+            flying.fill()
+            while not flying.is_over:
+                self.check()
+                for position, future in flying.ended(self.workers.seconds_between):
+                    result = self.result_of(name, future)
+                    flying.forget(future)
+                    if isinstance(result, TooSmall):
+                        flying.again(position)
                     flying.fill()
-                    self.require_workers(name)
+                    if not isinstance(result, TooSmall):
+                        yield position, result
+                flying.fill()
+                self.require_workers(name)
+
+    @contextlib.contextmanager
+    def giving_up(self, task: Task, cancel: Callable[[], None]) -> Iterator[None]:
+        """Where the block fails or is left early, `cancel` what has not ended, and wait for what is running.
+
+        After Ctrl-C nothing is waited for, not even a scheduler that does not answer.
+        """
+        try:
+            yield
+        except KeyboardInterrupt:
+            self.interrupted.set()
+            raise
         except (Exception, GeneratorExit):
-            flying.cancel()
-            wait_for_running(self.client, task.run, SECONDS_TO_WAIT_FOR_TASKS, self.reporter.say)
+            if not self.interrupted.is_set():  # or a generator is only thrown away, when all is over
+                cancel()
+                wait_for_running(self.client, task.run, SECONDS_TO_WAIT_FOR_TASKS, self.reporter.say)
             raise
         finally:
-            flying.cancel()
+            within(SECONDS_TO_CANCEL, cancel)
 
     def result_of(self, name: str, future: distributed.Future) -> Any:
-        """The result of a task that has ended. It is computed again where the worker that holds it has died since."""
+        """The result of a task that has ended, or what it raised.
+
+        It is computed again where the worker that holds it has died since.
+        """
         while True:
             try:
-                return future.result(timeout=SECONDS_WITHOUT_WORKERS)
+                found = future.result(timeout=SECONDS_WITHOUT_WORKERS)
             except TimeoutError:
                 if future.status == "error":  # the task's own error
                     raise
                 self.require_workers(name)
+            else:
+                if isinstance(found, Failed):
+                    raise found.error
+                return found
 
     def require_workers(self, name: str) -> None:
         """Raise `ClusterError` where there have been no workers for `SECONDS_WITHOUT_WORKERS`."""
@@ -183,24 +208,31 @@ def open_session(
     Raises:
         ClusterError: the cluster cannot do the work; the message says which process and why.
     """
-    with client_for(client, options) as found, cluster_errors(found, "the run"):
+    with client_for(client, options, reporter) as found, cluster_errors(found, "the run"):
         session = check_cluster(found, options.backend, reporter)
-        check_paths(found, reads, writes, may_go)
-        yield session
+        with reporter.doing("checking whether the workers see the paths"):
+            check_paths(found, reads, writes, may_go)
+        try:
+            yield session
+        except KeyboardInterrupt:
+            session.interrupted.set()
+            raise
 
 
 def check_cluster(client: distributed.Client, backend: str, reporter: Reporter) -> Session:
     """Check versions and GPUs of a cluster and measure it. Raises `ClusterError` where it cannot do the work."""
     try:
-        client.wait_for_workers(1, timeout=SECONDS_TO_WAIT_FOR_WORKERS)
+        with reporter.doing(f"waiting for workers of {address_of(client)}", is_announced=not client.nthreads()):
+            client.wait_for_workers(1, timeout=SECONDS_TO_WAIT_FOR_WORKERS)
     except TimeoutError as error:
         raise ClusterError(
             f"the scheduler at {address_of(client)} has no workers. Start some with `dask worker ADDRESS`."
         ) from error
-    check_versions(client)
-    arrays = check_backend(run_on_workers(client, describe_process), backend)
+    with reporter.doing("checking the workers"):
+        check_versions(client)
+        arrays = check_backend(run_on_workers(client, describe_process), backend)
     session = Session(client, arrays, reporter, Workers(client))
-    reporter.say(
+    reporter.say_once(
         f"Dask: {len(client.nthreads())} workers, {session.n_slots} threads, "
         f"{session.workers.task_memory() / MIB:.0f} MiB a task, {arrays}; dashboard {dashboard_of(client)}"
     )

@@ -14,6 +14,7 @@ import distributed
 
 from semdedup.compute.allocator import keeping_freed_memory
 from semdedup.compute.workers import has_enough, memory_of_thread
+from semdedup.errors import SemdedupError
 from semdedup.storage.faults import with_retries
 
 _lock = threading.Lock()
@@ -26,6 +27,14 @@ _ended: set[str] = set()
 @dataclass(frozen=True)
 class TooSmall:
     """What a task gives back on a worker that has less memory than it was cut for."""
+
+
+@dataclass(frozen=True)
+class Failed:
+    """What a task gives back in place of raising an error that has a clear sentence: Dask would print it, too, with its
+    traceback, once for each worker that it happens on."""
+
+    error: SemdedupError
 
 
 def memory_here() -> int:
@@ -51,7 +60,8 @@ class Task:
     def __call__(self, item: Any) -> Any:
         """Call the function, unless the run has failed meanwhile; again where a fault of storage may pass.
 
-        Where this worker has too little memory nothing is done, and `TooSmall` is given back.
+        Where this worker has too little memory nothing is done, and `TooSmall` is given back; where the function raises
+        an error of ours, `Failed`.
         """
         if self.task_memory and not has_enough(memory_here(), self.task_memory):
             return TooSmall()
@@ -62,6 +72,8 @@ class Task:
         try:
             with keeping_freed_memory():
                 return with_retries(lambda: self.function(item))
+        except SemdedupError as error:
+            return Failed(error)
         finally:
             with _lock:
                 _running[self.run] -= 1

@@ -24,6 +24,7 @@ from semdedup.dedup.names import STEPS, WRITTEN, Destination, below, destination
 from semdedup.dedup.options import IOOptions
 from semdedup.dedup.ranking import RankingStrategy
 from semdedup.errors import ParameterError
+from semdedup.runs.at_work import at_work
 from semdedup.runs.files import refuse_foreign
 from semdedup.runs.identity import fingerprint
 from semdedup.runs.lookup import known_files
@@ -244,8 +245,9 @@ def run_stages(
     stages: Sequence[Stage], client: distributed.Client | str | None, *, cluster: ClusterOptions | None
 ) -> list[StageResult]:
     """Check stages, then run them one after the other; no cluster is started or used where all are complete."""
-    check_stages(stages)
     reporter = Reporter(any(stage.verbose for stage in stages))
+    with reporter.doing("looking at the input"):
+        check_stages(stages)
     roots = {stage.destination().root.url: stage.destination().root for stage in stages}
     if all(stage.is_known() for stage in stages):
         steps = [stage.as_step(stage.source()) for stage in stages]
@@ -254,13 +256,25 @@ def run_stages(
             return [stage.result(outcome, reporter) for stage, outcome in zip(stages, outcomes, strict=True)]
     take_over = any(stage.io.take_over for stage in stages)
     with contextlib.ExitStack() as stack:
-        for root in roots.values():
-            stack.enter_context(owned(root, take_over=take_over, say=reporter.say))
+        for root in reversed(roots.values()):  # the last one is that of the results: it tells of the work
+            stack.enter_context(at_work(root, reporter, take_over=take_over))
         reads = stages[0].readable()
         session = stack.enter_context(
             open_session(client, cluster or ClusterOptions(), reporter, reads, list(roots.values()))
         )
-        return execute_stages(session, stages)
+        results = execute_stages(session, stages)
+        reporter.summarize(_summary(results))
+        return results
+
+
+def _summary(results: Sequence[StageResult]) -> list[tuple[str, str]]:
+    """Counts of the stages, by name; where stages count the same, that of the last."""
+    found: dict[str, str] = {}
+    for result in results:
+        counts = {name: fact for name, fact in result.facts.items() if isinstance(fact, int)}
+        found |= {name.replace("_", " "): f"{count:,}" for name, count in counts.items()}
+        found[f"{result.stage} seconds"] = f"{result.seconds:.1f}"
+    return list(found.items())
 
 
 def execute_stages(session: Session, stages: Sequence[Stage]) -> list[StageResult]:

@@ -6,10 +6,12 @@ import contextlib
 import re
 import tempfile
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
+
+import pyarrow as pa
 
 from semdedup.compute.progress import Reporter
 from semdedup.dedup.input.lance import import_lance
@@ -23,9 +25,9 @@ from semdedup.exports.gone import DUPLICATE, Fields, Gone
 from semdedup.exports.lance import write_lance
 from semdedup.exports.options import ExportOptions
 from semdedup.exports.rows import kept_rows, schema_of, write_files
+from semdedup.runs.at_work import PROGRESS, at_work
 from semdedup.runs.files import delete_files, refuse_foreign
 from semdedup.runs.owner import FILE_NAME as OWNER
-from semdedup.runs.owner import owned
 from semdedup.runs.record import SCRATCH
 from semdedup.settings.choices import ExportFormat, RemovalRule
 from semdedup.shards.chain import DropChain, find_all_drops
@@ -108,23 +110,38 @@ def export(
     options, reporter = ExportOptions.of(locals()), Reporter(verbose)
     root, target = Location.of(results, storage_options), Location.of(output_path, storage_options)
     target.check_writable()
-    chain = _chain(root, options)
-    fields = _fields(chain, options)
+    fields = _fields(chain := _chain(root, options), options)
     files = [] if options.format == "lance" else _input(root, target, options, fields, storage_options)
     clips = None if clips_path is None else Clips.of(Location.of(clips_path, storage_options), target)
     _check_empty(target, options.clear_output)
-    with reporter.step("ids that go", len(chain.links), "results") as advance:
-        gone = Gone.of(chain, advance)
-    with owned(target, say=reporter.say), contextlib.ExitStack() as at_end:
+    gone = _gone(chain, reporter)
+    with at_work(target, reporter), contextlib.ExitStack() as at_end:
         _clear(target, options.clear_output)
-        at_end.callback((target / SCRATCH).remove_tree)
         scratch = target / SCRATCH / "export"
-        with reporter.step("export", None, "rows") as advance:
-            counts = _write(scratch, options, chain, gone, (root, files, fields), clips)
-            advance(counts["kept"])
-        _check_counts(counts, gone, chain)
+        at_end.callback(scratch.parent.remove_tree)
+        with reporter.step("export", gone.n_kept, "rows") as advance, _refusing(reporter):
+            counts = _write(scratch, options, chain, gone, (root, files, fields), clips, advance)
+            _check_counts(counts, gone, chain)
         _commit(target, scratch, {"format": options.format, "counts": dict(counts)})
-    return Export(options.format, str(target), counts, chain.eps, chain.removal)
+        result = Export(options.format, str(target), counts, chain.eps, chain.removal)
+        reporter.summarize(result.rows())
+    return result
+
+
+def _gone(chain: DropChain, reporter: Reporter) -> Gone:
+    with reporter.step("ids that go", len(chain.links), "results") as advance:
+        return Gone.of(chain, advance)
+
+
+@contextlib.contextmanager
+def _refusing(reporter: Reporter) -> Iterator[None]:
+    """While what is written may be refused, and taken back."""
+    reporter.begun()
+    try:
+        yield
+    except InputError:
+        reporter.begun(-1)
+        raise
 
 
 def _commit(target: Location, scratch: Location, facts: Mapping[str, Any]) -> None:
@@ -200,17 +217,19 @@ def _write(
     gone: Gone,
     source: tuple[Location, Sequence[FileInfo], Fields],
     clips: Clips | None,
+    advance: Callable[[int], None],
 ) -> Counter[str]:
-    """Write everything to scratch; the counts of rows."""
+    """Write everything to scratch; the counts of rows. `advance` is called with how many are written."""
     counts: Counter[str] = Counter(rows=0, kept=0)
     if options.format == "lance":
         with _local_folder(scratch) as folder:
             write_lance(chain, gone, folder, counts)
         counts["kept"] = counts["rows"] - sum(counts[why] for why in gone.ids)
+        advance(counts["kept"])
         return counts
     root, files, fields = source
     schema = schema_of(files, root, fields)
-    rows = kept_rows(files, root, schema, fields, gone, counts)
+    rows = _counted(kept_rows(files, root, schema, fields, gone, counts), advance)
     data_files = "data/train-*.parquet"
     if clips is not None and fields.id is not None:
         data_files, train = "train/**", scratch / "train"
@@ -222,6 +241,12 @@ def _write(
     if options.format == "hf":
         (scratch / "README.md").write_bytes(card(data_files, counts, chain.eps, chain.removal).encode())
     return counts
+
+
+def _counted(rows: Iterable[pa.Table], advance: Callable[[int], None]) -> Iterator[pa.Table]:
+    for table in rows:
+        yield table
+        advance(len(table))
 
 
 @contextlib.contextmanager
@@ -253,7 +278,8 @@ def _check_counts(counts: Counter[str], gone: Gone, chain: DropChain) -> None:
 
 
 def _names_in(target: Location) -> list[str]:
-    return [name for name in target.folder_names() if name not in (OWNER, SCRATCH) and not UNFINISHED.fullmatch(name)]
+    names = target.folder_names()
+    return [name for name in names if name not in (OWNER, PROGRESS, SCRATCH) and not UNFINISHED.fullmatch(name)]
 
 
 def _record_in(target: Location) -> Mapping[str, Any] | None:

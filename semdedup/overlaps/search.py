@@ -15,8 +15,8 @@ from semdedup.overlaps.options import MIN_OVERLAP, OverlapsOptions
 from semdedup.overlaps.result import OverlapsResult
 from semdedup.overlaps.run import join_tracks
 from semdedup.overlaps.source import Source, check_output, find_source
+from semdedup.runs.at_work import at_work
 from semdedup.runs.files import refuse_foreign
-from semdedup.runs.owner import owned
 from semdedup.runs.record import FILE_NAME, Record
 from semdedup.runs.run import Run
 from semdedup.runs.step import Outcome, Step, complete_already, run_step
@@ -56,8 +56,9 @@ class OverlapSearch:
         `client` and `cluster` are as for `SemanticDeduplicationWorkflow.run`.
         """
         reporter = Reporter(self.shared.verbose)
-        source = self._find()
-        step = self._checked_step(source)
+        with reporter.doing("looking at the input"):
+            source = self._find()
+            step = self._checked_step(source)
         if step.is_complete():
             return self._result(complete_already(step, reporter))
         tracks = source.tracks
@@ -67,10 +68,12 @@ class OverlapSearch:
             return join_tracks(run, source, self.options)
 
         with (
-            owned(self.output, take_over=self.shared.take_over, say=reporter.say) as ownership,
+            at_work(self.output, reporter, take_over=self.shared.take_over) as ownership,
             open_session(client, cluster or ClusterOptions(), reporter, reads, [self.output]) as session,
         ):
-            return self._result(run_step(step, work, session, ownership))
+            result = self._result(run_step(step, work, session, ownership))
+            reporter.summarize(result.rows())
+        return result
 
     def plan(self) -> Iterator[str]:
         """What `run` would do, in lines of text. Everything that can be checked is checked; nothing is written."""

@@ -113,13 +113,18 @@ class Ownership:
         """The token of the run."""
         return self.owner.token
 
+    @property
+    def is_lost(self) -> bool:
+        """Whether the heartbeat has found that the file is not this run's any more."""
+        return self._lost.is_set()
+
     def check(self) -> None:
         """Read the file again. Raises `OutputConflictError` where another run has taken over."""
         check_owner(self.root, self.token)
 
     def check_heartbeat(self) -> None:
-        """`check`, but only once the heartbeat has found that the file is not this run's any more: costs nothing."""
-        if self._lost.is_set():
+        """`check`, but only once the folder `is_lost`: costs nothing."""
+        if self.is_lost:
             self.check()
 
     def _beat(self) -> None:
@@ -175,7 +180,7 @@ def owned(root: Location, *, take_over: bool = False, say: Callable[[str], None]
         _living.discard(ownership.token)
 
 
-def _content(place: Location) -> bytes | None:
+def read_content(place: Location) -> bytes | None:
     """What is in a file that may go at any moment; None where it is not there."""
     try:
         return place.read_bytes()
@@ -187,7 +192,7 @@ def _content(place: Location) -> bytes | None:
 
 def read_owner(root: Location) -> Owner | None:
     """Who is at work in a folder; None where nobody is, or the file cannot be understood."""
-    content = _content(root / FILE_NAME)
+    content = read_content(root / FILE_NAME)
     return None if content is None else Owner.from_bytes(content)
 
 
@@ -213,7 +218,7 @@ def _acquire(root: Location, take_over: bool, say: Callable[[str], None]) -> Own
         mine = claim(place, owner.to_bytes())
         if mine is not None:
             return Ownership(root, owner, mine, made)
-        content = _content(place)
+        content = read_content(place)
         if content is None:
             continue  # it was released in between
         found = Owner.from_bytes(content)
@@ -235,7 +240,7 @@ def _is_dead(place: Location, content: bytes, found: Owner | None, say: Callable
     deadline = time.monotonic() + WATCH_S
     while time.monotonic() < deadline:
         time.sleep(POLL_S)
-        now = _content(place)
+        now = read_content(place)
         if now != content:
             return now is None  # it ended meanwhile; otherwise it, or another newcomer, is alive
         if found is not None and found.is_gone:

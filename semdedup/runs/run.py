@@ -177,6 +177,7 @@ class Run:
                 (self.root / SCRATCH).remove_if_empty()
                 self._ownership.made = self.root.around(entry.get("made_folders", 0))
                 self.record.write({name: other for name, other in self.record.steps.items() if name != self.step})
+                self.reporter.begun(-1)
             raise
 
     def commit(
@@ -201,15 +202,16 @@ class Run:
         Raises:
             InputError: the input is not what it was when the step began.
         """
-        if look_again is not None:
-            self._check_input(look_again)
-        files = self._files
-        self._check_final(files)
-        forced = self._force(files, in_place)
-        orders = Orders({**(kept or {}), **files}, sorted(obsolete), facts, forced)
-        self._ownership.check()
-        orders.write(self.scratch)
-        carry_out(self.record, self.step, orders, self._ownership.check)
+        with self.reporter.doing("putting files in place"):
+            if look_again is not None:
+                self._check_input(look_again)
+            files = self._files
+            self._check_final(files)
+            forced = self._force(files, in_place)
+            orders = Orders({**(kept or {}), **files}, sorted(obsolete), facts, forced)
+            self._ownership.check()
+            orders.write(self.scratch)
+            carry_out(self.record, self.step, orders, self._ownership.check)
         self.reporter.forced(*forced)
 
     def _leave(self) -> None:
@@ -308,6 +310,7 @@ def begin(
         record.update(step, status="begun", parameters=dict(parameters), input=dict(source), temporary=[name])
     else:
         _go_on(record, step, name)
+    session.reporter.begun()
     return Run(record, step, ownership, session)
 
 

@@ -105,7 +105,8 @@ def run_step(
     if step.cleared:
         record.clear(step.cleared, step.written)
     record.remove_strays()
-    identity = step.identify()
+    with reporter.doing("looking at the input"):
+        identity = step.identify()
     _clear_what_changed(record, step, reporter, identity if made_anew else None)
     _open_again(record, step, reporter, identity, ownership)
     record.check(step.name, step.parameters, identity, step.hint)

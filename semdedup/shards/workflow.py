@@ -13,9 +13,9 @@ from semdedup.compute.options import ClusterOptions
 from semdedup.compute.progress import Reporter
 from semdedup.compute.session import open_session
 from semdedup.dedup.results.scores import Scores
+from semdedup.runs.at_work import at_work
 from semdedup.runs.files import refuse_foreign
 from semdedup.runs.identity import fingerprint_of
-from semdedup.runs.owner import owned
 from semdedup.runs.record import FILE_NAME, SCRATCH, Record
 from semdedup.runs.run import Run
 from semdedup.runs.step import Outcome, Step, complete_already, run_step
@@ -91,8 +91,9 @@ class ShardWorkflow:
         """
         started = time.monotonic()
         reporter = Reporter(self.io.verbose)
-        found = _Found(self._find)
-        step, grows = self._checked_step(found)
+        with reporter.doing("looking at the input"):
+            found = _Found(self._find)
+            step, grows = self._checked_step(found)
         if step.is_complete() and not grows:
             outcome = complete_already(step, reporter)
             return self._result(outcome, {"total": time.monotonic() - started})
@@ -106,11 +107,13 @@ class ShardWorkflow:
             return ShardRun(run, inputs, drops, self.options, self._described(inputs, drops), before).run()
 
         with (
-            owned(self.output, take_over=self.io.take_over, say=reporter.say) as ownership,
+            at_work(self.output, reporter, take_over=self.io.take_over) as ownership,
             open_session(client, cluster or ClusterOptions(), reporter, reads, [self.output]) as session,
         ):
             outcome = run_step(step, work, session, ownership)
-        return self._result(outcome, {**reporter.seconds, "total": time.monotonic() - started})
+            result = self._result(outcome, {**reporter.seconds, "total": time.monotonic() - started})
+            reporter.summarize(result.rows())
+        return result
 
     def plan(
         self, client: distributed.Client | str | None = None, *, cluster: ClusterOptions | None = None

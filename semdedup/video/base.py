@@ -14,12 +14,14 @@ from typing import Any
 
 import distributed
 
+from semdedup.compute.interrupts import within
 from semdedup.compute.options import ClusterOptions
 from semdedup.compute.progress import Reporter
-from semdedup.compute.session import Session, open_session
+from semdedup.compute.session import SECONDS_TO_CANCEL, Session, open_session
 from semdedup.display import one_line
+from semdedup.runs.at_work import at_work
 from semdedup.runs.identity import fingerprint
-from semdedup.runs.owner import Ownership, owned
+from semdedup.runs.owner import Ownership
 from semdedup.runs.record import FILE_NAME
 from semdedup.runs.run import begin, finish
 from semdedup.runs.step import tidy
@@ -103,7 +105,8 @@ class VideoWorkflow:
         """
         started = time.monotonic()
         reporter = Reporter(self.io.verbose)
-        found = self.find()
+        with reporter.doing("looking for videos"):
+            found = self.find()
         files = found.videos
         for line in found.told():
             reporter.say(line)
@@ -116,13 +119,15 @@ class VideoWorkflow:
             return self._result(table, NOTHING, 0, {"total": time.monotonic() - started})
         reads, writes = self._readable(files), [self.output]
         with (
-            owned(self.output, take_over=self.io.take_over, say=reporter.say) as ownership,
+            at_work(self.output, reporter, take_over=self.io.take_over) as ownership,
             open_session(client, cluster or ClusterOptions(), reporter, reads, writes, may_go=True) as session,
             _ending_children(session),
         ):
             done, left_out = self._run(session, ownership, cluster, files)
-        seconds = {**reporter.seconds, "total": time.monotonic() - started - reporter.forced_seconds}
-        return self._result(VideoTable(self.output, self.kind), done, left_out, seconds)
+            seconds = {**reporter.seconds, "total": time.monotonic() - started - reporter.forced_seconds}
+            result = self._result(VideoTable(self.output, self.kind), done, left_out, seconds)
+            reporter.summarize(result.rows())
+        return result
 
     def find(self) -> FoundVideos:
         """The videos of the input, and what else was there."""
@@ -256,8 +261,17 @@ class VideoWorkflow:
 @contextlib.contextmanager
 def _ending_children(session: Session) -> Iterator[None]:
     """At the end of the block no worker has a process that decodes: the workers may be somebody's who goes on."""
-    try:
-        yield
-    finally:
+
+    def end() -> None:
         if session.client.status == "running":
             session.client.run(end_children)
+
+    try:
+        yield
+    except KeyboardInterrupt:
+        within(SECONDS_TO_CANCEL, end)
+        raise
+    except BaseException:
+        end()
+        raise
+    end()

@@ -20,7 +20,7 @@ from semdedup.video.merged import Merged, gone_clips, gone_videos, without_lost
 from semdedup.video.own_files import COLUMN, OwnFiles, names_of, own_files
 from semdedup.video.parts import PartPlan, Parts, plan_parts, write_name
 from semdedup.video.quarantine import EMBED_ERROR, is_tried_again
-from semdedup.video.records import FILES, TRACK_ROWS, VIDEO_COLUMNS, VideoFile
+from semdedup.video.records import FILES, QUARANTINED, TRACK_ROWS, VIDEO_COLUMNS, VideoFile
 from semdedup.video.row_files import RowKind
 from semdedup.video.tree import SUMMARY, file_key
 from semdedup.video.video_rows import RowsHeld, VideoRows, clip_quarantine_table, quarantine_table
@@ -166,6 +166,7 @@ def process(
     for entry in run.each(run.step, partial(process_videos, settings), jobs, unit=unit_of_tasks, label=paths_of):
         done.take(entry)
         tally.take(entry.result)
+        run.reporter.quarantined(sum(row["status"] == QUARANTINED for row in entry.result))
     tally.take((), at_the_end=True)
     if len(done) != len(todo):
         raise IntegrityError(f"{len(todo)} videos went in, {len(done)} came out")

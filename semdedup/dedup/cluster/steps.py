@@ -126,6 +126,7 @@ def assign_rows(
         rows += result["assigned"]
         distance += result["distance"]
         quarantined.update(result["quarantined"])
+        run.reporter.quarantined(sum(result["quarantined"].values()))
         weights = weights_of_clusters(result)
         cluster_rows += rows_of_clusters(result)
         cluster_weights += weights
