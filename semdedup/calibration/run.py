@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -80,28 +81,31 @@ def calibrate(
     else:
         given = parse_verdicts(verdicts)
     result = load(results, storage_options=storage_options)
-    assert result.scores is not None
-    root = Location.of(str(result.paths["results"]), storage_options)
-    target = root / FILE_NAME
+    target = Location.of(str(result.paths["results"]), storage_options) / FILE_NAME
     if store:
         _check_target(target)
+    calibration = replace(_calibrated(result, given, wanted, target.parent), path=str(target) if store else "")
+    if store:
+        target.write_json({"format": FORMAT, **calibration.to_json()})
+    return calibration
+
+
+def _calibrated(result: DedupResult, given: Verdicts, min_precision: float | None, root: Location) -> Calibration:
+    """The calibration of a result, which is in the folder `root`."""
+    assert result.scores is not None
     found = _found(result, given)
     steps = [Record(place).every_step for place in results_in(root)]
     eps, figures = _figures(result.scores, given, found)
-    calibration = Calibration(
-        eps=_recommended(figures, wanted),
+    return Calibration(
+        eps=_recommended(figures, min_precision),
         figures=figures,
         embedder=embedder_of(steps),
         judged=len(found),
         same=sum(verdict.same for verdict in found),
         least_score=float(1 - eps),
         result=str(root),
-        path=str(target) if store else "",
         scores=commit_of(steps),
     )
-    if store:
-        target.write_json({"format": FORMAT, **calibration.to_json()})
-    return calibration
 
 
 def stored_calibration(root: Location, scores: str) -> dict[str, Any] | None:

@@ -114,7 +114,7 @@ class Cards:
             "max_id": str(pair.max_id),
             "score": exact(pair.score),
             "band": int(sample.bands.of(np.array([pair.score], np.float32))[0]),
-            "chain": [[exact(row.score), _short(row.max_id)] for row in chain],
+            "chain": [[exact(row.score), "" if row.id == row.max_id else _short(row.max_id)] for row in chain],
         }
         if self.outcome.witnesses is not None:
             witness = self.outcome.witnesses.get(pair.id)

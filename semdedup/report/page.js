@@ -160,7 +160,8 @@ function fate(pair, eps) {
   const names = (goes) => (goes ? "goes" : "stays");
   if (pair.gone && eps === data.eps) return { right: names(pair.gone[0]), left: names(pair.gone[1]), known: true };
   if (data.rule === "witness") return { right: reached ? (other ? "may" : "goes") : "stays", left: other ? "may" : "stays" };
-  if (data.rule === "components") return { right: reached ? "goes" : "may", left: other ? "goes" : "may" };
+  const best = pair.chain.length > 0 && pair.chain[0][1] === ""; // it was compared with no better-ranked clip
+  if (data.rule === "components") return { right: reached ? "goes" : "may", left: other ? "goes" : best ? "stays" : "may" };
   return { right: names(reached), left: names(other) };
 }
 

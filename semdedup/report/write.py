@@ -79,35 +79,42 @@ def write_report(
     kwargs = {"storage_options": dict(storage_options or {})}
     folders = _clip_folders(root, None if clips is None else locations_of(clips, kwargs))
     outputs = [output for path in locations_of(overlaps, kwargs) for output in outputs_at(path)] or overlaps_below(root)
-    assert result.scores is not None
+    rows, notes = _by_rule(result)
     with reporter.step("scores", None, "tables") as advance:
-        chosen = _eps_of(result, eps)
-        rows, notes = _by_rule(result)
-        found = survey(rows, chosen)
-        advance(len(result.scores.files))
+        found = survey(rows, _eps_of(result, eps))
+        advance(len(rows.scores.files))
     aligned, clip_strips = _with_pictures(result, found, outputs, folders, reporter)
     if clips is None and not any(clip.url for clip in clip_strips.values()):  # those beside are of something else
-        clip_strips = {row_id: replace(clip, missing="") for row_id, clip in clip_strips.items()}
-    is_own = result.eps == chosen and result.removal == rows.removal
-    steps = [Record(place).every_step for place in results_in(root)]
-    place = Location.of(str(result.paths["results"]), storage_options)
-    background = Background(
-        place=str(Location.of(results)),
-        quarantine=read_quarantine(result, root, folders),
-        steps=_steps(outputs) | _steps(results_in(root)),
-        across=result.scores.across,
-        notes=notes + _notes(result, bool(folders)) + (aligned.notes() if aligned else []),
-        removal=rows.removal,
-        removed=result.duplicates if is_own else None,
-        embedder=embedder_of(steps),
-        calibration=stored_calibration(place, commit_of(steps)) or {},
+        folders, clip_strips = [], {row_id: replace(clip, missing="") for row_id, clip in clip_strips.items()}
+    is_own = result.eps == found.eps and result.removal == rows.removal
+    more = notes + _notes(result, bool(folders)) + (aligned.notes() if aligned else [])
+    removed = result.duplicates if is_own else None
+    background = replace(_background(result, root, folders, outputs), notes=more, removal=rows.removal, removed=removed)
+    outcome = Outcome(
+        witnesses=_witnesses(result, found) if is_own and not rows.by_scores else None,
+        links={row_id: link for row_id, clip in clip_strips.items() if (link := link_to(clip.url, target))},
     )
-    links = {row_id: link for row_id, clip in clip_strips.items() if (link := link_to(clip.url, target))}
-    witnesses = _witnesses(result, found) if is_own and not rows.by_scores else None
-    page = render(found, clip_strips, background, aligned, Outcome(witnesses, links)).encode()
+    page = render(found, clip_strips, background, aligned, outcome).encode()
     check_pictures(target, page, overwrite, reporter)
     target.write_bytes(page)
     return str(target)
+
+
+def _background(
+    result: DedupResult, root: Location, folders: Sequence[Location], outputs: Sequence[Location]
+) -> Background:
+    """What is known of a result beside its scores."""
+    assert result.scores is not None
+    steps = [Record(place).every_step for place in results_in(root)]
+    place = root.at(Location.of(str(result.paths["results"])).url)
+    return Background(
+        place=str(root),
+        quarantine=read_quarantine(result, root, folders),
+        steps=_steps(outputs) | _steps(results_in(root)),
+        across=result.scores.across,
+        embedder=embedder_of(steps),
+        calibration=stored_calibration(place, commit_of(steps)) or {},
+    )
 
 
 def plot_curve(
