@@ -263,6 +263,20 @@ def test_clips_play_in_the_page_and_lead_to_their_files(made: Path, browser: Any
     assert seen.quiet(), "all that plays is in the page"
 
 
+def test_long_clips_are_looked_into_and_not_decoded_as_a_whole(
+    made: Path, browser: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr("semdedup.report.strips.LONG_S", 1.0)
+    monkeypatch.setattr("semdedup.report.strips.split_video", None)
+    path = semdedup.write_report(
+        str(made / "dedup"), clips=str(made / "split"), output_path=str(tmp_path / "r.html"), verbose=False
+    )
+    seen = Seen(browser, path)
+    assert seen.page.evaluate("[...document.images].every(image => image.naturalWidth === 5 * 120 + 4 * 2)")
+    assert not seen.page.locator(".play:not([hidden])").count()
+    assert seen.quiet()
+
+
 def test_a_page_with_pictures_is_not_replaced_by_one_without(
     made: Path, tmp_path: Path, capfd: pytest.CaptureFixture
 ) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import io
+from collections.abc import Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from typing import Any
@@ -37,12 +38,12 @@ class Preview:
     speed: float
 
 
-def preview_of(frames: np.ndarray, duration_s: float) -> Preview | None:
-    """Frames of a whole clip at equal distances, (t, h, w, 3) uint8, as a preview; None where they cannot be encoded.
+def preview_of(frames: Sequence[np.ndarray] | np.ndarray, duration_s: float) -> Preview | None:
+    """Frames of a whole clip at equal distances, each (h, w, 3) uint8, as a preview; None where they cannot be encoded.
 
     Clips of up to five seconds play as fast as they are, longer ones faster. Same frames, same bytes.
     """
-    height, width = (size // 2 * 2 for size in frames.shape[1:3])
+    height, width = (size // 2 * 2 for size in frames[0].shape[:2])
     rate = min(MOST_RATE, max(LEAST_RATE, round(len(frames) / max(0.1, duration_s))))
     if not height or not width:
         return None

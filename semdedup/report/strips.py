@@ -7,7 +7,7 @@ import io
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from PIL import Image
@@ -16,20 +16,24 @@ from semdedup.compute.progress import Reporter
 from semdedup.errors import StorageError
 from semdedup.report.previews import SAMPLING, Preview, preview_of
 from semdedup.storage.location import Location
-from semdedup.video.child import ChildDied, ChildTimeout, borrowed_child
+from semdedup.video.child import Child, ChildDied, ChildTimeout, borrowed_child
 from semdedup.video.clip_meta import describe_faults, read_meta
 from semdedup.video.containers import EXTENSIONS
-from semdedup.video.cut import split_video
+from semdedup.video.cut import plan_video, split_video
 from semdedup.video.files import local_copy
-from semdedup.video.job import ClipMade, Outcome, SplitJob, TrackMade, Wanted
+from semdedup.video.job import ClipMade, Outcome, PlannedVideo, SplitJob, TrackMade, Wanted
 from semdedup.video.options import DecodeOptions, Limits
 from semdedup.video.quarantine import VideoFault
 from semdedup.video.steps.protocol import Sampling
+from semdedup.video.stills import StillsJob, take_stills
 from semdedup.video.tree import ANNOTATION_VERSION, CLIPS, METAS
 
 FRAMES, HEIGHT, WIDEST, GAP, QUALITY = 5, 90, 320, 2, 70
 GREY = (128, 134, 142)
 SECONDS_A_CLIP = 60.0
+LONG_S = 120.0
+"""Clips that are longer, as whole videos may be, are looked into: to decode an hour takes a minute."""
+
 CHILDREN = 2
 LONGEST_PATH = 1000
 MOST_BYTES = 5 << 20
@@ -125,7 +129,7 @@ def _decode(name: str, clip: Location, with_preview: bool) -> ClipStrip:
         return ClipStrip(name, missing=f"cannot be decoded: {error}", url=clip.url)
     if isinstance(found, str):
         return ClipStrip(name, missing=found, url=clip.url)
-    preview = preview_of(found.samples[1], float(found.facts["duration_s"])) if with_preview else None
+    preview = preview_of(found.samples[1], found.duration_s) if len(found.samples) > 1 else None
     return ClipStrip(name, strip_of(found.samples[0]), url=clip.url, preview=preview)
 
 
@@ -141,8 +145,15 @@ def _is_file_name(name: str) -> bool:
     return bool(name) and "/" not in name and "\0" not in name and len(name.encode()) <= 250
 
 
-def _sample(path: str, with_preview: bool) -> ClipMade | str:
-    """A clip with frames for its strip, and for its preview, or why there are none."""
+class _Sampled(NamedTuple):
+    """Frames of a clip, each (t, h, w, 3) uint8: for its strip and, where it has one, its preview."""
+
+    samples: Sequence[Sequence[np.ndarray] | np.ndarray]
+    duration_s: float
+
+
+def _sample(path: str, with_preview: bool) -> _Sampled | str:
+    """Frames of a clip, or why there are none."""
     job = SplitJob(
         source=path,
         relative_path="clip.mp4",
@@ -155,15 +166,26 @@ def _sample(path: str, with_preview: bool) -> ClipMade | str:
         decode=DecodeOptions(max_bad_frames=1.0),
     )
     why = "it has no frames"
-    made: ClipMade | None = None
     with borrowed_child() as child:
+        plans: list[PlannedVideo | Outcome] = list(child.call(plan_video, job, SECONDS_A_CLIP))
+        for plan in plans:
+            if isinstance(plan, PlannedVideo) and plan.timeline.duration_s > LONG_S:
+                return _look_into(child, job, plan.timeline.duration_s)
         answers: Iterator[ClipMade | TrackMade | Outcome] = child.call(split_video, job, SECONDS_A_CLIP)
+        made: _Sampled | None = None
         for found in answers:
             if isinstance(found, ClipMade):
-                made = found
+                made = _Sampled(found.samples, float(found.facts["duration_s"]))
             elif isinstance(found, Outcome) and found.reason:
                 why = f"cannot be decoded: {found.reason}: {found.detail}"
     return why if made is None else made
+
+
+def _look_into(child: Child, job: SplitJob, duration_s: float) -> _Sampled | str:
+    """A few frames of a long clip, which is not decoded as a whole, and has no preview."""
+    moments = [duration_s * (i + 0.5) / FRAMES for i in range(FRAMES)]
+    (found,) = child.call(take_stills, StillsJob(job.source, moments, HEIGHT, job.limits), SECONDS_A_CLIP)
+    return _Sampled([found.pictures], duration_s) if found.pictures else f"cannot be decoded: {found.fault}"
 
 
 def strip_of(frames: Sequence[np.ndarray] | np.ndarray, height: int = HEIGHT) -> str:

@@ -23,12 +23,12 @@ def check_target(target: Location, overwrite: bool) -> None:
         )
 
 
-def check_pictures(target: Location, page: bytes, overwrite: bool, reporter: Reporter) -> None:
-    """Refuse to replace a page that has pictures by one that has none; of one that has fewer it is said."""
-    if overwrite or not target.exists():
+def check_pictures(target: Location, page: bytes, shows_clips: bool, reporter: Reporter) -> None:
+    """Refuse to replace a page that has pictures by one that shows clips without; of one that has fewer it is said."""
+    if not target.exists():
         return
     before, now = target.read_bytes().count(PICTURE), page.count(PICTURE)
-    if before and not now:
+    if before and shows_clips and not now:
         raise OutputConflictError(
             f"{target} has {before:,} pictures, and the new page would have none. Name the folder of the clips with "
             "clips (--clips), choose another --output-path, or give --overwrite"

@@ -86,16 +86,15 @@ def write_report(
     aligned, clip_strips = _with_pictures(result, found, outputs, folders, reporter)
     if clips is None and not any(clip.url for clip in clip_strips.values()):  # those beside are of something else
         folders, clip_strips = [], {row_id: replace(clip, missing="") for row_id, clip in clip_strips.items()}
-    is_own = result.eps == found.eps and result.removal == rows.removal
+    is_own = (result.eps, result.removal) == (found.eps, rows.removal)
     more = notes + _notes(result, bool(folders)) + (aligned.notes() if aligned else [])
-    removed = result.duplicates if is_own else None
-    background = replace(_background(result, root, folders, outputs), notes=more, removal=rows.removal, removed=removed)
-    outcome = Outcome(
-        witnesses=_witnesses(result, found) if is_own and not rows.by_scores else None,
-        links={row_id: link for row_id, clip in clip_strips.items() if (link := link_to(clip.url, target))},
-    )
-    page = render(found, clip_strips, background, aligned, outcome).encode()
-    check_pictures(target, page, overwrite, reporter)
+    gone = result.duplicates if is_own else None
+    background = replace(_background(result, root, folders, outputs), notes=more, removal=rows.removal, removed=gone)
+    links = {row_id: link for row_id, clip in clip_strips.items() if (link := link_to(clip.url, target))}
+    witnesses = _witnesses(result, found) if is_own and not rows.by_scores else None
+    page = render(found, clip_strips, background, aligned, Outcome(witnesses, links)).encode()
+    if not overwrite:
+        check_pictures(target, page, bool(clip_strips), reporter)
     target.write_bytes(page)
     return str(target)
 
