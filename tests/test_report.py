@@ -512,12 +512,16 @@ def test_pictures_stop_at_a_budget_and_that_is_told(
     made: Path, browser: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     monkeypatch.setattr("semdedup.report.strips.MOST_BYTES", 20_000)
+    monkeypatch.setattr("semdedup.report.strips.PREVIEW_BYTES", 40_000)
     path = semdedup.write_report(
         str(made / "dedup"), clips=str(made / "split"), output_path=str(tmp_path / "r.html"), verbose=False
     )
     seen = Seen(browser, path)
     pictures = sum(len(src) for src in set(seen.page.evaluate("[...document.images].map(i => i.src)")))
     assert 0 < pictures <= 20_000
+    previews = seen.page.evaluate("Object.values(data.previews).map(each => each[0].length)")
+    assert 0 < sum(previews) <= 40_000
+    assert seen.page.locator(".play:not([hidden])").count() >= len(previews)
     assert "left out, to keep the page small" in seen.text("main")
 
 

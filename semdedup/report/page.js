@@ -180,7 +180,7 @@ function chainText(pair, eps, found) {
     if (own < limitOf(eps)) break;
     links.push(`${next} (${score(own)})`);
   }
-  const text = `The better-ranked clip is itself like ${links.join(", that one like ")}.`;
+  const text = `The better-ranked clip is itself like ${links.slice(0, 3).join(", that one like ")}${links.length > 3 ? ", and so on" : ""}.`;
   return data.rule === "witness" ? `${text} By the rule witness this one goes if a clip that stays is as like it.` : `${text} So it goes, too.`;
 }
 

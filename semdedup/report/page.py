@@ -14,9 +14,9 @@ from typing import Any
 import jinja2
 import numpy as np
 
-from semdedup.dedup.threshold.rule import REMOVAL
+from semdedup.dedup.threshold.rule import REMOVAL, least_score
 from semdedup.report.aligned import AlignedVideos
-from semdedup.report.cards import Cards, Outcome
+from semdedup.report.cards import Cards, Outcome, exact
 from semdedup.report.quarantine import SetAside
 from semdedup.report.strips import ClipStrip
 from semdedup.report.survey import Survey
@@ -99,6 +99,7 @@ def render(
             "rule": rule,
             **cards.data(survey.sample),
         },
+        least=exact(float(least_score(survey.eps))),
         pairs=[cards.pair(found) for found in survey.sample.pairs],
         groups=cards.groups(survey),
         overlaps=overlaps,
