@@ -36,8 +36,13 @@ class Bands:
 
     @classmethod
     def around(cls, eps: float, most: float | None = None) -> Bands:
-        """The bands between `EDGES`, with an edge at an eps that is of interest, and none beyond `most`."""
-        return cls(tuple(edge for edge in sorted({*EDGES, eps}) if most is None or edge <= most))
+        """The bands between `EDGES`, with an edge at an eps that is of interest and none close to it or beyond `most`.
+
+        >>> Bands.around(0.51, 0.6).edges[-3:]
+        (0.3, 0.4, 0.51)
+        """
+        others = [edge for edge in EDGES if edge == 0 or abs(edge - eps) > 0.1 * eps]
+        return cls(tuple(edge for edge in sorted({*others, eps}) if most is None or edge <= most))
 
     def __len__(self) -> int:
         return len(self.edges) + 1
@@ -79,9 +84,10 @@ class BandSample:
     def to_judge(self, n: int) -> list[Place]:
         """The places of at most `n` rows of all bands but the last: one of each band, then a second of each, and so on.
 
-        Whoever judges them in this order, and stops somewhere, has judged as many of each band.
+        Whoever judges them in this order, and stops somewhere, has judged as many of each band, and cannot tell by the
+        order which is next.
         """
-        turns = [(i, band, place) for band, drawn in enumerate(self._drawn[:-1]) for i, (_, place) in enumerate(drawn)]
+        turns = [(i, *numbered) for drawn in self._drawn[:-1] for i, numbered in enumerate(drawn)]
         return [place for _, _, place in sorted(turns)[:n]]
 
     @property

@@ -54,7 +54,8 @@ def calibrate(
     score in the bands that were judged. Pairs go by their score alone, as under the rule ``any``; other rules differ
     where clips resemble each other in chains. Estimates are weighted by the sizes of the bands of score, of which the
     pairs were drawn at random; intervals are those of Clopper and Pearson, put together: see `calibration.intervals`.
-    They tell how sure a figure is at one eps, and nothing of verdicts that are wrong.
+    They tell how sure a figure is at one eps, and nothing of verdicts that are wrong; pairs about which a person was
+    unsure count as not judged.
 
     Args:
         results: folder of a dedup, or the root of a run.

@@ -293,7 +293,7 @@ const ANSWERS = { same: "the same", not: "not the same", unsure: "unsure: it doe
 function showJudged() {
   const n = judged().length;
   const same = judged().filter((i) => verdicts[i] === "same").length;
-  byId("n-judged").textContent = n ? `${n} of ${data.judge.length} judged: ${same} the same, ${n - same} not` + (n < 30 ? "; 30 are enough to begin with" : "") : "";
+  byId("n-judged").textContent = n ? `${n} of ${data.judge.length} judged: ${same} the same, ${n - same} not` + (n < 30 && data.judge.length > 30 ? "; 30 are enough to begin with" : "") : "";
   byId("begin").textContent = n === 0 ? "Judge pairs" : n < data.judge.length ? "Go on judging" : "Look at the verdicts";
   byId("progress").value = data.judge.filter((i) => verdicts[i]).length;
   byId("hand-over").hidden = byId("tally").hidden = n === 0;

@@ -64,8 +64,8 @@ class Survey:
 def survey(rows: RemovedRows, eps: float) -> Survey:
     """Look at a table of scores: all scores once, and the ids of the sample.
 
-    Time: a reading of the scores, and the ids of a few row groups and clusters. Memory: `ROWS_AT_A_TIME` rows, and the
-    duplicates of one cluster, at most `MOST_DUPLICATES`.
+    Time: a reading of the scores, and the ids of a few row groups and clusters, see `read_sample`. Memory:
+    `ROWS_AT_A_TIME` rows, and the duplicates of one cluster, at most `MOST_DUPLICATES`.
     """
     scores, most = rows.scores, rows.exact_up_to
     thresholds = sorted({*(x for x in THRESHOLDS if most is None or x <= most), check_eps(eps)})
