@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import distributed
+import fsspec
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -290,6 +291,15 @@ def test_a_file_that_is_not_there_or_far_too_large_is_not_read(tmp_path: Path) -
         file.truncate(MOST_BYTES + 1)
     with pytest.raises(InputError, match="is larger than 100 MiB"):
         semdedup.calibrate(str(folder), str(tmp_path / "large.json"))
+
+
+def test_result_and_verdicts_may_be_in_a_store(s3: tuple[str, dict[str, Any]], tmp_path: Path) -> None:
+    bucket, options = s3
+    fs = fsspec.filesystem("s3", **options, use_listings_cache=False)
+    fs.put(f"{planted(tmp_path / 'scores')}/", f"{bucket}/scores/", recursive=True)
+    fs.pipe_file(f"{bucket}/verdicts.json", json.dumps(verdicts_of(tmp_path, 0.91)).encode())
+    found = semdedup.calibrate(f"{bucket}/scores", f"{bucket}/verdicts.json", storage_options=options)
+    assert json.loads(fs.cat_file(f"{bucket}/scores/_calibration.json"))["eps"] == found.eps == 0.1
 
 
 def test_the_command_prints_a_table_or_json_and_can_write_nothing(tmp_path: Path) -> None:

@@ -68,18 +68,27 @@ class BandSample:
         self.bands, self._most = bands, most
         self.sizes = np.zeros(len(bands), np.int64)
         self._drawn: list[list[tuple[int, Place]]] = [[] for _ in range(len(bands))]
+        self._last = np.full(
+            len(bands), np.iinfo(np.uint64).max, np.uint64
+        )  # the largest number drawn, where it is full
 
     def take(self, file: int, start: int, scores: np.ndarray) -> None:
         """See `Tally`."""
         found = self.bands.of(scores)
         there = np.flatnonzero(found >= 0)
         self.sizes += np.bincount(found[there], minlength=len(self.bands))
+        if not self._most:
+            return
         numbers = _random_numbers(file, start + there)
+        nearer = np.flatnonzero(numbers < self._last[found[there]])
+        numbers, there = numbers[nearer], there[nearer]
         for band in np.unique(found[there]).tolist():
             inside = np.flatnonzero(found[there] == band)
             least = inside[np.argsort(numbers[inside], kind="stable")[: self._most]]
             new = [(int(numbers[i]), (file, start + int(there[i]))) for i in least]
-            self._drawn[band] = sorted([*self._drawn[band], *new])[: self._most]
+            drawn = self._drawn[band] = sorted([*self._drawn[band], *new])[: self._most]
+            if len(drawn) == self._most:
+                self._last[band] = drawn[-1][0]
 
     def to_judge(self, n: int) -> list[Place]:
         """The places of at most `n` rows of all bands but the last: one of each band, then a second of each, and so on.

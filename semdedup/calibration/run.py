@@ -87,7 +87,7 @@ def calibrate(
         _check_target(target)
     calibration = replace(_calibrated(result, given, wanted, target.parent), path=str(target) if store else "")
     if store:
-        target.write_json({"format": FORMAT, **calibration.to_json()})
+        target.write_json({"format": FORMAT, **calibration.to_json()}, forced=True)
     return calibration
 
 
