@@ -68,9 +68,7 @@ class BandSample:
         self.bands, self._most = bands, most
         self.sizes = np.zeros(len(bands), np.int64)
         self._drawn: list[list[tuple[int, Place]]] = [[] for _ in range(len(bands))]
-        self._last = np.full(
-            len(bands), np.iinfo(np.uint64).max, np.uint64
-        )  # the largest number drawn, where it is full
+        self._last = np.full(len(bands), np.iinfo(np.uint64).max, np.uint64)  # drawn, of bands that are full
 
     def take(self, file: int, start: int, scores: np.ndarray) -> None:
         """See `Tally`."""
