@@ -1,6 +1,8 @@
 """What `semdedup` offers, and where it lives. `__init__.py` imports it from here, when it is first asked for."""
 
 from . import frames
+from .calibration.result import Calibration
+from .calibration.run import calibrate
 from .compute.options import ClusterOptions
 from .dedup.base.summary import BaseSummary, Withdrawal
 from .dedup.cluster.stage import KMeansStage
@@ -64,6 +66,7 @@ __version__: str
 __all__ = [
     "BadFileError",
     "BaseSummary",
+    "Calibration",
     "ClusterError",
     "ClusterOptions",
     "CrossStage",
@@ -103,6 +106,7 @@ __all__ = [
     "VideoEmbedWorkflow",
     "VideoSplitWorkflow",
     "Withdrawal",
+    "calibrate",
     "deduplicate",
     "estimate",
     "export",

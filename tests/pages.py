@@ -22,8 +22,8 @@ def scores_of(folder: Path, tables: list[list[tuple[str, str, float]]]) -> Path:
 class Seen:
     """A page that is open, and everything that it said or asked for."""
 
-    def __init__(self, browser: Any, path: str, width: int = 1280) -> None:
-        self.page = browser.new_page(viewport={"width": width, "height": 900})
+    def __init__(self, browser: Any, path: str, width: int = 1280, scheme: str = "light") -> None:
+        self.page = browser.new_page(viewport={"width": width, "height": 900}, color_scheme=scheme)
         self.said: list[str] = []
         self.asked: list[str] = []
         self.page.on("console", lambda message: self.said.append(message.text))

@@ -17,7 +17,7 @@ import s3fs
 from PIL import Image
 
 import semdedup
-from semdedup import InputError
+from semdedup import InputError, OutputConflictError
 from semdedup.compute.progress import Reporter
 from semdedup.report.aligned import NARROWEST, WIDTH, bars
 from semdedup.report.moments import find_videos, load_moments
@@ -152,7 +152,9 @@ def test_where_clips_are_gone_the_video_is_asked_and_then_nobody(
     away = pa.array([str(tmp_path / "away.mp4")] * len(table), pa.string())
     at = table.schema.get_field_index("url")
     pq.write_table(table.set_column(at, table.schema.field(at), away), out / "clips" / "_videos.parquet")
-    seen = Seen(browser, page_of(out, tmp_path / "r.html"))
+    with pytest.raises(OutputConflictError, match=r"r\.html has \d+ pictures, and the new page would have none"):
+        page_of(out, tmp_path / "r.html")
+    seen = Seen(browser, page_of(out, tmp_path / "r.html", overwrite=True))
     assert numbers_shown(seen, 0) == [[], []]
     assert seen.page.locator("#overlaps .grey").count() == 20
     assert "0:03.4" in seen.text("#overlaps")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import click
 
 from semdedup import __version__
+from semdedup.cli.calibrate import calibrate
 from semdedup.cli.dedup import dedup, extract
 from semdedup.cli.demo import demo
 from semdedup.cli.doctor import doctor
@@ -47,6 +48,7 @@ for command in (
     estimate,
     dedup,
     report,
+    calibrate,
     extract,
     explain,
     pairs,

@@ -13,12 +13,20 @@ from semdedup.report.write import plot_curve, write_report
 
 @click.command(cls=Command)
 @click.argument("results")
-@click.option("--clips", multiple=True, help="Output of split, or a folder of MP4 files: for pictures. Repeatable.")
+@click.option(
+    "--clips",
+    multiple=True,
+    help="Output of split, or a folder of MP4 files: for pictures. Repeatable. That of the run by default.",
+)
 @click.option("--overlaps", multiple=True, help="Output of overlaps: stretches that videos share. Repeatable.")
 @click.option("--output-path", help="The page to write; RESULTS/report.html by default.")
 @flag_of(EPS, help="Threshold to begin with; that of the results by default, else 0.1.")
 @click.option("--plot", "plot_path", help="Write only the curve, to a .png or .svg file.")
-@click.option("--overwrite", is_flag=True, help="Replace a file that is no report of semdedup.")
+@click.option(
+    "--overwrite",
+    is_flag=True,
+    help="Replace a file that is no report of semdedup, or a page with pictures by one without.",
+)
 @work_flags(on_dask=False)
 def report(
     results: str,
@@ -32,7 +40,9 @@ def report(
     storage: dict[str, Any],
     verbose: bool,
 ) -> None:
-    """Show a result as one page of HTML: the curve, the pairs at the threshold, groups of duplicates, overlaps.
+    """Show a result as one page of HTML: the curve, pairs around any threshold, groups of duplicates, overlaps.
+
+    A person can judge pairs there; `semdedup calibrate` recommends a threshold from the verdicts.
 
     \b
     Example:

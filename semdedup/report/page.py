@@ -14,12 +14,12 @@ from typing import Any
 import jinja2
 import numpy as np
 
-from semdedup.dedup.results.pairs import Pair
-from semdedup.dedup.threshold.rule import REMOVAL
+from semdedup.dedup.threshold.rule import REMOVAL, least_score
 from semdedup.report.aligned import AlignedVideos
+from semdedup.report.cards import Cards, Outcome, exact
+from semdedup.report.quarantine import SetAside
 from semdedup.report.strips import ClipStrip
-from semdedup.report.survey import DROPPED_PER_GROUP, Survey
-from semdedup.video.clip_meta import span_of, well_formed
+from semdedup.report.survey import Survey
 
 MOST_BARS = 120
 
@@ -30,21 +30,25 @@ class Background:
 
     Attributes:
         place: the folder of the result.
-        quarantine: (what, reason, count) of rows and videos set aside.
+        quarantine: rows, clips and videos that were set aside.
         steps: parameters, facts, versions and seconds of each step, as the manifest has them.
         across: whether the scores are of one set against another, and not within clusters.
         notes: more sentences on what the page leaves out.
         removal: the removal rule of the result.
         removed: how many rows go by it at the threshold that the page begins with, where that is known.
+        embedder: whose embeddings were compared, where the record tells.
+        calibration: what `semdedup calibrate` has stored for these scores; empty where there is nothing.
     """
 
     place: str
-    quarantine: Sequence[tuple[str, str, int]] = ()
+    quarantine: Sequence[SetAside] = ()
     steps: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     across: bool = False
     notes: Sequence[str] = ()
     removal: str = REMOVAL.default
     removed: int | None = None
+    embedder: str | None = None
+    calibration: Mapping[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -57,34 +61,27 @@ class Bar:
 
 
 def render(
-    survey: Survey, clips: Mapping[Any, ClipStrip], background: Background, overlaps: AlignedVideos | None = None
+    survey: Survey,
+    clips: Mapping[Any, ClipStrip],
+    background: Background,
+    overlaps: AlignedVideos | None = None,
+    outcome: Outcome | None = None,
 ) -> str:
     """The page as text. Memory: the page. Where no overlaps are given there is no section of them."""
     environment = jinja2.Environment(
         autoescape=True, trim_blocks=True, lstrip_blocks=True, undefined=jinja2.StrictUndefined
     )
     style, script = _text("page.css"), _text("page.js")
+    cards = Cards(clips, outcome or Outcome())
+    rule = "across" if background.across else background.removal
+    embedded: set[str] = set()
 
-    def card(row_id: Any) -> dict[str, Any]:
-        return _card(clips.get(row_id, ClipStrip(str(row_id))))
+    def is_first(key: str) -> bool:
+        """Whether a picture is there for the first time: it is embedded once, and the script copies it."""
+        known = key in embedded
+        embedded.add(key)
+        return not known
 
-    def pair(found: Pair) -> dict[str, Any]:
-        return {
-            "score": _exact(found.score),
-            "cluster": found.cluster,
-            "dropped": card(found.id),
-            "other": card(found.max_id),
-        }
-
-    groups = [
-        {
-            "kept": card(group.kept),
-            "cluster": group.cluster,
-            "dropped": [pair(found) for found in group.dropped[:DROPPED_PER_GROUP]],
-            "more": max(0, len(group.dropped) - DROPPED_PER_GROUP),
-        }
-        for group in survey.groups
-    ]
     return environment.from_string(_text("page.html")).render(
         style=style,
         style_hash=_hash(style),
@@ -93,17 +90,22 @@ def render(
         survey=survey,
         background=background,
         version=version("semdedup"),
-        data={"eps": survey.eps, "rows": survey.n_rows, "curve": survey.curve, "place": background.place},
-        borderline=[pair(found) for found in survey.borderline],
-        similar=[
-            {"id": str(p.id), "other": str(p.max_id), "score": _exact(p.score), "cluster": p.cluster}
-            for p in survey.similar
-        ],
-        groups=groups,
+        data={
+            "eps": survey.eps,
+            "rows": survey.n_rows,
+            "curve": survey.curve,
+            "place": background.place,
+            "embedder": background.embedder,
+            "rule": rule,
+            **cards.data(survey.sample),
+        },
+        least=exact(float(least_score(survey.eps))),
+        pairs=[cards.pair(found) for found in survey.sample.pairs],
+        groups=cards.groups(survey),
         overlaps=overlaps,
         histogram=_histogram(survey.histogram),
         clusters=_clusters(survey.cluster_rows, survey.cluster_duplicates),
-        pictures=any(clip.strip for clip in clips.values()),
+        is_first=is_first,
         steps=[_step(name, record) for name, record in background.steps.items()],
         versions=_versions(background.steps),
     )
@@ -116,30 +118,6 @@ def _text(name: str) -> str:
 def _hash(text: str) -> str:
     """What a content security policy calls an inline style or script by."""
     return "sha256-" + base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()
-
-
-def _exact(score: float) -> float:
-    """A float32 score as the float64 of the same value: what the script compares with."""
-    return float(np.float32(score))
-
-
-def _card(clip: ClipStrip) -> dict[str, Any]:
-    known = well_formed(clip.metadata or {})
-    facts = ["its metadata are malformed"] if clip.meta_fault else []
-    start_s, end_s = span_of(known)
-    if start_s is not None and end_s is not None:
-        facts.append(f"{start_s:.2f}–{end_s:.2f} s")
-    if known.get("width") is not None and known.get("height") is not None:
-        facts.append(f"{known['width']:.0f}×{known['height']:.0f}")
-    if known.get("framerate") is not None:
-        facts.append(f"{known['framerate']:g} fps")
-    return {
-        "id": clip.id,
-        "strip": clip.strip,
-        "missing": clip.missing,
-        "facts": " · ".join(facts),
-        "source": known.get("video") or known.get("source_video") or "",
-    }
 
 
 def _histogram(counts: np.ndarray) -> list[Bar]:

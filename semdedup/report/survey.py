@@ -8,11 +8,13 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from semdedup.calibration.bands import Bands, BandSample
 from semdedup.dedup.names import cluster_of
-from semdedup.dedup.results.pairs import Group, Pair
+from semdedup.dedup.results.pairs import Group
 from semdedup.dedup.results.removed import RemovedRows
 from semdedup.dedup.results.tallies import CountAt, FileSizes, Histogram, Nearest
 from semdedup.dedup.threshold.rule import check_eps
+from semdedup.report.sample import N_JUDGED, N_NEAREST, PairSample, read_sample
 from semdedup.storage.location import FileInfo
 
 THRESHOLDS = tuple(
@@ -22,7 +24,7 @@ THRESHOLDS = tuple(
 """The eps that the page has counts for: finer where models work. About 540."""
 
 N_BINS = 100
-N_BORDERLINE, N_SIMILAR, N_GROUPS, DROPPED_PER_GROUP = 12, 50, 20, 4
+N_GROUPS, DROPPED_PER_GROUP = 20, 4
 CLUSTERS_SAMPLED, MOST_DUPLICATES = 8, 200_000
 """Groups come from so many clusters, none of which has more duplicates than that, so that memory is bounded."""
 
@@ -32,14 +34,13 @@ class Survey:
     """Counts and samples of a table of scores: counts by the scores alone, groups by the removal rule.
 
     Attributes:
-        eps: the threshold that the samples are for.
+        eps: the threshold that the page begins with.
         n_rows: rows of the table.
         curve: (eps, duplicates) with `eps` rising.
         histogram: rows by score, (100,) int64.
         cluster_rows: rows of each cluster, (k,) int64.
         cluster_duplicates: duplicates of each cluster at `eps`.
-        borderline: pairs nearest to the threshold.
-        similar: pairs of the highest scores.
+        sample: pairs of all bands of score.
         groups: some groups of duplicates.
         notes: sentences that say what was sampled.
     """
@@ -50,8 +51,7 @@ class Survey:
     histogram: np.ndarray
     cluster_rows: np.ndarray
     cluster_duplicates: np.ndarray
-    borderline: tuple[Pair, ...]
-    similar: tuple[Pair, ...]
+    sample: PairSample
     groups: tuple[Group, ...]
     notes: tuple[str, ...]
 
@@ -64,27 +64,23 @@ class Survey:
 def survey(rows: RemovedRows, eps: float) -> Survey:
     """Look at a table of scores: all scores once, and the ids of the sample.
 
-    Time: a reading of the scores, and the ids of a few row groups and clusters. Memory: `ROWS_AT_A_TIME` rows, and the
-    duplicates of one cluster, at most `MOST_DUPLICATES`.
+    Time: a reading of the scores, and the ids of a few row groups and clusters, see `read_sample`. Memory:
+    `ROWS_AT_A_TIME` rows, and the duplicates of one cluster, at most `MOST_DUPLICATES`.
     """
     scores, most = rows.scores, rows.exact_up_to
     thresholds = sorted({*(x for x in THRESHOLDS if most is None or x <= most), check_eps(eps)})
     counts, histogram = CountAt(thresholds), Histogram(N_BINS)
     sizes = FileSizes(len(scores.files), eps)
-    borderline, similar = Nearest(N_BORDERLINE, 1 - eps), Nearest(N_SIMILAR, 1.0)
-    scores.tally(counts, histogram, sizes, borderline, similar)
+    nearest, drawn = Nearest(N_NEAREST, 1 - eps), BandSample(Bands.around(eps, most), N_JUDGED)
+    scores.tally(counts, histogram, sizes, nearest, drawn)
     tables, cluster_rows, duplicates = _by_cluster(scores.files, sizes)
     with_duplicates = np.flatnonzero(duplicates > 0)
     usable = [int(i) for i in with_duplicates if duplicates[i] <= MOST_DUPLICATES]
     chosen = _spread(sorted(usable, key=lambda i: -duplicates[i]), CLUSTERS_SAMPLED)
     groups = tuple(itertools.islice(_in_turn(_groups(rows, eps, [tables[i] for i in chosen])), N_GROUPS))
-    nearest, highest = scores.pairs(borderline.places), scores.pairs(similar.places)
-    limit = np.float32(1 - eps)
-    n_duplicates = dict(zip(thresholds, counts.duplicates, strict=True))[eps]
-    above = tuple(pair for pair in highest if np.float32(pair.score) >= limit)
-    notes = [f"{_many(len(nearest), 'pair')} nearest to the threshold"]
-    if n_duplicates:
-        notes.append(f"{_many(len(above), 'pair')} of the highest scores, of {_many(n_duplicates, 'duplicate')}")
+    sample = read_sample(scores, drawn, nearest, everywhere=most is not None)
+    notes = [_sampled(sample)] if sample.pairs else []
+    if with_duplicates.size:
         notes.append(
             f"{_many(len(groups), 'group')}, the largest of {_many(len(chosen), 'cluster')}, of "
             f"{_many(len(with_duplicates), 'cluster')} with duplicates"
@@ -99,11 +95,17 @@ def survey(rows: RemovedRows, eps: float) -> Survey:
         histogram=histogram.counts,
         cluster_rows=cluster_rows,
         cluster_duplicates=duplicates,
-        borderline=tuple(nearest),
-        similar=above,
+        sample=sample,
         groups=groups,
         notes=tuple(notes),
     )
+
+
+def _sampled(sample: PairSample) -> str:
+    n, near = len(sample.pairs), len(set(sample.nearest) - set(sample.to_judge))
+    filled = sum(size > 0 for size in sample.sizes)
+    also = f", and {near:,} more around the threshold" if near else ""
+    return f"{_many(n - near, 'pair')}, drawn at random from {_many(filled, 'band')} of score{also}"
 
 
 def _by_cluster(files: Sequence[FileInfo], sizes: FileSizes) -> tuple[list[list[FileInfo]], np.ndarray, np.ndarray]:

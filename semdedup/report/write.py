@@ -6,34 +6,36 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
+from semdedup.calibration.run import commit_of, embedder_of, stored_calibration
 from semdedup.compute.progress import Reporter
 from semdedup.dedup.base.folders import results_in
 from semdedup.dedup.names import STEPS
 from semdedup.dedup.results.chain import ChainResult, ChainRows, name_of
 from semdedup.dedup.results.load import load
-from semdedup.dedup.results.pairs import Pair
+from semdedup.dedup.results.pairs import Id, Pair
 from semdedup.dedup.results.removed import RemovedRows
 from semdedup.dedup.results.result import DedupResult
 from semdedup.dedup.threshold.rule import DEFAULT_EPS
 from semdedup.dedup.threshold.vectors import find_vectors
-from semdedup.errors import InputError, OutputConflictError
+from semdedup.errors import InputError
 from semdedup.overlaps.folders import overlaps_below
 from semdedup.report import strips
 from semdedup.report.aligned import N_MOMENTS, AlignedVideos, align
+from semdedup.report.cards import Outcome, shown_ids
 from semdedup.report.moments import find_videos, load_moments
 from semdedup.report.overlaps import outputs_at, survey_overlaps
 from semdedup.report.page import Background, render
 from semdedup.report.plot import check_matplotlib, plot_format, write_plot
+from semdedup.report.quarantine import read_quarantine
 from semdedup.report.strips import ClipStrip, load_strips
 from semdedup.report.survey import DROPPED_PER_GROUP, THRESHOLDS, Survey, survey
+from semdedup.report.target import check_pictures, check_target, link_to
 from semdedup.runs.record import Record
 from semdedup.storage.location import Location, Paths, locations_of
 from semdedup.video.child import end_children
-from semdedup.video.clip_meta import parse_object
-from semdedup.video.tree import CLIPS, METAS, SUMMARY
+from semdedup.video.tree import CLIPS, METAS
 
 PAGE = "report.html"
-GENERATOR = b'<meta name="generator" content="semdedup'
 
 
 def write_report(
@@ -55,12 +57,12 @@ def write_report(
         results: folder of a dedup, of either layout, or of tables of scores; local or remote. Or the root of a run,
             whose dedups are shown together.
         clips: the output folder of `split`, or a folder of MP4 files, for pictures, or a list of those; by default that
-            of the run, and none for a result by itself.
+            of the run, or of the split in whose folder the result is.
         output_path: the file to write; ``{results}/report.html`` by default.
         eps: the threshold to begin with; that of the result by default, or 0.1.
         overlaps: an output of `find_overlaps`, or a list of those; by default those of the run.
         storage_options: for fsspec.
-        overwrite: replace a file that is not a report of semdedup.
+        overwrite: replace a file that is not a report of semdedup, and a report that has pictures by one without.
         verbose: show progress.
 
     Returns:
@@ -68,33 +70,50 @@ def write_report(
 
     Raises:
         InputError: no scores, no clips or no overlaps at the paths.
-        OutputConflictError: the file exists and is not a report of semdedup.
+        OutputConflictError: the file exists and is not a report of semdedup, or has pictures and would have none.
     """
     reporter, root = Reporter(verbose), Location.of(results, storage_options)
     result = load(results, storage_options=storage_options)
     target = Location.of(output_path or f"{results.rstrip('/')}/{PAGE}", storage_options)
-    _check_target(target, overwrite)
+    check_target(target, overwrite)
     kwargs = {"storage_options": dict(storage_options or {})}
     folders = _clip_folders(root, None if clips is None else locations_of(clips, kwargs))
     outputs = [output for path in locations_of(overlaps, kwargs) for output in outputs_at(path)] or overlaps_below(root)
-    assert result.scores is not None
+    rows, notes = _by_rule(result)
     with reporter.step("scores", None, "tables") as advance:
-        chosen = _eps_of(result, eps)
-        rows, notes = _by_rule(result)
-        found = survey(rows, chosen)
-        advance(len(result.scores.files))
+        found = survey(rows, _eps_of(result, eps))
+        advance(len(rows.scores.files))
     aligned, clip_strips = _with_pictures(result, found, outputs, folders, reporter)
-    background = Background(
-        place=str(Location.of(results)),
-        quarantine=_quarantine(result, folders),
+    if clips is None and not any(clip.url for clip in clip_strips.values()):  # those beside are of something else
+        folders, clip_strips = [], {row_id: replace(clip, missing="") for row_id, clip in clip_strips.items()}
+    is_own = (result.eps, result.removal) == (found.eps, rows.removal)
+    more = notes + _notes(result, bool(folders)) + (aligned.notes() if aligned else [])
+    gone = result.duplicates if is_own else None
+    background = replace(_background(result, root, folders, outputs), notes=more, removal=rows.removal, removed=gone)
+    links = {row_id: link for row_id, clip in clip_strips.items() if (link := link_to(clip.url, target))}
+    witnesses = _witnesses(result, found) if is_own and not rows.by_scores else None
+    page = render(found, clip_strips, background, aligned, Outcome(witnesses, links)).encode()
+    if not overwrite:
+        check_pictures(target, page, bool(clip_strips), reporter)
+    target.write_bytes(page)
+    return str(target)
+
+
+def _background(
+    result: DedupResult, root: Location, folders: Sequence[Location], outputs: Sequence[Location]
+) -> Background:
+    """What is known of a result beside its scores."""
+    assert result.scores is not None
+    steps = [Record(place).every_step for place in results_in(root)]
+    place = root.at(Location.of(str(result.paths["results"])).url)
+    return Background(
+        place=str(root),
+        quarantine=read_quarantine(result, root, folders),
         steps=_steps(outputs) | _steps(results_in(root)),
         across=result.scores.across,
-        notes=notes + _notes(result, bool(folders)) + (aligned.notes() if aligned else []),
-        removal=rows.removal,
-        removed=result.duplicates if result.eps == chosen and result.removal == rows.removal else None,
+        embedder=embedder_of(steps),
+        calibration=stored_calibration(place, commit_of(steps)) or {},
     )
-    target.write_bytes(render(found, clip_strips, background, aligned).encode())
-    return str(target)
 
 
 def plot_curve(
@@ -123,9 +142,11 @@ def plot_curve(
 
 
 def _clip_folders(root: Location, given: Sequence[Location] | None) -> Sequence[Location]:
-    """The folders of clips that are given, or that of the run. Raises an `InputError` for one that is not there."""
+    """The folders of clips that are given, or those found: of the run, whose root or dedup this is, or of the split in
+    whose output the dedup is. Raises an `InputError` for one that is not there."""
     if given is None:
-        return [root / CLIPS] if (root / CLIPS / METAS).is_dir() else []
+        places = (root / CLIPS, root.parent / CLIPS, root.parent)
+        return next(([place] for place in places if (place / METAS).is_dir()), [])
     for folder in given:
         if not folder.is_dir():
             raise InputError(f"no such folder: {folder}; give the output of split, or a folder of MP4 files")
@@ -180,13 +201,16 @@ def _by_rule(result: DedupResult) -> tuple[RemovedRows, list[str]]:
     return rows, []
 
 
-def _check_target(target: Location, overwrite: bool) -> None:
-    if overwrite or not target.exists():
-        return
-    if target.is_dir() or GENERATOR not in target.read_bytes(0, 4096):
-        raise OutputConflictError(
-            f"{target} exists and is no report of semdedup; choose another --output-path, or give --overwrite"
-        )
+def _witnesses(result: DedupResult, found: Survey) -> dict[Id, tuple[Id, float]] | None:
+    """Of the rows of the sample that go the witness, and their similarity; None where none were written."""
+    ids = {row_id for pair in found.sample.pairs for row_id in (pair.id, pair.max_id)}
+    try:
+        frame = result.witnesses_frame()
+    except InputError:
+        return None
+    rows = frame[frame["id"].isin(list(ids))].compute(scheduler="synchronous")
+    known = {str(row_id): row_id for row_id in ids}  # of ids in a frame the types may be NumPy's
+    return {known[str(row.id)]: (row.witness_id, float(row.cosine_sim_score)) for row in rows.itertuples(index=False)}
 
 
 def _strips(
@@ -194,33 +218,14 @@ def _strips(
 ) -> dict[Any, ClipStrip]:
     """The strip of every clip of the sample. Pairs near the threshold come first, for the pictures have a budget."""
     assert result.scores is not None
-    pairs: list[Pair] = [*found.borderline, *(p for group in found.groups for p in group.dropped[:DROPPED_PER_GROUP])]
-    ids: list[Any] = [row_id for pair in found.borderline for row_id in (pair.max_id, pair.id)]
-    for group in found.groups:
-        ids += [group.kept, *(pair.id for pair in group.dropped[:DROPPED_PER_GROUP])]
-    loaded = load_strips(ids, folders, reporter, most_bytes)
+    loaded = load_strips(shown_ids(found), folders, reporter, most_bytes)
+    pairs = [*found.sample.pairs, *(p for group in found.groups for p in group.dropped[:DROPPED_PER_GROUP])]
     kept = [Pair(group.kept, group.kept, 0.0, group.cluster) for group in found.groups]
     metadata = result.scores.metadata([*pairs, *kept])
     return {
         row_id: clip if clip.metadata is not None else replace(clip, metadata=metadata.get(row_id))
         for row_id, clip in loaded.items()
     }
-
-
-def _quarantine(result: DedupResult, folders: Sequence[Location]) -> Sequence[tuple[str, str, int]]:
-    rows = [("rows", reason, count) for reason, count in sorted(result.quarantined.items())]
-    if result.skipped_files:
-        rows.append(("files", "could not be read", len(result.skipped_files)))
-    for folder in folders:
-        summary = parse_object((folder / SUMMARY).read_bytes()) if (folder / SUMMARY).exists() else {}
-        if isinstance(summary, str):
-            rows.append(("files", f"{folder / SUMMARY} {summary}", 1))
-            continue
-        by_reason = summary.get("quarantined_by_reason", {})
-        rows += [("videos", str(reason), int(count)) for reason, count in sorted(by_reason.items())]
-        by_reason = summary.get("quarantined_clips_by_reason", {})
-        rows += [("clips", str(reason), int(count)) for reason, count in sorted(by_reason.items())]
-    return rows
 
 
 def _notes(result: DedupResult, pictures: bool) -> list[str]:
