@@ -39,6 +39,7 @@ from .errors import (
 from .exports.write import Export, export
 from .overlaps.result import OverlapsResult
 from .overlaps.search import find_overlaps
+from .report.inline import show_pairs
 from .report.write import plot_curve, write_report
 from .run_result import RunResult
 from .shards.result import ShardResult
@@ -133,5 +134,6 @@ __all__ = [
     "read_embeddings",
     "read_scores",
     "read_witnesses",
+    "show_pairs",
     "write_report",
 ]

@@ -37,6 +37,10 @@ class RunResult(Displayable):
     gone: tuple[str, ...] = ()
     overlaps: RunOverlaps | None = None
 
+    def show(self, n: int = 5, eps: float | None = None) -> None:
+        """Show the n most similar pairs of clips, at most eps apart, see `DedupResult.show`."""
+        self.dedup.show(n, eps, clips=self.split.paths.get("clip files"))
+
     @property
     def clean(self) -> bool:
         """Whether nothing is in quarantine."""

@@ -32,6 +32,7 @@ from semdedup.runs.owner import FILE_NAME as OWNER
 from semdedup.settings import check_names, documented, needed, setting
 from semdedup.settings.choices import DropWhen
 from semdedup.settings.kinds import path, paths
+from semdedup.settings.reprs import Shown
 from semdedup.settings.shared import Shared, SharedOptions, clear_output_setting
 from semdedup.shards.options import DROP_WHEN
 from semdedup.shards.result import ShardResult
@@ -109,7 +110,7 @@ class RunOptions(SharedOptions):
 
 
 @documented(RunOptions)
-class VideoDeduplicationWorkflow:
+class VideoDeduplicationWorkflow(Shown):
     """Split videos, find what they share, embed and compare their clips, report, and write those that remain as shards.
 
     Each part goes on where an earlier run stopped, and is left alone where it is complete. The removal rule is

@@ -31,6 +31,10 @@ class Pipeline:
         self.stages.append(stage)
         return self
 
+    def __repr__(self) -> str:
+        stages = "".join(f"\n    {stage!r}," for stage in self.stages)
+        return f"{type(self).__name__}({self.name!r}, stages: [{stages}" + "\n" * bool(stages) + "])"
+
     def run(
         self, client: distributed.Client | str | None = None, *, cluster: ClusterOptions | None = None
     ) -> list[StageResult]:

@@ -33,6 +33,7 @@ from semdedup.runs.record import Record
 from semdedup.runs.run import Run
 from semdedup.runs.step import Outcome, Step, complete_already, run_step
 from semdedup.settings.frames import Frame
+from semdedup.settings.reprs import Shown
 from semdedup.storage.location import FileInfo, Location, locations_of
 
 PASSED_OVER = "passed_over"
@@ -58,7 +59,7 @@ class StageResult:
     forced: tuple[int, float] = (0, 0.0)
 
 
-class Stage(ABC):
+class Stage(Shown, ABC):
     """A stage of the dedup: it stores its parameters and checks them; the work is done by functions.
 
     Attributes:
@@ -147,7 +148,7 @@ class Stage(ABC):
         """What of its work a run of the stage before can do as it writes its rows, given their columns and length."""
         return None
 
-    def before(self, following: Stage | None) -> None:  # noqa: B027
+    def before(self, following: Stage | None) -> None:
         """Take note of the stage of the pipeline that comes next, before anything is checked."""
 
     def check_destination(self, record: Record) -> None:

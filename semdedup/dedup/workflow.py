@@ -60,12 +60,13 @@ from semdedup.settings.choices import (
     WhichToKeep,
 )
 from semdedup.settings.frames import Input, with_frames
+from semdedup.settings.reprs import Shown
 from semdedup.settings.shared import SharedKeywords
 from semdedup.storage.location import Location, storage_options_of
 
 
 @documented(IOOptions, InputOptions, KMeansOptions, CompareOptions, ThresholdOptions, UpdateOptions)
-class SemanticDeduplicationWorkflow:
+class SemanticDeduplicationWorkflow(Shown):
     """Find near-duplicates among embeddings: cluster them, compare within clusters, apply a threshold.
 
     Columns that `ranking_strategy` needs are added to `metadata_fields`.

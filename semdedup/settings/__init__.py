@@ -19,6 +19,7 @@ from typing import Any, ClassVar, Self, TypeVar, get_args, get_type_hints
 import numpy as np
 
 from semdedup.errors import ParameterError
+from semdedup.settings.reprs import Shown, shown_parameters
 
 T = TypeVar("T", bound=type)
 V = TypeVar("V")
@@ -200,11 +201,14 @@ def _spelled_out(init: Callable[..., None], defaults: Mapping[str, Any]) -> Call
     spelled = [Parameter(name, Parameter.KEYWORD_ONLY, default=defaults[name], annotation=kind)
                for name, kind in get_type_hints(keywords).items()]  # fmt: skip
     whole = signature(init).replace(parameters=[*own, *spelled])
+    standard = {name: one.default for name, one in whole.parameters.items()}
 
     @wraps(init)
     def spelled_out(*args: Any, **given: Any) -> None:
         bound = whole.bind(*args, **given)
         args[0].named = frozenset(bound.arguments)  # the keywords that were given, for what defaults depend on others
+        if isinstance(args[0], Shown):
+            args[0].shown = shown_parameters(dict(list(bound.arguments.items())[1:]), standard)
         bound.apply_defaults()
         init(*bound.args, **bound.kwargs)
 

@@ -21,6 +21,7 @@ from semdedup.runs.run import Run
 from semdedup.runs.step import Outcome, Step, complete_already, run_step
 from semdedup.settings import documented, needed
 from semdedup.settings.choices import DatasetLayout, DropWhen, RemovalRule
+from semdedup.settings.reprs import Shown
 from semdedup.settings.shared import SharedKeywords
 from semdedup.shards import card
 from semdedup.shards.chain import DropChain, find_all_drops
@@ -41,7 +42,7 @@ TOP_FILES = (card.DATASET_MANIFEST, card.README, card.INDEX, card.DROPPED)
 
 
 @documented(ShardIOOptions, DropOptions, ShardOptions)
-class ShardWorkflow:
+class ShardWorkflow(Shown):
     """The clips that remain after the dedup, as WebDataset shards with their metadata.
 
     The same input gives the same bytes, whatever the cluster. Clips are read once and streamed; scores and metadata are

@@ -25,6 +25,7 @@ from semdedup.runs.owner import Ownership
 from semdedup.runs.record import FILE_NAME
 from semdedup.runs.run import begin, finish
 from semdedup.runs.step import tidy
+from semdedup.settings.reprs import Shown
 from semdedup.storage.location import FileInfo, Location
 from semdedup.video.child import end_children
 from semdedup.video.clip_meta import describe_faults
@@ -63,7 +64,7 @@ class Done:
 NOTHING = Done()
 
 
-class VideoWorkflow:
+class VideoWorkflow(Shown):
     """What the two workflows share: which videos are missing, the run over them, and the commit."""
 
     sources: Sequence[Location]

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from html import escape
 from typing import Any
 
 Id = str | int
@@ -19,8 +20,18 @@ class Pair:
     score: float
     cluster: int
 
+    def __str__(self) -> str:
+        return f"{self.id} is most like {self.max_id}: score {self.score:.6f}, cluster {self.cluster}"
 
-@dataclass(frozen=True)
+    def _repr_html_(self) -> str:
+        return _table(("id", "max_id", "score", "cluster"), [(self.id, self.max_id, self.score, self.cluster)])
+
+
+MOST_SHOWN = 10
+"""Duplicates of a group that are shown."""
+
+
+@dataclass(frozen=True, repr=False)
 class Group:
     """A row that is kept, and the duplicates that go for its sake.
 
@@ -33,6 +44,27 @@ class Group:
     kept: Id
     dropped: tuple[Pair, ...]
     cluster: int
+
+    def __repr__(self) -> str:
+        pairs = ", ".join(map(repr, self.dropped[:MOST_SHOWN]))
+        more = f", … {len(self.dropped) - MOST_SHOWN:,} more" * (len(self.dropped) > MOST_SHOWN)
+        return f"Group(kept={self.kept!r}, dropped=({pairs}{more}), cluster={self.cluster})"
+
+    def __str__(self) -> str:
+        lines = [f"{self.kept} stays, {len(self.dropped):,} go; cluster {self.cluster}"]
+        lines += [f"  {pair.id}: score {pair.score:.6f}" for pair in self.dropped[:MOST_SHOWN]]
+        return "\n".join([*lines, *self._more()])
+
+    def _repr_html_(self) -> str:
+        rows = [
+            (f"{self.kept} stays", "", ""),
+            *((pair.id, pair.max_id, pair.score) for pair in self.dropped[:MOST_SHOWN]),
+        ]
+        return _table(("id", "max_id", "score"), [*rows, *((line, "", "") for line in self._more())])
+
+    def _more(self) -> list[str]:
+        n = len(self.dropped) - MOST_SHOWN
+        return [f"… and {n:,} more"] if n > 0 else []
 
 
 @dataclass(frozen=True)
@@ -70,3 +102,10 @@ class Explanation:
         names = list(dict.fromkeys([*self.metadata, *self.max_metadata]))
         lines += [f"  {name}: {self.metadata.get(name)} | {self.max_metadata.get(name)}" for name in names]
         return "\n".join(lines)
+
+
+def _table(names: Sequence[str], rows: Iterable[Sequence[Any]]) -> str:
+    """Rows of values as a table of HTML; a score with six digits."""
+    cells = ([f"{value:.6f}" if isinstance(value, float) else escape(str(value)) for value in row] for row in rows)
+    body = "".join(f"<tr>{''.join(f'<td>{cell}</td>' for cell in row)}</tr>" for row in cells)
+    return f'<table class="semdedup"><tr>{"".join(f"<th>{name}</th>" for name in names)}</tr>{body}</table>'

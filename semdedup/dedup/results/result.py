@@ -18,14 +18,14 @@ from semdedup.dedup.results.frames import frame_of_files, frame_or_files
 from semdedup.dedup.results.pairs import Explanation, Group, Id, Pair
 from semdedup.dedup.results.removed import RemovedRows
 from semdedup.dedup.results.scores import Scores
-from semdedup.dedup.results.tallies import Nearest
+from semdedup.dedup.results.tallies import Nearest, bounds_lines
 from semdedup.dedup.threshold.rule import REMOVAL, duplicate_mask
 from semdedup.display import PASSED_OVER, Displayable, format_passed_over
 from semdedup.errors import InputError, OutputConflictError, ParameterError
 from semdedup.runs.record import Record
 from semdedup.settings.choices import RemovalRule
 from semdedup.settings.frames import with_frames
-from semdedup.storage.location import FileInfo, Location
+from semdedup.storage.location import FileInfo, Location, Paths
 
 if TYPE_CHECKING:
     import dask.dataframe as dd
@@ -168,6 +168,12 @@ class DedupResult(Displayable):
         keep = keep[np.argsort(-scores[keep], kind="stable")]
         ids = {name: [getattr(found[i], name) for i in keep] for name in ("id", "max_id")}
         return pd.DataFrame({**ids, SCORE: scores[keep]})
+
+    def show(self, n: int = 5, eps: float | None = None, *, clips: Paths | None = None) -> None:
+        """Show the pairs of `pairs` with frames of their clips in a notebook, see `semdedup.show_pairs`."""
+        from semdedup import show_pairs  # of the report, which comes after the results
+
+        show_pairs(self, eps, n, clips=clips)
 
     def filter(
         self, frame: Any, *, id_field: str | None = "id", storage_options: Mapping[str, Any] | None = None
@@ -335,15 +341,3 @@ class DedupResult(Displayable):
             lines.append(("forced to disk", forced))
         lines += [(name, path) for name, path in self.paths.items()]
         return lines
-
-
-def bounds_lines(pairs: Mapping[str, int]) -> list[tuple[str, str]]:
-    """What the bounds left of the pairs of rows in different clusters, see `semdedup.dedup.kernels.join.Join`."""
-    every = pairs.get("pairs", 0)
-    if not every:
-        return []
-    left = {"by_margin": "  left by margins", "by_axes": "  left by leading coordinates", "matches": "  matches"}
-    lines = [("pairs across clusters", f"{every:,}")]
-    lines += [(words, f"{pairs.get(name, 0):,} ({pairs.get(name, 0) / every:.2g})") for name, words in left.items()]
-    blocked = pairs.get("blocked", 0) / every
-    return [*lines, ("  multiplied without margins", f"{blocked:.0%}, where that was cheaper")] if blocked else lines

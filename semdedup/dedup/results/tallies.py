@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import heapq
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Protocol
 
 import numpy as np
@@ -97,3 +97,15 @@ class Nearest:
     def places(self) -> list[tuple[int, int]]:
         """File and row of each."""
         return [(-file, -row) for _, file, row in sorted(self._heap, reverse=True)]
+
+
+def bounds_lines(pairs: Mapping[str, int]) -> list[tuple[str, str]]:
+    """What the bounds left of the pairs of rows in different clusters, see `semdedup.dedup.kernels.join.Join`."""
+    every = pairs.get("pairs", 0)
+    if not every:
+        return []
+    left = {"by_margin": "  left by margins", "by_axes": "  left by leading coordinates", "matches": "  matches"}
+    lines = [("pairs across clusters", f"{every:,}")]
+    lines += [(words, f"{pairs.get(name, 0):,} ({pairs.get(name, 0) / every:.2g})") for name, words in left.items()]
+    blocked = pairs.get("blocked", 0) / every
+    return [*lines, ("  multiplied without margins", f"{blocked:.0%}, where that was cheaper")] if blocked else lines
