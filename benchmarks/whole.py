@@ -155,8 +155,8 @@ def report(found: dict[str, Any]) -> list[str]:
         )
         lines.append(
             f"  a script of faiss, {WORKERS} threads: {of_script}, load {script['load']:.1f}; the workflow takes "
-            f"{total / seconds:.2f} × its time, {found['processor'] / script['processor']:.2f} × its processor time and "
-            f"{sum(found['peak_mib']) / mib:.2f} × its memory"
+            f"{total / script['seconds']:.2f} × its time, {found['processor'] / script['processor']:.2f} × its "
+            f"processor time and {sum(found['peak_mib']) / script['peak_mib']:.2f} × its memory"
         )
     return lines
 
