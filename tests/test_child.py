@@ -433,7 +433,7 @@ def test_memory_that_a_call_may_not_take_ends_the_process_and_other_limits_come_
 
 
 def test_memory_that_is_nearly_used_up_ends_the_process_before_a_library_has_to_do_without(child: Child) -> None:
-    answers = child.call(hold, 120 * MIB, PLENTY_S, 128 * MIB)
+    answers = child.call(hold, 450 * MIB, PLENTY_S, 512 * MIB)  # the rest is for imports
     with pytest.raises(ChildOutOfMemory, match=f"status {OUT_OF_MEMORY}"):
         list(answers)
 

@@ -175,7 +175,8 @@ def score_clusters(
     else:
         results = _score_within(run, task, based.clusters, rows, uncut)
     balanced = _balanced(results, sum(sum(cluster.rows) for cluster in clusters))
-    found = {**balanced, "clusters": len(clusters), **based.facts}
+    forests = [[int(label) for label in result["clusters"]] for result in results if "clusters" in result]
+    found = {**balanced, "clusters": len(clusters), **based.facts, **({"forests": forests} if forests else {})}
     return {**found, "pairs": counts} if across else found
 
 

@@ -98,7 +98,7 @@ def committing(n_files: int) -> Traffic:
     return each.times(n_files) + listing
 
 
-ALWAYS = Traffic(get=62, put=35, head=190, delete=10, list=180, fetched=400_000, sent=300_000)
+ALWAYS = Traffic(get=50, put=27, head=125, delete=8, list=140, fetched=400_000, sent=300_000)
 """What a run asks beside all that is counted here: whether this or that is there, who owns the folder, the record."""
 
 JOURNAL_BYTES = 300

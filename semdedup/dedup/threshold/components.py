@@ -35,17 +35,26 @@ Group = tuple[tuple[Part, ...], str]
 """Some clusters, and the URL of the forest of their matches; empty where they are compared again."""
 
 
-def groups_of_forests(clusters: Sequence[Cluster], labels: Sequence[int]) -> list[tuple[Cluster, ...]]:
-    """Which clusters each forest is about. The comparison packs them in the order of their size, and names a forest
-    by the first of them.
+def groups_of_forests(
+    clusters: Sequence[Cluster], labels: Sequence[int], together: Sequence[Sequence[int]] = ()
+) -> list[tuple[Cluster, ...]]:
+    """Which clusters each forest is about, the one that names the forest first.
+
+    Clusters that were scored as they were written share a forest with those of their task, which is on record. The
+    comparison packs the others in the order of their size, and names a forest by the first of them.
 
     Args:
         clusters: all of them.
         labels: of the forests.
+        together: the clusters of each forest that is on record.
     """
-    named, groups = set(labels), list[list[Cluster]]()
-    for cluster in sorted(clusters, key=lambda one: (-one.n_rows, one.label)):
-        if cluster.label in named or not groups:
+    named, known, groups = set(labels), {cluster.label: cluster for cluster in clusters}, list[list[Cluster]]()
+    for group in together:
+        first_named = sorted((label for label in group if label in known), key=lambda label: label not in named)
+        groups += [[known.pop(label) for label in first_named]] * bool(first_named)
+    n_recorded = len(groups)
+    for cluster in sorted(known.values(), key=lambda one: (-one.n_rows, one.label)):
+        if cluster.label in named or len(groups) == n_recorded:
             groups.append([])
         groups[-1].append(cluster)
     return [tuple(group) for group in groups]

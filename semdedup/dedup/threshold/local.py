@@ -87,7 +87,7 @@ class LocalRemoval(AbstractContextManager["LocalRemoval"]):
     @cached_property
     def _forests(self) -> dict[int, str]:
         """The forest of each cluster."""
-        groups = forest_groups(self._task.forest, self._found.clusters, self._scored, self._task_rows)
+        groups = forest_groups(self._task, self._found.clusters, self._scored, self._task_rows)
         return {part.cluster.label: forest for parts, forest in groups for part in parts}
 
     def cluster(self, file: FileInfo) -> tuple[Ranked, list[Witnesses]]:

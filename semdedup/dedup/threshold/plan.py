@@ -129,16 +129,15 @@ def packed_base(clusters: Sequence[Cluster], rows: TaskRows) -> list[tuple[Part,
 
 
 def forest_groups(
-    forest: Location | None,
-    clusters: Sequence[Cluster],
-    scored: Mapping[int, str],
-    rows: TaskRows,
+    task: Removing, clusters: Sequence[Cluster], scored: Mapping[int, str], rows: TaskRows
 ) -> list[Group]:
     """The groups of clusters that share a forest, each with it; large clusters apart, first."""
-    if forest is None:
+    if task.forest is None:
         return [(group, "") for group in packed_parts(clusters, scored, rows)]
-    urls = {int(match[1]): file.url for file in forest.files() if (match := FOREST_FILE.search(file.url))}
-    return sorted(_with_forest(groups_of_forests(clusters, list(urls)), urls, scored, rows.most), key=_order)
+    urls = {int(match[1]): file.url for file in task.forest.files() if (match := FOREST_FILE.search(file.url))}
+    on_record = scores_record(task.scores).get("facts", {}).get("forests", ())
+    groups = groups_of_forests(clusters, list(urls), on_record)
+    return sorted(_with_forest(groups, urls, scored, rows.most), key=_order)
 
 
 def _with_forest(

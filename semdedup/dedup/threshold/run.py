@@ -205,7 +205,7 @@ def _remove_within(
         if task.forest is None:
             eps = max(task.thresholds)
             run.reporter.say(f"no forest of matches up to eps {eps:g}: the clusters are compared again")
-        groups = forest_groups(task.forest, found.clusters, scored, rows)
+        groups = forest_groups(task, found.clusters, scored, rows)
         look_at_large_components(task, [group for group in groups if group[0][0].large], rows.most, look)
         write, items = partial(remove_components, task, targets), list(enumerate(groups))
     else:
