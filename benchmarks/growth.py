@@ -53,6 +53,8 @@ def parts(found: dict[str, Any], speed: float) -> dict[str, float]:
     steps = {step: seconds * speed for step, seconds in found["steps"].items()}
     limits = {name: seconds * speed for name, seconds in found["limits"].items()}
     labels = found["labels"] * speed
+    # Clusters are scored as they are written: the bare product counts as comparison, all the rest as writing.
+    products = limits["comparison products"]
     return {
         "read": steps["inspect files"] + steps["scan"] + steps["check ids"],
         "seed": steps.get("seed", 0.0),
@@ -62,9 +64,8 @@ def parts(found: dict[str, Any], speed: float) -> dict[str, float]:
         "assignment": labels,
         "assignment / products": labels / limits["assignment products"],
         "shuffle": steps["assign"] - labels,
-        "write": steps["write clusters"],
-        "comparison": steps["compare"],
-        "comparison / products": steps["compare"] / limits["comparison products"],
+        "write": steps["write clusters"] + steps.get("compare", 0.0) - products,
+        "comparison": products,
         "total": found["total"] * speed,
         "peak_mib": max(found["peak_mib"]),
     }

@@ -127,7 +127,7 @@ def seconds_of(measured: Mapping[str, Any], plan: RunPlan, cluster: Cluster) -> 
         "seeding": seconds_of_seeding(measured, plan) * faster,
         "fit": max(fit, tasks["fit"] / TASKS_A_SECOND),
         "assignment": label_operations(rows.n, rows.dim, k) / label * measured["assignment / products"],
-        "comparison": compare_operations(plan.cluster_rows, rows.dim) / compare * measured["comparison / products"],
+        "comparison": compare_operations(plan.cluster_rows, rows.dim) / compare,
         "scheduling": (sum(tasks.values()) - tasks["fit"]) / TASKS_A_SECOND,
     }
 

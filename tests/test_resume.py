@@ -87,7 +87,7 @@ def test_a_driver_killed_in_step_after_step_ends_with_the_same_bytes(
 ) -> None:
     out = tmp_path / "out"
     done: dict[str, int] = {}
-    for step in ("kmeans-*/journal/assign", "pairwise-*/journal/compare", None):
+    for step in ("kmeans-*/journal/assign", "kmeans-*/journal/write-clusters", None):
         process = start(tmp_path, emb, out)
         if step is None:
             assert process.wait(120) == 0, (tmp_path / "log").read_text()
@@ -98,7 +98,7 @@ def test_a_driver_killed_in_step_after_step_ends_with_the_same_bytes(
             assert (out / "kmeans_results").exists() == step.startswith("pairwise")
         log = (tmp_path / "log").read_text()
         for name, count in done.items():
-            assert re.search(rf"{name}: {count} of \d+ \w+ were done by an earlier run", log), log
+            assert re.search(rf"{name.replace('-', ' ')}: {count} of \d+ \w+ were done by an earlier run", log), log
         if step:
             word = step.split("/")[-1]
             done = {word: len(list(out.glob(f"_scratch/{step}/*.json")))}

@@ -21,6 +21,9 @@ PAIRS = "pairs"
 CENTROIDS = "_kmeans_centroids.npy"
 QUARANTINE = "_quarantine"
 WITNESSES = "witnesses"
+RANGES = "ranges"
+"""Fact of k-means: the first cluster of each range that one task wrote; they share a forest when they are scored."""
+
 FOREST = "_forest"
 """Folder of a maximum spanning forest of the matches."""
 

@@ -29,7 +29,7 @@ from semdedup.dedup.input.scan import (
 )
 from semdedup.dedup.input.usable import usable_files
 from semdedup.dedup.kernels.kmeans import sample_size
-from semdedup.dedup.names import CENTROIDS, QUARANTINE, Destination, below
+from semdedup.dedup.names import CENTROIDS, QUARANTINE, RANGES, Destination, below
 from semdedup.dedup.options import InputOptions, KMeansOptions
 from semdedup.dedup.ranking import RankingStrategy
 from semdedup.runs.run import Run
@@ -120,7 +120,8 @@ def cluster_embeddings(
         assigned = assign_rows(run, work, plan.partitions, task, len(fit.centroids), n_rows)
     target, kwargs = below(run.final, destination.folder), without_storage_options(destination.write_kwargs)
     also = None if while_written is None else while_written(cluster_schema(plan.schema), dim)
-    write_rows(run, work, buckets, assigned, target, kwargs, also)
+    ranges = write_rows(run, work, buckets, assigned, target, kwargs, also)
+    together = base is None and run.root.is_local and run.session.backend == "cpu"  # where they may be scored meanwhile
     with run.noting():
         save_array(run.final / CENTROIDS, fit.centroids)
     return {
@@ -136,6 +137,7 @@ def cluster_embeddings(
         "embedders": list(plan.embedders),
         "casts": list(plan.casts),
         "mean_distance": assigned.mean_distance,
+        **({RANGES: ranges} if together else {}),
         **({} if base is None else {"bases": base.entries(run.root)}),
     }
 

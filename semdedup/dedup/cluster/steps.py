@@ -172,8 +172,11 @@ def write_rows(
     target: Location,
     write_kwargs: Mapping[str, Any],
     while_written: WhileWritten | None = None,
-) -> None:
+) -> list[int]:
     """Gather the clusters from the shuffle files and write them; what is done meanwhile: see `write_clusters`.
+
+    Returns:
+        The first cluster of each range that one task wrote whole, increasing.
 
     Raises:
         IntegrityError: not all rows that were assigned are there.
@@ -198,6 +201,7 @@ def write_rows(
     n_written = sum(result["rows"] for result in written)
     if n_written != assigned.rows:
         raise IntegrityError(f"{assigned.rows} rows were assigned to clusters, but {n_written} written")
+    return [item.what.first for item in items if item.whole]
 
 
 def _rows_by_file(

@@ -6,6 +6,7 @@ Small clusters are packed into *groups*, one task each. A cluster too large for 
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -27,11 +28,11 @@ from semdedup.dedup.input.planned import planned_on_device, planned_rows
 from semdedup.dedup.input.rows import commonest_length, length_counts
 from semdedup.dedup.input.scan import ID_HASH_SEED, Workspace, check_ids_unique, expected_length, scan_lengths
 from semdedup.dedup.input.schema import InputSchema, casts_in_words
-from semdedup.dedup.names import CLUSTER_FOLDER, Destination, below, find_table, label_of
+from semdedup.dedup.names import CLUSTER_FOLDER, KMEANS, RANGES, Destination, below, find_table, label_of
 from semdedup.dedup.options import InputOptions
 from semdedup.dedup.ranking import RankingStrategy
 from semdedup.errors import InputError, IntegrityError
-from semdedup.runs.lookup import known_files
+from semdedup.runs.lookup import find_record, known_files
 from semdedup.runs.run import Run
 from semdedup.storage.location import FileInfo, Location, without_storage_options
 
@@ -175,7 +176,7 @@ def score_clusters(
     else:
         results = _score_within(run, task, based.clusters, rows, uncut)
     balanced = _balanced(results, sum(sum(cluster.rows) for cluster in clusters))
-    forests = [[int(label) for label in result["clusters"]] for result in results if "clusters" in result]
+    forests = [] if across else [[one.label for one in group] for group in ranges_of(based.clusters, source)]
     found = {**balanced, "clusters": len(clusters), **based.facts, **({"forests": forests} if forests else {})}
     return {**found, "pairs": counts} if across else found
 
@@ -185,13 +186,31 @@ def _score_within(
 ) -> list[dict[str, Any]]:
     """Score each cluster by itself, unless that was done as it was written; what tasks gave back."""
     done, labels = scored_while_written(run, clusters)
-    small, large = pack_groups([cluster for cluster in clusters if cluster.label not in labels], uncut)
+    ranges = ranges_of(clusters, task.clusters)
+    in_ranges = {cluster.label for group in ranges for cluster in group}
+    small, large = pack_groups([cluster for cluster in clusters if cluster.label not in in_ranges], uncut)
+    missing = [group for group in ranges if group[0].label not in labels]
     tiled = score_large_clusters(run, task, large, rows.most)
     return [
         *done,
         *tiled,
-        *run.results("compare", partial(score_group, task), small, unit="groups", label=_group_label),
+        *run.results("compare", partial(score_group, task), [*missing, *small], unit="groups", label=_group_label),
     ]
+
+
+def ranges_of(clusters: Sequence[Cluster], source: Location) -> list[tuple[Cluster, ...]]:
+    """Clusters that one task of k-means wrote, and may have scored: they are a group whoever scores them, so that the
+    same files come out. None of an update, and of clusters for which no ranges are on record."""
+    record = find_record(find_table(source, "clusters"))
+    facts = (record.committed(KMEANS) or {}).get("facts", {}) if record is not None else {}
+    starts = facts.get(RANGES, [])
+    if not starts or any(cluster.base is not None for cluster in clusters):
+        return []
+    groups: dict[int, list[Cluster]] = defaultdict(list)
+    for cluster in clusters:
+        if len(cluster.urls) == 1:
+            groups[bisect_right(starts, cluster.label)].append(cluster)
+    return [tuple(groups[number]) for number in sorted(groups) if number]
 
 
 def _look_at_foreign(run: Run, facts: Sequence[FileFacts], source: Location, schema: InputSchema) -> int:
