@@ -87,7 +87,8 @@ def test_a_driver_killed_in_step_after_step_ends_with_the_same_bytes(
 ) -> None:
     out = tmp_path / "out"
     done: dict[str, int] = {}
-    for step in ("kmeans-*/journal/assign", "kmeans-*/journal/write-clusters", None):
+    killed_in = ("kmeans-*/journal/assign", "kmeans-*/journal/write-clusters", "pairwise-*/journal/compare-spans")
+    for step in (*killed_in, None):
         process = start(tmp_path, emb, out)
         if step is None:
             assert process.wait(120) == 0, (tmp_path / "log").read_text()
