@@ -46,10 +46,7 @@ def _hear(read: int) -> None:
 
 
 def leave(is_said: bool = False) -> NoReturn:
-    """End this process now. What Python and Dask do at the end of one takes long, and is not needed.
-
-    Workers of ours end with their parent.
-    """
+    """End this process and those that it started, now. What Python and Dask do at the end takes long."""
     _leaving.acquire()  # for good: who comes second says nothing more
     with contextlib.suppress(OSError, ValueError):
         if sys.stderr.isatty():
@@ -58,4 +55,22 @@ def leave(is_said: bool = False) -> NoReturn:
             sys.stderr.write(f"{SENTENCE}\n")
         sys.stderr.flush()
         sys.stdout.flush()
+    _end_children()
     os._exit(EXIT_INTERRUPTED)
+
+
+def _end_children() -> None:
+    """End what this process started: a child that still waits for its task would print a traceback at our end.
+
+    All but the resource tracker of multiprocessing, which removes what the others leave behind.
+    """
+    # Neither is imported here: it takes time, and the main thread may be in the middle of it.
+    psutil = sys.modules.get("psutil")
+    if psutil is None or not hasattr(psutil, "Process"):
+        return
+    tracker = getattr(sys.modules.get("multiprocessing.resource_tracker"), "_resource_tracker", None)
+    with contextlib.suppress(psutil.Error):
+        for child in psutil.Process().children(recursive=True):
+            if child.pid != getattr(tracker, "_pid", None):
+                with contextlib.suppress(psutil.Error):
+                    child.kill()

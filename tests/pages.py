@@ -1,5 +1,6 @@
 """What the tests of the page share: a page that is open in a browser, and tables of scores to show."""
 
+import time
 from pathlib import Path
 from typing import Any
 
@@ -34,6 +35,13 @@ class Seen:
 
     def text(self, selector: str) -> str:
         return str(self.page.inner_text(selector))
+
+    def wait_until(self, expression: str) -> None:
+        """Wait until something is true. The page's own policy forbids what `wait_for_function` does."""
+        deadline = time.monotonic() + 30
+        while not self.page.evaluate(expression):
+            assert time.monotonic() < deadline, expression
+            self.page.wait_for_timeout(50)
 
     def quiet(self) -> bool:
         return self.said == [] and [url for url in self.asked if not url.startswith("data:")] == [self.page.url]

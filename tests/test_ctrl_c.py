@@ -97,6 +97,7 @@ class Program:
         assert self.process.returncode == 130, self.said
         assert self.said.count(SENTENCE) == 1, self.said
         assert "Traceback" not in self.said, self.said
+        assert "leaked" not in self.said, self.said
         assert seconds < SECONDS + SECONDS_OF_A_BUSY_MACHINE
         _, alive = psutil.wait_procs(self.started, timeout=10)
         assert not alive

@@ -217,7 +217,7 @@ def test_a_person_judges_pairs_by_keys_and_takes_the_verdicts_along(
     assert seen.page.evaluate("stage.scrollWidth <= innerWidth")
     assert not seen.page.locator("#stage .score").count(), "the score is not shown to the judge"
     playing = "[...document.querySelectorAll('#stage video')].map(video => !video.paused && video.videoWidth > 0)"
-    seen.page.wait_for_function(f"({playing}).length === 2 && ({playing}).every(Boolean)")
+    seen.wait_until(f"({playing}).length === 2 && ({playing}).every(Boolean)")
     for key in ("n", "ArrowLeft", "s", "ArrowLeft"):
         seen.page.keyboard.press(key)
     assert "You said: the same" in seen.text("#stage .answer")
@@ -241,7 +241,7 @@ def test_a_person_judges_pairs_by_keys_and_takes_the_verdicts_along(
     assert (found.judged, found.same) == (1, 1)
     kept = "Object.keys(localStorage).length > 0 && document.querySelector('#n-judged').textContent.includes('1 of')"
     seen.page.reload()
-    seen.page.wait_for_function(kept)  # verdicts are still there
+    seen.wait_until(kept)  # verdicts are still there
     assert seen.page.evaluate("document.documentElement.scrollWidth") <= width
     dark = seen.page.evaluate("getComputedStyle(document.body).backgroundColor") == "rgb(17, 22, 29)"
     assert dark == (scheme == "dark")
@@ -257,7 +257,7 @@ def test_clips_play_in_the_page_and_lead_to_their_files(pictured: str, browser: 
         assert rel == "noopener noreferrer"
     button = seen.page.locator(".pair:not([hidden]) .play").first
     button.click()
-    seen.page.wait_for_function("document.querySelector('video').currentTime > 0")
+    seen.wait_until("document.querySelector('video').currentTime > 0")
     button.click()
     assert seen.page.locator("video").count() == 0
     assert seen.quiet(), "all that plays is in the page"

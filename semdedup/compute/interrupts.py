@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import signal
+import sys
 import threading
 from collections.abc import Callable, Iterator
 from multiprocessing import resource_tracker
@@ -22,12 +23,24 @@ def without_ctrl_c() -> Iterator[None]:
         yield
         return
     with contextlib.suppress(OSError):
-        resource_tracker.ensure_running()  # which unblocks signals in the thread that starts it
+        _start_resource_tracker()  # which unblocks signals in the thread that starts it
     before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
     try:
         yield
     finally:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+def _start_resource_tracker() -> None:
+    """Start the process of multiprocessing that removes what others leave; it does not say what that was.
+
+    A run that is interrupted leaves some, and its warning would be the last that a user reads.
+    """
+    sys.warnoptions.append("ignore::UserWarning:multiprocessing.resource_tracker")  # handed on to the child
+    try:
+        resource_tracker.ensure_running()
+    finally:
+        sys.warnoptions.pop()
 
 
 def interruptible(make: Callable[[], Made], undo: Callable[[Made], object]) -> Made:
@@ -54,8 +67,8 @@ def interruptible(make: Callable[[], Made], undo: Callable[[Made], object]) -> M
             undo(found)
 
     thread = threading.Thread(target=call, name="semdedup-start", daemon=True)
-    thread.start()
     try:
+        thread.start()
         thread.join()
     except BaseException:
         with lock:
