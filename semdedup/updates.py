@@ -17,7 +17,8 @@ from semdedup.dedup.base.folders import DEDUPS
 from semdedup.dedup.base.new_rows import LeftOut
 from semdedup.dedup.base.update import OF_THE_FIT
 from semdedup.dedup.input.files import find_files
-from semdedup.dedup.names import IDENTIFY, KMEANS, STEPS, WRITTEN
+from semdedup.dedup.names import IDENTIFY, KMEANS, PAIRWISE, STEPS, WRITTEN
+from semdedup.dedup.ranking import RankingStrategy
 from semdedup.dedup.results.load import load
 from semdedup.dedup.results.result import DedupResult
 from semdedup.dedup.workflow import SemanticDeduplicationWorkflow
@@ -29,6 +30,12 @@ from semdedup.storage.location import Location
 
 ALL_STEPS = (new_rows.SELECT, *STEPS)
 ALL_WRITTEN = {**new_rows.WRITTEN, **WRITTEN}
+RANKINGS = ("which_to_keep", "rank_by", "ranking_strategy")
+"""Parameters of a dedup that say by what it ranks."""
+
+RUN_KEEPS = "best"
+"""What a run keeps of near-duplicates, where nothing is given: the best copy."""
+
 ANEW = "clear_output=True (--overwrite) makes overlaps, dedup and dataset anew"
 
 
@@ -56,16 +63,30 @@ class Dedups:
 
     def with_default(self, name: str, value: Any) -> Dedups:
         """The same with a parameter of the dedup that the user may have left out."""
-        return Dedups(self.root, self.embeddings, {name: value, **self._given}, self._shared, self.left_out)
+        given = {
+            name: value,
+            **{each: found for each, found in self._given.items() if each != name or found is not None},
+        }
+        return Dedups(self.root, self.embeddings, given, self._shared, self.left_out)
 
     @property
     def folders(self) -> list[Location]:
         """Their folders, the oldest first; a last one may not be complete."""
         return DEDUPS.below(self.root)
 
-    def recorded(self, name: str) -> Any:
-        """A parameter of the threshold of the first one, None where it is not on record."""
-        entry = Record(self._folder(1)).steps.get(IDENTIFY)
+    def ranked(self, anew: bool) -> Dedups:
+        """The same with a ranking, where the user gave none: that of the first one, unless all are made `anew`; else
+        the best copy stays."""
+        if any(self._given.get(name) is not None for name in RANKINGS):
+            return self
+        ranking = None if anew else self.recorded("ranking", PAIRWISE)
+        if ranking is None:
+            return self.with_default("which_to_keep", RUN_KEEPS)
+        return self.with_default("ranking_strategy", RankingStrategy.described(ranking))
+
+    def recorded(self, name: str, step: str = IDENTIFY) -> Any:
+        """A parameter of a step of the first one, by default of the threshold; None where it is not on record."""
+        entry = Record(self._folder(1)).steps.get(step)
         return None if entry is None else entry["parameters"].get(name)
 
     def check(self, eps: float) -> None:

@@ -113,9 +113,11 @@ class RunOptions(SharedOptions):
 class VideoDeduplicationWorkflow(Shown):
     """Split videos, find what they share, embed and compare their clips, report, and write those that remain as shards.
 
-    Each part goes on where an earlier run stopped, and is left alone where it is complete. The removal rule is
-    ``witness`` unless `dedup` has another one. Clips that better-ranked videos show go by overlap, before others are
-    compared; with ``drop_when="both"`` all are compared, and those go that are near-duplicates, too.
+    Each part goes on where an earlier run stopped, and is left alone where it is complete. Of near-duplicates the best
+    copy stays (most pixels, then the highest bitrate, then the longest), unless `dedup` has another ranking; the
+    removal rule is ``witness`` unless `dedup` has another one. What is not given is as in earlier runs there. Clips
+    that better-ranked videos show go by overlap, before others are compared; with ``drop_when="both"`` all are
+    compared, and those go that are near-duplicates, too.
 
     A folder of videos may grow. New videos are compared with those of before, whose clips stay; those of their clips
     that do not go by overlap are compared with the clips in the dataset, and with each other (``overlaps-0002``,
@@ -295,8 +297,9 @@ class VideoDeduplicationWorkflow(Shown):
         embeddings = self.root / CLIPS / self.split.kind.folder
         given = {"metadata_fields": METADATA, **self.more["dedup"]}
         dedups = Dedups(self.root, embeddings, given, self._shared(), left_out)
-        recorded = None if fresh or self.options.clear_output else dedups.recorded("removal")
-        return dedups.with_default("removal", RUN_REMOVAL if recorded is None else recorded)
+        anew = fresh or self.options.clear_output
+        recorded = None if anew else dedups.recorded("removal")
+        return dedups.with_default("removal", RUN_REMOVAL if recorded is None else recorded).ranked(anew)
 
     def _report(self, eps: float, dedup: DedupResult) -> str:
         return write_report(

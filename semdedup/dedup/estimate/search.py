@@ -84,7 +84,7 @@ def estimate(
     Cost: the scan and the fit of the run, and one more reading of the input; see `estimate.run.estimate_files`.
 
     Example:
-        >>> semdedup.estimate("emb/", eps=[0.05, 0.1], n_clusters=1000).shares
+        >>> semdedup.estimate("emb/", eps=[0.05, 0.1]).shares
     """
     given = {"input_path": input, "eps": eps, "sample": sample, "random_state": random_state}
     given = with_frames({**options, **given, "scratch_path": scratch_path}, "input_path")
@@ -135,9 +135,9 @@ def _asked(given: dict[str, Any], options: Mapping[str, Any]) -> Asked:
     compare = CompareOptions.of(given)
     ThresholdOptions.of({name: value for name, value in given.items() if name != "eps"})
     inputs = InputOptions.of(given)
-    if compare.ranking_strategy is not None:  # as the workflow does
-        more = [name for name in compare.strategy.columns if name not in (*OUR_COLUMNS, inputs.id_field)]
-        inputs = InputOptions.of({**given, "metadata_fields": [*inputs.metadata_fields, *more]})
+    more = [name for name in compare.strategy.columns if name not in (*OUR_COLUMNS, inputs.id_field)]
+    inputs = InputOptions.of({**given, "metadata_fields": [*inputs.metadata_fields, *more]})  # as the workflow does
+    inputs = inputs.ranked(compare.strategy)
     return Asked(IOOptions.of(given), inputs, KMeansOptions.of(given), compare, EstimateOptions.of(given))
 
 

@@ -111,7 +111,7 @@ def checked_fields(facts: Sequence[FileFacts], search: Search, top: str, complet
     if search.clustered:
         there = check_columns(facts, search.fields, search.strategy).options
         fields = replace(search.fields, id_field=there.id_field, embedding_field=there.embedding_field)
-        return replace(fields, metadata_fields=search.strategy.columns)
+        return replace(fields, metadata_fields=there.metadata_fields)
     names: dict[str, None] = {}
     for file in {file.schema: file for file in facts}.values():
         schema = pa.ipc.read_schema(pa.py_buffer(file.schema))
@@ -120,10 +120,11 @@ def checked_fields(facts: Sequence[FileFacts], search: Search, top: str, complet
         names |= dict.fromkeys(schema.names)
     for file in facts:
         names |= dict.fromkeys(partition_keys(file.source, top))
-    absent = [column for column in search.strategy.columns if column not in names]
+    ranked_by = search.strategy.among(names)
+    absent = [column for column in ranked_by if column not in names]
     if complete and absent:
         raise ParameterError(
             f"ranking needs the column {absent[0]!r}, which no file has; they have {', '.join(names)}"
             + advice_on_keys(absent, top)
         )
-    return replace(search.fields, metadata_fields=search.strategy.columns)
+    return replace(search.fields, metadata_fields=ranked_by)
