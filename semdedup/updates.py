@@ -13,7 +13,6 @@ from semdedup.compute.progress import Reporter
 from semdedup.compute.session import open_session
 from semdedup.dedup.base import new_rows
 from semdedup.dedup.base.chain import chain_of
-from semdedup.dedup.base.folders import DEDUPS
 from semdedup.dedup.base.new_rows import LeftOut
 from semdedup.dedup.base.update import OF_THE_FIT
 from semdedup.dedup.input.files import find_files
@@ -24,6 +23,7 @@ from semdedup.dedup.results.result import DedupResult
 from semdedup.dedup.workflow import SemanticDeduplicationWorkflow
 from semdedup.errors import OutputConflictError
 from semdedup.runs.owner import Ownership, owned
+from semdedup.runs.places import DEDUPS
 from semdedup.runs.record import Record
 from semdedup.runs.step import run_step
 from semdedup.storage.location import Location
@@ -32,9 +32,6 @@ ALL_STEPS = (new_rows.SELECT, *STEPS)
 ALL_WRITTEN = {**new_rows.WRITTEN, **WRITTEN}
 RANKINGS = ("which_to_keep", "rank_by", "ranking_strategy")
 """Parameters of a dedup that say by what it ranks."""
-
-RUN_KEEPS = "best"
-"""What a run keeps of near-duplicates, where nothing is given: the best copy."""
 
 ANEW = "clear_output=True (--overwrite) makes overlaps, dedup and dataset anew"
 
@@ -63,11 +60,7 @@ class Dedups:
 
     def with_default(self, name: str, value: Any) -> Dedups:
         """The same with a parameter of the dedup that the user may have left out."""
-        given = {
-            name: value,
-            **{each: found for each, found in self._given.items() if each != name or found is not None},
-        }
-        return Dedups(self.root, self.embeddings, given, self._shared, self.left_out)
+        return Dedups(self.root, self.embeddings, {name: value, **self._given}, self._shared, self.left_out)
 
     @property
     def folders(self) -> list[Location]:
@@ -80,9 +73,9 @@ class Dedups:
         if any(self._given.get(name) is not None for name in RANKINGS):
             return self
         ranking = None if anew else self.recorded("ranking", PAIRWISE)
-        if ranking is None:
-            return self.with_default("which_to_keep", RUN_KEEPS)
-        return self.with_default("ranking_strategy", RankingStrategy.described(ranking))
+        strategy = RankingStrategy.best() if ranking is None else RankingStrategy.described(ranking)
+        given = {**self._given, "ranking_strategy": strategy}
+        return Dedups(self.root, self.embeddings, given, self._shared, self.left_out)
 
     def recorded(self, name: str, step: str = IDENTIFY) -> Any:
         """A parameter of a step of the first one, by default of the threshold; None where it is not on record."""

@@ -13,7 +13,6 @@ import distributed
 from semdedup.compute.cluster import client_for
 from semdedup.compute.options import ClusterOptions
 from semdedup.compute.progress import Reporter
-from semdedup.dedup.base.folders import DEDUPS
 from semdedup.dedup.base.new_rows import LeftOut
 from semdedup.dedup.input.files import find_files
 from semdedup.dedup.results.chain import ChainResult
@@ -22,13 +21,14 @@ from semdedup.dedup.threshold.recommended import chosen_eps
 from semdedup.dedup.threshold.rule import EPS
 from semdedup.dedup.workflow import SemanticDeduplicationWorkflow
 from semdedup.errors import InputError, OutputConflictError, ParameterError
-from semdedup.overlaps.folders import OVERLAPS, overlaps_below
+from semdedup.overlaps.folders import overlaps_below
 from semdedup.overlaps.search import OverlapSearch
 from semdedup.report.write import PAGE, write_report
 from semdedup.run_overlaps import RunOverlaps, Searches
 from semdedup.run_result import RunResult, check_balance
 from semdedup.runs.at_work import PROGRESS, at_work
 from semdedup.runs.owner import FILE_NAME as OWNER
+from semdedup.runs.places import CLIPS, DEDUPS, OVERLAPS
 from semdedup.settings import check_names, documented, needed, setting
 from semdedup.settings.choices import DropWhen
 from semdedup.settings.kinds import path, paths
@@ -47,9 +47,9 @@ from semdedup.video.result import MOST_FAULTS, SplitResult
 from semdedup.video.video_table import VideoTable
 from semdedup.video.workflow import VideoSplitWorkflow
 
-CLIPS, DEDUP, DATASET = "clips", DEDUPS.first, "dataset"
-"""Folders of the steps, below the output path, beside ``overlaps`` and the page, ``report.html``; and of videos that
-came later ``overlaps-0002``, ``dedup-0002``, …"""
+DEDUP, DATASET = DEDUPS.first, "dataset"
+"""Folders of the steps, below the output path, beside ``clips``, ``overlaps`` and the page, ``report.html``; and of
+videos that came later ``overlaps-0002``, ``dedup-0002``, …"""
 
 WRITTEN = rf"{CLIPS}/|(?:{OVERLAPS.first}|{DEDUP})(?:-\d+)?/|{DATASET}/|{PAGE}$|{OWNER}$|{PROGRESS}$"
 """All that is written below the output path."""

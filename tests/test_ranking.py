@@ -147,7 +147,10 @@ def test_whole_numbers_break_ties_as_numbers() -> None:
         (lambda: RankingStrategy.metadata_based([]), "at least one column"),
         (lambda: RankingStrategy.metadata_based(["a", "a"]), "none twice"),
         (lambda: RankingStrategy.metadata_based(["a", "b"], [True]), r"one for each of \['a', 'b'\]"),
-        (lambda: RankingStrategy.by_distance("hardest", "cosine"), "one of hard, easy, soft, random; got 'hardest'"),
+        (
+            lambda: RankingStrategy.by_distance("hardest", "cosine"),
+            "best, hard, easy, soft, random; got 'hardest'",
+        ),
         (lambda: RankingStrategy.by_distance("hard", "manhattan"), "cosine, l2; got 'manhattan'"),
         (lambda: RankingStrategy.by_distance("random", "manhattan"), "cosine, l2"),
         (

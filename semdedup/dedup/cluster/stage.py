@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from functools import cached_property
 from typing import Any, Literal, Unpack
 
 import numpy as np
@@ -12,7 +13,7 @@ from semdedup.dedup.base.update import Base
 from semdedup.dedup.cluster.plan import check_embedding_files
 from semdedup.dedup.cluster.run import cluster_embeddings
 from semdedup.dedup.frame_input.held import Columns
-from semdedup.dedup.input.files import find_files
+from semdedup.dedup.input.files import embeddings_of, find_files
 from semdedup.dedup.input.found import FoundFiles
 from semdedup.dedup.input.keys import keys_identity
 from semdedup.dedup.names import CLUSTER_FOLDER, KMEANS, below
@@ -90,6 +91,14 @@ class KMeansStage(Stage):
     def columns(self, frame: Frame) -> Columns:
         """The columns of a frame that it uses."""
         return Columns.of(self.inputs, frame)
+
+    def source(self) -> Sequence[Location]:
+        """The embeddings; of the output of a split, or the root of a run, the folder of them."""
+        return self._embeddings
+
+    @cached_property
+    def _embeddings(self) -> Sequence[Location]:
+        return embeddings_of(super().source())
 
     def find_input(self, sources: Sequence[Location]) -> FoundFiles:
         """Its input files."""
