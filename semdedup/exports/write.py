@@ -167,6 +167,8 @@ def describe_export(results: str, output_path: str, **options: Any) -> Iterator[
     if chosen.format != "lance":
         files = _input(root, target, chosen, fields, storage_options)
         yield f"input: {len(files):,} files, from {files[0].url} to {files[-1].url}"
+    if chosen.clips_path is not None:
+        Clips.of(Location.of(chosen.clips_path, storage_options), target)
     _check_empty(target, chosen.clear_output)
     at = "" if chain.eps is None else f" at eps {chain.eps:g} by the removal rule {chain.removal}"
     yield f"duplicates: those of {chain}{at}"
