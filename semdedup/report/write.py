@@ -30,10 +30,11 @@ from semdedup.report.quarantine import read_quarantine
 from semdedup.report.strips import ClipStrip, load_strips
 from semdedup.report.survey import DROPPED_PER_GROUP, THRESHOLDS, Survey, survey
 from semdedup.report.target import check_pictures, check_target, link_to
+from semdedup.runs.places import find_part
 from semdedup.runs.record import Record
 from semdedup.storage.location import Location, Paths, locations_of
 from semdedup.video.child import end_children
-from semdedup.video.tree import CLIPS, METAS
+from semdedup.video.tree import METAS
 
 PAGE = "report.html"
 
@@ -145,8 +146,9 @@ def _clip_folders(root: Location, given: Sequence[Location] | None) -> Sequence[
     """The folders of clips that are given, or those found: of the run, whose root or dedup this is, or of the split in
     whose output the dedup is. Raises an `InputError` for one that is not there."""
     if given is None:
-        places = (root / CLIPS, root.parent / CLIPS, root.parent)
+        places = (place for path in (root, root.parent) for place in find_part(path, "clips"))
         return next(([place] for place in places if (place / METAS).is_dir()), [])
+    given = [place for path in given for place in find_part(path, "clips")]
     for folder in given:
         if not folder.is_dir():
             raise InputError(f"no such folder: {folder}; give the output of split, or a folder of MP4 files")
