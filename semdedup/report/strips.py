@@ -13,7 +13,7 @@ import numpy as np
 from PIL import Image
 
 from semdedup.compute.progress import Reporter
-from semdedup.errors import StorageError
+from semdedup.errors import InputError, StorageError
 from semdedup.report.previews import SAMPLING, Preview, preview_of
 from semdedup.storage.location import Location
 from semdedup.video.child import Child, ChildDied, ChildTimeout, borrowed_child
@@ -64,6 +64,18 @@ class ClipStrip:
     url: str = ""
     meta_fault: str = ""
     preview: Preview | None = None
+
+
+def clip_folders(root: Location, given: Sequence[Location] | None) -> Sequence[Location]:
+    """The folders of clips that are given, or those found: of the run, whose root or dedup this is, or of the split in
+    whose output the dedup is. Raises an `InputError` for one that is not there."""
+    if given is None:
+        places = (root / CLIPS, root.parent / CLIPS, root.parent)
+        return next(([place] for place in places if (place / METAS).is_dir()), [])
+    for folder in given:
+        if not folder.is_dir():
+            raise InputError(f"no such folder: {folder}; give the output of split, or a folder of MP4 files")
+    return given
 
 
 def load_strips(

@@ -27,13 +27,12 @@ from semdedup.report.overlaps import outputs_at, survey_overlaps
 from semdedup.report.page import Background, render
 from semdedup.report.plot import check_matplotlib, plot_format, write_plot
 from semdedup.report.quarantine import read_quarantine
-from semdedup.report.strips import ClipStrip, load_strips
+from semdedup.report.strips import ClipStrip, clip_folders, load_strips
 from semdedup.report.survey import DROPPED_PER_GROUP, THRESHOLDS, Survey, survey
 from semdedup.report.target import check_pictures, check_target, link_to
 from semdedup.runs.record import Record
 from semdedup.storage.location import Location, Paths, locations_of
 from semdedup.video.child import end_children
-from semdedup.video.tree import CLIPS, METAS
 
 PAGE = "report.html"
 
@@ -77,7 +76,7 @@ def write_report(
     target = Location.of(output_path or f"{results.rstrip('/')}/{PAGE}", storage_options)
     check_target(target, overwrite)
     kwargs = {"storage_options": dict(storage_options or {})}
-    folders = _clip_folders(root, None if clips is None else locations_of(clips, kwargs))
+    folders = clip_folders(root, None if clips is None else locations_of(clips, kwargs))
     outputs = [output for path in locations_of(overlaps, kwargs) for output in outputs_at(path)] or overlaps_below(root)
     rows, notes = _by_rule(result)
     with reporter.step("scores", None, "tables") as advance:
@@ -139,18 +138,6 @@ def plot_curve(
     curve = result.remaining([x for x in THRESHOLDS if x <= most] if rows.by_scores else None)
     write_plot(target, curve, chosen)
     return str(target)
-
-
-def _clip_folders(root: Location, given: Sequence[Location] | None) -> Sequence[Location]:
-    """The folders of clips that are given, or those found: of the run, whose root or dedup this is, or of the split in
-    whose output the dedup is. Raises an `InputError` for one that is not there."""
-    if given is None:
-        places = (root / CLIPS, root.parent / CLIPS, root.parent)
-        return next(([place] for place in places if (place / METAS).is_dir()), [])
-    for folder in given:
-        if not folder.is_dir():
-            raise InputError(f"no such folder: {folder}; give the output of split, or a folder of MP4 files")
-    return given
 
 
 def _with_pictures(
