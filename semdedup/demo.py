@@ -180,7 +180,7 @@ def _write(folder: Path, scene: int, frames: Iterator[np.ndarray], versions: Seq
 def _framed(pixels: np.ndarray, version: Version) -> av.VideoFrame:
     """A frame in the size of a version, with its bars."""
     picture = av.VideoFrame.from_ndarray(pixels, format="rgb24").reformat(version.width, version.height)
-    padded = np.pad(picture.to_ndarray(), ((version.bars, version.bars), (0, 0), (0, 0)))
+    padded: Any = np.pad(picture.to_ndarray(), ((version.bars, version.bars), (0, 0), (0, 0)))
     return av.VideoFrame.from_ndarray(padded, format="rgb24").reformat(format="yuv420p")
 
 

@@ -11,6 +11,7 @@ from typing import Any
 import pandas as pd
 
 from semdedup.compute.progress import Reporter
+from semdedup.dedup.results.pairs import table_of
 from semdedup.dedup.results.result import DedupResult
 from semdedup.display import clock
 from semdedup.report.strips import MOST_BYTES, ClipStrip, clip_folders, load_strips
@@ -76,11 +77,12 @@ def show_pairs(
     eps: float | None = None,
     n: int = 5,
     *,
+    borderline: bool = False,
     clips: Paths | None = None,
     storage_options: Mapping[str, Any] | None = None,
 ) -> None:
     """Show `pairs_with_pictures`: pictures in a notebook, a table in a terminal."""
-    found = pairs_with_pictures(result, eps, n, clips=clips, storage_options=storage_options)
+    found = pairs_with_pictures(result, eps, n, borderline=borderline, clips=clips, storage_options=storage_options)
     ipython = sys.modules.get("IPython")
     if ipython is not None and ipython.get_ipython() is not None:
         ipython.display.display(found)
@@ -93,6 +95,7 @@ def pairs_with_pictures(
     eps: float | None = None,
     n: int = 5,
     *,
+    borderline: bool = False,
     clips: Paths | None = None,
     storage_options: Mapping[str, Any] | None = None,
 ) -> PairsWithPictures:
@@ -102,6 +105,7 @@ def pairs_with_pictures(
         result: of a dedup.
         eps: the threshold; that of the result by default.
         n: the most pairs.
+        borderline: take those whose scores are nearest to the threshold, on both sides, as `DedupResult.borderline`.
         clips: the output folder of `split`, or a folder of MP4 files, or a list of those; by default the clips of the
             run that the result belongs to, or of the split in whose folder it is.
         storage_options: for fsspec, of `clips`; those of the result by default.
@@ -111,17 +115,18 @@ def pairs_with_pictures(
 
     Time: a reading of the scores, and of 2 n clips.
     """
-    pairs, scores = result.pairs(eps, n), result.scores
-    assert scores is not None
+    pairs = table_of(result.borderline(n, eps)) if borderline else result.pairs(eps, n)
+    scores = result.scores
+    assert scores is not None  # else there would be no pairs
     options = scores.source.options if storage_options is None else storage_options
     given = None if clips is None else locations_of(clips, {"storage_options": options})
     places = dict.fromkeys((scores.source, result.metadata.get("output", scores.source)))
-    folders = next((found for place in places if (found := clip_folders(place, given))), ())
+    folders = next((some for place in places if (some := clip_folders(place, given))), ())
     try:
         found = load_strips([*pairs["id"], *pairs["max_id"]], folders, Reporter(False), MOST_BYTES)
     finally:
         end_children()
     note = "" if folders else WITHOUT_CLIPS
     chosen = result.eps if eps is None else eps
-    assert chosen is not None  # else there would be no pairs
+    assert chosen is not None
     return PairsWithPictures(pairs, found, chosen, scores.across, note)

@@ -6,6 +6,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
+import numpy as np
+
 from semdedup.calibration.run import commit_of, embedder_of, stored_calibration
 from semdedup.compute.progress import Reporter
 from semdedup.dedup.base.folders import results_in
@@ -120,8 +122,9 @@ def plot_curve(
 ) -> str:
     """Write the curve of what remains against eps as a PNG or SVG file; returns where it is.
 
-    The curve ends at eps 0.2, or further where the threshold of the result, or the one given, is above 0.15; under
-    other removal rules than ``any`` at 0.2, and at `exact_up_to`.
+    The curve ends at eps 0.2, or further where the threshold of the result, or the one given, is above 0.15; at
+    `exact_up_to` in any case. Under other removal rules than ``any`` it has 21 points, each of which costs a second
+    look at the clusters.
 
     Raises:
         ParameterError: the name ends in neither .png nor .svg, or Matplotlib is not installed.
@@ -135,7 +138,8 @@ def plot_curve(
     assert result.scores is not None
     rows = RemovedRows(result.scores, result.removal)
     most = min(most, 1.0 if rows.exact_up_to is None else rows.exact_up_to)
-    curve = result.remaining([x for x in THRESHOLDS if x <= most] if rows.by_scores else None)
+    steps = THRESHOLDS if rows.by_scores else np.linspace(0, min(most, THRESHOLDS[-1]), 21).tolist()
+    curve = result.remaining([x for x in steps if x <= most])
     write_plot(target, curve, chosen)
     return str(target)
 
