@@ -78,9 +78,8 @@ def test_both_clips_of_a_pair_are_seen_side_by_side_and_nothing_is_fetched(
 def test_pairs_on_both_sides_of_the_threshold_can_be_had(made: Path) -> None:
     result = semdedup.load(str(made / "dedup"))
     found = pairs_with_pictures(result, 0.5, 3, borderline=True)
-    assert found.pairs["cosine_sim_score"].tolist() == sorted(
-        (p.score for p in result.borderline(3, 0.5)), reverse=True
-    )
+    expected = sorted((pair.score for pair in result.borderline(3, 0.5)), reverse=True)
+    assert found.pairs["cosine_sim_score"].tolist() == expected
     assert found.pairs["cosine_sim_score"].between(0.5, 1).sum() == 2
     assert len(pictures(found)) == 6
 
@@ -110,13 +109,13 @@ def test_what_cannot_be_shown_is_said(made: Path, tmp_path: Path) -> None:
     assert "name their folder with clips=" in shown
     assert len(pictures(pairs_with_pictures(alone, clips=str(made / "clips")))) == 4
     assert len(pictures(pairs_with_pictures(alone, clips=[str(made / "clips" / "clips")]))) == 4
-    with pytest.raises(InputError, match="no such folder: .*nowhere"):
+    with pytest.raises(InputError, match=r"no such folder: .*nowhere"):
         alone.show(clips=str(tmp_path / "nowhere"))
     for nothing in (pairs_with_pictures(alone, n=0), pairs_with_pictures(alone.rethreshold(0.0))):
         for text in (repr(nothing), nothing._repr_html_()):
             assert "no pairs at eps" in text
             assert "a larger eps" in text
-    with pytest.raises(ParameterError, match="n must be a whole number of at least 0; got 0.1"):
+    with pytest.raises(ParameterError, match=r"n must be a whole number of at least 0; got 0\.1"):
         alone.show(0.1)  # type: ignore[arg-type]
     few = tmp_path / "few"
     few.mkdir()
