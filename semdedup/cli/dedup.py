@@ -57,7 +57,7 @@ def dedup(dry_run: bool, cluster: ClusterOptions, storage: dict[str, Any], verbo
     \b
     Example:
       semdedup dedup --input-embeddings-path clips/iv2_embd_parquet --output-path clips/dedup \\
-          --n-clusters 1000 --eps-thresholds 0.01 0.001 --eps-to-extract 0.01
+          --eps-thresholds 0.01 0.001 --eps-to-extract 0.01
     """
     given = given_of(flags)
     thresholds, extract, why = _thresholds(given, storage)

@@ -27,7 +27,7 @@ def estimate(as_json: bool, cluster: ClusterOptions, storage: dict[str, Any], ve
 
     \b
     Example:
-      semdedup estimate --input-embeddings-path clips/iv2_embd_parquet --eps 0.05 0.1 --n-clusters 1000
+      semdedup estimate --input-embeddings-path clips/iv2_embd_parquet --eps 0.05 0.1
     """
     given = given_of(flags)
     kwargs = {"storage_options": storage}

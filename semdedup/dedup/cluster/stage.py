@@ -36,7 +36,7 @@ class KMeansStage(Stage):
     Parameters are those of `SemanticDeduplicationWorkflow`; `output_path` is where the cluster folders go.
 
     Example:
-        >>> KMeansStage(n_clusters=1000, input_path="emb/", output_path="out/kmeans").run()
+        >>> KMeansStage(input_path="emb/", output_path="out/kmeans").run()
 
     Cost: the input is read twice; 2·n·k·d operations for the assignment; memory of a task as in
     `semdedup.dedup.cluster.shuffle.partition_memory`.

@@ -84,7 +84,7 @@ def estimate(
     Cost: the scan and the fit of the run, and one more reading of the input; see `estimate.run.estimate_files`.
 
     Example:
-        >>> semdedup.estimate("emb/", eps=[0.05, 0.1], n_clusters=1000).shares
+        >>> semdedup.estimate("emb/", eps=[0.05, 0.1]).shares
     """
     given = {"input_path": input, "eps": eps, "sample": sample, "random_state": random_state}
     given = with_frames({**options, **given, "scratch_path": scratch_path}, "input_path")
