@@ -79,8 +79,8 @@ COPIES = (
 """Each is worse than the original. The search for overlaps finds all but the timelapse, which is too short for it, and
 faster than it looks for; the embeddings do not find the excerpt, which begins elsewhere."""
 
-RETAKE = Version("retake", end_s=4)
-RETAKEN = 2
+RETAKE = Version("retake", crf=26, end_s=4)
+RETAKEN = 0
 """Seed of the balls in retakes: near enough to the originals to be looked at, and no near-duplicates."""
 
 
@@ -123,7 +123,7 @@ def draw_scene(seed: int, retake: bool = False) -> Iterator[np.ndarray]:
 
     Args:
         seed: of the scene.
-        retake: the same hills and sky, with other balls.
+        retake: the same hills and sky, with other and larger balls.
     """
     rng = np.random.default_rng(seed)
     y, x = np.arange(HEIGHT, dtype=np.float32)[:, None], np.arange(WIDTH, dtype=np.float32)
@@ -132,11 +132,12 @@ def draw_scene(seed: int, retake: bool = False) -> Iterator[np.ndarray]:
     slope = (np.cos(angle) * x / WIDTH + np.sin(angle) * y / HEIGHT)[..., None]
     sky = (palette[0] + (palette[1] - palette[0]) * (slope - slope.min()) / np.ptp(slope)).astype(np.uint8)
     hills = [(rng.uniform(0.4, 0.8), rng.uniform(12, 40), rng.uniform(-60, 60), rng.uniform(0, 9)) for _ in range(2)]
+    sizes, least = ((24, 48), 3) if retake else ((12, 34), 2)
     rng = np.random.default_rng([RETAKEN, seed]) if retake else rng
     reach = np.array([WIDTH, HEIGHT])
     balls = [
-        (rng.uniform(12, 34), rng.uniform([0, 0], reach), rng.uniform(-90, 90, 2), rng.uniform(30, 235, 3))
-        for _ in range(int(rng.integers(2, 5)))
+        (rng.uniform(*sizes), rng.uniform([0, 0], reach), rng.uniform(-90, 90, 2), rng.uniform(30, 235, 3))
+        for _ in range(int(rng.integers(least, 5)))
     ]
     for i in range(SECONDS * RATE):
         t = i / RATE
