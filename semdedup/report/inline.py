@@ -123,7 +123,7 @@ def pairs_with_pictures(
     places = dict.fromkeys((scores.source, result.metadata.get("output", scores.source)))
     folders = next((some for place in places if (some := clip_folders(place, given))), ())
     try:
-        found = load_strips([*pairs["id"], *pairs["max_id"]], folders, Reporter(False), MOST_BYTES)
+        found = load_strips([*pairs["id"], *pairs["max_id"]], folders, Reporter(False), MOST_BYTES, most_previews=0)
     finally:
         end_children()
     note = "" if folders else WITHOUT_CLIPS

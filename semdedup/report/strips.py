@@ -79,11 +79,15 @@ def clip_folders(root: Location, given: Sequence[Location] | None) -> Sequence[L
 
 
 def load_strips(
-    ids: Sequence[Any], folders: Sequence[Location], reporter: Reporter, most_bytes: int
+    ids: Sequence[Any],
+    folders: Sequence[Location],
+    reporter: Reporter,
+    most_bytes: int,
+    most_previews: int = MOST_PREVIEWS,
 ) -> dict[Any, ClipStrip]:
     """Look up the clips of these ids in outputs of `split`, or folders of MP4 files; pictures until `most_bytes`.
 
-    The first ones have previews, `MOST_PREVIEWS` of at most `PREVIEW_BYTES` together.
+    The first ones have previews, `most_previews` of at most `PREVIEW_BYTES` together.
 
     Clips are decoded in processes of their own, some at a time, which the caller ends.
     """
@@ -97,7 +101,7 @@ def load_strips(
     n_bytes = preview_bytes = 0
 
     def look_up(numbered: tuple[int, Any]) -> ClipStrip:
-        return _look_up(str(numbered[1]), places, numbered[0] < MOST_PREVIEWS)
+        return _look_up(str(numbered[1]), places, numbered[0] < most_previews)
 
     with reporter.step("frame strips", len(unique), "clips") as advance, ThreadPoolExecutor(CHILDREN) as pool:
         for row_id, clip in zip(unique, pool.map(look_up, enumerate(unique)), strict=True):

@@ -151,7 +151,7 @@ def _with_pictures(
     folders: Sequence[Location],
     reporter: Reporter,
 ) -> tuple[AlignedVideos | None, dict[Any, ClipStrip]]:
-    """The longest overlaps, where there are outputs of them, and the clips of the sample."""
+    """Some of the longest overlaps, where there are outputs of them, and the clips of the sample."""
     try:
         aligned = _overlaps(outputs, folders, reporter) if outputs else None
         room = strips.MOST_BYTES - (aligned.n_bytes if aligned else 0)
@@ -163,9 +163,9 @@ def _with_pictures(
 def _overlaps(outputs: Sequence[Location], folders: Sequence[Location], reporter: Reporter) -> AlignedVideos:
     """Overlaps with pictures, which may take a third of the bytes that all pictures of the page may take."""
     found = survey_overlaps(outputs)
-    sides = [side for overlap in found.longest for side in overlap.sides]
+    sides = [side for overlap in found.shown for side in overlap.sides]
     videos = find_videos(sorted({side.video for side in sides}), folders)
-    moments = [times for overlap in found.longest for times in zip(*overlap.moments(N_MOMENTS), strict=True)]
+    moments = [times for overlap in found.shown for times in zip(*overlap.moments(N_MOMENTS), strict=True)]
     wanted = [(side.video, times) for side, times in zip(sides, moments, strict=True)]
     pictures = load_moments(wanted, videos, strips.MOST_BYTES // 3, reporter)
     return align(found, {name: video.duration_s for name, video in videos.items()}, pictures)
