@@ -48,7 +48,7 @@ class PairsWithPictures:
         if not len(self.pairs):
             return f"<p>{escape(self._none)}</p>"
         other = "max_id: of the other set" if self.across else "max_id: ranks better"
-        head = f"<tr><th>score</th><th>id</th><th>{other}</th></tr>"
+        head = f'<tr><th>score</th><th style="text-align: left">id</th><th style="text-align: left">{other}</th></tr>'
         rows = "".join(f"<tr>{''.join(cells)}</tr>" for cells in self._cells())
         note = f"<caption>{escape(self.note)}</caption>" if self.note else ""
         return f'<table class="semdedup">{note}{head}{rows}</table>'
@@ -59,7 +59,8 @@ class PairsWithPictures:
 
     def _cells(self) -> Iterator[list[str]]:
         for row_id, max_id, score in self.pairs.itertuples(index=False):
-            yield [f"<td>{score:.4f}</td>", *(f"<td>{_figure(self.clips[one])}</td>" for one in (row_id, max_id))]
+            figures = (_figure(self.clips[one]) for one in (row_id, max_id))
+            yield [f"<td>{score:.4f}</td>", *(f'<td style="text-align: left">{figure}</td>' for figure in figures)]
 
 
 def _figure(clip: ClipStrip) -> str:
