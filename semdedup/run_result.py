@@ -38,9 +38,9 @@ class RunResult(Displayable):
     gone: tuple[str, ...] = ()
     overlaps: RunOverlaps | None = None
 
-    def show(self, n: int = 5, eps: float | None = None) -> None:
-        """Show the n most similar pairs of clips, at most eps apart, see `DedupResult.show`."""
-        self.dedup.show(n, eps, clips=self.split.paths.get("clip files"))
+    def show(self, n: int = 5, eps: float | None = None, *, borderline: bool = False) -> None:
+        """Show the n most similar pairs of clips, at most eps apart, or those nearest to it; see `DedupResult.show`."""
+        self.dedup.show(n, eps, borderline=borderline)
 
     @property
     def clean(self) -> bool:

@@ -1,5 +1,6 @@
 """Clusters to run on: found, started, checked before work, and left as they were found."""
 
+import asyncio
 import contextlib
 import os
 import shutil
@@ -8,7 +9,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from importlib.metadata import distribution
 from pathlib import Path
 from typing import Any
@@ -16,9 +17,22 @@ from typing import Any
 import dask
 import distributed
 import numpy as np
+import pandas as pd
 import pytest
 
-from semdedup import ClusterError, ClusterOptions, ParameterError
+from semdedup import (
+    ClusterError,
+    ClusterOptions,
+    KMeansStage,
+    ParameterError,
+    Pipeline,
+    VideoDeduplicationWorkflow,
+    deduplicate,
+    estimate,
+    find_leaks,
+    find_overlaps,
+    find_pairs,
+)
 from semdedup.arrays import gpu_usable
 from semdedup.compute.preflight import check_paths, check_versions
 from semdedup.storage.location import Location
@@ -34,6 +48,9 @@ from tests.helpers import (
     workflow,
     write_embeddings,
 )
+from tests.overlaps import every_clip, noise, write_clips, write_tracks
+from tests.shards import make_clips, sharder
+from tests.splits import embedder, make_texture, splitter
 
 
 @pytest.fixture(scope="module")
@@ -203,6 +220,43 @@ def test_a_client_that_is_closed_is_a_cluster_error(remote: tuple[str, Path], he
     with pytest.raises(ClusterError, match="closed"):
         workflow("in", "out").run(closed)
     assert not (here / "out").exists()
+
+
+def test_a_client_of_the_event_loop_is_told_of_threads_and_works_in_one(
+    remote: tuple[str, Path], here: Path, expected: Any, rng: np.random.Generator
+) -> None:
+    rows = pd.DataFrame({"id": ["a", "b"], "embedding": [[1.0, 0.0], [0.0, 1.0]]})
+    make_texture(here / "videos" / "a.mp4", 0, 1)
+    write_tracks(here / "tracks", tracks := {"a.mp4": noise(rng, 10), "b.mp4": noise(rng, 10)})
+    write_clips(here / "tracks", every_clip(tracks))
+    ways: dict[str, Callable[[Any], object]] = {
+        "workflow": workflow("in", "out").run,
+        "stage": KMeansStage(3, input_path="in", output_path="out", verbose=False).run,
+        "pipeline": Pipeline("p").add_stage(KMeansStage(3, input_path="in", output_path="out", verbose=False)).run,
+        "deduplicate": lambda own: deduplicate(rows, 0.1, output_path="out", client=own, verbose=False),
+        "estimate": lambda own: estimate("in", client=own, verbose=False),
+        "pairs": lambda own: find_pairs("in", 0.1, "out", client=own, verbose=False),
+        "leaks": lambda own: find_leaks("in", "in", "out", client=own, verbose=False),
+        "overlaps": lambda own: find_overlaps("tracks", "out", client=own, verbose=False),
+        "split": splitter("videos", "out").run,
+        "embed": embedder("videos", "out").run,
+        "shard": sharder(make_clips(here / "clips", ["a"]), "out").run,
+        "all": VideoDeduplicationWorkflow("videos", "whole", verbose=False).run,
+    }
+
+    async def tried() -> None:
+        async with distributed.Client(remote[0], asynchronous=True, set_as_default=False) as own:
+            for way, run in ways.items():
+                with pytest.raises(ParameterError, match=r"^client is asynchronous.*asyncio\.to_thread"):
+                    run(own)
+                assert not (here / "out").exists(), way
+            with own.as_current(), pytest.raises(ParameterError, match=r"^the current client is asynchronous"):
+                workflow("in", "out").run()
+            await asyncio.to_thread(workflow("in", "out").run, own)
+            assert own.status == "running"
+
+    asyncio.run(tried())
+    assert_same_answer(here / "out", expected)
 
 
 @pytest.mark.parametrize(

@@ -1,5 +1,7 @@
 """The demo: what it plants, it finds."""
 
+import json
+import re
 from pathlib import Path
 
 import distributed
@@ -9,6 +11,7 @@ from click.testing import CliRunner
 from semdedup import InputError, cli, demo
 from semdedup.demo import draw_scene, make_videos, run_demo
 from tests.helpers import contents
+from tests.shards import read_samples
 from tests.videos import probe
 
 
@@ -20,13 +23,19 @@ def test_the_demo_finds_what_it_planted_and_nothing_else_and_runs_again(
     for _ in range(2):
         done = CliRunner().invoke(cli.main, ["demo", "--quiet", "--output-path", str(tmp_path / "demo"), *scheduler])
         assert done.exit_code == 0, done.output
-        assert "found 12 of 12 planted copies; 0 other clips dropped" in done.output
+        assert "found 16 of 16 planted copies: 14 by overlap, 2 by embedding; 0 other clips dropped" in done.output
         assert f"report: {tmp_path}/demo/out/report.html" in done.output
         assert f"shards: {tmp_path}/demo/out/dataset" in done.output
-        assert (tmp_path / "demo" / "out" / "report.html").stat().st_size > 50_000
+        page = (tmp_path / "demo" / "out" / "report.html").read_text()
+        data = json.loads(re.search(r'id="data">(.*?)</script>', page)[1])  # type: ignore[index]
+        assert len(data["judge"]) >= 3, "pairs to judge: copies, and a retake that is none"
+        assert page.count("data:image/jpeg") > 20
         assert (tmp_path / "demo" / "out" / "dataset" / "00000.tar").exists()
         kept = set((tmp_path / "demo" / "videos").iterdir())
-        assert len(kept) == 8
+        assert len(kept) == 14
+    names = [sample["json"]["video"] for sample in read_samples(tmp_path / "demo" / "out" / "dataset")]
+    best = [f"scene{scene}_{name}.mp4" for scene in (0, 1) for name in ("original", "original", "retake")]
+    assert sorted(names) == best, "of copies the best one stays, and what is no copy"
 
 
 def test_the_demo_writes_only_to_a_local_folder_of_its_own(tmp_path: Path) -> None:
@@ -50,8 +59,15 @@ def test_the_videos_are_the_same_every_time_and_what_their_names_say(tmp_path: P
         "original": (wide, high),
         "reencoded": (wide, high),
         "rescaled": (wide // 2, high // 2),
-        "letterboxed": (wide, high + 40),
+        "letterboxed": (240, 180),
+        "excerpt": (wide, high),
+        "timelapse": (240, 136),
+        "retake": (wide, high),
     }
+    frames = {path.stem.split("_")[1]: probe(path)["n_frames"] for path in first}
+    assert (frames["original"], frames["excerpt"], frames["timelapse"]) == (192, 96, 48)
+    for version in demo.COPIES:
+        assert sizes[version.name][0] * sizes[version.name][1] <= wide * high, "none is larger than the original"
     n_bytes = {path.stem.split("_")[1]: path.stat().st_size for path in first}
     assert n_bytes["reencoded"] < n_bytes["original"] / 2
 

@@ -14,6 +14,7 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+import s3fs
 from PIL import Image
 
 import semdedup
@@ -260,6 +261,37 @@ def test_clips_play_in_the_page_and_lead_to_their_files(pictured: str, browser: 
     button.click()
     assert seen.page.locator("video").count() == 0
     assert seen.quiet(), "all that plays is in the page"
+
+
+def test_clips_in_a_store_have_addresses_to_copy(
+    made: Path, s3: tuple[str, dict], browser: Any, tmp_path: Path
+) -> None:
+    bucket, options = s3
+    fs = s3fs.S3FileSystem(**options)
+    fs.put(str(made / "split" / "clips"), f"{bucket}/a b/clips", recursive=True)
+    page = semdedup.write_report(
+        str(made / "dedup"),
+        clips=f"{bucket}/a b",
+        output_path=str(tmp_path / "r.html"),
+        storage_options=options,
+        verbose=False,
+    )
+    assert options["secret"] not in Path(page).read_text()
+    seen = Seen(browser, page)
+    seen.page.context.grant_permissions(["clipboard-read", "clipboard-write"])
+    assert seen.page.locator("a.open").count() == 0
+    lines = seen.page.locator(".line:has(.address)")
+    addresses = {line.locator(".address").text_content() for line in lines.all()}
+    assert addresses <= {f"s3://{name}" for name in fs.ls(f"{bucket}/a b/clips")}
+    assert len(addresses) >= 6
+    for where in ("article.pair:not([hidden])", "#stage"):
+        if where == "#stage":
+            seen.page.locator("#begin").click()
+        line = seen.page.locator(f"{where} .line:has(.address)").first
+        line.locator(".copy").click()
+        assert seen.page.evaluate("navigator.clipboard.readText()") == line.locator(".address").text_content()
+        assert line.locator(".copy").text_content() == "copied"
+    assert seen.quiet(), "an address is text: the page asks for nothing"
 
 
 def test_long_clips_are_looked_into_and_not_decoded_as_a_whole(

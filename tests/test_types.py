@@ -4,6 +4,7 @@ import os
 import re
 import subprocess
 import sys
+from inspect import isfunction
 from pathlib import Path
 from typing import get_type_hints
 
@@ -28,10 +29,13 @@ from collections.abc import Mapping
 
 import numpy as np
 import pandas as pd
+import semdedup
 from semdedup import (
-    ClusterOptions, IdentifyDuplicatesStage, KMeansStage, PairwiseStage, Pipeline, RankingStrategy,
-    SemanticDeduplicationWorkflow, __version__, deduplicate, estimate, extract, find_leaks, find_pairs,
-    load, max_similarity, read_clusters, read_duplicates, read_embeddings, read_scores, read_witnesses,
+    ClusterOptions, CrossStage, IdentifyDuplicatesStage, KMeansStage, Limits, PairsStage, PairwiseStage, Pipeline,
+    PlanOptions, RankingStrategy, SemanticDeduplicationWorkflow, SemdedupError, ShardWorkflow,
+    VideoDeduplicationWorkflow, VideoEmbedWorkflow, VideoSplitWorkflow, __version__, calibrate, deduplicate, estimate,
+    export, extract, find_leaks, find_overlaps, find_pairs, frames, load, max_similarity, plot_curve, read_clusters,
+    read_duplicates, read_embeddings, read_scores, read_witnesses, show_pairs, write_report,
 )
 
 workflow = SemanticDeduplicationWorkflow("in", "out", eps=0.1, which_to_keep="easy", distance_metric="l2")
@@ -48,6 +52,39 @@ kept: pd.DataFrame = deduplicate(held, 0.1, n_clusters=2)
 similar: pd.DataFrame = load("out").pairs(0.1, n=3)
 for group in load("out").groups(0.1):
     print(f"{group.kept}.mp4", [pair.score + 1 for pair in group.dropped], __version__, rows, best)
+result.show(3)
+result.show(3, 0.1, borderline=True, clips=["clips", "more"])
+show_pairs(load("out"), 0.1, n=2, clips="clips", storage_options={"profile": "video"})
+split = VideoSplitWorkflow("videos", "clips", fixed_stride_split_duration=5, limits={"timeout_s": 60.0}).run()
+split = VideoEmbedWorkflow("clips", embedding_algorithm="hf", model_dir="model").run("tcp://10.0.0.1:8786")
+whole = VideoDeduplicationWorkflow(["a", "b"], "out", eps=0.1, split={"limit": 3}, drop_when="both").run()
+whole.show(2)
+whole.dedup.show(2)
+shards = ShardWorkflow("clips", "dataset", input_semantic_dedup_path="out").run()
+Pipeline(name="more").add_stage(PairsStage(0.1, "in", "out")).add_stage(CrossStage("a", "b", "out"))
+try:
+    page: str = write_report("out", clips=["clips"], eps=0.1)
+    curve: str = plot_curve("out", "curve.png")
+except (semdedup.InputError, semdedup.ParameterError, semdedup.StorageError, SemdedupError) as error:
+    print(error)
+rows_only = frames.normalize(held, id_field="id")
+clustered = frames.assign_clusters(rows_only, np.eye(1, dtype=np.float32))
+scored = frames.score_clusters(clustered, {"metadata_cols": ["height"], "ascending": [False]}, keep_columns=True)
+reveal_type(frames.drop(scored, 0.1))  # pandas.*DataFrame
+reveal_type(frames.rejected(held))  # pandas.*DataFrame
+reveal_type(load("out").borderline(3, 0.1))  # list\\[.*Pair\\]
+reveal_type(calibrate("out", {"format": "…"}, min_precision=0.9).precision.low)  # float
+reveal_type(calibrate("out", "verdicts.json").figures)  # pandas.*DataFrame
+reveal_type(find_overlaps("clips", "out", mirror=True).longest(3))  # pandas.*DataFrame
+reveal_type(find_overlaps("clips", "out").frame())  # dask.*DataFrame
+reveal_type(split.quarantined)  # Mapping\\[.*str.*int\\]
+reveal_type(whole.overlaps)  # RunOverlaps.* None
+reveal_type(whole.dedup)  # DedupResult
+reveal_type(shards.dropped)  # Mapping\\[.*str.*int\\]
+reveal_type(export("out", "hf", format="parquet").counts)  # Mapping\\[.*str.*int\\]
+reveal_type(PlanOptions().stride)  # float
+reveal_type(Limits().max_pixels)  # int
+reveal_type(semdedup.get_output_path_clips("out"))  # str
 for frame in (read_clusters("out"), read_embeddings("in"), read_scores("out", backend="gpu"), read_duplicates("out")):
     reveal_type(frame)  # dask.*DataFrame
 reveal_type(read_witnesses("out"))  # dask.*DataFrame
@@ -77,6 +114,11 @@ extract("out", 0.1, removal="all")  # error: "removal"
 estimate("in", which_to_keep="hrad")  # error: "which_to_keep"
 estimate("in", nclusters=3)  # error: "nclusters"
 result.rethreshold(0.1, removal="all")  # error: "removal"
+result.show("3")  # error: "show"
+find_overlaps("clips", "out", mirrored=True)  # error: "mirrored"
+calibrate("out", 0.1)  # error: "calibrate"
+export("out", "hf", format="csv")  # error: "format"
+VideoDeduplicationWorkflow("in", "out", drop_when="neither")  # error: "drop_when"
 """
 """Lines of a user. A comment says what the type checker reveals there, or the error that it finds."""
 
@@ -88,6 +130,13 @@ def test_keywords_that_are_handed_on_are_those_of_the_workflow() -> None:
     shared = get_type_hints(SharedKeywords)
     apart = {"input_path", "output_path", "eps", "random_state", "base", "withdraw", "layout", "shared", "return"}
     assert handed == {name: kind for name, kind in own.items() if name not in apart} | shared
+
+
+def test_the_script_calls_every_function_workflow_and_stage() -> None:
+    ends = ("Workflow", "Stage", "Options")
+    called = {name for name in semdedup.__all__ if name.endswith(ends) or isfunction(getattr(semdedup, name))}
+    folders = {name for name in called if name.startswith("get_output_path_")}  # all alike
+    assert {name for name in called - folders if f"{name}(" not in SCRIPT} == set()
 
 
 @pytest.fixture(scope="module")

@@ -24,6 +24,9 @@ def demo(output_path: str, dry_run: bool, cluster: ClusterOptions, verbose: bool
         return
     result = run_demo(output_path, cluster, verbose)
     show(result)
-    click.echo(f"found {result.found:,} of {result.planted:,} planted copies; {result.wrong:,} other clips dropped")
+    click.echo(
+        f"found {result.found:,} of {result.planted:,} planted copies: {result.by_overlap:,} by overlap, "
+        f"{result.by_embedding:,} by embedding; {result.wrong:,} other clips dropped"
+    )
     click.echo(f"shards: {result.run.shard.paths['dataset']}")
     click.echo(f"report: {result.run.report}")

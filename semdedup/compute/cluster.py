@@ -29,6 +29,11 @@ SECONDS_TO_LEAVE = 0.5
 """How long a run that was interrupted waits for the end of its workers, or for a scheduler that it leaves."""
 IGNORE_CTRL_C = "import signal; signal.signal(signal.SIGINT, signal.SIG_IGN)"
 """Run by each worker: a terminal sends Ctrl-C to them, too, and each would answer with a traceback; we end them."""
+IN_A_THREAD = (
+    " here, and a run would hold up its event loop. Start the run in a thread, `await asyncio.to_thread(workflow.run, "
+    "client)` (a function likewise, with client=client), or give a client made with asynchronous=False"
+)
+"""What to do where a client belongs to the event loop that this would stop."""
 
 
 @contextlib.contextmanager
@@ -194,11 +199,16 @@ def _connect_to_scheduler(address: str | None, scheduler_file: str | None) -> di
 
 
 def _default_client() -> distributed.Client | None:
+    """The current client, if one is connected. Raises a `ParameterError` where this would stop its event loop."""
     try:
         client = distributed.default_client()
     except ValueError:  # there is none
         return None
-    return client if client.status == "running" and not client.asynchronous else None
+    if client.status != "running":
+        return None
+    if client.asynchronous:
+        raise ParameterError(f"the current client is asynchronous{IN_A_THREAD}")
+    return client
 
 
 @contextlib.contextmanager
@@ -217,7 +227,7 @@ def client_for(
                 f"client must be a distributed.Client, a scheduler address or None; got {type(client).__name__}"
             )
         if client.asynchronous:
-            raise ParameterError("client is asynchronous; give one made with asynchronous=False")
+            raise ParameterError(f"client is asynchronous{IN_A_THREAD}")
         if client.status != "running":
             raise ClusterError(f"the client is {client.status}; give one that is connected")
         yield client

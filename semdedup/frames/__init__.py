@@ -27,7 +27,7 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping
 from itertools import pairwise
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 
@@ -42,7 +42,6 @@ from semdedup.dedup.threshold.rule import check_eps, duplicate_mask
 from semdedup.errors import InputError, ParameterError
 from semdedup.frames.checks import checked, checked_centroids, comparable_rows, light_columns, loaded_centroids
 from semdedup.frames.columns import (
-    Frame,
     arrow_column,
     check_frame,
     host_labels,
@@ -57,6 +56,9 @@ from semdedup.settings import Kind, Setting
 from semdedup.storage.location import Location
 from semdedup.storage.tables import LOW_INFORMATION
 
+F = TypeVar("F")
+"""A DataFrame of pandas or cuDF: what comes back is of the kind that went in."""
+
 __all__ = ["assign_clusters", "drop", "normalize", "rejected", "score_clusters"]
 
 HINTS = {
@@ -68,7 +70,7 @@ HINTS = {
 """What to do about a missing column."""
 
 
-def normalize(df: Frame, *, id_field: str = "id", embedding_field: str = "embedding") -> Frame:
+def normalize(df: F, *, id_field: str = "id", embedding_field: str = "embedding") -> F:
     """The rows that can be compared, with embeddings of length 1.
 
     A row can be compared if it has an id, and an embedding of finite elements, not all zero, as long as most
@@ -98,18 +100,18 @@ def normalize(df: Frame, *, id_field: str = "id", embedding_field: str = "embedd
           id   embedding
         0  a  [0.6, 0.8]
     """
-    found, df = checked(df, id_field, embedding_field)
+    found, given = checked(df, id_field, embedding_field)
     names = {id_field: "id", embedding_field: "embedding"}
-    for given, name in names.items():
-        if name != given and name in df.columns and name not in names:
+    for own, name in names.items():
+        if name != own and name in given.columns and name not in names:
             raise ParameterError(
-                f"the column {given!r} becomes {name!r}, and there is another column {name!r}: rename or drop that one"
+                f"the column {own!r} becomes {name!r}, and there is another column {name!r}: rename or drop that one"
             )
-    kept = with_rows(take(df, found.positions), embedding_field, unit_rows(found.rows))
+    kept = with_rows(take(given, found.positions), embedding_field, unit_rows(found.rows))
     return kept.rename(columns=names)
 
 
-def rejected(df: Frame, *, id_field: str = "id", embedding_field: str = "embedding") -> Frame:
+def rejected(df: F, *, id_field: str = "id", embedding_field: str = "embedding") -> F:
     """The rows that `normalize` leaves out, each with its reason.
 
     Args:
@@ -131,14 +133,14 @@ def rejected(df: Frame, *, id_field: str = "id", embedding_field: str = "embeddi
           id reason
         1  b   null
     """
-    found, df = checked(df, id_field, embedding_field)
+    found, given = checked(df, id_field, embedding_field)
     wrong = array_module(found.faults).flatnonzero(found.faults)
-    told = df[[id_field]].take(wrong).rename(columns={id_field: "id"})
+    told = given[[id_field]].take(wrong).rename(columns={id_field: "id"})
     told["reason"] = text_column([REASONS[code] for code in to_host(found.faults[wrong])], told)
     return told
 
 
-def assign_clusters(df: Frame, centroids: Any) -> Frame:
+def assign_clusters(df: F, centroids: Any) -> F:
     """The nearest centroid of each row, and how far it is.
 
     Args:
@@ -166,11 +168,11 @@ def assign_clusters(df: Frame, centroids: Any) -> Frame:
     """
     check_frame(df, ["embedding"], HINTS)
     means = centroids if isinstance(centroids, (str, os.PathLike, Location)) else checked_centroids(centroids)
-    rows, df = comparable_rows(df)
+    rows, given = comparable_rows(df)
     xp = array_module(rows)
     if len(rows):
         if isinstance(means, (str, os.PathLike, Location)):
-            means = loaded_centroids(means, of_cudf(df))
+            means = loaded_centroids(means, of_cudf(given))
         means = xp.asarray(to_host(means) if xp is np else means)
         if means.shape[1] != rows.shape[1]:
             raise ParameterError(
@@ -180,15 +182,15 @@ def assign_clusters(df: Frame, centroids: Any) -> Frame:
         l2, cosine = distances_to_centroids(rows, means, labels)
     else:
         labels, l2, cosine = (xp.empty(0, dtype=kind) for kind in (np.int32, np.float32, np.float32))
-    labelled = df.copy(deep=False)
+    labelled = given.copy(deep=False)
     for name, values in (("centroid", labels), (L2_DISTANCE, l2), (COSINE_DISTANCE, cosine)):
         labelled[name] = values
     return labelled
 
 
 def score_clusters(
-    df: Frame, ranking: str | RankingStrategy | Mapping[str, Any] = "hard", *, keep_columns: bool = False
-) -> Frame:
+    df: F, ranking: str | RankingStrategy | Mapping[str, Any] = "hard", *, keep_columns: bool = False
+) -> F:
     """The largest similarity of each row to a better-ranked row of its cluster, and which row that is.
 
     Args:
@@ -225,13 +227,13 @@ def score_clusters(
     strategy = RANKING.check(ranking)
     there = [name for name in (*strategy.columns, LOW_INFORMATION) if name in getattr(df, "columns", ())]
     check_frame(df, ["centroid", "id", "embedding", *there], HINTS)
-    rows, df = comparable_rows(df)
-    light = light_columns(df, strategy)
-    labels = host_labels(arrow_column(df, "centroid"), "centroid")
+    rows, given = comparable_rows(df)
+    light = light_columns(given, strategy)
+    labels = host_labels(arrow_column(given, "centroid"), "centroid")
     score, match = _scores(rows, labels, rank_order(light, strategy), low_information_mask(light))
-    index, df = df.index, df.reset_index(drop=True)  # columns are set by position, whatever the index is
-    ids = df["id"]
-    found = df.drop(columns=[name for name in ("embedding", "max_id", SCORE) if name in df.columns])
+    index, given = given.index, given.reset_index(drop=True)  # columns are set by position, whatever the index is
+    ids = given["id"]
+    found = given.drop(columns=[name for name in ("embedding", "max_id", SCORE) if name in given.columns])
     found = (found if keep_columns else found[["id"]]).drop(columns="id")
     for position, (name, values) in enumerate(
         {"id": ids, "max_id": ids.take(match).reset_index(drop=True), SCORE: score}.items()
@@ -241,7 +243,7 @@ def score_clusters(
     return found
 
 
-def drop(df: Frame, eps: float) -> Frame:
+def drop(df: F, eps: float) -> F:
     """The rows whose score is below the threshold of eps: those that the removal rule ``any`` keeps.
 
     Args:
@@ -264,15 +266,15 @@ def drop(df: Frame, eps: float) -> Frame:
     """
     check_eps(eps)
     check_frame(df, [SCORE], HINTS)
-    df = without_stand_ins(df)
-    scores = numbers(df, SCORE)
+    given = without_stand_ins(df)
+    scores = numbers(given, SCORE)
     xp = array_module(scores)
     n_bad = int((~xp.isfinite(scores)).sum())
     if n_bad:
         raise InputError(
-            f"{n_bad} of {len(df)} rows have a {SCORE!r} that is null or not finite: nothing says their fate"
+            f"{n_bad} of {len(given)} rows have a {SCORE!r} that is null or not finite: nothing says their fate"
         )
-    return take(df, xp.flatnonzero(~duplicate_mask(scores, eps)))
+    return take(given, xp.flatnonzero(~duplicate_mask(scores, eps)))
 
 
 def _ranking(value: Any) -> RankingStrategy:

@@ -38,8 +38,8 @@ class AlignedVideos:
     """The section of overlaps.
 
     Attributes:
-        survey: counts, and the longest.
-        figures: what the template shows of each of the longest.
+        survey: counts, and some of the longest.
+        figures: what the template shows of each overlap that is shown.
         pictures: of the moments of a and of b, of one overlap after the other; empty text where there is none.
     """
 
@@ -56,7 +56,8 @@ class AlignedVideos:
         """Sentences that say what is not shown."""
         if not self.figures:
             return []
-        notes = [f"the longest {len(self.figures):,} of {self.survey.overlaps:,} overlaps"]
+        shown = f"{len(self.figures):,} of {self.survey.overlaps:,} overlaps"
+        notes = [f"{shown}, the longest of each worse-ranked video first"]
         moments = [picture for strip in self.pictures for picture in strip]
         if self.n_bytes and (absent := moments.count("")):
             notes.append(
@@ -102,11 +103,11 @@ def align(survey: OverlapSurvey, durations: Mapping[str, float], pictures: Seque
         pictures: of the moments of a and of b, of one overlap after the other.
     """
     ends = dict(durations)
-    for overlap in survey.longest:
+    for overlap in survey.shown:
         for video, _, end_s in overlap.sides:
             ends[video] = max(ends.get(video, 0.0), end_s)
     figures = []
-    for overlap, pictures_a, pictures_b in zip(survey.longest, pictures[::2], pictures[1::2], strict=True):
+    for overlap, pictures_a, pictures_b in zip(survey.shown, pictures[::2], pictures[1::2], strict=True):
         a, b = overlap.sides
         bar_a, bar_b = bars(overlap, ends[a.video], ends[b.video])
         moments_a, moments_b = zip(*overlap.moments(N_MOMENTS), strict=True)

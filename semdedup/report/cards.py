@@ -49,9 +49,10 @@ class Cards:
     outcome: Outcome
 
     def clip(self, row_id: Id) -> dict[str, Any]:
-        """A clip: its picture, what is known of it, and where it plays."""
+        """A clip: its picture, what is known of it, and where it plays; where the page cannot lead, its address."""
         clip = self.clips.get(row_id, ClipStrip(str(row_id)))
         known = well_formed(clip.metadata or {})
+        link = self.outcome.links.get(row_id, "")
         facts = ["its metadata are malformed"] if clip.meta_fault else []
         start_s, end_s = span_of(known)
         if start_s is not None and end_s is not None:
@@ -67,7 +68,8 @@ class Cards:
             "missing": clip.missing,
             "facts": " · ".join(facts),
             "source": known.get("video") or known.get("source_video") or "",
-            "link": self.outcome.links.get(row_id, ""),
+            "link": link,
+            "address": "" if link else clip.url,
             "plays": clip.preview is not None,
         }
 

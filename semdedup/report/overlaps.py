@@ -1,7 +1,8 @@
-"""What the page shows of overlaps: counts over all of them, and the longest."""
+"""What the page shows of overlaps: counts over all of them, and some of the longest."""
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -22,7 +23,9 @@ COLUMNS = tuple(OVERLAP_COLUMNS.names)
 VIDEOS = ("video_a", "video_b")
 TIMES = tuple(name for name in COLUMNS if name not in VIDEOS)
 
-N_LONGEST = 20
+N_SHOWN, N_LONGEST = 20, 400
+"""Overlaps that are shown, and the longest, of which these are chosen."""
+
 ROWS = 1 << 16
 """That are read at a time."""
 
@@ -77,7 +80,7 @@ class Overlap:
 
 @dataclass(frozen=True)
 class OverlapSurvey:
-    """Counts of tables of overlaps, and the longest.
+    """Counts of tables of overlaps, and some of the longest.
 
     Attributes:
         overlaps: how many there are.
@@ -86,7 +89,7 @@ class OverlapSurvey:
         seconds: of all overlaps together.
         clips: that go by overlap.
         both: whether these go only where they are near-duplicates, too.
-        longest: at most `N_LONGEST`, the longest first.
+        shown: at most `N_SHOWN`, see `varied`.
     """
 
     overlaps: int
@@ -95,7 +98,7 @@ class OverlapSurvey:
     seconds: float
     clips: int
     both: bool
-    longest: Sequence[Overlap]
+    shown: Sequence[Overlap]
 
 
 def outputs_at(path: Location) -> Sequence[Location]:
@@ -145,8 +148,30 @@ def survey_overlaps(outputs: Sequence[Location]) -> OverlapSurvey:
         seconds=seconds,
         clips=len(clips),
         both=bool(outputs) and drop_when_of(outputs[0].parent) == "both",
-        longest=[Overlap(*row) for row in rows],
+        shown=varied([Overlap(*row) for row in rows])[:N_SHOWN],
     )
+
+
+def varied(longest: Sequence[Overlap]) -> list[Overlap]:
+    """Overlaps in the order in which they tell most, given the longest first.
+
+    Of n copies each two share a stretch. So each worse-ranked video comes once, beside one that is worse than none of
+    the others where there is such a one, and the better-ranked videos take turns; then come the rest.
+
+    >>> a, b, c = (Overlap(*each, 0, 9, 1.0, 0.9) for each in (("y", 0, 9, "z"), ("x", 0, 9, "y"), ("x", 0, 9, "z")))
+    >>> varied([a, b, c]) == [b, c, a]
+    True
+    """
+    worse = {overlap.video_b for overlap in longest if overlap.video_a != overlap.video_b}
+    once: dict[tuple[str, bool], Overlap] = {}
+    for overlap in sorted(longest, key=lambda overlap: overlap.video_a in worse):
+        once.setdefault((overlap.video_b, overlap.video_a == overlap.video_b), overlap)
+    by_better: dict[str, list[Overlap]] = {}
+    for overlap in sorted(once.values(), key=lambda overlap: -overlap.seconds):
+        by_better.setdefault(overlap.video_a, []).append(overlap)
+    turns = [overlap for turn in itertools.zip_longest(*by_better.values()) for overlap in turn if overlap is not None]
+    first = set(turns)
+    return turns + [overlap for overlap in longest if overlap not in first]
 
 
 def _frames(

@@ -256,10 +256,11 @@ function copy(text, button) {
   if (navigator.clipboard) navigator.clipboard.writeText(text).then(() => say("copied"), byHand);
   else byHand();
 }
-for (const button of all(".copy")) {
-  button.hidden = false;
-  button.addEventListener("click", () => copy(byId(button.dataset.copy).textContent, button));
-}
+for (const button of all(".copy")) button.hidden = false;
+document.addEventListener("click", (event) => { // also of pairs that are copied to be judged
+  const button = event.target.closest(".copy");
+  if (button) copy((button.dataset.copy ? byId(button.dataset.copy) : button.previousElementSibling).textContent, button);
+});
 
 // Judging.
 const stage = byId("stage");

@@ -13,8 +13,9 @@ import numpy as np
 from PIL import Image
 
 from semdedup.compute.progress import Reporter
-from semdedup.errors import StorageError
+from semdedup.errors import InputError, StorageError
 from semdedup.report.previews import SAMPLING, Preview, preview_of
+from semdedup.runs.places import find_part
 from semdedup.storage.location import Location
 from semdedup.video.child import Child, ChildDied, ChildTimeout, borrowed_child
 from semdedup.video.clip_meta import describe_faults, read_meta
@@ -66,12 +67,29 @@ class ClipStrip:
     preview: Preview | None = None
 
 
+def clip_folders(root: Location, given: Sequence[Location] | None) -> Sequence[Location]:
+    """The folders of clips that are given, or those found: of the run, whose root or dedup this is, or of the split in
+    whose output the dedup is. Raises an `InputError` for one that is not there."""
+    if given is None:
+        places = (place for path in (root, root.parent) for place in find_part(path, "clips"))
+        return next(([place] for place in places if (place / METAS).is_dir()), [])
+    given = [place for path in given for place in find_part(path, "clips")]
+    for folder in given:
+        if not folder.is_dir():
+            raise InputError(f"no such folder: {folder}; give the output of split, or a folder of MP4 files")
+    return given
+
+
 def load_strips(
-    ids: Sequence[Any], folders: Sequence[Location], reporter: Reporter, most_bytes: int
+    ids: Sequence[Any],
+    folders: Sequence[Location],
+    reporter: Reporter,
+    most_bytes: int,
+    most_previews: int = MOST_PREVIEWS,
 ) -> dict[Any, ClipStrip]:
     """Look up the clips of these ids in outputs of `split`, or folders of MP4 files; pictures until `most_bytes`.
 
-    The first ones have previews, `MOST_PREVIEWS` of at most `PREVIEW_BYTES` together.
+    The first ones have previews, `most_previews` of at most `PREVIEW_BYTES` together.
 
     Clips are decoded in processes of their own, some at a time, which the caller ends.
     """
@@ -85,7 +103,7 @@ def load_strips(
     n_bytes = preview_bytes = 0
 
     def look_up(numbered: tuple[int, Any]) -> ClipStrip:
-        return _look_up(str(numbered[1]), places, numbered[0] < MOST_PREVIEWS)
+        return _look_up(str(numbered[1]), places, numbered[0] < most_previews)
 
     with reporter.step("frame strips", len(unique), "clips") as advance, ThreadPoolExecutor(CHILDREN) as pool:
         for row_id, clip in zip(unique, pool.map(look_up, enumerate(unique)), strict=True):

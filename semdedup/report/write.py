@@ -6,6 +6,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
+import numpy as np
+
 from semdedup.calibration.run import commit_of, embedder_of, stored_calibration
 from semdedup.compute.progress import Reporter
 from semdedup.dedup.base.folders import results_in
@@ -27,14 +29,12 @@ from semdedup.report.overlaps import outputs_at, survey_overlaps
 from semdedup.report.page import Background, render
 from semdedup.report.plot import check_matplotlib, plot_format, write_plot
 from semdedup.report.quarantine import read_quarantine
-from semdedup.report.strips import ClipStrip, load_strips
+from semdedup.report.strips import ClipStrip, clip_folders, load_strips
 from semdedup.report.survey import DROPPED_PER_GROUP, THRESHOLDS, Survey, survey
 from semdedup.report.target import check_pictures, check_target, link_to
-from semdedup.runs.places import find_part
 from semdedup.runs.record import Record
 from semdedup.storage.location import Location, Paths, locations_of
 from semdedup.video.child import end_children
-from semdedup.video.tree import METAS
 
 PAGE = "report.html"
 
@@ -78,7 +78,7 @@ def write_report(
     target = Location.of(output_path or f"{results.rstrip('/')}/{PAGE}", storage_options)
     check_target(target, overwrite)
     kwargs = {"storage_options": dict(storage_options or {})}
-    folders = _clip_folders(root, None if clips is None else locations_of(clips, kwargs))
+    folders = clip_folders(root, None if clips is None else locations_of(clips, kwargs))
     outputs = [output for path in locations_of(overlaps, kwargs) for output in outputs_at(path)] or overlaps_below(root)
     rows, notes = _by_rule(result)
     with reporter.step("scores", None, "tables") as advance:
@@ -122,8 +122,9 @@ def plot_curve(
 ) -> str:
     """Write the curve of what remains against eps as a PNG or SVG file; returns where it is.
 
-    The curve ends at eps 0.2, or further where the threshold of the result, or the one given, is above 0.15; under
-    other removal rules than ``any`` at 0.2, and at `exact_up_to`.
+    The curve ends at eps 0.2, or further where the threshold of the result, or the one given, is above 0.15; at
+    `exact_up_to` in any case. Under other removal rules than ``any`` it has 21 points, each of which costs a second
+    look at the clusters.
 
     Raises:
         ParameterError: the name ends in neither .png nor .svg, or Matplotlib is not installed.
@@ -137,22 +138,10 @@ def plot_curve(
     assert result.scores is not None
     rows = RemovedRows(result.scores, result.removal)
     most = min(most, 1.0 if rows.exact_up_to is None else rows.exact_up_to)
-    curve = result.remaining([x for x in THRESHOLDS if x <= most] if rows.by_scores else None)
+    steps = THRESHOLDS if rows.by_scores else np.linspace(0, min(most, THRESHOLDS[-1]), 21).tolist()
+    curve = result.remaining([x for x in steps if x <= most])
     write_plot(target, curve, chosen)
     return str(target)
-
-
-def _clip_folders(root: Location, given: Sequence[Location] | None) -> Sequence[Location]:
-    """The folders of clips that are given, or those found: of the run, whose root or dedup this is, or of the split in
-    whose output the dedup is. Raises an `InputError` for one that is not there."""
-    if given is None:
-        places = (place for path in (root, root.parent) for place in find_part(path, "clips"))
-        return next(([place] for place in places if (place / METAS).is_dir()), [])
-    given = [place for path in given for place in find_part(path, "clips")]
-    for folder in given:
-        if not folder.is_dir():
-            raise InputError(f"no such folder: {folder}; give the output of split, or a folder of MP4 files")
-    return given
 
 
 def _with_pictures(
@@ -162,7 +151,7 @@ def _with_pictures(
     folders: Sequence[Location],
     reporter: Reporter,
 ) -> tuple[AlignedVideos | None, dict[Any, ClipStrip]]:
-    """The longest overlaps, where there are outputs of them, and the clips of the sample."""
+    """Some of the longest overlaps, where there are outputs of them, and the clips of the sample."""
     try:
         aligned = _overlaps(outputs, folders, reporter) if outputs else None
         room = strips.MOST_BYTES - (aligned.n_bytes if aligned else 0)
@@ -174,9 +163,9 @@ def _with_pictures(
 def _overlaps(outputs: Sequence[Location], folders: Sequence[Location], reporter: Reporter) -> AlignedVideos:
     """Overlaps with pictures, which may take a third of the bytes that all pictures of the page may take."""
     found = survey_overlaps(outputs)
-    sides = [side for overlap in found.longest for side in overlap.sides]
+    sides = [side for overlap in found.shown for side in overlap.sides]
     videos = find_videos(sorted({side.video for side in sides}), folders)
-    moments = [times for overlap in found.longest for times in zip(*overlap.moments(N_MOMENTS), strict=True)]
+    moments = [times for overlap in found.shown for times in zip(*overlap.moments(N_MOMENTS), strict=True)]
     wanted = [(side.video, times) for side, times in zip(sides, moments, strict=True)]
     pictures = load_moments(wanted, videos, strips.MOST_BYTES // 3, reporter)
     return align(found, {name: video.duration_s for name, video in videos.items()}, pictures)

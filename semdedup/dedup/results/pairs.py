@@ -7,8 +7,17 @@ from dataclasses import dataclass
 from html import escape
 from typing import Any
 
+import numpy as np
+import pandas as pd
+
+from semdedup.dedup.names import SCORE
+from semdedup.settings import Setting
+from semdedup.settings.kinds import whole
+
 Id = str | int
 """An id: text, or a whole number."""
+
+MOST_PAIRS = Setting(whole(0), 10, "The most pairs.", "n")
 
 
 @dataclass(frozen=True)
@@ -25,6 +34,13 @@ class Pair:
 
     def _repr_html_(self) -> str:
         return _table(("id", "max_id", "score", "cluster"), [(self.id, self.max_id, self.score, self.cluster)])
+
+
+def table_of(pairs: Sequence[Pair]) -> pd.DataFrame:
+    """``id``, ``max_id``, ``cosine_sim_score`` (float32) of pairs, most similar first."""
+    ordered = sorted(pairs, key=lambda pair: -pair.score)
+    columns = {"id": [pair.id for pair in ordered], "max_id": [pair.max_id for pair in ordered]}
+    return pd.DataFrame({**columns, SCORE: np.array([pair.score for pair in ordered], dtype=np.float32)})
 
 
 MOST_SHOWN = 10

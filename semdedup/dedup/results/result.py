@@ -15,7 +15,7 @@ from semdedup.dedup.frame_input.held import read_once
 from semdedup.dedup.names import IDENTIFY, SCORE, WITHDRAWN, WITHDRAWN_IDS, WITNESSES, WORKFLOW
 from semdedup.dedup.results.dropped import Dropped, as_it_came, without_dropped
 from semdedup.dedup.results.frames import frame_of_files, frame_or_files
-from semdedup.dedup.results.pairs import Explanation, Group, Id, Pair
+from semdedup.dedup.results.pairs import MOST_PAIRS, Explanation, Group, Id, Pair, table_of
 from semdedup.dedup.results.removed import RemovedRows
 from semdedup.dedup.results.scores import Scores
 from semdedup.dedup.results.tallies import Nearest, bounds_lines
@@ -160,20 +160,21 @@ class DedupResult(Displayable):
         Time: a reading of the scores.
         """
         chosen = self._eps(eps)
-        highest = Nearest(n, 1.0)
+        highest = Nearest(MOST_PAIRS.check(n), 1.0)
         self._scores.tally(highest)
-        found = self._scores.pairs(highest.places)
-        scores = np.array([pair.score for pair in found], dtype=np.float32)
-        keep = np.flatnonzero(duplicate_mask(scores, chosen))
-        keep = keep[np.argsort(-scores[keep], kind="stable")]
-        ids = {name: [getattr(found[i], name) for i in keep] for name in ("id", "max_id")}
-        return pd.DataFrame({**ids, SCORE: scores[keep]})
+        found = table_of(self._scores.pairs(highest.places))
+        return found[duplicate_mask(found[SCORE].to_numpy(), chosen)].reset_index(drop=True)
 
-    def show(self, n: int = 5, eps: float | None = None, *, clips: Paths | None = None) -> None:
-        """Show the pairs of `pairs` with frames of their clips in a notebook, see `semdedup.show_pairs`."""
+    def show(
+        self, n: int = 5, eps: float | None = None, *, borderline: bool = False, clips: Paths | None = None
+    ) -> None:
+        """Show the pairs of `pairs`, or of `borderline`, with frames of their clips in a notebook.
+
+        See `semdedup.show_pairs`.
+        """
         from semdedup import show_pairs  # of the report, which comes after the results
 
-        show_pairs(self, eps, n, clips=clips)
+        show_pairs(self, eps, n, borderline=borderline, clips=clips)
 
     def filter(
         self, frame: Any, *, id_field: str | None = "id", storage_options: Mapping[str, Any] | None = None
@@ -272,7 +273,7 @@ class DedupResult(Displayable):
 
     def borderline(self, n: int = 10, eps: float | None = None) -> list[Pair]:
         """The n pairs whose score is nearest to the threshold: look at these to choose eps."""
-        return self._removed().borderline(n, self._eps(eps))
+        return self._removed().borderline(MOST_PAIRS.check(n), self._eps(eps))
 
     def groups(self, eps: float | None = None) -> Iterator[Group]:
         """The kept rows that have duplicates, each with these, one after the other; by the rule of the result."""
