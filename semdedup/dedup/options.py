@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from dataclasses import dataclass
-from typing import Any, get_args
+from typing import Any, ClassVar, get_args
 
 import numpy as np
 
@@ -14,7 +14,7 @@ from semdedup.dedup.names import OUR_COLUMNS, summary_name
 from semdedup.dedup.ranking import KEEP, METRIC, RANDOM_SEED, RankingStrategy, strategy_of
 from semdedup.dedup.threshold.rule import EPS, REMOVAL
 from semdedup.errors import ParameterError
-from semdedup.settings import Found, Kind, Options, setting
+from semdedup.settings import INPUT, OUTPUT, Found, Kind, Options, setting
 from semdedup.settings.choices import (
     DistanceMetric,
     EmbeddingEncoding,
@@ -64,6 +64,8 @@ COLUMN_OR_NONE = Kind("be the name of a column, or None where there is none", _c
 @dataclass(frozen=True)
 class FieldOptions(Options):
     """Which columns hold ids and embeddings."""
+
+    heading: ClassVar[str] = INPUT
 
     id_field: str | None = setting(
         "id",
@@ -247,6 +249,7 @@ class ThresholdOptions(Options):
         several("be numbers in [0, 1)", EPS.kind),
         "Thresholds to count kept and removed rows at, each written to a summary.",
         flags=["--eps-thresholds"],
+        heading=OUTPUT,
     )
 
     def check_together(self) -> None:
@@ -277,12 +280,14 @@ class UpdateOptions(Options):
         "An earlier result: its kept rows stay, new rows are compared with them in its clusters, and what is not given "
         "is as it was there.",
         unrecorded="the record knows it by its commit",
+        heading=INPUT,
     )
     withdraw: tuple[str | int, ...] = setting(
         (),
         several("be ids, or a file of them that ends in .txt (one a line) or .parquet (column id)", Kind("", _id)),
         "Ids that leave the kept rows of the base; or a file of them, .txt (one a line) or .parquet (column id).",
         unrecorded="the record knows the ids by a digest",
+        heading=INPUT,
     )
 
     def check_together(self) -> None:
@@ -317,6 +322,7 @@ class EstimateOptions(Options):
         path(),
         "Folder that all workers see, for files in between, which all go; a temporary one of this machine by default.",
         unrecorded=NO_PART,
+        heading=OUTPUT,
     )
 
     def check_together(self) -> None:
@@ -336,6 +342,7 @@ class IOOptions(SharedOptions):
         "Folder, file or glob of Parquet (or JSON Lines) with ids and embeddings, a Lance data set; or several.",
         flags=["--input-embeddings-path"],
         unrecorded="the record knows the input by its files",
+        heading=INPUT,
     )
     output_path: str | None = setting(
         None, path(), "Folder for results, local or in a store: s3://, gs://, az://.", unrecorded=NO_PART

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -91,6 +91,15 @@ class DedupResult(Displayable):
             "quarantined": self.n_quarantined,
             "duplicate_ratio": None if self.duplicates is None else self.duplicates / max(1, self.total),
         }
+
+    def to_json(self) -> dict[str, Any]:
+        """Counts, times and places as JSON values."""
+        held = {"n_quarantined": self.n_quarantined, "removal": self.removal}
+        facts = {name: self.metadata.get(name) for name in ("pairs", "passed_over")}
+        updates = {
+            name: found and asdict(found) for name, found in (("base", self.base), ("withdrawn", self.withdrawn))
+        }
+        return {**super().to_json(), **held, **facts, **updates}
 
     @property
     def removal(self) -> str:
