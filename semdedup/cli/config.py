@@ -64,6 +64,7 @@ def template(name: str, commands: Mapping[str, click.Command]) -> Iterator[str]:
     for part in parts_of(command):
         names = names_of(commands[str(part.name)])
         settings = {names[each].declared.name: names[each] for each in part.section or () if each in names}
+        settings |= {own.declared.name: own for own in declared_of(command, str(part.name))}  # with its defaults
         yield from ["", f"{part.name}:", *_section(settings.values())]
 
 

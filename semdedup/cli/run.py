@@ -47,6 +47,9 @@ NOT_FOR_A_RUN = frozenset(
 )
 """Paths that a section may say for the command of its own; a run has them below its output path."""
 
+DEFAULTS_OF_A_RUN = ("removal",)
+"""Settings whose default is another one in a run: null is that."""
+
 SECTION = Kind("be a mapping of parameters", dict, metavar="MAPPING")
 
 
@@ -101,4 +104,5 @@ def _section(part: str, said: Mapping[str, Any]) -> dict[str, Any]:
     if left_out:
         names = ", ".join(left_out)
         click.echo(f"{part}: {names} in the file is not for a run, which has it below its output path", err=True)
-    return {name: value for name, value in said.items() if name not in NOT_FOR_A_RUN and name != "verbose"}
+    own = {name: value for name, value in said.items() if name not in NOT_FOR_A_RUN and name != "verbose"}
+    return {name: value for name, value in own.items() if value is not None or name not in DEFAULTS_OF_A_RUN}

@@ -94,12 +94,9 @@ class DedupResult(Displayable):
 
     def to_json(self) -> dict[str, Any]:
         """Counts, times and places as JSON values."""
-        held = {"n_quarantined": self.n_quarantined, "removal": self.removal}
+        held = {"n_quarantined": self.n_quarantined, "removal": self.removal, "base": self.base and asdict(self.base)}
         facts = {name: self.metadata.get(name) for name in ("pairs", "passed_over")}
-        updates = {
-            name: found and asdict(found) for name, found in (("base", self.base), ("withdrawn", self.withdrawn))
-        }
-        return {**super().to_json(), **held, **facts, **updates}
+        return {**super().to_json(), **held, **facts, "withdrawn": self.withdrawn and asdict(self.withdrawn)}
 
     @property
     def removal(self) -> str:
