@@ -97,6 +97,9 @@ def said_in(path: str, name: str, commands: Mapping[str, click.Command]) -> dict
     data = read_yaml(path)
     sections = {CLUSTER: [one.name for one in settings_of(ClusterOptions)]}
     sections |= {each: list(names_of(command)) for each, command in commands.items() if names_of(command)}
+    for key in data.keys() - TOP.keys():
+        if owners := [section for section, known in sections.items() if key in known and key not in sections]:
+            raise ParameterError(f"{path}: {key} stands in a section: {' or '.join(owners)}")
     check_names(path, data, [*TOP, STORAGE, *sections])
     for section, known in sections.items():
         if data.get(section) is not None:

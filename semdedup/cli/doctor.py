@@ -59,7 +59,7 @@ def doctor(
         table.add_column(no_wrap=True)
         for finding in findings:
             state = Text(finding.state, style=COLOURS[finding.state])
-            table.add_row(one_line(finding.subject), one_line(finding.found), state)
+            table.add_row(one_line(finding.subject), one_line(" ".join(finding.found.split())), state)
         print_whole(table)
         is_one = len(faults) == 1
         click.echo(

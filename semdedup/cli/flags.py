@@ -290,4 +290,6 @@ def show_json(found: Mapping[str, Any]) -> None:
 def print_whole(table: Table) -> None:
     """Print a table; where there is no terminal, nothing is folded."""
     console = Console(soft_wrap=False, markup=False, emoji=False, highlight=False)
-    console.print(table, width=console.width if console.is_terminal else WIDE)
+    if not console.is_terminal:
+        console.width = WIDE
+    console.print(table)

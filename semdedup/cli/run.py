@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import click
 
 from semdedup.cli.flags import (
-    OWN_REMOVAL,
     Command,
     file_setting,
     flag_of,
@@ -47,9 +47,6 @@ NOT_FOR_A_RUN = frozenset(
 )
 """Paths that a section may say for the command of its own; a run has them below its output path."""
 
-DEFAULTS_OF_A_RUN = ("removal",)
-"""Settings whose default is another one in a run: null is that."""
-
 SECTION = Kind("be a mapping of parameters", dict, metavar="MAPPING")
 
 
@@ -63,7 +60,7 @@ def part_flags(function: Callable[..., Any]) -> Callable[..., Any]:
 
 @click.command(cls=Command)
 @setting_flags(RunOptions, without=["storage_options"], required=["input_path", "output_path"])
-@flag_of(OWN_REMOVAL, help=f"{REMOVAL.help} By default {RUN_REMOVAL}.", part="dedup")
+@flag_of(replace(REMOVAL, default=RUN_REMOVAL), part="dedup")
 @part_flags
 @work_flags()
 def run(
@@ -104,5 +101,4 @@ def _section(part: str, said: Mapping[str, Any]) -> dict[str, Any]:
     if left_out:
         names = ", ".join(left_out)
         click.echo(f"{part}: {names} in the file is not for a run, which has it below its output path", err=True)
-    own = {name: value for name, value in said.items() if name not in NOT_FOR_A_RUN and name != "verbose"}
-    return {name: value for name, value in own.items() if value is not None or name not in DEFAULTS_OF_A_RUN}
+    return {name: value for name, value in said.items() if name not in NOT_FOR_A_RUN and name != "verbose"}
