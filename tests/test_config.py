@@ -126,6 +126,8 @@ def test_one_file_serves_every_command_and_each_reads_the_top_and_its_own_sectio
     done = run("run", FILE)
     assert "dedup: input_path in the file is not for a run" in done.stderr
     assert "dedup has no parameter 'eps' here" in done.stderr, "which a run has on top"
+    run_alone = {"video_dir": "in", "output_path": "out", "dedup": {"ranking_strategy": {"random_seed": 7}}}
+    assert "no such path" in run("run", run_alone, "--which-to-keep", "random").stderr
 
 
 def test_flags_win_over_the_file_by_whatever_spelling() -> None:

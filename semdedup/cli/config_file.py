@@ -22,7 +22,7 @@ from typing import Any
 import click
 import yaml
 
-from semdedup.cli.params import FILE, RIVALS, Declared, FileSetting, InFile, declared_of
+from semdedup.cli.params import FILE, Declared, FileSetting, InFile, declared_of, rivals_of
 from semdedup.compute.options import ClusterOptions
 from semdedup.errors import ParameterError
 from semdedup.settings import check_names, settings_of
@@ -107,7 +107,7 @@ def said_in(path: str, name: str, commands: Mapping[str, click.Command]) -> dict
     command = commands[name]
     said = {param: InFile(value, path, needs) for param, value, needs in _of_top(name, command, data)}
     own = dict(_of_section(path, name, command, data.get(name) or {}))
-    said = {param: value for param, value in said.items() if RIVALS.get(param) not in own} | own
+    said = {param: value for param, value in said.items() if not rivals_of(param) & own.keys()} | own
     cluster = data.get(CLUSTER) or {}
     for param in declared_of(command, CLUSTER):
         if param.declared.name in cluster:

@@ -9,8 +9,9 @@ import click
 
 from semdedup.cli.flags import EXIT_QUARANTINE, Command, given_of, setting_flags, show, work_flags
 from semdedup.compute.options import ClusterOptions
+from semdedup.dedup.estimate.options import EstimateOptions
 from semdedup.dedup.estimate.search import estimate as estimate_input
-from semdedup.dedup.options import CompareOptions, EstimateOptions, InputOptions, IOOptions, KMeansOptions
+from semdedup.dedup.options import CompareOptions, InputOptions, IOOptions, KMeansOptions
 
 
 @click.command("estimate", cls=Command)

@@ -2,15 +2,10 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 import click
 
 from semdedup.settings import INPUT, METHOD, OUTPUT
 from semdedup.storage.kwargs import STORAGE_HEADING
-
-if TYPE_CHECKING:
-    from semdedup.cli.flags import Command
 
 OTHER = "Other"
 FIRST, LAST = (INPUT, METHOD, OUTPUT), ("Cluster", STORAGE_HEADING, OTHER)
@@ -26,7 +21,7 @@ def heading_of(param: click.Parameter) -> str:
     return UNDECLARED.get(param.name or "", OTHER) if declared is None else declared.heading
 
 
-def write_options(command: Command, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+def write_options(command: click.Command, ctx: click.Context, formatter: click.HelpFormatter) -> None:
     """Write arguments and options of a command below their headings."""
     found: dict[str, list[tuple[str, str]]] = {heading: [] for heading in FIRST}
     for param in command.get_params(ctx):

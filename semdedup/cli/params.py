@@ -22,11 +22,12 @@ else:
 FILE = "semdedup.config"
 """Where the context of a command keeps what the file of ``--config`` says of its parameters, by name."""
 
-RIVALS: Mapping[str, str] = {
-    **{"eps": "target_fraction", "target_fraction": "eps"},
-    **{"scheduler": "scheduler_file", "scheduler_file": "scheduler"},
-}
-"""Settings of which one may be given: where the command line has one, the file is not asked for the other."""
+ONE_OF = (
+    {"eps", "target_fraction"},
+    {"scheduler", "scheduler_file"},
+    {"which_to_keep", "rank_by", "ranking_strategy"},
+)
+"""Settings of which one may be given: where the command line has one, the file is not asked for the others."""
 
 
 class InFile(NamedTuple):
@@ -66,11 +67,10 @@ class Declared(Parameter):
         return super().handle_parse_result(ctx, opts, args)
 
     def _others(self, ctx: click.Context) -> Iterable[Declared]:
-        """This one, the other spellings of the same setting, and its rival."""
+        """This one, the other spellings of the same setting, and its rivals."""
         for other in ctx.command.params:
             if isinstance(other, Declared) and other.part == self.part:
-                name = other.declared.name
-                if name in (self.declared.name, RIVALS.get(self.declared.name)):
+                if other.declared.name in {self.declared.name, *rivals_of(self.declared.name)}:
                     yield other
 
     def in_file(self, ctx: click.Context, said: InFile) -> Any:
@@ -82,6 +82,11 @@ class Declared(Parameter):
         if value is None:
             return ""
         return said.value if self.declared.kind.group is not None else value
+
+
+def rivals_of(name: str) -> set[str]:
+    """Settings that cannot be given beside one."""
+    return {other for names in ONE_OF if name in names for other in names - {name}}
 
 
 def is_given(param: click.Parameter, opts: Mapping[str, Any]) -> bool:

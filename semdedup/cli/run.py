@@ -18,6 +18,7 @@ from semdedup.cli.flags import (
     show_plan,
     work_flags,
 )
+from semdedup.cli.params import rivals_of
 from semdedup.compute.options import ClusterOptions
 from semdedup.dedup.options import CompareOptions, KMeansOptions
 from semdedup.dedup.threshold.rule import REMOVAL
@@ -86,7 +87,9 @@ def run(
     given = given_of({name: value for name, value in flags.items() if name not in WORKFLOWS})
     parts: dict[str, Any] = {part: _section(part, flags[part] or {}) for part in WORKFLOWS}
     for part, (_, names) in FLAGS.items():
-        parts[part] |= {name: given.pop(name) for name in names if name in given}
+        flagged = {name: given.pop(name) for name in names if name in given}
+        beaten = {rival for name in flagged for rival in rivals_of(name)}
+        parts[part] = {name: value for name, value in parts[part].items() if name not in beaten} | flagged
     workflow = VideoDeduplicationWorkflow(**given, **parts, storage_options=storage, verbose=verbose)
     if dry_run:
         show_plan(workflow.plan(cluster=cluster), as_json)

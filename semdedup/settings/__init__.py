@@ -246,6 +246,8 @@ def needed(value: V | None, name: str) -> V:
 
 def shown(value: Any) -> str:
     """A value in a message, in at most 80 characters; arrays by their shape."""
+    if isinstance(value, np.floating):
+        return str(value)
     if isinstance(value, np.generic):
         value = value.item()
     if hasattr(value, "shape"):

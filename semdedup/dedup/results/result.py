@@ -19,7 +19,7 @@ from semdedup.dedup.results.pairs import Explanation, Group, Id, Pair
 from semdedup.dedup.results.removed import RemovedRows
 from semdedup.dedup.results.scores import Scores
 from semdedup.dedup.results.tallies import Nearest, bounds_lines
-from semdedup.dedup.threshold.rule import REMOVAL, duplicate_mask
+from semdedup.dedup.threshold.rule import REMOVAL, duplicate_mask, exact_eps
 from semdedup.display import PASSED_OVER, Displayable, format_passed_over
 from semdedup.errors import InputError, OutputConflictError, ParameterError
 from semdedup.runs.record import Record
@@ -244,8 +244,9 @@ class DedupResult(Displayable):
         """Files of ids to drop, or of witnesses."""
         found = self._identified()
         if found is None or (folder == WITNESSES and self.removal == REMOVAL.default):
+            eps = "E" if self.eps is None else exact_eps(self.eps)
             what = "witnesses" if folder == WITNESSES else "ids to drop"
-            wish = "--removal witness" if folder == WITNESSES else f"--eps {self.eps} --removal {self.removal}"
+            wish = "--removal witness" if folder == WITNESSES else f"--eps {eps} --removal {self.removal}"
             raise InputError(f"no {what} were written for this result; semdedup extract {wish} writes them")
         folder = found["parameters"].get("folder", "") if folder == DUPLICATES else folder
         prefix = f"{folder}/" if folder else ""
