@@ -68,10 +68,8 @@ class Declared(Parameter):
 
     def _others(self, ctx: click.Context) -> Iterable[Declared]:
         """This one, the other spellings of the same setting, and its rivals."""
-        for other in ctx.command.params:
-            if isinstance(other, Declared) and other.part == self.part:
-                if other.declared.name in {self.declared.name, *rivals_of(self.declared.name)}:
-                    yield other
+        names = {self.declared.name, *rivals_of(self.declared.name)}
+        return [other for other in declared_of(ctx.command, self.part) if other.declared.name in names]
 
     def in_file(self, ctx: click.Context, said: InFile) -> Any:
         """The value that the file says; the text of a flag where that is how None is said."""
