@@ -278,11 +278,14 @@ def test_the_completion_that_the_readme_tells_of_is_there_for_each_shell(shell: 
     script = CliRunner().invoke(cli.main, env={"_SEMDEDUP_COMPLETE": f"{shell}_source"}, prog_name="semdedup")
     assert script.exit_code == 0, script.output
     assert f"_SEMDEDUP_COMPLETE={shell}_complete" in script.output
-    words = {"bash": {"COMP_WORDS": "semdedup shard --ep", "COMP_CWORD": "2"},
-             "zsh": {"COMP_WORDS": "semdedup shard --ep", "COMP_CWORD": "2"},
-             "fish": {"COMP_WORDS": "semdedup shard --ep", "COMP_CWORD": "--ep"}}  # fmt: skip
-    environment = {"_SEMDEDUP_COMPLETE": f"{shell}_complete", **words[shell]}
-    assert "--eps" in CliRunner().invoke(cli.main, env=environment, prog_name="semdedup").output
+    for line, offered in (("shard --ep", "--eps"), ("dedup --removal w", "witness"), ("config da", None),
+                          ("config de", "dedup"), ("doctor --input-path x", "file")):  # fmt: skip
+        *before, begun = line.split()
+        position = begun if shell == "fish" else str(len(before) + 1)
+        environment = {"COMP_WORDS": f"semdedup {line}", "COMP_CWORD": position}
+        environment |= {"_SEMDEDUP_COMPLETE": f"{shell}_complete"}
+        found = CliRunner().invoke(cli.main, env=environment, prog_name="semdedup").output
+        assert not found.strip() if offered is None else offered in found, (line, found)
 
 
 def test_dask_knows_the_program_as_a_command_of_its_own() -> None:

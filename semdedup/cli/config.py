@@ -18,7 +18,7 @@ SAID = ("INTEGER", "FLOAT", "BYTES", "|")
 
 
 @click.command()
-@click.argument("name", metavar="COMMAND")
+@click.argument("name", metavar="COMMAND", shell_complete=lambda ctx, _, begun: _completed(ctx, begun))
 @click.pass_context
 def config(ctx: click.Context, name: str) -> None:
     """Print a file of settings for a command, to begin with: YAML in which everything is explained.
@@ -30,13 +30,22 @@ def config(ctx: click.Context, name: str) -> None:
       semdedup config run > run.yaml
       semdedup run --config run.yaml
     """
-    group = ctx.parent.command if ctx.parent else None
-    commands = group.commands if isinstance(group, click.Group) else {}
-    known = [each for each, command in commands.items() if names_of(command)]
-    if name not in known:
-        message = f"there is no command {name!r}{meant(name, known)}; there are {', '.join(known)}"
+    commands = _commands(ctx)
+    if name not in commands:
+        message = f"there is no command {name!r}{meant(name, commands)}; there are {', '.join(commands)}"
         raise click.BadParameter(message, ctx, param_hint="COMMAND")
     click.echo("\n".join(template(name, commands)))
+
+
+def _commands(ctx: click.Context) -> dict[str, click.Command]:
+    """The commands that have settings."""
+    group = ctx.parent.command if ctx.parent else None
+    commands = group.commands if isinstance(group, click.Group) else {}
+    return {name: command for name, command in commands.items() if names_of(command)}
+
+
+def _completed(ctx: click.Context, begun: str) -> list[str]:
+    return [name for name in _commands(ctx) if name.startswith(begun)]
 
 
 def template(name: str, commands: Mapping[str, click.Command]) -> Iterator[str]:

@@ -10,6 +10,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import click
+from click.shell_completion import CompletionItem
 
 from semdedup.errors import ParameterError
 from semdedup.settings import Setting
@@ -70,6 +71,14 @@ class Declared(Parameter):
         """This one, the other spellings of the same setting, and its rivals."""
         names = {self.declared.name, *rivals_of(self.declared.name)}
         return [other for other in declared_of(ctx.command, self.part) if other.declared.name in names]
+
+    def shell_complete(self, ctx: click.Context, incomplete: str) -> list[CompletionItem]:
+        """What a shell offers for its value: paths, or the words that it may be."""
+        kind = self.declared.kind
+        if kind.metavar == "PATH":
+            return [CompletionItem(incomplete, type="file")]
+        words = [word for word in kind.metavar.split("|") if "|" in kind.metavar and not word.isupper()]
+        return [CompletionItem(word) for word in words if word.startswith(incomplete)]
 
     def in_file(self, ctx: click.Context, said: InFile) -> Any:
         """The value that the file says; the text of a flag where that is how None is said."""
