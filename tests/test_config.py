@@ -136,6 +136,10 @@ def test_flags_win_over_the_file_by_whatever_spelling() -> None:
     }  # fmt: skip
     assert parsed("split", FILE, "--video-dir", "x", "--video-timeout", "9")["limits__timeout_s"] == 9
     assert parsed("report", FILE, "other")["results"] == "other"
+    some = {"output_path": "out"}
+    assert parsed("explain", some, "clip-1") == {"results": "out", "row_id": "clip-1"}, "an argument that is not there"
+    assert parsed("explain", some, "other", "clip-1") == {"results": "other", "row_id": "clip-1"}
+    assert "Missing argument 'ID'" in refused("explain", some)
     assert parsed("split", FILE, "--scheduler-file", "f")["scheduler_file"] == "f"
     ask = {**FILE, "cluster": {"scheduler": "tcp://a:1"}}
     assert "scheduler" not in parsed("split", ask, "--scheduler-file", "f"), "two that exclude each other"

@@ -141,6 +141,17 @@ class SettingArgument(Declared, click.Argument):
         self.declared = declared
         super().__init__(*args, **kwargs)
 
+    def handle_parse_result(self, ctx: click.Context, opts: Mapping[str, Any], args: list[str]) -> Any:
+        """As of any parameter; where the file says some arguments, the command line may have the others alone."""
+        said: Mapping[str, InFile] = ctx.meta.get(FILE, {})
+        names = [str(param.name) for param in ctx.command.params if isinstance(param, SettingArgument)]
+        texts = [opts[name] for name in names if isinstance(opts.get(name), str)]
+        others = [name for name in names if name not in said]
+        if len(texts) == len(others) < len(names):
+            meant = dict(zip(others, texts, strict=True))
+            opts = {**{name: value for name, value in opts.items() if name not in names}, **meant}
+        return super().handle_parse_result(ctx, opts, args)
+
     def type_cast_value(self, ctx: click.Context, value: Any) -> Any:
         """The value that was meant."""
         if isinstance(value, InFile):

@@ -73,10 +73,10 @@ def report(
     else:
         page = write_report(
             results,
-            clips=clips,
+            clips=clips or None,
             output_path=output_path,
             eps=eps,
-            overlaps=overlaps,
+            overlaps=overlaps or None,
             storage_options=storage,
             overwrite=bool(overwrite),
             verbose=verbose,
