@@ -100,8 +100,9 @@ class RunOptions(SharedOptions):
         heading=INPUT,
     )
     output_path: str | None = setting(None, path(), "Folder for clips, dedup, report and dataset; local or s3://.")
-    eps: float | None = setting(None, EPS.kind, f"{EPS.help} By default what the embedder recommends, else 0.1.",
-                                heading=METHOD)  # fmt: skip
+    eps: float | None = setting(
+        None, EPS.kind, f"{EPS.help} By default what the embedder recommends, else 0.1.", heading=METHOD
+    )
     drop_when: DropWhen | None = setting(
         None,
         DROP_WHEN.kind,

@@ -120,7 +120,7 @@ def _thresholds(given: dict[str, Any], storage: dict[str, Any]) -> tuple[Sequenc
     elif not spelled:
         io, inputs = IOOptions.of(given), InputOptions.of(given)
         filetype = inputs.input_filetype
-        locations = locations_of(io.input_path, {"storage_options": storage})
+        locations = locations_of(io.input_path, given["read_kwargs"])
         files = [file for file in find_files(locations, inputs.input_filetype) if not is_converted(file, filetype)]
         extract, why = chosen_eps(None, [locations[0].at(file.url) for file in files], inputs.skip_bad_files)
     return list(dict.fromkeys([*several, extract])), extract, why

@@ -218,7 +218,8 @@ class VideoIOOptions(SharedOptions):
         flags=["--output-clip-path", "--output-path"],
     )
     limits: Limits | None = setting(None, grouped(Limits, "limits"), "What one video may cost.", unrecorded=NO_PART)
-    limit: int = setting(0, whole(0), "Most videos (embed: clips) that this run processes; 0: all.", unrecorded=LATER,
-                         heading=INPUT)  # fmt: skip
+    limit: int = setting(
+        0, whole(0), "Most videos (embed: clips) that this run processes; 0: all.", unrecorded=LATER, heading=INPUT
+    )
     read_kwargs: dict[str, Any] | None = kwargs_setting(STORAGE, "storage_options of the input.")
     write_kwargs: dict[str, Any] | None = kwargs_setting(STORAGE, "storage_options of the output.")
