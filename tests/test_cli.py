@@ -198,7 +198,7 @@ def test_what_a_command_tells_comes_as_json_alone(run, tmp_path: Path) -> None:
     assert told("report out")["report"] == str(tmp_path / "out" / "report.html")
     assert told("status out")["state"] == "done"
     exported = told("export out --format parquet --input-embeddings-path emb --output-path kept")
-    assert (exported["counts"]["rows"], exported["counts"]["kept"]) == (70, 60)
+    assert (exported["rows"], exported["kept"]) == (70, 60)
 
 
 def test_overwrite_clears_results_of_other_parameters(run, tmp_path: Path) -> None:

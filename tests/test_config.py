@@ -85,7 +85,7 @@ def test_a_template_has_every_setting_of_its_command_once_with_its_sentence() ->
 
 
 def test_every_parameter_of_a_command_is_a_setting_or_of_the_command_line_alone() -> None:
-    alone = {"config", "dry_run", "as_json", "verbose", "storage_options", "profile", "watch"}
+    alone = {"config", "dry_run", "as_json", "verbose", "storage_options", "profile", "watch", "yes", "unfinished"}
     for name, command in COMMANDS.items():
         others = {param.name for param in command.params if not isinstance(param, Declared)}
         assert others <= alone, name

@@ -28,7 +28,7 @@ from semdedup.errors import ParameterError
 from semdedup.settings import check_names, settings_of
 
 CLUSTER, STORAGE = "cluster", "storage"
-WRITTEN_TO = ("run", "split", "embed", "dedup", "overlaps", "pairs", "leaks", "status")
+WRITTEN_TO = ("run", "split", "embed", "caption", "dedup", "overlaps", "pairs", "leaks", "status", "clean")
 """Commands whose output path is the one on top."""
 READ_FROM = ("report", "extract", "explain", "calibrate", "export")
 """Commands that read the result there."""
@@ -40,7 +40,6 @@ TOP: Mapping[str, Mapping[str, str]] = {
 }
 """The names on top, and which parameter of a command each is; of a command that is not named, the one of that name."""
 
-HELP_OF_TOP = "On top of the file of --config."
 NEEDS = {"semantic_dedup_epsilon": "input_semantic_dedup_path"}
 """Without these, what stands on top is of no use to a command."""
 
