@@ -107,6 +107,10 @@ class DemoResult(Displayable):
         """How many of the planted copies were dropped."""
         return self.by_overlap + self.by_embedding
 
+    def to_json(self) -> dict[str, Any]:
+        """Counts as JSON values, with what the run tells."""
+        return {**super().to_json(), "run": self.run.to_json()}
+
     def rows(self) -> list[tuple[str, str]]:
         """Name and value of each line of the table."""
         return [

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields, is_dataclass
+from datetime import datetime
 from html import escape
 from io import StringIO
+from typing import Any
 
+import numpy as np
 from rich.console import Console
 from rich.table import Table
 
@@ -15,6 +19,32 @@ from rich.table import Table
 def one_line(text: str) -> str:
     """Untrusted text, such as a file name, for a terminal: control characters and newlines are escaped."""
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
+
+
+def is_plain(value: Any) -> bool:
+    """Whether a value is one of JSON, or consists of such: numbers and times of libraries, too."""
+    if isinstance(value, Mapping):
+        return all(is_plain(each) for each in value.values())
+    if isinstance(value, (list, tuple, set, frozenset)):
+        return all(map(is_plain, value))
+    return value is None or isinstance(value, (str, int, float, np.generic, datetime))
+
+
+def plain(value: Any) -> Any:
+    """A value as JSON has it: no NaN, no number of a library; what JSON does not know as text.
+
+    >>> plain({"a": (1, float("nan")), 2: None})
+    {'a': [1, None], '2': None}
+    """
+    if isinstance(value, Mapping):
+        return {str(name): plain(each) for name, each in value.items()}
+    if isinstance(value, (list, tuple, set, frozenset)):
+        return [plain(each) for each in value]
+    if isinstance(value, np.generic):
+        value = value.item()
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    return value if value is None or isinstance(value, (str, int)) else str(value)
 
 
 class Displayable(ABC):
@@ -32,6 +62,13 @@ class Displayable(ABC):
         for name, value in self.rows():
             table.add_row(name, value)
         return table
+
+    def to_json(self) -> dict[str, Any]:
+        """Everything that there is to tell, as JSON values: what it holds, but for what is no plain value."""
+        found: dict[str, Any] = (
+            {one.name: getattr(self, one.name) for one in fields(self)} if is_dataclass(self) else {}
+        )
+        return {name: plain(value) for name, value in found.items() if is_plain(value)}
 
     def __str__(self) -> str:
         text = StringIO()

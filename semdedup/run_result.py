@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 from semdedup.dedup.results.chain import ChainResult, name_of
 from semdedup.dedup.results.result import DedupResult
@@ -72,6 +73,14 @@ class RunResult(Displayable):
             ("dataset", str(self.shard.paths["dataset"])),
             ("report", self.report),
         ]
+
+    def to_json(self) -> dict[str, Any]:
+        """What each part tells, as JSON values."""
+        parts: Mapping[str, Displayable] = {"split": self.split, "dedup": self.dedup, "shard": self.shard}
+        overlaps = None
+        if self.overlaps is not None:
+            overlaps = {"drop_when": self.overlaps.drop_when, "duplicates": dict(self.overlaps.duplicates)}
+        return {**super().to_json(), **{name: part.to_json() for name, part in parts.items()}, "overlaps": overlaps}
 
     @property
     def _both(self) -> bool:

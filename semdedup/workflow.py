@@ -29,7 +29,7 @@ from semdedup.run_result import RunResult, check_balance
 from semdedup.runs.at_work import PROGRESS, at_work
 from semdedup.runs.owner import FILE_NAME as OWNER
 from semdedup.runs.places import CLIPS, DEDUPS, OVERLAPS
-from semdedup.settings import check_names, documented, needed, setting
+from semdedup.settings import INPUT, METHOD, check_names, documented, needed, setting
 from semdedup.settings.choices import DropWhen
 from semdedup.settings.kinds import path, paths
 from semdedup.settings.reprs import Shown
@@ -97,11 +97,17 @@ class RunOptions(SharedOptions):
         "Folder of videos, searched at any depth, file or glob; or several.",
         aliases=["video_dir"],
         flags=["--video-dir", "--input-video-path"],
+        heading=INPUT,
     )
     output_path: str | None = setting(None, path(), "Folder for clips, dedup, report and dataset; local or s3://.")
-    eps: float | None = setting(None, EPS.kind, f"{EPS.help} By default what the embedder recommends, else 0.1.")
+    eps: float | None = setting(
+        None, EPS.kind, f"{EPS.help} By default what the embedder recommends, else 0.1.", heading=METHOD
+    )
     drop_when: DropWhen | None = setting(
-        None, DROP_WHEN.kind, f"{DROP_WHEN.help} By default as in earlier runs there, else {DROP_WHEN.default}."
+        None,
+        DROP_WHEN.kind,
+        f"{DROP_WHEN.help} By default as in earlier runs there, else {DROP_WHEN.default}.",
+        heading=METHOD,
     )
     storage_options: dict[str, Any] | None = kwargs_setting(FSSPEC, "Options for fsspec.")
     clear_output: bool = clear_output_setting(

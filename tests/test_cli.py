@@ -1,9 +1,11 @@
 """The command line as a user types it."""
 
 import json
+import re
 import shlex
 import subprocess
 import sys
+from importlib.util import find_spec
 from pathlib import Path
 
 import click
@@ -17,6 +19,7 @@ from click.testing import CliRunner, Result
 from semdedup import cli
 from semdedup.cli.flags import show
 from semdedup.display import Displayable
+from semdedup.errors import ClusterError
 from semdedup.storage.tables import embedding_column
 
 ADDED_COLUMNS = {"id", "max_id", "cosine_sim_score"}
@@ -176,6 +179,28 @@ def test_extract_applies_another_eps_to_scores_that_exist(run, tmp_path: Path) -
     assert again.exit_code == 0, again.output
 
 
+def test_what_a_command_tells_comes_as_json_alone(run, tmp_path: Path) -> None:
+    write_input(tmp_path / "emb", bad_rows=1)
+
+    def told(line: str, status: int = 0) -> dict:
+        done = run(f"{line} --json", on_cluster=not line.startswith(("explain", "report", "export", "status")))
+        assert done.exit_code == status, done.output
+        return json.loads(done.stdout)
+
+    dedup = told("dedup --input-embeddings-path emb --output-path out --n-clusters 1 --eps 0.001", 3)
+    assert (dedup["total"], dedup["duplicates"], dedup["kept"]) == (70, 9, 60)
+    assert (dedup["quarantined"], dedup["eps"], dedup["removal"]) == ({"zero": 1}, 0.001, "any")
+    assert dedup["paths"]["ids to drop"] == str(tmp_path / "out" / "duplicates")
+    assert told("extract out --eps 0.9")["eps"] == 0.9
+    assert "would write to" in "\n".join(told("extract out --eps 0.8 --dry-run")["plan"])
+    assert told("explain out c60")["row"]["pair"]["id"] == "c60"
+    assert told("leaks emb emb --output-path leaks --eps 0.001", 3)["leaks"] == 69
+    assert told("report out")["report"] == str(tmp_path / "out" / "report.html")
+    assert told("status out")["state"] == "done"
+    exported = told("export out --format parquet --input-embeddings-path emb --output-path kept")
+    assert (exported["rows"], exported["kept"]) == (70, 60)
+
+
 def test_overwrite_clears_results_of_other_parameters(run, tmp_path: Path) -> None:
     write_input(tmp_path / "emb")
     line = "dedup --input-embeddings-path emb --output-path out --quiet --n-clusters"
@@ -191,7 +216,8 @@ def test_doctor_finds_everything_in_order(run, tmp_path: Path) -> None:
     done = run("doctor --input-path emb --output-path out")
     assert done.exit_code == 0, done.output
     assert "agree" in done.stdout
-    assert "No faults" in done.stdout
+    assert "All is well: " in done.stdout.splitlines()[-1]
+    assert "not installed (optional: GPUs" in done.stdout or find_spec("cupy")
     assert "float32" in done.stdout, "what products are computed in"
     assert not (tmp_path / "out").exists()
 
@@ -200,18 +226,66 @@ def test_doctor_tells_what_is_wrong(run) -> None:
     done = run("doctor --input-path nowhere neither --output-path out")
     assert done.exit_code == 1
     assert "does not see" in done.stdout
+    lines = done.stdout.splitlines()
     for name in ("nowhere", "neither"):
-        assert name in done.stdout.replace("\n", "")
-    assert "every worker writes to it" in done.stdout
-    assert "2 faults" in done.stdout
+        (line,) = (line for line in lines if "does not see" in line and line.split()[1].endswith(name))
+        assert "fault" in line
+    assert "every worker writes to it" in done.stdout, "also after those that fail"
+    assert re.fullmatch(r"2 faults: /.*/nowhere, /.*/neither", lines[-1])
 
 
-def test_every_command_has_help_with_an_example() -> None:
+def test_doctor_goes_on_where_no_cluster_answers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def connect(*_: object) -> None:
+        raise ClusterError("no scheduler answers")
+
+    monkeypatch.setattr("semdedup.doctor.client_for", connect)
+    done = CliRunner().invoke(cli.main, ["doctor", "--json", "--input-path", str(tmp_path)])
+    assert done.exit_code == 1
+    found = {each["subject"]: each for each in json.loads(done.stdout)["findings"]}
+    assert found["cluster"] == {"subject": "cluster", "found": "no scheduler answers", "state": "fault"}
+    assert found[str(tmp_path)]["found"] == "no worker was asked: is there, seen from here"
+
+
+HEADINGS = ("Input", "Method", "Output", "What one video may cost", "Cluster", "Storage", "Other")
+
+
+def test_every_command_has_help_with_an_example_and_its_options_below_headings_in_whole_sentences() -> None:
     for name, command in cli.main.commands.items():
         done = CliRunner().invoke(cli.main, [name, "--help"])
         assert done.exit_code == 0
         assert f"semdedup {name}" in done.output, name
-        assert isinstance(command, click.Command)
+        found = [heading for heading in re.findall(r"(?m)^(\w.*):$", done.output) if heading != "Options"]
+        assert found == sorted(found, key=HEADINGS.index), name
+        words = " ".join(done.output.split()).replace("- ", "-")
+        for param in command.params:
+            if isinstance(param, click.Option) and not param.hidden:
+                assert param.opts[0] in words
+                assert " ".join((param.help or "").split()).replace("- ", "-") in words, (name, param.name)
+    listed = " ".join(CliRunner().invoke(cli.main, ["--help"]).output.split())
+    assert "..." not in listed.partition("Commands:")[2]
+    assert "Show a result as one page of HTML: the curve, pairs around any threshold, groups of duplicates" in listed
+
+
+def test_one_word_for_the_threshold() -> None:
+    without = {"split", "embed", "overlaps", "calibrate", "status", "doctor", "demo", "config"}
+    for name, command in cli.main.commands.items():
+        spelled = [flag for param in command.params for flag in param.opts]
+        assert ("--eps" in spelled) is (name not in without), name
+
+
+@pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
+def test_the_completion_that_the_readme_tells_of_is_there_for_each_shell(shell: str) -> None:
+    script = CliRunner().invoke(cli.main, env={"_SEMDEDUP_COMPLETE": f"{shell}_source"}, prog_name="semdedup")
+    assert script.exit_code == 0, script.output
+    assert f"_SEMDEDUP_COMPLETE={shell}_complete" in script.output
+    for line, offered in (("shard --ep", "--eps"), ("dedup --removal w", "witness"), ("config da", None),
+                          ("config de", "dedup"), ("doctor --input-path x", "file")):  # fmt: skip
+        *before, begun = line.split()
+        position = begun if shell == "fish" else str(len(before) + 1)
+        environment = {"COMP_WORDS": f"semdedup {line}", "COMP_CWORD": position}
+        environment |= {"_SEMDEDUP_COMPLETE": f"{shell}_complete"}
+        found = CliRunner().invoke(cli.main, env=environment, prog_name="semdedup").output
+        assert not found.strip() if offered is None else offered in found, (line, found)
 
 
 def test_dask_knows_the_program_as_a_command_of_its_own() -> None:
@@ -246,7 +320,11 @@ def test_ctrl_c_ends_with_130_and_says_what_to_do(tmp_path: Path, monkeypatch: p
     assert "run the same command again to go on" in result.stderr
 
 
-def test_paths_in_a_table_are_not_folded_where_there_is_no_terminal(capsys: pytest.CaptureFixture) -> None:
+def test_paths_in_a_table_are_not_folded_where_there_is_no_terminal(
+    capsys: pytest.CaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
+
     class Result(Displayable):
         def rows(self) -> list[tuple[str, str]]:
             return [("ids to drop", f"/{'folder/' * 40}duplicates")]

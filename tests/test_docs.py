@@ -6,6 +6,7 @@ from pathlib import Path
 
 import semdedup
 from semdedup import cli
+from semdedup.cli.config_file import said_in
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text()
@@ -27,6 +28,14 @@ def test_the_python_in_the_readme_parses_and_names_what_is_public() -> None:
         for node in ast.walk(ast.parse(block)):
             if isinstance(node, ast.ImportFrom) and node.module == "semdedup":
                 assert {alias.name for alias in node.names} <= set(semdedup.__all__)
+
+
+def test_the_file_of_settings_in_the_readme_is_one(tmp_path: Path) -> None:
+    (block,) = re.findall(r"```yaml\n(.*?)```", README, re.DOTALL)
+    (tmp_path / "run.yaml").write_text(block)
+    for name in cli.main.commands:
+        if name != "config":
+            said_in(str(tmp_path / "run.yaml"), name, cli.main.commands)
 
 
 def test_the_version_stands_in_the_changelog() -> None:

@@ -124,10 +124,16 @@ def test_flags_and_a_file_say_the_same(videos: Path, done: Path, client: distrib
     told["shard"] = {"samples_per_shard": 2}
     config = tmp_path / "run.yaml"
     config.write_text(json.dumps(told))  # JSON is YAML
-    found = command(client, "--config", config, "--eps", 0.4, "--samples-per-shard", 3, "--n-clusters", 1)
+    flags = ("--eps", 0.4, "--samples-per-shard", 3, "--n-clusters", 1, "--json")
+    found = command(client, "--config", config, *flags)
     assert found.exit_code == 3, found.output
-    assert "near-duplicates at eps 0.4" in found.output
-    assert "broken.mp4: unreadable" in found.output
+    result = json.loads(found.stdout)
+    assert (result["dedup"]["eps"], result["dedup"]["total"], result["shard"]["facts"]["shards"]) == (0.4, 8, 2)
+    assert (result["split"]["videos"], result["split"]["quarantined"]) == (
+        {"all": 5, "done": 4, "too_short": 0, "quarantined": 1}, {"unreadable": 1},
+    )  # fmt: skip
+    assert Path(result["report"]).exists()
+    assert "broken.mp4: unreadable" in found.stderr
     assert len(list((tmp_path / "out" / "dataset").glob("*.tar"))) == 2
     rows = read_rows(tmp_path / "out" / "clips")
     assert rows["id"].tolist() == read_rows(done / "clips")["id"].tolist()
@@ -138,14 +144,14 @@ def test_flags_and_a_file_say_the_same(videos: Path, done: Path, client: distrib
     [
         ("- a", "must hold a mapping"),
         ("{", "is no YAML"),
-        ("videos: x", "no such name 'videos'"),
+        ("videos: x", "has no parameter 'videos' here"),
         ("split: 5", "split must be a mapping"),
         ("video_dir: x\noutput_path: y\nsplit: {duration: 5}", "split has no parameter 'duration' here"),
         ("video_dir: x\noutput_path: y\ndedup: {eps: 0.5}", "dedup has no parameter 'eps' here"),
         ("video_dir: x\noutput_path: y\nshard: {layout: round}", "layout"),
         ("video_dir: x\noutput_path: y\neps: 2", "eps must lie in"),
         ("video_dir: x\noutput_path: y\nsplit: {upload_clips: false}", "upload_clips"),
-        ("output_path: y", "--video-dir is not given"),
+        ("output_path: y", "Missing option '--video-dir'"),
     ],
 )
 def test_a_file_that_makes_no_sense_is_refused_before_any_work(text: str, words: str, tmp_path: Path) -> None:

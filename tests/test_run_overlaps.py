@@ -195,7 +195,7 @@ def test_with_both_those_go_that_are_near_duplicates_too(client: distributed.Cli
     for name in (*FIRST, "copy-of-b.mp4"):
         show(place, name)
     ranking = {"metadata_cols": ["bitrate"], "ascending": [False]}
-    told = {"video_dir": str(place.videos), "output_path": str(place.out), "split": OWN, "drop_when": "both"}
+    told = {"video_dir": str(place.videos), "output_path": str(place.out), "split": OWN, "run": {"drop_when": "both"}}
     told |= {"overlaps": {"min_overlap": 0.9, "mirror": True}, "dedup": {"ranking_strategy": ranking}}
     (tmp_path / "run.yaml").write_text(json.dumps(told))
     scheduler = ["--scheduler", str(client.scheduler.address), "--quiet"]

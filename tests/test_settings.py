@@ -44,6 +44,7 @@ from semdedup.dedup.options import (
     ThresholdOptions,
     UpdateOptions,
 )
+from semdedup.dedup.threshold.rule import EPS, exact_eps, least_score
 from semdedup.settings import Options, Setting, settings_of
 from semdedup.shards.options import DropOptions, ShardIOOptions, ShardOptions
 from semdedup.video.options import ClipOptions, DecodeOptions, EmbedOptions, PlanOptions, VideoIOOptions
@@ -388,6 +389,15 @@ def test_numpy_scalars_are_made_plain_for_the_record(door: Any) -> None:
 def test_known_faults_have_their_sentence(make: Callable[[], Any], words: str) -> None:
     with pytest.raises(ParameterError, match=re.escape(words)):
         make()
+
+
+def test_a_number_of_float32_is_what_was_written_and_so_is_the_eps_that_is_told() -> None:
+    assert EPS.check(np.float32(0.1)) == 0.1
+    assert sentence_of(EPS, np.float32(1.1)) == "eps must lie in [0, 1); got 1.1"
+    for eps in (0.1, 1 - 0.7, 0.0953674, 1e-7, 0.0, 0.999999999, float(np.float32(0.1)), 1 / 3):
+        assert least_score(float(exact_eps(eps))) == least_score(eps)
+        assert len(exact_eps(eps)) <= 12
+    assert exact_eps(float(np.float32(0.1))) == "0.1"
 
 
 def test_one_threshold_alone_is_a_list_of_one() -> None:

@@ -12,6 +12,7 @@ import pandas as pd
 from rich.table import Table
 
 from semdedup.calibration.intervals import Share
+from semdedup.dedup.threshold.rule import exact_eps
 from semdedup.display import Displayable
 
 SHARES = tuple(f"{share}{end}" for share in ("precision", "recall") for end in ("", "_low", "_high"))
@@ -62,7 +63,7 @@ class Calibration(Displayable):
     def rows(self) -> list[tuple[str, str]]:
         """Name and value of everything that there is to tell."""
         lines = [
-            ("recommended eps", f"{self.eps:.6g}"),
+            ("recommended eps", exact_eps(self.eps)),
             ("judged", f"{self.judged:,} pairs: {self.same:,} the same, {self.judged - self.same:,} not"),
             ("embedder", self.embedder or "not known"),
         ]

@@ -7,6 +7,7 @@ import click
 from semdedup import __version__
 from semdedup.cli.calibrate import calibrate
 from semdedup.cli.clean import clean
+from semdedup.cli.config import config
 from semdedup.cli.dedup import dedup, extract
 from semdedup.cli.demo import demo
 from semdedup.cli.doctor import doctor
@@ -30,8 +31,21 @@ class Program(click.Group):
         """Names in the order in which they were added."""
         return list(self.commands)
 
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """The first sentence of each, whole."""
+        with formatter.section("Commands"):
+            formatter.write_dl([(name, _sentence(command.help or "")) for name, command in self.commands.items()])
 
-@click.group("semdedup", cls=Program, context_settings={"help_option_names": ["-h", "--help"]})
+
+def _sentence(text: str) -> str:
+    """The first sentence of a paragraph."""
+    return f"{' '.join(text.split()).partition('. ')[0].removesuffix('.')}."
+
+
+CONTEXT = {"help_option_names": ["-h", "--help"], "max_content_width": 110}
+
+
+@click.group("semdedup", cls=Program, context_settings=CONTEXT)
 @click.version_option(__version__, prog_name="semdedup")
 def main() -> None:
     """Turn videos into a training set without near-duplicates, on Dask, with or without GPUs.
@@ -61,5 +75,6 @@ for command in (
     clean,
     doctor,
     demo,
+    config,
 ):
     main.add_command(command)

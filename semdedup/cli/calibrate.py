@@ -2,21 +2,20 @@
 
 from __future__ import annotations
 
-import json
 from typing import Any
 
 import click
 
 from semdedup.calibration.run import MIN_PRECISION
 from semdedup.calibration.run import calibrate as calibrate_result
-from semdedup.cli.flags import Command, flag_of, show, work_flags
+from semdedup.cli.flags import Command, argument_of, flag_of, show, work_flags
+from semdedup.settings.kinds import path
 
 
 @click.command(cls=Command)
-@click.argument("results", metavar="RESULT")
-@click.argument("verdicts", metavar="FILE")
+@argument_of("results", path(), "Folder that a dedup wrote, or the root of a run.", metavar="RESULT")
+@argument_of("verdicts", path(), "The verdicts, as the page gives them to download.", metavar="FILE")
 @flag_of(MIN_PRECISION)
-@click.option("--json", "as_json", is_flag=True, help="Print the table as JSON.")
 @work_flags(on_dask=False)
 def calibrate(
     results: str,
@@ -39,7 +38,4 @@ def calibrate(
       semdedup calibrate clips/dedup verdicts.json --min-precision 0.95
     """
     found = calibrate_result(results, verdicts, min_precision=min_precision, store=not dry_run, storage_options=storage)
-    if as_json:
-        click.echo(json.dumps(found.to_json()))
-    else:
-        show(found)
+    show(found, as_json)

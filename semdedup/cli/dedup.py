@@ -9,7 +9,21 @@ from typing import Any
 
 import click
 
-from semdedup.cli.flags import EXIT_QUARANTINE, Command, flag_of, given_of, setting_flags, show, show_plan, work_flags
+from semdedup.cli.flags import (
+    EXIT_QUARANTINE,
+    OWN_EPS,
+    OWN_REMOVAL,
+    Command,
+    argument_of,
+    flag_of,
+    given_of,
+    kwargs_of,
+    output_flag,
+    setting_flags,
+    show,
+    show_plan,
+    work_flags,
+)
 from semdedup.compute.options import ClusterOptions
 from semdedup.dedup.base.chain import eps_of
 from semdedup.dedup.input.convert import is_converted
@@ -26,14 +40,21 @@ from semdedup.dedup.options import (
 from semdedup.dedup.threshold.extract import eps_to_extract, extraction
 from semdedup.dedup.threshold.extract import extract as write_extraction
 from semdedup.dedup.threshold.recommended import chosen_eps
-from semdedup.dedup.threshold.rule import EPS, REMOVAL
+from semdedup.dedup.threshold.rule import REMOVAL
 from semdedup.dedup.workflow import SemanticDeduplicationWorkflow
 from semdedup.errors import ParameterError
+from semdedup.settings import Setting
 from semdedup.settings.choices import RemovalRule
+from semdedup.settings.kinds import number, path
 from semdedup.settings.shared import SharedOptions
 from semdedup.storage.location import Location, locations_of
 
-EPS_SPELLED = replace(EPS, default=None, aliases=("eps_to_extract", "eps_threshold"))
+EPS_SPELLED = replace(OWN_EPS, aliases=("eps_to_extract", "eps_threshold"))
+
+
+TARGET_FRACTION = Setting(
+    number(0, 1), None, "Instead of an eps: the part of the rows that is to remain at most.", "target_fraction"
+)
 
 
 @click.command(cls=Command)
@@ -47,37 +68,38 @@ EPS_SPELLED = replace(EPS, default=None, aliases=("eps_to_extract", "eps_thresho
     without=["eps"],
     required=["input_path", "output_path"],
 )
-@flag_of(EPS, help="Write the ids to drop for this threshold.")
-@flag_of(EPS, ["--eps-to-extract"], dest="eps_to_extract", help="The same as --eps.")
-@flag_of(EPS, ["--eps-threshold"], dest="eps_threshold", help="The same as --eps.")
+@flag_of(OWN_EPS, help="Write the ids to drop for this threshold. By default what the embedder recommends, else 0.1.")
+@flag_of(OWN_EPS, ["--eps-to-extract"], dest="eps_to_extract", help="The same as --eps.")
+@flag_of(OWN_EPS, ["--eps-threshold"], dest="eps_threshold", help="The same as --eps.")
 @work_flags()
-def dedup(dry_run: bool, cluster: ClusterOptions, storage: dict[str, Any], verbose: bool, **flags: Any) -> None:
+def dedup(
+    as_json: bool, dry_run: bool, cluster: ClusterOptions, storage: dict[str, Any], verbose: bool, **flags: Any
+) -> None:
     """Find near-duplicates among embeddings and write the ids to drop.
 
     \b
     Example:
+      semdedup dedup --input-embeddings-path clips --output-path clips/dedup --eps 0.05
       semdedup dedup --input-embeddings-path clips --output-path clips/dedup \\
           --eps-thresholds 0.01 0.001 --eps-to-extract 0.01
     """
     given = given_of(flags)
+    given |= kwargs_of(given, storage)
     thresholds, extract, why = _thresholds(given, storage)
     if verbose:
         click.echo(f"eps {extract:g} ({why})", err=True)
-    kwargs = {"storage_options": storage}
     workflow = SemanticDeduplicationWorkflow(
         **given,
         eps=extract,
         count_at=thresholds,
-        read_kwargs=kwargs,
-        write_kwargs=kwargs,
         layout=COMMAND_LINE,
         verbose=verbose,
     )
     if dry_run:
-        show_plan(workflow.describe())
+        show_plan(workflow.describe(), as_json)
         return
     result = workflow.run(cluster=cluster)
-    show(result)
+    show(result, as_json)
     for reason in result.skipped_files[:10]:
         click.echo(f"skipped: {reason}", err=True)
     sys.exit(EXIT_QUARANTINE if result.n_quarantined or result.skipped_files else 0)
@@ -98,18 +120,18 @@ def _thresholds(given: dict[str, Any], storage: dict[str, Any]) -> tuple[Sequenc
     elif not spelled:
         io, inputs = IOOptions.of(given), InputOptions.of(given)
         filetype = inputs.input_filetype
-        locations = embeddings_of(locations_of(io.input_path, {"storage_options": storage}))
+        locations = embeddings_of(locations_of(io.input_path, given["read_kwargs"]))
         files = [file for file in find_files(locations, inputs.input_filetype) if not is_converted(file, filetype)]
         extract, why = chosen_eps(None, [locations[0].at(file.url) for file in files], inputs.skip_bad_files)
     return list(dict.fromkeys([*several, extract])), extract, why
 
 
 @click.command(cls=Command)
-@click.argument("results")
-@flag_of(EPS)
-@click.option("--target-fraction", type=float, help="Instead of --eps: the part of the rows that is to remain.")
-@flag_of(REMOVAL, help=f"{REMOVAL.help} By default the rule of the results.")
-@click.option("--output-path", help="Folder to write to; RESULTS/eps_{eps}_{removal} by default.")
+@argument_of("results", path(), "Folder that a dedup wrote, or the root of a run.", metavar="RESULT")
+@flag_of(OWN_EPS)
+@flag_of(TARGET_FRACTION)
+@flag_of(OWN_REMOVAL, help=f"{REMOVAL.help} By default the rule of the results.")
+@output_flag("Folder to write to; RESULT/eps_{eps}_{removal} by default.")
 @setting_flags(SharedOptions, only=["clear_output", "take_over", "verify"])
 @work_flags()
 def extract(
@@ -118,6 +140,7 @@ def extract(
     removal: RemovalRule | None,
     target_fraction: float | None,
     output_path: str | None,
+    as_json: bool,
     dry_run: bool,
     cluster: ClusterOptions,
     storage: dict[str, Any],
@@ -135,6 +158,6 @@ def extract(
     chosen = eps_to_extract(results, eps, target_fraction, storage, removal)
     options: dict[str, Any] = {"removal": removal, "storage_options": storage, "verbose": verbose, **given_of(flags)}
     if dry_run:
-        show_plan(extraction(results, chosen, output_path, **options).describe())
+        show_plan(extraction(results, chosen, output_path, **options).describe(), as_json)
     else:
-        show(write_extraction(results, chosen, output_path, cluster=cluster, **options))
+        show(write_extraction(results, chosen, output_path, cluster=cluster, **options), as_json)

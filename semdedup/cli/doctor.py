@@ -4,21 +4,26 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
+from dataclasses import asdict
 from typing import Any
 
 import click
-from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
-from semdedup.cli.flags import EXIT_FAILED, Command, flag_of, work_flags
+from semdedup.cli.flags import EXIT_FAILED, Command, flag_of, print_whole, show_json, work_flags
 from semdedup.compute.options import ClusterOptions
-from semdedup.doctor import examine
-from semdedup.settings import Setting
+from semdedup.display import one_line
+from semdedup.doctor import FAULT, MISSING, OK, examine
+from semdedup.settings import INPUT, OUTPUT, Setting
 from semdedup.settings.kinds import paths
 from semdedup.storage.location import Location
 
-READS = Setting(paths(), None, "Paths that every worker must read.", "reads", flags=("--input-path",))
-WRITES = Setting(paths(), None, "Folders that every worker must write to.", "writes", flags=("--output-path",))
+READS = Setting(paths(), None, "Paths that every worker must read.", "reads", flags=("--input-path",), heading=INPUT)
+WRITES = Setting(
+    paths(), None, "Folders that every worker must write to.", "writes", flags=("--output-path",), heading=OUTPUT
+)
+COLOURS = {OK: "green", MISSING: "yellow", FAULT: "red"}
 
 
 @click.command(cls=Command)
@@ -26,27 +31,45 @@ WRITES = Setting(paths(), None, "Folders that every worker must write to.", "wri
 @flag_of(WRITES)
 @work_flags(dry_run=False)
 def doctor(
-    reads: Sequence[str] | None,
-    writes: Sequence[str] | None,
+    reads: str | Sequence[str] | None,
+    writes: str | Sequence[str] | None,
+    as_json: bool,
     cluster: ClusterOptions,
     storage: dict[str, Any],
     verbose: bool,
 ) -> None:
     """Check versions, GPUs, scheduler, workers, free memory, and whether every worker sees the paths.
 
+    Every check is shown, also after one that fails. The exit status is 1 where there is a fault.
+
     \b
     Example:
+      semdedup doctor
       semdedup doctor --scheduler tcp://10.0.0.1:8786 --input-path s3://bucket/emb --output-path s3://bucket/out
     """
     del verbose
-    table = Table(title="semdedup doctor", title_justify="left", show_header=False)
-    table.add_column(style="bold")
-    table.add_column(overflow="fold")
-    table.add_column()
-    places = ([Location.of(path, storage) for path in paths] for paths in (reads or (), writes or ()))
-    findings = list(examine(cluster, *places))
-    for finding in findings:
-        table.add_row(finding.subject, finding.found, "[green]ok[/green]" if finding.ok else "[red]fault[/red]")
-    faults = sum(not finding.ok for finding in findings)
-    Console().print(table, f"{faults} faults" if faults else "No faults were found.", highlight=False)
+    findings = list(examine(cluster, *(_places(given, storage) for given in (reads, writes))))
+    faults = [one_line(finding.subject) for finding in findings if finding.state == FAULT]
+    if as_json:
+        show_json({"findings": [asdict(finding) for finding in findings], "faults": len(faults)})
+    else:
+        table = Table(title="semdedup doctor", title_justify="left", show_header=False)
+        table.add_column(style="bold", overflow="fold")
+        table.add_column(overflow="fold")
+        table.add_column(no_wrap=True)
+        for finding in findings:
+            state = Text(finding.state, style=COLOURS[finding.state])
+            table.add_row(one_line(finding.subject), one_line(" ".join(finding.found.split())), state)
+        print_whole(table)
+        is_one = len(faults) == 1
+        click.echo(
+            f"{len(faults)} {'fault' if is_one else 'faults'}: {', '.join(faults)}"
+            if faults
+            else f"All is well: {len(findings)} checks, no fault"
+        )
     sys.exit(EXIT_FAILED if faults else 0)
+
+
+def _places(given: str | Sequence[str] | None, storage: dict[str, Any]) -> list[Location]:
+    several = [given] if isinstance(given, str) else given or ()
+    return [Location.of(path, storage) for path in several]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import sys
 from typing import Any
 
@@ -10,14 +9,14 @@ import click
 
 from semdedup.cli.flags import EXIT_QUARANTINE, Command, given_of, setting_flags, show, work_flags
 from semdedup.compute.options import ClusterOptions
+from semdedup.dedup.estimate.options import EstimateOptions
 from semdedup.dedup.estimate.search import estimate as estimate_input
-from semdedup.dedup.options import CompareOptions, EstimateOptions, InputOptions, IOOptions, KMeansOptions
+from semdedup.dedup.options import CompareOptions, InputOptions, IOOptions, KMeansOptions
 
 
 @click.command("estimate", cls=Command)
 @setting_flags(IOOptions, only=["input_path"], required=["input_path"])
 @setting_flags(EstimateOptions, InputOptions, KMeansOptions, CompareOptions)
-@click.option("--json", "as_json", is_flag=True, help="Print the tables as JSON.")
 @work_flags(dry_run=False)
 def estimate(as_json: bool, cluster: ClusterOptions, storage: dict[str, Any], verbose: bool, **flags: Any) -> None:
     """Tell what a dedup would find, what its clusters hide, and what it costs, before the full run; writes nothing.
@@ -33,10 +32,7 @@ def estimate(as_json: bool, cluster: ClusterOptions, storage: dict[str, Any], ve
     kwargs = {"storage_options": storage}
     paths = given.pop("input_path")
     found = estimate_input(paths, cluster=cluster, read_kwargs=kwargs, write_kwargs=kwargs, verbose=verbose, **given)
-    if as_json:
-        click.echo(json.dumps(found.to_json()))
-    else:
-        show(found)
+    show(found, as_json)
     for reason in found.skipped_files[:10]:
         click.echo(f"skipped: {reason}", err=True)
     sys.exit(EXIT_QUARANTINE if found.n_quarantined or found.skipped_files else 0)

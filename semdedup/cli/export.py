@@ -2,22 +2,21 @@
 
 from __future__ import annotations
 
-import json
 from typing import Any
 
 import click
 
-from semdedup.cli.flags import Command, given_of, setting_flags, show, show_plan, work_flags
+from semdedup.cli.flags import Command, argument_of, given_of, output_flag, setting_flags, show, show_plan, work_flags
 from semdedup.exports.options import ExportOptions
 from semdedup.exports.write import describe_export
 from semdedup.exports.write import export as write_export
+from semdedup.settings.kinds import path
 
 
 @click.command(cls=Command)
-@click.argument("results")
-@click.option("--output-path", required=True, help="Folder to write to, which is empty or absent.")
+@argument_of("results", path(), "Folder that a dedup wrote, or the root of a run.", metavar="RESULT")
+@output_flag("Folder to write to, which is empty or absent.", required=True)
 @setting_flags(ExportOptions)
-@click.option("--json", "as_json", is_flag=True, help="Print the table as JSON.")
 @work_flags(on_dask=False)
 def export(
     results: str, output_path: str, as_json: bool, dry_run: bool, storage: dict[str, Any], verbose: bool, **flags: Any
@@ -32,11 +31,6 @@ def export(
     """
     options: dict[str, Any] = {**given_of(flags), "storage_options": storage, "verbose": verbose}
     if dry_run:
-        show_plan(describe_export(results, output_path, **options))
+        show_plan(describe_export(results, output_path, **options), as_json)
         return
-    found = write_export(results, output_path, **options)
-    if as_json:
-        by = {"format": found.format, "path": found.path, "eps": found.eps, "removal": found.removal}
-        click.echo(json.dumps({**by, **found.counts}))
-    else:
-        show(found)
+    show(write_export(results, output_path, **options), as_json)

@@ -7,26 +7,48 @@ from typing import Any
 
 import click
 
-from semdedup.cli.flags import EXIT_QUARANTINE, Command, flag_of, given_of, setting_flags, show, work_flags
+from semdedup.cli.flags import (
+    EXIT_QUARANTINE,
+    OWN_EPS,
+    Command,
+    argument_of,
+    flag_of,
+    given_of,
+    output_flag,
+    setting_flags,
+    show,
+    show_plan,
+    work_flags,
+)
 from semdedup.compute.options import ClusterOptions
 from semdedup.dedup.leaks.search import LeakSearch
 from semdedup.dedup.options import FieldOptions
-from semdedup.dedup.threshold.rule import EPS
+from semdedup.settings.kinds import path
 from semdedup.settings.shared import SharedOptions
 
 PAIRS_SHOWN = 10
 
 
 @click.command(cls=Command)
-@click.argument("a")
-@click.argument("b")
-@click.option("--output-path", required=True, help="Folder for results, local or s3://.")
-@flag_of(EPS, help="A clip leaks where its score is at least 1 - eps.")
+@argument_of("a", path(), "Embeddings of the training set, or an output of split.")
+@argument_of("b", path(), "The same of the evaluation set.")
+@output_flag(required=True)
+@flag_of(
+    OWN_EPS,
+    help="A clip leaks where its score is at least 1 - eps. By default what the embedder recommends, else 0.1.",
+)
 @setting_flags(FieldOptions)
 @setting_flags(SharedOptions, only=["clear_output", "take_over", "verify"])
 @work_flags()
 def leaks(
-    a: str, b: str, dry_run: bool, cluster: ClusterOptions, storage: dict[str, Any], verbose: bool, **flags: Any
+    a: str,
+    b: str,
+    as_json: bool,
+    dry_run: bool,
+    cluster: ClusterOptions,
+    storage: dict[str, Any],
+    verbose: bool,
+    **flags: Any,
 ) -> None:
     """Find the clips of B (evaluation) that duplicate clips of A (training).
 
@@ -38,10 +60,10 @@ def leaks(
     """
     search = LeakSearch(a, b, storage_options=storage, verbose=verbose, **given_of(flags))
     if dry_run:
-        click.echo("\n".join([f"eps {search.eps:g} ({search.eps_from})", *search.describe()]))
+        show_plan([f"eps {search.eps:g} ({search.eps_from})", *search.describe()], as_json)
         return
     result = search.run(cluster=cluster)
-    show(result)
-    for pair in result.pairs(PAIRS_SHOWN):
+    show(result, as_json)
+    for pair in () if as_json else result.pairs(PAIRS_SHOWN):
         click.echo(f"leak: {pair.id!r} of B is {pair.max_id!r} of A, score {pair.score:.6f}")
     sys.exit(EXIT_QUARANTINE if result.n_quarantined else 0)

@@ -2,24 +2,23 @@
 
 from __future__ import annotations
 
-import json
 from typing import Any
 
 import click
 
-from semdedup.cli.flags import Command, given_of, setting_flags, show, show_plan, work_flags
+from semdedup.cli.flags import Command, argument_of, given_of, output_flag, setting_flags, show, show_plan, work_flags
 from semdedup.compute.options import ClusterOptions
 from semdedup.overlaps.options import OverlapsOptions
 from semdedup.overlaps.search import OverlapSearch
+from semdedup.settings.kinds import path
 from semdedup.settings.shared import SharedOptions
 
 
 @click.command(cls=Command)
-@click.argument("clips")
-@click.option("--output-path", required=True, help="Folder for results, local or s3://.")
+@argument_of("clips", path(), "Output folder of split or embed, or the root of a run.")
+@output_flag(required=True)
 @setting_flags(OverlapsOptions)
 @setting_flags(SharedOptions, only=["clear_output", "take_over", "verify"])
-@click.option("--json", "as_json", is_flag=True, help="Print the table as JSON.")
 @work_flags()
 def overlaps(
     clips: str,
@@ -40,10 +39,6 @@ def overlaps(
     """
     search = OverlapSearch(clips, storage_options=storage, verbose=verbose, **given_of(flags))
     if dry_run:
-        show_plan(search.plan())
+        show_plan(search.plan(), as_json)
         return
-    result = search.run(cluster=cluster)
-    if as_json:
-        click.echo(json.dumps(result.to_json()))
-    else:
-        show(result)
+    show(search.run(cluster=cluster), as_json)

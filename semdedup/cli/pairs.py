@@ -2,29 +2,38 @@
 
 from __future__ import annotations
 
-import json
 import sys
 from typing import Any
 
 import click
 
-from semdedup.cli.flags import EXIT_QUARANTINE, Command, given_of, setting_flags, show, show_plan, work_flags
+from semdedup.cli.flags import (
+    EXIT_QUARANTINE,
+    Command,
+    argument_of,
+    given_of,
+    output_flag,
+    setting_flags,
+    show,
+    show_plan,
+    work_flags,
+)
 from semdedup.compute.options import ClusterOptions
 from semdedup.dedup.options import FieldOptions, PairsOptions, RankedOptions
 from semdedup.dedup.pairs.search import run_pairs
 from semdedup.dedup.pairs.stage import PairsStage
 from semdedup.dedup.pipeline import Pipeline
+from semdedup.settings.kinds import path
 from semdedup.settings.shared import SharedOptions
 
 
 @click.command(cls=Command)
-@click.argument("input")
-@click.option("--output-path", required=True, help="Folder for results, local or s3://.")
+@argument_of("input", path(), "Embeddings (folder, file or glob), an output folder of split, or a result of dedup.")
+@output_flag(required=True)
 @setting_flags(PairsOptions, required=["eps"])
 @setting_flags(FieldOptions)
 @setting_flags(RankedOptions, only=["input_filetype"])
 @setting_flags(SharedOptions, only=["clear_output", "take_over", "verify"])
-@click.option("--json", "as_json", is_flag=True, help="Print the table as JSON.")
 @work_flags()
 def pairs(
     input: str,
@@ -47,11 +56,8 @@ def pairs(
     kwargs = {"storage_options": storage}
     stage = PairsStage(input_path=input, read_kwargs=kwargs, write_kwargs=kwargs, verbose=verbose, **given_of(flags))
     if dry_run:
-        show_plan(Pipeline("pairs").add_stage(stage).describe())
+        show_plan(Pipeline("pairs").add_stage(stage).describe(), as_json)
         return
     result = run_pairs(stage, cluster=cluster)
-    if as_json:
-        click.echo(json.dumps(result.to_json()))
-    else:
-        show(result)
+    show(result, as_json)
     sys.exit(EXIT_QUARANTINE if result.n_quarantined else 0)

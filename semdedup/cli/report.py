@@ -2,40 +2,56 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import click
 
-from semdedup.cli.flags import Command, flag_of, work_flags
-from semdedup.dedup.threshold.rule import EPS
+from semdedup.cli.flags import OWN_EPS, Command, argument_of, flag_of, output_flag, show_json, show_plan, work_flags
 from semdedup.report.write import plot_curve, write_report
+from semdedup.settings import INPUT, OUTPUT, Setting
+from semdedup.settings.kinds import path, paths, truth
+
+CLIPS = Setting(
+    paths(),
+    None,
+    "Output of split, or a folder of MP4 files: for pictures; or several. That of the run by default.",
+    "clips",
+    heading=INPUT,
+)
+OVERLAPS = Setting(
+    paths(), None, "Output of overlaps: stretches that videos share; or several.", "overlaps", heading=INPUT
+)
+PLOT = Setting(
+    path(), None, "Write only the curve, to a .png or .svg file.", "plot_path", flags=("--plot",), heading=OUTPUT
+)
+OVERWRITE = Setting(
+    truth(),
+    False,
+    "Replace a file that is no report of semdedup, or a page with pictures by one without.",
+    "overwrite",
+    heading=OUTPUT,
+)
 
 
 @click.command(cls=Command)
-@click.argument("results")
-@click.option(
-    "--clips",
-    multiple=True,
-    help="Output of split, or a folder of MP4 files: for pictures. Repeatable. That of the run by default.",
-)
-@click.option("--overlaps", multiple=True, help="Output of overlaps: stretches that videos share. Repeatable.")
-@click.option("--output-path", help="The page to write; RESULTS/report.html by default.")
-@flag_of(EPS, help="Threshold to begin with; that of the results by default, else 0.1.")
-@click.option("--plot", "plot_path", help="Write only the curve, to a .png or .svg file.")
-@click.option(
-    "--overwrite",
-    is_flag=True,
-    help="Replace a file that is no report of semdedup, or a page with pictures by one without.",
-)
+@argument_of("results", path(), "Folder that a dedup wrote, or the root of a run.", metavar="RESULT")
+@flag_of(CLIPS)
+@flag_of(OVERLAPS)
+@output_flag("The page to write; RESULT/report.html by default.")
+@flag_of(OWN_EPS, help="Threshold to begin with. By default that of the results, else 0.1.")
+@flag_of(PLOT)
+@flag_of(OVERWRITE)
 @work_flags(on_dask=False)
 def report(
     results: str,
-    clips: tuple[str, ...],
-    overlaps: tuple[str, ...],
+    clips: Sequence[str] | None,
+    overlaps: Sequence[str] | None,
     output_path: str | None,
     eps: float | None,
     plot_path: str | None,
-    overwrite: bool,
+    overwrite: bool | None,
+    as_json: bool,
     dry_run: bool,
     storage: dict[str, Any],
     verbose: bool,
@@ -50,18 +66,23 @@ def report(
       semdedup report clips/dedup --plot curve.png
     """
     if dry_run:
-        click.echo(f"would write {plot_path or output_path or results.rstrip('/') + '/report.html'}")
-    elif plot_path is not None:
-        click.echo(f"plot: {plot_curve(results, plot_path, eps=eps, storage_options=storage)}")
+        show_plan([f"would write {plot_path or output_path or results.rstrip('/') + '/report.html'}"], as_json)
+        return
+    if plot_path is not None:
+        written = {"plot": plot_curve(results, plot_path, eps=eps, storage_options=storage)}
     else:
         page = write_report(
             results,
-            clips=list(clips) or None,
+            clips=clips or None,
             output_path=output_path,
             eps=eps,
-            overlaps=list(overlaps) or None,
+            overlaps=overlaps or None,
             storage_options=storage,
-            overwrite=overwrite,
+            overwrite=bool(overwrite),
             verbose=verbose,
         )
-        click.echo(f"report: {page}")
+        written = {"report": page}
+    if as_json:
+        show_json(written)
+    else:
+        click.echo("\n".join(f"{name}: {place}" for name, place in written.items()))

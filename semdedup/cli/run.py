@@ -3,22 +3,30 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from pathlib import Path
+from dataclasses import replace
 from typing import Any
 
 import click
-import yaml
 
-from semdedup.cli.flags import Command, flag_of, given_of, setting_flags, show_and_exit, show_plan, work_flags
+from semdedup.cli.flags import (
+    Command,
+    file_setting,
+    flag_of,
+    given_of,
+    setting_flags,
+    show_and_exit,
+    show_plan,
+    work_flags,
+)
+from semdedup.cli.params import rivals_of
 from semdedup.compute.options import ClusterOptions
 from semdedup.dedup.options import CompareOptions, KMeansOptions
 from semdedup.dedup.threshold.rule import REMOVAL
-from semdedup.errors import ParameterError
 from semdedup.overlaps.options import OverlapsOptions
-from semdedup.settings import Options
+from semdedup.settings import Kind, Options, Setting
 from semdedup.shards.options import ShardOptions
 from semdedup.video.options import EmbedOptions, PlanOptions, VideoIOOptions
-from semdedup.workflow import RUN_REMOVAL, WORKFLOWS, RunOptions, VideoDeduplicationWorkflow
+from semdedup.workflow import RUN_REMOVAL, WORKFLOWS, RunOptions, VideoDeduplicationWorkflow, names_of
 
 FLAGS: Mapping[str, tuple[Sequence[type[Options]], Sequence[str]]] = {
     "split": (
@@ -32,21 +40,32 @@ FLAGS: Mapping[str, tuple[Sequence[type[Options]], Sequence[str]]] = {
 """Settings of the parts that have a flag here (``removal`` has it apart). The file of --config takes all of them."""
 
 
+NOT_FOR_A_RUN = frozenset(
+    {
+        *("input_path", "video_dir", "input_clip_path", "clips", "input_semantic_dedup_path", "input_overlaps_path"),
+        *("output_path", "output_clip_path", "output_dataset_path"),
+    }
+)
+"""Paths that a section may say for the command of its own; a run has them below its output path."""
+
+SECTION = Kind("be a mapping of parameters", dict, metavar="MAPPING")
+
+
 def part_flags(function: Callable[..., Any]) -> Callable[..., Any]:
-    """These flags."""
-    for groups, names in reversed(list(FLAGS.values())):
-        function = setting_flags(*groups, only=names)(function)
+    """The flags of the parts, and their sections in the file."""
+    for part, (groups, names) in reversed(list(FLAGS.items())):
+        function = setting_flags(*groups, only=names, part=part)(function)
+        function = file_setting(Setting(SECTION, None, "", part), section=names_of(part))(function)
     return function
 
 
 @click.command(cls=Command)
-@setting_flags(RunOptions)
-@click.option("--config", type=click.Path(exists=True, dir_okay=False), help="YAML file; flags win over it.")
-@flag_of(REMOVAL, help=f"{REMOVAL.help} [default: {RUN_REMOVAL}]")
+@setting_flags(RunOptions, without=["storage_options"], required=["input_path", "output_path"])
+@flag_of(replace(REMOVAL, default=RUN_REMOVAL), part="dedup")
 @part_flags
 @work_flags()
 def run(
-    config: str | None, dry_run: bool, cluster: ClusterOptions, storage: dict[str, Any], verbose: bool, **flags: Any
+    as_json: bool, dry_run: bool, cluster: ClusterOptions, storage: dict[str, Any], verbose: bool, **flags: Any
 ) -> None:
     """From videos to shards with one command. Run it again after a kill: it goes on where it stopped.
 
@@ -55,7 +74,7 @@ def run(
       semdedup run --video-dir videos --output-path out --fixed-stride-split-duration 5
       semdedup run --video-dir videos --output-path out --rank-by height:desc,bitrate:desc
       semdedup run --video-dir videos --output-path out --drop-when both --mirror
-      semdedup run --config run.yaml
+      semdedup config run > run.yaml && semdedup run --config run.yaml
 
     \b
     The file, whose sections take the parameters of the Python workflows by name:
@@ -66,41 +85,24 @@ def run(
       dedup: {which_to_keep: best, exact_up_to: 0.1}
       shard: {layout: flat, shuffle_seed: 7}
     """
-    settings = _read_config(config)
-    given: dict[str, Any] = {
-        "input_path": settings.get("video_dir"),
-        **{name: settings.get(name) for name in ("output_path", "eps", "drop_when")},
-    }
-    given |= given_of(flags)
-    parts: dict[str, Any] = {part: dict(settings.get(part) or {}) for part in WORKFLOWS}
+    given = given_of({name: value for name, value in flags.items() if name not in WORKFLOWS})
+    parts: dict[str, Any] = {part: _section(part, flags[part] or {}) for part in WORKFLOWS}
     for part, (_, names) in FLAGS.items():
-        parts[part] |= {name: given.pop(name) for name in names if name in given}
-    for name, flag in (("input_path", "--video-dir"), ("output_path", "--output-path")):
-        if given[name] is None:
-            key = flag[2:].replace("-", "_")
-            raise ParameterError(f"{flag} is not given, nor {key} in the file of --config")
+        flagged = {name: given.pop(name) for name in names if name in given}
+        beaten = {rival for name in flagged for rival in rivals_of(name)}
+        parts[part] = {name: value for name, value in parts[part].items() if name not in beaten} | flagged
     workflow = VideoDeduplicationWorkflow(**given, **parts, storage_options=storage, verbose=verbose)
     if dry_run:
-        show_plan(workflow.plan(cluster=cluster))
+        show_plan(workflow.plan(cluster=cluster), as_json)
         return
     result = workflow.run(cluster=cluster)
-    show_and_exit(result, result.split.faults(), result.clean)
+    show_and_exit(result, result.split.faults(), result.clean, as_json)
 
 
-def _read_config(path: str | None) -> Mapping[str, Any]:
-    """The file of ``--config``: a mapping of known names; sections are mappings."""
-    if path is None:
-        return {}
-    try:
-        settings = yaml.safe_load(Path(path).read_text(encoding="utf-8")) or {}
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise ParameterError(f"--config {path} is no YAML: {' '.join(str(error).split())}") from None
-    known = ["video_dir", "output_path", "eps", "drop_when", *WORKFLOWS]
-    if not isinstance(settings, dict):
-        raise ParameterError(f"--config {path} must hold a mapping of {', '.join(known)}")
-    for name, value in settings.items():
-        if name not in known:
-            raise ParameterError(f"--config {path}: no such name {name!r}; there are {', '.join(known)}")
-        if name in WORKFLOWS and value is not None and not isinstance(value, dict):
-            raise ParameterError(f"--config {path}: {name} must be a mapping of parameters; got {value!r}")
-    return settings
+def _section(part: str, said: Mapping[str, Any]) -> dict[str, Any]:
+    """What the file says of a part, without the paths that only the command of its own takes: these are told."""
+    left_out = [name for name in said if name in NOT_FOR_A_RUN]
+    if left_out:
+        names = ", ".join(left_out)
+        click.echo(f"{part}: {names} in the file is not for a run, which has it below its output path", err=True)
+    return {name: value for name, value in said.items() if name not in NOT_FOR_A_RUN and name != "verbose"}

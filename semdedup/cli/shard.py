@@ -6,7 +6,7 @@ from typing import Any
 
 import click
 
-from semdedup.cli.flags import Command, given_of, setting_flags, show, show_plan, work_flags
+from semdedup.cli.flags import Command, given_of, kwargs_of, setting_flags, show, show_plan, work_flags
 from semdedup.compute.options import ClusterOptions
 from semdedup.shards.options import DropOptions, ShardIOOptions, ShardOptions
 from semdedup.shards.workflow import ShardWorkflow
@@ -15,7 +15,9 @@ from semdedup.shards.workflow import ShardWorkflow
 @click.command(cls=Command)
 @setting_flags(ShardIOOptions, DropOptions, ShardOptions, required=["input_clip_path", "output_dataset_path"])
 @work_flags()
-def shard(dry_run: bool, cluster: ClusterOptions, storage: dict[str, Any], verbose: bool, **flags: Any) -> None:
+def shard(
+    as_json: bool, dry_run: bool, cluster: ClusterOptions, storage: dict[str, Any], verbose: bool, **flags: Any
+) -> None:
     """Write the clips that remain as WebDataset shards, with their metadata.
 
     Given the root of a `semdedup run` it takes the clips, dedups and overlaps there.
@@ -23,11 +25,11 @@ def shard(dry_run: bool, cluster: ClusterOptions, storage: dict[str, Any], verbo
     \b
     Example:
       semdedup shard --input-clip-path clips --output-dataset-path dataset \\
-          --input-semantic-dedup-path clips/dedup --semantic-dedup-epsilon 0.01
+          --input-semantic-dedup-path clips/dedup --eps 0.01
     """
-    kwargs = {"storage_options": storage}
-    workflow = ShardWorkflow(**given_of(flags), read_kwargs=kwargs, write_kwargs=kwargs, verbose=verbose)
+    given = given_of(flags)
+    workflow = ShardWorkflow(**(given | kwargs_of(given, storage)), verbose=verbose)
     if dry_run:
-        show_plan(workflow.plan(cluster=cluster))
+        show_plan(workflow.plan(cluster=cluster), as_json)
         return
-    show(workflow.run(cluster=cluster))
+    show(workflow.run(cluster=cluster), as_json)

@@ -11,21 +11,22 @@ import click
 from rich.console import Console
 from rich.live import Live
 
-from semdedup.cli.flags import Command, show, work_flags
+from semdedup.cli.flags import Command, argument_of, show, work_flags
 from semdedup.ctrl_c import EXIT_INTERRUPTED
 from semdedup.runs.at_work import RUNNING, SECONDS_BETWEEN
 from semdedup.runs.status import Status, read_status
+from semdedup.settings.kinds import path
 
 
 @click.command(cls=Command)
-@click.argument("output_path", metavar="OUT")
+@argument_of("output_path", path(), "Folder that the run writes to.", metavar="OUT")
 @click.option("--watch", is_flag=True, help="Go on until the run ends.")
-@click.option("--json", "as_json", is_flag=True, help="Print the status as JSON; with --watch one a line.")
 @work_flags(on_dask=False, dry_run=False)
 def status(output_path: str, watch: bool, as_json: bool, storage: dict[str, Any], verbose: bool) -> None:
     """Tell how far the run is that writes to OUT, from any machine; or how it ended.
 
-    The exit status is 0 whatever the state, 1 where there is no run, and 2 where there is no such path.
+    With --watch and --json there is a line of JSON for each change. The exit status is 0 whatever the state, 1 where
+    there is no run, and 2 where there is no such path.
 
     \b
     Example:
@@ -39,10 +40,7 @@ def status(output_path: str, watch: bool, as_json: bool, storage: dict[str, Any]
             found = _watch(output_path, storage, found, as_json)
     except KeyboardInterrupt:  # of the one who watches
         sys.exit(EXIT_INTERRUPTED)
-    if as_json:
-        click.echo(json.dumps(found.to_json()))
-    else:
-        show(found)
+    show(found, as_json)
 
 
 def _watch(output_path: str, storage: dict[str, Any], found: Status, as_json: bool) -> Status:

@@ -6,7 +6,7 @@ from typing import Any
 
 import click
 
-from semdedup.cli.flags import Command, given_of, setting_flags, show_and_exit, show_plan, work_flags
+from semdedup.cli.flags import Command, given_of, kwargs_of, setting_flags, show_and_exit, show_plan, work_flags
 from semdedup.compute.options import ClusterOptions
 from semdedup.video.options import ClipOptions, DecodeOptions, EmbedOptions, PlanOptions, VideoIOOptions
 from semdedup.video.steps.embed.providers import NAMES
@@ -59,16 +59,17 @@ def embed(**flags: Any) -> None:
 
 def _run_videos(
     workflow: type[VideoSplitWorkflow] | type[VideoEmbedWorkflow],
+    as_json: bool,
     dry_run: bool,
     cluster: ClusterOptions,
     storage: dict[str, Any],
     verbose: bool,
     **flags: Any,
 ) -> None:
-    kwargs = {"storage_options": storage}
-    made = workflow(**given_of(flags), read_kwargs=kwargs, write_kwargs=kwargs, verbose=verbose)
+    given = given_of(flags)
+    made = workflow(**(given | kwargs_of(given, storage)), verbose=verbose)
     if dry_run:
-        show_plan(made.plan(cluster=cluster))
+        show_plan(made.plan(cluster=cluster), as_json)
         return
     result = made.run(cluster=cluster)
-    show_and_exit(result, result.faults(), result.clean)
+    show_and_exit(result, result.faults(), result.clean, as_json)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, get_args
+from typing import Any, ClassVar, get_args
 
 import dask.utils
 
@@ -24,6 +24,8 @@ def _memory(value: Any) -> Any:
 @dataclass(frozen=True)
 class ClusterOptions(Options):
     """Which cluster to work on, or how to start one."""
+
+    heading: ClassVar[str] = "Cluster"
 
     scheduler: str | None = setting(None, text(), "Dask scheduler to work on, tcp://host:8786.")
     scheduler_file: str | None = setting(None, path(), "JSON file that a running scheduler wrote.")

@@ -12,7 +12,7 @@ from semdedup.dedup.names import OUR_COLUMNS, summary_name
 from semdedup.dedup.ranking import KEEP, METRIC, QUALITY, RANDOM_SEED, RANK_BY, RankingStrategy
 from semdedup.dedup.threshold.rule import EPS, REMOVAL
 from semdedup.errors import ParameterError
-from semdedup.settings import Options, setting, settings_of
+from semdedup.settings import INPUT, OUTPUT, Options, setting, settings_of
 from semdedup.settings.choices import (
     DistanceMetric,
     EmbeddingEncoding,
@@ -33,6 +33,8 @@ CUTS_WORK = "it cuts the work into tasks, of which no answer depends"
 @dataclass(frozen=True)
 class FieldOptions(Options):
     """Which columns hold ids and embeddings."""
+
+    heading: ClassVar[str] = INPUT
 
     id_field: str | None = setting(
         "id",
@@ -245,6 +247,7 @@ class ThresholdOptions(Options):
         several("be numbers in [0, 1)", EPS.kind),
         "Thresholds to count kept and removed rows at, each written to a summary.",
         flags=["--eps-thresholds"],
+        heading=OUTPUT,
     )
 
     def check_together(self) -> None:
@@ -268,12 +271,14 @@ class UpdateOptions(Options):
         "An earlier result: its kept rows stay, new rows are compared with them in its clusters, and what is not given "
         "is as it was there.",
         unrecorded="the record knows it by its commit",
+        heading=INPUT,
     )
     withdraw: tuple[str | int, ...] = setting(
         (),
         several("be ids, or a file of them that ends in .txt (one a line) or .parquet (column id)", ID),
         "Ids that leave the kept rows of the base; or a file of them, .txt (one a line) or .parquet (column id).",
         unrecorded="the record knows the ids by a digest",
+        heading=INPUT,
     )
 
     def check_together(self) -> None:
@@ -296,28 +301,6 @@ class PairsOptions(Options):
 
 
 @dataclass(frozen=True)
-class EstimateOptions(Options):
-    """What to estimate, and from how many rows."""
-
-    eps: tuple[float, ...] = setting(
-        (0.05, 0.1, 0.2), several("be numbers in [0, 1)", EPS.kind), "Thresholds to estimate at."
-    )
-    sample: int = setting(2000, whole(1), "Rows to compare with all rows.")
-    scratch_path: str | None = setting(
-        None,
-        path(),
-        "Folder that all workers see, for files in between, which all go; a temporary one of this machine by default.",
-        unrecorded=NO_PART,
-    )
-
-    def check_together(self) -> None:
-        """There is something to estimate."""
-        object.__setattr__(self, "eps", tuple(dict.fromkeys(self.eps)))
-        if not self.eps:
-            raise ParameterError("eps names no threshold; give one or several, such as 0.05 0.1")
-
-
-@dataclass(frozen=True)
 class IOOptions(SharedOptions):
     """Where to read and write, and how."""
 
@@ -327,6 +310,7 @@ class IOOptions(SharedOptions):
         "Folder, file or glob of Parquet (or JSON Lines) with ids and embeddings, a Lance data set; or several.",
         flags=["--input-embeddings-path"],
         unrecorded="the record knows the input by its files",
+        heading=INPUT,
     )
     output_path: str | None = setting(
         None, path(), "Folder for results, local or in a store: s3://, gs://, az://.", unrecorded=NO_PART

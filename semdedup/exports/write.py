@@ -61,6 +61,11 @@ class Export(Displayable):
     eps: float | None = None
     removal: str | None = None
 
+    def to_json(self) -> dict[str, Any]:
+        """As JSON values, the counts beside the others."""
+        found = super().to_json()
+        return {**found.pop("counts"), **found}
+
     def rows(self) -> list[tuple[str, str]]:
         """Name and value of everything that there is to tell."""
         by = [("removal", self.removal or ""), ("eps", f"{self.eps:.6g}")] if self.eps is not None else []

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from semdedup.settings import Options, setting
+from semdedup.settings import INPUT, Options, setting
 from semdedup.settings.kinds import number, path, truth
 
 MIN_OVERLAP = 0.8
@@ -25,4 +25,5 @@ class OverlapsOptions(Options):
         path(),
         "An earlier output of this for the same folder: its videos rank first and are compared with new ones alone.",
         unrecorded="the record knows it by its commit",
+        heading=INPUT,
     )

@@ -10,6 +10,7 @@ flag of the command line with its help, and what of it a record of a step holds.
 from __future__ import annotations
 
 import dataclasses
+import difflib
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import wraps
@@ -20,6 +21,9 @@ import numpy as np
 
 from semdedup.errors import ParameterError
 from semdedup.settings.reprs import Shown, shown_parameters
+
+INPUT, METHOD, OUTPUT = "Input", "Method", "Output"
+"""Headings of the help of a command, as `heading`; those of a cluster and of a store are where their settings are."""
 
 T = TypeVar("T", bound=type)
 V = TypeVar("V")
@@ -63,6 +67,7 @@ class Setting:
         aliases: older keywords of the same.
         flags: its flags; the name with dashes where none are given.
         unrecorded: why results of two values are the same, so that the record of a step leaves it out.
+        heading: under which it stands in the help of a command.
     """
 
     kind: Kind
@@ -73,6 +78,7 @@ class Setting:
     aliases: tuple[str, ...] = ()
     flags: tuple[str, ...] = ()
     unrecorded: str = ""
+    heading: str = METHOD
 
     def check(self, value: Any) -> Any:
         """The value made plain. Raises the `ParameterError` that goes with a wrong one."""
@@ -112,9 +118,10 @@ def setting(
     aliases: Sequence[str] = (),
     flags: Sequence[str] = (),
     unrecorded: str = "",
+    heading: str = "",
 ) -> Any:
-    """A field of `Options`, see `Setting`."""
-    declared = Setting(kind, default, help, name, "", tuple(aliases), tuple(flags), unrecorded)
+    """A field of `Options`, see `Setting`; its heading is that of the group where none is given."""
+    declared = Setting(kind, default, help, name, "", tuple(aliases), tuple(flags), unrecorded, heading)
     return dataclasses.field(default=default, metadata={"setting": declared}, repr=kind.metavar != "MAPPING")
 
 
@@ -123,9 +130,11 @@ class Options:
 
     Attributes:
         last: names of those that are listed after the others.
+        heading: under which they stand in the help of a command.
     """
 
     last: ClassVar[tuple[str, ...]] = ()
+    heading: ClassVar[str] = METHOD
 
     def __post_init__(self) -> None:
         for declared in settings_of(type(self)):
@@ -159,7 +168,7 @@ def settings_of(*groups: type[Options]) -> tuple[Setting, ...]:
     """The settings that some groups declare, in order."""
     return tuple(
         dataclasses.replace(field.metadata["setting"], name=field.metadata["setting"].name or field.name,
-                            attribute=field.name)
+                            attribute=field.name, heading=field.metadata["setting"].heading or group.heading)
         for group in groups
         for field in sorted(dataclasses.fields(group), key=lambda one: one.name in group.last)  # type: ignore[arg-type]
     )  # fmt: skip
@@ -172,7 +181,19 @@ def check_names(whose: str, given: Any, known: Iterable[str]) -> None:
         raise ParameterError(f"{whose} must be a mapping of parameters; got {shown(given)}")
     for name in given:
         if name not in known:
-            raise ParameterError(f"{whose} has no parameter {name!r} here; it has {', '.join(known)}")
+            raise ParameterError(
+                f"{whose} has no parameter {name!r} here{meant(name, known)}; it has {', '.join(known)}"
+            )
+
+
+def meant(name: Any, known: Iterable[str]) -> str:
+    """What a wrong name was probably to be, in a message; empty where nothing is near.
+
+    >>> meant("n_cluster", ["eps", "n_clusters"]), meant("x", ["eps"])
+    (" (did you mean 'n_clusters'?)", '')
+    """
+    near = difflib.get_close_matches(str(name), list(known), n=1)
+    return f" (did you mean {near[0]!r}?)" if near else ""
 
 
 def taken(cls: type, given: Mapping[str, Any], **others: Any) -> dict[str, Any]:
@@ -225,6 +246,8 @@ def needed(value: V | None, name: str) -> V:
 
 def shown(value: Any) -> str:
     """A value in a message, in at most 80 characters; arrays by their shape."""
+    if isinstance(value, np.floating):
+        return str(value)
     if isinstance(value, np.generic):
         value = value.item()
     if hasattr(value, "shape"):

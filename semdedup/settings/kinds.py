@@ -49,7 +49,8 @@ def number(
     def plain(value: Any) -> float:
         if isinstance(value, (bool, np.bool_)) or not isinstance(value, (numbers.Real, np.number)):
             raise TypeError
-        found = float(value)
+        short = isinstance(value, np.floating) and value.dtype.itemsize < 8  # 0.1 as float32 is meant as 0.1
+        found = float(str(value)) if short else float(value)
         low, high = (found > least if open_below else found >= least), (found < most if open_above else found <= most)
         if not (math.isfinite(found) and low and high):
             raise ValueError

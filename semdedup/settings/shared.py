@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar, TypedDict
 
-from semdedup.settings import Options, setting
+from semdedup.settings import OUTPUT, Options, setting
 from semdedup.settings.kinds import truth
 
 NO_PART = "how files are reached and laid out is no part of the answer"
@@ -14,7 +14,7 @@ NO_PART = "how files are reached and laid out is no part of the answer"
 
 def clear_output_setting(help: str = "First delete what an earlier run of this wrote to the output path.") -> Any:
     """A field for making results anew."""
-    return setting(False, truth(), help, flags=["--overwrite"], unrecorded=NO_PART)
+    return setting(False, truth(), help, flags=["--overwrite"], unrecorded=NO_PART, heading=OUTPUT)
 
 
 @dataclass(frozen=True)
@@ -22,6 +22,7 @@ class SharedOptions(Options):
     """What becomes of earlier results, and how much is shown."""
 
     last: ClassVar[tuple[str, ...]] = ("clear_output", "verbose", "take_over", "verify")
+    heading: ClassVar[str] = OUTPUT
 
     clear_output: bool = clear_output_setting()
     verbose: bool = setting(True, truth(), "Show progress.", unrecorded=NO_PART)

@@ -6,6 +6,7 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from semdedup.dedup.threshold.rule import exact_eps
 from semdedup.shards.drops import DROP_REASONS, OVERLAP
 
 DATASET_MANIFEST = "manifest.json"
@@ -98,7 +99,7 @@ def _threshold(parameters: Mapping[str, Any], facts: Mapping[str, Any]) -> str:
     if facts["eps"] is None:
         return f"the ids to drop of {_code(path)}"
     rule = GOES.get(facts["removal"], GOES["any"])
-    return f"a clip is dropped where {rule}, eps {facts['eps']!r}, by {_code(path)}"
+    return f"a clip is dropped where {rule}, eps {exact_eps(facts['eps'])}, by {_code(path)}"
 
 
 def _by_overlap(parameters: Mapping[str, Any]) -> str:

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import Any, get_args
+from typing import Any, ClassVar, get_args
 
 from semdedup.dedup.threshold.rule import EPS, REMOVAL
 from semdedup.errors import ParameterError
-from semdedup.settings import Kind, Options, Setting, setting
+from semdedup.settings import INPUT, OUTPUT, Kind, Options, Setting, setting
 from semdedup.settings.choices import DropWhen, RemovalRule
 from semdedup.settings.kinds import choice, number, path, text, truth, whole
 from semdedup.settings.shared import SharedOptions
@@ -45,6 +45,8 @@ LAYOUT = Kind(f"be one of {', '.join(LAYOUTS)}", _layout, metavar="|".join(LAYOU
 @dataclass(frozen=True)
 class ShardOptions(Options):
     """What shards look like."""
+
+    heading: ClassVar[str] = OUTPUT
 
     annotation_version: str = setting(
         ANNOTATION_VERSION,
@@ -86,15 +88,19 @@ class DropOptions(Options):
     """What is dropped."""
 
     input_semantic_dedup_path: str | None = setting(
-        None, path(), "Result of dedup, whose duplicates are dropped; none by default."
+        None, path(), "Result of dedup, whose duplicates are dropped; none by default.", heading=INPUT
     )
     semantic_dedup_epsilon: float | None = setting(
-        None, EPS.kind, f"{EPS.help} By default the eps that the result was extracted at."
+        None,
+        EPS.kind,
+        f"{EPS.help} By default the eps that the result was extracted at.",
+        aliases=["eps"],
+        flags=["--eps", "--semantic-dedup-epsilon"],
     )
     removal: RemovalRule | None = setting(None, REMOVAL.kind, f"{REMOVAL.help} By default the rule of the result.")
 
     input_overlaps_path: str | None = setting(
-        None, path(), "Output of overlaps, whose clips go, too; of a run it is found by itself."
+        None, path(), "Output of overlaps, whose clips go, too; of a run it is found by itself.", heading=INPUT
     )
     drop_when: DropWhen | None = setting(
         None, DROP_WHEN.kind, f"{DROP_WHEN.help} By default as the run did, else {DROP_WHEN.default}."
@@ -114,7 +120,7 @@ class DropOptions(Options):
 class ShardIOOptions(SharedOptions):
     """Where to read and write."""
 
-    input_clip_path: str | None = setting(None, path(), "Output of split, or a folder of MP4 files.")
+    input_clip_path: str | None = setting(None, path(), "Output of split, or a folder of MP4 files.", heading=INPUT)
     output_dataset_path: str | None = setting(None, path(), "Folder for the dataset, local or s3://.")
     read_kwargs: dict[str, Any] | None = kwargs_setting(STORAGE, "storage_options of the input.")
     write_kwargs: dict[str, Any] | None = kwargs_setting(STORAGE, "storage_options of the output.")

@@ -72,6 +72,7 @@ class ShardWorkflow(Shown):
         target_tar_size_mb: float = 500.0,
         with_embeddings: bool | str = False,
         shuffle_seed: int | None = None,
+        eps: float | None = None,
         **shared: Unpack[SharedKeywords],
     ) -> None:
         given = {**locals(), **shared}

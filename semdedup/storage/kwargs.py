@@ -18,6 +18,8 @@ from semdedup.settings.shared import NO_PART
 COUNTS = ("row_group_size", "data_page_size", "dictionary_pagesize_limit", "write_batch_size", "max_rows_per_page")
 """Options of `pyarrow.parquet.write_table` that PyArrow does not come back from where they are 0 or less."""
 
+STORAGE_HEADING = "Storage"
+
 NOT_FOR_USERS = {"source", "where", "table", "filesystem", "schema", "metadata", "common_metadata", "self"}
 
 
@@ -104,4 +106,4 @@ FSSPEC = mapping("be a mapping of options for fsspec", lambda options: None)
 
 def kwargs_setting(kind: Kind, help: str) -> Any:
     """A field for such a mapping: never recorded, for it may hold credentials."""
-    return setting(None, kind, help, unrecorded=NO_PART)
+    return setting(None, kind, help, unrecorded=NO_PART, heading=STORAGE_HEADING)

@@ -5,10 +5,10 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, get_args
+from typing import TYPE_CHECKING, Any, ClassVar, get_args
 
 from semdedup.errors import ParameterError
-from semdedup.settings import Kind, Options, setting
+from semdedup.settings import INPUT, OUTPUT, Kind, Options, setting
 from semdedup.settings.choices import ClipIdScheme, Cut, SplittingAlgorithm, Tonemap, TranscodeEncoder
 from semdedup.settings.kinds import choice, grouped, n_bytes, number, path, paths, truth, whole
 from semdedup.settings.shared import NO_PART, SharedOptions
@@ -112,6 +112,8 @@ class PlanOptions(Options):
 class Limits(Options):
     """What one video may cost."""
 
+    heading: ClassVar[str] = "What one video may cost"
+
     max_pixels: int = setting(64_000_000, whole(1), "Most pixels of a frame; 8K has 33 million.")
     max_frames: int = setting(10_000_000, whole(1), "Most frames of a video; ten million are 92 hours at 30 a second.")
     max_duration_s: float = setting(
@@ -138,6 +140,8 @@ class Limits(Options):
 class DecodeOptions(Options):
     """How the picture of a video is read."""
 
+    heading: ClassVar[str] = INPUT
+
     video_track: int | None = setting(
         None, whole(0), "Which video track, from 0; by default the largest, as FFmpeg chooses."
     )
@@ -160,6 +164,8 @@ class DecodeOptions(Options):
 @dataclass(frozen=True)
 class ClipOptions(Options):
     """What is written of each clip."""
+
+    heading: ClassVar[str] = OUTPUT
 
     transcode_encoder: str = setting("auto", choice(*ENCODERS), "Encoder of the clips; auto takes the best that opens.")
     clip_id_scheme: str = setting(
@@ -202,6 +208,7 @@ class VideoIOOptions(SharedOptions):
         "Folder, searched at any depth, file or glob; or several.",
         aliases=["video_dir"],
         flags=["--video-dir", "--input-video-path"],
+        heading=INPUT,
     )
     output_path: str | None = setting(
         None,
@@ -211,6 +218,8 @@ class VideoIOOptions(SharedOptions):
         flags=["--output-clip-path", "--output-path"],
     )
     limits: Limits | None = setting(None, grouped(Limits, "limits"), "What one video may cost.", unrecorded=NO_PART)
-    limit: int = setting(0, whole(0), "Most videos (embed: clips) that this run processes; 0: all.", unrecorded=LATER)
+    limit: int = setting(
+        0, whole(0), "Most videos (embed: clips) that this run processes; 0: all.", unrecorded=LATER, heading=INPUT
+    )
     read_kwargs: dict[str, Any] | None = kwargs_setting(STORAGE, "storage_options of the input.")
     write_kwargs: dict[str, Any] | None = kwargs_setting(STORAGE, "storage_options of the output.")

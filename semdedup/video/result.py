@@ -6,6 +6,7 @@ import itertools
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Any
 
 from semdedup.display import Displayable, one_line
 from semdedup.video.counts import Counts
@@ -100,6 +101,21 @@ class SplitResult(Displayable):
         if self.footage_s and self.seconds.get("total"):
             lines.append(("speed", f"{self.footage_s / self.seconds['total']:.1f} x real time"))
         return lines + list(self.paths.items())
+
+    def to_json(self) -> dict[str, Any]:
+        """Counts, times and places as JSON values."""
+        by_status = {status: self.count(status) for status in (DONE, TOO_SHORT, QUARANTINED)}
+        return {
+            **super().to_json(),
+            "videos": {"all": len(self.videos), **by_status},
+            "quarantined": self.quarantined,
+            "clips": self.clips,
+            "clips_s": self.counts.seconds("clip_seconds"),
+            "embedded": self.embedded,
+            "marked": dict(self.counts.marked),
+            "quarantined_clips": self.quarantined_clips,
+            "malformed_metadata": self.malformed_metadata,
+        }
 
     def faults(self) -> list[str]:
         """What is wrong with what is in quarantine: a line for each of the first, and how many more there are."""

@@ -22,12 +22,13 @@ from semdedup.dedup.compare.stage import FOREST_UP_TO
 from semdedup.dedup.estimate.across import measure_across
 from semdedup.dedup.estimate.cost import AcrossTried, Expected, cost_table, mean_piece
 from semdedup.dedup.estimate.look import Look, Seen, look_at_partition
+from semdedup.dedup.estimate.options import EstimateOptions
 from semdedup.dedup.estimate.pieces import LARGEST_CLUSTER, ROWS, Measuring, labelled_folder, measure_piece, piece_of
 from semdedup.dedup.estimate.result import Estimate, shares_of
 from semdedup.dedup.estimate.sample import lay_out_sample, sampling_of, scan_and_take
 from semdedup.dedup.input.scan import Sampling
 from semdedup.dedup.kernels.kmeans import sample_size
-from semdedup.dedup.options import CompareOptions, EstimateOptions, InputOptions, IOOptions, KMeansOptions
+from semdedup.dedup.options import CompareOptions, InputOptions, IOOptions, KMeansOptions
 from semdedup.dedup.threshold.rule import least_score
 from semdedup.runs.run import Run
 from semdedup.storage.arrays import save_array

@@ -18,6 +18,7 @@ from semdedup.compute.progress import Reporter
 from semdedup.compute.session import open_session
 from semdedup.compute.temporary import seen_by_all
 from semdedup.dedup.cluster.plan import check_embedding_files
+from semdedup.dedup.estimate.options import EstimateOptions
 from semdedup.dedup.estimate.result import Estimate
 from semdedup.dedup.estimate.run import Asked, estimate_files
 from semdedup.dedup.frame_input.held import Columns
@@ -28,7 +29,6 @@ from semdedup.dedup.keywords import DedupKeywords
 from semdedup.dedup.names import OUR_COLUMNS
 from semdedup.dedup.options import (
     CompareOptions,
-    EstimateOptions,
     InputOptions,
     IOOptions,
     KMeansOptions,

@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
+from typing import Any
 
 from semdedup.dedup.results.pairs import Explanation, Group, Id
 from semdedup.dedup.results.removed import RemovedRows
@@ -134,6 +135,11 @@ class ChainResult(DedupResult):
         lines = super().rows()
         advice = [("advice", self.advice)] * bool(self.advice)
         return lines[:1] + [(f"  {name_of(link)}", count(link)) for link in self.links] + advice + lines[1:]
+
+    def to_json(self) -> dict[str, Any]:
+        """As of each result; of each in ``results``."""
+        results = {name_of(link): link.to_json() for link in self.links}
+        return {**super().to_json(), "results": results, "advice": self.advice or None}
 
     @property
     def advice(self) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -19,7 +19,7 @@ from semdedup.dedup.results.pairs import MOST_PAIRS, Explanation, Group, Id, Pai
 from semdedup.dedup.results.removed import RemovedRows
 from semdedup.dedup.results.scores import Scores
 from semdedup.dedup.results.tallies import Nearest, bounds_lines
-from semdedup.dedup.threshold.rule import REMOVAL, duplicate_mask
+from semdedup.dedup.threshold.rule import REMOVAL, duplicate_mask, exact_eps
 from semdedup.display import PASSED_OVER, Displayable, format_passed_over
 from semdedup.errors import InputError, OutputConflictError, ParameterError
 from semdedup.runs.record import Record
@@ -91,6 +91,12 @@ class DedupResult(Displayable):
             "quarantined": self.n_quarantined,
             "duplicate_ratio": None if self.duplicates is None else self.duplicates / max(1, self.total),
         }
+
+    def to_json(self) -> dict[str, Any]:
+        """Counts, times and places as JSON values."""
+        held = {"n_quarantined": self.n_quarantined, "removal": self.removal, "base": self.base and asdict(self.base)}
+        facts = {name: self.metadata.get(name) for name in ("pairs", "passed_over")}
+        return {**super().to_json(), **held, **facts, "withdrawn": self.withdrawn and asdict(self.withdrawn)}
 
     @property
     def removal(self) -> str:
@@ -239,8 +245,9 @@ class DedupResult(Displayable):
         """Files of ids to drop, or of witnesses."""
         found = self._identified()
         if found is None or (folder == WITNESSES and self.removal == REMOVAL.default):
+            eps = "E" if self.eps is None else exact_eps(self.eps)
             what = "witnesses" if folder == WITNESSES else "ids to drop"
-            wish = "--removal witness" if folder == WITNESSES else f"--eps {self.eps} --removal {self.removal}"
+            wish = "--removal witness" if folder == WITNESSES else f"--eps {eps} --removal {self.removal}"
             raise InputError(f"no {what} were written for this result; semdedup extract {wish} writes them")
         folder = found["parameters"].get("folder", "") if folder == DUPLICATES else folder
         prefix = f"{folder}/" if folder else ""

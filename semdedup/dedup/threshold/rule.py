@@ -45,6 +45,17 @@ def least_score(eps: float) -> np.float32:
     return np.float32(1 - check_eps(eps))
 
 
+def exact_eps(eps: float) -> str:
+    """The shortest text of an eps at which the same rows are duplicates, for messages and commands to copy.
+
+    >>> exact_eps(0.10000000149011612), exact_eps(1 - 0.7)
+    ('0.1', '0.3')
+    """
+    texts = (f"{eps:.{digits}g}" for digits in range(6, 17))
+    same = (text for text in texts if float(text) < 1 and least_score(float(text)) == least_score(eps))
+    return next(same, repr(float(eps)))
+
+
 def duplicate_mask(scores: np.ndarray, eps: float) -> np.ndarray:
     """Which rows are duplicates, (n,): a score of at least 1 - eps, compared in float32."""
     return scores >= least_score(eps)
