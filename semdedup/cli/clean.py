@@ -2,21 +2,20 @@
 
 from __future__ import annotations
 
-import json
 import sys
 from typing import Any
 
 import click
 
-from semdedup.cli.flags import Command, show, work_flags
+from semdedup.cli.flags import Command, argument_of, show, work_flags
 from semdedup.runs.clean import clean as clean_folder
+from semdedup.settings.kinds import path
 
 
 @click.command(cls=Command)
-@click.argument("output_path", metavar="OUT")
+@argument_of("output_path", path(), "Folder that runs have written to.", metavar="OUT")
 @click.option("--unfinished", is_flag=True, help="Also the scratch from which a killed run would go on.")
 @click.option("--yes", is_flag=True, help="Delete without asking.")
-@click.option("--json", "as_json", is_flag=True, help="Print the table as JSON; nothing is asked.")
 @work_flags(on_dask=False)
 def clean(
     output_path: str, unfinished: bool, yes: bool, as_json: bool, dry_run: bool, storage: dict[str, Any], verbose: bool
@@ -43,7 +42,7 @@ def clean(
         if not as_json:
             click.echo(f"deleted: {sum(each.n_bytes for each in found.deleted):,} bytes")
     if as_json:
-        click.echo(json.dumps(found.to_json()))
+        show(found, as_json)
 
 
 def _is_wanted(n_bytes: int) -> bool:
