@@ -104,10 +104,9 @@ class DedupResult(Displayable):
         return str(self.metadata.get("removal", REMOVAL.default))
 
     def rethreshold(self, eps: float, removal: RemovalRule | None = None) -> DedupResult:
-        """The same scores at another eps, larger or smaller, or by another rule. Nothing is written.
+        """The same scores at another eps, or by another rule. Nothing is written; ``semdedup extract`` writes ids.
 
-        Time: one reading of the scores; under ``witness`` also of those clusters in which they do not decide, in this
-        process. To write the ids to drop: ``semdedup extract``.
+        Time: one reading of the scores; under ``witness`` also of the clusters in which they do not decide, here.
         """
         rule = self.removal if removal is None else removal
         rows, (duplicates,) = self._removed(rule).count([eps])
