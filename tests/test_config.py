@@ -144,6 +144,7 @@ def test_flags_win_over_the_file_by_whatever_spelling() -> None:
     ask = {**FILE, "cluster": {"scheduler": "tcp://a:1"}}
     assert "scheduler" not in parsed("split", ask, "--scheduler-file", "f"), "two that exclude each other"
     assert "eps" not in parsed("extract", FILE), "target_fraction of the section wins over the eps on top"
+    assert parsed("extract", {**FILE, "extract": {"target_fraction": None}})["eps"] == 0.2, "null is as if not there"
     assert parsed("extract", FILE, "--eps", "0.1")["eps"] == 0.1
     assert "target_fraction" not in parsed("extract", FILE, "--eps", "0.1")
     assert "semantic_dedup_epsilon" not in parsed("shard", FILE), "without scores an eps is of no use"

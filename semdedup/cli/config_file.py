@@ -109,12 +109,18 @@ def said_in(path: str, name: str, commands: Mapping[str, click.Command]) -> dict
     said = {param: value for param, value in said.items() if not rivals_of(param) & own.keys()} | own
     cluster = data.get(CLUSTER) or {}
     for param in declared_of(command, CLUSTER):
-        if param.declared.name in cluster:
-            said[param.name or ""] = InFile(cluster[param.declared.name], f"{path}: {CLUSTER}")
+        key = param.declared.name
+        if key in cluster and not _is_default(param, cluster[key]):
+            said[param.name or ""] = InFile(cluster[key], f"{path}: {CLUSTER}")
     for param in declared_of(command):
         if isinstance(param, FileSetting) and param.section is not None and data.get(param.name or "") is not None:
             said[param.name or ""] = InFile(data[param.name or ""], path)
     return said
+
+
+def _is_default(param: Declared, value: Any) -> bool:
+    """Whether null is said where that is the default: as if nothing was."""
+    return value is None and param.declared.default is None
 
 
 def read_yaml(path: str) -> Mapping[Any, Any]:
@@ -163,6 +169,8 @@ def _of_top(of: str, command: click.Command, data: Mapping[str, Any]) -> Iterato
 def _of_section(path: str, name: str, command: click.Command, given: Mapping[str, Any]) -> Iterator[tuple[str, InFile]]:
     names, spelled = names_of(command), dict[str, str]()
     for key, value in given.items():
+        if _is_default(names[key], value):
+            continue
         param = names[key].name or ""
         other = spelled.setdefault(param, key)
         if other != key and given[other] != value:

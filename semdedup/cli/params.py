@@ -59,8 +59,6 @@ class Declared(Parameter):
         """As of any parameter; what the command line does not say is taken from the file."""
         said: Mapping[str, InFile] = ctx.meta.get(FILE, {})
         found = said.get(self.name or "")
-        if found is not None and found.value is None and self.declared.default is None:  # as by default
-            found = None
         if found is not None and found.needs and found.needs not in said and opts.get(found.needs) is None:
             found = None
         if found is not None and not any(is_given(other, opts) for other in self._others(ctx)):
