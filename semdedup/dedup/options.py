@@ -189,8 +189,8 @@ class CompareOptions(Options):
     which_to_keep: WhichToKeep | None = setting(
         None,
         KEEP.kind,
-        "hard, the default, keeps the row farthest from the centroid, easy or soft the nearest, random any; best the "
-        "copy of most pixels, then of the highest bitrate, then the longest.",
+        "best, the default of semdedup run, keeps the copy of most pixels, then of the highest bitrate, then the "
+        "longest; hard, the default elsewhere, the row farthest from the centroid; easy or soft the nearest; random any.",
     )
     rank_by: tuple[str, ...] | None = setting(
         None,
