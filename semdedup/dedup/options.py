@@ -190,7 +190,8 @@ class CompareOptions(Options):
         None,
         KEEP.kind,
         "best, the default of semdedup run, keeps the copy of most pixels, then of the highest bitrate, then the "
-        "longest; hard, the default elsewhere, the row farthest from the centroid; easy or soft the nearest; random any.",
+        "longest; hard, the default elsewhere, the row farthest from the centroid; easy or soft the nearest; random "
+        "any.",
     )
     rank_by: tuple[str, ...] | None = setting(
         None,
