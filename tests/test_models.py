@@ -22,9 +22,9 @@ pytest.importorskip("safetensors", reason="the extra models is not installed")
 
 from semdedup.errors import ClusterError, InputError, ParameterError  # noqa: E402
 from semdedup.video.steps.chain import Clip, StepChain  # noqa: E402
-from semdedup.video.steps.embed import preprocess  # noqa: E402
+from semdedup.video.steps.embed import hugging_face, network, preprocess  # noqa: E402
 from semdedup.video.steps.embed import providers as embedders  # noqa: E402
-from semdedup.video.steps.embed import transformers as models  # noqa: E402
+from semdedup.video.steps.embed import networks as models  # noqa: E402
 from semdedup.video.steps.embed.embedder import Embedder  # noqa: E402
 from semdedup.video.steps.embed.providers import EmbedderSpec, load_embedder  # noqa: E402
 
@@ -257,7 +257,7 @@ def test_frames_are_prepared_as_transformers_does(name: str, shape: tuple[int, i
         (Path(folder) / "preprocessor_config.json").write_text(json.dumps(settings))
         preparation = preprocess.preparation_of(Path(folder), is_video=False)
     pixels = preparation.apply(frames)
-    inputs = models._patches(pixels, *preparation.patches) if preparation.patches else {"pixel_values": pixels}
+    inputs = hugging_face.patches_of(pixels, *preparation.patches) if preparation.patches else {"pixel_values": pixels}
     a_grey_level = 1 / 255 / 0.26
     for key, value in inputs.items():
         wanted = expected[key].reshape(value.shape).float()
@@ -586,7 +586,7 @@ def test_internvideo2(code: str, tmp_path: Path, rng: np.random.Generator, devic
     assert (embedder.name, embedder.n_frames, embedder.frame_size) == ("iv2", 4, (224, 224))
     batch = [rng.integers(0, 256, (4, 224, 224, 3), dtype=np.uint8) // (i + 1) for i in range(3)]
     means = np.stack([frames.mean(axis=(0, 1, 2)) / 255 for frames in batch])
-    expected = (means - models.IMAGENET_MEAN) / models.IMAGENET_STD @ weight.T
+    expected = (means - network.IMAGENET_MEAN) / network.IMAGENET_STD @ weight.T
     cosines = (unit(embedder.embed(batch)) * unit(expected)).sum(axis=1)
     assert cosines.min() > (0.9999 if device == "cpu" else 0.99)
 
