@@ -98,7 +98,8 @@ def run(size: str) -> dict[str, Any]:
     transformers.logging.set_verbosity_error()
     transformers.logging.disable_progress_bar()
     print(
-        f"{shape['clips']} clips through models of the real classes, tiny and of random weights, one thread, by processor time"
+        f"{shape['clips']} clips through models of the real classes, tiny and of random weights; processor time of one "
+        "thread"
     )
     print(f"  {'':<16}{'frames':>7}{'clips/s':>10}{'forward pass':>14}{'ratio':>8}")
     for name in shape["models"] or (*MODELS, "sscd"):
