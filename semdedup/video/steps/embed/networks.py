@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from importlib import import_module
 from types import MappingProxyType
 
@@ -55,7 +55,8 @@ def load_model(choice: ModelChoice) -> Embedder:
     """
     device, dtype = _device(choice.backend)
     try:
-        network = _load(choice)
+        with _quietly(choice):
+            network = _load(choice)
         network.model.to(device=device, dtype=dtype if network.half else torch.float32)
         embed = _Embed(network, choice.name, one_by_one=device.type == "cpu")
         embed.vectors([np.full((network.n_frames, network.short_side, network.short_side, 3), 127, dtype=np.uint8)])
@@ -66,6 +67,26 @@ def load_model(choice: ModelChoice) -> Embedder:
         ) from error
     size, short_side = network.size, network.short_side
     return Embedder(choice.name, embed, network.n_frames, size, short_side, choice.batch_size)
+
+
+@contextlib.contextmanager
+def _quietly(choice: ModelChoice) -> Iterator[None]:
+    """Without the bars of transformers and its reports of weights, once a worker: weights that are missing are an error
+    here, and others are those of heads that are not used."""
+    if choice.network == "torchscript":
+        yield
+        return
+    from transformers import logging
+
+    verbosity, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
+    logging.set_verbosity_error()
+    logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        logging.set_verbosity(verbosity)
+        if bars:
+            logging.enable_progress_bar()
 
 
 def _load(choice: ModelChoice) -> Network:
