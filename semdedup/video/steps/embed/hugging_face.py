@@ -124,7 +124,7 @@ def a_second_apart(n_frames: int) -> dict[str, Any]:
 
 def _video_vectors(model: Any, use_pooler: bool) -> Callable[[torch.Tensor], torch.Tensor]:
     parameters = inspect.signature(model.forward).parameters
-    name = "pixel_values_videos" if "pixel_values" not in parameters else "pixel_values"
+    name = "pixel_values_videos" if "pixel_values_videos" in parameters else "pixel_values"
     options = {"skip_predictor": True} if "skip_predictor" in parameters else {}
     function = getattr(model, "get_video_features", model)
 
