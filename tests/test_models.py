@@ -293,7 +293,7 @@ def test_folders_of_sentence_transformers_that_are_refused(sentence_models: dict
         del weights["embeddings.cls_token"]
         save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
 
-    refused(lambda f: (f / "modules.json").unlink(), "no modules.json in .*hf takes models of transformers")
+    refused(lambda f: (f / "modules.json").unlink(), "no modules.json in .*hf takes models of transformers; found")
     refused(lambda f: (f / "modules.json").write_text("[1]"), "must list modules, each with its path and type")
     refused(lambda f: (f / "model.safetensors").rename(f / "pytorch_model.bin"), "are pickles and can run code")
     refused(lambda f: (f / "1_Pooling" / "pytorch_model.bin").touch(), "1_Pooling holds pytorch_model.bin, .* pickles")

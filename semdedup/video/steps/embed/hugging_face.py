@@ -22,7 +22,7 @@ from semdedup.video.steps.embed.network import (
     prepared_network,
     refuse_missing,
 )
-from semdedup.video.steps.embed.own_names import brings_code
+from semdedup.video.steps.embed.own_names import code_in
 from semdedup.video.steps.embed.preprocess import Preparation, preparation_of
 
 PE_VIDEO_N_FRAMES = 16
@@ -39,7 +39,7 @@ def hugging_face(choice: ModelChoice) -> Network:
     the mean over 8 frames of the normalised vectors.
     """
     kind = str(read_json(choice.folder / "config.json").get("model_type"))
-    if kind not in transformers.CONFIG_MAPPING and not brings_code(choice.folder):
+    if kind not in transformers.CONFIG_MAPPING and not code_in(choice.folder):
         raise ValueError(
             f"transformers {transformers.__version__}, which is installed here, has no models of the type {kind}: "
             "pip install --upgrade transformers"

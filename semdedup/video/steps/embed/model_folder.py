@@ -16,7 +16,7 @@ from typing import Any, Literal
 
 from semdedup.errors import InputError, ParameterError
 from semdedup.video.steps.embed.json_file import read_json
-from semdedup.video.steps.embed.own_names import brings_code, check_own_names
+from semdedup.video.steps.embed.own_names import check_own_names, code_in
 
 OF_MODELS = ("torch", "transformers", "safetensors")
 """What the extra ``models`` brings."""
@@ -106,31 +106,55 @@ def check_model(choice: ModelChoice, model_dir: str | None) -> None:
         raise ParameterError(
             f"embedding_algorithm {choice.algorithm} needs the folder of the model: --model-dir. Nothing is downloaded."
         )
-    if "://" in model_dir:
-        raise ParameterError(
-            f"model_dir must be a local folder that every worker sees; got {model_dir}: copy the model there"
-        )
-    here = f"on {socket.gethostname()}"
+    check_local(model_dir, "model_dir")
     if choice.network == "torchscript":
-        _check_torchscript(choice, here)
+        _check_torchscript(choice)
         return
-    folder = choice.folder
-    if not folder.is_dir():
-        raise InputError(f"model_dir: there is no folder {folder} {here}")
-    names = sorted(path.name for path in folder.iterdir())
-    needed = MODULES if choice.network == "sentence_transformers" else "config.json"
-    if needed not in names:
-        expected = f", nor below it as {choice.repository}" if choice.repository else ""
-        other = "; embedding_algorithm hf takes models of transformers" if needed == MODULES else ""
-        raise InputError(f"model_dir: there is no {needed} in {folder} {here}{expected}; found {_some(names)}{other}")
-    folders = module_folders(folder) if needed == MODULES else [folder]
-    for each in folders:
-        _check_weights(each, needed_here=each == folders[0])
+    folder, folders = choice.folder, [choice.folder]
+    if choice.network == "sentence_transformers":
+        _check_holds(folder, "model_dir", MODULES, "; embedding_algorithm hf takes models of transformers")
+        folders = module_folders(folder)
+        for each in folders:
+            _check_weights(each, "model_dir", needed=each == folders[0])
+    else:
+        check_folder(folder, "model_dir", f", nor below it as {choice.repository}" if choice.repository else "")
     _check_packages(choice, PACKAGES_BY_TYPE.get(str(read_json(folder / "config.json").get("model_type")), ()))
     resolution = read_json(folder / "processor_config.json").get("resolution")
     if choice.resolution and isinstance(resolution, int) and resolution != choice.resolution:
         raise InputError(f"model_dir: {folder} is a Cosmos-Embed1 of {resolution}p, but {choice.algorithm} is wanted")
     _check_code(choice, folders)
+
+
+def check_local(path: str, parameter: str) -> None:
+    """Refuse the URL of a folder of a model, which is opened as a path on every worker."""
+    if "://" in path:
+        raise ParameterError(
+            f"{parameter} must be a local folder that every worker sees; got {path}: copy the model there"
+        )
+
+
+def check_folder(folder: Path, parameter: str, nor_below: str = "") -> None:
+    """Refuse a folder without a model in safetensors.
+
+    Args:
+        folder: as it was given.
+        parameter: what gave it.
+        nor_below: where else it was looked for.
+
+    Raises:
+        InputError: it is absent, or holds no model that can be loaded.
+    """
+    _check_holds(folder, parameter, "config.json", nor_below)
+    _check_weights(folder, parameter, needed=True)
+
+
+def _check_holds(folder: Path, parameter: str, name: str, beside: str) -> None:
+    here = f"on {socket.gethostname()}"
+    if not folder.is_dir():
+        raise InputError(f"{parameter}: there is no folder {folder} {here}")
+    names = sorted(path.name for path in folder.iterdir())
+    if name not in names:
+        raise InputError(f"{parameter}: there is no {name} in {folder} {here}{beside}; found {_some(names)}")
 
 
 def _check_packages(choice: ModelChoice, packages: Sequence[str]) -> None:
@@ -141,8 +165,8 @@ def _check_packages(choice: ModelChoice, packages: Sequence[str]) -> None:
         raise ParameterError(f"embedding_algorithm {choice.algorithm} needs {', '.join(missing)}: pip install {listed}")
 
 
-def _check_torchscript(choice: ModelChoice, here: str) -> None:
-    path = choice.folder
+def _check_torchscript(choice: ModelChoice) -> None:
+    path, here = choice.folder, f"on {socket.gethostname()}"
     if not path.is_file():
         names = sorted(each.name for each in path.iterdir()) if path.is_dir() else []
         raise InputError(
@@ -185,14 +209,14 @@ def _modules(folder: Path) -> list[Any]:
     return entries
 
 
-def _check_weights(folder: Path, needed_here: bool) -> None:
+def _check_weights(folder: Path, parameter: str, needed: bool) -> None:
     names = sorted(path.name for path in folder.iterdir())
     pickled = [name for name in names if name.endswith(PICKLED)]
-    if any(name.endswith(".safetensors") for name in names) or not (pickled or needed_here):
+    if any(name.endswith(".safetensors") for name in names) or not (pickled or needed):
         return
     found = f"{_some(pickled)}, which are pickles and can run code" if pickled else _some(names)
     raise InputError(
-        f"model_dir: weights must be *.safetensors; {folder} holds {found}. Where you trust them, convert them: "
+        f"{parameter}: weights must be *.safetensors; {folder} holds {found}. Where you trust them, convert them: "
         "model.save_pretrained(folder, safe_serialization=True)"
     )
 
@@ -202,7 +226,7 @@ def _check_code(choice: ModelChoice, folders: Sequence[Path]) -> None:
     own_modules = choice.network == "sentence_transformers" and any(
         not entry["type"].startswith("sentence_transformers.") for entry in _modules(folder)
     )
-    if not own_modules and not any(brings_code(each) for each in folders):
+    if not own_modules and not any(code_in(each) for each in folders):
         return
     if not choice.trust_remote_code:
         raise ParameterError(
@@ -220,9 +244,12 @@ def _some(names: Sequence[str]) -> str:
     return ", ".join(names[:5]) + (", …" if len(names) > 5 else "") or "nothing"
 
 
-def state_of(folder: Path) -> tuple[tuple[str, int, int], ...]:
-    """(path, bytes, time of change) of every file that decides about the embeddings, or of the file that is given."""
-    files = [folder] if folder.is_file() else sorted(path for path in folder.rglob("*") if path.suffix in DECIDE)
+def state_of(folder: Path, endings: Sequence[str] = DECIDE) -> tuple[tuple[str, int, int], ...]:
+    """(path, bytes, time of change) of every file that decides about what a model gives, by the endings of their names.
+
+    Of a file that is given, its own.
+    """
+    files = [folder] if folder.is_file() else sorted(path for path in folder.rglob("*") if path.suffix in endings)
     # The name of a file that is given does not matter: it is ".".
     return tuple((str(path.relative_to(folder)), path.stat().st_size, path.stat().st_mtime_ns) for path in files)
 

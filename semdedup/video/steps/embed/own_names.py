@@ -14,7 +14,7 @@ from semdedup.video.steps.embed.json_file import read_json
 SETTINGS = ("config.json", "processor_config.json", "preprocessor_config.json")
 
 
-def brings_code(folder: Path) -> bool:
+def code_in(folder: Path) -> bool:
     """Whether settings of the model name Python code beside them."""
     return bool(_modules_named(folder))
 
@@ -45,7 +45,7 @@ ADVICE = "For code of before transformers 5, install 'transformers<5' here and o
 def advice_on_own_code(folder: Path) -> str:
     """What to add to the error of a model that failed to load: empty, or the version that its code may need."""
     found = _version()
-    if not folder.is_dir() or not brings_code(folder) or found.split(".")[0] in ("4", ""):
+    if not folder.is_dir() or not code_in(folder) or found.split(".")[0] in ("4", ""):
         return ""
     return f". It brings its own code, and transformers here is {found}. {ADVICE}"
 

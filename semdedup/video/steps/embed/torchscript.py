@@ -24,7 +24,7 @@ def sscd(choice: ModelChoice) -> Network:
     Frames are scaled to the square without regard to their aspect, bilinear, and normalised as ImageNet is: what
     SSCD's authors recommend for batches (https://github.com/facebookresearch/sscd-copy-detection). The vector of a
     clip is the mean over 8 frames of the normalised descriptors. In whole precision on GPUs, too: a file of
-    TorchScript may have constants of that type.
+    TorchScript may have constants of that type. torch calls the format deprecated; 2.13 still reads it.
     """
     model = torch.jit.load(str(choice.folder), map_location="cpu").eval()
 
