@@ -194,6 +194,8 @@ def test_folders_are_those_that_the_peers_read() -> None:
         "cosmos-embed1-448p": "ce1_embd_448p_parquet",
         "internvideo2": "iv2_embd_parquet",
         "hf": "hf_embd_parquet",
+        "sentence-transformers": "sentence-transformers_embd_parquet",
+        "sscd": "sscd_embd_parquet",
     }
 
 

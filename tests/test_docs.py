@@ -7,6 +7,8 @@ from pathlib import Path
 import semdedup
 from semdedup import cli
 from semdedup.cli.config_file import said_in
+from semdedup.video.steps.embed.catalogue import KNOWN, as_markdown
+from semdedup.video.steps.embed.providers import PROVIDERS
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text()
@@ -40,3 +42,13 @@ def test_the_file_of_settings_in_the_readme_is_one(tmp_path: Path) -> None:
 
 def test_the_version_stands_in_the_changelog() -> None:
     assert semdedup.__version__ in (ROOT / "CHANGELOG.md").read_text()
+
+
+def test_the_table_of_embedders_is_the_one_of_the_code() -> None:
+    assert as_markdown() in README
+    assert {model.algorithm.split(",")[0] for model in KNOWN} <= set(PROVIDERS)
+    named = " ".join(model.algorithm for model in KNOWN)
+    for name, provider in PROVIDERS.items():
+        assert name in named or name.removeprefix("cosmos-embed1") in named
+        measured = [model for model in KNOWN if model.algorithm == name and not model.eps.startswith("not measured")]
+        assert bool(measured) == (provider.recommended_eps is not None)

@@ -1,4 +1,4 @@
-"""Models of transformers, tiny and of random weights, saved by the test and loaded by the code that loads real ones."""
+"""Models of the real classes, tiny and with random weights, loaded by the code that loads real ones."""
 
 import json
 import os
@@ -8,6 +8,7 @@ import tempfile
 import textwrap
 import threading
 from collections.abc import Callable
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -20,108 +21,28 @@ torch = pytest.importorskip("torch", reason="the extra models is not installed")
 transformers = pytest.importorskip("transformers", reason="the extra models is not installed")
 pytest.importorskip("safetensors", reason="the extra models is not installed")
 
+from benchmarks.tiny_models import (  # noqa: E402
+    CLIP_MEAN,
+    CROPPED,
+    HALF,
+    MODELS,
+    SQUARE,
+    TINY,
+    VISION,
+    Descriptor,
+    missing,
+    qwen3_vl_processor,
+    save,
+    save_descriptor,
+)
 from semdedup.errors import ClusterError, InputError, ParameterError  # noqa: E402
 from semdedup.video.steps.chain import Clip, StepChain  # noqa: E402
-from semdedup.video.steps.embed import preprocess  # noqa: E402
+from semdedup.video.steps.embed import hugging_face, network, preprocess  # noqa: E402
+from semdedup.video.steps.embed import networks as models  # noqa: E402
 from semdedup.video.steps.embed import providers as embedders  # noqa: E402
-from semdedup.video.steps.embed import transformers as models  # noqa: E402
 from semdedup.video.steps.embed.embedder import Embedder  # noqa: E402
 from semdedup.video.steps.embed.providers import EmbedderSpec, load_embedder  # noqa: E402
-
-TINY = {"hidden_size": 32, "intermediate_size": 37, "num_hidden_layers": 2, "num_attention_heads": 4}
-VISION = {**TINY, "image_size": 32, "patch_size": 8}
-TEXT = {
-    **TINY,
-    "vocab_size": 99,
-    "max_position_embeddings": 16,
-    "bos_token_id": 0,
-    "eos_token_id": 1,
-    "pad_token_id": 1,
-}
-CLIP_MEAN, CLIP_STD = [0.48145466, 0.4578275, 0.40821073], [0.26862954, 0.26130258, 0.27577711]
-HALF = {"image_mean": [0.5] * 3, "image_std": [0.5] * 3}
-
-CROPPED = {
-    "size": {"shortest_edge": 36},
-    "resample": 3,
-    "do_center_crop": True,
-    "crop_size": {"height": 32, "width": 32},
-    "do_rescale": True,
-    "rescale_factor": 1 / 255,
-    "do_normalize": True,
-    "image_mean": CLIP_MEAN,
-    "image_std": CLIP_STD,
-}
-SQUARE = {"size": {"height": 32, "width": 32}, "resample": 2, "do_normalize": True, **HALF}
-
-
-def clip_model() -> Any:
-    config = transformers.CLIPConfig(vision_config=VISION, text_config=TEXT, projection_dim=24)
-    return transformers.CLIPModel(config)
-
-
-def siglip_model() -> Any:
-    return transformers.SiglipModel(transformers.SiglipConfig(vision_config=VISION, text_config=TEXT))
-
-
-def siglip2_model() -> Any:
-    vision = {**TINY, "patch_size": 8, "num_patches": 16}
-    return transformers.Siglip2Model(transformers.Siglip2Config(vision_config=vision, text_config=TEXT))
-
-
-def dinov2_model() -> Any:
-    return transformers.Dinov2Model(transformers.Dinov2Config(**VISION))
-
-
-def dinov3_model() -> Any:
-    return transformers.DINOv3ViTModel(transformers.DINOv3ViTConfig(**VISION))
-
-
-def convnext_model() -> Any:
-    return transformers.ConvNextModel(transformers.ConvNextConfig(hidden_sizes=[8, 16, 24, 32], depths=[1, 1, 1, 1]))
-
-
-def x_clip_model() -> Any:
-    if transformers.__version__.startswith(("4.56", "4.57")):
-        pytest.skip("get_video_features of X-CLIP is broken in this version of transformers")
-    vision = {**VISION, "num_frames": 4, "mit_hidden_size": 32, "mit_intermediate_size": 37}
-    vision |= {"mit_num_hidden_layers": 1, "mit_num_attention_heads": 4}
-    config = transformers.XCLIPConfig(vision_config=vision, text_config=TEXT, projection_dim=32)
-    return transformers.XCLIPModel(config)
-
-
-def videomae_model() -> Any:
-    return transformers.VideoMAEModel(transformers.VideoMAEConfig(**VISION, num_frames=6, tubelet_size=2))
-
-
-def vjepa2_model() -> Any:
-    config = transformers.VJEPA2Config(
-        crop_size=32, patch_size=8, frames_per_clip=4, hidden_size=48, num_attention_heads=4, num_hidden_layers=2,
-        pred_hidden_size=24, pred_num_attention_heads=2, pred_num_hidden_layers=1, pred_num_mask_tokens=2, mlp_ratio=2,
-    )  # fmt: skip
-    return transformers.VJEPA2Model(config)
-
-
-MODELS: dict[str, tuple[Callable[[], Any], dict, int, int]] = {
-    "clip": (clip_model, CROPPED, 8, 24),
-    "siglip": (siglip_model, SQUARE, 8, 32),
-    "siglip2": (siglip2_model, {**HALF, "resample": 2, "patch_size": 8, "max_num_patches": 16}, 8, 32),
-    "dinov2": (dinov2_model, CROPPED, 8, 32),
-    "dinov3": (dinov3_model, SQUARE, 8, 32),
-    "convnext": (convnext_model, SQUARE, 8, 32),
-    "x-clip": (x_clip_model, CROPPED, 4, 32),
-    "videomae": (videomae_model, CROPPED, 6, 32),
-    "v-jepa2": (vjepa2_model, CROPPED, 4, 48),
-}
-"""How each is made, its preprocessor settings, the frames that it sees, the length of its vectors."""
-
-
-def save(name: str, folder: Path, seed: int = 0) -> Path:
-    torch.manual_seed(seed)
-    make, preprocessor, _, _ = MODELS[name]
-    make().save_pretrained(folder, safe_serialization=True)
-    (folder / "preprocessor_config.json").write_text(json.dumps(preprocessor))
-    return folder
+from semdedup.video.steps.protocol import ClipInput  # noqa: E402
 
 
 @pytest.fixture
@@ -135,6 +56,21 @@ def device(backend: str) -> str:
     return backend
 
 
+@pytest.fixture(scope="module")
+def saved(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
+    """The folder of a model by its name, made once."""
+    made: dict[str, Path] = {}
+
+    def folder_of(name: str) -> Path:
+        if lacks := missing(name):
+            pytest.skip(lacks)
+        if name not in made:
+            made[name] = save(name, tmp_path_factory.mktemp("models") / name)
+        return made[name]
+
+    return folder_of
+
+
 @pytest.fixture(autouse=True)
 def _no_network(monkeypatch: pytest.MonkeyPatch) -> None:
     def refuse(self: socket.socket, address: Any) -> None:
@@ -146,6 +82,7 @@ def _no_network(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.fixture(autouse=True)
 def _fresh() -> None:
     embedders._loaded.clear()
+    torch.set_num_threads(1)  # a second one only waits: the models are tiny
 
 
 def clips(rng: np.random.Generator, n: int = 5, t: int = 8) -> list[np.ndarray]:
@@ -168,8 +105,8 @@ def loaded(name: str, folder: Path, device: str = "cpu") -> Embedder:
 
 
 @pytest.mark.parametrize("name", MODELS)
-def test_a_model_embeds(name: str, tmp_path: Path, rng: np.random.Generator, device: str) -> None:
-    embedder = loaded(name, save(name, tmp_path), device)
+def test_a_model_embeds(name: str, saved: Callable[[str], Path], rng: np.random.Generator, device: str) -> None:
+    embedder = loaded(name, saved(name), device)
     _, _, n_frames, dim = MODELS[name]
     assert (embedder.name, embedder.n_frames, embedder.batch_size) == ("hf", n_frames, 8)
     batch = clips(rng, t=n_frames)
@@ -178,65 +115,218 @@ def test_a_model_embeds(name: str, tmp_path: Path, rng: np.random.Generator, dev
     assert vectors.dtype == np.float32
     assert np.isfinite(vectors).all()
     assert np.unique(np.round(unit(vectors), 4), axis=0).shape == (5, dim), "vectors must tell clips apart"
+    results = embedder([ClipInput({}, frames) for frames in batch])
+    np.testing.assert_allclose([np.linalg.norm(result.vector) for result in results], 1, atol=1e-6)
 
+    backwards = embedder.embed(batch[::-1])[::-1]
     one_by_one = np.concatenate([embedder.embed([frames]) for frames in batch])
     if device == "cpu":
         np.testing.assert_array_equal(one_by_one, vectors)
+        np.testing.assert_array_equal(backwards, vectors)
     else:  # half precision: 8 bits
         assert (unit(one_by_one) * unit(vectors)).sum(axis=1).min() > 0.995
     embedders._loaded.clear()
-    again = loaded(name, tmp_path, device).embed(batch)
+    again = loaded(name, saved(name), device).embed(batch)
     np.testing.assert_allclose(again, vectors, atol=0 if device == "cpu" else 0.05)
 
 
 @pytest.mark.parametrize("name", MODELS)
 def test_half_precision_and_whole_batches(
-    name: str, tmp_path: Path, rng: np.random.Generator, monkeypatch: pytest.MonkeyPatch
+    name: str, saved: Callable[[str], Path], rng: np.random.Generator, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """What a GPU does, on the CPU."""
-    folder = save(name, tmp_path)
     batch = clips(rng, t=MODELS[name][2])
-    exact = loaded(name, folder).embed(batch)
-    embedders._loaded.clear()
-    monkeypatch.setattr(models, "_device", lambda spec: (torch.device("cpu"), torch.bfloat16))
-    embedder = loaded(name, folder)
-    embedder.embed.one_by_one = False  # type: ignore[attr-defined]
-    vectors = embedder.embed(batch)
-    assert vectors.dtype == np.float32
-    assert (unit(vectors) * unit(exact)).sum(axis=1).min() > 0.99
+    exact = loaded(name, saved(name)).embed(batch)
+    # Convolutions in float16 take minutes on a CPU.
+    for dtype in (torch.bfloat16, torch.float16) if name in ("clip", "videomae") else (torch.bfloat16,):
+        embedders._loaded.clear()
+        monkeypatch.setattr(models, "_device", lambda spec, dtype=dtype: (torch.device("cpu"), dtype))
+        embedder = loaded(name, saved(name))
+        embedder.embed.one_by_one = False  # type: ignore[attr-defined]
+        vectors = embedder.embed(batch)
+        assert vectors.dtype == np.float32
+        assert (unit(vectors) * unit(exact)).sum(axis=1).min() > 0.99, dtype
 
 
-@pytest.mark.parametrize("name", ["clip", "siglip", "dinov2", "x-clip", "videomae", "v-jepa2"])
-def test_the_vector_is_the_one_of_the_model(name: str, tmp_path: Path, rng: np.random.Generator) -> None:
+CLASS_S_OWN: dict[str, Callable[[Any, Any], Any]] = {
+    "clip": lambda model, pixels: model.get_image_features(pixel_values=pixels),
+    "siglip": lambda model, pixels: model.get_image_features(pixel_values=pixels),
+    "siglip2": lambda model, pixels: model.get_image_features(
+        pixel_values=pixels.reshape(-1, 3, 4, 8, 4, 8).permute(0, 2, 4, 3, 5, 1).reshape(-1, 16, 192),
+        pixel_attention_mask=torch.ones(len(pixels), 16, dtype=torch.int32),
+        spatial_shapes=torch.tensor([[4, 4]] * len(pixels)),
+    ),
+    "dinov2": lambda model, pixels: model(pixels).last_hidden_state[:, 0],
+    "dinov3": lambda model, pixels: model(pixels).last_hidden_state[:, 0],
+    "x-clip": lambda model, pixels: model.get_video_features(pixel_values=pixels[None]),
+    "videomae": lambda model, pixels: model(pixels[None]).last_hidden_state.mean(dim=1),
+    "v-jepa2": lambda model, pixels: model.get_vision_features(pixels[None]).mean(dim=1),
+    "videoprism": lambda model, pixels: model(pixels[None]).last_hidden_state.mean(dim=1),
+    "videoprism-lvt": lambda model, pixels: model.video_model(pixels[None]).pooler_output[0],
+    "pe-av": lambda model, pixels: model.video_model.video_head(
+        model.video_model.video_encoder(pixels[None]).pooler_output
+    ),
+}
+"""What each gives for pixels (t, 3, 32, 32), as its documentation says that it is used."""
+
+
+@pytest.mark.parametrize("name", CLASS_S_OWN)
+def test_the_vector_is_the_one_of_the_model(
+    name: str, saved: Callable[[str], Path], tmp_path: Path, rng: np.random.Generator
+) -> None:
     """What transformers' own classes give for pixels that were prepared by hand."""
-    folder = save(name, tmp_path)
-    n_frames = MODELS[name][2]
-    frames = rng.integers(0, 256, (n_frames, 32, 32, 3), dtype=np.uint8)
+    folder = tmp_path / "model"
+    shutil.copytree(saved(name), folder)
+    frames = rng.integers(0, 256, (MODELS[name][2], 32, 32, 3), dtype=np.uint8)
     settings = json.loads((folder / "preprocessor_config.json").read_text())
-    if name != "siglip":
+    if settings == CROPPED:
         settings |= {"size": {"shortest_edge": 32}}
     (folder / "preprocessor_config.json").write_text(json.dumps(settings))
     vector = loaded(name, folder).embed([frames])[0]
 
-    pixels = (frames / 255 - settings["image_mean"]) / settings["image_std"]
+    pixels = (frames / 255 - settings.get("image_mean", 0)) / settings.get("image_std", 1)
     pixels = torch.tensor(pixels.transpose(0, 3, 1, 2), dtype=torch.float32)
     model = transformers.AutoModel.from_pretrained(folder).eval().float()
     with torch.inference_mode():
-        if name in ("clip", "siglip"):
-            out = model.get_image_features(pixel_values=pixels)
-            each = getattr(out, "pooler_output", out)
-        elif name == "dinov2":
-            each = model(pixels).last_hidden_state[:, 0]
-        elif name == "x-clip":
-            out = model.get_video_features(pixel_values=pixels[None])
-            each = getattr(out, "pooler_output", out)
-        elif name == "videomae":
-            each = model(pixels[None]).last_hidden_state.mean(dim=1)
-        else:
-            each = model.get_vision_features(pixels[None]).mean(dim=1)
+        each = CLASS_S_OWN[name](model, pixels)
+    each = getattr(each, "pooler_output", each)
     if len(each) > 1:
         each = (each / each.norm(dim=1, keepdim=True)).mean(dim=0, keepdim=True)
     np.testing.assert_allclose(vector, each[0].numpy(), atol=1e-5)
+    if name == "pe-av":  # the tower for videos, saved by itself
+        model.video_model.save_pretrained(tmp_path / "tower")
+        shutil.copy(folder / "preprocessor_config.json", tmp_path / "tower")
+        np.testing.assert_allclose(loaded(name, tmp_path / "tower").embed([frames])[0], vector, atol=1e-6)
+
+
+ASKED = "<|im_start|>{}<|vision_start|><|video_pad|><|vision_end|><|im_end|>{}"
+INSTRUCTION = "system Represent the user's input.<|im_end|><|im_start|>user "
+
+
+def last_hidden_state(folder: Path, frames: np.ndarray, text: str) -> np.ndarray:
+    """What Qwen3-VL gives for the last token of a message that is written out, of frames a second apart."""
+    times = {"fps": 1.0, "total_num_frames": len(frames), "frames_indices": list(range(len(frames)))}
+    processor = transformers.AutoProcessor.from_pretrained(folder)
+    inputs = processor(
+        text=[text], videos=[frames], video_metadata=[times], do_sample_frames=False, return_tensors="pt"
+    )
+    model = transformers.Qwen3VLForConditionalGeneration.from_pretrained(folder).eval().float()
+    with torch.inference_mode():
+        return model.model(**inputs).last_hidden_state[0, -1].numpy()
+
+
+def test_qwen3_vl_embeds_the_last_token(saved: Callable[[str], Path], rng: np.random.Generator) -> None:
+    folder = saved("qwen3-vl")
+    frames = rng.integers(0, 256, (16, 32, 48, 3), dtype=np.uint8)
+    expected = last_hidden_state(folder, frames, ASKED.format(INSTRUCTION, "<|im_start|>assistant"))
+    np.testing.assert_allclose(loaded("qwen3-vl", folder).embed([frames])[0], expected, atol=1e-5)
+
+
+@pytest.fixture(scope="module")
+def sentence_models(saved: Callable[[str], Path], tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """Models of sentence-transformers, as it saves them: of videos, of pictures, of texts."""
+    library = pytest.importorskip("sentence_transformers", reason="sentence-transformers is not installed")
+    from sentence_transformers.base.modules import Normalize, Transformer
+    from sentence_transformers.sentence_transformer.modules import Pooling
+
+    root = tmp_path_factory.mktemp("sentence")
+    shutil.copytree(saved("dinov2"), root / "pictures")
+    transformers.BitImageProcessor(**CROPPED).save_pretrained(root / "pictures")
+    transformers.BertModel(transformers.BertConfig(**TINY, vocab_size=99)).save_pretrained(root / "texts")
+    qwen3_vl_processor().tokenizer.save_pretrained(root / "texts")
+    qwen, made = saved("qwen3-vl"), {}
+    for kind, folder, pooling in (
+        ("video", qwen, "lasttoken"),
+        ("image", root / "pictures", "cls"),
+        ("text", root / "texts", "mean"),
+    ):
+        modules = [Transformer(str(folder)), Pooling(32, pooling), Normalize()]
+        made[kind] = root / kind
+        library.SentenceTransformer(modules=modules, device="cpu").save(str(made[kind]))
+    return made
+
+
+def test_sentence_transformers(
+    sentence_models: dict[str, Path], saved: Callable[[str], Path], rng: np.random.Generator
+) -> None:
+    def embedder_of(kind: str) -> Embedder:
+        spec = EmbedderSpec("sentence-transformers", str(sentence_models[kind]))
+        spec.check()
+        return load_embedder(spec)
+
+    batch = [rng.integers(0, 256, (16, 32, 48, 3), dtype=np.uint8) for _ in range(2)]
+    videos = embedder_of("video")
+    assert (videos.name, videos.n_frames, videos.frame_size) == ("sentence-transformers", 16, None)
+    expected = last_hidden_state(saved("qwen3-vl"), batch[0], ASKED.format("user ", ""))
+    found = videos.embed(batch)
+    np.testing.assert_allclose(found[0], expected / np.linalg.norm(expected), atol=1e-5)
+    np.testing.assert_array_equal(videos.embed(batch[::-1])[::-1], found)
+
+    pictures = embedder_of("image")
+    assert pictures.n_frames == 8
+    same = loaded("dinov2", saved("dinov2")).embed(batch)
+    np.testing.assert_allclose(pictures.embed(batch), same, atol=1e-2)  # scaled by another library
+    assert (unit(pictures.embed(batch)) * unit(same)).sum(axis=1).min() > 0.9999
+    with pytest.raises(InputError, match="it embeds text; needed is a model that embeds videos or pictures"):
+        embedder_of("text")
+
+
+def test_folders_of_sentence_transformers_that_are_refused(sentence_models: dict[str, Path], tmp_path: Path) -> None:
+    from safetensors.torch import load_file, save_file
+
+    def refused(change: Callable[[Path], Any], message: str, error: type[Exception] = InputError) -> None:
+        folder = tmp_path / str(len(list(tmp_path.iterdir())))
+        shutil.copytree(sentence_models["image"], folder)
+        change(folder)
+        with pytest.raises(error, match=message):
+            load_embedder(EmbedderSpec("sentence-transformers", str(folder)))
+
+    def modules(**entry: str) -> Callable[[Path], Any]:
+        def change(folder: Path) -> None:
+            listed = json.loads((folder / "modules.json").read_text())
+            (folder / "modules.json").write_text(json.dumps([*listed, {"path": "", "type": "", **entry}]))
+
+        return change
+
+    def forget_a_weight(folder: Path) -> None:
+        weights = load_file(folder / "model.safetensors")
+        del weights["embeddings.cls_token"]
+        save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
+
+    refused(lambda f: (f / "modules.json").unlink(), "no modules.json in .*hf takes models of transformers; found")
+    refused(lambda f: (f / "modules.json").write_text("[1]"), "must list modules, each with its path and type")
+    refused(lambda f: (f / "model.safetensors").rename(f / "pytorch_model.bin"), "are pickles and can run code")
+    refused(lambda f: (f / "1_Pooling" / "pytorch_model.bin").touch(), "1_Pooling holds pytorch_model.bin, .* pickles")
+    refused(modules(path="../elsewhere"), "names a folder outside")
+    refused(modules(type="own.Module"), "brings Python code of its own", ParameterError)
+    refused(forget_a_weight, "1 weights are not in the files: embeddings.cls_token")
+
+
+def test_copy_descriptors_of_a_file_of_torchscript(tmp_path: Path, rng: np.random.Generator, device: str) -> None:
+    path = save_descriptor(tmp_path / "sscd" / "sscd_tiny.torchscript.pt")
+    for given in (path, path.parent):
+        spec = EmbedderSpec("sscd", str(given), backend=device)  # type: ignore[arg-type]
+        with pytest.raises(ParameterError, match=r"is TorchScript, which is a program .*--trust-remote-code"):
+            load_embedder(spec)
+    spec = EmbedderSpec("sscd", str(path.parent), trust_remote_code=True, backend=device)  # type: ignore[arg-type]
+    with pytest.warns(UserWarning, match="the program in .* runs on every worker with your rights"):
+        embedder = load_embedder(spec)
+    assert (embedder.name, embedder.n_frames, embedder.frame_size) == ("sscd", 8, (320, 320))
+    frames = rng.integers(0, 256, (8, 320, 320, 3), dtype=np.uint8)
+    torch.manual_seed(0)
+    pixels = (frames / 255 - network.IMAGENET_MEAN) / network.IMAGENET_STD
+    with torch.inference_mode():
+        expected = Descriptor()(torch.tensor(pixels.transpose(0, 3, 1, 2), dtype=torch.float32)).mean(dim=0)
+    np.testing.assert_allclose(embedder.embed([frames])[0], expected.numpy(), atol=1e-5 if device == "cpu" else 1e-3)
+
+    moved = shutil.copy(path, tmp_path / "moved.pt")
+    assert EmbedderSpec("sscd", str(moved)).identity() == spec.identity()
+    save_descriptor(path.parent / "another.pt")
+    with pytest.raises(InputError, match=r"needed is one file of TorchScript .* holds another\.pt, sscd_tiny"):
+        spec.check()
+    (tmp_path / "moved.pt").write_bytes(b"not a program")
+    with pytest.warns(UserWarning, match="trust"), pytest.raises(InputError, match=r"moved\.pt cannot be used as sscd"):
+        load_embedder(EmbedderSpec("sscd", str(moved), trust_remote_code=True))
 
 
 @pytest.mark.parametrize("name", ["clip", "siglip", "videomae", "siglip2"])
@@ -257,7 +347,7 @@ def test_frames_are_prepared_as_transformers_does(name: str, shape: tuple[int, i
         (Path(folder) / "preprocessor_config.json").write_text(json.dumps(settings))
         preparation = preprocess.preparation_of(Path(folder), is_video=False)
     pixels = preparation.apply(frames)
-    inputs = models._patches(pixels, *preparation.patches) if preparation.patches else {"pixel_values": pixels}
+    inputs = hugging_face.patches_of(pixels, *preparation.patches) if preparation.patches else {"pixel_values": pixels}
     a_grey_level = 1 / 255 / 0.26
     for key, value in inputs.items():
         wanted = expected[key].reshape(value.shape).float()
@@ -586,7 +676,7 @@ def test_internvideo2(code: str, tmp_path: Path, rng: np.random.Generator, devic
     assert (embedder.name, embedder.n_frames, embedder.frame_size) == ("iv2", 4, (224, 224))
     batch = [rng.integers(0, 256, (4, 224, 224, 3), dtype=np.uint8) // (i + 1) for i in range(3)]
     means = np.stack([frames.mean(axis=(0, 1, 2)) / 255 for frames in batch])
-    expected = (means - models.IMAGENET_MEAN) / models.IMAGENET_STD @ weight.T
+    expected = (means - network.IMAGENET_MEAN) / network.IMAGENET_STD @ weight.T
     cosines = (unit(embedder.embed(batch)) * unit(expected)).sum(axis=1)
     assert cosines.min() > (0.9999 if device == "cpu" else 0.99)
 
@@ -611,3 +701,48 @@ def test_packages_that_the_code_of_a_model_needs_are_named(tmp_path: Path) -> No
         pytest.raises(InputError, match=r"needy cannot be used as internvideo2: .*a_package_that_is_not_there"),
     ):
         load_embedder(spec)
+
+
+@pytest.mark.parametrize("algorithm", ["cosmos-embed1-224p", "internvideo2"])
+def test_code_of_another_transformers_is_refused_before_work_starts(algorithm: str, tmp_path: Path) -> None:
+    """As Cosmos-Embed1's and InternVideo2's code, which imports what transformers 5 has no more."""
+    code = COSMOS if algorithm.startswith("cosmos") else INTERNVIDEO2
+    folder = tmp_path / algorithm.replace("-", "_")
+    save_own(folder, code, tmp_path / "trace")
+    (folder / "modeling_own.py").write_text("from .own_layers import *\n" + (folder / "modeling_own.py").read_text())
+    gone = "from transformers.pytorch_utils import Conv1D, find_pruneable_heads_and_indices\n"
+    (folder / "own_layers.py").write_text(gone)
+    (folder / "never_imported.py").write_text("from transformers.pytorch_utils import nothing_of_this_name\n")
+    spec = EmbedderSpec(algorithm, str(folder), trust_remote_code=True)
+    if version("transformers").startswith("4."):
+        with pytest.warns(UserWarning, match="trust_remote_code"):
+            assert load_embedder(spec).n_frames in (4, 8)
+        return
+    found = version("transformers")
+    with pytest.raises(
+        ParameterError,
+        match=rf"own_layers\.py\) imports find_pruneable_heads_and_indices of transformers\.pytorch_utils, which "
+        rf"transformers {found}.* does not have.*install 'transformers<5'",
+    ):
+        spec.check()
+    assert not (tmp_path / "trace").exists()
+    tolerant = f"try:\n    {gone}except ImportError:\n    pass\n"
+    (folder / "own_layers.py").write_text(tolerant)
+    with pytest.warns(UserWarning, match="trust_remote_code"):
+        assert load_embedder(spec).n_frames in (4, 8)
+
+
+def test_models_that_transformers_does_not_know_are_named(tmp_path: Path) -> None:
+    (tmp_path / "config.json").write_text(json.dumps({"model_type": "of_next_year"}))
+    (tmp_path / "model.safetensors").write_bytes(b"")
+    with pytest.raises(InputError, match=r"has no models of the type of_next_year: pip install --upgrade transformers"):
+        load_embedder(EmbedderSpec("hf", str(tmp_path)))
+
+
+def test_packages_that_a_type_of_model_needs_are_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "config.json").write_text(json.dumps({"model_type": "pe_audio_video"}))
+    (tmp_path / "model.safetensors").write_bytes(b"")
+    find = "semdedup.video.steps.embed.model_folder.find_spec"
+    monkeypatch.setattr(find, lambda name: None if name in ("timm", "torchvision") else name)
+    with pytest.raises(ParameterError, match="hf needs timm, torchvision: pip install timm torchvision"):
+        EmbedderSpec("hf", str(tmp_path)).check()

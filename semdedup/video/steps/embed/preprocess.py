@@ -12,11 +12,12 @@ import numpy as np
 import torch
 from torch.nn import functional
 
-from semdedup.video.steps.embed.model_folder import read_json
+from semdedup.video.steps.embed.json_file import read_json
 from semdedup.video.steps.frames import Frames
 
-RESAMPLE = {2: "bilinear", 3: "bicubic"}
-"""Kinds of Pillow that preprocessor settings name by number, in the words of torch."""
+RESAMPLE = {1: "bicubic", 2: "bilinear", 3: "bicubic"}
+"""Kinds of Pillow that preprocessor settings name by number, in the words of torch. It has no Lanczos (1), for which
+the processors of transformers that use torch take bicubic, too."""
 
 
 @dataclass(frozen=True)

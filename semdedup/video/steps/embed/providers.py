@@ -23,7 +23,14 @@ from semdedup.video.steps.embed.custom import (
 )
 from semdedup.video.steps.embed.dct3d import N_FRAMES, RECOMMENDED_EPS, SEEN_SIDE, VERSION, dct3d_batch
 from semdedup.video.steps.embed.embedder import Embedder
-from semdedup.video.steps.embed.model_folder import ModelChoice, check_model, digest_of, find_model_folder, state_of
+from semdedup.video.steps.embed.model_folder import (
+    ModelChoice,
+    check_model,
+    digest_of,
+    find_model_folder,
+    find_torchscript,
+    state_of,
+)
 
 HELD = 2
 """Models that a process keeps. More than one, for runs that alternate; not many, for they fill a GPU."""
@@ -39,7 +46,7 @@ class Provider:
         batch_size: clips a batch.
         recommended_eps: `eps` for its embeddings; None where nobody has measured one.
         embedder: makes it, given the size of a batch; None for a model.
-        network: for a model, how it is loaded: one of `transformers.NETWORKS`. Needs the extra ``models``.
+        network: for a model, how it is loaded: one of `networks.NETWORKS`. Needs the extra ``models``.
         repository: where the public model is on https://huggingface.co; empty: there is none in particular.
         resolution: pixels a side that the model must read; 0: any.
     """
@@ -80,6 +87,8 @@ PROVIDERS: Mapping[str, Provider] = MappingProxyType(
         "cosmos-embed1-448p": _cosmos_embed1(448),
         "internvideo2": Provider("iv2", network="internvideo2", repository="OpenGVLab/InternVideo2-Stage2_1B-224p-f4"),
         "hf": Provider("hf", network="hugging_face"),
+        "sentence-transformers": Provider("sentence-transformers", network="sentence_transformers"),
+        "sscd": Provider("sscd", network="torchscript"),
     }
 )
 """By the name that users give."""
@@ -94,7 +103,8 @@ class EmbedderSpec:
 
     Attributes:
         algorithm: one of `PROVIDERS`; ``custom`` for a function.
-        model_dir: folder of the model, or the folder that has it under the name of its repository.
+        model_dir: folder of the model, or the folder that has it under the name of its repository; of ``sscd``, its
+            file or the folder with it alone.
         trust_remote_code: whether Python code beside the weights may run.
         batch_size: clips a batch; None: 8 for a model.
         function: frames (t, h, w, 3) uint8 to (d,) float32. Honoured where it has them: its attributes ``name``,
@@ -145,11 +155,15 @@ class EmbedderSpec:
         provider = None if self.algorithm == CUSTOM else self.provider
         if provider is None or not provider.network:
             return None
+        if provider.network == "torchscript":
+            folder = find_torchscript(self.model_dir)
+        else:
+            folder = find_model_folder(self.model_dir, provider.repository)
         return ModelChoice(
             algorithm=self.algorithm,
             name=provider.name,
             network=provider.network,
-            folder=find_model_folder(self.model_dir, provider.repository),
+            folder=folder,
             repository=provider.repository,
             resolution=provider.resolution,
             trust_remote_code=self.trust_remote_code,
@@ -219,7 +233,7 @@ def load_embedder(spec: EmbedderSpec) -> Embedder:
         spec.check()
         key = (spec, state_of(spec.model.folder))
         if key not in _loaded:
-            from semdedup.video.steps.embed.transformers import load_model
+            from semdedup.video.steps.embed.networks import load_model
 
             while len(_loaded) >= HELD:
                 del _loaded[next(iter(_loaded))]
