@@ -17,13 +17,16 @@ from semdedup.errors import ParameterError
 from semdedup.overlaps.options import OverlapsOptions
 from semdedup.settings import Options
 from semdedup.shards.options import ShardOptions
-from semdedup.video.options import EmbedOptions, PlanOptions, VideoIOOptions
+from semdedup.video.options import EmbedOptions, PlanOptions, StepOptions, VideoIOOptions
 from semdedup.workflow import RUN_REMOVAL, WORKFLOWS, RunOptions, VideoDeduplicationWorkflow
 
 FLAGS: Mapping[str, tuple[Sequence[type[Options]], Sequence[str]]] = {
     "split": (
-        (PlanOptions, EmbedOptions, VideoIOOptions),
-        ("splitting_algorithm", "fixed_stride_split_duration", "embedding_algorithm", "model_dir", "limit"),
+        (PlanOptions, StepOptions, EmbedOptions, VideoIOOptions),
+        (
+            *("splitting_algorithm", "fixed_stride_split_duration", "clip_scores"),
+            *("embedding_algorithm", "model_dir", "limit"),
+        ),
     ),
     "overlaps": ((OverlapsOptions,), ("min_overlap", "mirror")),
     "dedup": ((KMeansOptions, CompareOptions), ("n_clusters", "which_to_keep", "exact_up_to", "removal")),

@@ -3,6 +3,7 @@
 from typing import Literal
 
 BackendChoice = Literal["auto", "cpu", "gpu"]
+ClipScore = Literal["motion", "sharpness"]
 ClipIdScheme = Literal["semdedup", "nemo", "cosmos"]
 Cut = Literal["reencode", "copy"]
 DatasetLayout = Literal["flat", "cosmos"]
