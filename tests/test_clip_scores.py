@@ -9,7 +9,7 @@ import distributed
 import numpy as np
 import pytest
 
-from semdedup import OutputConflictError, ParameterError, SemanticDeduplicationWorkflow
+from semdedup import OutputConflictError, ParameterError, RankingStrategy, SemanticDeduplicationWorkflow
 from semdedup.settings.choices import ClipScore
 from semdedup.video.decode import Decoder
 from semdedup.video.options import SCORES as NAMES
@@ -154,16 +154,9 @@ def test_copies_have_the_motion_of_their_source_and_are_sharp_by_what_is_left(sc
 
 def test_a_score_ranks_duplicates(scored: Path, client: distributed.Client) -> None:
     rows = read_rows(scored / "out").set_index("id")
-    source = str(scored / "out" / "dct3d_embd_parquet")
-    result = SemanticDeduplicationWorkflow(
-        source,
-        str(scored / "ranked"),
-        n_clusters=1,
-        eps=0.3,
-        removal="witness",
-        rank_by="sharpness:desc",
-        verbose=False,
-    ).run(client)
+    source, sharpest = str(scored / "out" / "dct3d_embd_parquet"), RankingStrategy.metadata_based(["sharpness"], False)
+    options: dict[str, Any] = {"n_clusters": 1, "eps": 0.3, "removal": "witness", "ranking_strategy": sharpest}
+    result = SemanticDeduplicationWorkflow(source, str(scored / "ranked"), **options, verbose=False).run(client)
     kept = set(rows.index) - set(result.duplicates_frame().compute()["id"])
     moving = rows[rows["video"] != "still.mp4"]
     assert moving["sharpness"].idxmax() in kept

@@ -30,7 +30,7 @@ FLAGS: Mapping[str, tuple[Sequence[type[Options]], Sequence[str]]] = {
     ),
     "overlaps": ((OverlapsOptions,), ("min_overlap", "mirror")),
     "dedup": ((KMeansOptions, CompareOptions), ("n_clusters", "which_to_keep", "exact_up_to", "removal")),
-    "shard": ((ShardOptions,), ("layout", "samples_per_shard", "target_tar_size_mb")),
+    "shard": ((ShardOptions,), ("layout", "samples_per_shard", "target_tar_size_mb", "keep_if")),
 }
 """Settings of the parts that have a flag here (``removal`` has it apart). The file of --config takes all of them."""
 
