@@ -1,4 +1,4 @@
-"""Cutting and embedding videos, beside the bare cost of decoding each once and encoding each once; what clip scores add; memory."""
+"""Cutting and embedding videos, beside the bare cost of decoding and encoding each once; what scores add; memory."""
 
 import os
 import shutil
