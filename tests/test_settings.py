@@ -46,7 +46,7 @@ from semdedup.dedup.options import (
 )
 from semdedup.settings import Options, Setting, settings_of
 from semdedup.shards.options import DropOptions, ShardIOOptions, ShardOptions
-from semdedup.video.options import ClipOptions, DecodeOptions, EmbedOptions, PlanOptions, VideoIOOptions
+from semdedup.video.options import ClipOptions, DecodeOptions, EmbedOptions, PlanOptions, StepOptions, VideoIOOptions
 from semdedup.workflow import RunOptions, names_of
 
 Group = type[Options]
@@ -59,7 +59,7 @@ DEDUP: tuple[Group, ...] = (
     UpdateOptions,
 )
 LIMITS = [one.name for one in settings_of(Limits)]
-SPLIT: tuple[Group, ...] = (VideoIOOptions, PlanOptions, DecodeOptions, ClipOptions, EmbedOptions)
+SPLIT: tuple[Group, ...] = (VideoIOOptions, PlanOptions, DecodeOptions, ClipOptions, StepOptions, EmbedOptions)
 
 DOORS: Mapping[Any, tuple[Group, ...]] = {
     SemanticDeduplicationWorkflow: DEDUP,
@@ -69,7 +69,7 @@ DOORS: Mapping[Any, tuple[Group, ...]] = {
     CrossStage: (IOOptions, FieldOptions),
     PairsStage: (IOOptions, FieldOptions, PairsOptions),
     VideoSplitWorkflow: SPLIT,
-    VideoEmbedWorkflow: (VideoIOOptions, DecodeOptions, EmbedOptions),
+    VideoEmbedWorkflow: (VideoIOOptions, DecodeOptions, StepOptions, EmbedOptions),
     ShardWorkflow: (ShardIOOptions, DropOptions, ShardOptions),
     VideoDeduplicationWorkflow: (RunOptions,),
     ClusterOptions: (ClusterOptions,),
