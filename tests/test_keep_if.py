@@ -11,12 +11,14 @@ import pyarrow.parquet as pq
 import pytest
 from click.testing import CliRunner
 
-from semdedup import OutputConflictError, ParameterError
+from semdedup import OutputConflictError, ParameterError, VideoDeduplicationWorkflow
 from semdedup.cli import main
 from semdedup.shards import join
 from semdedup.shards.conditions import holds, parsed
 from tests.helpers import contents
 from tests.shards import ids_in, make_clips, meta_of, read_manifest, read_samples, score_of, sharder, write_scores
+from tests.splits import BRIEF, BRIEF_S, RATE
+from tests.videos import make_video, texture
 
 IDS = [f"clip-{i:03d}" for i in range(40)]
 MOTION: dict[str, float | None] = {clip_id: i / 10 for i, clip_id in enumerate(IDS)}
@@ -174,3 +176,21 @@ def test_the_flag_is_repeated_and_keeps_its_commas(clips: Path, tmp_path: Path) 
     found = plan("--keep-if", "motion > 1", "--keep-if", "video != 'a, b'", "width > 2")
     assert found.exit_code == 0, found.output
     assert "kept if: (motion > 1) and (video != 'a, b') and (width > 2)" in found.output
+
+
+@pytest.mark.slow
+def test_a_run_grows_and_loses_no_clip_by_its_filter(client: distributed.Client, tmp_path: Path) -> None:
+    """Of videos that move the clips stay, of those that stand they go, whenever they came."""
+    source, out = tmp_path / "in", tmp_path / "out"
+    options: dict[str, Any] = {"split": {**BRIEF, "clip_scores": "motion"}, "shard": {"keep_if": "motion > 0.1"}}
+    for n, names in enumerate((["a", "still-b"], ["c", "still-d"]), start=1):
+        for name in names:
+            shown = texture(ord(name[-1]), round(BRIEF_S * RATE), rate=RATE, still=name.startswith("still"))
+            make_video(source / f"{name}.mp4", pictures=shown, rate=RATE)
+        result = VideoDeduplicationWorkflow(str(source), str(out), verbose=False, **options).run(client)
+        filtered = result.shard.dropped["filter"]
+        assert result.split.clips == 4 * n == result.shard.kept + (result.dedup.duplicates or 0) + filtered
+        assert filtered >= n
+        assert dict(result.rows())["  by keep_if"] == str(filtered)
+        videos = {sample["json"]["video"] for sample in read_samples(out / "dataset")}
+        assert videos == {"a.mp4", "c.mp4"} if n == 2 else {"a.mp4"}

@@ -22,6 +22,7 @@ OPERATORS: Mapping[type[ast.cmpop], Callable[[Any, Any], bool]] = {
     **{ast.Lt: operator.lt, ast.LtE: operator.le, ast.Gt: operator.gt, ast.GtE: operator.ge},
     **{ast.Eq: operator.eq, ast.NotEq: operator.ne},
 }
+NEEDED = "comparisons are <, <=, >, >=, == and !=, put together by and, or, not and parentheses"
 LONGEST = 2000
 """Characters of a condition."""
 
@@ -38,7 +39,8 @@ def parsed(text: str) -> ast.expr:
     try:
         tree = ast.parse(text.strip(), mode="eval").body
     except (SyntaxError, ValueError, RecursionError, MemoryError) as error:
-        raise ValueError(f"it cannot be read: {getattr(error, 'msg', None) or 'too deep, or no text'}") from None
+        words = getattr(error, "msg", None) or "too deep, or no text"
+        raise ValueError(f"it cannot be read ({words}); {NEEDED}") from None
     _check(tree)
     return tree
 
@@ -57,7 +59,7 @@ def _check(tree: ast.expr) -> None:
         if not any(isinstance(each, ast.Name) for each in operands):
             raise ValueError(f"{ast.unparse(tree)!r} has no column")
         if not all(type(op) in OPERATORS for op in tree.ops):
-            raise ValueError(f"{ast.unparse(tree)!r}: comparisons are <, <=, >, >=, == and !=")
+            raise ValueError(f"{ast.unparse(tree)!r} cannot be asked; {NEEDED}")
     elif not isinstance(tree, ast.Name):
         raise ValueError(f"{ast.unparse(tree)!r} is no comparison")
 
