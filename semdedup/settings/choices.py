@@ -3,8 +3,8 @@
 from typing import Literal
 
 BackendChoice = Literal["auto", "cpu", "gpu"]
-ClipScore = Literal["motion", "sharpness"]
 ClipIdScheme = Literal["semdedup", "nemo", "cosmos"]
+ClipScore = Literal["motion", "sharpness"]
 Cut = Literal["reencode", "copy"]
 DatasetLayout = Literal["flat", "cosmos"]
 DistanceMetric = Literal["cosine", "l2"]

@@ -26,11 +26,12 @@ SAME_AS = {"fps": "framerate", "n_frames": "num_frames", "bitrate": "bitrate_sou
 
 def facts_of(meta: Mapping[str, Any]) -> dict[str, Any]:
     """What can be asked of a clip, from its metadata; null where it is there and not known."""
-    facts = {name: value for name, value in meta.items() if value is None or kind_of(value) is not None}
     start_s, end_s = span_of(meta)
     length = None if start_s is None or end_s is None else end_s - start_s
-    others = {name: meta.get(other) for name, other in SAME_AS.items() if other in meta}
-    return {**others, "start_s": start_s, "end_s": end_s, "duration_s": length, **facts}
+    derived = {"start_s": start_s, "end_s": end_s, "duration_s": length}
+    derived |= {name: meta.get(other) for name, other in SAME_AS.items() if other in meta}
+    facts = {name: value for name, value in meta.items() if kind_of(value) is not None}
+    return {**dict.fromkeys(name for name in meta if meta[name] is None), **derived, **facts}
 
 
 def keeps(conditions: Sequence[str], meta: Mapping[str, Any]) -> bool | None:

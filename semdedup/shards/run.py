@@ -141,7 +141,12 @@ class ShardRun:
             check_shown(self.inputs, drops, partitions)
         if malformed := sum(found["malformed_meta"] for found in partitions):
             faults = [fault for found in partitions for fault in found["meta_faults"]]
-            self._run.reporter.say(describe_faults(malformed, faults, "their clips go without metadata"))
+            then = (
+                "what is asked of their clips is not known"
+                if self.options.keep_if
+                else "their clips go without metadata"
+            )
+            self._run.reporter.say(describe_faults(malformed, faults, then))
         if unknown := sum(found["filter_unknown"] for found in partitions):
             self._run.reporter.say(f"{unknown:,} clips lack a column that keep_if asks for, and are not kept")
         return partitions

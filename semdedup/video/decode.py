@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from array import array
-from bisect import insort
+from bisect import bisect_left, insort
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -205,7 +205,7 @@ class Sampler:
     def __init__(self, ticks: Sequence[int], sampling: Sampling) -> None:
         self.ticks, self.sampling = sorted(ticks), sampling
         self.kept: list[np.ndarray] = []
-        self._places = [self.ticks.index(tick) for tick in ticks]  # pairs of moments may lie in one another
+        self._places = [bisect_left(self.ticks, tick) for tick in ticks]  # pairs of moments may lie in one another
         self._shown: Picture | None = None
         self._scaled: np.ndarray | None = None
 

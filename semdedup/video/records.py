@@ -157,7 +157,7 @@ def video_row(note: Mapping[str, Any]) -> dict[str, Any]:
         "part": "",
         "n_fingerprints": note["n_fingerprints"],
         "fingerprint_part": "",
-        **{f"clip_{name}": [clip[name] for clip in clips] for name in SCORES if all(name in clip for clip in clips)},
+        **{f"clip_{name}": [clip[name] for clip in clips] for name in SCORES if clips and name in clips[0]},
     }
 
 
