@@ -1,4 +1,4 @@
-"""Cutting and embedding videos, beside the bare cost of decoding each once and encoding each once; and its memory."""
+"""Cutting and embedding videos, beside the bare cost of decoding and encoding each once; what scores add; memory."""
 
 import os
 import shutil
@@ -17,6 +17,7 @@ from benchmarks.workers import MemoryWatch, local_workers, pids
 from semdedup import VideoSplitWorkflow
 from semdedup.video.clip_file import CONTAINER_OPTIONS
 from semdedup.video.encode import make_encoder
+from semdedup.video.options import SCORES
 
 CLIP_S = 10
 SIZES: dict[str, dict[str, Any]] = {
@@ -105,17 +106,19 @@ def measure_speed(client: distributed.Client, folder: Path, shape: dict[str, Any
             footage += seconds
         count += 1
     paths = sorted(str(path) for path in inputs.iterdir())
-    bare, split, rest = [], [], []
+    bare, split, rest, scored = [], [], [], []
     client.gather(client.map(decode_and_encode, paths[:2], pure=False))
     for i in range(shape["rounds"]):  # one beside the other, for the speed of a machine drifts
         started = time.monotonic()
         client.gather(client.map(decode_and_encode, paths, pure=False))
         bare.append(time.monotonic() - started)
         output = str(folder / f"out-{i}")
-        workflow = VideoSplitWorkflow(str(inputs), output, transcode_encoder="libx264", verbose=verbose)
-        result = workflow.run(client)
+        options: dict[str, Any] = {"transcode_encoder": "libx264", "verbose": verbose}
+        result = VideoSplitWorkflow(str(inputs), output, **options).run(client)
         split.append(result.seconds["split"])
         rest.append(result.seconds["total"] - result.seconds["split"])
+        with_scores = VideoSplitWorkflow(str(inputs), f"{output}-scored", clip_scores=SCORES, **options).run(client)
+        scored.append(with_scores.seconds["split"])
     workers = len(client.scheduler_info(n_workers=-1)["workers"])
     ratios = [a / b for a, b in zip(split, bare, strict=True)]
     return {
@@ -126,6 +129,8 @@ def measure_speed(client: distributed.Client, folder: Path, shape: dict[str, Any
         "workers": workers,
         "bare_s": statistics.median(bare),
         "split_s": statistics.median(split),
+        "scored_s": statistics.median(scored),
+        "scored_ratio": statistics.median(a / b for a, b in zip(scored, split, strict=True)),
         "start_and_commit_s": statistics.median(rest),
         "ratio": statistics.median(ratios),
         "ratios": ratios,
@@ -164,6 +169,8 @@ def report(found: dict[str, Any]) -> list[str]:
         f"{speed['clips']} clips), {speed['workers']} workers",
         line("decode once + encode once, PyAV in a loop", speed["bare_s"]),
         line("split", speed["split_s"]),
+        line(f"split with clip scores {', '.join(SCORES)}", speed["scored_s"])
+        + f", {speed['scored_ratio'] - 1:+.1%} beside split (median of rounds)",
         f"  everything else: {speed['ratio'] - 1:.0%} of the bare cost "
         f"(rounds: {', '.join(f'{ratio - 1:.0%}' for ratio in speed['ratios'])}); "
         f"and {speed['start_and_commit_s']:.2f} s to check, begin and commit the run",

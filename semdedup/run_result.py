@@ -63,6 +63,7 @@ class RunResult(Displayable):
             *([("  by overlap", f"{self.overlaps.total:,}")] if self.overlaps else []),
             (f"  near-duplicates at eps {self.dedup.eps:g}, {self.dedup.removal}", f"{self.dedup.duplicates or 0:,}"),
             *([("  both, dropped", f"{self.shard.by_overlap:,}")] if self._both else []),
+            *([("  by keep_if", f"{filtered:,}")] if (filtered := self.shard.dropped.get("filter", 0)) else []),
             ("  in the dataset", f"{self.shard.kept:,}"),
             *((f"  {name}", counts) for name, counts in self._searches()),
             *((f"  {name}", counts) for name, counts in self._dedups()),

@@ -47,7 +47,7 @@ from semdedup.dedup.options import (
 from semdedup.dedup.threshold.rule import EPS, exact_eps, least_score
 from semdedup.settings import Options, Setting, settings_of
 from semdedup.shards.options import DropOptions, ShardIOOptions, ShardOptions
-from semdedup.video.options import ClipOptions, DecodeOptions, EmbedOptions, PlanOptions, VideoIOOptions
+from semdedup.video.options import ClipOptions, DecodeOptions, EmbedOptions, PlanOptions, StepOptions, VideoIOOptions
 from semdedup.workflow import RunOptions, names_of
 
 Group = type[Options]
@@ -60,7 +60,7 @@ DEDUP: tuple[Group, ...] = (
     UpdateOptions,
 )
 LIMITS = [one.name for one in settings_of(Limits)]
-SPLIT: tuple[Group, ...] = (VideoIOOptions, PlanOptions, DecodeOptions, ClipOptions, EmbedOptions)
+SPLIT: tuple[Group, ...] = (VideoIOOptions, PlanOptions, DecodeOptions, ClipOptions, StepOptions, EmbedOptions)
 
 DOORS: Mapping[Any, tuple[Group, ...]] = {
     SemanticDeduplicationWorkflow: DEDUP,
@@ -70,7 +70,7 @@ DOORS: Mapping[Any, tuple[Group, ...]] = {
     CrossStage: (IOOptions, FieldOptions),
     PairsStage: (IOOptions, FieldOptions, PairsOptions),
     VideoSplitWorkflow: SPLIT,
-    VideoEmbedWorkflow: (VideoIOOptions, DecodeOptions, EmbedOptions),
+    VideoEmbedWorkflow: (VideoIOOptions, DecodeOptions, StepOptions, EmbedOptions),
     ShardWorkflow: (ShardIOOptions, DropOptions, ShardOptions),
     VideoDeduplicationWorkflow: (RunOptions,),
     ClusterOptions: (ClusterOptions,),

@@ -28,7 +28,7 @@ def row_of(video: str, rng: np.random.Generator, part: str = "", version: int = 
     clips = [f"{video}-{version}-{i}" for i in range(rng.integers(0, 5) if status == "done" else 0)]
     lost = [{"id": clip, "reason": "embed_error", "detail": "no"} for clip in clips if rng.random() < 0.1]
     return {
-        **{field.name: 0 for field in VIDEO_COLUMNS},
+        **{field.name: [] if pa.types.is_list(field.type) else 0 for field in VIDEO_COLUMNS},
         **{"video": video, "url": f"/in/{video}", "n_bytes": int(rng.integers(1, 99)), "stamp": f"{version}"},
         **{"status": status, "reason": str(rng.choice(REASONS[status])), "detail": "", "part": part if clips else ""},
         **{"clips": clips, "n_rows": len(clips) - len(lost), "clip_faults": lost, "meta_faults": []},

@@ -121,7 +121,7 @@ class SettingFlag(Declared, click.Option):
         texts = [value] if isinstance(value, str) else list(value)
         try:
             if kind.many:
-                parts = [part.strip() for text in texts for part in text.split(",")]
+                parts = [part.strip() for text in texts for part in (text.split(",") if kind.commas else [text])]
                 return self.declared.check([kind.parse(part) for part in parts if part])
             first, *others = [self.declared.check(kind.parse(text)) for text in texts]
             for other in others:

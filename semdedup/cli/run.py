@@ -25,17 +25,20 @@ from semdedup.dedup.threshold.rule import REMOVAL
 from semdedup.overlaps.options import OverlapsOptions
 from semdedup.settings import Kind, Options, Setting
 from semdedup.shards.options import ShardOptions
-from semdedup.video.options import EmbedOptions, PlanOptions, VideoIOOptions
+from semdedup.video.options import EmbedOptions, PlanOptions, StepOptions, VideoIOOptions
 from semdedup.workflow import RUN_REMOVAL, WORKFLOWS, RunOptions, VideoDeduplicationWorkflow, names_of
 
 FLAGS: Mapping[str, tuple[Sequence[type[Options]], Sequence[str]]] = {
     "split": (
-        (PlanOptions, EmbedOptions, VideoIOOptions),
-        ("splitting_algorithm", "fixed_stride_split_duration", "embedding_algorithm", "model_dir", "limit"),
+        (PlanOptions, StepOptions, EmbedOptions, VideoIOOptions),
+        (
+            *("splitting_algorithm", "fixed_stride_split_duration", "clip_scores"),
+            *("embedding_algorithm", "model_dir", "limit"),
+        ),
     ),
     "overlaps": ((OverlapsOptions,), ("min_overlap", "mirror")),
     "dedup": ((KMeansOptions, CompareOptions), ("n_clusters", "which_to_keep", "rank_by", "exact_up_to", "removal")),
-    "shard": ((ShardOptions,), ("layout", "samples_per_shard", "target_tar_size_mb")),
+    "shard": ((ShardOptions,), ("layout", "samples_per_shard", "target_tar_size_mb", "keep_if")),
 }
 """Settings of the parts that have a flag here (``removal`` has it apart). The file of --config takes all of them."""
 

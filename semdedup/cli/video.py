@@ -8,7 +8,7 @@ import click
 
 from semdedup.cli.flags import Command, given_of, kwargs_of, setting_flags, show_and_exit, show_plan, work_flags
 from semdedup.compute.options import ClusterOptions
-from semdedup.video.options import ClipOptions, DecodeOptions, EmbedOptions, PlanOptions, VideoIOOptions
+from semdedup.video.options import ClipOptions, DecodeOptions, EmbedOptions, PlanOptions, StepOptions, VideoIOOptions
 from semdedup.video.steps.embed.providers import NAMES
 from semdedup.video.workflow import VideoEmbedWorkflow, VideoSplitWorkflow
 
@@ -21,6 +21,7 @@ EMBEDDERS = {"embedding_algorithm": "|".join(NAMES)}
     PlanOptions,
     DecodeOptions,
     ClipOptions,
+    StepOptions,
     EmbedOptions,
     required=["input_path", "output_path"],
     metavars=EMBEDDERS,
@@ -41,6 +42,7 @@ def split(**flags: Any) -> None:
 @setting_flags(
     VideoIOOptions,
     DecodeOptions,
+    StepOptions,
     EmbedOptions,
     required=["input_path"],
     flags={"input_path": ["--input-clip-path"], "output_path": ["--output-path"]},

@@ -43,6 +43,7 @@ class Kind:
         parse: what the text of a flag means; the text itself where it means nothing, for `plain` to refuse.
         metavar: what stands for the value in the help of a flag; empty for a flag without a value.
         many: whether a flag takes several values.
+        commas: whether commas part them there.
         group: the options of which a value is made, where a mapping of them is a value.
     """
 
@@ -51,6 +52,7 @@ class Kind:
     parse: Callable[[str], Any] = str
     metavar: str = "TEXT"
     many: bool = False
+    commas: bool = True
     group: type[Options] | None = None
 
 

@@ -4,6 +4,7 @@ from typing import Literal
 
 BackendChoice = Literal["auto", "cpu", "gpu"]
 ClipIdScheme = Literal["semdedup", "nemo", "cosmos"]
+ClipScore = Literal["motion", "sharpness"]
 Cut = Literal["reencode", "copy"]
 DatasetLayout = Literal["flat", "cosmos"]
 DistanceMetric = Literal["cosine", "l2"]

@@ -41,6 +41,7 @@ def readme(parameters: Mapping[str, Any], facts: Mapping[str, Any], loading: str
         ("without a score: kept", "without_score"),
         ("without metadata", "without_metadata"),
         ("of these with metadata that are malformed", "malformed_metadata"),
+        ("dropped by filter as what it asks is not known", "filter_unknown"),
         ("without an embedding", "without_embedding"),
         ("videos that are no MP4 files: left out", "left_out"),
         ("in quarantine, as they could not be embedded: left out", "quarantined"),
@@ -64,7 +65,7 @@ tags:
 {dropped}{counts}
 - Source: {_code(parameters["input_clip_path"])}
 - Near-duplicates: {_threshold(parameters, facts)}
-{_by_overlap(parameters)}- Order: {_order(parameters, facts)}
+{_by_overlap(parameters)}{_kept_if(parameters)}- Order: {_order(parameters, facts)}
 
 ## Samples
 
@@ -109,6 +110,12 @@ def _by_overlap(parameters: Mapping[str, Any]) -> str:
         return ""
     too = ", and it is a near-duplicate, too" if parameters["drop_when"] == "both" else ""
     return f"- By overlap: a clip is dropped where {DROP_REASONS[OVERLAP]}{too}, by {_code(path)}\n"
+
+
+def _kept_if(parameters: Mapping[str, Any]) -> str:
+    """A line on what is asked of clips, where anything is."""
+    conditions = parameters.get("keep_if") or ()
+    return f"- Kept if: {' and '.join(map(_code, conditions))}\n" if conditions else ""
 
 
 def _order(parameters: Mapping[str, Any], facts: Mapping[str, Any]) -> str:

@@ -15,10 +15,11 @@ from semdedup.runs.lookup import check_recorded
 from semdedup.runs.record import Record
 from semdedup.storage.location import FileInfo, Location
 
-DUPLICATE, EMPTY_FILE, OVERLAP, WITHDRAWN = "duplicate", "empty_file", "overlap", "withdrawn"
+DUPLICATE, EMPTY_FILE, FILTER, OVERLAP, WITHDRAWN = "duplicate", "empty_file", "filter", "overlap", "withdrawn"
 DROP_REASONS = {
     DUPLICATE: "a near-duplicate of a better-ranked clip",
     EMPTY_FILE: "the file has no bytes",
+    FILTER: "what the dataset asks of its clips is not true of it",
     OVERLAP: "a better-ranked video shows it, or its own video earlier",
     WITHDRAWN: "taken back by a later update",
 }

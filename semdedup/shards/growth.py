@@ -38,6 +38,7 @@ MADE_FROM = "made_from"
 SUMMED = (
     *("clips", "kept", "shards", "bytes", "tar_bytes"),
     *("without_score", "without_metadata", "malformed_metadata", "without_embedding", "unmatched"),
+    "filter_unknown",
 )
 """Facts that are counts of clips or shards."""
 

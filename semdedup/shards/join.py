@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import os
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -23,7 +23,8 @@ import pyarrow.compute as pc
 
 from semdedup.errors import DuplicateIdError
 from semdedup.shards.clip_columns import stem_of
-from semdedup.shards.drops import DUPLICATE, EMPTY_FILE, OVERLAP, WITHDRAWN
+from semdedup.shards.drops import DUPLICATE, EMPTY_FILE, FILTER, OVERLAP, WITHDRAWN
+from semdedup.shards.keep_if import keeps
 from semdedup.shards.keys import sample_key
 from semdedup.shards.layouts import ShardLayout
 from semdedup.shards.plan import clips_file
@@ -72,6 +73,7 @@ class Join:
         layout: of the dataset; it divides samples into bins.
         with_embeddings: whether samples get one.
         both: whether a clip goes by overlap and as a near-duplicate only where both is so.
+        keep_if: conditions that a clip has to satisfy.
     """
 
     root: Location
@@ -81,6 +83,7 @@ class Join:
     layout: ShardLayout
     with_embeddings: bool
     both: bool = False
+    keep_if: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -119,7 +122,8 @@ def join_partition(task: Join, item: Partition) -> dict[str, Any]:
         Counts: ``clips``, ``kept``, ``bytes`` (of the clips kept), ``dropped`` by reason, ``unscored``, ``unmatched``
         (scores whose id is no clip's, with ``examples``), ``shown`` (clips that are listed by overlap,
         of so many rows that list such: ``said_shown``), ``without_meta``, of these ``malformed_meta`` (with
-        ``meta_faults`` of the first), ``without_embedding``; and ``ends`` of the chunks of samples, ``dropped_ends`` of
+        ``meta_faults`` of the first), ``without_embedding``, ``filter_unknown`` (dropped by the filter, of which what
+        it asks is not known); and ``ends`` of the chunks of samples, ``dropped_ends`` of
         those of dropped clips.
     """
     clips = read_chunk(clips_file(task.scratch), *item.clips)
@@ -142,8 +146,9 @@ def join_partition(task: Join, item: Partition) -> dict[str, Any]:
             **{name: found[name] for name in ("score", "max_id")},
         }
     )
+    ends, lacks = _write_samples(task, item, rows, np.flatnonzero(reasons == ""))
+    reasons[lacks.filtered] = FILTER
     kept, removed = np.flatnonzero(reasons == ""), np.flatnonzero(reasons != "")
-    ends, lacks = _write_samples(task, item, rows, kept)
     dropped = _dropped(rows.take(removed), reasons[removed])
     dropped_ends = write_chunks(dropped_file(task.scratch, item.number), dropped.to_batches())
     unmatched = scores["id"].filter(pc.invert(pc.is_in(scores["id"], value_set=ids)))
@@ -152,7 +157,7 @@ def join_partition(task: Join, item: Partition) -> dict[str, Any]:
         "kept": len(kept),
         "bytes": int(n_bytes[kept].sum()),
         "dropped": dict(Counter(reasons[removed].tolist())),
-        "unscored": int(np.count_nonzero(at.is_null().to_numpy(False) & (reasons != OVERLAP))) if task.scored else 0,
+        "unscored": at.filter(pa.array(~np.isin(reasons, (OVERLAP, FILTER)))).null_count if task.scored else 0,
         "unmatched": len(unmatched),
         "examples": unmatched[:EXAMPLES].to_pylist(),
         "shown": int(np.count_nonzero(listed[OVERLAP])),
@@ -161,6 +166,7 @@ def join_partition(task: Join, item: Partition) -> dict[str, Any]:
         "malformed_meta": lacks.malformed,
         "meta_faults": lacks.faults,
         "without_embedding": lacks.embeddings,
+        "filter_unknown": lacks.unknown,
         "ends": ends,
         "dropped_ends": dropped_ends,
     }
@@ -185,11 +191,17 @@ def _drop_reasons(n_bytes: np.ndarray, listed: Mapping[str, np.ndarray], both: b
 
 @dataclass
 class _Lacks:
-    """How many samples are without metadata, of these with a malformed file, and without an embedding; some faults."""
+    """How many samples are without metadata, of these with a malformed file, and without an embedding; some faults.
+
+    Attributes:
+        filtered: positions of clips that do not satisfy the conditions; of `unknown` of them that is not known.
+    """
 
     metas: int = 0
     malformed: int = 0
     embeddings: int = 0
+    unknown: int = 0
+    filtered: list[int] = field(default_factory=list)
     faults: list[str] = field(default_factory=list)
 
     def meta_of(self, text: bytes | None, file: Location | None) -> dict[str, Any]:
@@ -204,8 +216,8 @@ class _Lacks:
         return {}
 
 
-def _write_samples(task: Join, item: Partition, rows: pa.Table, kept: np.ndarray) -> tuple[list[int], _Lacks]:
-    """Write the samples of a partition and their sizes.
+def _write_samples(task: Join, item: Partition, rows: pa.Table, may_stay: np.ndarray) -> tuple[list[int], _Lacks]:
+    """Write the samples of a partition and their sizes: of the clips that may stay, those that satisfy the conditions.
 
     Returns:
         Where the chunks of samples end, and what samples lack.
@@ -216,14 +228,24 @@ def _write_samples(task: Join, item: Partition, rows: pa.Table, kept: np.ndarray
     def batches() -> Iterator[pa.RecordBatch]:
         embeddings = item.embeddings.read(EMBEDDINGS_SCHEMA)
         at = _positions(rows["id"], embeddings["id"], unique=True)
-        for start in range(0, len(kept), SAMPLES_AT_A_TIME):
-            chosen = kept[start : start + SAMPLES_AT_A_TIME]
-            vectors = embeddings["embedding"].take(at.take(chosen))
-            batch = _samples(task, rows.take(chosen), vectors, lacks)
+        held = SAMPLES_SCHEMA.empty_table()
+        for start in range(0, len(may_stay), SAMPLES_AT_A_TIME):
+            chosen = may_stay[start : start + SAMPLES_AT_A_TIME]
+            metas, stay = _metas(task, rows.take(chosen), lacks)
+            lacks.filtered += chosen[~stay].tolist()
+            vectors = embeddings["embedding"].take(at.take(chosen[stay]))
+            held = pa.concat_tables([held, _samples(task, rows.take(chosen[stay]), metas, vectors, lacks)])
+            is_last = start + SAMPLES_AT_A_TIME >= len(may_stay)
+            while len(held) >= SAMPLES_AT_A_TIME or (is_last and len(held)):  # who reads them counts on that
+                batch, held = held.slice(0, SAMPLES_AT_A_TIME).combine_chunks(), held.slice(SAMPLES_AT_A_TIME)
+                yield batch.to_batches()[0]
+
+    def measured() -> Iterator[pa.RecordBatch]:
+        for batch in batches():
             sizes.append(np.stack([_sizes(batch), batch.column("bin").to_numpy().astype(np.int64)]))
             yield batch
 
-    ends = write_chunks(samples_file(task.scratch, item.number), batches())
+    ends = write_chunks(samples_file(task.scratch, item.number), measured())
     save_array(sizes_file(task.scratch, item.number), np.concatenate(sizes, axis=1))
     return ends, lacks
 
@@ -244,32 +266,43 @@ def _positions(ids: pa.Array, others: pa.ChunkedArray, *, unique: bool) -> pa.Ar
     return pc.index_in(ids, value_set=others.combine_chunks())
 
 
-def _samples(task: Join, rows: pa.Table, vectors: pa.ChunkedArray, lacks: _Lacks) -> pa.RecordBatch:
-    """Samples of some clips; counts those without metadata or embedding in `lacks`."""
+def _metas(task: Join, rows: pa.Table, lacks: _Lacks) -> tuple[list[dict[str, Any]], np.ndarray]:
+    """The metadata of those clips that satisfy the conditions, and which these are, (n,) bool; counts in `lacks`."""
     paths = [os.fsdecode(path) for path in rows["path"].to_pylist()]
     files = [
         task.metas / f"{stem_of(path)}.json" if known else None
         for path, known in zip(paths, rows["has_meta"].to_pylist(), strict=True)
     ]
-    ids, scores, max_ids = (rows[name].to_pylist() for name in ("id", "score", "max_id"))
-    contents, bins = [], []
+    metas, stay = [], np.ones(len(rows), dtype=bool)
     for i, text in enumerate(read_small(files, task.root.is_local)):
         meta = lacks.meta_of(text, files[i])
-        bins.append(task.layout.bin_of(meta))
-        contents.append(sample_json(meta, ids[i], paths[i], scores[i], max_ids[i]))
+        satisfied = not task.keep_if or keeps(task.keep_if, meta)
+        lacks.unknown += satisfied is None
+        stay[i] = satisfied is True
+        metas += [meta] if satisfied else []
+    return metas, stay
+
+
+def _samples(
+    task: Join, rows: pa.Table, metas: Sequence[Mapping[str, Any]], vectors: pa.ChunkedArray, lacks: _Lacks
+) -> pa.Table:
+    """Samples of some clips; counts those without embedding in `lacks`."""
+    paths = [os.fsdecode(path) for path in rows["path"].to_pylist()]
+    found = zip(metas, *(rows[name].to_pylist() for name in ("id", "score", "max_id")), paths, strict=True)
+    contents = [sample_json(meta, clip_id, path, score, max_id) for meta, clip_id, score, max_id, path in found]
     npy = [npy_bytes(vector) if task.with_embeddings else None for vector in vectors]
     lacks.embeddings += sum(content is None for content in npy)
     table = {
         "id": rows["id"],
-        "key": pa.array(map(sample_key, ids), pa.string()),
+        "key": pa.array(map(sample_key, rows["id"].to_pylist()), pa.string()),
         "path": rows["path"].cast(pa.binary()),
         "bytes": rows["bytes"],
         "score": rows["score"],
-        "bin": pa.array(bins, pa.int16()),
+        "bin": pa.array(map(task.layout.bin_of, metas), pa.int16()),
         "json": pa.array(contents, pa.binary()),
         "npy": pa.array(npy, pa.binary()),
     }
-    return pa.table(table).cast(SAMPLES_SCHEMA).combine_chunks().to_batches()[0]
+    return pa.table(table).cast(SAMPLES_SCHEMA)
 
 
 def _sizes(batch: pa.RecordBatch) -> np.ndarray:

@@ -7,10 +7,11 @@ from typing import Any, ClassVar, get_args
 
 from semdedup.dedup.threshold.rule import EPS, REMOVAL
 from semdedup.errors import ParameterError
-from semdedup.settings import INPUT, OUTPUT, Kind, Options, Setting, setting
+from semdedup.settings import INPUT, OUTPUT, Found, Kind, Options, Setting, setting, shown
 from semdedup.settings.choices import DropWhen, RemovalRule
-from semdedup.settings.kinds import choice, number, path, text, truth, whole
+from semdedup.settings.kinds import choice, number, path, several, text, truth, whole
 from semdedup.settings.shared import SharedOptions
+from semdedup.shards.conditions import parsed
 from semdedup.shards.layouts import LAYOUTS
 from semdedup.storage.kwargs import STORAGE, kwargs_setting
 from semdedup.video.tree import ANNOTATION_VERSION
@@ -31,6 +32,23 @@ def _embeddings(value: Any) -> bool | str:
 
 def _folder(text: str) -> bool | str:
     return text or True
+
+
+def _condition(value: Any) -> str:
+    if not isinstance(value, str):
+        raise TypeError
+    try:
+        parsed(value)
+    except ValueError as error:
+        raise Found(f"{shown(value)}: {error}") from None
+    return value
+
+
+KEEP_IF = replace(
+    several("be conditions on columns, as in motion > 0.1 and height >= 480", Kind("", _condition)),
+    metavar="CONDITION",
+    commas=False,
+)
 
 
 def _layout(value: Any) -> str:
@@ -68,6 +86,13 @@ class ShardOptions(Options):
     shuffle_seed: int | None = setting(
         None, SHUFFLE_SEED, "Shuffle the samples by this seed; in the order of their ids by default."
     )
+    keep_if: tuple[str, ...] = setting(
+        (), KEEP_IF, "Keep only clips of which all these are true, as in 'motion > 0.1 and height >= 480'; else all."
+    )
+
+    def recorded(self) -> dict[str, Any]:
+        """The settings by name, without conditions where there are none, so that datasets of before go on."""
+        return {name: value for name, value in super().recorded().items() if name != "keep_if" or value}
 
     def check_together(self) -> None:
         """A layout may have no place for embeddings."""

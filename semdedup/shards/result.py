@@ -16,7 +16,8 @@ class ShardResult(Displayable):
     Attributes:
         facts: ``clips`` of the input; ``kept``; ``dropped`` by reason; ``shards``; ``bytes`` of the clips kept;
             ``tar_bytes``; ``without_score`` (kept all the same), ``without_metadata``, of these
-            ``malformed_metadata``, ``without_embedding``; ``unmatched`` scores, whose id is no clip's; ``left_out``,
+            ``malformed_metadata``, ``without_embedding``; ``filter_unknown``, of those dropped by ``filter`` the ones
+            of which what it asks is not known; ``unmatched`` scores, whose id is no clip's; ``left_out``,
             videos that are no MP4 files; ``quarantined``, clips that could not be embedded; ``eps``, and where it is
             from; ``removal``, the rule; ``updates``, how often it was continued, where it was.
         paths: of the dataset and its files, by name.
@@ -72,6 +73,7 @@ class ShardResult(Displayable):
             ("without metadata", "without_metadata"),
             ("  for they are malformed", "malformed_metadata"),
             ("without embedding", "without_embedding"),
+            ("filter, not known", "filter_unknown"),
             ("scores of no clip", "unmatched"),
             ("other videos, left out", "left_out"),
             ("in quarantine, left out", "quarantined"),

@@ -132,6 +132,7 @@ class ShardRun:
             layout=self.layout,
             with_embeddings=self.inputs.embeddings_folder is not None,
             both=drops is not None and drops.drop_when == "both",
+            keep_if=self.options.keep_if,
         )
         partitions = self._run.results("join", partial(join_partition, join), items, unit="parts")
         if drops is not None and (warning := check_matches(self.inputs, drops, rows, partitions)):
@@ -140,7 +141,14 @@ class ShardRun:
             check_shown(self.inputs, drops, partitions)
         if malformed := sum(found["malformed_meta"] for found in partitions):
             faults = [fault for found in partitions for fault in found["meta_faults"]]
-            self._run.reporter.say(describe_faults(malformed, faults, "their clips go without metadata"))
+            then = (
+                "what is asked of their clips is not known"
+                if self.options.keep_if
+                else "their clips go without metadata"
+            )
+            self._run.reporter.say(describe_faults(malformed, faults, then))
+        if unknown := sum(found["filter_unknown"] for found in partitions):
+            self._run.reporter.say(f"{unknown:,} clips lack a column that keep_if asks for, and are not kept")
         return partitions
 
     def _drop(self, drops: DropChain, bounds: tuple[Boundary, ...]) -> np.ndarray:
@@ -263,6 +271,7 @@ def count_facts(
         "without_metadata": total("without_meta"),
         "malformed_metadata": total("malformed_meta"),
         "without_embedding": total("without_embedding") if inputs.embeddings_folder else 0,
+        "filter_unknown": total("filter_unknown"),
         "unmatched": total("unmatched"),
         "left_out": inputs.left_out,
         "quarantined": inputs.quarantined,

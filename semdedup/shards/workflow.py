@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import cached_property
 from typing import Any, Unpack
 
@@ -31,6 +31,7 @@ from semdedup.shards.chain import DropChain, find_all_drops
 from semdedup.shards.drops import Drops
 from semdedup.shards.growth import MADE_FROM, known_of, shipped
 from semdedup.shards.inputs import Inputs, find_inputs
+from semdedup.shards.keep_if import check_columns
 from semdedup.shards.layouts import LAYOUTS
 from semdedup.shards.options import DropOptions, ShardIOOptions, ShardOptions
 from semdedup.shards.result import ShardResult
@@ -73,6 +74,7 @@ class ShardWorkflow(Shown):
         with_embeddings: bool | str = False,
         shuffle_seed: int | None = None,
         eps: float | None = None,
+        keep_if: str | Sequence[str] = (),
         **shared: Unpack[SharedKeywords],
     ) -> None:
         given = {**locals(), **shared}
@@ -158,6 +160,8 @@ class ShardWorkflow(Shown):
             yield from map(_described_drops, drops.links)
             yield from _described_overlaps(drops)
         what = "complete already" if step.is_complete() else "all shards"
+        if self.options.keep_if:
+            yield f"kept if: {' and '.join(f'({text})' for text in self.options.keep_if)}"
         yield f"would write to {self.output}: " + ("new shards after those that there are" if grows else what)
         yield (
             f"  layout {self.options.layout}, at most {self.options.samples_per_shard:,} samples and "
@@ -205,6 +209,7 @@ class ShardWorkflow(Shown):
     def _checked_step(self, found: _Found) -> tuple[Step, bool]:
         """The step, and whether it continues a dataset; refuses a folder that holds other shards, recorded or not."""
         inputs, drops = found.now()
+        check_columns(self.options.keep_if, inputs)
         parameters = self._recorded(self._described(inputs, drops))
         step = Step(
             name=STEP,

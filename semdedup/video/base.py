@@ -32,11 +32,12 @@ from semdedup.video.clip_meta import describe_faults
 from semdedup.video.dry_run import describe_videos
 from semdedup.video.files import FoundVideos, NoVideosError, can_be_read, find_videos
 from semdedup.video.kinds import Kind
-from semdedup.video.options import Limits, VideoIOOptions
+from semdedup.video.options import Limits, StepOptions, VideoIOOptions
 from semdedup.video.records import VideoFile, rows_schema
 from semdedup.video.result import MOST_FAULTS, SplitResult
 from semdedup.video.run import EmbedTally, check_unchanged, commit, process
 from semdedup.video.steps.embed.providers import EmbedderSpec
+from semdedup.video.steps.protocol import StepSpec
 from semdedup.video.steps.table import steps_with
 from semdedup.video.tree import FINGERPRINTS
 from semdedup.video.video_rows import VideoRows
@@ -72,6 +73,7 @@ class VideoWorkflow(Shown):
     own: re.Pattern[str]
     kind: Kind
     embedder: EmbedderSpec | None
+    step_options: StepOptions
     io: VideoIOOptions
     unit: str
     unit_of_tasks: str
@@ -81,6 +83,20 @@ class VideoWorkflow(Shown):
     def limits(self) -> Limits:
         """What one video may cost."""
         return self.io.limits or Limits()
+
+    @property
+    def steps(self) -> tuple[StepSpec, ...]:
+        """What every clip goes through."""
+        return steps_with(self.embedder, self.step_options.clip_scores)
+
+    def step_parameters(self) -> dict[str, Any]:
+        """What the results of the steps depend on, as parameters of a run; of the embedder: ``embedding_…``."""
+        found = {
+            f"{'embedding' if step is self.embedder else step.name}_{name}": value
+            for step in self.steps
+            for name, value in step.identity().items()
+        }
+        return {**found, **self.step_options.recorded(), **({} if self.embedder else {"embedding_algorithm": None})}
 
     def parameters(self, files: Sequence[VideoFile]) -> dict[str, Any]:
         """What the result depends on beside the videos, as JSON values."""
@@ -180,7 +196,7 @@ class VideoWorkflow(Shown):
     def _settings(self, session: Session, cluster: ClusterOptions | None, files: Sequence[VideoFile]) -> Settings:
         settings = self.settings(session, files)
         if self.embedder is not None and cluster is not None and cluster.backend == "cpu":
-            return replace(settings, steps=steps_with(replace(self.embedder, backend="cpu")))
+            return replace(settings, steps=(*settings.steps[:-1], replace(self.embedder, backend="cpu")))
         return settings
 
     def _run(

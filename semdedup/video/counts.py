@@ -7,12 +7,16 @@ import math
 from collections import Counter
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from semdedup.video.records import DONE, PASSED_OVER, QUARANTINED, TOO_SHORT
-from semdedup.video.steps.table import counted
+from semdedup.video.steps.table import SCORES, counted
 from semdedup.video.video_rows import VideoRows
+
+QUANTILES = {"5 %": 0.05, "median": 0.5, "95 %": 0.95}
+"""Of scores, with their words."""
 
 MOST_LISTED = 1000
 """Names that a summary lists; all of them are in the table of videos."""
@@ -31,12 +35,14 @@ class Counts:
         clips_by_reason: clips in quarantine; their videos went on.
         marked: clips that a step has marked, by the name of the mark.
         malformed: metadata that could not be used.
+        scores: the numbers that clips have, by the name of the score: float32 arrays, one after the other.
     """
 
     def __init__(self) -> None:
         self.n_videos = self.n_clips = self.n_embedded = self.n_fingerprints = self.malformed = 0
         self.by_status, self.by_reason, self.clips_by_reason = Counter[str](), Counter[str](), Counter[str]()
         self.marked = dict.fromkeys(counted(), 0)
+        self.scores: dict[str, list[np.ndarray]] = {name: [] for name in SCORES}
         self._longest_s, self._n_bytes, self._clip_bytes = 0.0, 0, 0
         self._too_short: list[str] = []
         self._of_batches: dict[str, list[float]] = {name: [] for name in ("duration_s", "clip_seconds", *PASSED_OVER)}
@@ -62,6 +68,8 @@ class Counts:
         self.clips_by_reason.update(fault["reason"] for _, fault in rows.clip_faults())
         for name in self.marked:
             self.marked[name] += rows.sum(f"n_{name}")
+        for name, found in self.scores.items():
+            found.append(batch[f"clip_{name}"].flatten().drop_null().to_numpy())
         self._longest_s = max(self._longest_s, pc.max(batch["longest_clip_s"]).as_py() or 0.0)
         self._n_bytes += rows.sum("n_bytes")
         self._clip_bytes += rows.sum("clip_bytes")
@@ -73,6 +81,18 @@ class Counts:
     def seconds(self, name: str) -> float:
         """The sum of a column of seconds: ``duration_s`` or ``clip_seconds``."""
         return round(math.fsum(self._of_batches[name]), 6)
+
+    def spread(self) -> dict[str, dict[str, float]]:
+        """How the scores that are measured spread: how many clips have one, and quantiles, by the name of the score."""
+        every = {name: np.concatenate([np.zeros(0), *found]) for name, found in self.scores.items()}
+        return {
+            name: {
+                "clips": len(values),
+                **{word: float(f"{np.quantile(values, q):.6g}") for word, q in QUANTILES.items()},
+            }
+            for name, values in every.items()
+            if len(values)
+        }
 
     def passed_over(self) -> dict[str, float]:
         """How much of videos is not in their clips, by the names of `PASSED_OVER`; what older versions made has 0."""
@@ -103,6 +123,7 @@ class Counts:
             "total_num_fingerprints": self.n_fingerprints,
             **{f"total_{name}": count for name, count in self.passed_over().items()},
             **{f"total_num_clips_{name}": count for name, count in self.marked.items()},
+            **{f"clip_{name}": found for name, found in self.spread().items()},
         }
 
 

@@ -22,6 +22,7 @@ from semdedup.video.preview import HEIGHT, PERIOD_S, write_preview
 from semdedup.video.probe import Video, ends_early
 from semdedup.video.quarantine import VideoFault
 from semdedup.video.remux import CopiedClip
+from semdedup.video.steps.protocol import Sampling
 from semdedup.video.timeline import NO_TIME, PacketClock, every, sample_times, ticks, ticks_per_frame
 from semdedup.video.track import TrackMaker
 
@@ -38,12 +39,13 @@ class _OpenClip:
         self.last_tick = self.start
         self.is_interlaced = False
         self.samplers = [
-            Sampler([ticks(moment, base) for moment in sample_times(span, wish.n_frames)], wish.size, wish.short_side)
+            Sampler([ticks(moment, base) for moment in sample_times(span, wish.n_frames, wish.pair_s)], wish)
             for wish in job.wanted.samplings
         ]
         self.preview = None
         if job.files is not None and job.files.previews:
-            self.preview = Sampler([ticks(moment, base) for moment in every(span, PERIOD_S)], None, HEIGHT)
+            moments = [ticks(moment, base) for moment in every(span, PERIOD_S)]
+            self.preview = Sampler(moments, Sampling(len(moments), None, HEIGHT))
         self.heard: list[Sound] = []
 
     def add(self, picture: Picture) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from array import array
-from bisect import insort
+from bisect import bisect_left, insort
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -14,6 +14,7 @@ from semdedup.video.options import DecodeOptions
 from semdedup.video.pixels import PictureMaker, graph_of, transfer_of
 from semdedup.video.probe import Video
 from semdedup.video.quarantine import VideoFault, pyav_errors
+from semdedup.video.steps.protocol import Sampling
 from semdedup.video.timeline import FrameClock, Timeline, ticks_per_frame
 
 DEINTERLACE = "bwdif=mode=send_frame:deint=interlaced"
@@ -57,6 +58,12 @@ class Picture:
     def rgb(self, size: tuple[int, int] | None, short_side: int) -> np.ndarray:
         """It as (h, w, 3) uint8 RGB, see `PictureMaker.rgb`."""
         return self._maker.rgb(self.frame, size, short_side)
+
+    def sampled(self, sampling: Sampling, size: tuple[int, int] | None) -> np.ndarray:
+        """It as a frame of a sampling, of this (height, width) if one is given."""
+        if sampling.luma:
+            return self._maker.luma(self.frame, size, sampling.short_side, sampling.enlarged)
+        return self.rgb(size, sampling.short_side)
 
     def grey(self, size: tuple[int, int]) -> np.ndarray:
         """It as (h, w) uint8 grey levels, see `PictureMaker.grey`."""
@@ -191,14 +198,14 @@ class Sampler:
     """Keeps the frames shown at some moments of a clip, scaled down.
 
     Args:
-        ticks: the moments, in order.
-        size: (height, width) to scale to; None keeps the aspect.
-        short_side: most pixels of the shorter side where the aspect is kept.
+        ticks: the moments.
+        sampling: how they are scaled.
     """
 
-    def __init__(self, ticks: Sequence[int], size: tuple[int, int] | None, short_side: int) -> None:
-        self.ticks, self.size, self.short_side = ticks, size, short_side
+    def __init__(self, ticks: Sequence[int], sampling: Sampling) -> None:
+        self.ticks, self.sampling = sorted(ticks), sampling
         self.kept: list[np.ndarray] = []
+        self._places = [bisect_left(self.ticks, tick) for tick in ticks]  # pairs of moments may lie in one another
         self._shown: Picture | None = None
         self._scaled: np.ndarray | None = None
 
@@ -209,20 +216,22 @@ class Sampler:
         self._shown, self._scaled = picture, None
 
     def frames(self) -> np.ndarray:
-        """The frames of a clip that has ended: (t, h, w, 3) uint8, RGB."""
+        """The frames of a clip that has ended, in the order of the moments: (t, h, w, 3) uint8, RGB; or (t, h, w)."""
         while self._shown is not None and self._wants():
             self._keep()
         self._shown = None
-        return np.stack(self.kept) if self.kept else np.zeros((0, 0, 0, 3), dtype=np.uint8)
+        if not self.kept:
+            return np.zeros((0, 0, 0) if self.sampling.luma else (0, 0, 0, 3), dtype=np.uint8)
+        return np.stack([self.kept[place] for place in self._places])
 
     def _wants(self) -> bool:
         return len(self.kept) < len(self.ticks)
 
     def _keep(self) -> None:
         if self._scaled is None:
-            size = self.size
+            size = self.sampling.size
             if self.kept:
                 size = (self.kept[0].shape[0], self.kept[0].shape[1])
             assert self._shown is not None
-            self._scaled = self._shown.rgb(size, self.short_side)
+            self._scaled = self._shown.sampled(self.sampling, size)
         self.kept.append(self._scaled)

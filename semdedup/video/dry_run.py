@@ -11,6 +11,7 @@ from semdedup.display import one_line
 from semdedup.video.job import PlannedVideo
 from semdedup.video.records import VideoFile
 from semdedup.video.run import paths_of
+from semdedup.video.steps.table import SCORES
 from semdedup.video.worker import Settings, plan_videos
 
 
@@ -22,6 +23,9 @@ def describe_videos(session: Session, settings: Settings, todo: Sequence[VideoFi
     spans = [span for _, plan in found if isinstance(plan, PlannedVideo) for span in plan.spans]
     for path, plan in found:
         yield f"  {one_line(path)}: {_described(plan)}"
+    scores = [step.name for step in settings.steps if step.name in SCORES]
+    if scores:
+        yield f"of each clip would be measured: {', '.join(scores)}"
     yield f"{len(spans):,} clips of {sum(span.duration_s for span in spans):,.1f} s in all"
 
 

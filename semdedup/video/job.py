@@ -84,7 +84,7 @@ class ClipMade(msgspec.Struct, frozen=True, tag=True):
 
     Attributes:
         facts: what is known of it, as JSON values.
-        samples: for each of `Wanted.samplings`, (t, h, w, 3) uint8.
+        samples: for each of `Wanted.samplings`, (t, h, w, 3) uint8, or of luma (t, h, w).
         sounds: for each of `Wanted.sound_rates_hz`, (n,) float32.
     """
 

@@ -4,18 +4,18 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, ClassVar, get_args
 
 from semdedup.errors import ParameterError
 from semdedup.settings import INPUT, OUTPUT, Kind, Options, setting
-from semdedup.settings.choices import ClipIdScheme, Cut, SplittingAlgorithm, Tonemap, TranscodeEncoder
-from semdedup.settings.kinds import choice, grouped, n_bytes, number, path, paths, truth, whole
+from semdedup.settings.choices import ClipIdScheme, ClipScore, Cut, SplittingAlgorithm, Tonemap, TranscodeEncoder
+from semdedup.settings.kinds import choice, grouped, n_bytes, number, path, paths, several, truth, whole
 from semdedup.settings.shared import NO_PART, SharedOptions
 from semdedup.storage.kwargs import STORAGE, kwargs_setting
 from semdedup.video.plan import Span, fixed_stride, scenes, without_gaps
 
-ENCODERS, SCHEMES = get_args(TranscodeEncoder), get_args(ClipIdScheme)
+ENCODERS, SCHEMES, SCORES = get_args(TranscodeEncoder), get_args(ClipIdScheme), get_args(ClipScore)
 
 if TYPE_CHECKING:
     from semdedup.storage.location import Paths
@@ -176,6 +176,26 @@ class ClipOptions(Options):
     generate_embeddings: bool = setting(
         True, truth(), "Embed clips.", flags=["--no-generate-embeddings"], unrecorded="the embedder is, or none"
     )
+
+
+def _scores() -> Kind:
+    given = several(f"be some of {', '.join(SCORES)}", choice(*SCORES))
+    return replace(given, plain=lambda value: tuple(sorted(set(given.plain(value)), key=SCORES.index)))
+
+
+@dataclass(frozen=True)
+class StepOptions(Options):
+    """What is measured of each clip."""
+
+    clip_scores: tuple[ClipScore, ...] = setting(
+        (),
+        _scores(),
+        "Numbers to measure of each clip, columns beside its embedding and in its metadata; none by default.",
+    )
+
+    def recorded(self) -> dict[str, Any]:
+        """The scores, where any are chosen, so that a folder from before there were any goes on."""
+        return {name: value for name, value in super().recorded().items() if value}
 
 
 def _embedding(value: Any) -> Any:

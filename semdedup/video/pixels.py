@@ -167,14 +167,24 @@ class PictureMaker:
         Raises:
             VideoFault: ``decode_error``.
         """
-        if size is None:
-            factor = min(1.0, short_side / min(picture.width, picture.height))
-            size = max(1, round(picture.height * factor)), max(1, round(picture.width * factor))
-        shrinks = size[0] < picture.height or size[1] < picture.width
-        flags, matrix = f"{'area' if shrinks else 'bicubic'}+{EXACT}", MATRICES.get(picture.colorspace, "bt601")
+        size = size or _size_of(picture, short_side, False)
+        matrix = MATRICES.get(picture.colorspace, "bt601")
+        flags = f"{_kernel(picture, size)}+{EXACT}"
         scale = f"scale={size[1]}:{size[0]}:flags={flags}:in_range=tv:out_range=pc:in_color_matrix={matrix}"
         with pyav_errors():
             found: np.ndarray = self._filtered(f"rgb {size}", picture, [scale, "format=rgb24"]).to_ndarray()
+        return found
+
+    def luma(self, picture: Any, size: tuple[int, int] | None, short_side: int, enlarged: bool) -> np.ndarray:
+        """The luma of a picture as (h, w) uint8 of all values, of this (height, width), or as `Sampling` has it.
+
+        Raises:
+            VideoFault: ``decode_error``.
+        """
+        size = size or _size_of(picture, short_side, enlarged)
+        scale = f"scale={size[1]}:{size[0]}:flags={_kernel(picture, size)}+{EXACT}:in_range=tv:out_range=pc"
+        with pyav_errors():
+            found: np.ndarray = self._filtered(f"luma {size}", picture, [scale, "format=gray"]).to_ndarray()
         return found
 
     def grey(self, picture: Any, size: tuple[int, int]) -> np.ndarray:
@@ -223,6 +233,18 @@ class PictureMaker:
         graph = self._graphs[what][1]
         graph.push(frame)
         return graph.pull()
+
+
+def _size_of(picture: Any, short_side: int, enlarged: bool) -> tuple[int, int]:
+    """Height and width of a picture whose aspect is kept, with at most this shorter side, or with just this one."""
+    factor = short_side / min(picture.width, picture.height)
+    factor = factor if enlarged else min(1.0, factor)
+    return max(1, round(picture.height * factor)), max(1, round(picture.width * factor))
+
+
+def _kernel(picture: Any, size: tuple[int, int]) -> str:
+    """How FFmpeg scales a picture to this (height, width)."""
+    return "area" if size[0] < picture.height or size[1] < picture.width else "bicubic"
 
 
 def graph_of(frame: Any, filters: Sequence[str]) -> Any:

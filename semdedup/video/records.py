@@ -11,7 +11,7 @@ import pyarrow as pa
 from semdedup.storage.tables import EMBEDDER, FINGERPRINT, RECOMMENDED_EPS
 from semdedup.video.fingerprint import DIM, VERSION
 from semdedup.video.steps.protocol import StepSpec
-from semdedup.video.steps.table import columns_of, counted
+from semdedup.video.steps.table import SCORES, columns_of, counted
 from semdedup.video.tree import CLIPS, version_key
 
 DONE, TOO_SHORT, QUARANTINED = "done", "too_short", "quarantined"
@@ -99,6 +99,7 @@ VIDEO_COLUMNS = pa.schema(
         "part": pa.string(),
         "n_fingerprints": pa.int64(),
         "fingerprint_part": pa.string(),
+        **{f"clip_{name}": pa.list_(pa.float32()) for name in SCORES},
     }
 )
 """Columns of the table of videos: a row a video, whatever became of it. Tables of before may lack the later ones.
@@ -106,7 +107,8 @@ VIDEO_COLUMNS = pa.schema(
 `width`, `height`, `bitrate`: of the video itself, which rank videos that show the same. `n_rows`, `part`: embeddings of
 its clips, and the file that they are in; `n_fingerprints`, `fingerprint_part`: those of its track.
 `meta_faults`: metadata of clips that exist which could not be used, with what is wrong with them. `clip_faults`: clips
-in quarantine. One that failed to be embedded is among `clips` as well, for its file is kept.
+in quarantine. One that failed to be embedded is among `clips` as well, for its file is kept. `clip_motion`,
+`clip_sharpness`: of each of `clips`, in this order, where it is measured.
 """
 
 FILES = pa.list_(pa.struct({"name": pa.string(), "bytes": pa.int64(), "checksum": pa.string()}))
@@ -155,6 +157,7 @@ def video_row(note: Mapping[str, Any]) -> dict[str, Any]:
         "part": "",
         "n_fingerprints": note["n_fingerprints"],
         "fingerprint_part": "",
+        **{f"clip_{name}": [clip[name] for clip in clips] for name in SCORES if clips and name in clips[0]},
     }
 
 

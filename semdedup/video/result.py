@@ -9,11 +9,16 @@ from functools import cached_property
 from typing import Any
 
 from semdedup.display import Displayable, one_line
-from semdedup.video.counts import Counts
+from semdedup.video.counts import QUANTILES, Counts
 from semdedup.video.records import DONE, PASSED_OVER, QUARANTINED, TOO_SHORT
 from semdedup.video.video_rows import VideoRows
 
 MOST_FAULTS = 10
+
+
+def _spread(found: Mapping[str, float]) -> str:
+    """How a score spreads, in words."""
+    return ", ".join(f"{word} {found[word]:.3g}" for word in QUANTILES)
 
 
 @dataclass(frozen=True, repr=False)
@@ -93,6 +98,7 @@ class SplitResult(Displayable):
             ("clips", f"{self.clips:,} ({seconds:,.1f} s)"),
             ("  with embedding", f"{self.embedded:,}"),
             *((f"  {name.replace('_', ' ')}", f"{count:,}") for name, count in self.counts.marked.items() if count),
+            *((f"  {name}", _spread(found)) for name, found in self.counts.spread().items()),
             *([("  in quarantine", f"{sum(self.quarantined_clips.values()):,}")] if self.quarantined_clips else []),
             *((f"    {reason}", f"{count:,}") for reason, count in self.quarantined_clips.items()),
             *([("  with malformed metadata", f"{self.malformed_metadata:,}")] if self.malformed_metadata else []),

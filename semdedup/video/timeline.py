@@ -288,13 +288,18 @@ class FrameClock:
         return pts + self._shift
 
 
-def sample_times(span: Span, n_frames: int) -> list[float]:
-    """Moments, in seconds, at the middles of `n_frames` equal parts of the span.
+def sample_times(span: Span, n_frames: int, pair_s: float = 0.0) -> list[float]:
+    """Moments, in seconds, at the middles of `n_frames` equal parts of the span; or two so far apart around each.
 
     They depend on the span alone: copies of a clip at other frame rates are looked at in the same moments.
     """
     part = (span.end_s - span.start_s) / n_frames
-    return [span.start_s + (i + 0.5) * part for i in range(n_frames)]
+    middles = [span.start_s + (i + 0.5) * part for i in range(n_frames)]
+    if not pair_s:
+        return middles
+    apart = min(pair_s, span.end_s - span.start_s)
+    first = [min(max(middle - apart / 2, span.start_s), span.end_s - apart) for middle in middles]
+    return [moment for start in first for moment in (start, start + apart)]
 
 
 def every(span: Span, period_s: float) -> list[float]:

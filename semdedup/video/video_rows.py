@@ -22,15 +22,16 @@ ROWS, CLIPS = 1 << 10, 1 << 15
 def rows_memory(n_videos: int, n_clips: int, name_bytes: float) -> int:
     """Bytes that `n_videos` with `n_clips` take in `VideoRows`.
 
-    A row has seventeen numbers, offsets of eleven texts and lists, a stamp and a status (of 19 and 4 bytes), and twice
-    the name of the video, which is also the end of its URL; a clip has an id of 36 bytes and its offset.
+    A row has seventeen numbers, offsets of thirteen texts and lists, a stamp and a status (of 19 and 4 bytes), and
+    twice the name of the video, which is also the end of its URL; a clip has an id of 36 bytes and its offset. The 4
+    bytes of each score that is measured of it are not counted.
 
     Args:
         n_videos: rows.
         n_clips: clips of all of them.
         name_bytes: of the name of a video, or its URL, on average.
     """
-    return round(n_videos * (17 * 8 + 11 * 4 + 23 + 2 * name_bytes) + n_clips * 40)
+    return round(n_videos * (17 * 8 + 13 * 4 + 23 + 2 * name_bytes) + n_clips * 40)
 
 
 class VideoRows(Sequence[dict[str, Any]]):

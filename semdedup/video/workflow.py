@@ -14,7 +14,7 @@ from semdedup.errors import OutputConflictError, ParameterError
 from semdedup.runs.places import find_part
 from semdedup.runs.record import Record
 from semdedup.settings import documented, needed
-from semdedup.settings.choices import ClipIdScheme, Cut, SplittingAlgorithm, Tonemap, TranscodeEncoder
+from semdedup.settings.choices import ClipIdScheme, ClipScore, Cut, SplittingAlgorithm, Tonemap, TranscodeEncoder
 from semdedup.settings.shared import SharedKeywords
 from semdedup.storage.location import Location, Paths, locations_of, storage_options_of
 from semdedup.video.base import VideoWorkflow
@@ -29,12 +29,12 @@ from semdedup.video.options import (
     EmbedOptions,
     Limits,
     PlanOptions,
+    StepOptions,
     VideoIOOptions,
 )
 from semdedup.video.records import VideoFile
 from semdedup.video.scenes import check_scenes
 from semdedup.video.steps.embed.providers import CUSTOM, EmbedderSpec
-from semdedup.video.steps.table import STEPS, steps_with
 from semdedup.video.tree import CLIPS, FINGERPRINTS, METAS, SUMMARY
 from semdedup.video.video_table import stamped_by_split
 from semdedup.video.worker import Settings, encoders_here
@@ -48,7 +48,7 @@ CLIPS_PER_TASK = 32
 """Clips that exist and are only embedded go to the workers in so many a task, so that a model gets whole batches."""
 
 
-@documented(VideoIOOptions, PlanOptions, DecodeOptions, ClipOptions, EmbedOptions)
+@documented(VideoIOOptions, PlanOptions, DecodeOptions, ClipOptions, StepOptions, EmbedOptions)
 class VideoSplitWorkflow(VideoWorkflow):
     """Videos to clips, their metadata, one embedding a clip, and a fingerprint track a video.
 
@@ -92,6 +92,7 @@ class VideoSplitWorkflow(VideoWorkflow):
         model_dir: str | None = None,
         trust_remote_code: bool = False,
         embedding_batch_size: int | None = None,
+        clip_scores: Sequence[ClipScore] = (),
         limits: Limits | Mapping[str, Any] | None = None,
         **shared: Unpack[SharedKeywords],
     ) -> None:
@@ -101,7 +102,7 @@ class VideoSplitWorkflow(VideoWorkflow):
         self.output = Location.of(needed(io.output_path, "output_path"), storage_options_of(io.write_kwargs))
         self.own = below(self.output)
         self.plan_options, self.clips = PlanOptions.of(given), ClipOptions.of(given)
-        self.decode = DecodeOptions.of(given)
+        self.decode, self.step_options = DecodeOptions.of(given), StepOptions.of(given)
         if self.plan_options.algorithm == "scene":
             check_scenes()
         if self.plan_options.cut == "copy" and (self.decode.deinterlace or self.decode.tonemap):
@@ -119,7 +120,7 @@ class VideoSplitWorkflow(VideoWorkflow):
             **self.decode.recorded(),
             **self.clips.recorded(),
             **({} if self._encodes else {"transcode_encoder": None}),
-            **_step_parameters(self.embedder),
+            **self.step_parameters(),
         }
 
     @property
@@ -142,7 +143,7 @@ class VideoSplitWorkflow(VideoWorkflow):
             upload_clips=self.clips.upload_clips,
             limits=self.limits,
             decode=self.decode,
-            steps=steps_with(self.embedder),
+            steps=self.steps,
             inputs=self.sources[0],
         )
 
@@ -153,7 +154,7 @@ class VideoSplitWorkflow(VideoWorkflow):
         return {**clips, **metas, **self._embeddings_path()}
 
 
-@documented(VideoIOOptions, DecodeOptions, EmbedOptions)
+@documented(VideoIOOptions, DecodeOptions, StepOptions, EmbedOptions)
 class VideoEmbedWorkflow(VideoWorkflow):
     """Clips that exist to embeddings: one for each file, and its fingerprint track.
 
@@ -178,6 +179,7 @@ class VideoEmbedWorkflow(VideoWorkflow):
         model_dir: str | None = None,
         trust_remote_code: bool = False,
         embedding_batch_size: int | None = None,
+        clip_scores: Sequence[ClipScore] = (),
         limit: int = 0,
         video_track: int | None = None,
         deinterlace: bool = False,
@@ -192,7 +194,7 @@ class VideoEmbedWorkflow(VideoWorkflow):
         folders = [place for path in given_paths for place in find_part(path, "clips")]
         self.sources = [path / CLIPS if (path / CLIPS).is_dir() else path for path in folders]
         self.embedder: EmbedderSpec = _spec(EmbedOptions.of(given))
-        self.decode = DecodeOptions.of(given)
+        self.decode, self.step_options = DecodeOptions.of(given), StepOptions.of(given)
         root = self.sources[0].parent if self.sources[0].name == CLIPS else folders[0]
         self.output = (
             root if io.output_path is None else Location.of(io.output_path, storage_options_of(io.write_kwargs))
@@ -229,7 +231,7 @@ class VideoEmbedWorkflow(VideoWorkflow):
     def parameters(self, files: Sequence[VideoFile]) -> dict[str, Any]:
         """What the result depends on beside the clips, as JSON values. Names of files as ids are not on record."""
         by_path = {"clip_ids": BY_PATH} if self.id_scheme(files) == BY_PATH else {}
-        return {**self.decode.recorded(), **_step_parameters(self.embedder), **by_path}
+        return {**self.decode.recorded(), **self.step_parameters(), **by_path}
 
     def settings(self, session: Session, files: Sequence[VideoFile]) -> Settings:
         """What the workers have to know."""
@@ -241,21 +243,13 @@ class VideoEmbedWorkflow(VideoWorkflow):
             upload_clips=False,
             limits=self.limits,
             decode=self.decode,
-            steps=steps_with(self.embedder),
+            steps=self.steps,
             inputs=self.sources[0],
         )
 
     def paths(self) -> dict[str, str]:
         """Where the results are, by what they are."""
         return self._embeddings_path()
-
-
-def _step_parameters(embedder: EmbedderSpec | None) -> dict[str, Any]:
-    """What the results of the steps depend on, as parameters of a run; of the embedder: ``embedding_…``."""
-    found = {f"{step.name}_{name}": value for step in STEPS.values() for name, value in step.identity().items()}
-    if embedder is None:
-        return {**found, "embedding_algorithm": None}
-    return {**found, **{f"embedding_{name}": value for name, value in embedder.identity().items()}}
 
 
 def usable_everywhere(client: distributed.Client, names: Iterable[str]) -> list[str]:

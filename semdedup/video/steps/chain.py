@@ -14,6 +14,8 @@ from semdedup.video.job import Wanted
 from semdedup.video.quarantine import EMBED_ERROR, ClipFault
 from semdedup.video.steps.protocol import ClipInput, ClipStep, Sampling, StepResult
 
+NOTHING = np.empty(0, dtype=np.uint8)
+
 
 @dataclass
 class Clip:
@@ -49,7 +51,10 @@ class StepChain:
         samplings = [step.wants.frames for step in steps if isinstance(step.wants.frames, Sampling)]
         rates = [step.wants.sound_hz for step in steps if step.wants.sound_hz is not None]
         self.wanted = Wanted(tuple(dict.fromkeys(samplings)), tuple(dict.fromkeys(rates)))
-        self._steps = [step for step in steps if step.wants.frames != "any" or samplings]
+        self._any = next((sampling for sampling in samplings if not sampling.luma), None)
+        self._steps = [step for step in steps if step.wants.frames != "any" or self._any]
+        looked_at = [self._any if step.wants.frames == "any" else step.wants.frames for step in self._steps]
+        self._last = [max(i for i, one in enumerate(looked_at) if one == wish) for wish in self.wanted.samplings]
         self._waiting: list[list[Clip]] = [[] for _ in self._steps]
 
     def add(self, clip: Clip) -> None:
@@ -65,6 +70,9 @@ class StepChain:
         if clip.rejected or position == len(self._steps):
             clip.samples = clip.sounds = ()
             return
+        if clip.samples:  # a clip may wait for long, and not with what no step looks at any more
+            samples = zip(clip.samples, self._last, strict=True)
+            clip.samples = tuple(frames if position <= last else NOTHING for frames, last in samples)
         self._waiting[position].append(clip)
         if len(self._waiting[position]) >= self._steps[position].batch_size:
             self._run(position)
@@ -81,10 +89,9 @@ class StepChain:
 
     def _input(self, step: ClipStep, clip: Clip) -> ClipInput:
         wants, frames, sound = step.wants, None, None
-        if wants.frames == "any":
-            frames = clip.samples[0]
-        elif wants.frames is not None:
-            frames = clip.samples[self.wanted.samplings.index(wants.frames)]
+        sampling = self._any if wants.frames == "any" else wants.frames
+        if sampling is not None:
+            frames = clip.samples[self.wanted.samplings.index(sampling)]
         if wants.sound_hz is not None:
             sound = clip.sounds[self.wanted.sound_rates_hz.index(wants.sound_hz)]
         return ClipInput(clip.facts, frames, sound)

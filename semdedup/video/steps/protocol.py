@@ -21,11 +21,18 @@ class Sampling:
         n_frames: how many.
         size: (height, width) that they are scaled to; None keeps their aspect.
         short_side: most pixels of the shorter side where the aspect is kept.
+        luma: whether they are luma alone, (t, h, w) of all values, and not RGB.
+        enlarged: whether the shorter side is as many pixels also of a smaller picture.
+        pair_s: seconds from each to another one, which follows it: frames are twice as many then, and each two of them
+            lie around the middle of a part. Of a clip that is shorter they are its first and its last picture.
     """
 
     n_frames: int
     size: tuple[int, int] | None
     short_side: int
+    luma: bool = False
+    enlarged: bool = False
+    pair_s: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -33,8 +40,8 @@ class Wants:
     """What a step wants of a clip, beside its facts.
 
     Attributes:
-        frames: frames that are sampled for it. ``any``: those that another step asks for; where none does, the step
-            is left out.
+        frames: frames that are sampled for it. ``any``: those in colour that another step asks for; where none does,
+            the step is left out.
         sound_hz: rate of the samples of its sound, mono; None: no sound.
     """
 
@@ -48,7 +55,7 @@ class ClipInput:
 
     Attributes:
         facts: what is known of it, with what earlier steps gave.
-        frames: (t, h, w, 3) uint8, RGB, where the step wants frames.
+        frames: (t, h, w, 3) uint8, RGB, or (t, h, w) luma, where the step wants frames.
         sound: (n,) float32, mono, where the step wants sound; empty where the clip has none.
     """
 

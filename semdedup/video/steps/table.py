@@ -1,19 +1,24 @@
-"""The steps that every clip goes through. Adding one takes a file of this folder and an entry here."""
+"""The steps that clips go through. Adding one takes a file of this folder and an entry here."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 from semdedup.video.steps.low_information import LowInformation
+from semdedup.video.steps.motion import MOTION
 from semdedup.video.steps.protocol import StepSpec
+from semdedup.video.steps.sharpness import SHARPNESS
 
 STEPS: dict[str, StepSpec] = {step.name: step for step in (LowInformation(),)}
 """By name, in the order in which clips go through them. The embedder of a run, where there is one, comes last."""
 
+SCORES: dict[str, StepSpec] = {step.name: step for step in (MOTION, SHARPNESS)}
+"""Steps that go after these where they are chosen; each gives one number of its name."""
 
-def steps_with(embedder: StepSpec | None) -> tuple[StepSpec, ...]:
-    """The steps of a run."""
-    return (*STEPS.values(), *([embedder] if embedder is not None else []))
+
+def steps_with(embedder: StepSpec | None, scores: Iterable[str] = ()) -> tuple[StepSpec, ...]:
+    """The steps of a run that computes these of `SCORES`."""
+    return (*STEPS.values(), *map(SCORES.__getitem__, scores), *([embedder] if embedder is not None else []))
 
 
 def columns_of(steps: Sequence[StepSpec]) -> dict[str, str]:
