@@ -18,14 +18,26 @@ class Sampling:
     """Frames of a clip, at the middles of as many equal parts of it.
 
     Attributes:
-        n_frames: how many.
+        n_frames: how many; with a rate the most.
         size: (height, width) that they are scaled to; None keeps their aspect.
         short_side: most pixels of the shorter side where the aspect is kept.
+        per_second: their rate; None: there are as many of any clip.
     """
 
     n_frames: int
     size: tuple[int, int] | None
     short_side: int
+    per_second: float | None = None
+
+    def n_of(self, duration_s: float) -> int:
+        """How many there are of a clip that is so long.
+
+        >>> Sampling(512, None, 448, per_second=2.0).n_of(10.0)
+        20
+        """
+        if self.per_second is None:
+            return self.n_frames
+        return min(self.n_frames, max(1, round(duration_s * self.per_second)))
 
 
 @dataclass(frozen=True)

@@ -8,12 +8,12 @@ from semdedup.video.steps.low_information import LowInformation
 from semdedup.video.steps.protocol import StepSpec
 
 STEPS: dict[str, StepSpec] = {step.name: step for step in (LowInformation(),)}
-"""By name, in the order in which clips go through them. The embedder of a run, where there is one, comes last."""
+"""By name, in the order in which clips go through them. The models of a run come last: its embedder, its captioner."""
 
 
-def steps_with(embedder: StepSpec | None) -> tuple[StepSpec, ...]:
+def steps_with(*models: StepSpec | None) -> tuple[StepSpec, ...]:
     """The steps of a run."""
-    return (*STEPS.values(), *([embedder] if embedder is not None else []))
+    return (*STEPS.values(), *(model for model in models if model is not None))
 
 
 def columns_of(steps: Sequence[StepSpec]) -> dict[str, str]:

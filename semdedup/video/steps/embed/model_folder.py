@@ -77,35 +77,58 @@ def check_model(choice: ModelChoice, model_dir: str | None) -> None:
         raise ParameterError(
             f"embedding_algorithm {choice.algorithm} needs the folder of the model: --model-dir. Nothing is downloaded."
         )
-    if "://" in model_dir:
-        raise ParameterError(
-            f"model_dir must be a local folder that every worker sees; got {model_dir}: copy the model there"
-        )
+    check_local(model_dir, "model_dir")
     folder = choice.folder
-    here = f"on {socket.gethostname()}"
-    if not folder.is_dir():
-        raise InputError(f"model_dir: there is no folder {folder} {here}")
-    names = sorted(path.name for path in folder.iterdir())
-    if "config.json" not in names:
-        expected = f", nor below it as {choice.repository}" if choice.repository else ""
-        raise InputError(f"model_dir: there is no config.json in {folder} {here}{expected}; found {_some(names)}")
-    if not any(name.endswith(".safetensors") for name in names):
-        pickled = [name for name in names if name.endswith(PICKLED)]
-        found = f"{_some(pickled)}, which are pickles and can run code" if pickled else _some(names)
-        raise InputError(
-            f"model_dir: weights must be *.safetensors; {folder} holds {found}. Where you trust them, convert them: "
-            "model.save_pretrained(folder, safe_serialization=True)"
-        )
+    check_folder(folder, "model_dir", f", nor below it as {choice.repository}" if choice.repository else "")
     resolution = read_json(folder / "processor_config.json").get("resolution")
     if choice.resolution and isinstance(resolution, int) and resolution != choice.resolution:
         raise InputError(f"model_dir: {folder} is a Cosmos-Embed1 of {resolution}p, but {choice.algorithm} is wanted")
     _check_code(choice)
 
 
+def check_local(path: str, parameter: str) -> None:
+    """Refuse the URL of a folder of a model, which is opened as a path on every worker."""
+    if "://" in path:
+        raise ParameterError(
+            f"{parameter} must be a local folder that every worker sees; got {path}: copy the model there"
+        )
+
+
+def check_folder(folder: Path, parameter: str, nor_below: str = "") -> None:
+    """Refuse a folder without a model in safetensors.
+
+    Args:
+        folder: as it was given.
+        parameter: what gave it.
+        nor_below: where else it was looked for.
+
+    Raises:
+        InputError: it is absent, or holds no model that can be loaded.
+    """
+    here = f"on {socket.gethostname()}"
+    if not folder.is_dir():
+        raise InputError(f"{parameter}: there is no folder {folder} {here}")
+    names = sorted(path.name for path in folder.iterdir())
+    if "config.json" not in names:
+        raise InputError(f"{parameter}: there is no config.json in {folder} {here}{nor_below}; found {_some(names)}")
+    if not any(name.endswith(".safetensors") for name in names):
+        pickled = [name for name in names if name.endswith(PICKLED)]
+        found = f"{_some(pickled)}, which are pickles and can run code" if pickled else _some(names)
+        raise InputError(
+            f"{parameter}: weights must be *.safetensors; {folder} holds {found}. Where you trust them, convert them: "
+            "model.save_pretrained(folder, safe_serialization=True)"
+        )
+
+
+def code_in(folder: Path) -> bool:
+    """Whether a model brings Python code of its own."""
+    settings = ("config.json", "processor_config.json", "preprocessor_config.json")
+    return any("auto_map" in read_json(folder / name) for name in settings)
+
+
 def _check_code(choice: ModelChoice) -> None:
     folder = choice.folder
-    settings = ("config.json", "processor_config.json", "preprocessor_config.json")
-    if not any("auto_map" in read_json(folder / name) for name in settings):
+    if not code_in(folder):
         return
     if not choice.trust_remote_code:
         raise ParameterError(
@@ -138,9 +161,11 @@ def read_json(path: Path) -> dict[str, Any]:
     return content
 
 
-def state_of(folder: Path) -> tuple[tuple[str, int, int], ...]:
-    """(path, bytes, time of change) of every file that decides about the embeddings."""
-    files = sorted(path for path in folder.rglob("*") if path.suffix in (".json", ".py", ".safetensors"))
+def state_of(
+    folder: Path, endings: Sequence[str] = (".json", ".py", ".safetensors")
+) -> tuple[tuple[str, int, int], ...]:
+    """(path, bytes, time of change) of every file that decides about the embeddings, by the endings of their names."""
+    files = sorted(path for path in folder.rglob("*") if path.suffix in endings)
     return tuple((str(path.relative_to(folder)), path.stat().st_size, path.stat().st_mtime_ns) for path in files)
 
 
