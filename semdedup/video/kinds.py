@@ -108,6 +108,5 @@ def embed_kind(folder: str, tracks: bool) -> Kind:
 
 def caption_kind(folder: str) -> Kind:
     """Captions of clips that exist."""
-    return Kind(
-        f"caption {folder}", f"_{folder}_clips.parquet", f"{QUARANTINE}/{folder}.parquet", "", False, False, folder
-    )
+    step = f"caption {folder.removesuffix('_caption_parquet')}"
+    return Kind(step, f"_{folder}_clips.parquet", f"{QUARANTINE}/{folder}.parquet", "", False, False, folder)
