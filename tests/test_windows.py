@@ -45,15 +45,19 @@ def test_a_model_adds_its_captions_and_replaces_its_own() -> None:
         ((5, 9), "b", "B."),
     ]
     assert with_captions(both, "b", []) == first
+    mine = [{"caption": ["mine"]}]
+    assert with_captions(mine, "b", both[:1]) == [*mine, both[0]]
+    assert captions_in({"windows": mine}) == []
     noted = [{"start_frame": 0, "end_frame": 4, "b_caption": "B.", "note": "mine"}]
     assert with_captions(noted, "b", []) == [{"start_frame": 0, "end_frame": 4, "note": "mine"}]
 
 
 def test_windows_of_others_are_read_or_refused() -> None:
     good = {"start_frame": 0, "end_frame": 255, "qwen_caption": "x", "qwen_enhanced_caption": None, "tokens": [1]}
-    for windows in ([], [good], None):
+    for windows in ([], [good], None, [{"caption": ["mine"]}]):
         assert parse_meta(json.dumps({"windows": windows}).encode()) == {"windows": windows}
-    for bad in ({}, {**good, "end_frame": -1}, {**good, "start_frame": True}, {**good, "qwen_caption": 5}, "text"):
+    wrong = ({"end_frame": -1}, {"start_frame": True}, {"qwen_caption": 5})
+    for bad in ("text", {"end_frame": 5}, *({**good, **each} for each in wrong)):
         assert "has windows" in parse_meta(json.dumps({"windows": [bad]}).encode())
     assert "has windows" in parse_meta(b'{"windows": {"0": 1}}')
 
@@ -64,5 +68,5 @@ def test_captions_reach_samples_and_the_page_as_text() -> None:
     assert all("json" in layout.tar_columns for layout in LAYOUTS.values())
     assert json.loads(sample_json({"windows": windows}, "a", "a.mp4", None, None))["windows"] == windows
     cards = Cards({"a": ClipStrip("a", metadata={"windows": windows})}, Outcome())
-    assert cards.clip("a")["captions"] == [("m", "0–9", windows[0]["m_caption"])]
+    assert cards.clip("a")["captions"] == [("m", "0–9", r"<script>alert(1)</script> \x00\u202e")]
     assert Cards({"a": ClipStrip("a", metadata={"windows": 5})}, Outcome()).clip("a")["captions"] == []

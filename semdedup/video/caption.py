@@ -22,10 +22,7 @@ from semdedup.video.result import SplitResult
 from semdedup.video.steps.caption.captioner import CaptionSpec
 from semdedup.video.tree import CLIPS, METAS
 from semdedup.video.worker import Settings
-from semdedup.video.workflow import WRITTEN_BY_EMBED, caption_parameters
-
-WRITTEN = rf"{WRITTEN_BY_EMBED}|[^/]+_caption_parquet/|{METAS}/"
-"""What `embed` and `caption` write below the folder of the clips."""
+from semdedup.video.workflow import WRITTEN_BESIDE_CLIPS, caption_parameters
 
 ANOTHER_CAPTIONER = (
     "Captions of another model, or by another prompt, go beside those there under a name of their own: "
@@ -115,17 +112,16 @@ class VideoCaptionWorkflow(ClipWorkflow):
         self.io = io = VideoIOOptions.of(given)
         folders = [_clips_of(path) for path in locations_of(needed(io.input_path, "input_path"), io.read_kwargs)]
         self.sources = folders
-        self.embedder = None
+        self.embedder, self.decode = None, DecodeOptions.of(given)
         found = CaptionSpec.of(CaptionOptions.of(given))
         if found is None:
             raise ParameterError("captioning_model is not given: name the local folder of a vision-language model")
         self.captioner: CaptionSpec = found
-        self.decode = DecodeOptions.of(given)
         root = folders[0].parent if folders[0].name == CLIPS else folders[0]
         self.output = (
             root if io.output_path is None else Location.of(io.output_path, storage_options_of(io.write_kwargs))
         )
-        self.own = below(self.output, WRITTEN)
+        self.own = below(self.output, WRITTEN_BESIDE_CLIPS)
         self.kind = caption_kind(self.captioner.parquet_folder)
 
     def parameters(self, files: Sequence[VideoFile]) -> dict[str, Any]:

@@ -61,7 +61,7 @@ SHAPES: Mapping[str, tuple[Callable[[Any], bool], str]] = {
     **dict.fromkeys(("width", "height", "num_frames"), (_is_count, "a whole number from 0 to 2**31")),
     "framerate": (_is_rate, "a number from 0 to 1e9"),
     "bitrate_source": (_is_bitrate, "a whole number from 0 to 2**53"),
-    WINDOWS: (is_windows, "a list of objects with start_frame and end_frame, whose captions are text"),
+    WINDOWS: (is_windows, "a list of objects, where start_frame and end_frame are frames and captions text"),
 }
 """The fields that semdedup reads, and what they must be; null stands for what is not known. All others are free."""
 

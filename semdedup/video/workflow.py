@@ -39,10 +39,11 @@ from semdedup.video.steps.table import STEPS, steps_with
 from semdedup.video.tree import CLIPS, FINGERPRINTS, METAS, SUMMARY
 from semdedup.video.worker import Settings, encoders_here
 
-WRITTEN_BY_EMBED = (
-    rf"_[^/]+\.(?:json|parquet)$|_(?:quarantine|scratch)/|[^/]+_embd_parquet/|{FINGERPRINTS}/part-\d+\.parquet$"
+WRITTEN_BESIDE_CLIPS = (
+    rf"_[^/]+\.(?:json|parquet)$|_(?:quarantine|scratch)/|[^/]+_(?:embd|caption)_parquet/|{METAS}/"
+    rf"|{FINGERPRINTS}/part-\d+\.parquet$"
 )
-"""What `embed` writes below its output, which may be the folder of the clips."""
+"""What `embed` and `caption` write below their output, which may be the folder of the clips."""
 
 
 @documented(VideoIOOptions, PlanOptions, DecodeOptions, ClipOptions, EmbedOptions, CaptionOptions)
@@ -118,9 +119,8 @@ class VideoSplitWorkflow(VideoWorkflow):
             )
         self.embedder = _spec(EmbedOptions.of(given)) if self.clips.generate_embeddings else None
         self.captioner = CaptionSpec.of(CaptionOptions.of(given))
-        self.kind = split_kind(
-            self.embedder.folder if self.embedder else "", self.captioner.parquet_folder if self.captioner else ""
-        )
+        embeddings = self.embedder.folder if self.embedder else ""
+        self.kind = split_kind(embeddings, self.captioner.parquet_folder if self.captioner else "")
 
     def parameters(self, files: Sequence[VideoFile]) -> dict[str, Any]:
         """What the result depends on beside the videos, as JSON values."""
@@ -206,7 +206,7 @@ class VideoEmbedWorkflow(ClipWorkflow):
         self.output = (
             root if io.output_path is None else Location.of(io.output_path, storage_options_of(io.write_kwargs))
         )
-        self.own = below(self.output, WRITTEN_BY_EMBED)
+        self.own = below(self.output, WRITTEN_BESIDE_CLIPS)
         of_split = any(path.name == CLIPS and (path.parent / METAS).is_dir() for path in self.sources)
         self.kind = embed_kind(self.embedder.folder, tracks=not of_split)
 

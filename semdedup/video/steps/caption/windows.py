@@ -77,18 +77,26 @@ def caption_name(model: str) -> str:
 
 
 def is_windows(value: Any) -> bool:
-    """Whether a value is a list of windows, whose captions are text or null; whatever else they hold is free."""
+    """Whether a value is a list of objects, whose frames and captions, where they have them, are such.
+
+    What else they hold is free; those without frames are somebody's own, and stay as they are.
+    """
     return isinstance(value, list) and all(map(_is_window, value))
 
 
 def _is_window(value: Any) -> bool:
     if not isinstance(value, dict):
         return False
-    start: Any = value.get("start_frame")
-    end: Any = value.get("end_frame")
-    if not (_is_frame(start) and _is_frame(end)) or start > end:
-        return False
+    if _has_frames(value):
+        start: Any = value.get("start_frame")
+        end: Any = value.get("end_frame")
+        if not (_is_frame(start) and _is_frame(end)) or start > end:
+            return False
     return all(isinstance(text, str | None) for name, text in value.items() if name.endswith(CAPTION))
+
+
+def _has_frames(window: Mapping[str, Any]) -> bool:
+    return "start_frame" in window or "end_frame" in window
 
 
 def _is_frame(value: Any) -> bool:
@@ -104,6 +112,7 @@ def captions_in(meta: Mapping[str, Any]) -> list[Caption]:
     return [
         Caption(Window(window["start_frame"], window["end_frame"]), name.removesuffix(CAPTION), text)
         for window in meta.get(WINDOWS) or ()
+        if _has_frames(window)
         for name, text in window.items()
         if name.endswith(CAPTION) and text
     ]
@@ -118,8 +127,11 @@ def with_captions(
     ...               [{"start_frame": 0, "end_frame": 9, "b_caption": "Cats."}])
     [{'start_frame': 0, 'end_frame': 9, 'a_caption': 'A cat.', 'b_caption': 'Cats.'}]
     """
-    name, found = caption_name(model), dict[Window, dict[str, Any]]()
+    name, found, others = caption_name(model), dict[Window, dict[str, Any]](), list[dict[str, Any]]()
     for window in windows:
+        if not _has_frames(window):
+            others.append(dict(window))
+            continue
         rest = {field: value for field, value in window.items() if field != name}
         if name not in window or rest.keys() - {"start_frame", "end_frame"}:
             place = Window(window["start_frame"], window["end_frame"])
@@ -127,4 +139,4 @@ def with_captions(
     for window in captions:
         place = Window(window["start_frame"], window["end_frame"])
         found[place] = {**found.get(place, {}), **window}
-    return [found[place] for place in sorted(found)]
+    return others + [found[place] for place in sorted(found)]
