@@ -15,6 +15,7 @@ import psutil
 
 from benchmarks import (
     base,
+    captions,
     client_memory,
     clustering,
     comparison,
@@ -58,6 +59,7 @@ LONGER: dict[str, ModuleType] = {
     "split": split,
     "results": results,
     "shard": shard,
+    "captions": captions,
     "same_answer": same_answer,
     "paper": paper,
 }

@@ -4,6 +4,7 @@ import json
 import socket
 import tarfile
 from collections.abc import Callable
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -14,10 +15,12 @@ import pytest
 from click.testing import CliRunner
 
 torch = pytest.importorskip("torch", reason="the extra captions is not installed")
-pytest.importorskip("torchvision", reason="the extra captions is not installed")
 pytest.importorskip("num2words", reason="the extra captions is not installed")
 pytest.importorskip("transformers", minversion="5", reason="the extra captions is not installed")
+if find_spec("torchvision") is None:
+    pytest.skip("the extra captions is not installed", allow_module_level=True)
 
+from benchmarks.tiny_captioners import MODELS, save  # noqa: E402
 from semdedup import InputError, OutputConflictError, ParameterError, ShardWorkflow, VideoCaptionWorkflow, cli  # noqa: E402
 from semdedup.video.child import Child  # noqa: E402
 from semdedup.video.options import CaptionOptions  # noqa: E402
@@ -26,7 +29,6 @@ from semdedup.video.steps.caption.captioner import Captioner, CaptionSpec  # noq
 from semdedup.video.steps.caption.shots import Shot  # noqa: E402
 from semdedup.video.steps.caption.windows import captions_in  # noqa: E402
 from semdedup.video.steps.chain import Clip, StepChain  # noqa: E402
-from tests.caption_models import MODELS, save  # noqa: E402
 from tests.helpers import NOWHERE, contents  # noqa: E402
 from tests.splits import copy_folder, make_folder, make_texture, read_metas, read_rows, read_videos, splitter  # noqa: E402
 from tests.videos import make_video  # noqa: E402

@@ -115,10 +115,10 @@ class Tally:
         models = (("n_rows", EMBED_ERROR, "embedded"), ("n_captioned", CAPTION_ERROR, "captioned"))
         return [cls(*model, known, before.sum(model[0]) > 0) for model in models]
 
-    def take(self, rows: Iterable[Mapping[str, Any]]) -> None:
+    def take(self, rows: Iterable[Mapping[str, Any]], at_the_end: bool = False) -> None:
         """Count what became of videos, and `check`."""
         self.count(rows)
-        self.check()
+        self.check(at_the_end)
 
     def count(self, rows: Iterable[Mapping[str, Any]]) -> None:
         """Count what became of videos."""

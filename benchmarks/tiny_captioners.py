@@ -7,6 +7,14 @@ import torch
 import transformers
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 
+try:
+    import torchvision
+except RuntimeError:  # its kernels are of another build of torch, as where wheels are mixed; captions need none of them
+    KERNELS = torch.library.Library("torchvision", "DEF")
+    for kernel in ("nms", "qnms"):
+        KERNELS.define(f"{kernel}(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
+    import torchvision  # noqa: F401
+
 QWEN_TOKENS = (
     *("<|endoftext|>", "<|im_start|>", "<|im_end|>", "<|vision_start|>", "<|vision_end|>", "<|image_pad|>"),
     "<|video_pad|>",
