@@ -307,7 +307,7 @@ def test_the_command_line(
     command += ["--max-new-tokens", "6", "--prompt", "Look!", "--scheduler", address]
     planned = runner.invoke(cli.main, [*command, "--dry-run"])
     assert planned.exit_code == 0, planned.output
-    assert "4 clips" in planned.output
+    assert "about 4 windows to caption by qwen2.5, each in at most 6 tokens" in planned.output
     assert not list(clips.glob("*caption*"))
     make_video(clips / "clips" / "short.mp4", 3)
     ran = runner.invoke(cli.main, command)

@@ -46,7 +46,7 @@ from semdedup.video.worker import Settings
 
 ANOTHER_EMBEDDER = (
     "Embeddings of another embedder, or of another version of one, are not compared with those there; they need no "
-    "other clips: semdedup embed --input-clip-path makes them of the clips there."
+    "other clips: semdedup embed --input-clip-path makes them of the clips there, and semdedup caption captions these."
 )
 BEGUN, COMMITTED, CLEARING = "begun", "committed", "clearing"
 

@@ -121,6 +121,7 @@ class VideoCaptionWorkflow(ClipWorkflow):
         self.output = (
             root if io.output_path is None else Location.of(io.output_path, storage_options_of(io.write_kwargs))
         )
+        self.per_task = self.captioner.options.batch_size
         self.own = below(self.output, WRITTEN_BESIDE_CLIPS)
         self.kind = caption_kind(self.captioner.parquet_folder)
 

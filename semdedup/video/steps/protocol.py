@@ -32,7 +32,7 @@ class Sampling:
     def n_of(self, duration_s: float) -> int:
         """How many there are of a clip that is so long.
 
-        >>> Sampling(512, None, 448, per_second=2.0).n_of(10.0)
+        >>> Sampling(128, None, 448, per_second=2.0).n_of(10.0)
         20
         """
         if self.per_second is None:

@@ -44,8 +44,8 @@ DEFAULT_PROMPT = (
     "Write one paragraph of plain sentences, and say nothing that cannot be seen."
 )
 
-MOST_FRAMES = 512
-"""Frames of a clip that are looked at: of longer clips there are fewer a second."""
+MOST_FRAMES = 128
+"""Frames of a clip that are looked at, of longer clips fewer a second: they are in memory together."""
 
 SHORTEST_S = 1e-3
 MOST_PROMPT = 1 << 16

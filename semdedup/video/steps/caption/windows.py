@@ -17,7 +17,7 @@ WINDOWS, CAPTION = "windows", "_caption"
 LEAST_FRAMES = 4
 """The peers caption nothing shorter."""
 
-MOST_WINDOWS = 512
+MOST_WINDOWS = 128
 """Of a clip: a still picture of a day is a small file, and would keep a GPU busy for as long."""
 
 
