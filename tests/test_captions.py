@@ -21,7 +21,15 @@ if find_spec("torchvision") is None:
     pytest.skip("the extra captions is not installed", allow_module_level=True)
 
 from benchmarks.tiny_captioners import MODELS, save  # noqa: E402
-from semdedup import InputError, OutputConflictError, ParameterError, ShardWorkflow, VideoCaptionWorkflow, cli  # noqa: E402
+from semdedup import (  # noqa: E402
+    ClusterError,
+    InputError,
+    OutputConflictError,
+    ParameterError,
+    ShardWorkflow,
+    VideoCaptionWorkflow,
+    cli,
+)
 from semdedup.video.child import Child  # noqa: E402
 from semdedup.video.options import CaptionOptions  # noqa: E402
 from semdedup.video.steps.caption import models  # noqa: E402
@@ -220,6 +228,32 @@ def test_captions_go_into_metas_and_rows_and_are_made_once(
     (clips / f"metas/v0/{first}.json").write_bytes(before[f"metas/v0/{first}.json"])
     assert captioner(clips, folders("qwen2.5")).run(inside).processed == 1
     assert captions_in(read_metas(clips)[first]) == captions_in(metas[first])
+
+
+def test_a_run_that_a_broken_gpu_ends_goes_on(
+    inside: distributed.Client, clips: Path, folders: Callable[[str], Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nothing is put down to the clips; what was done is not done again, and the result is that of one run."""
+    whole = copy_folder(clips, clips.parent / "whole")
+    model = folders("qwen2.5")
+    captioner(whole, model, captioning_batch_size=1).run(inside)
+    calls, real = [], models.CaptionModel.generate
+
+    def generate(self: Any, *given: Any) -> list[str]:
+        calls.append(1)
+        if len(calls) == 8:
+            raise type("AcceleratorError", (RuntimeError,), {})("CUDA error: an illegal memory access")
+        return real(self, *given)
+
+    monkeypatch.setattr(models.CaptionModel, "generate", generate)
+    with pytest.raises(ClusterError, match="the GPU failed while windows were captioned"):
+        captioner(clips, model, captioning_batch_size=1).run(inside)
+    assert not (clips / "qwen2.5_caption_parquet").exists()
+    before = len(calls)
+    assert captioner(clips, model, captioning_batch_size=1).run(inside).captioned == 4
+    assert 3 <= len(calls) - before < 12, "clips that were done are not done again"
+    assert {**read_metas(clips)} == read_metas(whole)
+    assert read_rows(clips, "qwen2.5_caption_parquet").equals(read_rows(whole, "qwen2.5_caption_parquet"))
 
 
 def test_what_fails_is_in_quarantine_of_this_step_and_in_the_dataset(

@@ -68,8 +68,8 @@ class VideoCaptionWorkflow(ClipWorkflow):
 
     `input_path` is the output folder of a split, its folder ``clips``, the root of a run, or any folder of clips; ids
     are as `VideoEmbedWorkflow` makes them. Captions go into the windows of ``metas/v0/{id}.json``, as the peers write
-    them, and as rows into ``{name}_caption_parquet/`` (``id``, ``start_frame``, ``end_frame``, ``caption``, ``model``,
-    ``video``). What other models said stays: each has a name of its own, by default that of its folder. Decoding of
+    them, and as rows into ``{name}_caption_parquet/`` (``id``, ``start_frame``, ``end_frame``, ``caption``,
+    ``model``). What other models said stays: each has a name of its own, by default that of its folder. Decoding of
     text is greedy, so that the same clip has the same caption in every run on one kind of machine.
 
     A clip that fails, at any of its windows, is in the quarantine of this step (``caption_error``) and is a clip like

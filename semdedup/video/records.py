@@ -73,7 +73,6 @@ CAPTION_ROWS = pa.schema(
         "end_frame": pa.int32(),
         "caption": pa.string(),
         "model": pa.string(),
-        "video": pa.string(),
     }
 )
 """Columns of the captions of a model: a row for each window of a clip, both ends included."""

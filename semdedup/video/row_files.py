@@ -72,7 +72,7 @@ EMBEDDINGS = RowKind(
 )
 
 CAPTIONS = RowKind(
-    *("captions", "captions", "n_captions", "caption_part", "caption", "id", ("video", "id", "start_frame")),
+    *("captions", "captions", "n_captions", "caption_part", "caption", "id", ("id", "start_frame")),
     part_bytes=32 << 20,
 )
 
@@ -105,8 +105,8 @@ def embedding_rows(
     return pa.table({name: columns[name] for name in schema.names}, schema=schema)
 
 
-def caption_rows(video: VideoFile, clips: Sequence[Clip], model: str) -> pa.Table:
-    """The captions of clips of a video by a model: a row for each window."""
+def caption_rows(clips: Sequence[Clip], model: str) -> pa.Table:
+    """The captions of clips by a model: a row for each window."""
     name = caption_name(model)
     rows = [
         {
@@ -114,7 +114,6 @@ def caption_rows(video: VideoFile, clips: Sequence[Clip], model: str) -> pa.Tabl
             **{column: window[column] for column in ("start_frame", "end_frame")},
             "caption": window[name],
             "model": model,
-            "video": video.relative_path,
         }
         for clip in clips
         for window in clip.facts.get(WINDOWS) or ()

@@ -123,7 +123,7 @@ class Tally:
     def count(self, rows: Iterable[Mapping[str, Any]]) -> None:
         """Count what became of videos."""
         for row in rows:
-            self.worked += row[self.column]
+            self.worked += row.get(self.column) or 0  # what an older version did has not all columns
             for fault in row["clip_faults"]:
                 if fault["reason"] == self.reason and fault["id"] not in self.known:
                     self.failed, self.first = self.failed + 1, self.first or fault["detail"]
@@ -281,9 +281,10 @@ def check_embedded(rows: VideoRows) -> None:
 
 def check_captioned(rows: VideoRows) -> None:
     """Every clip that is kept has captions, or failed to get them. Raises `IntegrityError`."""
-    for row in rows:
+    n_clips = pc.fill_null(pc.list_value_length(rows.column("clips")), 0).to_numpy()
+    for row in rows.filter(n_clips != rows.numbers("n_captioned")):
         failed = sum(fault["reason"] == CAPTION_ERROR for fault in row["clip_faults"] or ())
-        if len(row["clips"]) != row["n_captioned"] + failed:
+        if len(row["clips"]) != (row["n_captioned"] or 0) + failed:
             raise IntegrityError(
                 f"{row['video']}: of {len(row['clips'])} clips {row['n_captioned']} have captions, and {failed} failed"
             )

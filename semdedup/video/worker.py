@@ -268,7 +268,7 @@ def _put_in_place(settings: Settings, target: Target, work: _Work, folder: Path)
             note["meta_faults"], origin = [origin], {}
         EMBEDDINGS.write(target.scratch, video.version, embedding_rows(settings.steps, video, embedded, origin))
     if note["n_captions"] and settings.captioner is not None:
-        CAPTIONS.write(target.scratch, video.version, caption_rows(video, kept, settings.captioner.model))
+        CAPTIONS.write(target.scratch, video.version, caption_rows(kept, settings.captioner.model))
     if track is not None:
         TRACKS.write(target.scratch, video.version, track_rows(video, track))
     if settings.plan is not None:
