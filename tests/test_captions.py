@@ -190,7 +190,13 @@ def test_a_clip_that_fails_costs_that_clip(
     chain.finish()
     assert [len(clip.facts["windows"]) for clip in batch] == [2, 0, 0, 0, 2]
     faults = [clip.faults for clip in batch]
-    assert [[reason for reason, _ in each] for each in faults] == [[], *[["caption_error"]] * 3, []]
+    assert [[reason for reason, _ in each] for each in faults] == [
+        [],
+        ["caption_error"],
+        ["no_window"],
+        ["caption_error"],
+        [],
+    ]
     assert "frames 0 to 7: OutOfMemoryError: CUDA out of memory" in faults[1][0][1]
     assert "3 frames, where 4 are needed" in faults[2][0][1]
     assert "gave no text" in faults[3][0][1]
@@ -264,15 +270,15 @@ def test_what_fails_is_in_quarantine_of_this_step_and_in_the_dataset(
     broken = min(read_metas(clips))
     (clips / f"metas/v0/{broken}.json").write_text('{"windows": 5}')
     result = captioner(clips, folders("qwen3")).run(inside)
-    assert (result.captioned, result.quarantined_clips, result.malformed_metadata) == (4, {"caption_error": 1}, 1)
+    assert (result.captioned, result.quarantined_clips, result.malformed_metadata) == (4, {"no_window": 1}, 1)
     assert not result.clean
     assert dict(result.rows())["  failed"] == "1"
     held = pq.read_table(clips / "_quarantine/qwen3_caption_parquet_clips.parquet").to_pylist()
-    assert [(row["id"], row["reason"]) for row in held] == [("short", "caption_error")]
+    assert [(row["id"], row["reason"]) for row in held] == [("short", "no_window")]
     assert (clips / f"metas/v0/{broken}.json").read_text() == '{"windows": 5}'
     assert set(read_rows(clips, "qwen3_caption_parquet")["id"]) == {*read_metas_ids(clips)}
-    again = captioner(clips, folders("qwen3")).run(inside)
-    assert (again.processed, again.captioned) == (1, 4)
+    again = captioner(clips, folders("qwen3")).run(NOWHERE)
+    assert (again.processed, again.captioned, again.clean) == (0, 4, False), "what the bytes tell is not tried again"
     for layout in ("flat", "cosmos"):
         out = tmp_path / layout
         assert ShardWorkflow(str(clips), str(out), layout=layout, verbose=False).run(inside).kept == 5
@@ -346,5 +352,5 @@ def test_the_command_line(
     make_video(clips / "clips" / "short.mp4", 3)
     ran = runner.invoke(cli.main, command)
     assert ran.exit_code == 3, ran.output
-    assert "quarantine: clip short of short.mp4: caption_error: 3 frames" in ran.output
+    assert "quarantine: clip short of short.mp4: no_window: 3 frames" in ran.output
     assert runner.invoke(cli.main, ["caption", "--input-clip-path", str(clips)]).exit_code == 2

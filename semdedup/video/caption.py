@@ -72,8 +72,9 @@ class VideoCaptionWorkflow(ClipWorkflow):
     ``model``). What other models said stays: each has a name of its own, by default that of its folder. Decoding of
     text is greedy, so that the same clip has the same caption in every run on one kind of machine.
 
-    A clip that fails, at any of its windows, is in the quarantine of this step (``caption_error``) and is a clip like
-    others everywhere else. The next run tries it again; clips with captions are left alone.
+    A clip that fails, at any of its windows, is in the quarantine of this step and is a clip like others everywhere
+    else. The next run tries it again (``caption_error``), unless it has no window (``no_window``: less than 4 frames,
+    or more than 128 windows); clips with captions are left alone.
 
     Cost: each clip is decoded once; the model reads `captioning_sampling_fps` frames a second. Memory of a worker: the
     model, which its threads share, and the frames of a batch of clips, 1 MB each at the default size.

@@ -19,7 +19,7 @@ from semdedup.video.counts import Counts
 from semdedup.video.merged import Merged, gone_clips, gone_videos, without_lost
 from semdedup.video.own_files import COLUMN, OwnFiles, names_of, own_files
 from semdedup.video.parts import PartPlan, Parts, plan_parts, write_name
-from semdedup.video.quarantine import CAPTION_ERROR, EMBED_ERROR, is_tried_again
+from semdedup.video.quarantine import CAPTION_ERROR, EMBED_ERROR, NO_WINDOW, is_tried_again
 from semdedup.video.records import CAPTION_ROWS, FILES, QUARANTINED, TRACK_ROWS, VIDEO_COLUMNS, VideoFile
 from semdedup.video.row_files import RowKind
 from semdedup.video.tree import FINGERPRINTS, SUMMARY, file_key
@@ -283,7 +283,7 @@ def check_captioned(rows: VideoRows) -> None:
     """Every clip that is kept has captions, or failed to get them. Raises `IntegrityError`."""
     n_clips = pc.fill_null(pc.list_value_length(rows.column("clips")), 0).to_numpy()
     for row in rows.filter(n_clips != rows.numbers("n_captioned")):
-        failed = sum(fault["reason"] == CAPTION_ERROR for fault in row["clip_faults"] or ())
+        failed = sum(fault["reason"] in (CAPTION_ERROR, NO_WINDOW) for fault in row["clip_faults"] or ())
         if len(row["clips"]) != (row["n_captioned"] or 0) + failed:
             raise IntegrityError(
                 f"{row['video']}: of {len(row['clips'])} clips {row['n_captioned']} have captions, and {failed} failed"

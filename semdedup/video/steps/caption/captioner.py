@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from semdedup.errors import ClusterError, InputError, ParameterError
 from semdedup.video.options import CaptionOptions
-from semdedup.video.quarantine import CAPTION_ERROR
+from semdedup.video.quarantine import CAPTION_ERROR, NO_WINDOW
 from semdedup.video.steps.caption.shots import Failure, Shot
 from semdedup.video.steps.caption.windows import (
     LEAST_FRAMES,
@@ -222,9 +222,9 @@ class Captioner:
         return windows, [Shot(clip.frames[frames_of(window, n_frames, n_samples)], rate) for window in windows]
 
     def _result(self, clip: ClipInput, windows: Sequence[Window], said: Sequence[str | Failure]) -> StepResult:
-        fault, found, name = "", [], caption_name(self.spec.model)
+        reason, fault, found, name = CAPTION_ERROR, "", [], caption_name(self.spec.model)
         if not windows:
-            n_frames = clip.facts["n_frames"]
+            n_frames, reason = clip.facts["n_frames"], NO_WINDOW
             fault = f"{n_frames:,} frames, where {LEAST_FRAMES} are needed, in at most {MOST_WINDOWS} windows"
         for window, text in zip(windows, said, strict=True):
             if isinstance(text, Failure) or not text:
@@ -232,4 +232,4 @@ class Captioner:
                 fault = fault or f"frames {window.start} to {window.end}: {why}"
             else:
                 found.append({"start_frame": window.start, "end_frame": window.end, name: text})
-        return StepResult({WINDOWS: []}, fault=(CAPTION_ERROR, fault)) if fault else StepResult({WINDOWS: found})
+        return StepResult({WINDOWS: []}, fault=(reason, fault)) if fault else StepResult({WINDOWS: found})
