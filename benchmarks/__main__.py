@@ -15,6 +15,7 @@ import psutil
 
 from benchmarks import (
     base,
+    captions,
     client_memory,
     clustering,
     comparison,
@@ -60,6 +61,7 @@ LONGER: dict[str, ModuleType] = {
     "embedders": embedders,
     "results": results,
     "shard": shard,
+    "captions": captions,
     "same_answer": same_answer,
     "paper": paper,
 }

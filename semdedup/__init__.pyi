@@ -44,6 +44,7 @@ from .report.write import plot_curve, write_report
 from .run_result import RunResult
 from .shards.result import ShardResult
 from .shards.workflow import ShardWorkflow
+from .video.caption import CaptionResult, VideoCaptionWorkflow
 from .video.options import Limits, PlanOptions
 from .video.plan import Span
 from .video.result import SplitResult
@@ -68,6 +69,7 @@ __all__ = [
     "BadFileError",
     "BaseSummary",
     "Calibration",
+    "CaptionResult",
     "ClusterError",
     "ClusterOptions",
     "CrossStage",
@@ -103,6 +105,7 @@ __all__ = [
     "SplitResult",
     "StageResult",
     "StorageError",
+    "VideoCaptionWorkflow",
     "VideoDeduplicationWorkflow",
     "VideoEmbedWorkflow",
     "VideoSplitWorkflow",

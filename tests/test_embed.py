@@ -12,8 +12,8 @@ import pytest
 import semdedup
 from semdedup import OutputConflictError, ParameterError, SemanticDeduplicationWorkflow, VideoEmbedWorkflow
 from semdedup.shards.workflow import ShardWorkflow
+from semdedup.video.of_clips import CLIPS_PER_TASK
 from semdedup.video.steps.embed.dct3d import RECOMMENDED_EPS, dct3d
-from semdedup.video.workflow import CLIPS_PER_TASK
 from tests.helpers import NOWHERE, contents, files_below, stamps
 from tests.splits import (
     BASE,

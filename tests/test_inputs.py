@@ -313,6 +313,9 @@ def test_tracks_beside_embeddings_are_no_input_unless_they_are_named(tmp_path: P
         assert file.url.endswith(embeddings), pattern
     for path in ("out/clips/fingerprints", "out/*/fingerprints", "foreign"):
         assert len(find_files([Location.of(f"{tmp_path}/{path}")], "parquet")) == 1, path
+    record(tmp_path / "told", "split", embeddings, "qwen_caption_parquet/part-00000.parquet")
+    assert found(tmp_path / "told") == [embeddings]
+    assert passed_over(tmp_path / "told") == "1 files of results of semdedup: 1 in qwen_caption_parquet/"
     (tmp_path / "out" / "clips" / tracks).unlink()
     assert len(find_files([Location.of(tmp_path / "out" / "clips")], "parquet", recorded=True)) == 1
 

@@ -27,6 +27,7 @@ from semdedup import (
     SemanticDeduplicationWorkflow,
     SemdedupError,
     ShardWorkflow,
+    VideoCaptionWorkflow,
     VideoDeduplicationWorkflow,
     VideoEmbedWorkflow,
     VideoSplitWorkflow,
@@ -47,7 +48,15 @@ from semdedup.dedup.options import (
 from semdedup.dedup.threshold.rule import EPS, exact_eps, least_score
 from semdedup.settings import Options, Setting, settings_of
 from semdedup.shards.options import DropOptions, ShardIOOptions, ShardOptions
-from semdedup.video.options import ClipOptions, DecodeOptions, EmbedOptions, PlanOptions, StepOptions, VideoIOOptions
+from semdedup.video.options import (
+    CaptionOptions,
+    ClipOptions,
+    DecodeOptions,
+    EmbedOptions,
+    PlanOptions,
+    StepOptions,
+    VideoIOOptions,
+)
 from semdedup.workflow import RunOptions, names_of
 
 Group = type[Options]
@@ -60,7 +69,9 @@ DEDUP: tuple[Group, ...] = (
     UpdateOptions,
 )
 LIMITS = [one.name for one in settings_of(Limits)]
-SPLIT: tuple[Group, ...] = (VideoIOOptions, PlanOptions, DecodeOptions, ClipOptions, StepOptions, EmbedOptions)
+SPLIT: tuple[Group, ...] = (
+    *(VideoIOOptions, PlanOptions, DecodeOptions, ClipOptions, StepOptions, EmbedOptions, CaptionOptions),
+)
 
 DOORS: Mapping[Any, tuple[Group, ...]] = {
     SemanticDeduplicationWorkflow: DEDUP,
@@ -71,6 +82,7 @@ DOORS: Mapping[Any, tuple[Group, ...]] = {
     PairsStage: (IOOptions, FieldOptions, PairsOptions),
     VideoSplitWorkflow: SPLIT,
     VideoEmbedWorkflow: (VideoIOOptions, DecodeOptions, StepOptions, EmbedOptions),
+    VideoCaptionWorkflow: (VideoIOOptions, DecodeOptions, CaptionOptions),
     ShardWorkflow: (ShardIOOptions, DropOptions, ShardOptions),
     VideoDeduplicationWorkflow: (RunOptions,),
     ClusterOptions: (ClusterOptions,),
@@ -81,6 +93,7 @@ REQUIRED = {
     SemanticDeduplicationWorkflow: {"input_path": "in", "output_path": "out"},
     VideoSplitWorkflow: {"input_path": "in", "output_path": "out"},
     VideoEmbedWorkflow: {"input_path": "in", "output_path": "out"},
+    VideoCaptionWorkflow: {"input_path": "in", "captioning_model": "in"},
     ShardWorkflow: {"input_clip_path": "in", "output_dataset_path": "out"},
     VideoDeduplicationWorkflow: {"input_path": "in", "output_path": "out"},
 }
@@ -89,6 +102,7 @@ COMMANDS: Mapping[str, tuple[Any, list[str]]] = {
     "dedup": (SemanticDeduplicationWorkflow, ["--input-embeddings-path", "in", "--output-path", "out"]),
     "split": (VideoSplitWorkflow, ["--video-dir", "in", "--output-path", "out"]),
     "embed": (VideoEmbedWorkflow, ["--input-clip-path", "in", "--output-path", "out"]),
+    "caption": (VideoCaptionWorkflow, ["--input-clip-path", "in", "--captioning-model", "in"]),
     "shard": (ShardWorkflow, ["--input-clip-path", "in", "--output-dataset-path", "out"]),
     "run": (VideoDeduplicationWorkflow, ["--video-dir", "in", "--output-path", "out"]),
 }

@@ -226,6 +226,8 @@ def recount(out: Path, source: Path) -> dict[str, Any]:
         "total_clip_bytes": sum(path.stat().st_size for path in (out / "clips").glob("*.mp4")),
         "total_num_clips": len(metas),
         "total_num_clips_with_embeddings": 0 if rows is None else len(rows),
+        "total_num_clips_with_captions": 0,
+        "total_num_captions": 0,
         "total_num_fingerprints": sum(map(len, read_tracks(out).values())),
         **{
             f"total_{name}": sum(record[name] or 0 for record in records)

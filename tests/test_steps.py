@@ -12,7 +12,7 @@ import pytest
 
 from semdedup import ParameterError
 from semdedup.video.quarantine import ClipFault
-from semdedup.video.run import MOST_FAILED, EmbedTally
+from semdedup.video.run import MOST_FAILED, Tally
 from semdedup.video.steps.chain import Clip, StepChain, set_other_lengths_aside
 from semdedup.video.steps.protocol import ClipInput, Sampling, StepResult, StepSpec, Wants
 from semdedup.video.steps.table import STEPS
@@ -215,24 +215,24 @@ def rows_of(embedded: int, *failed: str) -> list[dict[str, Any]]:
 
 def test_an_embedder_that_fails_on_every_clip_is_at_fault_itself() -> None:
     many = [f"c{i}" for i in range(MOST_FAILED)]
-    tally = EmbedTally.of(VideoRows())
+    tally = Tally.all_of(VideoRows())[0]
     tally.take(rows_of(0, *many[1:]))
     with pytest.raises(ParameterError, match="none of 20 clips could be embedded, of the first: not c1"):
         tally.take(rows_of(0, many[0]))
-    tally = EmbedTally.of(VideoRows())
+    tally = Tally.all_of(VideoRows())[0]
     tally.take(rows_of(0, "c0"))
     with pytest.raises(ParameterError, match="none of 1 clips could be embedded"):
         tally.take([], at_the_end=True)
-    tally = EmbedTally.of(VideoRows())
+    tally = Tally.all_of(VideoRows())[0]
     tally.take(rows_of(1, *many))
     tally.take(rows_of(0, *many), at_the_end=True)
 
 
 def test_clips_that_failed_in_earlier_runs_tell_nothing_new() -> None:
     many = [f"c{i}" for i in range(MOST_FAILED)]
-    EmbedTally.of(VideoRows.of(rows_of(5, *many))).take(rows_of(0, *many, "new"), at_the_end=True)
+    Tally.all_of(VideoRows.of(rows_of(5, *many)))[0].take(rows_of(0, *many, "new"), at_the_end=True)
     with pytest.raises(ParameterError, match="none of 20 clips"):
-        EmbedTally.of(VideoRows.of(rows_of(5))).take(rows_of(0, *many))
+        Tally.all_of(VideoRows.of(rows_of(5)))[0].take(rows_of(0, *many))
 
 
 def test_a_folder_of_before_a_step_had_a_column_grows(

@@ -15,7 +15,7 @@ from semdedup.video.own_files import OwnFiles
 from semdedup.video.parts import Part, plan_parts
 from semdedup.video.quarantine import is_tried_again
 from semdedup.video.records import FILES, VIDEO_COLUMNS
-from semdedup.video.row_files import EMBEDDINGS, TRACKS, RowKind
+from semdedup.video.row_files import CAPTIONS, EMBEDDINGS, TRACKS, RowKind
 from semdedup.video.video_rows import RowsHeld, VideoRows, rows_memory
 from semdedup.video.video_table import Placed
 
@@ -35,6 +35,7 @@ def row_of(video: str, rng: np.random.Generator, part: str = "", version: int = 
         **{"duration_s": float(rng.random()), "clip_seconds": float(rng.random()), "gap_s": float(rng.random())},
         "longest_clip_s": float(rng.random()),
         **{"n_fingerprints": int(rng.integers(1, 9)) if clips else 0, "fingerprint_part": part if clips else ""},
+        **{"n_captioned": len(clips), "n_captions": 2 * len(clips), "caption_part": part if clips else ""},
     }
 
 
@@ -91,7 +92,7 @@ def before_and_new(rng: np.random.Generator) -> tuple[list[dict[str, Any]], list
     return before, [row_of(f"v{i:03d}", rng, version=1) for i in rng.permutation(30) + 20]
 
 
-@pytest.mark.parametrize("kind", [EMBEDDINGS, TRACKS], ids=lambda kind: kind.name)
+@pytest.mark.parametrize("kind", [EMBEDDINGS, TRACKS, CAPTIONS], ids=lambda kind: kind.name)
 @pytest.mark.parametrize("most", [1, 30, 1000])
 def test_parts_hold_every_video_once_and_no_more_rows_than_they_may(
     kind: RowKind, most: int, rng: np.random.Generator
@@ -156,7 +157,7 @@ def test_a_run_replaces_its_videos_and_their_files_and_leaves_the_others(rng: np
     assert gone_videos(merged, placed) == ["gone"]
 
 
-@pytest.mark.parametrize("kind", [EMBEDDINGS, TRACKS], ids=lambda kind: kind.name)
+@pytest.mark.parametrize("kind", [EMBEDDINGS, TRACKS, CAPTIONS], ids=lambda kind: kind.name)
 def test_videos_whose_rows_are_lost_are_done_again(kind: RowKind, rng: np.random.Generator) -> None:
     before, _ = before_and_new(rng)
     lost = "part-00001.parquet"

@@ -21,7 +21,7 @@ from semdedup.cli.report import report
 from semdedup.cli.run import run
 from semdedup.cli.shard import shard
 from semdedup.cli.status import status
-from semdedup.cli.video import embed, split
+from semdedup.cli.video import caption, embed, split
 
 
 class Program(click.Group):
@@ -60,6 +60,7 @@ for command in (
     run,
     split,
     embed,
+    caption,
     estimate,
     dedup,
     report,

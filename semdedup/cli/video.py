@@ -1,14 +1,25 @@
-"""`semdedup split` and `semdedup embed`."""
+"""`semdedup split`, `semdedup embed` and `semdedup caption`."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import click
 
 from semdedup.cli.flags import Command, given_of, kwargs_of, setting_flags, show_and_exit, show_plan, work_flags
 from semdedup.compute.options import ClusterOptions
-from semdedup.video.options import ClipOptions, DecodeOptions, EmbedOptions, PlanOptions, StepOptions, VideoIOOptions
+from semdedup.video.base import VideoWorkflow
+from semdedup.video.caption import VideoCaptionWorkflow
+from semdedup.video.options import (
+    CaptionOptions,
+    ClipOptions,
+    DecodeOptions,
+    EmbedOptions,
+    PlanOptions,
+    StepOptions,
+    VideoIOOptions,
+)
 from semdedup.video.steps.embed.providers import NAMES
 from semdedup.video.workflow import VideoEmbedWorkflow, VideoSplitWorkflow
 
@@ -23,6 +34,7 @@ EMBEDDERS = {"embedding_algorithm": "|".join(NAMES)}
     ClipOptions,
     StepOptions,
     EmbedOptions,
+    CaptionOptions,
     required=["input_path", "output_path"],
     metavars=EMBEDDERS,
 )
@@ -59,8 +71,33 @@ def embed(**flags: Any) -> None:
     _run_videos(VideoEmbedWorkflow, **flags)
 
 
+@click.command(cls=Command)
+@setting_flags(
+    VideoIOOptions,
+    CaptionOptions,
+    DecodeOptions,
+    required=["input_path", "captioning_model"],
+    flags={
+        "input_path": ["--input-clip-path"],
+        "output_path": ["--output-path"],
+        "captioning_model": ["--captioning-model", "--model-dir"],
+    },
+)
+@work_flags()
+def caption(**flags: Any) -> None:
+    """Caption clips that exist, window by window, by a local vision-language model of transformers.
+
+    Captions go into metas/v0/{id}.json beside the clips, and into {name}_caption_parquet. Another model adds its own.
+
+    \b
+    Example:
+      semdedup caption --input-clip-path clips --captioning-model models/Qwen2.5-VL-7B-Instruct
+    """
+    _run_videos(VideoCaptionWorkflow, **flags)
+
+
 def _run_videos(
-    workflow: type[VideoSplitWorkflow] | type[VideoEmbedWorkflow],
+    workflow: Callable[..., VideoWorkflow],
     as_json: bool,
     dry_run: bool,
     cluster: ClusterOptions,

@@ -63,6 +63,9 @@ OUR_COLUMNS = ("id", "embedding", "centroid", L2_DISTANCE, COSINE_DISTANCE)
 EMBEDDINGS_FOLDER = "_embd_parquet"
 """How the folders end in which `split` and `embed` write embeddings."""
 
+CAPTIONS_FOLDER = "_caption_parquet"
+"""How the names of folders of captions end that `split` and `caption` write: they are no embeddings."""
+
 TRACKS_FOLDER = "fingerprints"
 """Folder beside them of the fingerprint tracks of the videos, which are no input of a dedup."""
 

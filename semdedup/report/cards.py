@@ -13,13 +13,18 @@ import numpy as np
 from semdedup.calibration.bands import describe
 from semdedup.calibration.verdicts import FORMAT
 from semdedup.dedup.results.pairs import Id, Pair
+from semdedup.display import one_line
 from semdedup.report.sample import PairSample
 from semdedup.report.strips import ClipStrip
 from semdedup.report.survey import DROPPED_PER_GROUP, Survey
 from semdedup.video.clip_meta import span_of, well_formed
+from semdedup.video.steps.caption.windows import captions_in
 
 LONGEST_ID = 40
 """Characters of an id in a sentence; in full it is beside its clip."""
+
+MOST_CAPTIONS, LONGEST_CAPTION = 4, 400
+"""Captions that are shown of a clip, and characters of each: the page has hundreds of clips."""
 
 
 @dataclass(frozen=True)
@@ -61,12 +66,18 @@ class Cards:
             facts.append(f"{known['width']:.0f}×{known['height']:.0f}")
         if known.get("framerate") is not None:
             facts.append(f"{known['framerate']:g} fps")
+        captions = [
+            (caption.model, f"{caption.window.start}–{caption.window.end}", _shown(caption.text))
+            for caption in captions_in(known)
+        ]
         return {
             "id": clip.id,
             "key": key_of(row_id),
             "strip": clip.strip,
             "missing": clip.missing,
             "facts": " · ".join(facts),
+            "captions": captions[:MOST_CAPTIONS],
+            "more_captions": max(0, len(captions) - MOST_CAPTIONS),
             "source": known.get("video") or known.get("source_video") or "",
             "link": link,
             "address": "" if link else clip.url,
@@ -124,6 +135,12 @@ class Cards:
             if witness is not None and witness[0] != pair.max_id:
                 found["witness"] = [_short(witness[0]), exact(witness[1])]
         return found
+
+
+def _shown(caption: str) -> str:
+    """A caption on one line, without what would turn or hide the text around it, and not endless."""
+    text = one_line(" ".join(caption.split()))
+    return text if len(text) <= LONGEST_CAPTION else f"{text[: LONGEST_CAPTION - 1]}…"
 
 
 def key_of(row_id: Id) -> str:

@@ -35,20 +35,25 @@ from semdedup.video.kinds import Kind
 from semdedup.video.options import Limits, StepOptions, VideoIOOptions
 from semdedup.video.records import VideoFile, rows_schema
 from semdedup.video.result import MOST_FAULTS, SplitResult
-from semdedup.video.run import EmbedTally, check_unchanged, commit, process
+from semdedup.video.run import Tally, check_unchanged, commit, process
+from semdedup.video.steps.caption.captioner import CaptionSpec
 from semdedup.video.steps.embed.providers import EmbedderSpec
 from semdedup.video.steps.protocol import StepSpec
 from semdedup.video.steps.table import steps_with
+from semdedup.video.target import Target
 from semdedup.video.tree import FINGERPRINTS
 from semdedup.video.video_rows import VideoRows
 from semdedup.video.video_table import Missing, VideoTable
-from semdedup.video.worker import Settings, Target
+from semdedup.video.worker import Settings
 
 ANOTHER_EMBEDDER = (
     "Embeddings of another embedder, or of another version of one, are not compared with those there; they need no "
-    "other clips: semdedup embed --input-clip-path makes them of the clips there."
+    "other clips: semdedup embed --input-clip-path makes them of the clips there, and semdedup caption captions these."
 )
 BEGUN, COMMITTED, CLEARING = "begun", "committed", "clearing"
+
+MODELS = (EmbedderSpec, CaptionSpec)
+"""Steps that choose a backend."""
 
 MOST_TRIED = 8
 """Videos that are tried at each end of the input for one that can be read."""
@@ -73,11 +78,15 @@ class VideoWorkflow(Shown):
     own: re.Pattern[str]
     kind: Kind
     embedder: EmbedderSpec | None
-    step_options: StepOptions
+    step_options: StepOptions = StepOptions()
+    captioner: CaptionSpec | None
     io: VideoIOOptions
     unit: str
     unit_of_tasks: str
     per_task: int
+    result: type[SplitResult] = SplitResult
+    hint = ANOTHER_EMBEDDER
+    without_meta = "their clips are embedded as if there were none"
 
     @property
     def limits(self) -> Limits:
@@ -87,13 +96,13 @@ class VideoWorkflow(Shown):
     @property
     def steps(self) -> tuple[StepSpec, ...]:
         """What every clip goes through."""
-        return steps_with(self.embedder, self.step_options.clip_scores)
+        return steps_with(self.embedder, self.captioner, scores=self.step_options.clip_scores)
 
     def step_parameters(self) -> dict[str, Any]:
         """What the results of the steps depend on, as parameters of a run; of the embedder: ``embedding_…``."""
         found = {
             f"{'embedding' if step is self.embedder else step.name}_{name}": value
-            for step in self.steps
+            for step in steps_with(self.embedder, scores=self.step_options.clip_scores)
             for name, value in step.identity().items()
         }
         return {**found, **self.step_options.recorded(), **({} if self.embedder else {"embedding_algorithm": None})}
@@ -190,13 +199,14 @@ class VideoWorkflow(Shown):
         parameters = {**self.parameters(files), **table.kind.parameters}
         if table.entry is not None and parameters.get("transcode_encoder") == "auto":
             parameters["transcode_encoder"] = table.entry["parameters"].get("transcode_encoder")
-        table.record.check(table.kind.step, parameters, hint=ANOTHER_EMBEDDER)
+        table.record.check(table.kind.step, parameters, hint=self.hint)
         return table.missing(files, self.io.verify)
 
     def _settings(self, session: Session, cluster: ClusterOptions | None, files: Sequence[VideoFile]) -> Settings:
         settings = self.settings(session, files)
-        if self.embedder is not None and cluster is not None and cluster.backend == "cpu":
-            return replace(settings, steps=(*settings.steps[:-1], replace(self.embedder, backend="cpu")))
+        if cluster is not None and cluster.backend == "cpu":
+            steps = (replace(step, backend="cpu") if isinstance(step, MODELS) else step for step in settings.steps)
+            return replace(settings, steps=tuple(steps))
         return settings
 
     def _run(
@@ -221,7 +231,7 @@ class VideoWorkflow(Shown):
             return NOTHING, left_out
         encoder = {"transcode_encoder": settings.encoder} if settings.encoder else {}
         parameters = {**self.parameters(files), **encoder, **table.kind.parameters}
-        table.record.check(table.kind.step, parameters, hint=ANOTHER_EMBEDDER)
+        table.record.check(table.kind.step, parameters, hint=self.hint)
         placed = table.placed()  # before this run puts its own there
         if table.status == BEGUN:
             todo = [replace(video, known=True) for video in todo]
@@ -231,8 +241,8 @@ class VideoWorkflow(Shown):
         name, eps = ("", None) if self.embedder is None else (self.embedder.name, self.embedder.recommended_eps)
         with run:
             settings = replace(settings, target=Target(run.root, run.scratch, run.token, table.kind.tracks))
-            tally = EmbedTally.of(table.rows)
-            done = process(run, settings, todo, self.per_task, self.unit, self.unit_of_tasks, tally)
+            tallies = Tally.all_of(table.rows)
+            done = process(run, settings, todo, self.per_task, self.unit, self.unit_of_tasks, tallies)
             rows = done.rows()
             check_unchanged(rows, self._now())
             self._say_meta_faults(reporter, rows)
@@ -257,13 +267,13 @@ class VideoWorkflow(Shown):
     def _say_meta_faults(self, reporter: Reporter, rows: VideoRows) -> None:
         faults = list(rows.meta_faults())
         made_anew = "they are made anew, without what others had added"
-        then = made_anew if self.kind.owns_clips else "their clips are embedded as if there were none"
+        then = made_anew if self.kind.owns_clips else self.without_meta
         if faults:
             reporter.say(describe_faults(len(faults), faults, then))
 
     def _result(self, table: VideoTable, done: Done, left_out: int, seconds: Mapping[str, float]) -> SplitResult:
         paths = self.paths() | ({"fingerprints": str(self.output / FINGERPRINTS)} if table.kind.tracks else {})
-        result = SplitResult(table.rows, done.n_videos, left_out, seconds, paths, done.footage_s)
+        result = self.result(table.rows, done.n_videos, left_out, seconds, paths, done.footage_s)
         if result.quarantined:
             paths["quarantine"] = str(self.output / self.kind.quarantine)
         if result.quarantined_clips:
@@ -273,6 +283,9 @@ class VideoWorkflow(Shown):
 
     def _embeddings_path(self) -> dict[str, str]:
         return {"embeddings": str(self.output / self.kind.folder)} if self.kind.folder else {}
+
+    def _captions_path(self) -> dict[str, str]:
+        return {"captions": str(self.output / self.kind.captions)} if self.kind.captions else {}
 
 
 @contextlib.contextmanager

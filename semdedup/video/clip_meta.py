@@ -14,6 +14,7 @@ from semdedup.display import one_line
 from semdedup.errors import StorageError
 from semdedup.storage.faults import chain
 from semdedup.storage.location import Location
+from semdedup.video.steps.caption.windows import WINDOWS, is_windows
 
 MOST_LEVELS = 100
 """Objects and lists in each other. JSON that is nested deeper exhausts the stack of those who read or write it."""
@@ -60,6 +61,7 @@ SHAPES: Mapping[str, tuple[Callable[[Any], bool], str]] = {
     **dict.fromkeys(("width", "height", "num_frames"), (_is_count, "a whole number from 0 to 2**31")),
     "framerate": (_is_rate, "a number from 0 to 1e9"),
     "bitrate_source": (_is_bitrate, "a whole number from 0 to 2**53"),
+    WINDOWS: (is_windows, "a list of objects, where start_frame and end_frame are frames and captions text"),
 }
 """The fields that semdedup reads, and what they must be; null stands for what is not known. All others are free."""
 

@@ -29,6 +29,8 @@ class Counts:
         n_videos: rows.
         n_clips: clips that there are.
         n_embedded: clips with an embedding.
+        n_captioned: clips with captions.
+        n_captions: captions of their windows.
         n_fingerprints: vectors of the tracks of videos.
         by_status: videos.
         by_reason: videos in quarantine.
@@ -40,6 +42,7 @@ class Counts:
 
     def __init__(self) -> None:
         self.n_videos = self.n_clips = self.n_embedded = self.n_fingerprints = self.malformed = 0
+        self.n_captioned = self.n_captions = 0
         self.by_status, self.by_reason, self.clips_by_reason = Counter[str](), Counter[str](), Counter[str]()
         self.marked = dict.fromkeys(counted(), 0)
         self.scores: dict[str, list[np.ndarray]] = {name: [] for name in SCORES}
@@ -62,6 +65,8 @@ class Counts:
         self.n_clips += rows.n_clips
         self.n_embedded += rows.sum("n_rows")
         self.n_fingerprints += rows.sum("n_fingerprints")
+        self.n_captioned += rows.sum("n_captioned")
+        self.n_captions += rows.sum("n_captions")
         self.malformed += sum(1 for _ in rows.meta_faults())
         self.by_status.update(_counted(batch["status"]))
         self.by_reason.update(_counted(batch["reason"].filter(pc.equal(batch["status"], QUARANTINED))))
@@ -120,6 +125,8 @@ class Counts:
             "total_clip_bytes": self._clip_bytes,
             "total_num_clips": self.n_clips,
             "total_num_clips_with_embeddings": self.n_embedded,
+            "total_num_clips_with_captions": self.n_captioned,
+            "total_num_captions": self.n_captions,
             "total_num_fingerprints": self.n_fingerprints,
             **{f"total_{name}": count for name, count in self.passed_over().items()},
             **{f"total_num_clips_{name}": count for name, count in self.marked.items()},

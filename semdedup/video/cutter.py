@@ -39,8 +39,9 @@ class _OpenClip:
         self.last_tick = self.start
         self.is_interlaced = False
         self.samplers = [
-            Sampler([ticks(moment, base) for moment in sample_times(span, wish.n_frames, wish.pair_s)], wish)
+            Sampler([ticks(moment, base) for moment in sample_times(span, n_frames, wish.pair_s)], wish)
             for wish in job.wanted.samplings
+            for n_frames in [wish.n_of(span.duration_s)]
         ]
         self.preview = None
         if job.files is not None and job.files.previews:

@@ -9,8 +9,10 @@ from typing import Any
 from semdedup.compute.session import Session
 from semdedup.display import one_line
 from semdedup.video.job import PlannedVideo
+from semdedup.video.options import CaptionOptions
 from semdedup.video.records import VideoFile
 from semdedup.video.run import paths_of
+from semdedup.video.steps.caption.windows import plan_windows
 from semdedup.video.steps.table import SCORES
 from semdedup.video.worker import Settings, plan_videos
 
@@ -27,6 +29,20 @@ def describe_videos(session: Session, settings: Settings, todo: Sequence[VideoFi
     if scores:
         yield f"of each clip would be measured: {', '.join(scores)}"
     yield f"{len(spans):,} clips of {sum(span.duration_s for span in spans):,.1f} s in all"
+    if settings.captioner is not None:
+        options = settings.captioner.options
+        n_windows = sum(_n_windows(plan, options) for _, plan in found if isinstance(plan, PlannedVideo))
+        yield (
+            f"about {n_windows:,} windows to caption by {settings.captioner.model}, each in at most "
+            f"{options.max_new_tokens:,} tokens"
+        )
+
+
+def _n_windows(plan: PlannedVideo, options: CaptionOptions) -> int:
+    """Windows of the clips of a video, as if its frames stood equally long."""
+    rate = plan.timeline.n_frames / max(plan.timeline.duration_s, 1e-3)
+    lengths = (round(rate * span.duration_s) for span in plan.spans)
+    return sum(len(plan_windows(n, options.window_size, options.remainder_threshold)) for n in lengths)
 
 
 def _described(plan: Any) -> str:

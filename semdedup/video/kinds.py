@@ -1,4 +1,4 @@
-"""What distinguishes `split` from `embed` where their results go: names in the record, tables, folders of rows."""
+"""What distinguishes `split`, `embed` and `caption` where results go: names in the record, tables, folders of rows."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 
 from semdedup.runs.record import Record
 from semdedup.video.fingerprint import VERSION
-from semdedup.video.row_files import EMBEDDINGS, TRACKS, RowKind
+from semdedup.video.row_files import CAPTIONS, EMBEDDINGS, TRACKS, RowKind
 from semdedup.video.tree import (
     ANNOTATION_VERSION,
     CHUNK_RECORDS,
@@ -28,7 +28,7 @@ FINGERPRINT_VERSION = "fingerprint_version"
 
 @dataclass(frozen=True)
 class Kind:
-    """What distinguishes `split` from `embed`.
+    """What distinguishes `split`, `embed` and `caption`.
 
     Attributes:
         step: name in the record.
@@ -37,6 +37,7 @@ class Kind:
         folder: of the embeddings; empty where there are none.
         owns_clips: whether clips, metadata and records are this step's.
         tracks: whether it writes the fingerprint tracks of the videos.
+        captions: folder of the captions; empty where there are none.
     """
 
     step: str
@@ -45,6 +46,7 @@ class Kind:
     folder: str
     owns_clips: bool
     tracks: bool
+    captions: str = ""
 
     def on(self, record: Record, anew: bool = False) -> Kind:
         """The kind as it is in a folder with this record.
@@ -66,7 +68,8 @@ class Kind:
     def rows(self) -> dict[str, RowKind]:
         """Folders of rows of videos, in Parquet files, and what they hold."""
         embeddings = {self.folder: EMBEDDINGS} if self.folder else {}
-        return {**embeddings, **({FINGERPRINTS: TRACKS} if self.tracks else {})}
+        captions = {self.captions: CAPTIONS} if self.captions else {}
+        return {**embeddings, **captions, **({FINGERPRINTS: TRACKS} if self.tracks else {})}
 
     @property
     def parameters(self) -> dict[str, str]:
@@ -76,28 +79,34 @@ class Kind:
     @property
     def clip_quarantine(self) -> str:
         """The table of clips in quarantine."""
-        return f"{QUARANTINE}/{'' if self.owns_clips else f'{self.folder}_'}clips.parquet"
+        return f"{QUARANTINE}/{'' if self.owns_clips else f'{self.folder or self.captions}_'}clips.parquet"
 
     @property
     def written(self) -> Mapping[str, re.Pattern[str]]:
         """What the names of the files of the step look like: a record or a table that names others is not believed."""
         names = [re.escape(name) for name in (self.table, self.quarantine, self.clip_quarantine)]
         if self.owns_clips:
-            names += [r"[^/]+_embd_parquet/part-\d+\.parquet", re.escape(SUMMARY)]
+            names += [r"[^/]+_(?:embd|caption)_parquet/part-\d+\.parquet", re.escape(SUMMARY)]
             names += [rf"{CLIPS}/[^/]+\.mp4", rf"{PREVIEWS}/[^/]+\.webp", rf"{METAS}/{ANNOTATION_VERSION}/[^/]+\.json"]
             names += [rf"{VIDEO_RECORDS}/.+\.json", rf"{CHUNK_RECORDS}/.+_0\.json"]
         else:
-            names.append(rf"{re.escape(self.folder)}/part-\d+\.parquet")
+            names.append(rf"{re.escape(self.folder or self.captions)}/part-\d+\.parquet")
         if self.tracks:
             names.append(rf"{FINGERPRINTS}/part-\d+\.parquet")
         return {self.step: re.compile("|".join(names), re.DOTALL)}
 
 
-def split_kind(folder: str) -> Kind:
-    """Clips and, if there is a folder for them, embeddings."""
-    return Kind(SPLIT, VIDEOS, f"{QUARANTINE}/videos.parquet", folder, True, True)
+def split_kind(folder: str, captions: str = "") -> Kind:
+    """Clips and, if there are folders for them, embeddings and captions."""
+    return Kind(SPLIT, VIDEOS, f"{QUARANTINE}/videos.parquet", folder, True, True, captions)
 
 
 def embed_kind(folder: str, tracks: bool) -> Kind:
     """Embeddings of clips that exist, and tracks of those that are videos themselves, not clips of a split."""
     return Kind(f"embed {folder}", f"_{folder}_clips.parquet", f"{QUARANTINE}/{folder}.parquet", folder, False, tracks)
+
+
+def caption_kind(folder: str) -> Kind:
+    """Captions of clips that exist."""
+    step = f"caption {folder.removesuffix('_caption_parquet')}"
+    return Kind(step, f"_{folder}_clips.parquet", f"{QUARANTINE}/{folder}.parquet", "", False, False, folder)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, get_args
 from semdedup.errors import ParameterError
 from semdedup.settings import INPUT, OUTPUT, Kind, Options, setting
 from semdedup.settings.choices import ClipIdScheme, ClipScore, Cut, SplittingAlgorithm, Tonemap, TranscodeEncoder
-from semdedup.settings.kinds import choice, grouped, n_bytes, number, path, paths, several, truth, whole
+from semdedup.settings.kinds import choice, grouped, n_bytes, number, path, paths, several, text, truth, whole
 from semdedup.settings.shared import NO_PART, SharedOptions
 from semdedup.storage.kwargs import STORAGE, kwargs_setting
 from semdedup.video.plan import Span, fixed_stride, scenes, without_gaps
@@ -216,6 +216,75 @@ class EmbedOptions(Options):
     model_dir: str | None = setting(None, path(), "Folder of the model; nothing is ever downloaded.")
     trust_remote_code: bool = setting(False, truth(), "Run Python code that comes with the model.")
     embedding_batch_size: int | None = setting(None, whole(1), "Clips that a model embeds at a time.")
+
+
+@dataclass(frozen=True)
+class CaptionOptions(Options):
+    """How clips are captioned. What the folder of the model must hold, `CaptionSpec` checks."""
+
+    model: str | None = setting(
+        None,
+        path(),
+        "Local folder of a vision-language model, whose captions are written; nothing is ever downloaded.",
+        name="captioning_model",
+        unrecorded="a digest of the model is",
+    )
+    name: str | None = setting(
+        None,
+        text("be letters, digits, '.', '_' and '-'", r"[A-Za-z0-9][A-Za-z0-9._-]{0,79}"),
+        "What the model is called in files, NAME_caption; by default as its folder.",
+        name="captioning_name",
+        unrecorded="the name of the model is, also where it is that of the folder",
+    )
+    prompt: str | None = setting(
+        None,
+        text("be text that is not empty"),
+        "What the model is asked of each window; by default what it shows.",
+        name="captioning_prompt",
+        flags=["--captioning-prompt", "--prompt", "--captioning-prompt-text"],
+        unrecorded="the prompt is, also where it comes from a file",
+    )
+    prompt_file: str | None = setting(
+        None,
+        path(),
+        "Text file with the prompt.",
+        name="captioning_prompt_file",
+        flags=["--captioning-prompt-file", "--prompt-file"],
+        unrecorded="the prompt is",
+    )
+    max_new_tokens: int = setting(
+        512,
+        whole(1),
+        "Most tokens of a caption.",
+        name="captioning_max_new_tokens",
+        flags=["--captioning-max-new-tokens", "--max-new-tokens", "--captioning-max-output-tokens"],
+    )
+    window_size: int = setting(
+        256, whole(4), "Frames of a window, each of which has a caption.", name="captioning_window_size"
+    )
+    remainder_threshold: int = setting(
+        128,
+        whole(0),
+        "Frames that make what is left at the end of a clip a window of its own; of fewer the last is longer.",
+        name="captioning_remainder_threshold",
+    )
+    sampling_fps: float = setting(
+        2.0, number(0.001), "Frames a second that the model sees.", name="captioning_sampling_fps"
+    )
+    short_side: int = setting(
+        448,
+        whole(16),
+        "Most pixels of the shorter side of these frames; the model may scale them further.",
+        name="captioning_short_side",
+    )
+    batch_size: int = setting(
+        8, whole(1), "Windows that the model captions at a time.", name="captioning_batch_size", unrecorded=NO_PART
+    )
+
+    def check_together(self) -> None:
+        """There is one prompt."""
+        if self.prompt is not None and self.prompt_file is not None:
+            raise ParameterError("captioning_prompt and captioning_prompt_file are both given; give one of them")
 
 
 @dataclass(frozen=True)

@@ -14,6 +14,8 @@ from semdedup.storage.file_columns import url_column
 from semdedup.storage.file_list import FileList
 from semdedup.storage.location import READ_AHEAD, REQUESTS_IN_FLIGHT, Location
 from semdedup.storage.written import checksum_of
+from semdedup.video.clip_meta import read_meta
+from semdedup.video.steps.caption.windows import WINDOWS
 from semdedup.video.tree import METAS
 
 
@@ -75,6 +77,37 @@ def changed_own_files(
         own, owners = own.filter(asked), owners.filter(asked)
         for position, fault in _faults(root, own, there.of(own.field("name")), verify, looked_at):
             wrong.setdefault(videos[owners[position].as_py()], []).append(f"{own[position]['name'].as_py()} {fault}")
+    return wrong
+
+
+def lost_captions(
+    root: Location, files: Iterable[tuple[Sequence[str], pa.ListArray]], there: Sizes, name: str, verify: bool
+) -> dict[str, list[str]]:
+    """Clips whose metadata have lost the captions that a run had added, by clip: `split` may have made them anew.
+
+    Those that are missing, or smaller than they were, are looked at; with `verify` all.
+
+    Args:
+        root: the folder.
+        files: names of clips, and the metadata of each, `FILES`; some at a time.
+        there: the metadata that are listed.
+        name: of the captions, in a window.
+        verify: look at all metadata.
+    """
+    wrong: dict[str, list[str]] = {}
+
+    def has_none(file: Location, _checksum: str) -> bool:
+        meta = read_meta(file)
+        return not isinstance(meta, dict) or not any(name in window for window in meta.get(WINDOWS) or ())
+
+    for clips, column in files:
+        own, owners = column.flatten(), pc.list_parent_indices(column)
+        found = there.of(own.field("name"))
+        asked = pc.fill_null(pc.less(found, own.field("bytes")), True)
+        every = list(range(len(own))) if verify else _where(asked)
+        for position in _of_which(has_none, root, own, every):
+            fault = f"{own[position]['name'].as_py()} lacks its captions"
+            wrong.setdefault(clips[owners[position].as_py()], []).append(fault)
     return wrong
 
 

@@ -60,11 +60,14 @@ class Parts:
     schema: pa.Schema
 
     def most_rows(self, new: VideoRows) -> int:
-        """Rows of a file, by the length of the first new vector."""
+        """Rows of a file, by the length of the first new vector, or text."""
         with_rows = np.flatnonzero(new.numbers(self.kind.n_rows))
         if not len(with_rows):
             return 1 << 62
-        vector = self._rows(new[int(with_rows[0])])[self.kind.vector].slice(0, 1).flatten()
+        column = self._rows(new[int(with_rows[0])])[self.kind.vector]
+        if pa.types.is_string(column.type):
+            return max(1, self.kind.part_bytes * len(column) // column.nbytes)
+        vector = column.slice(0, 1).flatten()
         return max(1, self.kind.part_bytes // (len(vector) * vector.type.byte_width))
 
     def _rows(self, row: Mapping[str, Any]) -> pa.RecordBatch:

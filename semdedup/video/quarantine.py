@@ -27,15 +27,17 @@ REASONS = {
 }
 """The reasons, each with its sentence. A new one is added here and nowhere else."""
 
-EMBED_ERROR = "embed_error"
+EMBED_ERROR, CAPTION_ERROR, NO_WINDOW = "embed_error", "caption_error", "no_window"
 
 CLIP_REASONS = {
     "encode_error": "the clip cannot be encoded or written as MP4",
     EMBED_ERROR: "the embedding function or model failed, or gave no finite vector; the clip is kept without embedding",
+    CAPTION_ERROR: "the captioning model failed, or gave no text; the clip is kept without caption",
+    NO_WINDOW: "the clip has too few frames for a caption, or too many; it is kept without",
 }
 """Those for a clip, whose video goes on."""
 
-OF_THE_MOMENT = frozenset({"timeout", "io_error", "permission", EMBED_ERROR})
+OF_THE_MOMENT = frozenset({"timeout", "io_error", "permission", EMBED_ERROR, CAPTION_ERROR})
 """Reasons that say nothing about the bytes of a video: the next run tries it again."""
 
 ERRORS_OF_THIS_MACHINE = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EROFS, errno.EMFILE})

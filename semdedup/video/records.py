@@ -10,6 +10,8 @@ import pyarrow as pa
 
 from semdedup.storage.tables import EMBEDDER, FINGERPRINT, RECOMMENDED_EPS
 from semdedup.video.fingerprint import DIM, VERSION
+from semdedup.video.steps.caption.captioner import CaptionSpec
+from semdedup.video.steps.caption.windows import WINDOWS, is_windows, with_captions
 from semdedup.video.steps.protocol import StepSpec
 from semdedup.video.steps.table import SCORES, columns_of, counted
 from semdedup.video.tree import CLIPS, version_key
@@ -64,6 +66,17 @@ TRACK_ROWS = pa.schema(
 )
 """Columns of the fingerprint tracks: a row for each half second of a video, with the moment in its own time."""
 
+CAPTION_ROWS = pa.schema(
+    {
+        "id": pa.string(),
+        "start_frame": pa.int32(),
+        "end_frame": pa.int32(),
+        "caption": pa.string(),
+        "model": pa.string(),
+    }
+)
+"""Columns of the captions of a model: a row for each window of a clip, both ends included."""
+
 PASSED_OVER = {
     "bad_frames": (pa.int64(), "frames that cannot be decoded"),
     "bad_audio_packets": (pa.int64(), "packets of sound that cannot be decoded"),
@@ -100,12 +113,16 @@ VIDEO_COLUMNS = pa.schema(
         "n_fingerprints": pa.int64(),
         "fingerprint_part": pa.string(),
         **{f"clip_{name}": pa.list_(pa.float32()) for name in SCORES},
+        "n_captioned": pa.int64(),
+        "n_captions": pa.int64(),
+        "caption_part": pa.string(),
     }
 )
 """Columns of the table of videos: a row a video, whatever became of it. Tables of before may lack the later ones.
 
 `width`, `height`, `bitrate`: of the video itself, which rank videos that show the same. `n_rows`, `part`: embeddings of
-its clips, and the file that they are in; `n_fingerprints`, `fingerprint_part`: those of its track.
+its clips, and the file that they are in; `n_fingerprints`, `fingerprint_part`: those of its track;
+`n_captions`, `caption_part`: captions of windows of its clips, of which `n_captioned` have them.
 `meta_faults`: metadata of clips that exist which could not be used, with what is wrong with them. `clip_faults`: clips
 in quarantine. One that failed to be embedded is among `clips` as well, for its file is kept. `clip_motion`,
 `clip_sharpness`: of each of `clips`, in this order, where it is measured.
@@ -158,13 +175,22 @@ def video_row(note: Mapping[str, Any]) -> dict[str, Any]:
         "n_fingerprints": note["n_fingerprints"],
         "fingerprint_part": "",
         **{f"clip_{name}": [clip[name] for clip in clips] for name in SCORES if clips and name in clips[0]},
+        "n_captioned": sum(bool(clip.get(WINDOWS)) for clip in clips),
+        "n_captions": sum(len(clip.get(WINDOWS) or ()) for clip in clips),
+        "caption_part": "",
     }
 
 
 def clip_meta(
     clip: Mapping[str, Any], note: Mapping[str, Any], earlier: Mapping[str, Any], steps: Sequence[StepSpec]
 ) -> dict[str, Any]:
-    """What ``metas/v0/{id}.json`` holds. What others added to it earlier, captions for one, is carried along."""
+    """What ``metas/v0/{id}.json`` holds. What others added to it earlier, captions for one, is carried along.
+
+    Args:
+        clip, note: what is known of the clip, and of its video.
+        earlier: what the file held.
+        steps: of the run.
+    """
     facts = note["facts"]
     written = clip.get("n_bytes") is not None
     return {
@@ -191,9 +217,36 @@ def clip_meta(
         "interlaced": clip.get("interlaced"),
         "transfer": clip.get("transfer"),
         "bitrate_source": clip["bitrate"],
-        **{name: clip.get(name) for step in steps for name in step.facts},
+        **{name: clip.get(name) for step in steps for name in step.facts if name != WINDOWS},
+        **captioned(clip, earlier, steps),
         "valid": written,
     }
+
+
+def captioned(clip: Mapping[str, Any], earlier: Mapping[str, Any], steps: Sequence[StepSpec]) -> dict[str, Any]:
+    """The field `WINDOWS` of metadata with the captions of a run, beside those of others; nothing where there are none.
+
+    Earlier windows that are malformed go.
+    """
+    spec = next((step for step in steps if isinstance(step, CaptionSpec)), None)
+    if spec is None:
+        return {}
+    before: Any = earlier.get(WINDOWS)
+    return {WINDOWS: with_captions(before if is_windows(before) else [], spec.model, clip.get(WINDOWS) or [])}
+
+
+def meta_of_file(clip: Mapping[str, Any], earlier: Mapping[str, Any], steps: Sequence[StepSpec]) -> dict[str, Any]:
+    """The metadata of a clip that is a file, with its captions: what they held, or what the file tells."""
+    told = {
+        "id": clip["id"],
+        "span_uuid": clip["id"],
+        "width": clip["width"],
+        "height": clip["height"],
+        "framerate": clip["fps"],
+        "num_frames": clip["n_frames"],
+        "valid": True,
+    }
+    return {**(earlier or told), **captioned(clip, earlier, steps)}
 
 
 def video_record(note: Mapping[str, Any]) -> dict[str, Any]:
@@ -235,6 +288,7 @@ def chunk_record(note: Mapping[str, Any]) -> dict[str, Any]:
         "num_clips_passed": len(clips),
         "num_clips_transcoded": sum(clip.get("n_bytes") is not None for clip in clips),
         "num_clips_with_embeddings": note["n_rows"],
+        "num_clips_with_caption": sum(bool(clip.get(WINDOWS)) for clip in clips),
         "num_clips_with_webp": sum(clip.get("preview", False) for clip in clips),
         "total_clip_duration": round(sum(clip["duration_s"] for clip in clips), 6),
         "max_clip_duration": max((clip["duration_s"] for clip in clips), default=0.0),

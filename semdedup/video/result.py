@@ -97,6 +97,7 @@ class SplitResult(Displayable):
             *([("left for another run", f"{self.left_out:,}")] if self.left_out else []),
             ("clips", f"{self.clips:,} ({seconds:,.1f} s)"),
             ("  with embedding", f"{self.embedded:,}"),
+            *([("  with captions", f"{self.counts.n_captioned:,}")] if self.counts.n_captioned else []),
             *((f"  {name.replace('_', ' ')}", f"{count:,}") for name, count in self.counts.marked.items() if count),
             *((f"  {name}", _spread(found)) for name, found in self.counts.spread().items()),
             *([("  in quarantine", f"{sum(self.quarantined_clips.values()):,}")] if self.quarantined_clips else []),

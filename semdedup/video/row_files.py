@@ -1,4 +1,4 @@
-"""Rows that a task makes of a video: embeddings of its clips, and its fingerprint track.
+"""Rows that a task makes of a video: embeddings of its clips, their captions, and its fingerprint track.
 
 They wait in the scratch folder of the run, a file for each, until `parts` puts them together.
 """
@@ -18,7 +18,8 @@ from semdedup.storage.tables import embedding_column, one_batch, read_arrow_batc
 from semdedup.video.clip_meta import read_meta
 from semdedup.video.files import printable
 from semdedup.video.fingerprint import DIM, moments_s
-from semdedup.video.records import TRACK_ROWS, VideoFile, rows_schema
+from semdedup.video.records import CAPTION_ROWS, TRACK_ROWS, VideoFile, rows_schema
+from semdedup.video.steps.caption.windows import WINDOWS, caption_name
 from semdedup.video.steps.chain import Clip
 from semdedup.video.steps.protocol import StepSpec
 from semdedup.video.tree import CLIPS, meta_of_clip
@@ -70,6 +71,11 @@ EMBEDDINGS = RowKind(
     part_bytes=128 << 20,
 )
 
+CAPTIONS = RowKind(
+    *("captions", "captions", "n_captions", "caption_part", "caption", "id", ("id", "start_frame")),
+    part_bytes=32 << 20,
+)
+
 TRACKS = RowKind(
     *("fingerprints", "tracks", "n_fingerprints", "fingerprint_part", "fingerprint", "video", ("video", "t_s")),
     part_bytes=32 << 20,  # a row has the name of the video beside its vector, which is no longer
@@ -97,6 +103,22 @@ def embedding_rows(
     columns: dict[str, Any] = {name: [row.get(name) for row in rows] for name in schema.names if name != "embedding"}
     columns["embedding"] = embedding_column(np.stack([clip.vector for clip in clips if clip.vector is not None]))
     return pa.table({name: columns[name] for name in schema.names}, schema=schema)
+
+
+def caption_rows(clips: Sequence[Clip], model: str) -> pa.Table:
+    """The captions of clips by a model: a row for each window."""
+    name = caption_name(model)
+    rows = [
+        {
+            "id": clip.facts["id"],
+            **{column: window[column] for column in ("start_frame", "end_frame")},
+            "caption": window[name],
+            "model": model,
+        }
+        for clip in clips
+        for window in clip.facts.get(WINDOWS) or ()
+    ]
+    return pa.Table.from_pylist(rows, CAPTION_ROWS)
 
 
 def track_rows(video: VideoFile, fingerprints: np.ndarray) -> pa.Table:

@@ -19,16 +19,16 @@ from semdedup.video.counts import Counts
 from semdedup.video.merged import Merged, gone_clips, gone_videos, without_lost
 from semdedup.video.own_files import COLUMN, OwnFiles, names_of, own_files
 from semdedup.video.parts import PartPlan, Parts, plan_parts, write_name
-from semdedup.video.quarantine import EMBED_ERROR, is_tried_again
-from semdedup.video.records import FILES, QUARANTINED, TRACK_ROWS, VIDEO_COLUMNS, VideoFile
+from semdedup.video.quarantine import CAPTION_ERROR, EMBED_ERROR, NO_WINDOW, is_tried_again
+from semdedup.video.records import CAPTION_ROWS, FILES, QUARANTINED, TRACK_ROWS, VIDEO_COLUMNS, VideoFile
 from semdedup.video.row_files import RowKind
-from semdedup.video.tree import SUMMARY, file_key
+from semdedup.video.tree import FINGERPRINTS, SUMMARY, file_key
 from semdedup.video.video_rows import RowsHeld, VideoRows, clip_quarantine_table, quarantine_table
 from semdedup.video.video_table import Missing, Placed, VideoTable
 from semdedup.video.worker import Settings, process_videos
 
 MOST_FAILED = 20
-"""Clips on which an embedder fails before it has embedded one; then it is given up."""
+"""Clips on which a model fails before it has worked for one; then it is given up."""
 
 
 class Processed:
@@ -85,27 +85,35 @@ def _is_as_it_was(row: Mapping[str, Any], file: VideoFile | None) -> bool:
 
 
 @dataclass
-class EmbedTally:
-    """Whether the embedder works at all. One that fails on every clip is at fault itself, and ends the run.
+class Tally:
+    """Whether a model works at all. One that fails on every clip is at fault itself, and ends the run.
 
     Attributes:
+        column: of the table of videos, with the number of its clips for which the model worked.
+        reason: of the quarantine, where it failed.
+        verb: what it does to clips.
         known: clips that failed in earlier runs: that they fail again tells nothing.
-        proven: whether clips of earlier runs have embeddings.
-        embedded: clips that this run has embedded.
-        failed: those that are not `known` on which the embedder failed.
+        proven: whether it worked for clips of earlier runs.
+        worked: clips of this run for which it worked.
+        failed: those that are not `known` on which it failed.
         first: what it said of the first.
     """
 
+    column: str
+    reason: str
+    verb: str
     known: frozenset[str]
     proven: bool
-    embedded: int = 0
+    worked: int = 0
     failed: int = 0
     first: str = ""
 
     @classmethod
-    def of(cls, before: VideoRows) -> EmbedTally:
-        """That of a run on a folder whose table has these rows."""
-        return cls(frozenset(fault["id"] for _, fault in before.clip_faults()), before.sum("n_rows") > 0)
+    def all_of(cls, before: VideoRows) -> list[Tally]:
+        """Those of a run on a folder whose table has these rows: of its embedder, and of its captioner."""
+        known = frozenset(fault["id"] for _, fault in before.clip_faults())
+        models = (("n_rows", EMBED_ERROR, "embedded"), ("n_captioned", CAPTION_ERROR, "captioned"))
+        return [cls(*model, known, before.sum(model[0]) > 0) for model in models]
 
     def take(self, rows: Iterable[Mapping[str, Any]], at_the_end: bool = False) -> None:
         """Count what became of videos, and `check`."""
@@ -115,20 +123,20 @@ class EmbedTally:
     def count(self, rows: Iterable[Mapping[str, Any]]) -> None:
         """Count what became of videos."""
         for row in rows:
-            self.embedded += row["n_rows"]
+            self.worked += row.get(self.column) or 0  # what an older version did has not all columns
             for fault in row["clip_faults"]:
-                if fault["reason"] == EMBED_ERROR and fault["id"] not in self.known:
+                if fault["reason"] == self.reason and fault["id"] not in self.known:
                     self.failed, self.first = self.failed + 1, self.first or fault["detail"]
 
     def check(self, at_the_end: bool = False) -> None:
         """Whether to go on.
 
         Raises:
-            ParameterError: no clip could be embedded, of `MOST_FAILED`; or at the end of any, here and in earlier runs.
+            ParameterError: it worked for no clip, of `MOST_FAILED`; or at the end of any, here and in earlier runs.
         """
         hopeless = self.failed >= MOST_FAILED or (at_the_end and self.failed and not self.proven)
-        if hopeless and not self.embedded:
-            raise ParameterError(f"none of {self.failed:,} clips could be embedded, of the first: {self.first}")
+        if hopeless and not self.worked:
+            raise ParameterError(f"none of {self.failed:,} clips could be {self.verb}, of the first: {self.first}")
 
 
 def process(
@@ -138,7 +146,7 @@ def process(
     per_task: int,
     unit: str,
     unit_of_tasks: str,
-    tally: EmbedTally,
+    tallies: Sequence[Tally],
 ) -> Processed:
     """Process videos, but for those that a run which was killed has done.
 
@@ -150,13 +158,16 @@ def process(
 
     Raises:
         IntegrityError: videos were lost on the way.
-        ParameterError: the embedder fails on every clip.
+        ParameterError: the embedder or the captioner fails on every clip.
     """
     done = Processed()
     files = {video.relative_path: video for video in todo}
     for entry in run.entries(run.step):
-        tally.count(done.take(entry, files))
-    tally.check()
+        rows = done.take(entry, files)
+        for tally in tallies:
+            tally.count(rows)
+    for tally in tallies:
+        tally.check()
     del files
     if done:
         run.reporter.say(f"{len(done):,} of {len(todo):,} {unit} were done by a run that was interrupted")
@@ -165,9 +176,11 @@ def process(
     jobs = {f"{file_key(' '.join(video.version for video in batch))}-{run.token}": batch for batch in batches}
     for entry in run.each(run.step, partial(process_videos, settings), jobs, unit=unit_of_tasks, label=paths_of):
         done.take(entry)
-        tally.take(entry.result)
+        for tally in tallies:
+            tally.take(entry.result)
         run.reporter.quarantined(sum(row["status"] == QUARANTINED for row in entry.result))
-    tally.take((), at_the_end=True)
+    for tally in tallies:
+        tally.check(at_the_end=True)
     if len(done) != len(todo):
         raise IntegrityError(f"{len(todo)} videos went in, {len(done)} came out")
     return done
@@ -225,6 +238,8 @@ def commit(
     kind, new = table.kind, done.rows()
     if embedder is not None:
         check_embedded(new)
+    if kind.captions:
+        check_captioned(new)
     if kind.owns_clips:  # it has made their metadata anew
         new = new.with_no("meta_faults")
     before = table.rows
@@ -232,10 +247,8 @@ def commit(
         before = without_lost(before, rows, folder, missing.files)
         run.forget(write_name(rows))  # of a run that was killed before it had everything
     run.final.remove_tree()
-    plans = {
-        folder: _write_parts(run, table, folder, before, new, schema if folder == kind.folder else TRACK_ROWS)
-        for folder in kind.rows
-    }
+    schemas = {kind.folder: schema, kind.captions: CAPTION_ROWS, FINGERPRINTS: TRACK_ROWS}
+    plans = {folder: _write_parts(run, table, folder, before, new, schemas[folder]) for folder in kind.rows}
     merged = Merged(before, new, list(plans.values()))
     with run.noting():
         counts, written = _write_tables(run, table, merged, done.files, embedder)
@@ -263,6 +276,17 @@ def check_embedded(rows: VideoRows) -> None:
         if len(row["clips"]) != row["n_rows"] + failed:
             raise IntegrityError(
                 f"{row['video']}: of {len(row['clips'])} clips {row['n_rows']} have an embedding, and {failed} failed"
+            )
+
+
+def check_captioned(rows: VideoRows) -> None:
+    """Every clip that is kept has captions, or failed to get them. Raises `IntegrityError`."""
+    n_clips = pc.fill_null(pc.list_value_length(rows.column("clips")), 0).to_numpy()
+    for row in rows.filter(n_clips != rows.numbers("n_captioned")):
+        failed = sum(fault["reason"] in (CAPTION_ERROR, NO_WINDOW) for fault in row["clip_faults"] or ())
+        if len(row["clips"]) != (row["n_captioned"] or 0) + failed:
+            raise IntegrityError(
+                f"{row['video']}: of {len(row['clips'])} clips {row['n_captioned']} have captions, and {failed} failed"
             )
 
 

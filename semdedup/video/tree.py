@@ -4,6 +4,7 @@ clips/{id}.mp4                          the clips
 metas/v0/{id}.json                      what is known of each
 previews/{id}.webp
 dct3d_embd_parquet/part-00000.parquet   embeddings, one folder for each embedder
+qwen_caption_parquet/part-00000.parquet captions, one folder for each model that captions
 fingerprints/part-00000.parquet         fingerprint tracks of the videos: two vectors a second
 processed_videos/{video}.json           how each video ended
 processed_clip_chunks/{video}_0.json    its clips

@@ -1,4 +1,4 @@
-"""Rows of the table of videos in columns: what became of each video, in some 350 bytes, and 40 a clip."""
+"""Rows of the table of videos in columns: what became of each video, in some 370 bytes, and 40 a clip."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ ROWS, CLIPS = 1 << 10, 1 << 15
 def rows_memory(n_videos: int, n_clips: int, name_bytes: float) -> int:
     """Bytes that `n_videos` with `n_clips` take in `VideoRows`.
 
-    A row has seventeen numbers, offsets of thirteen texts and lists, a stamp and a status (of 19 and 4 bytes), and
+    A row has nineteen numbers, offsets of fourteen texts and lists, a stamp and a status (of 19 and 4 bytes), and
     twice the name of the video, which is also the end of its URL; a clip has an id of 36 bytes and its offset. The 4
     bytes of each score that is measured of it are not counted.
 
@@ -31,7 +31,7 @@ def rows_memory(n_videos: int, n_clips: int, name_bytes: float) -> int:
         n_clips: clips of all of them.
         name_bytes: of the name of a video, or its URL, on average.
     """
-    return round(n_videos * (17 * 8 + 13 * 4 + 23 + 2 * name_bytes) + n_clips * 40)
+    return round(n_videos * (19 * 8 + 14 * 4 + 23 + 2 * name_bytes) + n_clips * 40)
 
 
 class VideoRows(Sequence[dict[str, Any]]):

@@ -26,7 +26,7 @@ from semdedup.storage.location import FileInfo, Location
 from semdedup.storage.tables import read_batches
 from semdedup.storage.written import Written
 from semdedup.video.kinds import SPLIT, VIDEOS, Kind
-from semdedup.video.own_changes import Sizes, changed_own_files
+from semdedup.video.own_changes import Sizes, changed_own_files, lost_captions
 from semdedup.video.own_files import COLUMN, names_of
 from semdedup.video.records import FILES, VIDEO_COLUMNS, VideoFile
 from semdedup.video.tree import (
@@ -184,7 +184,13 @@ class VideoTable:
             listed: the files of some of the `PLACES`, where only these are asked for. Metadata are not looked at then:
                 who asks reads them.
         """
-        if not self.kind.owns_clips or not self.rows or not self._has_files:
+        if not self.rows or not self._has_files:
+            return {}
+        if self.kind.captions and not self.kind.owns_clips:
+            metas = Sizes(self.root, [(self.root / METAS / ANNOTATION_VERSION).files()])
+            name = self.kind.captions.removesuffix("_parquet")
+            return lost_captions(self.root, self._videos_with_files(), metas, name, verify)
+        if not self.kind.owns_clips:
             return {}
         places = PLACES if listed is None else tuple(listed)
         lists = ((self.root / place).files() if listed is None else FileList.of(listed[place]) for place in places)

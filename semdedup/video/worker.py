@@ -18,8 +18,7 @@ from typing import Any
 
 import numpy as np
 
-from semdedup.runs.owner import check_owner
-from semdedup.storage.location import Location, json_bytes
+from semdedup.storage.location import Location
 from semdedup.storage.temporary import temporary_folder
 from semdedup.video.child import ChildDied, ChildOutOfMemory, ChildTimeout, borrowed_child
 from semdedup.video.clip_meta import parse_object
@@ -40,9 +39,20 @@ from semdedup.video.records import (
     video_record,
     video_row,
 )
-from semdedup.video.row_files import EMBEDDINGS, TRACKS, embedding_rows, origin_of, track_rows
+from semdedup.video.row_files import (
+    CAPTIONS,
+    EMBEDDINGS,
+    TRACKS,
+    caption_rows,
+    embedding_rows,
+    origin_of,
+    track_rows,
+)
+from semdedup.video.steps.caption.captioner import CaptionSpec
+from semdedup.video.steps.caption.windows import WINDOWS
 from semdedup.video.steps.chain import Clip, StepChain, set_other_lengths_aside
 from semdedup.video.steps.protocol import StepSpec
+from semdedup.video.target import Target
 from semdedup.video.tree import files_of_clip, meta_of_clip, records_of_video
 
 SECONDS_TO_TRY = 60.0
@@ -54,28 +64,6 @@ PLACING = "placing"
 
 BY_CONTENT = ("unreadable", "no_video", "no_frames", "truncated", "decode_error")
 """Reasons that FFmpeg's errors and ends of input are put down to: the disk may have been the cause."""
-
-
-@dataclass(frozen=True)
-class Target:
-    """Where the results of a run go.
-
-    Attributes:
-        root: folder for the results.
-        scratch: folder for what is not yet complete.
-        token: of the run: one that was overtaken puts nothing in place any more.
-        tracks: whether fingerprint tracks of the videos are among them.
-    """
-
-    root: Location
-    scratch: Location
-    token: str
-    tracks: bool
-
-    def put(self, name: str, path: Path) -> None:
-        """Put a finished file in place. Raises `OutputConflictError` where another run has taken over."""
-        check_owner(self.root, self.token)
-        (self.root / name).take(path)
 
 
 @dataclass(frozen=True)
@@ -105,6 +93,11 @@ class Settings:
     steps: tuple[StepSpec, ...]
     inputs: Location
     target: Target | None = None
+
+    @property
+    def captioner(self) -> CaptionSpec | None:
+        """What captions clips, where that is among the steps."""
+        return next((step for step in self.steps if isinstance(step, CaptionSpec)), None)
 
     def job(self, video: VideoFile, source: Source, folder: str | None, wanted: Wanted) -> SplitJob:
         """What the process that decodes has to know of one video."""
@@ -257,6 +250,7 @@ def _put_in_place(settings: Settings, target: Target, work: _Work, folder: Path)
         "clips": clips,
         "rejected": [clip.facts["id"] for clip in work.clips if clip.rejected],
         "n_rows": len(embedded),
+        "n_captions": sum(len(clip.facts.get(WINDOWS) or ()) for clip in kept),
         "n_fingerprints": 0 if track is None else len(track),
         "meta_faults": [],
         "clip_faults": [
@@ -273,6 +267,8 @@ def _put_in_place(settings: Settings, target: Target, work: _Work, folder: Path)
         if isinstance(origin, str):
             note["meta_faults"], origin = [origin], {}
         EMBEDDINGS.write(target.scratch, video.version, embedding_rows(settings.steps, video, embedded, origin))
+    if note["n_captions"] and settings.captioner is not None:
+        CAPTIONS.write(target.scratch, video.version, caption_rows(kept, settings.captioner.model))
     if track is not None:
         TRACKS.write(target.scratch, video.version, track_rows(video, track))
     if settings.plan is not None:
@@ -287,8 +283,11 @@ def _put_in_place(settings: Settings, target: Target, work: _Work, folder: Path)
             ]
             note["meta_faults"] = [fault for call in calls if (fault := call.result())]
         record, chunk = records_of_video(video.relative_path)
-        _put_json(target, chunk, chunk_record(note), folder)
-        _put_json(target, record, video_record(note), folder)
+        target.put_json(chunk, chunk_record(note), folder)
+        target.put_json(record, video_record(note), folder)
+    elif settings.captioner is not None:
+        faults = (target.put_captions(clip, settings.steps, settings.id_scheme, folder) for clip in clips)
+        note["meta_faults"] = [fault for fault in faults if fault]
     return video_row(note)
 
 
@@ -304,13 +303,5 @@ def _put_clip(
     # Whatever its fields, for those that are read here are written anew.
     earlier = parse_object(meta.read_bytes()) if known and meta.exists() else {}
     fault = f"{meta} {earlier}" if isinstance(earlier, str) else ""
-    _put_json(target, name, clip_meta(clip, note, {} if isinstance(earlier, str) else earlier, settings.steps), folder)
+    target.put_json(name, clip_meta(clip, note, {} if isinstance(earlier, str) else earlier, settings.steps), folder)
     return fault
-
-
-def _put_json(target: Target, name: str, value: Any, folder: Path) -> None:
-    """Write a file by way of the work folder: what a kill leaves half-written is left there, and goes with it."""
-    made = folder / f"{uuid.uuid4().hex}.json"
-    with (target.root / name).errors("write"):
-        made.write_bytes(json_bytes(value))
-    target.put(name, made)

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import replace
 from functools import partial
 from typing import Any, Unpack
 
 import distributed
 
 from semdedup.compute.session import Session
-from semdedup.errors import OutputConflictError, ParameterError
+from semdedup.errors import ParameterError
 from semdedup.runs.places import find_part
 from semdedup.runs.record import Record
 from semdedup.settings import documented, needed
@@ -18,11 +17,13 @@ from semdedup.settings.choices import ClipIdScheme, ClipScore, Cut, SplittingAlg
 from semdedup.settings.shared import SharedKeywords
 from semdedup.storage.location import Location, Paths, locations_of, storage_options_of
 from semdedup.video.base import VideoWorkflow
-from semdedup.video.clip_ids import BY_NAME, BY_PATH, of_one_name
+from semdedup.video.clip_ids import BY_PATH
 from semdedup.video.encode import choose_encoder
-from semdedup.video.files import FoundVideos, below, find_videos
+from semdedup.video.files import below
 from semdedup.video.kinds import embed_kind, split_kind
+from semdedup.video.of_clips import ClipWorkflow
 from semdedup.video.options import (
+    CaptionOptions,
     ClipOptions,
     DecodeOptions,
     Embedding,
@@ -34,23 +35,21 @@ from semdedup.video.options import (
 )
 from semdedup.video.records import VideoFile
 from semdedup.video.scenes import check_scenes
+from semdedup.video.steps.caption.captioner import CaptionSpec
 from semdedup.video.steps.embed.providers import CUSTOM, EmbedderSpec
 from semdedup.video.tree import CLIPS, FINGERPRINTS, METAS, SUMMARY
-from semdedup.video.video_table import stamped_by_split
 from semdedup.video.worker import Settings, encoders_here
 
-WRITTEN_BY_EMBED = (
-    rf"_[^/]+\.(?:json|parquet)$|_(?:quarantine|scratch)/|[^/]+_embd_parquet/|{FINGERPRINTS}/part-\d+\.parquet$"
+WRITTEN_BESIDE_CLIPS = (
+    rf"_[^/]+\.(?:json|parquet)$|_(?:quarantine|scratch)/|[^/]+_(?:embd|caption)_parquet/|{METAS}/"
+    rf"|{FINGERPRINTS}/part-\d+\.parquet$"
 )
-"""What `embed` writes below its output, which may be the folder of the clips."""
-
-CLIPS_PER_TASK = 32
-"""Clips that exist and are only embedded go to the workers in so many a task, so that a model gets whole batches."""
+"""What `embed` and `caption` write below their output, which may be the folder of the clips."""
 
 
-@documented(VideoIOOptions, PlanOptions, DecodeOptions, ClipOptions, StepOptions, EmbedOptions)
+@documented(VideoIOOptions, PlanOptions, DecodeOptions, ClipOptions, StepOptions, EmbedOptions, CaptionOptions)
 class VideoSplitWorkflow(VideoWorkflow):
-    """Videos to clips, their metadata, one embedding a clip, and a fingerprint track a video.
+    """Videos to clips, their metadata, one embedding a clip, captions if asked for, and a fingerprint track a video.
 
     A video is decoded once, by one process, which streams it: memory is bounded by the frames that its codec holds and
     the sampled frames of a batch of clips, whatever its length. Cost: decoding and encoding; all else is small beside.
@@ -93,6 +92,16 @@ class VideoSplitWorkflow(VideoWorkflow):
         trust_remote_code: bool = False,
         embedding_batch_size: int | None = None,
         clip_scores: Sequence[ClipScore] = (),
+        captioning_model: str | None = None,
+        captioning_name: str | None = None,
+        captioning_prompt: str | None = None,
+        captioning_prompt_file: str | None = None,
+        captioning_max_new_tokens: int = 512,
+        captioning_window_size: int = 256,
+        captioning_remainder_threshold: int = 128,
+        captioning_sampling_fps: float = 2.0,
+        captioning_short_side: int = 448,
+        captioning_batch_size: int = 8,
         limits: Limits | Mapping[str, Any] | None = None,
         **shared: Unpack[SharedKeywords],
     ) -> None:
@@ -111,7 +120,9 @@ class VideoSplitWorkflow(VideoWorkflow):
                 "leave them out, or let clips be encoded: cut='reencode'"
             )
         self.embedder = _spec(EmbedOptions.of(given)) if self.clips.generate_embeddings else None
-        self.kind = split_kind(self.embedder.folder if self.embedder else "")
+        self.captioner = CaptionSpec.of(CaptionOptions.of(given))
+        embeddings = self.embedder.folder if self.embedder else ""
+        self.kind = split_kind(embeddings, self.captioner.parquet_folder if self.captioner else "")
 
     def parameters(self, files: Sequence[VideoFile]) -> dict[str, Any]:
         """What the result depends on beside the videos, as JSON values."""
@@ -121,6 +132,7 @@ class VideoSplitWorkflow(VideoWorkflow):
             **self.clips.recorded(),
             **({} if self._encodes else {"transcode_encoder": None}),
             **self.step_parameters(),
+            **caption_parameters(self.captioner),
         }
 
     @property
@@ -151,11 +163,11 @@ class VideoSplitWorkflow(VideoWorkflow):
         """Where the results are, by what they are."""
         clips = {"clip files": str(self.output / CLIPS)} if self.clips.upload_clips else {}
         metas = {"metadata": str(self.output / METAS), "summary": str(self.output / SUMMARY)}
-        return {**clips, **metas, **self._embeddings_path()}
+        return {**clips, **metas, **self._embeddings_path(), **self._captions_path()}
 
 
 @documented(VideoIOOptions, DecodeOptions, StepOptions, EmbedOptions)
-class VideoEmbedWorkflow(VideoWorkflow):
+class VideoEmbedWorkflow(ClipWorkflow):
     """Clips that exist to embeddings: one for each file, and its fingerprint track.
 
     The id of a clip is the name of its file without ending where all of these differ. Where some are the same, as in
@@ -167,8 +179,6 @@ class VideoEmbedWorkflow(VideoWorkflow):
     own are in the output of the split. Of several embedders with one output the first writes the tracks. Without
     `output_path` the embeddings go to the folder of the split, or the input folder.
     """
-
-    unit, unit_of_tasks, per_task = "clips", "tasks", CLIPS_PER_TASK
 
     def __init__(
         self,
@@ -194,39 +204,15 @@ class VideoEmbedWorkflow(VideoWorkflow):
         folders = [place for path in given_paths for place in find_part(path, "clips")]
         self.sources = [path / CLIPS if (path / CLIPS).is_dir() else path for path in folders]
         self.embedder: EmbedderSpec = _spec(EmbedOptions.of(given))
+        self.captioner = None
         self.decode, self.step_options = DecodeOptions.of(given), StepOptions.of(given)
         root = self.sources[0].parent if self.sources[0].name == CLIPS else folders[0]
         self.output = (
             root if io.output_path is None else Location.of(io.output_path, storage_options_of(io.write_kwargs))
         )
-        self.own = below(self.output, WRITTEN_BY_EMBED)
+        self.own = below(self.output, WRITTEN_BESIDE_CLIPS)
         of_split = any(path.name == CLIPS and (path.parent / METAS).is_dir() for path in self.sources)
         self.kind = embed_kind(self.embedder.folder, tracks=not of_split)
-
-    def find(self) -> FoundVideos:
-        """The clips of the input, and what else was there."""
-        found = find_videos(self.sources, self.own, looked_into=self._looked_into)
-        folder = self.sources[0]
-        return replace(found, videos=stamped_by_split(folder.parent, found.videos)) if folder.name == CLIPS else found
-
-    def id_scheme(self, files: Sequence[VideoFile]) -> str:
-        """What the ids are: as the folder has them already, else what these files ask for.
-
-        Raises:
-            OutputConflictError: the folder has names of files, and now two of these are the same.
-        """
-        repeated = of_one_name(file.relative_path for file in files)
-        entry = None if self.io.clear_output else Record(self.output).steps.get(self.kind.step)
-        scheme: str = (
-            (BY_PATH if repeated else BY_NAME) if entry is None else entry["parameters"].get("clip_ids", BY_NAME)
-        )
-        if repeated and scheme == BY_NAME:
-            raise OutputConflictError(
-                f"the embeddings in {self.output / self.kind.folder} go by the names of the files, and now two clips "
-                f"would have the same id: {repeated[0]} and {repeated[1]}. Rename one; or embed to another output "
-                "path, or make these embeddings anew with clear_output=True (--overwrite): ids are paths then."
-            )
-        return scheme
 
     def parameters(self, files: Sequence[VideoFile]) -> dict[str, Any]:
         """What the result depends on beside the clips, as JSON values. Names of files as ids are not on record."""
@@ -250,6 +236,12 @@ class VideoEmbedWorkflow(VideoWorkflow):
     def paths(self) -> dict[str, str]:
         """Where the results are, by what they are."""
         return self._embeddings_path()
+
+
+def caption_parameters(captioner: CaptionSpec | None) -> dict[str, Any]:
+    """What captions depend on, as parameters of a run: ``captioning_…``. Without captions there are none."""
+    identity = {} if captioner is None else captioner.identity()
+    return {f"captioning_{name.removeprefix('captioning_')}": value for name, value in identity.items()}
 
 
 def usable_everywhere(client: distributed.Client, names: Iterable[str]) -> list[str]:

@@ -21,7 +21,7 @@ from semdedup.dedup.input.endings import (
     look_into,
 )
 from semdedup.dedup.input.found import FoundFiles
-from semdedup.dedup.input.own import is_track, own_files
+from semdedup.dedup.input.own import is_beside, own_files
 from semdedup.dedup.input.passed_over import (
     NO_FILES,
     NOT_THIS,
@@ -232,7 +232,7 @@ def _check_recorded(place: _Place, filetype: str, around: Sequence[str]) -> None
 
     def is_wanted(url: str) -> bool:
         name = below(top, url)
-        return why_by_name(name, filetype) == "" and not is_track(name) and not is_below(top.real_url(url), around)
+        return why_by_name(name, filetype) == "" and not is_beside(name) and not is_below(top.real_url(url), around)
 
     check_recorded(top, listing.files, is_wanted)
 

@@ -7,7 +7,15 @@ from collections.abc import Collection, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import NamedTuple
 
-from semdedup.dedup.names import EMBEDDINGS_FOLDER, EXPORTED, KMEANS, PAIRWISE, TRACKS_FOLDER, WRITTEN
+from semdedup.dedup.names import (
+    CAPTIONS_FOLDER,
+    EMBEDDINGS_FOLDER,
+    EXPORTED,
+    KMEANS,
+    PAIRWISE,
+    TRACKS_FOLDER,
+    WRITTEN,
+)
 from semdedup.errors import OutputConflictError
 from semdedup.runs.record import FILE_NAME, Record
 from semdedup.storage.file_list import FileList
@@ -21,8 +29,8 @@ TABLES = re.compile(rf"(?:^|/)(?:{WRITTEN[KMEANS].pattern}|{WRITTEN[PAIRWISE].pa
 """Names that tables of results have. Where a pattern is given, records are looked for around such files alone."""
 
 
-TRACKS = f"{TRACKS_FOLDER}/"
-"""How the names of tracks begin in the record beside them."""
+BESIDE = re.compile(rf"(?:{TRACKS_FOLDER}|[^/]*{CAPTIONS_FOLDER})/")
+"""Folders of tracks and of captions, as the record beside them names them."""
 
 
 class OwnFiles(NamedTuple):
@@ -40,7 +48,7 @@ def own_files(top: Location, files: FileList, named: Sequence[str] = ()) -> OwnF
     """Files of results below a folder, but for embeddings, and for what is asked for by name.
 
     Args:
-        top: the folder that is given, whose own record counts for nothing but the tracks: it was meant.
+        top: the folder that is given, whose own record counts for nothing but tracks and captions: it was meant.
         files: what was found below.
         named: parts of the pattern that was given, where it was one; a folder of a result that it names was meant.
     """
@@ -56,15 +64,18 @@ def own_files(top: Location, files: FileList, named: Sequence[str] = ()) -> OwnF
             continue
         ours.append(root)
         is_below = len(root.rstrip("/")) > len(top.url.rstrip("/"))
-        passed = [name for name in names if not EMBEDDINGS.search(name)] if is_below else filter(is_track, names)
-        told = root if is_below else f"{root}{TRACKS}"
-        recorded |= {root + name: told for name in passed if not meant & set(name.split("/"))}
+        passed = [name for name in names if not EMBEDDINGS.search(name)] if is_below else filter(is_beside, names)
+        recorded |= {
+            root + name: root if is_below else f"{root}{name.partition('/')[0]}/"
+            for name in passed
+            if not meant & set(name.split("/"))
+        }
     return OwnFiles(recorded, tuple(ours))
 
 
-def is_track(name: str) -> bool:
-    """Whether a name in a record is that of a file of tracks."""
-    return name.startswith(TRACKS)
+def is_beside(name: str) -> bool:
+    """Whether a name in a record is that of a file of tracks or of captions, which lie beside embeddings."""
+    return BESIDE.match(name) is not None
 
 
 def _names_in(root: Location) -> Collection[str] | None:
@@ -82,7 +93,7 @@ def _roots_around(top: Location, files: FileList) -> set[str]:
     candidates: set[str] = set()
     for url in filter(TABLES.search, files.urls()):
         folder = url.rpartition("/")[0]
-        if folder.endswith(f"/{TRACKS_FOLDER}"):  # beside it, which may be the top
+        if BESIDE.fullmatch(folder.rpartition("/")[2] + "/"):  # beside it, which may be the top
             candidates.add(folder.rpartition("/")[0])
         while len(folder) > start and folder not in candidates:
             candidates.add(folder)

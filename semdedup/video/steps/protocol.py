@@ -18,13 +18,14 @@ class Sampling:
     """Frames of a clip, at the middles of as many equal parts of it.
 
     Attributes:
-        n_frames: how many.
+        n_frames: how many; with a rate the most.
         size: (height, width) that they are scaled to; None keeps their aspect.
         short_side: most pixels of the shorter side where the aspect is kept.
         luma: whether they are luma alone, (t, h, w) of all values, and not RGB.
         enlarged: whether the shorter side is as many pixels also of a smaller picture.
         pair_s: seconds from each to another one, which follows it: frames are twice as many then, and each two of them
             lie around the middle of a part. Of a clip that is shorter they are its first and its last picture.
+        per_second: their rate; None: there are as many of any clip.
     """
 
     n_frames: int
@@ -33,6 +34,17 @@ class Sampling:
     luma: bool = False
     enlarged: bool = False
     pair_s: float = 0.0
+    per_second: float | None = None
+
+    def n_of(self, duration_s: float) -> int:
+        """How many there are of a clip that is so long.
+
+        >>> Sampling(128, None, 448, per_second=2.0).n_of(10.0)
+        20
+        """
+        if self.per_second is None:
+            return self.n_frames
+        return min(self.n_frames, max(1, round(duration_s * self.per_second)))
 
 
 @dataclass(frozen=True)

@@ -10,15 +10,15 @@ from semdedup.video.steps.protocol import StepSpec
 from semdedup.video.steps.sharpness import SHARPNESS
 
 STEPS: dict[str, StepSpec] = {step.name: step for step in (LowInformation(),)}
-"""By name, in the order in which clips go through them. The embedder of a run, where there is one, comes last."""
+"""By name, in the order in which clips go through them. The models of a run come last: its embedder, its captioner."""
 
 SCORES: dict[str, StepSpec] = {step.name: step for step in (MOTION, SHARPNESS)}
 """Steps that go after these where they are chosen; each gives one number of its name."""
 
 
-def steps_with(embedder: StepSpec | None, scores: Iterable[str] = ()) -> tuple[StepSpec, ...]:
-    """The steps of a run that computes these of `SCORES`."""
-    return (*STEPS.values(), *map(SCORES.__getitem__, scores), *([embedder] if embedder is not None else []))
+def steps_with(*models: StepSpec | None, scores: Iterable[str] = ()) -> tuple[StepSpec, ...]:
+    """The steps of a run that computes these of `SCORES`, and has these models."""
+    return (*STEPS.values(), *map(SCORES.__getitem__, scores), *(model for model in models if model is not None))
 
 
 def columns_of(steps: Sequence[StepSpec]) -> dict[str, str]:
