@@ -7,7 +7,7 @@ import re
 import socket
 import threading
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib.metadata import version
 from importlib.util import find_spec
 from pathlib import Path
@@ -84,6 +84,8 @@ class CaptionSpec:
         """
         if options.model is None:
             return None
+        if "://" not in options.model:
+            options = replace(options, model=os.path.abspath(options.model))  # a worker may be in another folder
         prompt = options.prompt or (DEFAULT_PROMPT if options.prompt_file is None else read_prompt(options.prompt_file))
         spec = cls(options, prompt)
         spec.check()
