@@ -13,7 +13,7 @@ from semdedup.compute.options import ClusterOptions
 from semdedup.compute.progress import Reporter
 from semdedup.dedup.base.new_rows import LeftOut
 from semdedup.errors import OutputConflictError
-from semdedup.overlaps.folders import DROP, OVERLAPS, overlaps_below
+from semdedup.overlaps.folders import DROP, overlaps_below
 from semdedup.overlaps.names import STEP, WRITTEN
 from semdedup.overlaps.options import OverlapsOptions
 from semdedup.overlaps.search import OverlapSearch
@@ -21,6 +21,7 @@ from semdedup.overlaps.source import find_source
 from semdedup.runs.identity import fingerprint
 from semdedup.runs.lookup import known_files
 from semdedup.runs.owner import owned
+from semdedup.runs.places import OVERLAPS
 from semdedup.runs.record import Record
 from semdedup.settings.choices import DropWhen
 from semdedup.shards.options import DROP_WHEN

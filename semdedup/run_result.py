@@ -12,6 +12,7 @@ from semdedup.errors import IntegrityError
 from semdedup.run_overlaps import RunOverlaps
 from semdedup.shards.result import ShardResult
 from semdedup.video.quarantine import EMBED_ERROR
+from semdedup.video.records import DONE, QUARANTINED, TOO_SHORT
 from semdedup.video.result import SplitResult
 
 
@@ -48,12 +49,14 @@ class RunResult(Displayable):
 
     def rows(self) -> list[tuple[str, str]]:
         """Name and value of everything that there is to tell."""
-        n_bad = sum(self.split.quarantined.values())
         return [
             ("videos", f"{len(self.split.videos):,}"),
-            *([("  in quarantine", f"{n_bad:,}")] if n_bad else []),
+            ("  done", f"{self.split.count(DONE):,}"),
+            *([("    of these gone, their clips stay", f"{len(self.gone):,}")] if self.gone else []),
+            ("  too short", f"{self.split.count(TOO_SHORT):,}"),
+            ("  in quarantine", f"{self.split.count(QUARANTINED):,}"),
             *((f"    {reason}", f"{count:,}") for reason, count in self.split.quarantined.items()),
-            *([("  gone, their clips stay", f"{len(self.gone):,}")] if self.gone else []),
+            *([("left for another run", f"{self.split.left_out:,} videos")] if self.split.left_out else []),
             ("clips", f"{self.split.clips:,}"),
             *((f"  in quarantine, {name}", f"{count:,}") for name, count in self.split.quarantined_clips.items()),
             *([("  by overlap", f"{self.overlaps.total:,}")] if self.overlaps else []),
@@ -88,12 +91,16 @@ class RunResult(Displayable):
 
 
 def check_balance(split: SplitResult, overlaps: RunOverlaps | None, dedup: DedupResult, shard: ShardResult) -> None:
-    """Every clip is kept, a duplicate, by overlap, or set aside, over all dedups and in the dataset.
+    """Every video is done, too short or in quarantine; every clip is kept, a duplicate, by overlap, or set aside, over
+    all dedups and in the dataset.
 
     Raises:
         IntegrityError: with every count that is not what it must be.
     """
     faults = []
+    became = {status: split.count(status) for status in (DONE, TOO_SHORT, QUARANTINED)}
+    if len(split.videos) != sum(became.values()):
+        faults.append(f"of {len(split.videos):,} videos there are {became}")
     both = overlaps is not None and overlaps.drop_when == "both"
     by_overlap = 0 if overlaps is None else overlaps.total
     left_out = 0 if both else by_overlap
@@ -118,4 +125,4 @@ def check_balance(split: SplitResult, overlaps: RunOverlaps | None, dedup: Dedup
             f"duplicates, of {dedup.duplicates:,}, and {shard.by_overlap:,} by overlap, of {by_overlap:,}"
         )
     if faults:
-        raise IntegrityError("clips were lost or added on the way: " + "; ".join(faults))
+        raise IntegrityError("videos or clips were lost or added on the way: " + "; ".join(faults))

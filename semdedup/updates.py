@@ -13,22 +13,26 @@ from semdedup.compute.progress import Reporter
 from semdedup.compute.session import open_session
 from semdedup.dedup.base import new_rows
 from semdedup.dedup.base.chain import chain_of
-from semdedup.dedup.base.folders import DEDUPS
 from semdedup.dedup.base.new_rows import LeftOut
 from semdedup.dedup.base.update import OF_THE_FIT
 from semdedup.dedup.input.files import find_files
-from semdedup.dedup.names import IDENTIFY, KMEANS, STEPS, WRITTEN
+from semdedup.dedup.names import IDENTIFY, KMEANS, PAIRWISE, STEPS, WRITTEN
+from semdedup.dedup.ranking import RankingStrategy
 from semdedup.dedup.results.load import load
 from semdedup.dedup.results.result import DedupResult
 from semdedup.dedup.workflow import SemanticDeduplicationWorkflow
 from semdedup.errors import OutputConflictError
 from semdedup.runs.owner import Ownership, owned
+from semdedup.runs.places import DEDUPS
 from semdedup.runs.record import Record
 from semdedup.runs.step import run_step
 from semdedup.storage.location import Location
 
 ALL_STEPS = (new_rows.SELECT, *STEPS)
 ALL_WRITTEN = {**new_rows.WRITTEN, **WRITTEN}
+RANKINGS = ("which_to_keep", "rank_by", "ranking_strategy")
+"""Parameters of a dedup that say by what it ranks."""
+
 ANEW = "clear_output=True (--overwrite) makes overlaps, dedup and dataset anew"
 
 
@@ -63,9 +67,19 @@ class Dedups:
         """Their folders, the oldest first; a last one may not be complete."""
         return DEDUPS.below(self.root)
 
-    def recorded(self, name: str) -> Any:
-        """A parameter of the threshold of the first one, None where it is not on record."""
-        entry = Record(self._folder(1)).steps.get(IDENTIFY)
+    def ranked(self, anew: bool) -> Dedups:
+        """The same with a ranking, where the user gave none: that of the first one, unless all are made `anew`; else
+        the best copy stays."""
+        if any(self._given.get(name) is not None for name in RANKINGS):
+            return self
+        ranking = None if anew else self.recorded("ranking", PAIRWISE)
+        strategy = RankingStrategy.best() if ranking is None else RankingStrategy.described(ranking)
+        given = {**self._given, "ranking_strategy": strategy}
+        return Dedups(self.root, self.embeddings, given, self._shared, self.left_out)
+
+    def recorded(self, name: str, step: str = IDENTIFY) -> Any:
+        """A parameter of a step of the first one, by default of the threshold; None where it is not on record."""
+        entry = Record(self._folder(1)).steps.get(step)
         return None if entry is None else entry["parameters"].get(name)
 
     def check(self, eps: float) -> None:

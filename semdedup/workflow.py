@@ -13,7 +13,6 @@ import distributed
 from semdedup.compute.cluster import client_for
 from semdedup.compute.options import ClusterOptions
 from semdedup.compute.progress import Reporter
-from semdedup.dedup.base.folders import DEDUPS
 from semdedup.dedup.base.new_rows import LeftOut
 from semdedup.dedup.input.files import find_files
 from semdedup.dedup.results.chain import ChainResult
@@ -22,13 +21,14 @@ from semdedup.dedup.threshold.recommended import chosen_eps
 from semdedup.dedup.threshold.rule import EPS
 from semdedup.dedup.workflow import SemanticDeduplicationWorkflow
 from semdedup.errors import InputError, OutputConflictError, ParameterError
-from semdedup.overlaps.folders import OVERLAPS, overlaps_below
+from semdedup.overlaps.folders import overlaps_below
 from semdedup.overlaps.search import OverlapSearch
 from semdedup.report.write import PAGE, write_report
 from semdedup.run_overlaps import RunOverlaps, Searches
 from semdedup.run_result import RunResult, check_balance
 from semdedup.runs.at_work import PROGRESS, at_work
 from semdedup.runs.owner import FILE_NAME as OWNER
+from semdedup.runs.places import CLIPS, DEDUPS, OVERLAPS
 from semdedup.settings import check_names, documented, needed, setting
 from semdedup.settings.choices import DropWhen
 from semdedup.settings.kinds import path, paths
@@ -47,9 +47,9 @@ from semdedup.video.result import MOST_FAULTS, SplitResult
 from semdedup.video.video_table import VideoTable
 from semdedup.video.workflow import VideoSplitWorkflow
 
-CLIPS, DEDUP, DATASET = "clips", DEDUPS.first, "dataset"
-"""Folders of the steps, below the output path, beside ``overlaps`` and the page, ``report.html``; and of videos that
-came later ``overlaps-0002``, ``dedup-0002``, …"""
+DEDUP, DATASET = DEDUPS.first, "dataset"
+"""Folders of the steps, below the output path, beside ``clips``, ``overlaps`` and the page, ``report.html``; and of
+videos that came later ``overlaps-0002``, ``dedup-0002``, …"""
 
 WRITTEN = rf"{CLIPS}/|(?:{OVERLAPS.first}|{DEDUP})(?:-\d+)?/|{DATASET}/|{PAGE}$|{OWNER}$|{PROGRESS}$"
 """All that is written below the output path."""
@@ -113,9 +113,11 @@ class RunOptions(SharedOptions):
 class VideoDeduplicationWorkflow(Shown):
     """Split videos, find what they share, embed and compare their clips, report, and write those that remain as shards.
 
-    Each part goes on where an earlier run stopped, and is left alone where it is complete. The removal rule is
-    ``witness`` unless `dedup` has another one. Clips that better-ranked videos show go by overlap, before others are
-    compared; with ``drop_when="both"`` all are compared, and those go that are near-duplicates, too.
+    Each part goes on where an earlier run stopped, and is left alone where it is complete. Of near-duplicates the best
+    copy stays (most pixels, then the highest bitrate, then the longest), unless `dedup` has another ranking; the
+    removal rule is ``witness`` unless `dedup` has another one. What is not given is as in earlier runs there. Clips
+    that better-ranked videos show go by overlap, before others are compared; with ``drop_when="both"`` all are
+    compared, and those go that are near-duplicates, too.
 
     A folder of videos may grow. New videos are compared with those of before, whose clips stay; those of their clips
     that do not go by overlap are compared with the clips in the dataset, and with each other (``overlaps-0002``,
@@ -295,8 +297,9 @@ class VideoDeduplicationWorkflow(Shown):
         embeddings = self.root / CLIPS / self.split.kind.folder
         given = {"metadata_fields": METADATA, **self.more["dedup"]}
         dedups = Dedups(self.root, embeddings, given, self._shared(), left_out)
-        recorded = None if fresh or self.options.clear_output else dedups.recorded("removal")
-        return dedups.with_default("removal", RUN_REMOVAL if recorded is None else recorded)
+        anew = fresh or self.options.clear_output
+        recorded = None if anew else dedups.recorded("removal")
+        return dedups.with_default("removal", RUN_REMOVAL if recorded is None else recorded).ranked(anew)
 
     def _report(self, eps: float, dedup: DedupResult) -> str:
         return write_report(

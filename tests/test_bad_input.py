@@ -476,7 +476,7 @@ BAD_PARAMETERS: dict[str, tuple[dict[str, Any], str]] = {
     "eps below 0": ({"eps": -0.1}, "eps.*-0.1"),
     "eps is nan": ({"eps": float("nan")}, "eps.*nan"),
     "eps is text": ({"eps": "0.1"}, "eps.*'0.1'"),
-    "which_to_keep": ({"which_to_keep": "best"}, "which_to_keep.*hard, easy, soft, random.*'best'"),
+    "which_to_keep": ({"which_to_keep": "bets"}, "which_to_keep.*best, hard, easy, soft, random.*'bets'"),
     "no clusters": ({"n_clusters": 0}, "n_clusters.*at least 1.*0"),
     "half a cluster": ({"n_clusters": 2.5}, "n_clusters.*2.5"),
     "n_clusters is a word": ({"n_clusters": "many"}, "n_clusters.*'auto'.*'many'"),

@@ -356,6 +356,32 @@ def test_names_of_the_columns_and_a_ranking_by_metadata_come_from_the_record(
     pd.testing.assert_frame_equal(read_all_scores(tmp_path / "out"), expected, check_exact=True)
 
 
+@pytest.mark.parametrize("across", [{}, {"exact_up_to": 0.2}])
+def test_the_best_copy_stays_by_the_columns_that_there_are(
+    across: dict[str, float], client: distributed.Client, tmp_path: Path, rng: np.random.Generator
+) -> None:
+    """Files of the base have pixels or bitrates, that of the update one side and durations."""
+    ids, rows = near_duplicates(rng, 180, 4)
+    columns = [{"width", "height"}, {"bitrate"}, {"width", "duration_s"}]
+    numbers = {name: rng.integers(1, 5, 180) for name in ("width", "height", "bitrate", "duration_s")}
+    for number, there in enumerate(columns):
+        part, folder = slice(60 * number, 60 * number + 60), tmp_path / ("in-1" if number == 2 else "in-0")
+        folder.mkdir(exist_ok=True)
+        others = {name: pa.array(numbers[name][part]) for name in there}
+        pq.write_table(embedding_table(ids[part], rows[part], **others), folder / f"{number}.parquet")
+    given = {"n_clusters": 1, "eps": EPS, **across}
+    workflow(tmp_path / "in-0", tmp_path / "old", which_to_keep="best", **given).run(client)
+    update(tmp_path / "in-1", tmp_path / "out", tmp_path / "old").run(client)
+    for name, kept, by in (("old", None, ["pixels", "bitrate"]), ("out", tmp_path / "old", ["duration_s"])):
+        mine = read_folder(tmp_path / name / "kmeans_results")
+        if "height" in mine:
+            mine["pixels"] = mine["width"] * mine["height"]
+        mine[by] = -mine[by]
+        theirs = mine[:0] if kept is None else kept_of(kept).assign(duration_s=0)
+        expected = answer_of_rule_8(theirs, mine, by, [True] * (len(by) + 1))
+        pd.testing.assert_frame_equal(read_all_scores(tmp_path / name), expected, check_exact=True)
+
+
 @pytest.mark.parametrize(
     "parameters",
     [{"n_clusters": 4}, {"init": "random"}, {"init": np.eye(6)}, {"max_iter": 3}, {"fit_data_fraction": 0.5}],

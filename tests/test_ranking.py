@@ -88,6 +88,44 @@ def test_the_order_is_that_of_sorting_with_what_is_missing_last(
     assert [rows[position][2] for position in order] == [row[2] for row in sorted(rows, key=key)]
 
 
+QUALITY = {"width": pa.int32(), "height": pa.uint16(), "bitrate": pa.float64(), "duration_s": pa.decimal128(4, 1)}
+
+
+@given(
+    rows=st.lists(st.tuples(*[LEVELS] * 4), max_size=12),
+    there=st.sets(st.sampled_from(list(QUALITY)), min_size=1).filter(
+        lambda names: names not in ({"width"}, {"height"})
+    ),
+)
+def test_the_best_copy_has_most_pixels_then_bitrate_then_duration(rows: list[tuple], there: set[str]) -> None:
+    found = [{name: value for name, value in zip(QUALITY, row, strict=True) if name in there} for row in rows]
+
+    def key(i: int) -> list[tuple]:
+        sides = [found[i].get(name) for name in ("width", "height")]
+        numbers = [None if None in sides else sides[0] * sides[1], found[i].get("bitrate"), found[i].get("duration_s")]
+        return [*((number is None, -(number or 0)) for number in numbers), i]
+
+    columns = {name: pa.array([row[name] for row in found], kind) for name, kind in QUALITY.items() if name in there}
+    table = pa.table({"id": pa.array(range(len(rows)), pa.int64()), **columns})
+    check_rankable(table.schema, RankingStrategy.best(), "the table")
+    assert rank_order(table, RankingStrategy.best()).tolist() == sorted(range(len(rows)), key=key)
+
+
+def test_pixels_of_large_pictures_do_not_overflow() -> None:
+    table = pa.table(
+        {"id": [1, 2], "width": pa.array([2, 65_000], pa.int32()), "height": pa.array([2, 65_000], pa.int32())}
+    )
+    assert rank_order(table, RankingStrategy.best()).tolist() == [1, 0]
+
+
+def test_one_ranking_said_in_three_ways_is_the_same() -> None:
+    named = RankingStrategy.metadata_based(["height", "bit rate"], ascending=[False, True])
+    assert RankingStrategy.rank_by("height:desc, bit rate:asc") == named
+    assert RankingStrategy.rank_by(["height:desc", "bit rate:asc"]) == named
+    for strategy in (named, RankingStrategy.best(), RankingStrategy.random(7), RankingStrategy.by_id()):
+        assert RankingStrategy.described(strategy.describe()) == strategy
+
+
 @pytest.mark.parametrize("id_type", [pa.string(), pa.int64(), pa.uint64()], ids=str)
 @pytest.mark.parametrize("strategy", STRATEGIES[:3], ids=["hard", "easy", "random"])
 def test_no_rows_and_one_row_have_an_order(strategy: RankingStrategy, id_type: pa.DataType) -> None:
@@ -147,9 +185,28 @@ def test_whole_numbers_break_ties_as_numbers() -> None:
         (lambda: RankingStrategy.metadata_based([]), "at least one column"),
         (lambda: RankingStrategy.metadata_based(["a", "a"]), "none twice"),
         (lambda: RankingStrategy.metadata_based(["a", "b"], [True]), r"one for each of \['a', 'b'\]"),
-        (lambda: RankingStrategy.by_distance("hardest", "cosine"), "one of hard, easy, soft, random; got 'hardest'"),
+        (
+            lambda: RankingStrategy.by_distance("hardest", "cosine"),
+            "best, hard, easy, soft, random; got 'hardest'",
+        ),
         (lambda: RankingStrategy.by_distance("hard", "manhattan"), "cosine, l2; got 'manhattan'"),
         (lambda: RankingStrategy.by_distance("random", "manhattan"), "cosine, l2"),
+        (
+            lambda: RankingStrategy.rank_by("height"),
+            "rank_by must be columns with a direction.*'height', which does not",
+        ),
+        (lambda: RankingStrategy.rank_by("a:desc,a:asc"), "which names a column twice"),
+        (lambda: RankingStrategy.rank_by(""), "which names no column"),
+        (
+            lambda: check_rankable(
+                pa.schema({"id": pa.string(), "width": pa.int8()}), RankingStrategy.best(), "the file"
+            ),
+            "needs width and height, bitrate or duration_s, and the file has none of them; it has id, width",
+        ),
+        (
+            lambda: check_rankable(pa.schema({"bitrate": pa.string()}), RankingStrategy.best(), "the file"),
+            "ranks by numbers; 'bitrate' in the file is string",
+        ),
         (
             lambda: check_rankable(TABLE.schema, RankingStrategy.metadata_based("absent"), "the file"),
             "'absent', which the file does not have; it has id, .*metadata_fields",
@@ -168,6 +225,11 @@ def test_whole_numbers_break_ties_as_numbers() -> None:
         "what",
         "by what",
         "by what, at random",
+        "no direction",
+        "a column with two directions",
+        "nothing to rank by",
+        "one side of the picture",
+        "a bitrate in words",
         "absent",
         "list",
     ],

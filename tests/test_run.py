@@ -30,10 +30,11 @@ pytestmark = pytest.mark.usefixtures("kept_children")
 
 @pytest.fixture(scope="module")
 def videos(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Four videos of two clips each, one of which is a copy of another, and one that is broken."""
+    """Four videos of two clips each, one of which is a poorer copy of another; one that is broken, one too short."""
     folder = make_folder(tmp_path_factory.mktemp("videos"), ["a.mp4", "b.mp4", "c.mp4"], BRIEF_S)
     make_texture(folder / "copy.mp4", sum(b"a.mp4"), BRIEF_S, options={"crf": "32"})
     (folder / "broken.mp4").write_bytes(b"broken")
+    make_texture(folder / "short.mp4", 1, 0.2)
     return folder
 
 
@@ -60,6 +61,8 @@ def done(videos: Path, client: distributed.Client, tmp_path_factory: pytest.Temp
     assert not result.clean
     assert client.status == "running"
     text = "\n".join(" ".join(row) for row in result.rows())
+    became = [("videos", "6"), ("  done", "4"), ("  too short", "1"), ("  in quarantine", "1"), ("    unreadable", "1")]
+    assert result.rows()[:5] == became, "every video is one of these"
     for words in ("in quarantine", "unreadable", "near-duplicates at eps 0.505208", "report.html", "total seconds"):
         assert words in text
     return out
@@ -73,7 +76,7 @@ def test_every_clip_is_in_the_dataset_or_a_duplicate(done: Path) -> None:
     assert kept | set(dropped.index) == set(rows.index)
     assert not kept & set(dropped.index)
     for row in dropped.itertuples():
-        assert {rows.loc[row.Index, "video"], rows.loc[row.max_id, "video"]} == {"a.mp4", "copy.mp4"}
+        assert (rows.loc[row.Index, "video"], rows.loc[row.max_id, "video"]) == ("copy.mp4", "a.mp4"), "the best stays"
         assert rows.loc[row.Index, "start_s"] == rows.loc[row.max_id, "start_s"]
     assert sorted(path.name for path in done.iterdir()) == [
         "_progress.json",
@@ -170,6 +173,83 @@ def test_a_dry_run_writes_nothing(videos: Path, client: distributed.Client, tmp_
     assert "a.mp4: 2.00 s" in found.output
     assert "dataset" in found.output
     assert list(tmp_path.iterdir()) == []
+
+
+EMBEDDINGS, CLUSTERS = "clips/dct3d_embd_parquet/part-00000.parquet", "dedup/kmeans_results/centroid=0"
+NO_EMBEDDINGS = "the embeddings that it was made of are not in it"
+NO_SCORES, NO_CLIPS = "no scores in", "it holds \\d+ files, none of which is an .mp4 file"
+FOLDERS = ("root", "clips", "dedup")
+FOUND = {
+    "dedup --dry-run --input-embeddings-path {} --output-path {out}": (EMBEDDINGS, EMBEDDINGS, NO_EMBEDDINGS),
+    "estimate --input-embeddings-path {} --eps 0.5": ("│ rows +│ 8", None, NO_EMBEDDINGS),
+    "pairs --dry-run {} --eps 0.1 --output-path {out}": (CLUSTERS, EMBEDDINGS, CLUSTERS),
+    "leaks --dry-run {} {} --output-path {out}": (EMBEDDINGS, EMBEDDINGS, NO_EMBEDDINGS),
+    "extract {} --eps 0.1 --dry-run": ("dedup/pairwise_results", NO_SCORES, "dedup/pairwise_results"),
+    "explain {} {row}": ("{row}", NO_SCORES, "{row}"),
+    "calibrate --dry-run {} {verdicts}": ("not in .*dedup", NO_SCORES, "not in .*dedup"),
+    "shard --dry-run --input-clip-path {} --output-dataset-path {out}": (
+        "8 clips, .*\n.*those listed in 1 files",
+        "8 clips, .*\n.*none are dropped",
+        NO_CLIPS,
+    ),
+    "export --dry-run {} --output-path {out}": (EMBEDDINGS, "neither scores nor ids to drop in", EMBEDDINGS),
+    "export --dry-run {dedup} --clips-path {} --output-path {out}": (EMBEDDINGS, EMBEDDINGS, NO_CLIPS),
+    "overlaps --dry-run {} --output-path {out}": (
+        "tracks, .*clips\n",
+        "tracks, .*clips\n",
+        "has no folder fingerprints",
+    ),
+    "report {} --output-path {out}.html --quiet": ("report: ", NO_SCORES, "report: "),
+    "status {}": ("done", "done", "done"),
+    "clean --dry-run {}": ("0 bytes", "0 bytes", "0 bytes"),
+}
+"""What each command finds in the root of a run, in the output of a split, and in that of a dedup, or what it says."""
+REFUSALS = (NO_EMBEDDINGS, NO_SCORES, NO_CLIPS, "neither", "no videos", "has no folder", "not in")
+
+
+@pytest.mark.parametrize(
+    ("line", "folder", "words"),
+    [
+        pytest.param(line, folder, words, marks=[pytest.mark.slow] * ("│" in words))
+        for line, row in FOUND.items()
+        for folder, words in zip(FOLDERS, row, strict=True)
+        if words is not None
+    ],
+)
+def test_every_command_finds_what_it_needs(
+    line: str, folder: str, words: str, done: Path, client: distributed.Client, tmp_path: Path
+) -> None:
+    place = done if folder == "root" else done / folder
+    row = read_rows(done / "clips")["id"][0]
+    pair = {"id": row, "max_id": "other", "score": 0.7, "same": True}
+    verdicts = {"format": "semdedup verdicts 1", "bands": [0.1, 0.5], "verdicts": [pair]}
+    (tmp_path / "verdicts.json").write_text(json.dumps(verdicts))
+    others = {"row": row, "dedup": done / "dedup", "verdicts": tmp_path / "verdicts.json", "out": tmp_path / "out"}
+    told = [part.format(place, place, **others) for part in line.split()]
+    if told[0] == "estimate":
+        told += ["--scheduler", client.scheduler.address, "--quiet"]
+    found = CliRunner().invoke(cli.main, told)
+    assert re.search(words.format(row=row), found.output) if "{row}" in words else re.search(words, found.output)
+    assert found.exit_code == any(words.startswith(each) for each in REFUSALS), found.output
+    assert not (tmp_path / "out").exists()
+    if (tmp_path / "out.html").exists():
+        assert "data:image/jpeg" in (tmp_path / "out.html").read_text(), "the clips were found, too"
+
+
+def test_clips_below_a_root_are_embedded(done: Path, tmp_path: Path) -> None:
+    for place in (done, done / "clips", done / "clips" / "clips"):
+        found = semdedup.VideoEmbedWorkflow(str(place))
+        assert ([str(each) for each in found.sources], str(found.output)) == (
+            [str(done / "clips" / "clips")],
+            str(done / "clips"),
+        )
+
+
+def test_a_root_without_a_result_is_refused(done: Path, tmp_path: Path) -> None:
+    (tmp_path / "root").mkdir()
+    (tmp_path / "root" / "clips").symlink_to(done / "clips")
+    with pytest.raises(InputError, match="is the root of a run without a result"):
+        next(semdedup.ShardWorkflow(str(tmp_path / "root"), str(tmp_path / "out")).plan())
 
 
 @pytest.mark.slow

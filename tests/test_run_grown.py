@@ -489,8 +489,11 @@ def test_each_update_has_the_rule_and_the_eps_of_the_first(
     make_folder(place.videos, ["a.mp4", "b.mp4"])
     place.run(client, eps=0.4, dedup={"removal": rule, "n_clusters": 1, "which_to_keep": "random"})
     grow(place)
-    given = {"n_clusters": 1, "which_to_keep": "random"}
+    given = {"n_clusters": 1}
     result = place.run(client, dedup=given)
+    for name in ("dedup", "dedup-0002"):
+        steps = json.loads((place.out / name / "_manifest.json").read_text())["steps"]
+        assert steps["pairwise"]["parameters"]["ranking"] == {"random_seed": 42}, "what is not given is as it was"
     assert (result.dedup.eps, result.dedup.removal, result.shard.duplicates) == (0.4, rule, 2)
     assert place.run(client, eps=0.4, dedup={**given, "removal": rule}).shard.resumed
 

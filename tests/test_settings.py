@@ -303,6 +303,8 @@ def test_wrong_values_in_yaml_end_in_status_2_and_the_same_sentence(part: str, d
         ({"dedup": {"ranking_strategy": {"metadata_cols": 3}}}, "metadata_cols must be names of columns"),
         ({"dedup": {"ranking_strategy": {"metadata_cols": ["a"], "ascending": ["no"]}}}, "ascending must be true or"),
         ({"dedup": {"ranking_strategy": {"by": "a"}}}, "ranking_strategy has no parameter 'by'"),
+        ({"dedup": {"rank_by": "height"}}, "rank_by must be columns with a direction"),
+        ({"dedup": {"rank_by": "height:desc", "which_to_keep": "best"}}, "but which_to_keep is given, too; give one"),
         ({"dedup": {"layout": "x"}}, "dedup has no parameter 'layout'"),
         ({"eps": "0.1"}, "eps must lie in [0, 1); got '0.1'"),
         ({"video_dir": ["one", 3]}, "input_path must be a path or a list of paths; got ['one', 3]"),
@@ -326,6 +328,17 @@ def test_limits_and_ranking_can_be_said_in_the_file_and_as_mappings() -> None:
     ranking = PairwiseStage(ranking_strategy=told["dedup"]["ranking_strategy"]).strategy
     assert ranking == RankingStrategy.metadata_based(["height"], ascending=False)
     assert PairwiseStage(ranking_strategy={"random_seed": 7}).strategy == RankingStrategy.random(7)
+    assert PairwiseStage(rank_by="height:desc").parameters() == PairwiseStage(ranking_strategy=ranking).parameters()
+    for flags, words in (
+        (["--rank-by", "height:desc", "bitrate:desc"], "no such path"),
+        (["--rank-by", "height:desc,bitrate"], "got 'bitrate', which does not end in :asc or :desc"),
+        (
+            ["--rank-by", "height:desc", "--which-to-keep", "best"],
+            "rank_by is 'height:desc', but which_to_keep is given",
+        ),
+    ):
+        done = CliRunner().invoke(cli.main, ["run", "--video-dir", "in", "--output-path", "out", *flags])
+        assert words in done.stderr
 
 
 # Values

@@ -6,6 +6,7 @@ import click
 
 from semdedup import __version__
 from semdedup.cli.calibrate import calibrate
+from semdedup.cli.clean import clean
 from semdedup.cli.dedup import dedup, extract
 from semdedup.cli.demo import demo
 from semdedup.cli.doctor import doctor
@@ -57,6 +58,7 @@ for command in (
     shard,
     export,
     status,
+    clean,
     doctor,
     demo,
 ):

@@ -13,7 +13,7 @@ from semdedup.cli.flags import EXIT_QUARANTINE, Command, flag_of, given_of, sett
 from semdedup.compute.options import ClusterOptions
 from semdedup.dedup.base.chain import eps_of
 from semdedup.dedup.input.convert import is_converted
-from semdedup.dedup.input.files import find_files
+from semdedup.dedup.input.files import embeddings_of, find_files
 from semdedup.dedup.names import COMMAND_LINE
 from semdedup.dedup.options import (
     CompareOptions,
@@ -98,7 +98,7 @@ def _thresholds(given: dict[str, Any], storage: dict[str, Any]) -> tuple[Sequenc
     elif not spelled:
         io, inputs = IOOptions.of(given), InputOptions.of(given)
         filetype = inputs.input_filetype
-        locations = locations_of(io.input_path, {"storage_options": storage})
+        locations = embeddings_of(locations_of(io.input_path, {"storage_options": storage}))
         files = [file for file in find_files(locations, inputs.input_filetype) if not is_converted(file, filetype)]
         extract, why = chosen_eps(None, [locations[0].at(file.url) for file in files], inputs.skip_bad_files)
     return list(dict.fromkeys([*several, extract])), extract, why

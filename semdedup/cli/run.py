@@ -26,7 +26,7 @@ FLAGS: Mapping[str, tuple[Sequence[type[Options]], Sequence[str]]] = {
         ("splitting_algorithm", "fixed_stride_split_duration", "embedding_algorithm", "model_dir", "limit"),
     ),
     "overlaps": ((OverlapsOptions,), ("min_overlap", "mirror")),
-    "dedup": ((KMeansOptions, CompareOptions), ("n_clusters", "which_to_keep", "exact_up_to", "removal")),
+    "dedup": ((KMeansOptions, CompareOptions), ("n_clusters", "which_to_keep", "rank_by", "exact_up_to", "removal")),
     "shard": ((ShardOptions,), ("layout", "samples_per_shard", "target_tar_size_mb")),
 }
 """Settings of the parts that have a flag here (``removal`` has it apart). The file of --config takes all of them."""
@@ -53,6 +53,7 @@ def run(
     \b
     Example:
       semdedup run --video-dir videos --output-path out --fixed-stride-split-duration 5
+      semdedup run --video-dir videos --output-path out --rank-by height:desc,bitrate:desc
       semdedup run --video-dir videos --output-path out --drop-when both --mirror
       semdedup run --config run.yaml
 
@@ -62,7 +63,7 @@ def run(
       output_path: out
       split: {fixed_stride_split_duration: 5, generate_previews: true}
       overlaps: {min_overlap: 0.9, mirror: true}
-      dedup: {n_clusters: 100}
+      dedup: {which_to_keep: best, exact_up_to: 0.1}
       shard: {layout: flat, shuffle_seed: 7}
     """
     settings = _read_config(config)

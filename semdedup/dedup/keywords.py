@@ -42,7 +42,8 @@ class DedupKeywords(SharedKeywords, total=False):
     kmeans_engine: KMeansEngine
     distance_metric: DistanceMetric | None
     sim_metric: DistanceMetric | None
-    which_to_keep: WhichToKeep
+    which_to_keep: WhichToKeep | None
+    rank_by: str | Sequence[str] | None
     ranking_strategy: RankingStrategy | Mapping[str, Any] | None
     pairwise_batch_size: int
     exact_up_to: float | None

@@ -4,17 +4,15 @@ from __future__ import annotations
 
 import hashlib
 from dataclasses import dataclass
-from typing import Any, get_args
+from typing import Any, ClassVar, get_args
 
-import numpy as np
-
-from semdedup.arrays import to_host
 from semdedup.dedup.kernels.kmeans import auto_n_clusters
+from semdedup.dedup.kinds import COLUMN_OR_NONE, ID, INIT, RANKING
 from semdedup.dedup.names import OUR_COLUMNS, summary_name
-from semdedup.dedup.ranking import KEEP, METRIC, RANDOM_SEED, RankingStrategy, strategy_of
+from semdedup.dedup.ranking import KEEP, METRIC, QUALITY, RANDOM_SEED, RANK_BY, RankingStrategy
 from semdedup.dedup.threshold.rule import EPS, REMOVAL
 from semdedup.errors import ParameterError
-from semdedup.settings import Found, Kind, Options, setting
+from semdedup.settings import Options, setting, settings_of
 from semdedup.settings.choices import (
     DistanceMetric,
     EmbeddingEncoding,
@@ -29,36 +27,7 @@ from semdedup.settings.shared import NO_PART, SharedOptions
 from semdedup.storage.kwargs import READ, WRITE, kwargs_setting
 from semdedup.storage.tables import LOW_INFORMATION
 
-INITS = {"k-means++": "k-means++", "k-means||": "k-means++", "scalable-k-means++": "k-means++", "random": "random"}
-"""What users may write. k-means++ on a sub-sample does here what k-means|| does elsewhere: it spares full passes."""
-
 CUTS_WORK = "it cuts the work into tasks, of which no answer depends"
-
-
-def _init(value: Any) -> Any:
-    """A word, or centroids (k, d) float32 that are finite and not zero."""
-    if isinstance(value, str):
-        if value not in INITS:
-            raise ValueError
-        return value
-    if np.ndim(value) != 2 or not np.size(value):
-        raise Found(f"an array of shape {np.shape(value)}" if np.shape(value) else type(value).__name__)
-    with np.errstate(over="ignore"):
-        rows = np.ascontiguousarray(to_host(value) if hasattr(value, "get") else value, dtype=np.float32)
-    for words, wrong in (("not finite", ~np.isfinite(rows).all(axis=1)), ("zero", ~rows.any(axis=1))):
-        if wrong.any():
-            raise Found(f"an array of shape {rows.shape} whose row {int(np.argmax(wrong))} is {words}")
-    return rows
-
-
-INIT = Kind(f"be one of {', '.join(INITS)}, or an array (n_clusters, d) of finite rows that are not zero", _init)
-
-
-def _column_or_none(value: Any) -> str | None:
-    return None if value is None or value == "" else str(text().plain(value))
-
-
-COLUMN_OR_NONE = Kind("be the name of a column, or None where there is none", _column_or_none)
 
 
 @dataclass(frozen=True)
@@ -84,7 +53,13 @@ class FieldOptions(Options):
 
 @dataclass(frozen=True)
 class InputOptions(FieldOptions):
-    """What to read from the input."""
+    """What to read from the input.
+
+    Attributes:
+        optional: metadata that no file need have.
+    """
+
+    optional: ClassVar[tuple[str, ...]] = ()
 
     metadata_fields: tuple[str, ...] = setting(
         None, several("be names of columns, a list of text", text()), "Columns to carry along to the clusters."
@@ -118,6 +93,18 @@ class InputOptions(FieldOptions):
         """Those of them that are carried along: metadata, and the mark of rows of low information."""
         names = dict.fromkeys([*self.metadata_fields, LOW_INFORMATION])
         return [name for name in names if name not in (self.id_field, self.embedding_field)]
+
+    def ranked(self, strategy: RankingStrategy | None) -> InputOptions:
+        """The same for rows that are going to be ranked so."""
+        cls = BestCopyOptions if strategy is not None and strategy.is_best else InputOptions
+        return cls(**{one.attribute: getattr(self, one.attribute) for one in settings_of(InputOptions)})
+
+
+@dataclass(frozen=True)
+class BestCopyOptions(InputOptions):
+    """What to read where the best copy is kept: of the columns that tell it, those that there are."""
+
+    optional: ClassVar[tuple[str, ...]] = QUALITY
 
 
 @dataclass(frozen=True)
@@ -193,19 +180,20 @@ class KMeansOptions(Options):
         return auto_n_clusters(n_rows) if isinstance(self.init, str) else len(self.init)
 
 
-RANKING = Kind(
-    "be a RankingStrategy, or a mapping such as {metadata_cols: [height], ascending: [false]} or {random_seed: 7}",
-    strategy_of,
-    metavar="MAPPING",
-)
-
-
 @dataclass(frozen=True)
 class CompareOptions(Options):
     """How to rank and compare the rows of a cluster."""
 
-    which_to_keep: WhichToKeep = setting(
-        "hard", KEEP.kind, "hard keeps the row farthest from the centroid, easy or soft the nearest, random any."
+    which_to_keep: WhichToKeep | None = setting(
+        None,
+        KEEP.kind,
+        "hard, the default, keeps the row farthest from the centroid, easy or soft the nearest, random any; best the "
+        "copy of most pixels, then of the highest bitrate, then the longest.",
+    )
+    rank_by: tuple[str, ...] | None = setting(
+        None,
+        RANK_BY,
+        "Rank by columns instead, such as height:desc,bitrate:desc; asc: the smallest is best.",
     )
     distance_metric: DistanceMetric | None = setting(
         None,
@@ -223,11 +211,21 @@ class CompareOptions(Options):
     )
     pairwise_batch_size: int = setting(1024, whole(1), "Most rows compared at a time.", unrecorded=CUTS_WORK)
 
+    def check_together(self) -> None:
+        """There is one ranking."""
+        others = [name for name in ("which_to_keep", "ranking_strategy") if getattr(self, name) is not None]
+        if self.rank_by is not None and others:
+            raise ParameterError(
+                f"rank_by is {','.join(self.rank_by)!r}, but {others[0]} is given, too; give one of them"
+            )
+
     @property
     def strategy(self) -> RankingStrategy:
         """What these settings mean together."""
+        if self.rank_by is not None:
+            return RankingStrategy.rank_by(self.rank_by)
         by_distance = RankingStrategy.by_distance(
-            self.which_to_keep, self.distance_metric or "cosine", self.random_state
+            self.which_to_keep or KEEP.default, self.distance_metric or "cosine", self.random_state
         )
         return self.ranking_strategy or by_distance
 
@@ -260,13 +258,6 @@ class ThresholdOptions(Options):
                 raise ParameterError(f"count_at has {both}, whose summary would be {summary_name(eps)}; leave one out")
 
 
-def _id(value: Any) -> str | int:
-    """An id: text, or a whole number."""
-    if isinstance(value, (bool, np.bool_)) or not isinstance(value, (str, int, np.integer)) or value == "":
-        raise TypeError
-    return value if isinstance(value, str) else int(value)
-
-
 @dataclass(frozen=True)
 class UpdateOptions(Options):
     """What new rows are compared with beside each other."""
@@ -280,7 +271,7 @@ class UpdateOptions(Options):
     )
     withdraw: tuple[str | int, ...] = setting(
         (),
-        several("be ids, or a file of them that ends in .txt (one a line) or .parquet (column id)", Kind("", _id)),
+        several("be ids, or a file of them that ends in .txt (one a line) or .parquet (column id)", ID),
         "Ids that leave the kept rows of the base; or a file of them, .txt (one a line) or .parquet (column id).",
         unrecorded="the record knows the ids by a digest",
     )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,20 +14,52 @@ from semdedup.dedup.input.columns import check_once
 from semdedup.dedup.input.ids import hash_ids
 from semdedup.dedup.names import COSINE_DISTANCE, L2_DISTANCE, OF_BASE
 from semdedup.errors import ParameterError
-from semdedup.settings import Found, Setting, check_names, shown
+from semdedup.settings import Found, Kind, Setting, check_names, shown
 from semdedup.settings.choices import DistanceMetric, WhichToKeep
 from semdedup.settings.kinds import choice, several, text, truth, whole
 
 DISTANCE_COLUMNS = {"cosine": COSINE_DISTANCE, "l2": L2_DISTANCE}
-WHICH_TO_KEEP = {"hard": "hard", "easy": "easy", "soft": "easy", "random": "random"}
+WHICH_TO_KEEP = {"best": "best", "hard": "hard", "easy": "easy", "soft": "easy", "random": "random"}
 """What users may write, and the word for it."""
 
+QUALITY = ("width", "height", "bitrate", "duration_s")
+"""Columns that tell which copy is the best, those that there are: pixels need both of the first two."""
+
+DIRECTIONS = {"asc": True, "desc": False}
+"""What stands after a column in `rank_by`, and whether its smallest value is best then."""
 
 METADATA_COLS = Setting(several("be names of columns, a list of text", text()), (), "Columns.", "metadata_cols")
 KEEP = Setting(choice(*WHICH_TO_KEEP), "hard", "Which row of near-duplicates.", "which_to_keep")
 METRIC = Setting(choice(*DISTANCE_COLUMNS), "cosine", "Distance that ranks.", "distance_metric")
 ASCENDING = Setting(several("be true or false, or a list of these", truth()), True, "Smallest is best.", "ascending")
 RANDOM_SEED = Setting(whole(0, 1 << 32), 42, "Seed of the order.", "random_seed")
+
+
+def _column_and_direction(value: Any) -> str:
+    """A column with a direction, as text."""
+    column, colon, direction = value.strip().rpartition(":") if isinstance(value, str) else ("", "", "")
+    if colon and column and direction.strip() in DIRECTIONS:
+        return f"{column.strip()}:{direction.strip()}"
+    raise Found(f"{shown(value)}, which does not end in :asc or :desc") if isinstance(value, str) else TypeError
+
+
+def _rank_by(value: Any) -> tuple[str, ...]:
+    """Columns with a direction, from one text or from several."""
+    texts = several("", Kind("", lambda text: text)).plain(value)
+    parts = [part for text in texts for part in (text.split(",") if isinstance(text, str) else [text])]
+    found = tuple(_column_and_direction(part) for part in parts if part != "")
+    columns = [each.rpartition(":")[0] for each in found]
+    if not found or len(set(columns)) < len(columns):
+        raise Found(f"{shown(value)}, which names {'a column twice' if found else 'no column'}")
+    return found
+
+
+RANK_BY = Kind(
+    "be columns with a direction, such as 'height:desc,bitrate:desc' (asc: the smallest value is best)",
+    _rank_by,
+    metavar="COLUMN:asc|desc",
+    many=True,
+)
 
 
 @dataclass(frozen=True)
@@ -39,12 +71,14 @@ class RankingStrategy:
         ascending: for each column whether its smallest value is best.
         id_ascending: direction in which ids break ties.
         random_seed: seed of the random order; None where columns decide.
+        is_best: whether the best copy comes first, see `best`: then columns that are absent do not count.
     """
 
     columns: tuple[str, ...]
     ascending: tuple[bool, ...]
     id_ascending: bool = True
     random_seed: int | None = None
+    is_best: bool = False
 
     @classmethod
     def metadata_based(
@@ -69,6 +103,24 @@ class RankingStrategy:
         return cls(columns, directions)
 
     @classmethod
+    def rank_by(cls, columns: str | Sequence[str]) -> RankingStrategy:
+        """`metadata_based` in one text: columns with ``:asc`` (the smallest value is best) or ``:desc``.
+
+        >>> RankingStrategy.rank_by("height:desc,bitrate:desc")
+
+        Raises:
+            ParameterError: no column, a column twice, or one without a direction.
+        """
+        parts = [each.rpartition(":") for each in Setting(RANK_BY, (), "", "rank_by").check(columns)]
+        return cls(tuple(column for column, _, _ in parts), tuple(DIRECTIONS[end] for _, _, end in parts))
+
+    @classmethod
+    def best(cls) -> RankingStrategy:
+        """Rank the best copy first: most pixels (``width`` times ``height``), then the highest ``bitrate``, then the
+        longest ``duration_s``. Of these columns those count that there are; nulls come last, ties go by id."""
+        return cls(QUALITY, (False,) * len(QUALITY), is_best=True)
+
+    @classmethod
     def random(cls, random_seed: int = 42) -> RankingStrategy:
         """Rank by a seeded hash of the id: random, yet the same for any files, partitions and workers."""
         return cls((), (), random_seed=RANDOM_SEED.check(random_seed))
@@ -77,16 +129,20 @@ class RankingStrategy:
     def by_distance(
         cls, which_to_keep: WhichToKeep, distance_metric: DistanceMetric, random_seed: int = 42
     ) -> RankingStrategy:
-        """Rank by the distance to the centroid: `hard` farthest first, `easy` nearest first; or `random`."""
+        """Rank by the distance to the centroid: `hard` farthest first, `easy` nearest first; or `random`, or `best`."""
         which_to_keep, distance_metric = KEEP.check(which_to_keep), METRIC.check(distance_metric)
         if which_to_keep == "random":
             return cls.random(random_seed)
+        if which_to_keep == "best":
+            return cls.best()
         nearest_first = WHICH_TO_KEEP[which_to_keep] == "easy"
         return cls((DISTANCE_COLUMNS[distance_metric],), (nearest_first,), id_ascending=nearest_first)
 
     @classmethod
     def described(cls, description: Mapping[str, Any]) -> RankingStrategy:
         """The strategy that `describe` gave these values of."""
+        if "best" in description:
+            return cls.best()
         if "random_seed" in description:
             return cls.random(description["random_seed"])
         return cls(
@@ -100,9 +156,15 @@ class RankingStrategy:
 
     def describe(self) -> dict[str, Any]:
         """The strategy as plain values, for the manifest."""
+        if self.is_best:
+            return {"best": list(self.columns)}
         if self.random_seed is not None:
             return {"random_seed": self.random_seed}
         return {"columns": list(self.columns), "ascending": list(self.ascending), "id_ascending": self.id_ascending}
+
+    def among(self, names: Collection[str]) -> tuple[str, ...]:
+        """The columns to read of a table that has these: of the best copy those that are there, else all."""
+        return tuple(column for column in self.columns if column in names or not self.is_best)
 
 
 def strategy_of(value: Any) -> RankingStrategy:
@@ -123,6 +185,9 @@ def check_rankable(schema: pa.Schema, strategy: RankingStrategy, where: str, com
 
     A schema that is not `complete` may lack some: they are in other files.
     """
+    if strategy.is_best:
+        _check_quality(schema, where, complete)
+        return
     for column in strategy.columns:
         if column not in schema.names:
             if not complete:
@@ -138,6 +203,26 @@ def check_rankable(schema: pa.Schema, strategy: RankingStrategy, where: str, com
                 f"ranking needs a column with an order; {column!r} in {where} is {found}, which has none: write it as "
                 "numbers or text, or rank by another column"
             )
+
+
+def _check_quality(schema: pa.Schema, where: str, complete: bool) -> None:
+    """Raise a `ParameterError` unless the best copy can be told by numbers in the schema."""
+    there = [column for column in QUALITY if column in schema.names]
+    check_once(schema.names, there, where)
+    for column in there:
+        found = schema.field(column).type
+        kind = sort_type(found)
+        if kind is None or not any(is_number(kind) for is_number in NUMBERS):
+            raise ParameterError(
+                f"which_to_keep='best' ranks by numbers; {column!r} in {where} is {found}: write it as numbers, or say "
+                "with rank_by (--rank-by) what to rank by"
+            )
+    if complete and not {"bitrate", "duration_s"} & {*there} and not {"width", "height"} <= {*there}:
+        raise ParameterError(
+            f"which_to_keep='best' needs width and height, bitrate or duration_s, and {where} has none of them; it has "
+            f"{', '.join(schema.names)}. Say with rank_by (--rank-by) by which columns to rank. Of clusters: name them "
+            "in metadata_fields when the rows are clustered"
+        )
 
 
 def rank_order(table: pa.Table, strategy: RankingStrategy, id_field: str = "id") -> np.ndarray:
@@ -157,13 +242,20 @@ def rank_order(table: pa.Table, strategy: RankingStrategy, id_field: str = "id")
         keys = pa.table({"0": hashes, "id": ids})
         order = [("0", "ascending"), ("id", "ascending")]
     else:
-        columns = {str(i): _sortable(table.column(name)) for i, name in enumerate(strategy.columns)}
-        keys = pa.table({**columns, "id": ids})
-        order = [(str(i), "ascending" if up else "descending") for i, up in enumerate(strategy.ascending)]
+        values = _quality(table) if strategy.is_best else [_sortable(table.column(name)) for name in strategy.columns]
+        keys = pa.table({**{str(i): column for i, column in enumerate(values)}, "id": ids})
+        order = [(str(i), "ascending" if strategy.ascending[i] else "descending") for i in range(len(values))]
         order.append(("id", "ascending" if strategy.id_ascending else "descending"))
     if OF_BASE in table.column_names:
         keys, order = keys.append_column("base", table.column(OF_BASE)), [("base", "descending"), *order]
     return pc.sort_indices(keys, sort_keys=order).to_numpy().astype(np.int64)  # nulls come last by default
+
+
+def _quality(table: pa.Table) -> list[pa.ChunkedArray]:
+    """What ranks the best copy first, all of it descending: pixels, bitrate, duration; those that there are."""
+    there = {name: _sortable(table.column(name)) for name in QUALITY if name in table.column_names}
+    sides = [there.pop(name).cast(pa.float64()) for name in ("width", "height") if name in there]
+    return [*([pc.multiply(*sides)] if len(sides) == 2 else []), *there.values()]
 
 
 def ranks_of_rows(rows: pa.Table, strategy: RankingStrategy) -> np.ndarray:
@@ -198,6 +290,9 @@ SORTED = (
     *(pa.types.is_binary, pa.types.is_large_binary, pa.types.is_fixed_size_binary),
 )
 """Types that every PyArrow sorts."""
+
+
+NUMBERS = (pa.types.is_null, pa.types.is_integer, pa.types.is_floating, pa.types.is_decimal)
 
 
 def sort_type(found: pa.DataType) -> pa.DataType | None:

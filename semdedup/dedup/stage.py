@@ -73,6 +73,9 @@ class Stage(Shown, ABC):
     step: str
     hint = ANOTHER_EPS
 
+    finds_across = False
+    """Whether it compares rows of different clusters, too."""
+
     reads = ""
     """What its input is, of a stage that takes no frame."""
 

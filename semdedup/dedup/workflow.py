@@ -69,7 +69,7 @@ from semdedup.storage.location import Location, storage_options_of
 class SemanticDeduplicationWorkflow(Shown):
     """Find near-duplicates among embeddings: cluster them, compare within clusters, apply a threshold.
 
-    Columns that `ranking_strategy` needs are added to `metadata_fields`.
+    Columns that rank are added to `metadata_fields`.
 
     Args:
         layout: names of the folders.
@@ -110,7 +110,8 @@ class SemanticDeduplicationWorkflow(Shown):
         kmeans_engine: KMeansEngine = "auto",
         distance_metric: DistanceMetric | None = None,
         sim_metric: DistanceMetric | None = None,
-        which_to_keep: WhichToKeep = "hard",
+        which_to_keep: WhichToKeep | None = None,
+        rank_by: str | Sequence[str] | None = None,
         ranking_strategy: RankingStrategy | Mapping[str, Any] | None = None,
         pairwise_batch_size: int = 1024,
         exact_up_to: float | None = None,
@@ -273,6 +274,5 @@ class SemanticDeduplicationWorkflow(Shown):
 def _with_ranking(given: Mapping[str, Any]) -> dict[str, Any]:
     """The keywords with `metadata_fields` that hold what ranks, too, and a checked `exact_up_to`."""
     inputs, compare = InputOptions.of(given), CompareOptions.of(given)
-    ranked_by = () if given["ranking_strategy"] is None else compare.strategy.columns
-    more = [column for column in ranked_by if column not in (*OUR_COLUMNS, inputs.id_field)]
+    more = [column for column in compare.strategy.columns if column not in (*OUR_COLUMNS, inputs.id_field)]
     return {**given, "metadata_fields": [*inputs.metadata_fields, *more], "exact_up_to": compare.exact_up_to}

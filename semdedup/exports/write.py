@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import re
 import tempfile
 from collections import Counter
@@ -14,8 +15,8 @@ from typing import Any
 import pyarrow as pa
 
 from semdedup.compute.progress import Reporter
+from semdedup.dedup.input.files import find_embeddings
 from semdedup.dedup.input.lance import import_lance
-from semdedup.dedup.leaks.sets import find_embeddings
 from semdedup.dedup.names import EXPORTED
 from semdedup.display import Displayable
 from semdedup.errors import InputError, OutputConflictError, ParameterError
@@ -28,6 +29,7 @@ from semdedup.exports.rows import kept_rows, schema_of, write_files
 from semdedup.runs.at_work import PROGRESS, at_work
 from semdedup.runs.files import delete_files, refuse_foreign
 from semdedup.runs.owner import FILE_NAME as OWNER
+from semdedup.runs.places import EMBEDDINGS_ENDING, find_part
 from semdedup.runs.record import SCRATCH
 from semdedup.settings.choices import ExportFormat, RemovalRule
 from semdedup.shards.chain import DropChain, find_all_drops
@@ -35,7 +37,6 @@ from semdedup.storage.location import UNFINISHED, FileInfo, Location, Paths, loc
 from semdedup.storage.tables import write_batches
 from semdedup.storage.temporary import temporary_prefix
 from semdedup.storage.uploads import abort_uploads
-from semdedup.video.tree import CLIPS
 
 WRITTEN = re.compile(
     r"(?:data/train|part)-\d+\.parquet|train/(?:metadata\.parquet|clips/.+)|README\.md|(?:scores|keep)\.lance/.+"
@@ -166,6 +167,8 @@ def describe_export(results: str, output_path: str, **options: Any) -> Iterator[
     if chosen.format != "lance":
         files = _input(root, target, chosen, fields, storage_options)
         yield f"input: {len(files):,} files, from {files[0].url} to {files[-1].url}"
+    if chosen.clips_path is not None:
+        Clips.of(Location.of(chosen.clips_path, storage_options), target)
     _check_empty(target, chosen.clear_output)
     at = "" if chain.eps is None else f" at eps {chain.eps:g} by the removal rule {chain.removal}"
     yield f"duplicates: those of {chain}{at}"
@@ -200,14 +203,20 @@ def _input(
 ) -> Sequence[FileInfo]:
     """The files of the embeddings."""
     given = locations_of(options.input_embeddings_path, {"storage_options": storage_options})
-    if not given and (root / CLIPS).is_dir():
-        given = [root / CLIPS]
+    around = (place for path in (root, root.parent) for place in _own_embeddings(path))
+    given = given or list(itertools.islice(around, 1))
     if not given:
         raise ParameterError(
             "input_embeddings_path (--input-embeddings-path) is not given: name the embeddings that the result is of, "
             f"whose rows format {options.format!r} writes"
         )
     return find_embeddings(given, [target], fields.filetype)
+
+
+def _own_embeddings(path: Location) -> Iterator[Location]:
+    """The embeddings of the run whose root this is, or of the split whose output it is."""
+    with contextlib.suppress(InputError):
+        yield from (place for place in find_part(path, "embeddings") if place.name.endswith(EMBEDDINGS_ENDING))
 
 
 def _write(

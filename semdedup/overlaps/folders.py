@@ -5,13 +5,10 @@ from __future__ import annotations
 import itertools
 
 from semdedup.overlaps.names import STEP
-from semdedup.runs.numbered import Numbered
-from semdedup.runs.record import FILE_NAME, Record
+from semdedup.runs.places import find_part
+from semdedup.runs.record import Record
 from semdedup.settings.choices import DropWhen
 from semdedup.storage.location import Location
-
-OVERLAPS = Numbered("overlaps")
-"""Below the root of a run: ``overlaps``, then ``overlaps-0002``, …, each with those before it for its base."""
 
 DROP = "drop"
 """Name of the step of a run that notes its `drop_when`, in the record of its first overlaps."""
@@ -23,10 +20,8 @@ def overlaps_below(root: Location) -> tuple[Location, ...]:
     Raises:
         OutputConflictError: a record is damaged.
     """
-    if (root / FILE_NAME).exists():
-        return ()
-    folders = OVERLAPS.below(root)
-    return tuple(itertools.takewhile(lambda folder: Record(folder).committed(STEP) is not None, folders))
+    found = find_part(root, "overlaps")
+    return tuple(itertools.takewhile(lambda folder: Record(folder).committed(STEP) is not None, found))
 
 
 def drop_when_of(root: Location) -> DropWhen | None:

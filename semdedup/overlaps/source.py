@@ -14,6 +14,7 @@ from semdedup.errors import InputError, OutputConflictError, ParameterError
 from semdedup.overlaps.names import STEP, VIDEOS
 from semdedup.runs.identity import fingerprint_of
 from semdedup.runs.lookup import check_recorded, known_files
+from semdedup.runs.places import find_part
 from semdedup.runs.record import Record
 from semdedup.runs.written_files import WrittenFiles
 from semdedup.storage.file_list import FileList
@@ -100,10 +101,11 @@ def _root_of(path: Location) -> Location:
             f"{path} is a file; give the folder that holds it" if path.exists() else f"no such path: {path}"
         )
     around = [path.parent] if path.name in (FINGERPRINTS, CLIPS) else []
-    for place in (path, path / CLIPS, *around):
+    (clips,) = find_part(path, "clips")
+    for place in (path, clips, *around):
         if (place / FINGERPRINTS).is_dir():
             return place
-    for place in (path, path / CLIPS):
+    for place in (path, clips):
         steps = _steps(place)
         if SPLIT in steps:
             raise InputError(

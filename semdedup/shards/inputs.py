@@ -12,6 +12,7 @@ import pyarrow.compute as pc
 
 from semdedup.errors import InputError, OutputConflictError, ParameterError
 from semdedup.runs.lookup import check_recorded
+from semdedup.runs.places import find_part
 from semdedup.runs.record import Record
 from semdedup.shards.clip_columns import (
     MP4,
@@ -96,9 +97,7 @@ def find_inputs(
             version, though there is of others.
         ParameterError: embeddings are asked for, and there are none, or several.
     """
-    root = path.parent if path.name == CLIPS and (path.parent / METAS).is_dir() else path
-    if (root / CLIPS / METAS).is_dir() and not (root / METAS).is_dir():
-        root = root / CLIPS
+    (root,) = find_part(path, "clips")
     folder = root / CLIPS if (root / CLIPS).is_dir() else root
     if not folder.is_dir():
         raise InputError(

@@ -6,9 +6,10 @@ import itertools
 from dataclasses import dataclass, field
 
 from semdedup.errors import InputError
-from semdedup.overlaps.folders import OVERLAPS, overlaps_below
+from semdedup.overlaps.folders import overlaps_below
 from semdedup.overlaps.names import OVERLAP_DUPLICATES
 from semdedup.runs.lookup import check_recorded
+from semdedup.runs.places import OVERLAPS
 from semdedup.storage.location import FileInfo, Location
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import time
 from collections.abc import Callable, Iterator, Mapping
+from functools import cached_property
 from typing import Any, Unpack
 
 import distributed
@@ -13,9 +14,11 @@ from semdedup.compute.options import ClusterOptions
 from semdedup.compute.progress import Reporter
 from semdedup.compute.session import open_session
 from semdedup.dedup.results.scores import Scores
+from semdedup.errors import InputError
 from semdedup.runs.at_work import at_work
 from semdedup.runs.files import refuse_foreign
 from semdedup.runs.identity import fingerprint_of
+from semdedup.runs.places import CLIPS, DEDUPS, find_part, is_root
 from semdedup.runs.record import FILE_NAME, SCRATCH, Record
 from semdedup.runs.run import Run
 from semdedup.runs.step import Outcome, Step, complete_already, run_step
@@ -46,7 +49,8 @@ class ShardWorkflow(Shown):
     """The clips that remain after the dedup, as WebDataset shards with their metadata.
 
     The same input gives the same bytes, whatever the cluster. Clips are read once and streamed; scores and metadata are
-    joined to them partition by partition. Memory of a task: one partition's ids and scores, some pieces of clips.
+    joined to them partition by partition. Memory of a task: one partition's ids and scores, some pieces of clips. Given
+    the root of a run, its clips, dedups and overlaps are taken.
 
     Example:
         >>> ShardWorkflow("clips/", "dataset/", input_semantic_dedup_path="clips/dedup").run()
@@ -78,7 +82,23 @@ class ShardWorkflow(Shown):
         self.output = Location.of(needed(io.output_dataset_path, "output_dataset_path"), writes)
         self.drops = DropOptions.of(given)
         paths = self.drops.input_semantic_dedup_path, self.drops.input_overlaps_path
-        self.dedup, self.overlaps = (None if named is None else Location.of(named, reads) for named in paths)
+        self._dedup, self.overlaps = (None if named is None else Location.of(named, reads) for named in paths)
+
+    @cached_property
+    def dedup(self) -> Location | None:
+        """The result by which clips are dropped; of the root of a run its own where none is given.
+
+        Raises:
+            InputError: a root that has none.
+        """
+        if self._dedup is not None or not is_root(self.input):
+            return self._dedup
+        if find_part(self.input, "results") == (self.input,):
+            raise InputError(
+                f"{self.input} is the root of a run without a result: there is no folder {DEDUPS.first} in it. Run the "
+                f"same semdedup run again, or give {self.input / CLIPS} to write all clips."
+            )
+        return self.input
 
     def run(
         self, client: distributed.Client | str | None = None, *, cluster: ClusterOptions | None = None

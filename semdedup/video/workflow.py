@@ -11,6 +11,7 @@ import distributed
 
 from semdedup.compute.session import Session
 from semdedup.errors import OutputConflictError, ParameterError
+from semdedup.runs.places import find_part
 from semdedup.runs.record import Record
 from semdedup.settings import documented, needed
 from semdedup.settings.choices import ClipIdScheme, Cut, SplittingAlgorithm, Tonemap, TranscodeEncoder
@@ -187,7 +188,8 @@ class VideoEmbedWorkflow(VideoWorkflow):
     ) -> None:
         given = {**locals(), **shared}
         self.io = io = VideoIOOptions.of(given)
-        folders = locations_of(needed(io.input_path, "input_path"), io.read_kwargs)
+        given_paths = locations_of(needed(io.input_path, "input_path"), io.read_kwargs)
+        folders = [place for path in given_paths for place in find_part(path, "clips")]
         self.sources = [path / CLIPS if (path / CLIPS).is_dir() else path for path in folders]
         self.embedder: EmbedderSpec = _spec(EmbedOptions.of(given))
         self.decode = DecodeOptions.of(given)

@@ -17,7 +17,7 @@ from semdedup.dedup.input.ids import id_type
 from semdedup.dedup.input.scan import EXAMPLES, expected_length
 from semdedup.dedup.names import IDENTIFY, KMEANS, L2_DISTANCE, PAIRWISE
 from semdedup.dedup.options import CompareOptions, InputOptions, KMeansOptions, UpdateOptions
-from semdedup.dedup.ranking import DISTANCE_COLUMNS, RankingStrategy, check_rankable
+from semdedup.dedup.ranking import DISTANCE_COLUMNS, KEEP, RankingStrategy, check_rankable
 from semdedup.errors import InputError, ParameterError
 from semdedup.settings import settings_of
 from semdedup.settings.choices import DistanceMetric, WhichToKeep
@@ -175,8 +175,8 @@ class Base:
         for link in self.links:
             check_rankable(link.schema, strategy, f"the clusters of the base {link.root}")
             schemas.append(link.schema)
-        for column in strategy.columns:
-            kinds = [other.field(column).type for other in schemas]
+        for column in strategy.among({name for other in schemas for name in other.names}):
+            kinds = [other.field(column).type for other in schemas if column in other.names]
             together: pa.DataType | None = kinds[0]
             for kind in kinds[1:]:
                 together = None if together is None else common_type(together, kind)
@@ -203,16 +203,16 @@ class Base:
             and (name not in named or (given[name] is None and name != "id_field"))
             and (value is not None or name == "id_field")  # where None is said: ids are made of file and row
         }
-        ranking = self._ranking(given, named)
+        ranking = self._ranking(given)
         return {**given, **found, **({} if ranking is None else {"ranking_strategy": ranking})}
 
-    def _ranking(self, given: Mapping[str, Any], named: Collection[str]) -> RankingStrategy | None:
+    def _ranking(self, given: Mapping[str, Any]) -> RankingStrategy | None:
         """The ranking of the base, with another direction or distance where that was named; None for another."""
-        if given.get("ranking_strategy") is not None:
+        if given.get("ranking_strategy") is not None or given.get("rank_by") is not None:
             return None
         theirs = RankingStrategy.described(self.last.parameters(PAIRWISE)["ranking"])
         by_distance = theirs.columns in [(column,) for column in DISTANCE_COLUMNS.values()]
-        keep_named = "which_to_keep" in named
+        keep_named = given.get("which_to_keep") is not None
         metric_named = given.get("distance_metric") is not None or given.get("sim_metric") is not None
         if not keep_named and not metric_named:
             return theirs
@@ -221,7 +221,7 @@ class Base:
         options = CompareOptions.of(given)
         if keep_named:
             metric: DistanceMetric = "l2" if theirs.columns == (L2_DISTANCE,) else "cosine"
-            return RankingStrategy.by_distance(options.which_to_keep, metric, options.random_state)
+            return RankingStrategy.by_distance(options.which_to_keep or KEEP.default, metric, options.random_state)
         keep: WhichToKeep = "easy" if theirs.ascending == (True,) else "hard"
         return RankingStrategy.by_distance(keep, options.distance_metric or "cosine", options.random_state)
 

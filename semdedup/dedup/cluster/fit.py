@@ -16,7 +16,8 @@ from semdedup.dedup.cluster.draw import Sample
 from semdedup.dedup.cluster.seed import choose_seeds, first_rows, in_order, seeding_rows
 from semdedup.dedup.input.scan import Workspace
 from semdedup.dedup.kernels.kmeans import Sums, converged, lloyd_sums, next_centroids
-from semdedup.dedup.options import INITS, KMeansOptions
+from semdedup.dedup.kinds import INITS
+from semdedup.dedup.options import KMeansOptions
 from semdedup.errors import ClusterError, ParameterError
 from semdedup.storage.arrays import load_array, save_array
 from semdedup.storage.location import Location

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from functools import cached_property
 from typing import Any, Literal, Unpack
 
 import numpy as np
@@ -12,7 +13,7 @@ from semdedup.dedup.base.update import Base
 from semdedup.dedup.cluster.plan import check_embedding_files
 from semdedup.dedup.cluster.run import cluster_embeddings
 from semdedup.dedup.frame_input.held import Columns
-from semdedup.dedup.input.files import find_files
+from semdedup.dedup.input.files import embeddings_of, find_files
 from semdedup.dedup.input.found import FoundFiles
 from semdedup.dedup.input.keys import keys_identity
 from semdedup.dedup.names import CLUSTER_FOLDER, KMEANS, below
@@ -27,6 +28,9 @@ from semdedup.settings.choices import EmbeddingEncoding, Init, InputFiletype, KM
 from semdedup.settings.frames import Frame, Input, with_frames
 from semdedup.settings.shared import SharedKeywords
 from semdedup.storage.location import FileInfo, Location
+
+FEW_ROWS = 50
+"""Fewer rows a cluster than this, on average, are told: as many clusters hide copies, and spare little work."""
 
 
 @documented(IOOptions, InputOptions, KMeansOptions, UpdateOptions)
@@ -88,6 +92,14 @@ class KMeansStage(Stage):
         """The columns of a frame that it uses."""
         return Columns.of(self.inputs, frame)
 
+    def source(self) -> Sequence[Location]:
+        """The embeddings; of the output of a split, or the root of a run, the folder of them."""
+        return self._embeddings
+
+    @cached_property
+    def _embeddings(self) -> Sequence[Location]:
+        return embeddings_of(super().source())
+
     def find_input(self, sources: Sequence[Location]) -> FoundFiles:
         """Its input files."""
         outputs = [self.destination().root, *self.other_outputs]
@@ -123,6 +135,7 @@ class KMeansStage(Stage):
             folder = below(destination.root, destination.folder)
             if all(place.url in (folder.url, destination.root.url) for place in following.source()):
                 self.ranked_by, self.following = following.ranking(), following
+        self.inputs = self.inputs.ranked(self.ranked_by)
 
     def work(self, run: Run, files: Sequence[FileInfo], source: Location) -> dict[str, Any]:
         """Cluster the embeddings.
@@ -137,6 +150,10 @@ class KMeansStage(Stage):
         options = (self.inputs, self.kmeans, destination, read_kwargs)
         while_written = None if self.following is None else self.following.while_written(run)
         facts = cluster_embeddings(run, files, source, *options, self.ranked_by, self.base, while_written)
+        across = self.following is not None and self.following.finds_across
+        chosen = self.base is None and self.kmeans.n_clusters != "auto"
+        if chosen and not across and (warning := tiny_clusters(facts["rows"], facts["n_clusters"])):
+            run.session.reporter.say_once(warning)
         if self.base is not None and not facts["clusters"]:
             with run.refusing():
                 raise InputError(
@@ -144,3 +161,18 @@ class KMeansStage(Stage):
                     + format_counts(facts["quarantined"])
                 )
         return facts
+
+
+def tiny_clusters(n_rows: int, n_clusters: int) -> str:
+    """What to do where clusters are so small that copies lie in different ones; empty where they are not.
+
+    >>> tiny_clusters(20_000, 100), tiny_clusters(20, 1)
+    ('', '')
+    """
+    if n_clusters < 2 or n_rows >= FEW_ROWS * n_clusters:
+        return ""
+    return (
+        f"warning: n_clusters {n_clusters:,} leaves {n_rows / n_clusters:.3g} rows to a cluster, and only rows of one "
+        "cluster are compared: copies in different clusters stay. Leave n_clusters (--n-clusters) out, or give "
+        "exact_up_to (--exact-up-to) to find the matches across clusters, too"
+    )

@@ -43,7 +43,7 @@ def check_columns(facts: Sequence[FileFacts], fields: InputOptions, strategy: Ra
     given = {one.attribute: getattr(fields, one.attribute) for one in settings_of(InputOptions)}
     ours = {"id_field": _own_name(fields.id_field, "id", names),
             "embedding_field": _own_name(fields.embedding_field, "embedding", names)}  # fmt: skip
-    ranked_by = [name for name in strategy.columns if name not in ours.values()]
+    ranked_by = [name for name in strategy.among(names) if name not in ours.values()]
     wanted = RankedOptions(**{**given, **ours, "metadata_fields": ranked_by})
     for schema, source in parsed:
         check_file_schema(schema, source, wanted)

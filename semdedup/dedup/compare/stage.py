@@ -68,7 +68,8 @@ class PairwiseStage(Stage):
         output_path: str | None = None,
         embedding_dim: int | None = None,
         embedding_encoding: EmbeddingEncoding | None = None,
-        which_to_keep: WhichToKeep = "hard",
+        which_to_keep: WhichToKeep | None = None,
+        rank_by: str | Sequence[str] | None = None,
         distance_metric: DistanceMetric | None = None,
         sim_metric: DistanceMetric | None = None,
         ranking_strategy: RankingStrategy | Mapping[str, Any] | None = None,
@@ -84,7 +85,7 @@ class PairwiseStage(Stage):
         given = with_frames({**locals(), **shared}, "input_path")
         super().__init__(given)
         self.fields, self.compare = InputOptions.of(given), CompareOptions.of(given)
-        self.strategy = self.compare.strategy
+        self.strategy, self.finds_across = self.compare.strategy, self.compare.exact_up_to is not None
         exact, chosen = self.compare.exact_up_to, ThresholdOptions.of(given).eps or 0.0
         check_within(chosen, exact)
         self.forest_up_to = max(FOREST_UP_TO, chosen) if exact is None else exact
@@ -137,7 +138,7 @@ class PairwiseStage(Stage):
     def while_written(self, run: Run) -> Callable[[pa.Schema, int], ScoringWhileWritten | None] | None:
         """Score clusters as they are written, on the CPU and below the same local root, unless pairs across clusters
         are asked for, or there is a base."""
-        root, plain = self.destination().root, self.base is None and self.compare.exact_up_to is None
+        root, plain = self.destination().root, self.base is None and not self.finds_across
         here = run.session.backend == "cpu" and root.is_local and root.url == run.root.url
         if not plain or not here or self.step in run.record.steps:
             return None
@@ -149,8 +150,7 @@ class PairwiseStage(Stage):
         """Score the clusters."""
         if self.done_before is not None and self.done_before.is_dir():
             run.take_over(self.done_before)
-        across = self.compare.exact_up_to is not None
-        options = (self.fields, self.strategy, self.limits, across, self.destination())
+        options = (self.fields, self.strategy, self.limits, self.finds_across, self.destination())
         if self.base is not None:
             with run.refusing():
                 self.base.check()

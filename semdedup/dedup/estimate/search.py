@@ -22,7 +22,7 @@ from semdedup.dedup.estimate.result import Estimate
 from semdedup.dedup.estimate.run import Asked, estimate_files
 from semdedup.dedup.frame_input.held import Columns
 from semdedup.dedup.frame_input.source import NOT_READ, FrameSource
-from semdedup.dedup.input.files import find_files
+from semdedup.dedup.input.files import embeddings_of, find_files
 from semdedup.dedup.input.found import FoundFiles
 from semdedup.dedup.keywords import DedupKeywords
 from semdedup.dedup.names import OUR_COLUMNS
@@ -102,7 +102,7 @@ def _estimate(asked: Asked, client: distributed.Client | str | None, cluster: Cl
         frame = FrameSource(asked.io.input_path, Columns.of(asked.inputs, asked.io.input_path))
         frame.check(partial(check_embedding_files, inputs=asked.inputs, ranked_by=asked.compare.strategy))
     else:
-        sources = [*locations_of(asked.io.input_path, asked.io.read_kwargs)]
+        sources = embeddings_of(locations_of(asked.io.input_path, asked.io.read_kwargs))
         files = find_files(sources, asked.inputs.input_filetype, recorded=True)
         check_embedding_files(files, sources[0], asked.inputs, asked.compare.strategy)
     reporter = Reporter(asked.io.verbose)
@@ -135,9 +135,9 @@ def _asked(given: dict[str, Any], options: Mapping[str, Any]) -> Asked:
     compare = CompareOptions.of(given)
     ThresholdOptions.of({name: value for name, value in given.items() if name != "eps"})
     inputs = InputOptions.of(given)
-    if compare.ranking_strategy is not None:  # as the workflow does
-        more = [name for name in compare.strategy.columns if name not in (*OUR_COLUMNS, inputs.id_field)]
-        inputs = InputOptions.of({**given, "metadata_fields": [*inputs.metadata_fields, *more]})
+    more = [name for name in compare.strategy.columns if name not in (*OUR_COLUMNS, inputs.id_field)]
+    inputs = InputOptions.of({**given, "metadata_fields": [*inputs.metadata_fields, *more]})  # as the workflow does
+    inputs = inputs.ranked(compare.strategy)
     return Asked(IOOptions.of(given), inputs, KMeansOptions.of(given), compare, EstimateOptions.of(given))
 
 

@@ -37,6 +37,7 @@ from semdedup.display import format_passed_over
 from semdedup.errors import InputError
 from semdedup.runs.identity import common_folder
 from semdedup.runs.lookup import check_recorded
+from semdedup.runs.places import find_part
 from semdedup.storage.digests import are_among, as_digests, digest, digests, repeated
 from semdedup.storage.file_list import FileList, FileListBuilder
 from semdedup.storage.listing import MAGIC, Listing, pattern_of, split_pattern
@@ -91,6 +92,22 @@ def find_files(
         asked_for = np.concatenate([digests(path.url for path in paths), digests(files.urls())])
         told = passed_over.told(asked_for, places)
     return FoundFiles(files, told, common_folder([f"{each.top.url.rstrip('/')}/" for each in looked]))
+
+
+def find_embeddings(
+    paths: Sequence[Location], outputs: Sequence[Location] = (), filetype: str = "parquet"
+) -> FoundFiles:
+    """The files of embeddings: of files, folders and patterns, of outputs of `split`, and of the root of a run.
+
+    Raises:
+        InputError: no such path, no files, or embeddings of several embedders.
+    """
+    return find_files(embeddings_of(paths), filetype, outputs, recorded=True)
+
+
+def embeddings_of(paths: Sequence[Location]) -> list[Location]:
+    """The folders of embeddings that paths mean, see `find_part`."""
+    return [place for path in paths for place in find_part(path, "embeddings")]
 
 
 class _Place(NamedTuple):

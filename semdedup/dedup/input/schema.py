@@ -280,7 +280,8 @@ def unify_schemas(facts: Sequence[FileFacts], options: InputOptions, top: str = 
                     "of metadata_fields"
                 )
             fields[name] = (merged, before[1])
-    absent = [name for name in options.carried if name in options.metadata_fields and name not in fields]
+    needed = [name for name in options.metadata_fields if name not in options.optional]
+    absent = [name for name in options.carried if name in needed and name not in fields]
     if absent:
         everything = sorted(
             {name for schema, _ in parsed for name in schema.names} | {*partition_keys(facts[0].source, top)}

@@ -8,10 +8,7 @@ from typing import NamedTuple
 import pyarrow as pa
 
 from semdedup.dedup.input.facts import FileFacts
-from semdedup.dedup.input.files import find_files
-from semdedup.dedup.input.found import FoundFiles
 from semdedup.dedup.input.schema import InputSchema, check_file_schema, embedders_of, unify_schemas
-from semdedup.dedup.names import EMBEDDINGS_FOLDER
 from semdedup.dedup.options import InputOptions
 from semdedup.errors import InputError
 from semdedup.storage.location import FileInfo, Location
@@ -23,32 +20,6 @@ class Embeddings(NamedTuple):
     files: Sequence[FileInfo]
     source: Location
     name: str
-
-
-def find_embeddings(
-    paths: Sequence[Location], outputs: Sequence[Location] = (), filetype: str = "parquet"
-) -> FoundFiles:
-    """The files of embeddings: of files, folders, patterns, and outputs of `split`, which hold one such folder.
-
-    Raises:
-        InputError: no such path, no files, or embeddings of several embedders.
-    """
-    return find_files([_embeddings_folder(path) for path in paths], filetype, outputs, recorded=True)
-
-
-def _embeddings_folder(path: Location) -> Location:
-    """The folder ``*_embd_parquet`` in the output of `split`, or the path itself where it holds none."""
-    if not path.is_dir():
-        return path
-    with path.errors("list"):
-        entries = path.fs.ls(path.url, detail=False)
-    names = sorted(entry.rstrip("/").rsplit("/", 1)[-1] for entry in entries)
-    names = [name for name in names if name.endswith(EMBEDDINGS_FOLDER)]
-    if len(names) > 1:
-        raise InputError(
-            f"{path} holds the embeddings of several embedders: {', '.join(names)}; name one of these folders"
-        )
-    return path / names[0] if names else path
 
 
 def check_sets(

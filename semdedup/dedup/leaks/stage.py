@@ -12,9 +12,10 @@ from semdedup.dedup.frame_input.held import Columns
 from semdedup.dedup.frame_input.source import FrameSource
 from semdedup.dedup.input.convert import refuse_converted
 from semdedup.dedup.input.facts import Counted, FileFacts, inspect_first
+from semdedup.dedup.input.files import embeddings_of, find_embeddings
 from semdedup.dedup.input.found import passed_over_of
 from semdedup.dedup.leaks.run import compare_sets
-from semdedup.dedup.leaks.sets import Embeddings, check_sets, find_embeddings
+from semdedup.dedup.leaks.sets import Embeddings, check_sets
 from semdedup.dedup.names import AGAINST, KMEANS, PAIRWISE, SCORES_FILE
 from semdedup.dedup.options import FieldOptions, InputOptions, IOOptions
 from semdedup.dedup.stage import Stage
@@ -91,6 +92,10 @@ class CrossStage(Stage):
         super().learn(session)
         if self.against_frame is not None:
             self.against_frame.learn(session, None)
+
+    def source(self) -> Sequence[Location]:
+        """The embeddings of B."""
+        return embeddings_of(super().source())
 
     def find_input(self, sources: Sequence[Location]) -> Sequence[FileInfo]:
         """The files of B."""

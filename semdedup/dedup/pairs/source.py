@@ -4,30 +4,24 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import NamedTuple, get_args
+from typing import NamedTuple
 
 import pyarrow as pa
 
 from semdedup.dedup.compare.columns import check_columns
 from semdedup.dedup.input.facts import FileFacts
-from semdedup.dedup.input.files import find_files
+from semdedup.dedup.input.files import find_embeddings
 from semdedup.dedup.input.keys import advice_on_keys, partition_keys
 from semdedup.dedup.input.numbered import cluster_files
 from semdedup.dedup.input.schema import check_file_schema
-from semdedup.dedup.leaks.sets import find_embeddings
 from semdedup.dedup.names import CLUSTER_FOLDER, CLUSTERS_PATH, find_table
 from semdedup.dedup.options import PairsOptions, RankedOptions
 from semdedup.dedup.ranking import RankingStrategy, check_rankable
 from semdedup.dedup.threshold.vectors import is_across, scores_record
 from semdedup.errors import InputError, ParameterError
 from semdedup.runs.identity import resolve_path
-from semdedup.settings.choices import InputFiletype
+from semdedup.runs.places import find_part
 from semdedup.storage.location import FileInfo, Location
-
-PARQUET = get_args(InputFiletype)[0]
-
-RESULT_OF_RUN = "dedup"
-"""Where a run from videos to shards puts its result."""
 
 
 class Clusters(NamedTuple):
@@ -47,16 +41,15 @@ class Search(NamedTuple):
 
 
 def find_clusters_of(sources: Sequence[Location]) -> Clusters | None:
-    """The clusters of a result, or of that of a run from videos on; None where other files are given.
+    """The clusters of a result, or of that of a run from videos on; None where other files are given, or a run has
+    several results, which have no ranks in common.
 
     Raises:
         InputError: a result that has no clusters.
     """
     if len(sources) == 1 and sources[0].is_dir():
-        for place in (sources[0], sources[0] / RESULT_OF_RUN):
-            found = _clusters_of(place) if place.is_dir() else None
-            if found is not None:
-                return found
+        results = find_part(sources[0], "results")
+        return _clusters_of(results[0]) if len(results) == 1 else None
     return None
 
 
@@ -88,7 +81,7 @@ def list_files(
         InputError: no such path, or no files.
     """
     if clusters is None:
-        return find_embeddings(sources, outputs) if filetype == PARQUET else find_files(sources, filetype, outputs)
+        return find_embeddings(sources, outputs, filetype)
     files = cluster_files(clusters.folder)
     if not files:
         raise InputError(f"no clusters in {clusters.folder}: there is no folder centroid=0, centroid=1, …")
@@ -111,7 +104,7 @@ def checked_fields(facts: Sequence[FileFacts], search: Search, top: str, complet
     if search.clustered:
         there = check_columns(facts, search.fields, search.strategy).options
         fields = replace(search.fields, id_field=there.id_field, embedding_field=there.embedding_field)
-        return replace(fields, metadata_fields=search.strategy.columns)
+        return replace(fields, metadata_fields=there.metadata_fields)
     names: dict[str, None] = {}
     for file in {file.schema: file for file in facts}.values():
         schema = pa.ipc.read_schema(pa.py_buffer(file.schema))
@@ -120,10 +113,11 @@ def checked_fields(facts: Sequence[FileFacts], search: Search, top: str, complet
         names |= dict.fromkeys(schema.names)
     for file in facts:
         names |= dict.fromkeys(partition_keys(file.source, top))
-    absent = [column for column in search.strategy.columns if column not in names]
+    ranked_by = search.strategy.among(names)
+    absent = [column for column in ranked_by if column not in names]
     if complete and absent:
         raise ParameterError(
             f"ranking needs the column {absent[0]!r}, which no file has; they have {', '.join(names)}"
             + advice_on_keys(absent, top)
         )
-    return replace(search.fields, metadata_fields=search.strategy.columns)
+    return replace(search.fields, metadata_fields=ranked_by)

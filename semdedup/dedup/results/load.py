@@ -7,13 +7,14 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
-from semdedup.dedup.base.folders import DEDUPS, results_in
+from semdedup.dedup.base.folders import results_in
 from semdedup.dedup.base.summary import summary_of
 from semdedup.dedup.names import AGAINST, IDENTIFY, KMEANS, PAIRWISE
 from semdedup.dedup.results.chain import ChainResult
 from semdedup.dedup.results.result import DedupResult
 from semdedup.dedup.results.scores import Scores
 from semdedup.dedup.threshold.rule import REMOVAL
+from semdedup.runs.places import DEDUPS
 from semdedup.runs.record import Record
 from semdedup.storage.location import Location
 

@@ -9,7 +9,7 @@ from typing import Any, Unpack
 import distributed
 
 from semdedup.compute.options import ClusterOptions
-from semdedup.dedup.base.folders import DEDUPS, results_in
+from semdedup.dedup.base.folders import results_in
 from semdedup.dedup.names import WITNESSES, WORKFLOW, summary_name
 from semdedup.dedup.pipeline import Pipeline
 from semdedup.dedup.results.find import recorded_removal
@@ -18,6 +18,7 @@ from semdedup.dedup.threshold.rule import REMOVAL
 from semdedup.dedup.threshold.stage import IdentifyDuplicatesStage
 from semdedup.display import Displayable
 from semdedup.errors import ParameterError
+from semdedup.runs.places import DEDUPS
 from semdedup.settings.choices import RemovalRule
 from semdedup.settings.shared import Shared
 from semdedup.storage.location import Location
