@@ -22,6 +22,7 @@ from semdedup import InputError, OutputConflictError, ParameterError
 from semdedup.dedup.results.removed import RemovedRows
 from semdedup.dedup.results.scores import Scores
 from semdedup.report import survey as survey_module
+from semdedup.report.inline import pairs_with_pictures
 from semdedup.report.survey import THRESHOLDS, survey
 from semdedup.storage.location import Location
 from tests.helpers import workflow
@@ -269,10 +270,13 @@ def test_clips_in_a_store_have_addresses_to_copy(
 ) -> None:
     bucket, options = s3
     fs = s3fs.S3FileSystem(**options)
-    fs.put(str(made / "split" / "clips"), f"{bucket}/a b/clips", recursive=True)
+    for folder, name in (("split", "clips"), ("dedup", "dedup")):
+        fs.put(str(made / folder), f"{bucket}/a b/{name}", recursive=True)
+    shown = pairs_with_pictures(semdedup.load(f"{bucket}/a b/dedup", storage_options=options))
+    assert shown._repr_html_().count("data:image/jpeg") == 4, "the clips beside a result in a store are found"
     page = semdedup.write_report(
         str(made / "dedup"),
-        clips=f"{bucket}/a b",
+        clips=f"{bucket}/a b/clips",
         output_path=str(tmp_path / "r.html"),
         storage_options=options,
         verbose=False,
@@ -283,7 +287,7 @@ def test_clips_in_a_store_have_addresses_to_copy(
     assert seen.page.locator("a.open").count() == 0
     lines = seen.page.locator(".line:has(.address)")
     addresses = {line.locator(".address").text_content() for line in lines.all()}
-    assert addresses <= {f"s3://{name}" for name in fs.ls(f"{bucket}/a b/clips")}
+    assert addresses <= {f"s3://{name}" for name in fs.ls(f"{bucket}/a b/clips/clips")}
     assert len(addresses) >= 6
     for where in ("article.pair:not([hidden])", "#stage"):
         if where == "#stage":
