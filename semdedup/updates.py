@@ -30,8 +30,8 @@ from semdedup.storage.location import Location
 
 ALL_STEPS = (new_rows.SELECT, *STEPS)
 ALL_WRITTEN = {**new_rows.WRITTEN, **WRITTEN}
-RANKINGS = ("which_to_keep", "rank_by", "ranking_strategy")
-"""Parameters of a dedup that say by what it ranks."""
+RANKINGS = ("which_to_keep", "rank_by", "ranking_strategy", "distance_metric", "sim_metric")
+"""Parameters of a dedup that say by what it ranks; a distance alone says that it is by that."""
 
 ANEW = "clear_output=True (--overwrite) makes overlaps, dedup and dataset anew"
 

@@ -19,6 +19,9 @@ from click.testing import CliRunner, Result
 
 import semdedup
 from semdedup import InputError, ParameterError, VideoDeduplicationWorkflow, cli
+from semdedup.dedup import names
+from semdedup.runs import places
+from semdedup.video import tree
 from tests.helpers import NOWHERE, contents, files_below, stamps
 from tests.splits import BRIEF, BRIEF_S, make_folder, make_texture, read_rows
 
@@ -243,6 +246,11 @@ def test_clips_below_a_root_are_embedded(done: Path, tmp_path: Path) -> None:
             [str(done / "clips" / "clips")],
             str(done / "clips"),
         )
+
+
+def test_folders_are_called_alike_everywhere() -> None:
+    assert (places.CLIPS, places.METAS, places.TRACKS) == (tree.CLIPS, tree.METAS, tree.FINGERPRINTS)
+    assert (places.EMBEDDINGS_ENDING, places.TRACKS) == (names.EMBEDDINGS_FOLDER, names.TRACKS_FOLDER)
 
 
 def test_a_root_without_a_result_is_refused(done: Path, tmp_path: Path) -> None:

@@ -823,3 +823,24 @@ def test_read_embeddings_gives_the_columns_as_they_are(client: distributed.Clien
     found = client.compute(frame).result()
     assert found["caption"].tolist() == ["x", "y", "z"]
     assert np.stack(found["embedding"]).tolist() == np.eye(3).tolist()
+
+
+@pytest.mark.parametrize(
+    ("chosen", "is_said"),
+    [({"n_clusters": 5}, True), ({"n_clusters": 5, "exact_up_to": 0.05}, False), ({"n_clusters": "auto"}, False)],
+)
+def test_clusters_that_are_tiny_by_choice_are_said_once(
+    chosen: dict[str, Any],
+    is_said: bool,
+    client: distributed.Client,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    rng: np.random.Generator,
+) -> None:
+    source = write_embeddings(tmp_path / "in", range(240), rng.normal(size=(240, 4)))
+    made = workflow(source, tmp_path / "out", verbose=True, **chosen)
+    made.run(client)
+    made.run(client)
+    said = capsys.readouterr().err
+    assert said.count("warning: n_clusters 5 leaves 48 rows to a cluster") == is_said
+    assert said.count("--exact-up-to") == is_said

@@ -56,7 +56,7 @@ def dedup(dry_run: bool, cluster: ClusterOptions, storage: dict[str, Any], verbo
 
     \b
     Example:
-      semdedup dedup --input-embeddings-path clips/iv2_embd_parquet --output-path clips/dedup \\
+      semdedup dedup --input-embeddings-path clips --output-path clips/dedup \\
           --eps-thresholds 0.01 0.001 --eps-to-extract 0.01
     """
     given = given_of(flags)

@@ -30,7 +30,7 @@ def leaks(
 ) -> None:
     """Find the clips of B (evaluation) that duplicate clips of A (training).
 
-    A and B are embeddings in Parquet (folder, file or glob), or output folders of `semdedup split`.
+    A and B are embeddings in Parquet (folder, file or glob), outputs of `semdedup split`, or roots of a `semdedup run`.
 
     \b
     Example:

@@ -37,7 +37,8 @@ def pairs(
 ) -> None:
     """List every pair within eps, wherever the two rows lie.
 
-    INPUT is embeddings (folder, file or glob), an output folder of `semdedup split`, or a result of `semdedup dedup`.
+    INPUT is embeddings (folder, file or glob), an output folder of `semdedup split`, a result of `semdedup dedup`, or
+    the root of a `semdedup run`: there its result, or the embeddings of its clips where it has several.
 
     \b
     Example:

@@ -18,6 +18,8 @@ from semdedup.shards.workflow import ShardWorkflow
 def shard(dry_run: bool, cluster: ClusterOptions, storage: dict[str, Any], verbose: bool, **flags: Any) -> None:
     """Write the clips that remain as WebDataset shards, with their metadata.
 
+    Given the root of a `semdedup run` it takes the clips, dedups and overlaps there.
+
     \b
     Example:
       semdedup shard --input-clip-path clips --output-dataset-path dataset \\

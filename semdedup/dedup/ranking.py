@@ -293,6 +293,7 @@ SORTED = (
 
 
 NUMBERS = (pa.types.is_null, pa.types.is_integer, pa.types.is_floating, pa.types.is_decimal)
+"""Types of what tells the best copy."""
 
 
 def sort_type(found: pa.DataType) -> pa.DataType | None:

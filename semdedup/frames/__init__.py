@@ -197,7 +197,8 @@ def score_clusters(
         df: n rows of whole clusters, of one or of several, as `assign_clusters` gives them, in any order. A row whose
             ``low_information`` is true matches nothing and nobody.
         ranking: ``"hard"`` (farthest from the centroid first), ``"easy"`` or ``"soft"`` (nearest first), ``"random"``
-            (by a hash of the id, with the seed 42), or a `RankingStrategy`, or a mapping such as
+            (by a hash of the id, with the seed 42), ``"best"`` (most pixels, then ``bitrate``, then ``duration_s``, by
+            those of these columns that there are), or a `RankingStrategy`, or a mapping such as
             ``{"metadata_cols": ["height"], "ascending": [False]}``.
         keep_columns: give all columns of `df` but the embedding.
 

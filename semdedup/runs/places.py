@@ -15,9 +15,9 @@ from semdedup.runs.numbered import Numbered
 from semdedup.runs.record import FILE_NAME, Record
 from semdedup.storage.location import Location
 
-CLIPS, METAS, EMBEDDINGS_ENDING = "clips", "metas", "_embd_parquet"
-"""Below the root of a run, and below the output of a split: clips, what is known of them, and how the folders of
-embeddings end."""
+CLIPS, METAS, TRACKS, EMBEDDINGS_ENDING = "clips", "metas", "fingerprints", "_embd_parquet"
+"""Below the root of a run, and below the output of a split: clips, what is known of them, fingerprint tracks, and how
+the folders of embeddings end."""
 
 DEDUPS, OVERLAPS = Numbered("dedup"), Numbered("overlaps")
 """Below the root of a run: ``dedup``, then ``dedup-0002``, …, with those before it for its base; so of overlaps."""
@@ -58,9 +58,11 @@ def find_part(path: Location, part: Part) -> tuple[Location, ...]:
 
 def is_root(path: Location) -> bool:
     """Whether a folder is the root of a run: a split lies below it, and not in it."""
-    if (path / FILE_NAME).exists() or (path / METAS).is_dir():
-        return False
-    return (path / CLIPS / FILE_NAME).exists() or (path / CLIPS / METAS).is_dir()
+    return not _is_split(path) and _is_split(path / CLIPS)
+
+
+def _is_split(path: Location) -> bool:
+    return (path / FILE_NAME).exists() or any((path / name).is_dir() for name in (METAS, TRACKS))
 
 
 def _clips(split: Location) -> Location:
