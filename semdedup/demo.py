@@ -22,7 +22,6 @@ import numpy as np
 
 from semdedup.compute.options import ClusterOptions
 from semdedup.compute.progress import Reporter
-from semdedup.dedup.ranking import RankingStrategy
 from semdedup.display import Displayable
 from semdedup.errors import InputError
 from semdedup.run_result import RunResult
@@ -39,8 +38,6 @@ CLIP_SECONDS = 4
 WIDTH, HEIGHT = 320, 180
 VIDEOS, OUT = "videos", "out"
 NOTE = "_semdedup_demo.json"
-ORDER = ("width", "height", "bitrate")
-"""By what clips rank, the largest best, so that of near-duplicates the best copy stays."""
 
 
 @dataclass(frozen=True)
@@ -231,7 +228,6 @@ def run_demo(output_path: str, cluster: ClusterOptions | None = None, verbose: b
         (root / VIDEOS).url,
         (root / OUT).url,
         split={"fixed_stride_split_duration": float(CLIP_SECONDS)},
-        dedup={"ranking_strategy": RankingStrategy.metadata_based(ORDER, ascending=False)},
         clear_output=True,
         verbose=verbose,
     )
