@@ -95,7 +95,7 @@ def test_the_pictures_are_decoded_once_for_all_steps(tmp_path: Path, monkeypatch
     monkeypatch.setattr(Decoder, "pictures", counted)
 
     def samples(*scores: str) -> list[tuple[np.ndarray, ...]]:
-        chain = StepChain([step.load() for step in steps_with(EmbedderSpec(), scores)])
+        chain = StepChain([step.load() for step in steps_with(EmbedderSpec(), scores=scores)])
         clips, outcome = split(path, None, wanted=chain.wanted)
         assert outcome.status == "done"
         return [clip.samples for clip in clips]

@@ -70,7 +70,8 @@ def test_a_template_is_accepted_by_its_command_with_everything_uncommented(name:
     assert "nowhere/" in str(found) or not required
     if name not in ("doctor", "demo", "calibrate"):  # which start a cluster, or ask for more
         done = run(name, filled, *(["--eps", "0.1"] if name == "extract" else []))
-        assert "no such" in done.stderr or "nowhere" in done.stderr, done.output
+        whys = ("no such", "nowhere", "pip install")  # of captions, where their extra is not installed
+        assert any(why in done.stderr for why in whys), done.output
         assert "must" not in done.stderr
 
 

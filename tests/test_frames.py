@@ -353,8 +353,13 @@ SCORED = score_clusters(LABELLED)
         (lambda: assign_clusters(GOOD, "/no/such.npy"), StorageError, "/no/such.npy: No such file"),
         (lambda: assign_clusters(GOOD, __file__), BadFileError, "test_frames.py holds no array"),
         (lambda: score_clusters(GOOD), ParameterError, "no column 'centroid'; .* Call assign_clusters first"),
-        (lambda: score_clusters(LABELLED, "best"), ParameterError, "ranking must be one of hard, .*; got 'best'"),
-        (lambda: score_clusters(LABELLED, 3), ParameterError, "ranking must be one of hard"),
+        (
+            lambda: score_clusters(LABELLED, "best"),
+            ParameterError,
+            "which_to_keep='best' needs width and height, .* none of",
+        ),
+        (lambda: score_clusters(LABELLED, "most"), ParameterError, "ranking must be one of best, hard, .*; got 'most'"),
+        (lambda: score_clusters(LABELLED, 3), ParameterError, "ranking must be one of best, hard"),
         (lambda: score_clusters(LABELLED, {"metadata_cols": ["height"]}), ParameterError, "'height', which the frame"),
         (
             lambda: score_clusters(LABELLED, {"metadata_cols": ["embedding"]}),

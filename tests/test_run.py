@@ -133,7 +133,7 @@ def test_flags_and_a_file_say_the_same(videos: Path, done: Path, client: distrib
     result = json.loads(found.stdout)
     assert (result["dedup"]["eps"], result["dedup"]["total"], result["shard"]["facts"]["shards"]) == (0.4, 8, 2)
     assert (result["split"]["videos"], result["split"]["quarantined"]) == (
-        {"all": 5, "done": 4, "too_short": 0, "quarantined": 1}, {"unreadable": 1},
+        {"all": 6, "done": 4, "too_short": 1, "quarantined": 1}, {"unreadable": 1},
     )  # fmt: skip
     assert Path(result["report"]).exists()
     assert "broken.mp4: unreadable" in found.stderr
