@@ -2,6 +2,7 @@
 
 import gc
 import itertools
+import os
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
@@ -365,6 +366,8 @@ def test_every_encoder_gives_clips_that_play(tmp_path: Path, encoder: str) -> No
     assert clips[0].facts["codec"] == {"libvpx-vp9": "vp9", "libsvtav1": "av1"}.get(encoder, "h264")
     split(video, tmp_path / "again", encoder=encoder)
     assert contents(tmp_path / "out") == contents(tmp_path / "again")
+    if hasattr(os, "sched_getscheduler"):
+        assert os.sched_getscheduler(0) == os.SCHED_OTHER, "as SVT-AV1 does not leave it, where root runs it"
 
 
 def test_the_same_input_gives_the_same_bytes_here_and_in_a_child(tmp_path: Path) -> None:

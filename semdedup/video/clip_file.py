@@ -12,6 +12,7 @@ import av
 from av.error import FFmpegError
 
 from semdedup.video.audio import BITS_A_CHANNEL, AudioFormat, AudioTrack, Sound, format_for_aac
+from semdedup.video.priority import usual_priority
 from semdedup.video.quarantine import ERRORS_OF_WRITING, VideoFault, pyav_errors
 from semdedup.video.timeline import Timeline
 
@@ -53,7 +54,8 @@ class ClipFile:
                 with pyav_errors("the clip cannot be written", writing=True):
                     video = add_video(self._container)
                     self._sound = self._add_sound() if with_sound else None
-                    self._container.start_encoding()
+                    with usual_priority():
+                        self._container.start_encoding()
                 return video
             except VideoFault as fault:
                 self.abort()

@@ -19,6 +19,7 @@ from semdedup.video.audio import AudioTrack
 from semdedup.video.clip_file import ClipFile
 from semdedup.video.decode import Picture
 from semdedup.video.pixels import PIXELS
+from semdedup.video.priority import usual_priority
 from semdedup.video.quarantine import pyav_errors
 from semdedup.video.timeline import Timeline
 
@@ -78,7 +79,8 @@ def _encodes(name: str) -> bool:
         context.time_base, context.framerate = Fraction(1, 25), Fraction(25)
         context.thread_count = 1
         context.options = dict(ENCODERS[name])
-        packets = context.encode(av.VideoFrame(256, 144, "yuv420p"))
+        with usual_priority():
+            packets = context.encode(av.VideoFrame(256, 144, "yuv420p"))
         return bool(packets + context.encode(None))
     except (FFmpegError, ValueError):  # not compiled in, or it does not open
         return False

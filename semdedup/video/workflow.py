@@ -112,13 +112,7 @@ class VideoSplitWorkflow(VideoWorkflow):
         self.own = below(self.output)
         self.plan_options, self.clips = PlanOptions.of(given), ClipOptions.of(given)
         self.decode, self.step_options = DecodeOptions.of(given), StepOptions.of(given)
-        if self.plan_options.algorithm == "scene":
-            check_scenes()
-        if self.plan_options.cut == "copy" and (self.decode.deinterlace or self.decode.tonemap):
-            raise ParameterError(
-                "deinterlace and tonemap change the picture, and cut='copy' (--cut copy) copies it as it is; "
-                "leave them out, or let clips be encoded: cut='reencode'"
-            )
+        _check_plan(self.plan_options, self.decode)
         self.embedder = _spec(EmbedOptions.of(given)) if self.clips.generate_embeddings else None
         self.captioner = CaptionSpec.of(CaptionOptions.of(given))
         embeddings = self.embedder.folder if self.embedder else ""
@@ -236,6 +230,17 @@ class VideoEmbedWorkflow(ClipWorkflow):
     def paths(self) -> dict[str, str]:
         """Where the results are, by what they are."""
         return self._embeddings_path()
+
+
+def _check_plan(plan: PlanOptions, decode: DecodeOptions) -> None:
+    """Refuse a plan whose package is not installed, and one that copies pictures that are to be changed."""
+    if plan.algorithm == "scene":
+        check_scenes()
+    if plan.cut == "copy" and (decode.deinterlace or decode.tonemap):
+        raise ParameterError(
+            "deinterlace and tonemap change the picture, and cut='copy' (--cut copy) copies it as it is; "
+            "leave them out, or let clips be encoded: cut='reencode'"
+        )
 
 
 def caption_parameters(captioner: CaptionSpec | None) -> dict[str, Any]:
