@@ -79,7 +79,7 @@ def caption_name(model: str) -> str:
 def is_windows(value: Any) -> bool:
     """Whether a value is a list of objects, whose frames and captions, where they have them, are such.
 
-    What else they hold is free; those without frames are somebody's own, and stay as they are.
+    What else they hold is free; those without both are somebody's own, and stay as they are.
     """
     return isinstance(value, list) and all(map(_is_window, value))
 
@@ -87,16 +87,14 @@ def is_windows(value: Any) -> bool:
 def _is_window(value: Any) -> bool:
     if not isinstance(value, dict):
         return False
-    if _has_frames(value):
-        start: Any = value.get("start_frame")
-        end: Any = value.get("end_frame")
-        if not (_is_frame(start) and _is_frame(end)) or start > end:
-            return False
+    ends: list[Any] = [value[name] for name in ("start_frame", "end_frame") if name in value]
+    if not all(map(_is_frame, ends)) or ends != sorted(ends):
+        return False
     return all(isinstance(text, str | None) for name, text in value.items() if name.endswith(CAPTION))
 
 
 def _has_frames(window: Mapping[str, Any]) -> bool:
-    return "start_frame" in window or "end_frame" in window
+    return "start_frame" in window and "end_frame" in window
 
 
 def _is_frame(value: Any) -> bool:
