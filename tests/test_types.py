@@ -33,7 +33,7 @@ import semdedup
 from semdedup import (
     ClusterOptions, CrossStage, IdentifyDuplicatesStage, KMeansStage, Limits, PairsStage, PairwiseStage, Pipeline,
     PlanOptions, RankingStrategy, SemanticDeduplicationWorkflow, SemdedupError, ShardWorkflow,
-    VideoDeduplicationWorkflow, VideoEmbedWorkflow, VideoSplitWorkflow, __version__, calibrate, deduplicate, estimate,
+    VideoCaptionWorkflow, VideoDeduplicationWorkflow, VideoEmbedWorkflow, VideoSplitWorkflow, __version__, calibrate, deduplicate, estimate,
     export, extract, find_leaks, find_overlaps, find_pairs, frames, load, max_similarity, plot_curve, read_clusters,
     read_duplicates, read_embeddings, read_scores, read_witnesses, show_pairs, write_report,
 )
@@ -57,6 +57,7 @@ result.show(3, 0.1, borderline=True, clips=["clips", "more"])
 show_pairs(load("out"), 0.1, n=2, clips="clips", storage_options={"profile": "video"})
 split = VideoSplitWorkflow("videos", "clips", fixed_stride_split_duration=5, limits={"timeout_s": 60.0}).run()
 split = VideoEmbedWorkflow("clips", embedding_algorithm="hf", model_dir="model").run("tcp://10.0.0.1:8786")
+split = VideoCaptionWorkflow("clips", captioning_model="model", captioning_prompt="What is seen?").run()
 whole = VideoDeduplicationWorkflow(["a", "b"], "out", eps=0.1, split={"limit": 3}, drop_when="both").run()
 whole.show(2)
 whole.dedup.show(2)
