@@ -33,7 +33,8 @@ import semdedup
 from semdedup import (
     ClusterOptions, CrossStage, IdentifyDuplicatesStage, KMeansStage, Limits, PairsStage, PairwiseStage, Pipeline,
     PlanOptions, RankingStrategy, SemanticDeduplicationWorkflow, SemdedupError, ShardWorkflow,
-    VideoCaptionWorkflow, VideoDeduplicationWorkflow, VideoEmbedWorkflow, VideoSplitWorkflow, __version__, calibrate, deduplicate, estimate,
+    VideoCaptionWorkflow,
+    VideoDeduplicationWorkflow, VideoEmbedWorkflow, VideoSplitWorkflow, __version__, calibrate, deduplicate, estimate,
     export, extract, find_leaks, find_overlaps, find_pairs, frames, load, max_similarity, plot_curve, read_clusters,
     read_duplicates, read_embeddings, read_scores, read_witnesses, show_pairs, write_report,
 )
