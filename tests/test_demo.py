@@ -49,6 +49,7 @@ def test_the_demo_writes_only_to_a_local_folder_of_its_own(tmp_path: Path) -> No
     assert [path.name for path in tmp_path.iterdir()] == ["mine.txt"]
 
 
+@pytest.mark.slow
 def test_the_videos_are_the_same_every_time_and_what_their_names_say(tmp_path: Path) -> None:
     first, again = (make_videos(tmp_path / name, 1) for name in ("first", "again"))
     assert contents(tmp_path / "first") == contents(tmp_path / "again")

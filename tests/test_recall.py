@@ -20,6 +20,8 @@ from semdedup.video.steps.embed.dct3d import RECOMMENDED_EPS
 from tests.splits import matrix, read_metas, read_rows
 from tests.videos import flat, make_video, texture
 
+pytestmark = pytest.mark.slow
+
 SIZE = (96, 64)
 STILL_SIZE = (480, 320)
 """The noise that an encoder adds to a still averages out over pixels; where these are few it looks like motion."""

@@ -275,6 +275,7 @@ def test_a_video_that_was_deleted_and_no_other_changes_nothing(first: Place, cli
     assert result.shard.clips == 6
 
 
+@pytest.mark.slow
 def test_a_video_that_was_changed_stops_the_run(twice: Place, client: distributed.Client, tmp_path: Path) -> None:
     place = copied(twice, tmp_path)
     make_texture(place.videos / "b.mp4", 77, BRIEF_S)

@@ -171,6 +171,7 @@ def test_those_who_read_a_run_leave_out_what_went_by_overlap(
     assert "goes for the sake of" in done.output
 
 
+@pytest.mark.slow
 def test_new_videos_of_which_nothing_remains_are_added_as_dropped(
     twice: tuple[Place, RunResult], client: distributed.Client, tmp_path: Path
 ) -> None:
