@@ -13,7 +13,9 @@ WITH_PAIRS = ("01_end_to_end", "02_choose_eps", "06_new_videos")
 
 @pytest.mark.slow
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
-def test_every_cell_runs(path: Path) -> None:
+def test_every_cell_runs(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    # Other tests have clusters at the same time, one of which has the port of the dashboard.
+    monkeypatch.setenv("PYTHONWARNINGS", "ignore:Port 8787 is already in use")
     nbformat: Any = pytest.importorskip("nbformat", reason="notebooks need nbclient: pip install 'semdedup[test]'")
     nbclient: Any = pytest.importorskip("nbclient", reason="notebooks need nbclient: pip install 'semdedup[test]'")
     pytest.importorskip("ipykernel", reason="notebooks need ipykernel: pip install 'semdedup[test]'")
