@@ -2,28 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Unpack
 
-from semdedup.compute.session import Session
 from semdedup.errors import ParameterError
-from semdedup.runs.places import find_part
-from semdedup.settings import documented, needed
+from semdedup.settings import documented
 from semdedup.settings.choices import Tonemap
 from semdedup.settings.shared import SharedKeywords
-from semdedup.storage.location import Location, Paths, locations_of, storage_options_of
-from semdedup.video.clip_ids import BY_PATH
-from semdedup.video.files import below
+from semdedup.storage.location import Paths
 from semdedup.video.kinds import caption_kind
 from semdedup.video.of_clips import ClipWorkflow
 from semdedup.video.options import CaptionOptions, DecodeOptions, Limits, VideoIOOptions
-from semdedup.video.records import VideoFile
 from semdedup.video.result import SplitResult
 from semdedup.video.steps.caption.captioner import CaptionSpec
-from semdedup.video.tree import CLIPS, METAS
-from semdedup.video.worker import Settings
-from semdedup.video.workflow import WRITTEN_BESIDE_CLIPS, caption_parameters
+from semdedup.video.steps.protocol import StepSpec
+from semdedup.video.tree import METAS
+from semdedup.video.workflow import caption_parameters
 
 ANOTHER_CAPTIONER = (
     "Captions of another model, or by another prompt, go beside those there under a name of their own: "
@@ -111,41 +106,23 @@ class VideoCaptionWorkflow(ClipWorkflow):
         **shared: Unpack[SharedKeywords],
     ) -> None:
         given = {**locals(), **shared}
-        self.io = io = VideoIOOptions.of(given)
-        given_paths = locations_of(needed(io.input_path, "input_path"), io.read_kwargs)
-        folders = [place for path in given_paths for place in find_part(path, "clips")]
-        self.sources = [path / CLIPS if (path / CLIPS).is_dir() else path for path in folders]
-        self.embedder, self.decode = None, DecodeOptions.of(given)
+        self._place(given)
+        self.embedder = None
         found = CaptionSpec.of(CaptionOptions.of(given))
         if found is None:
             raise ParameterError("captioning_model is not given: name the local folder of a vision-language model")
         self.captioner: CaptionSpec = found
-        root = self.sources[0].parent if self.sources[0].name == CLIPS else folders[0]
-        self.output = (
-            root if io.output_path is None else Location.of(io.output_path, storage_options_of(io.write_kwargs))
-        )
         self.per_task = self.captioner.options.batch_size
-        self.own = below(self.output, WRITTEN_BESIDE_CLIPS)
         self.kind = caption_kind(self.captioner.parquet_folder)
 
-    def parameters(self, files: Sequence[VideoFile]) -> dict[str, Any]:
-        """What the result depends on beside the clips, as JSON values."""
-        by_path = {"clip_ids": BY_PATH} if self.id_scheme(files) == BY_PATH else {}
-        return {**self.decode.recorded(), **caption_parameters(self.captioner), **by_path}
+    @property
+    def steps(self) -> tuple[StepSpec, ...]:
+        """What every clip goes through: nothing but the model."""
+        return (self.captioner,)
 
-    def settings(self, session: Session, files: Sequence[VideoFile]) -> Settings:
-        """What the workers have to know."""
-        return Settings(
-            plan=None,
-            encoder="",
-            id_scheme=self.id_scheme(files),
-            previews=False,
-            upload_clips=False,
-            limits=self.limits,
-            decode=self.decode,
-            steps=(self.captioner,),
-            inputs=self.sources[0],
-        )
+    def step_parameters(self) -> dict[str, Any]:
+        """What captions depend on, as parameters of a run."""
+        return caption_parameters(self.captioner)
 
     def paths(self) -> dict[str, str]:
         """Where the results are, by what they are."""

@@ -10,14 +10,12 @@ import distributed
 
 from semdedup.compute.session import Session
 from semdedup.errors import ParameterError
-from semdedup.runs.places import find_part
 from semdedup.runs.record import Record
 from semdedup.settings import documented, needed
 from semdedup.settings.choices import ClipIdScheme, ClipScore, Cut, SplittingAlgorithm, Tonemap, TranscodeEncoder
 from semdedup.settings.shared import SharedKeywords
 from semdedup.storage.location import Location, Paths, locations_of, storage_options_of
 from semdedup.video.base import VideoWorkflow
-from semdedup.video.clip_ids import BY_PATH
 from semdedup.video.encode import choose_encoder
 from semdedup.video.files import below
 from semdedup.video.kinds import embed_kind, split_kind
@@ -37,14 +35,8 @@ from semdedup.video.records import VideoFile
 from semdedup.video.scenes import check_scenes
 from semdedup.video.steps.caption.captioner import CaptionSpec
 from semdedup.video.steps.embed.providers import CUSTOM, EmbedderSpec
-from semdedup.video.tree import CLIPS, FINGERPRINTS, METAS, SUMMARY
+from semdedup.video.tree import CLIPS, METAS, SUMMARY
 from semdedup.video.worker import Settings, encoders_here
-
-WRITTEN_BESIDE_CLIPS = (
-    rf"_[^/]+\.(?:json|parquet)$|_(?:quarantine|scratch)/|[^/]+_(?:embd|caption)_parquet/|{METAS}/"
-    rf"|{FINGERPRINTS}/part-\d+\.parquet$"
-)
-"""What `embed` and `caption` write below their output, which may be the folder of the clips."""
 
 
 @documented(VideoIOOptions, PlanOptions, DecodeOptions, ClipOptions, StepOptions, EmbedOptions, CaptionOptions)
@@ -193,39 +185,11 @@ class VideoEmbedWorkflow(ClipWorkflow):
         **shared: Unpack[SharedKeywords],
     ) -> None:
         given = {**locals(), **shared}
-        self.io = io = VideoIOOptions.of(given)
-        given_paths = locations_of(needed(io.input_path, "input_path"), io.read_kwargs)
-        folders = [place for path in given_paths for place in find_part(path, "clips")]
-        self.sources = [path / CLIPS if (path / CLIPS).is_dir() else path for path in folders]
+        self._place(given)
         self.embedder: EmbedderSpec = _spec(EmbedOptions.of(given))
-        self.captioner = None
-        self.decode, self.step_options = DecodeOptions.of(given), StepOptions.of(given)
-        root = self.sources[0].parent if self.sources[0].name == CLIPS else folders[0]
-        self.output = (
-            root if io.output_path is None else Location.of(io.output_path, storage_options_of(io.write_kwargs))
-        )
-        self.own = below(self.output, WRITTEN_BESIDE_CLIPS)
+        self.captioner, self.step_options = None, StepOptions.of(given)
         of_split = any(path.name == CLIPS and (path.parent / METAS).is_dir() for path in self.sources)
         self.kind = embed_kind(self.embedder.folder, tracks=not of_split)
-
-    def parameters(self, files: Sequence[VideoFile]) -> dict[str, Any]:
-        """What the result depends on beside the clips, as JSON values. Names of files as ids are not on record."""
-        by_path = {"clip_ids": BY_PATH} if self.id_scheme(files) == BY_PATH else {}
-        return {**self.decode.recorded(), **self.step_parameters(), **by_path}
-
-    def settings(self, session: Session, files: Sequence[VideoFile]) -> Settings:
-        """What the workers have to know."""
-        return Settings(
-            plan=None,
-            encoder="",
-            id_scheme=self.id_scheme(files),
-            previews=False,
-            upload_clips=False,
-            limits=self.limits,
-            decode=self.decode,
-            steps=self.steps,
-            inputs=self.sources[0],
-        )
 
     def paths(self) -> dict[str, str]:
         """Where the results are, by what they are."""
