@@ -120,7 +120,7 @@ def test_a_model_captions_as_transformers_does(
 def test_half_precision_is_what_a_gpu_does(
     folders: Callable[[str], Path], rng: np.random.Generator, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(models, "_device", lambda backend: (torch.device("cpu"), torch.bfloat16))
+    monkeypatch.setattr(models, "device_of", lambda backend: (torch.device("cpu"), torch.bfloat16))
     model = models.load_caption_model(folders("qwen3"), "cpu")
     model.one_by_one = False
     assert all(isinstance(text, str) for text in model.describe(shots(rng, 4, 4, 6), "What?", 4))

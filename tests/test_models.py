@@ -140,7 +140,7 @@ def test_half_precision_and_whole_batches(
     # Convolutions in float16 take minutes on a CPU.
     for dtype in (torch.bfloat16, torch.float16) if name in ("clip", "videomae") else (torch.bfloat16,):
         embedders._loaded.clear()
-        monkeypatch.setattr(models, "_device", lambda spec, dtype=dtype: (torch.device("cpu"), dtype))
+        monkeypatch.setattr(models, "device_of", lambda spec, dtype=dtype: (torch.device("cpu"), dtype))
         embedder = loaded(name, saved(name))
         embedder.embed.one_by_one = False  # type: ignore[attr-defined]
         vectors = embedder.embed(batch)

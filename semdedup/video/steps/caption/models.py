@@ -15,17 +15,14 @@ import numpy as np
 import torch
 import transformers
 from PIL import Image
-from safetensors import SafetensorError
 
 from semdedup.errors import ClusterError, InputError
 from semdedup.video.steps.caption.shots import Failure, Shot
 from semdedup.video.steps.frames import spread
+from semdedup.video.steps.torch_models import UNUSABLE, batches_of, device_of
 
 MOST_IMAGES = 8
 """Frames that a model gets of a window that knows images alone."""
-
-UNUSABLE = (ImportError, OSError, ValueError, TypeError, AttributeError, KeyError, RuntimeError, SafetensorError)
-"""What transformers and models raise where files are corrupt, a package is missing, or a model is of another kind."""
 
 FULL = ("OutOfMemoryError", "MemoryError")
 """Names of what is raised where a window is too large for memory: smaller ones may do."""
@@ -44,7 +41,7 @@ def load_caption_model(folder: Path, backend: str) -> CaptionModel:
         ClusterError: a GPU is asked for that torch does not see.
         InputError: the folder holds no model that turns a video, or images, and a text into a text.
     """
-    device, dtype = _device(backend)
+    device, dtype = device_of(backend)
     transformers.logging.set_verbosity_error()
     transformers.logging.disable_progress_bar()
     local: dict[str, Any] = {"local_files_only": True, "trust_remote_code": False}
@@ -98,7 +95,8 @@ class CaptionModel:
         """
         if not shots:
             return []
-        groups = [[shot] for shot in shots] if self.one_by_one else _of_one_shape(shots)
+        # Of one shape, for padding with frames is not told apart by every model.
+        groups = batches_of(shots, lambda shot: shot.frames.shape, self.one_by_one)
         if len(groups) > 1:
             return [said for group in groups for said in self.describe(group, prompt, max_new_tokens)]
         try:
@@ -150,25 +148,6 @@ class CaptionModel:
         return self.processor.apply_chat_template(asked, add_generation_prompt=True, tokenize=False)
 
 
-def _of_one_shape(shots: Sequence[Shot]) -> list[list[Shot]]:
-    """Neighbours with as many frames of one size together: padding with frames is not told apart by every model."""
-    groups: list[list[Shot]] = []
-    for shot in shots:
-        if groups and groups[-1][0].frames.shape == shot.frames.shape:
-            groups[-1].append(shot)
-        else:
-            groups.append([shot])
-    return groups
-
-
 def _at_least_two(shot: Shot) -> Shot:
     """Video models look at pairs of frames."""
     return shot if len(shot.frames) > 1 else Shot(shot.frames.repeat(2, axis=0), shot.rate)
-
-
-def _device(backend: str) -> tuple[torch.device, torch.dtype]:
-    if backend == "cpu" or not torch.cuda.is_available():
-        if backend == "gpu":
-            raise ClusterError("backend gpu: torch sees no GPU here; install a CUDA build of torch, or ask for auto")
-        return torch.device("cpu"), torch.float32
-    return torch.device("cuda"), torch.bfloat16 if torch.cuda.is_bf16_supported() else torch.float16

@@ -15,19 +15,13 @@ from types import MappingProxyType
 import numpy as np
 import torch
 
-from semdedup.errors import ClusterError, InputError
+from semdedup.errors import InputError
 from semdedup.video.steps.embed.embedder import Embedder, faults_of_clips
 from semdedup.video.steps.embed.model_folder import ModelChoice
 from semdedup.video.steps.embed.network import Network
 from semdedup.video.steps.embed.own_names import advice_on_own_code
 from semdedup.video.steps.frames import Frames, spread
-
-UNUSABLE = (ImportError, OSError, ValueError, TypeError, AttributeError, KeyError, RuntimeError)
-"""What transformers and models raise where files are corrupt, code lacks a package, or a model is of another kind."""
-with contextlib.suppress(ImportError):  # a file of TorchScript needs torch alone
-    from safetensors import SafetensorError
-
-    UNUSABLE += (SafetensorError,)  # type: ignore[assignment]
+from semdedup.video.steps.torch_models import UNUSABLE, batches_of, device_of
 
 NETWORKS: Mapping[str, str] = MappingProxyType(
     {
@@ -53,7 +47,7 @@ def load_model(choice: ModelChoice) -> Embedder:
         ClusterError: a GPU is asked for that torch does not see.
         InputError: the folder holds no model that embeds frames.
     """
-    device, dtype = _device(choice.backend)
+    device, dtype = device_of(choice.backend)
     try:
         with _quietly(choice):
             network = _load(choice)
@@ -110,29 +104,10 @@ class _Embed:
         """The vectors of clips, with whatever error the model raises."""
         prepared = [self.network.prepare(spread(frames, self.network.n_frames)) for frames in clips]
         rows: list[torch.Tensor] = []
-        for group in _groups(prepared, self.one_by_one):
+        for group in batches_of(prepared, lambda clip: clip.shape, self.one_by_one):
             with self._lock, torch.inference_mode():
                 rows.extend(self.network.vectors(torch.stack(group)).float().cpu())
         vectors = torch.stack(rows).numpy()
         if vectors.ndim != 2 or len(vectors) != len(clips):
             raise InputError(f"the model must return one vector a clip; for {len(clips)} it returned {vectors.shape}")
         return vectors
-
-
-def _groups(prepared: list[torch.Tensor], one_by_one: bool) -> list[list[torch.Tensor]]:
-    """Neighbours of one shape together, or each alone."""
-    groups: list[list[torch.Tensor]] = []
-    for clip in prepared:
-        if groups and not one_by_one and groups[-1][0].shape == clip.shape:
-            groups[-1].append(clip)
-        else:
-            groups.append([clip])
-    return groups
-
-
-def _device(backend: str) -> tuple[torch.device, torch.dtype]:
-    if backend == "cpu" or not torch.cuda.is_available():
-        if backend == "gpu":
-            raise ClusterError("backend gpu: torch sees no GPU here; install a CUDA build of torch, or ask for auto")
-        return torch.device("cpu"), torch.float32
-    return torch.device("cuda"), torch.bfloat16 if torch.cuda.is_bf16_supported() else torch.float16
