@@ -16,7 +16,7 @@ SETTINGS = ("config.json", "processor_config.json", "preprocessor_config.json")
 
 def code_in(folder: Path) -> bool:
     """Whether settings of the model name Python code beside them."""
-    return bool(_modules_named(folder))
+    return any("auto_map" in read_json(folder / name) for name in SETTINGS)
 
 
 def check_own_names(folder: Path) -> None:
