@@ -120,21 +120,12 @@ def mortal(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[[], di
 
 
 @pytest.fixture(scope="module")
-def chromium(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
-    """A real browser, which reaches for nothing by itself.
-
-    Root's Chromium decodes videos with the priority of real-time threads: two of them leave two cores no time for
-    anything else. So it is started without the right to take that.
-    """
+def chromium() -> Iterator[Any]:
+    """A real browser, which reaches for nothing by itself."""
     playwright = pytest.importorskip("playwright.sync_api", reason="the page is looked at with Playwright")
     program = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
     if program is None:
         pytest.skip("no Chromium on this machine")
-    if os.geteuid() == 0 and shutil.which("setpriv"):
-        wrapper = tmp_path_factory.mktemp("chromium") / "chromium"
-        wrapper.write_text(f'#!/bin/sh\nexec setpriv --bounding-set=-sys_nice {program} "$@"\n')
-        wrapper.chmod(0o755)
-        program = str(wrapper)
     options = ["--no-sandbox", "--disable-gpu", "--disable-background-networking", "--disable-component-update"]
     with playwright.sync_playwright() as started:
         opened = started.chromium.launch(executable_path=program, args=options)
