@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from semdedup.errors import InputError, OutputConflictError
+from semdedup.runs.places import CAPTIONS_ENDING, EMBEDDINGS_ENDING, TRACKS
 from semdedup.runs.record import Record
 from semdedup.settings import needed
 from semdedup.storage.location import Location, storage_options_of
@@ -60,13 +61,13 @@ CLUSTERS_PATH = "clusters_path"
 OUR_COLUMNS = ("id", "embedding", "centroid", L2_DISTANCE, COSINE_DISTANCE)
 """Columns of a cluster that semdedup writes itself."""
 
-EMBEDDINGS_FOLDER = "_embd_parquet"
+EMBEDDINGS_FOLDER = EMBEDDINGS_ENDING
 """How the folders end in which `split` and `embed` write embeddings."""
 
-CAPTIONS_FOLDER = "_caption_parquet"
+CAPTIONS_FOLDER = CAPTIONS_ENDING
 """How the names of folders of captions end that `split` and `caption` write: they are no embeddings."""
 
-TRACKS_FOLDER = "fingerprints"
+TRACKS_FOLDER = TRACKS
 """Folder beside them of the fingerprint tracks of the videos, which are no input of a dedup."""
 
 AGAINST = "against"

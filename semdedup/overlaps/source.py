@@ -14,7 +14,7 @@ from semdedup.errors import InputError, OutputConflictError, ParameterError
 from semdedup.overlaps.names import STEP, VIDEOS
 from semdedup.runs.identity import fingerprint_of
 from semdedup.runs.lookup import check_recorded, known_files
-from semdedup.runs.places import find_part
+from semdedup.runs.places import EMBEDDINGS_ENDING, find_part
 from semdedup.runs.record import Record
 from semdedup.runs.written_files import WrittenFiles
 from semdedup.storage.file_list import FileList
@@ -25,7 +25,7 @@ from semdedup.video.kinds import VIDEOS as TABLE
 from semdedup.video.tree import ANNOTATION_VERSION, CLIPS, FINGERPRINTS, METAS
 from semdedup.video.video_table import files_of_split
 
-EMBEDDINGS_ENDING, EMBED_TABLE = "_embd_parquet", "_clips.parquet"
+EMBED_TABLE = "_clips.parquet"
 SPAN_COLUMNS = ("id", "video", "start_s", "end_s")
 """Columns of the embeddings that tell which part of which video a clip is."""
 

@@ -19,6 +19,9 @@ CLIPS, METAS, TRACKS, EMBEDDINGS_ENDING = "clips", "metas", "fingerprints", "_em
 """Below the root of a run, and below the output of a split: clips, what is known of them, fingerprint tracks, and how
 the folders of embeddings end."""
 
+CAPTIONS_ENDING = "_caption_parquet"
+"""How the folders of captions end there."""
+
 DEDUPS, OVERLAPS = Numbered("dedup"), Numbered("overlaps")
 """Below the root of a run: ``dedup``, then ``dedup-0002``, …, with those before it for its base; so of overlaps."""
 

@@ -12,7 +12,7 @@ import pyarrow.compute as pc
 
 from semdedup.errors import InputError, OutputConflictError, ParameterError
 from semdedup.runs.lookup import check_recorded
-from semdedup.runs.places import find_part
+from semdedup.runs.places import EMBEDDINGS_ENDING, find_part
 from semdedup.runs.record import Record
 from semdedup.shards.clip_columns import (
     MP4,
@@ -37,8 +37,6 @@ from semdedup.video.kinds import split_kind
 from semdedup.video.quarantine import EMBED_ERROR
 from semdedup.video.tree import ANNOTATION_VERSION, CLIPS, METAS
 from semdedup.video.video_table import VideoTable
-
-EMBEDDINGS_SUFFIX = "_embd_parquet"
 
 
 @dataclass(frozen=True)
@@ -237,7 +235,7 @@ def _find_embeddings(root: Location, wanted: bool | str) -> tuple[str | None, Fi
             + (
                 f"Parquet file in {wanted}"
                 if isinstance(wanted, str)
-                else f"folder *{EMBEDDINGS_SUFFIX} with Parquet files"
+                else f"folder *{EMBEDDINGS_ENDING} with Parquet files"
             )
         )
     return names[0], files
@@ -247,7 +245,7 @@ def _embeddings_folders(root: Location) -> list[str]:
     with root.errors("list"):
         listed = root.fs.ls(root.url, detail=False)
     names = (entry.rstrip("/").rsplit("/", 1)[-1] for entry in listed)
-    return sorted(name for name in names if name.endswith(EMBEDDINGS_SUFFIX))
+    return sorted(name for name in names if name.endswith(EMBEDDINGS_ENDING))
 
 
 def meta_digests(inputs: Inputs) -> np.ndarray:

@@ -6,6 +6,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
+from semdedup.runs.places import CAPTIONS_ENDING
 from semdedup.runs.record import Record
 from semdedup.video.fingerprint import VERSION
 from semdedup.video.row_files import CAPTIONS, EMBEDDINGS, TRACKS, RowKind
@@ -108,5 +109,5 @@ def embed_kind(folder: str, tracks: bool) -> Kind:
 
 def caption_kind(folder: str) -> Kind:
     """Captions of clips that exist."""
-    step = f"caption {folder.removesuffix('_caption_parquet')}"
+    step = f"caption {folder.removesuffix(CAPTIONS_ENDING)}"
     return Kind(step, f"_{folder}_clips.parquet", f"{QUARANTINE}/{folder}.parquet", "", False, False, folder)

@@ -218,6 +218,10 @@ class EmbedOptions(Options):
     embedding_batch_size: int | None = setting(None, whole(1), "Clips that a model embeds at a time.")
 
 
+CAPTIONER_NAME = r"[A-Za-z0-9][A-Za-z0-9._-]{0,79}"
+"""What a model that captions may be called: a part of names of folders and fields."""
+
+
 @dataclass(frozen=True)
 class CaptionOptions(Options):
     """How clips are captioned. What the folder of the model must hold, `CaptionSpec` checks."""
@@ -231,7 +235,7 @@ class CaptionOptions(Options):
     )
     name: str | None = setting(
         None,
-        text("be letters, digits, '.', '_' and '-'", r"[A-Za-z0-9][A-Za-z0-9._-]{0,79}"),
+        text("be letters, digits, '.', '_' and '-'", CAPTIONER_NAME),
         "What the model is called in files, NAME_caption; by default as its folder.",
         name="captioning_name",
         unrecorded="the name of the model is, also where it is that of the folder",

@@ -15,7 +15,8 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from semdedup.errors import ClusterError, InputError, ParameterError
-from semdedup.video.options import CaptionOptions
+from semdedup.runs.places import CAPTIONS_ENDING
+from semdedup.video.options import CAPTIONER_NAME, CaptionOptions
 from semdedup.video.quarantine import CAPTION_ERROR, NO_WINDOW
 from semdedup.video.steps.caption.shots import Failure, Shot
 from semdedup.video.steps.caption.windows import (
@@ -52,7 +53,6 @@ SHORTEST_S = 1e-3
 MOST_PROMPT = 1 << 16
 """Bytes of a prompt."""
 
-NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,79}")
 HELD = 2
 """Models that a process keeps, for runs that alternate."""
 
@@ -104,7 +104,7 @@ class CaptionSpec:
     @property
     def parquet_folder(self) -> str:
         """Name of the folder of the Parquet files of its captions."""
-        return f"{caption_name(self.model)}_parquet"
+        return f"{self.model}{CAPTIONS_ENDING}"
 
     def check(self) -> None:
         """Refuse what cannot work; see `of`."""
@@ -117,7 +117,7 @@ class CaptionSpec:
                 "pip install 'semdedup[captions]'"
             )
         check_local(self.options.model or "", "captioning_model")
-        if not NAME.fullmatch(self.model):
+        if not re.fullmatch(CAPTIONER_NAME, self.model):
             raise ParameterError(
                 f"the captions need a name of letters, digits, '.', '_' and '-'; that of the folder is {self.model!r}: "
                 "give one as captioning_name (--captioning-name)"
