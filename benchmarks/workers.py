@@ -8,6 +8,7 @@ from collections.abc import Iterable, Iterator
 import distributed
 import psutil
 
+from semdedup.compute.profiler import without_freezing_profiler
 from semdedup.compute.progress import Advance, Reporter
 
 
@@ -15,6 +16,7 @@ from semdedup.compute.progress import Advance, Reporter
 def local_workers(number: int, memory_limit: str = "auto") -> Iterator[distributed.Client]:
     """A client of so many worker processes of one thread."""
     with (
+        without_freezing_profiler(),
         distributed.LocalCluster(
             n_workers=number,
             threads_per_worker=1,

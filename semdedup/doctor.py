@@ -20,6 +20,7 @@ from semdedup.compute.preflight import (
     check_versions,
     describe_process,
 )
+from semdedup.compute.profiler import MAY_FREEZE
 from semdedup.compute.session import MIB, dashboard_of
 from semdedup.compute.workers import run_on_workers
 from semdedup.dedup.kernels.products import has_bfloat16_matrices
@@ -28,7 +29,7 @@ from semdedup.storage.location import Location
 
 GPU_EXTRAS = "GPUs: semdedup[cu12] or semdedup[cu13]"
 
-OK, MISSING, FAULT = "ok", "optional", "fault"
+OK, MISSING, ADVICE, FAULT = "ok", "optional", "advice", "fault"
 """States of what was looked at."""
 
 OPTIONAL: Mapping[str, tuple[Sequence[str], str]] = {
@@ -120,6 +121,8 @@ def _examine_cluster(
             f"{there.host}: {worker['nthreads']} threads, memory limit {limit}, "
             f"free {there.memory_free / MIB:,.0f} MiB, {there.n_gpus} GPUs",
         )
+    if freezing := [address for address, there in facts.items() if there.profiler_may_freeze]:
+        yield Finding("profiler", f"workers {', '.join(freezing)}: {MAY_FREEZE}", ADVICE)
     yield _checked("backend", lambda: check_backend(facts, options.backend))
     for place in reads:
         yield _checked(str(place), partial(check_paths, client, [place], []), "every worker reads it")

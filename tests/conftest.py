@@ -1,6 +1,10 @@
 """Fixtures that all tests share: the backends that are present, a real Dask cluster, a real S3 server."""
 
 import os
+
+# Before Dask is imported, and for the processes that tests start: see `semdedup.compute.profiler`.
+os.environ["DASK_DISTRIBUTED__WORKER__PROFILE__ENABLED"] = "False"
+
 import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path

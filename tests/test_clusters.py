@@ -34,6 +34,8 @@ from semdedup import (
     find_pairs,
 )
 from semdedup.arrays import gpu_usable
+from semdedup.compute import profiler
+from semdedup.compute.cluster import connect
 from semdedup.compute.preflight import check_paths, check_versions
 from semdedup.storage.location import Location
 from tests.helpers import (
@@ -195,6 +197,18 @@ def test_without_a_client_a_cluster_is_started_and_ended(here: Path, expected: A
     assert "Dask: 1 workers" in ended.stderr
     assert "dashboard http://127.0.0.1:" in ended.stderr
     assert_same_answer(here / "out", expected)
+
+
+def test_workers_that_are_started_are_not_profiled_where_that_may_freeze_them(here: Path) -> None:
+    may_freeze = sys.version_info < (3, 11, 12)
+    with dask.config.set({profiler.SETTING: True}):
+        assert profiler.profiler_may_freeze() == may_freeze
+        with connect(ClusterOptions(n_workers=1, backend="cpu")) as client:
+            assert client.run(dask.config.get, profiler.SETTING) == dict.fromkeys(client.nthreads(), not may_freeze)
+            assert dask.config.get(profiler.SETTING)
+            for nanny in client.cluster.workers.values():  # what it starts a worker with that takes the place of this
+                assert dask.config.get(profiler.SETTING, config=nanny.config) == (not may_freeze)
+    assert not profiler.profiler_may_freeze(), "it is off in the tests"
 
 
 # Refused

@@ -14,7 +14,7 @@ from rich.text import Text
 from semdedup.cli.flags import EXIT_FAILED, Command, flag_of, print_whole, show_json, work_flags
 from semdedup.compute.options import ClusterOptions
 from semdedup.display import one_line
-from semdedup.doctor import FAULT, MISSING, OK, examine
+from semdedup.doctor import ADVICE, FAULT, MISSING, OK, examine
 from semdedup.settings import INPUT, OUTPUT, Setting
 from semdedup.settings.kinds import paths
 from semdedup.storage.location import Location
@@ -23,7 +23,7 @@ READS = Setting(paths(), None, "Paths that every worker must read.", "reads", fl
 WRITES = Setting(
     paths(), None, "Folders that every worker must write to.", "writes", flags=("--output-path",), heading=OUTPUT
 )
-COLOURS = {OK: "green", MISSING: "yellow", FAULT: "red"}
+COLOURS = {OK: "green", MISSING: "yellow", ADVICE: "yellow", FAULT: "red"}
 
 
 @click.command(cls=Command)

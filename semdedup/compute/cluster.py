@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import copy
 import logging
 import multiprocessing
 import os
@@ -18,6 +19,7 @@ import distributed
 from semdedup.arrays import gpu_count, gpu_usable, missing_gpu_packages
 from semdedup.compute.interrupts import interruptible, within
 from semdedup.compute.options import ClusterOptions
+from semdedup.compute.profiler import without_freezing_profiler
 from semdedup.compute.progress import Reporter
 from semdedup.errors import ClusterError, ParameterError
 
@@ -151,14 +153,16 @@ def _log_nothing() -> list[tuple[logging.Logger, int]]:
 
 
 def _start(options: ClusterOptions, on_gpu: bool) -> tuple[Any, distributed.Client]:
-    cluster = _start_cluster(options, on_gpu)
+    with without_freezing_profiler():
+        cluster = _start_cluster(options, on_gpu)
     return cluster, distributed.Client(cluster, set_as_default=False)
 
 
 def _start_cluster(options: ClusterOptions, on_gpu: bool) -> Any:
-    shared = {
+    shared: dict[str, Any] = {
         **{"threads_per_worker": options.threads_per_worker, "memory_limit": options.memory_limit},
         **{"host": "127.0.0.1", "dashboard_address": "127.0.0.1:0"},
+        "config": copy.deepcopy(dask.config.config),  # as it is now, also for workers that are started again
     }
     n_gpus = 0 if options.backend == "cpu" or not gpu_usable() else gpu_count() if on_gpu else 1
     if n_gpus and (options.n_workers or 1) > n_gpus:

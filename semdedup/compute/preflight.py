@@ -16,6 +16,7 @@ import distributed
 import psutil
 
 from semdedup.arrays import Backend, gpu_count, gpu_usable, missing_gpu_packages
+from semdedup.compute.profiler import profiler_may_freeze
 from semdedup.compute.workers import worker_addresses
 from semdedup.errors import ClusterError, SemdedupError, StorageError
 from semdedup.storage.location import Location
@@ -36,6 +37,7 @@ class ProcessFacts:
     gpu_packages_missing: tuple[str, ...]
     gpu_usable: bool
     memory_free: int
+    profiler_may_freeze: bool
 
 
 def describe_process() -> ProcessFacts:
@@ -46,6 +48,7 @@ def describe_process() -> ProcessFacts:
         tuple(missing_gpu_packages()),
         gpu_usable(),
         psutil.virtual_memory().available,
+        profiler_may_freeze(),
     )
 
 
