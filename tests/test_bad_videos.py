@@ -590,6 +590,7 @@ NAMES = [
 ]
 
 
+@pytest.mark.slow
 def test_any_name_of_a_file_is_the_name_of_a_video(client: distributed.Client, tmp_path: Path) -> None:
     """They name records and rows, and nothing is written elsewhere. Names that are no UTF-8 are written as text."""
     folder, out = tmp_path / "in", tmp_path / "out"

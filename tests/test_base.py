@@ -595,6 +595,7 @@ def test_an_update_is_complete_goes_on_and_refuses_another_base(
         update(made / "in-1", tmp_path / "out", tmp_path / "elsewhere", withdraw=["clip-00001"]).run(client)
 
 
+@pytest.mark.slow
 def test_a_base_whose_clusters_are_in_a_cache(client: distributed.Client, made: Path, tmp_path: Path) -> None:
     workflow(made / "in-0", tmp_path / "old", eps=EPS, cache_path=tmp_path / "cache").run(client)
     workflow(made / "in-0", tmp_path / "plain", eps=EPS).run(client)
@@ -645,7 +646,14 @@ def test_a_killed_update_goes_on_where_it_stopped(
 
 
 @pytest.mark.parametrize("exact_up_to", [pytest.param(None, marks=pytest.mark.slow), 0.01])
-@pytest.mark.parametrize(("rule", "back"), [("any", ["b2", "b3"]), ("witness", []), ("components", ["b2", "b3", "d"])])
+@pytest.mark.parametrize(
+    ("rule", "back"),
+    [
+        pytest.param("any", ["b2", "b3"], marks=pytest.mark.slow),
+        ("witness", []),
+        pytest.param("components", ["b2", "b3", "d"], marks=pytest.mark.slow),
+    ],
+)
 def test_what_withdrawn_rows_kept_out_under_each_rule(
     rule: str, back: list[str], exact_up_to: float | None, client: distributed.Client, tmp_path: Path
 ) -> None:

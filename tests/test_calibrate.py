@@ -169,6 +169,7 @@ def test_recall_is_among_the_bands_that_were_judged(tmp_path: Path) -> None:
     assert "a score of at least 0.8" in str(found)
 
 
+@pytest.mark.slow
 def test_it_is_stored_with_the_name_of_the_embedder_and_the_next_page_shows_it(
     client: distributed.Client, tmp_path: Path
 ) -> None:

@@ -401,6 +401,7 @@ def test_checks_leave_an_empty_folder_of_the_user_where_it_is(client: distribute
 # Lost
 
 
+@pytest.mark.slow
 def test_a_scheduler_killed_in_the_middle_is_a_cluster_error_and_the_run_goes_on_elsewhere(
     here: Path, client: distributed.Client, expected: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -71,6 +71,7 @@ def labels_of(source: Path, output: Path, client: Any, ids: list[Any], **options
     return found.loc[ids].to_numpy()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("data", [digits, blobs])
 def test_of_all_rows_it_is_what_brute_force_finds_in_the_clusters_of_the_run(
     data: Any, client: distributed.Client, tmp_path: Path
@@ -97,6 +98,7 @@ def test_the_duplicates_are_those_of_a_run_that_ranks_by_the_same_hash(
     assert found["lost"][0] == 0  # fewer than 5,000 rows are one cluster
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("options", [{"files_per_partition": 1}, {"max_samples_per_batch": 7}])
 def test_it_does_not_depend_on_files_partitions_or_the_order_of_rows(
     options: dict[str, Any], client: distributed.Client, tmp_path: Path, rng: np.random.Generator

@@ -424,6 +424,7 @@ if __name__ == "__main__":
 """
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("tiny_tasks")
 def test_a_run_that_was_killed_goes_on_and_ends_with_the_same_bytes(
     client: distributed.Client, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
@@ -526,6 +527,7 @@ def test_exit_statuses(run: Any, tmp_path: Path) -> None:
 # Object store
 
 
+@pytest.mark.slow
 def test_sets_and_output_in_a_bucket(
     s3: tuple[str, dict], sets: Sets, client: distributed.Client, tmp_path: Path
 ) -> None:

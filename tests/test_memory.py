@@ -108,6 +108,7 @@ def test_the_assignment_of_a_partition_stays_within_its_formula(tmp_path: Path, 
     assert found["grown"] >= formula / 3  # a formula far above what is used would say nothing
 
 
+@pytest.mark.slow
 def test_a_partition_needs_the_same_memory_whatever_else_the_input_holds(tmp_path: Path) -> None:
     alone, among_four = tmp_path / "alone", tmp_path / "among four"
     for folder, n_rows in ((alone, 40_000), (among_four, 160_000)):

@@ -246,6 +246,7 @@ def test_of_a_result_the_pairs_are_by_its_ranks_and_across_its_clusters(
     assert [pairs(part, eps, tmp_path / "out", NOWHERE).pairs for part in parts] == [len(expected)] * 2  # complete
 
 
+@pytest.mark.slow
 @settings(max_examples=20)
 @given(seed=st.integers(0, 2**32), n=st.integers(1, 60), dim=st.integers(1, 70), eps=st.floats(0, 0.5))
 def test_any_rows_any_ranking(
@@ -302,6 +303,7 @@ def test_json_lines(client: distributed.Client, tmp_path: Path) -> None:
 # Too many
 
 
+@pytest.mark.slow
 def test_a_heap_of_equal_rows_is_listed_or_refused_with_the_id_that_has_most(
     client: distributed.Client, tmp_path: Path, small_tasks: Callable[[int], None], rng: np.random.Generator
 ) -> None:
@@ -404,6 +406,7 @@ def test_pairs_beside_the_result_that_they_are_of(client: distributed.Client, tm
     assert {name: content for name, content in contents(out).items() if not name.startswith("pairs/")} == before
 
 
+@pytest.mark.slow
 def test_clusters_are_found_wherever_a_result_has_them(client: distributed.Client, tmp_path: Path) -> None:
     ids, rows = near_duplicates(np.random.default_rng(0))
     source = write_embeddings(tmp_path / "in", ids, rows)
@@ -439,6 +442,7 @@ if __name__ == "__main__":
 """
 
 
+@pytest.mark.slow
 def test_a_run_that_was_killed_goes_on_and_ends_with_the_same_bytes(
     client: distributed.Client, tmp_path: Path, capsys: pytest.CaptureFixture[str], text_rows: np.ndarray,
     small_tasks: Callable[[int], None],

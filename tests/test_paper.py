@@ -102,6 +102,7 @@ def measured(store: CountingS3, inside: distributed.Client, tmp_path_factory: py
         return Measured(by_step(tasks), counts, tasks_of(plan), total_of(traffic_of(plan)))
 
 
+@pytest.mark.slow
 def test_tasks_of_a_run_are_as_many_as_the_formulas_say(measured: Measured) -> None:
     assert measured.tasks == measured.expected_tasks
 

@@ -132,6 +132,7 @@ def test_without_javascript_it_is_all_there(page: str, browser: Any) -> None:
     context.close()
 
 
+@pytest.mark.slow
 def test_where_clips_are_gone_the_video_is_asked_and_then_nobody(
     made: Path, page: str, browser: Any, tmp_path: Path
 ) -> None:

@@ -71,6 +71,7 @@ def done(videos: Path, client: distributed.Client, tmp_path_factory: pytest.Temp
     return out
 
 
+@pytest.mark.slow
 def test_every_clip_is_in_the_dataset_or_a_duplicate(done: Path) -> None:
     rows = read_rows(done / "clips").set_index("id")
     with tarfile.open(done / "dataset" / "00000.tar") as tar:
@@ -102,6 +103,7 @@ def test_a_second_run_changes_nothing(videos: Path, done: Path, client: distribu
     assert before.keys() == stamps(done).keys()
 
 
+@pytest.mark.slow
 def test_the_later_parts_are_made_anew_over_all_videos_when_that_is_asked_for(
     videos: Path, done: Path, client: distributed.Client, tmp_path: Path
 ) -> None:

@@ -382,6 +382,7 @@ def test_videos_that_come_before_the_first_run_is_complete(
     assert_balanced(place)
 
 
+@pytest.mark.slow
 def test_readers_pass_over_an_update_that_is_not_complete(first: Place, client: distributed.Client) -> None:
     grow(first)
     run_to_death(DEATHS["comparing"], first.command(client))
@@ -409,6 +410,7 @@ def test_an_earlier_dedup_that_is_damaged_is_named(twice: Place, client: distrib
         ).run(client)
 
 
+@pytest.mark.slow
 def test_the_last_dedup_is_made_again_where_it_can_be(twice: Place, client: distributed.Client, tmp_path: Path) -> None:
     place = copied(twice, tmp_path)
     before, tars = compared(place.out), place.shards()
@@ -576,6 +578,7 @@ class Choosy:
         return [1.0, 2.0]
 
 
+@pytest.mark.slow
 def test_a_clip_that_failed_to_be_embedded_waits_in_quarantine_and_is_new_once_it_is(
     client: distributed.Client, tmp_path: Path
 ) -> None:

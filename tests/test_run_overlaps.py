@@ -191,6 +191,7 @@ def test_new_videos_of_which_nothing_remains_are_added_as_dropped(
     assert [link.total for link in result.dedup.links] == [10, 5, 4]  # type: ignore[attr-defined]
 
 
+@pytest.mark.slow
 def test_with_both_those_go_that_are_near_duplicates_too(client: distributed.Client, tmp_path: Path) -> None:
     place = Place(tmp_path / "videos", tmp_path / "out", OWN)
     for name in (*FIRST, "copy-of-b.mp4"):

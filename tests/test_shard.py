@@ -511,6 +511,7 @@ if __name__ == "__main__":
 """
 
 
+@pytest.mark.slow
 def test_a_run_that_is_killed_in_step_after_step_ends_with_the_same_bytes(
     clips: Path, client: distributed.Client, tmp_path: Path
 ) -> None:

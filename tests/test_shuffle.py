@@ -299,6 +299,7 @@ def failing_once(function: Callable[..., Any], n: int, matters: Callable[[Locati
     return call
 
 
+@pytest.mark.slow
 def test_merged_files_give_the_same_clusters_in_fewer_reads(
     one_level: tuple[Path, Path, Counter[str]],
     inside: distributed.Client,

@@ -175,6 +175,7 @@ def test_killed_twice_with_all_workers_the_third_run_does_only_the_rest_and_give
     assert_same_result(out, fresh)
 
 
+@pytest.mark.slow
 def test_a_worker_killed_in_the_middle_changes_nothing(
     videos: Path, fresh: Path, mortal: Callable[[], distributed.Client], tmp_path: Path
 ) -> None:
