@@ -221,6 +221,15 @@ def test_what_a_function_yields_comes_in_order(usable: Child) -> None:
     assert list(usable.call(count_to, 0, PLENTY_S)) == []
 
 
+def test_a_worker_may_have_many_files_open() -> None:
+    with contextlib.ExitStack() as files:
+        for _ in range(1030):
+            files.enter_context(open(os.devnull))
+        one = Child()
+        files.callback(one.kill)
+        assert list(one.call(count_to, 3, PLENTY_S)) == [0, 1, 2]
+
+
 def test_it_is_another_process_and_the_same_for_every_call(kept: Child) -> None:
     pids = [next(iter(list(kept.call(pid, None, PLENTY_S)))) for _ in range(3)]
     assert set(pids) == {pid_of(kept)}

@@ -13,7 +13,7 @@ import errno
 import os
 import pickle
 import queue
-import select
+import selectors
 import signal
 import struct
 import subprocess
@@ -176,14 +176,15 @@ class Child:
         file = self._process.stdout.fileno()
         content = np.empty(n_bytes, np.uint8).data  # a bytearray would be filled with zeros first
         received = 0
-        while received < n_bytes:
-            ready, _, _ = select.select([file], [], [], max(0.0, deadline - time.monotonic()))
-            if not ready:
-                raise ChildTimeout(f"no progress for {timeout_s:g} s")
-            n_more = os.readv(file, [content[received:]])
-            if not n_more:
-                raise self._death()
-            received += n_more
+        with selectors.DefaultSelector() as selector:  # select() itself takes no file beyond the 1,024th
+            selector.register(file, selectors.EVENT_READ)
+            while received < n_bytes:
+                if not selector.select(max(0.0, deadline - time.monotonic())):
+                    raise ChildTimeout(f"no progress for {timeout_s:g} s")
+                n_more = os.readv(file, [content[received:]])
+                if not n_more:
+                    raise self._death()
+                received += n_more
         return content
 
     def _death(self) -> ChildDied:
