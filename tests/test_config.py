@@ -11,7 +11,7 @@ import pytest
 import yaml
 from click.testing import CliRunner, Result
 
-from semdedup import cli
+from semdedup import ParameterError, cli
 from semdedup.cli.config_file import TOP, names_of, read_yaml
 from semdedup.cli.params import Declared
 
@@ -181,6 +181,12 @@ def test_what_the_file_has_wrong_is_said_by_place_and_with_what_there_is(name: s
     message = refused(name, said, *(["--input-embeddings-path", "in", "--output-path", "o"] if name == "dedup" else []))
     assert words in message
     assert "secret" not in message
+
+
+def test_a_file_of_another_encoding_is_refused_with_the_place() -> None:
+    Path("c.yaml").write_bytes("output_path: café".encode("latin-1"))
+    with pytest.raises(ParameterError, match=r"c\.yaml is not UTF-8: byte 16 "):
+        read_yaml("c.yaml")
 
 
 def test_numbers_are_read_as_people_write_them() -> None:

@@ -131,7 +131,9 @@ def read_yaml(path: str) -> Mapping[Any, Any]:
         mark = error.problem_mark or error.context_mark
         place = f", line {mark.line + 1}, column {mark.column + 1}" if mark else ""
         raise ParameterError(f"{path} is no YAML{place}: {error.problem or error.context}") from None
-    except (yaml.YAMLError, UnicodeDecodeError, ValueError, RecursionError) as error:
+    except UnicodeDecodeError as error:
+        raise ParameterError(f"{path} is not UTF-8: byte {error.start} cannot be read. Save it as UTF-8.") from None
+    except (yaml.YAMLError, ValueError, RecursionError) as error:
         raise ParameterError(f"{path} is no YAML: {type(error).__name__}") from None
     except OSError as error:
         raise ParameterError(f"{path} cannot be read: {error.strerror}") from None
