@@ -300,7 +300,7 @@ class VideoDeduplicationWorkflow(Shown):
 
     def _dedups(self, fresh: bool = False, left_out: Sequence[LeftOut] = ()) -> Dedups:
         """The dedups; what is not given is as in the first one, unless all are to be `fresh`."""
-        embeddings = self.root / CLIPS / self.split.kind.folder
+        embeddings = self.root / CLIPS / self.split.kind.folders[0]
         given = {"metadata_fields": METADATA, **self.more["dedup"]}
         dedups = Dedups(self.root, embeddings, given, self._shared(), left_out)
         anew = fresh or self.options.clear_output

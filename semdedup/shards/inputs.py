@@ -174,7 +174,7 @@ def _check_split(root: Location, listed: Mapping[str, FileList]) -> set[str]:
         InputError: clips or metadata are not as `split` left them.
     """
     try:
-        table = VideoTable(root, split_kind(""))
+        table = VideoTable(root, split_kind())
     except OutputConflictError:
         return set()  # a record of something else, or damaged
     faults = [f"{root / fault}" for found in table.changed(listed=listed).values() for fault in found]
