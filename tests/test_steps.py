@@ -12,10 +12,10 @@ import pytest
 
 from semdedup import ParameterError
 from semdedup.video.quarantine import ClipFault
-from semdedup.video.run import MOST_FAILED, Tally
 from semdedup.video.steps.chain import Clip, StepChain, set_other_lengths_aside
 from semdedup.video.steps.protocol import ClipInput, Sampling, StepResult, StepSpec, Wants
 from semdedup.video.steps.table import STEPS
+from semdedup.video.tally import MOST_FAILED, Tally
 from semdedup.video.video_rows import VideoRows
 from tests.splits import embedder, make_folder, make_texture, read_metas, read_rows, splitter
 from tests.videos import flat, make_video

@@ -139,7 +139,7 @@ def join_partition(task: Join, item: Partition) -> dict[str, Any]:
         reason: among(ids, apart.filter(pc.equal(apart["reason"], reason))) for reason in (OVERLAP, WITHDRAWN)
     }
     duplicate = np.stack([each.duplicate for each in by])
-    listed[DUPLICATE] = duplicate.all(axis=0) if task.all_embedders else duplicate.any(axis=0)
+    listed[DUPLICATE] = duplicate.min(axis=0) if task.all_embedders else duplicate.max(axis=0)
     reasons = _drop_reasons(n_bytes, listed, task.both)
     rows = pa.table(
         {

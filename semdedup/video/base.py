@@ -35,11 +35,12 @@ from semdedup.video.kinds import Kind
 from semdedup.video.options import Limits, StepOptions, VideoIOOptions
 from semdedup.video.records import VideoFile, rows_schema
 from semdedup.video.result import MOST_FAULTS, SplitResult
-from semdedup.video.run import Tally, check_unchanged, commit, process
+from semdedup.video.run import check_unchanged, commit, process
 from semdedup.video.steps.caption.captioner import CaptionSpec
 from semdedup.video.steps.embed.providers import EmbedderSpec
 from semdedup.video.steps.protocol import StepSpec
 from semdedup.video.steps.table import steps_with
+from semdedup.video.tally import Tally
 from semdedup.video.target import Target
 from semdedup.video.tree import FINGERPRINTS
 from semdedup.video.video_rows import VideoRows
