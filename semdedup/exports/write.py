@@ -29,7 +29,7 @@ from semdedup.exports.rows import kept_rows, schema_of, write_files
 from semdedup.runs.at_work import PROGRESS, at_work
 from semdedup.runs.files import delete_files, refuse_foreign
 from semdedup.runs.owner import FILE_NAME as OWNER
-from semdedup.runs.places import EMBEDDINGS_ENDING, around, find_part
+from semdedup.runs.places import EMBEDDINGS_ENDING, OF_EMBEDDER, around, find_part
 from semdedup.runs.record import SCRATCH
 from semdedup.settings.choices import ExportFormat, RemovalRule
 from semdedup.shards.chain import DropChain, find_all_drops
@@ -188,8 +188,8 @@ def _chain(root: Location, options: ExportOptions) -> DropChain:
         raise ParameterError(text) from None
     if len(chain.embedders) > 1:
         raise InputError(
-            f"{root} holds the results of several embedders: {chain}. An export is of one: give the folder of one of "
-            "them. What a run keeps by all of them semdedup shard writes."
+            f"{root} holds the results of several embedders: {', '.join(f'{OF_EMBEDDER}{x}' for x in chain.embedders)}; "
+            "name one of these folders. What a run keeps by all of them semdedup shard writes."
         )
     return chain
 
