@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import distributed
+import pyarrow as pa
+import pyarrow.compute as pc
 
 from semdedup.compute.options import ClusterOptions
 from semdedup.compute.progress import Reporter
@@ -27,6 +29,7 @@ from semdedup.settings.choices import DropWhen
 from semdedup.shards.options import DROP_WHEN
 from semdedup.shards.overlaps import tables_in
 from semdedup.storage.location import Location
+from semdedup.storage.tables import read_table
 from semdedup.updates import ANEW
 
 NAMES = {STEP: WRITTEN[STEP], DROP: WRITTEN[STEP]}
@@ -40,12 +43,14 @@ class RunOverlaps:
     Attributes:
         drop_when: whether a clip goes by ``either`` of overlap and near-duplicates, or by ``both``.
         duplicates: how many clips go by overlap, of each search by the name of its folder.
+        waiting: how many of them one of several embedders has failed on: they are in quarantine first of all.
         seconds: what this run took for them.
     """
 
     drop_when: DropWhen
     duplicates: Mapping[str, int]
     seconds: float = 0.0
+    waiting: int = 0
 
     @property
     def total(self) -> int:
@@ -141,16 +146,25 @@ class Searches:
         counts = {folder.name: Record(folder).steps[STEP]["facts"]["duplicates"] for folder in self.folders}
         return RunOverlaps(self.drop_when, counts, time.monotonic() - started)
 
+    def n_among(self, clips: Collection[str]) -> int:
+        """How many of these clips go by overlap. Cost: a reading of the clips that go."""
+        wanted, n = pa.array(sorted(clips), pa.string()), 0
+        for table in map(tables_in, overlaps_below(self.root)):
+            for file in table.files:
+                ids = read_table(table.source.at(file.url), ["id"])["id"]
+                n += pc.sum(pc.is_in(ids, value_set=wanted)).as_py() or 0
+        return n
+
     def left_out(self) -> Sequence[LeftOut]:
         """The clips that go before any are compared; none where it takes both."""
         if self.drop_when == "both":
             return ()
-        found = []
+        found: list[LeftOut] = []
         for folder in overlaps_below(self.root):
             tables = tables_in(folder)
             identity = fingerprint(tables.files, known_files([folder]))["digest"]
             n_rows = Record(folder).steps[STEP]["facts"]["duplicates"]
-            found.append(LeftOut(n_rows, tables.files, tables.source, identity))
+            found.append(LeftOut(n_rows, tables.files, tables.source, identity, is_first=not found))
         return found
 
     def _folder(self, number: int) -> Location:

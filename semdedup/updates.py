@@ -13,7 +13,7 @@ from semdedup.compute.progress import Reporter
 from semdedup.compute.session import open_session
 from semdedup.dedup.base import new_rows
 from semdedup.dedup.base.chain import chain_of
-from semdedup.dedup.base.new_rows import LeftOut
+from semdedup.dedup.base.new_rows import Embeddings, LeftOut
 from semdedup.dedup.base.update import OF_THE_FIT
 from semdedup.dedup.input.files import find_files
 from semdedup.dedup.names import IDENTIFY, KMEANS, PAIRWISE, STEPS, WRITTEN
@@ -26,10 +26,11 @@ from semdedup.runs.owner import Ownership, owned
 from semdedup.runs.places import DEDUPS
 from semdedup.runs.record import Record
 from semdedup.runs.step import run_step
+from semdedup.shards.embedders import EMBEDDERS
 from semdedup.storage.location import Location
 
-ALL_STEPS = (new_rows.SELECT, *STEPS)
-ALL_WRITTEN = {**new_rows.WRITTEN, **WRITTEN}
+ALL_STEPS = (new_rows.SELECT, *STEPS, EMBEDDERS)
+ALL_WRITTEN = {**new_rows.WRITTEN, **WRITTEN, EMBEDDERS: WRITTEN[IDENTIFY]}
 RANKINGS = ("which_to_keep", "rank_by", "ranking_strategy", "distance_metric", "sim_metric")
 """Parameters of a dedup that say by what it ranks; a distance alone says that it is by that."""
 
@@ -41,31 +42,43 @@ class Dedups:
 
     Args:
         root: of the run.
-        embeddings: folder of the embeddings of all clips.
+        embeddings: of all clips; those that another embedder failed on are left out until it has embedded them.
         given: parameters of the dedup, as the user gave them.
         shared: ``read_kwargs``, ``write_kwargs``, ``clear_output`` and others that all workflows take.
         left_out: clips that go before they are compared, as tables of ids in the order in which these were made.
+        is_partial: whether there are clips that only some of the embedders have embedded.
     """
 
     def __init__(
         self,
         root: Location,
-        embeddings: Location,
+        embeddings: Embeddings,
         given: Mapping[str, Any],
         shared: Mapping[str, Any],
         left_out: Sequence[LeftOut] = (),
+        is_partial: bool = False,
     ) -> None:
-        self.root, self.embeddings, self.left_out = root, embeddings, tuple(left_out)
+        self.root, self.embeddings, self.left_out, self.is_partial = root, embeddings, tuple(left_out), is_partial
         self._given, self._shared = dict(given), dict(shared)
+
+    def _with(self, **given: Any) -> Dedups:
+        """The same with other parameters."""
+        return Dedups(
+            *(self.root, self.embeddings, {**self._given, **given}, self._shared, self.left_out, self.is_partial)
+        )
 
     def with_default(self, name: str, value: Any) -> Dedups:
         """The same with a parameter of the dedup that the user may have left out."""
-        return Dedups(self.root, self.embeddings, {name: value, **self._given}, self._shared, self.left_out)
+        return self if name in self._given else self._with(**{name: value})
 
     @property
     def folders(self) -> list[Location]:
         """Their folders, the oldest first; a last one may not be complete."""
         return DEDUPS.below(self.root)
+
+    def folder(self, number: int) -> Location:
+        """That of this number; numbers begin at 1."""
+        return self.root / DEDUPS.name(number)
 
     def ranked(self, anew: bool) -> Dedups:
         """The same with a ranking, where the user gave none: that of the first one, unless all are made `anew`; else
@@ -74,32 +87,31 @@ class Dedups:
             return self
         ranking = None if anew else self.recorded("ranking", PAIRWISE)
         strategy = RankingStrategy.best() if ranking is None else RankingStrategy.described(ranking)
-        given = {**self._given, "ranking_strategy": strategy}
-        return Dedups(self.root, self.embeddings, given, self._shared, self.left_out)
+        return self._with(ranking_strategy=strategy)
 
     def recorded(self, name: str, step: str = IDENTIFY) -> Any:
         """A parameter of a step of the first one, by default of the threshold; None where it is not on record."""
-        entry = Record(self._folder(1)).steps.get(step)
+        entry = Record(self.folder(1)).steps.get(step)
         return None if entry is None else entry["parameters"].get(name)
 
     def check(self, eps: float) -> None:
         """Check the parameters, before any work. Raises `ParameterError`."""
-        self._first(self.embeddings, eps)
+        self._first(self.embeddings.folder, eps)
 
     def workflow(self, number: int, eps: float) -> SemanticDeduplicationWorkflow:
         """The dedup of this number. Raises `InputError` where its base is not complete."""
-        folder, shared, given = self._folder(number), self._shared, self._given
+        folder, shared, given = self.folder(number), self._shared, self._given
         if number == 1:
-            return self._first(folder / new_rows.FOLDER if self._is_selected(1) else self.embeddings, eps)
+            return self._first(folder / new_rows.FOLDER if self._is_selected(1) else self.embeddings.folder, eps)
         given = {name: value for name, value in given.items() if name not in OF_THE_FIT}
-        base = self._folder(number - 1).url
+        base = self.folder(number - 1).url
         shared = {**shared, "clear_output": False}
         source = (folder / new_rows.FOLDER).url
         return SemanticDeduplicationWorkflow(source, folder.url, eps=eps, base=base, **shared, **given)
 
     def _first(self, rows: Location, eps: float) -> SemanticDeduplicationWorkflow:
         """The first dedup, of these rows."""
-        return SemanticDeduplicationWorkflow(rows.url, self._folder(1).url, eps=eps, **self._shared, **self._given)
+        return SemanticDeduplicationWorkflow(rows.url, self.folder(1).url, eps=eps, **self._shared, **self._given)
 
     def run(
         self, client: distributed.Client, cluster: ClusterOptions | None, reporter: Reporter, eps: float
@@ -111,11 +123,13 @@ class Dedups:
                 made again as they were.
         """
         if self._shared["clear_output"]:
-            self._clear()
+            # the first one deletes itself, but for rows that are selected for it
+            is_selected = self._is_selected(1) or self.is_partial or any(x.rows for x in self.left_out)
+            self._clear([*([self.folder(1)] if is_selected else []), *self.folders[1:]])
             return self._make(1, client, cluster, reporter, eps)
         if beyond := DEDUPS.beyond(self.root):
             raise OutputConflictError(
-                f"{self._folder(len(self.folders) + 1)} is not there, and {beyond[0]} was made after it. Put it back, "
+                f"{self.folder(len(self.folders) + 1)} is not there, and {beyond[0]} was made after it. Put it back, "
                 f"or {ANEW}."
             )
         made: list[DedupResult] = []
@@ -128,7 +142,7 @@ class Dedups:
             self._forget_selected(number)
         if n == 0:
             n, made = 1, [self._make(1, client, cluster, reporter, eps)]
-        while self._recorded_input(n) != new_rows.identify(self.embeddings):
+        while self._recorded_input(n) != self._input(n):
             try:
                 made.append(self._make(n + 1, client, cluster, reporter, eps))
             except new_rows.NothingNewError:
@@ -136,12 +150,9 @@ class Dedups:
             n += 1
         if n == 1 and made:
             return made[0]
-        if n == 1 and not self._is_selected(1):
+        if n == 1 and not self._is_selected(1) and self._recorded_input(1) == self._input(1):
             return self.workflow(1, eps).run(client, cluster=cluster)
         return self._together(made)
-
-    def _folder(self, number: int) -> Location:
-        return self.root / DEDUPS.name(number)
 
     def _is_complete(self, number: int, eps: float) -> bool:
         """Whether a dedup is. Raises `OutputConflictError` where it was made with other parameters."""
@@ -152,37 +163,44 @@ class Dedups:
 
     def _recorded_input(self, number: int) -> Mapping[str, Any] | None:
         """What the embeddings were when a dedup took its clips from them."""
-        entry = Record(self._folder(number)).steps.get(new_rows.SELECT if self._is_selected(number) else KMEANS)
+        entry = Record(self.folder(number)).steps.get(new_rows.SELECT if self._is_selected(number) else KMEANS)
         return None if entry is None else entry["input"]
+
+    def _input(self, number: int) -> Mapping[str, Any]:
+        """What they are now."""
+        found = self.embeddings
+        return new_rows.identify(found.folders if self._is_selected(number) else [found.folder])
 
     def _is_selected(self, number: int) -> bool:
         """Whether a dedup is of rows that are selected from the embeddings; the first one need not be."""
-        steps = Record(self._folder(number)).steps
-        return number > 1 or new_rows.SELECT in steps or (KMEANS not in steps and any(x.rows for x in self.left_out))
+        steps = Record(self.folder(number)).steps
+        is_to_be = self.is_partial or any(x.rows for x in self.left_out)
+        return number > 1 or new_rows.SELECT in steps or (KMEANS not in steps and is_to_be)
 
     def _check_left_out(self, number: int) -> None:
         """Refuse a dedup of clips that are to be left out now, or that was made without others.
 
         Raises:
-            OutputConflictError: what goes by overlap is not what it was when the dedup was made.
+            OutputConflictError: what goes before is not what it was when the dedup was made.
         """
-        steps, now = Record(self._folder(number)).steps, [ids.identity for ids in self.left_out]
+        steps, now = Record(self.folder(number)).steps, {ids.identity for ids in self.left_out}
         then = steps.get(new_rows.SELECT, {}).get("parameters", {}).get(new_rows.LEFT_OUT, [])
-        is_without = KMEANS in steps and new_rows.SELECT not in steps and any(x.rows for x in self.left_out[:1])
-        if then != now[: len(then)] or (is_without and number == 1):
+        first = any(x.rows for x in self.left_out if x.is_first)
+        is_without = KMEANS in steps and new_rows.SELECT not in steps and first
+        if not now.issuperset(then) or (is_without and number == 1):
             raise OutputConflictError(
-                f"{self._folder(number)} was made when other clips went by overlap than go now: the overlaps beside it "
-                f"were made anew, or are not there. Put back what was there, or {ANEW}."
+                f"{self.folder(number)} was made when other clips went before it, by overlap or by another embedder, "
+                f"than go now: what told so was made anew, or is not there. Put back what was there, or {ANEW}."
             )
 
     def _check_can_be_made(self, number: int, n: int) -> None:
         """Refuse to make a dedup again that was complete, where that would give another than it was."""
-        folder = self._folder(number)
+        folder = self.folder(number)
         record = Record(folder)
         if record.committed(IDENTIFY) is None:
             return
         faults = [fault for step in STEPS for fault in record.changed(step, self._shared["verify"])]
-        if faults and (number < n or self._recorded_input(number) != new_rows.identify(self.embeddings)):
+        if faults and (number < n or self._recorded_input(number) != self._input(number)):
             raise OutputConflictError(
                 f"{len(faults)} files of {folder} are not as they were written: {'; '.join(faults[:3])}. There are "
                 f"clips that came since, so that they cannot be made again as they were. Put them back, or {ANEW}."
@@ -192,11 +210,11 @@ class Dedups:
         self, number: int, client: distributed.Client, cluster: ClusterOptions | None, reporter: Reporter, eps: float
     ) -> DedupResult:
         """Make a dedup, or complete it."""
-        folder = self._folder(number)
+        folder = self.folder(number)
         with owned(folder, take_over=self._shared["take_over"], say=reporter.say) as ownership:
             record = Record(folder, ownership.token)
             begun = KMEANS in record.steps and record.committed(IDENTIFY) is None and not self._is_selected(number)
-            if begun and self._recorded_input(number) != new_rows.identify(self.embeddings):
+            if begun and self._recorded_input(number) != self._input(number):
                 reporter.say(f"{folder.name}: begun again, for clips came since it was begun")
                 record.clear(STEPS, WRITTEN)
             if self._is_selected(number):
@@ -207,7 +225,7 @@ class Dedups:
 
     def _forget_selected(self, number: int) -> None:
         """Delete the copies of new clips' embeddings that a complete update was made of."""
-        folder = self._folder(number)
+        folder = self.folder(number)
         if Record(folder).steps.get(new_rows.SELECT, {}).get("files"):
             with owned(folder, take_over=self._shared["take_over"]) as ownership:
                 new_rows.forget_selected(folder, ownership.token)
@@ -221,23 +239,25 @@ class Dedups:
         ownership: Ownership,
     ) -> None:
         """Write the clips that no earlier dedup has and that are not left out, unless a killed run has done that."""
-        folder, links = self._folder(number), chain_of(self._folder(number - 1)) if number > 1 else ()
+        folder, links = self.folder(number), chain_of(self.folder(number - 1)) if number > 1 else ()
         record = Record(folder, ownership.token)
         step = new_rows.selection(folder, self.embeddings, links, self.left_out)
         if step.is_complete() and record.steps[step.name]["files"]:
             return
         record.clear(ALL_STEPS, ALL_WRITTEN)
-        reads = [self.embeddings.at(find_files([self.embeddings], "parquet")[0].url)]
+        embeddings = self.embeddings.folder
+        reads = [embeddings.at(find_files([embeddings], "parquet")[0].url)]
         with open_session(client, cluster or ClusterOptions(), reporter, reads, [folder]) as session:
             found = run_step(step, new_rows.select_new_rows(self.embeddings, links, self.left_out), session, ownership)
-        which = "that no dedup has yet" if number > 1 else "that do not go by overlap"
+        which = "that no dedup has yet" if number > 1 else "that do not go before it is made"
         reporter.say(f"{folder.name}: {found.facts['rows']:,} clips {which}")
 
-    def _clear(self) -> None:
-        """Delete them, the newest first, so that none is without its base; the first one deletes itself, but for rows
-        that are selected for it."""
-        first = [self._folder(1)] if self._is_selected(1) or any(x.rows for x in self.left_out) else []
-        for folder in reversed([*first, *self.folders[1:], *DEDUPS.beyond(self.root)]):
+    def clear(self) -> None:
+        """Delete them, the newest first, so that none is without its base."""
+        self._clear(self.folders)
+
+    def _clear(self, folders: Sequence[Location]) -> None:
+        for folder in reversed([*folders, *DEDUPS.beyond(self.root)]):
             with owned(folder, take_over=self._shared["take_over"]) as ownership:
                 Record(folder, ownership.token).clear(ALL_STEPS, ALL_WRITTEN)
             folder.remove_if_empty()

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import inspect
 import time
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from typing import Any, Unpack
 
 import distributed
@@ -13,35 +13,31 @@ import distributed
 from semdedup.compute.cluster import client_for
 from semdedup.compute.options import ClusterOptions
 from semdedup.compute.progress import Reporter
-from semdedup.dedup.base.new_rows import LeftOut
-from semdedup.dedup.input.files import find_files
 from semdedup.dedup.results.chain import ChainResult
 from semdedup.dedup.results.result import DedupResult
-from semdedup.dedup.threshold.recommended import chosen_eps
-from semdedup.dedup.threshold.rule import EPS
 from semdedup.dedup.workflow import SemanticDeduplicationWorkflow
 from semdedup.errors import InputError, OutputConflictError, ParameterError
 from semdedup.overlaps.folders import overlaps_below
 from semdedup.overlaps.search import OverlapSearch
 from semdedup.report.write import PAGE, write_report
+from semdedup.run_dedups import RunDedups
+from semdedup.run_options import RunOptions
 from semdedup.run_overlaps import RunOverlaps, Searches
 from semdedup.run_result import RunResult, check_balance
 from semdedup.runs.at_work import PROGRESS, at_work
 from semdedup.runs.owner import FILE_NAME as OWNER
-from semdedup.runs.places import CLIPS, DEDUPS, OVERLAPS
-from semdedup.settings import INPUT, METHOD, check_names, documented, needed, setting
+from semdedup.runs.places import CLIPS, DEDUPS, OF_EMBEDDER, OVERLAPS
+from semdedup.settings import check_names, documented, needed
 from semdedup.settings.choices import DropWhen
-from semdedup.settings.kinds import path, paths
 from semdedup.settings.reprs import Shown
-from semdedup.settings.shared import Shared, SharedOptions, clear_output_setting
-from semdedup.shards.options import DROP_WHEN
+from semdedup.settings.shared import Shared
 from semdedup.shards.result import ShardResult
 from semdedup.shards.workflow import ShardWorkflow
-from semdedup.storage.kwargs import FSSPEC, kwargs_setting
 from semdedup.storage.location import Location, Paths
-from semdedup.updates import ANEW, Dedups
+from semdedup.updates import ANEW
 from semdedup.video.changes import changes_of
 from semdedup.video.files import below
+from semdedup.video.quarantine import EMBED_ERROR
 from semdedup.video.records import ROWS
 from semdedup.video.result import MOST_FAULTS, SplitResult
 from semdedup.video.video_table import VideoTable
@@ -49,9 +45,13 @@ from semdedup.video.workflow import VideoSplitWorkflow
 
 DEDUP, DATASET = DEDUPS.first, "dataset"
 """Folders of the steps, below the output path, beside ``clips``, ``overlaps`` and the page, ``report.html``; and of
-videos that came later ``overlaps-0002``, ``dedup-0002``, …"""
+videos that came later ``overlaps-0002``, ``dedup-0002``, … Of several embedders each has its own: ``dedup_hf/dedup``,
+and ``report_hf.html``."""
 
-WRITTEN = rf"{CLIPS}/|(?:{OVERLAPS.first}|{DEDUP})(?:-\d+)?/|{DATASET}/|{PAGE}$|{OWNER}$|{PROGRESS}$"
+WRITTEN = (
+    rf"{CLIPS}/|(?:{OVERLAPS.first}|{DEDUP})(?:-\d+)?/|{OF_EMBEDDER}[^/]+/{DEDUP}(?:-\d+)?/|{DATASET}/"
+    rf"|report(?:_[^/]+)?\.html$|{OWNER}$|{PROGRESS}$"
+)
 """All that is written below the output path."""
 
 METADATA = tuple(name for name in ROWS.names if name not in ("id", "embedding", "low_information"))
@@ -63,9 +63,6 @@ WHEN = {
 }
 NO_OVERLAPS = f"none are looked for: the clips here were compared without; {ANEW}"
 
-RUN_REMOVAL = "witness"
-"""The removal rule of the whole way, where none is given: each clip that goes is like one in the dataset."""
-
 WORKFLOWS: Mapping[str, type] = {
     "split": VideoSplitWorkflow,
     "overlaps": OverlapSearch,
@@ -76,7 +73,7 @@ OURS = {
     *("input_path", "video_dir", "output_path", "output_clip_path", "input_clip_path", "output_dataset_path"),
     *("input_semantic_dedup_path", "semantic_dedup_epsilon", "eps", "count_at"),
     *("read_kwargs", "write_kwargs", "cache_kwargs", "cache_path", "clear_output", "verbose", "take_over", "verify"),
-    *("base", "withdraw", "clips", "storage_options", "input_overlaps_path", "drop_when"),
+    *("base", "withdraw", "clips", "storage_options", "input_overlaps_path", "drop_when", "duplicate_when"),
 }
 """Parameters of the parts that the whole way sets by itself."""
 
@@ -85,34 +82,6 @@ def names_of(part: str) -> list[str]:
     """Parameters of a part that the whole way takes."""
     ours = OURS | ({"layout"} if part == "dedup" else set())  # that of the folders
     return [name for name in inspect.signature(WORKFLOWS[part]).parameters if name not in ours]
-
-
-@dataclass(frozen=True)
-class RunOptions(SharedOptions):
-    """What the whole way has beside the settings of its parts."""
-
-    input_path: Paths | None = setting(
-        None,
-        paths(),
-        "Folder of videos, searched at any depth, file or glob; or several.",
-        aliases=["video_dir"],
-        flags=["--video-dir", "--input-video-path"],
-        heading=INPUT,
-    )
-    output_path: str | None = setting(None, path(), "Folder for clips, dedup, report and dataset; local or s3://.")
-    eps: float | None = setting(
-        None, EPS.kind, f"{EPS.help} By default what the embedder recommends, else 0.1.", heading=METHOD
-    )
-    drop_when: DropWhen | None = setting(
-        None,
-        DROP_WHEN.kind,
-        f"{DROP_WHEN.help} By default as in earlier runs there, else {DROP_WHEN.default}.",
-        heading=METHOD,
-    )
-    storage_options: dict[str, Any] | None = kwargs_setting(FSSPEC, "Options for fsspec.")
-    clear_output: bool = clear_output_setting(
-        "Make overlaps, dedup and dataset anew; clips where their own parameters changed."
-    )
 
 
 @documented(RunOptions)
@@ -124,6 +93,11 @@ class VideoDeduplicationWorkflow(Shown):
     removal rule is ``witness`` unless `dedup` has another one. What is not given is as in earlier runs there. Clips
     that better-ranked videos show go by overlap, before others are compared; with ``drop_when="both"`` all are
     compared, and those go that are near-duplicates, too.
+
+    With several embedders (``split={"embedding_algorithm": ["dct3d", "hf"]}``) each has a dedup of its own. Clips that
+    are near-duplicates by one of them go, and are not compared by those that follow in the order of their names; with
+    ``duplicate_when="both"`` all compare all, and those go that are near-duplicates by each. A clip that one of them
+    failed on is in quarantine until a later run has embedded it with all.
 
     A folder of videos may grow. New videos are compared with those of before, whose clips stay; those of their clips
     that do not go by overlap are compared with the clips in the dataset, and with each other (``overlaps-0002``,
@@ -146,6 +120,7 @@ class VideoDeduplicationWorkflow(Shown):
         *,
         eps: float | None = None,
         drop_when: DropWhen | None = None,
+        duplicate_when: DropWhen | None = None,
         split: Mapping[str, Any] | None = None,
         overlaps: Mapping[str, Any] | None = None,
         dedup: Mapping[str, Any] | None = None,
@@ -165,8 +140,12 @@ class VideoDeduplicationWorkflow(Shown):
         if not (self.split.clips.upload_clips and self.split.clips.generate_embeddings):
             raise ParameterError("upload_clips and generate_embeddings are needed on the whole way")
         self.searches = Searches(self.root, self.root / CLIPS, self.more["overlaps"], options.drop_when, self._shared())
-        self._dedups(fresh=True).check(self.eps or 0.0)
-        self._shard(None, DEDUP, None)
+        self.dedups = RunDedups(
+            *(self.root, self.root / CLIPS, self.split.embedders, {"metadata_fields": METADATA, **self.more["dedup"]}),
+            *(self.eps, options.duplicate_when, self._shared()),
+        )
+        self.dedups.check()
+        self._shard(None)  # so are those of the dataset
 
     def run(
         self, client: distributed.Client | str | None = None, *, cluster: ClusterOptions | None = None
@@ -195,30 +174,31 @@ class VideoDeduplicationWorkflow(Shown):
                 )
             reporter.part("2 of 5: overlaps")
             overlaps = self._find_overlaps(split, found, cluster, reporter)
-            dedups = self._dedups(left_out=self.searches.left_out() if overlaps else ())
-            eps, why = self._eps(split, dedups)
-            reporter.part(f"3 of 5: dedup at eps {eps:g} ({why})")
-            dedup = dedups.run(found, cluster, reporter, eps)
+            left_out = self.searches.left_out() if overlaps else ()
+            one_by_one = overlaps is None or overlaps.drop_when == "either"
+            dedups = self.dedups.run(found, cluster, reporter, split, left_out, one_by_one)
             reporter.part("4 of 5: report")
             report_started = time.monotonic()
-            report = self._report(eps, dedup)
+            reports = {name: self._report(name, dedup) for name, dedup in dedups.items()}
             report_seconds = time.monotonic() - report_started
             reporter.part("5 of 5: shard")
-            shard = self._run_shard(found, cluster, reporter, eps, overlaps)
-            reporter.summarize(RunResult(split, dedup, shard, report, {}, gone, overlaps).rows())
+            shard = self._run_shard(found, cluster, reporter, dedups, overlaps)
+            when = self.dedups.duplicate_when
+            result = RunResult(split, dedups, shard, reports, {}, gone, overlaps, when)
+            reporter.summarize(result.rows())
         if gone:
             examples = ", ".join(gone[:3])
             reporter.say(f"{len(gone):,} videos of earlier runs are gone, their clips stay: {examples}")
-        check_balance(split, overlaps, dedup, shard)
+        check_balance(split, overlaps, dedups, shard, when)
         seconds = {
             "split": split.seconds["total"],
             "overlaps": 0.0 if overlaps is None else overlaps.seconds,
-            "dedup": dedup.seconds["total"],
+            "dedup": sum(dedup.seconds["total"] for dedup in dedups.values()),
             "report": report_seconds,
             "shard": shard.seconds["total"],
             "total": time.monotonic() - started,
         }
-        return RunResult(split, dedup, shard, report, seconds, gone, overlaps)
+        return replace(result, seconds=seconds)
 
     def plan(self, *, cluster: ClusterOptions | None = None) -> Iterator[str]:
         """What `run` would do, in lines of text; nothing is written. The later parts depend on the clips."""
@@ -226,12 +206,15 @@ class VideoDeduplicationWorkflow(Shown):
         yield from self.split.plan(cluster=cluster)
         if gone:
             yield f"  gone, their clips stay: {len(gone):,} videos"
-        rest = ", ".join(str(self.root / name) for name in (*self._names(), PAGE, DATASET))
+        pages = [self._page(name) for name in self.dedups.names]
+        rest = ", ".join(str(self.root / name) for name in (*self._names(), *pages, DATASET))
         yield f"then would compare the videos and the clips, and write {rest}"
-        if self.searches.are_wanted(len(self._dedups().folders)):
+        if self.searches.are_wanted(self.dedups.n_made):
             yield f"  clips go {WHEN[self.searches.drop_when]}"
         else:
             yield f"  overlaps: {NO_OVERLAPS}"
+        if len(self.dedups.names) > 1:
+            yield f"  near-duplicates are so by {self.dedups.duplicate_when} of {', '.join(self.dedups.names)}"
 
     def _shared(self, **others: Any) -> dict[str, Any]:
         kwargs = {"storage_options": self.storage_options}
@@ -259,11 +242,11 @@ class VideoDeduplicationWorkflow(Shown):
             InputError: there is no input.
             OutputConflictError: videos were changed whose clips are in a dedup.
         """
-        files, dedups = self.split.find().videos, self._dedups()
-        if self.searches.are_wanted(len(dedups.folders)):
+        files, n_made = self.split.find().videos, self.dedups.n_made
+        if self.searches.are_wanted(n_made):
             self.searches.check()
         found = changes_of(VideoTable(self.split.output, self.split.kind), files)
-        if found.changed and dedups.folders and not self.options.clear_output:
+        if found.changed and n_made and not self.options.clear_output:
             raise OutputConflictError(
                 f"{len(found.changed):,} videos were changed since their clips were compared: "
                 f"{', '.join(found.changed[:MOST_FAULTS])}. Clips of what they were may be in the dataset. Put back "
@@ -273,46 +256,37 @@ class VideoDeduplicationWorkflow(Shown):
 
     def _names(self) -> Iterator[str]:
         """Folders of the overlaps and dedups that `run` would complete or make."""
-        folders = self._dedups().folders
-        overlaps = [(OVERLAPS, self.searches.folders)] if self.searches.are_wanted(len(folders)) else []
-        for names, there in [*overlaps, (DEDUPS, folders)]:
+        overlaps = [("", OVERLAPS, self.searches.folders)] if self.searches.are_wanted(self.dedups.n_made) else []
+        dedups = ((place, DEDUPS, folders) for place, folders in self.dedups.planned())
+        for place, names, there in [*overlaps, *dedups]:
             n = 0 if self.options.clear_output else len(there)
-            yield names.first if n == 0 else f"{names.name(n)} or {names.name(n + 1)}"
-
-    def _eps(self, split: SplitResult, dedups: Dedups) -> tuple[float, str]:
-        recorded = None if self.options.clear_output else dedups.recorded("eps")
-        if self.eps is None and recorded is not None:
-            return recorded, f"as in {self.root / DEDUP}"
-        folder = Location.of(split.paths["embeddings"], self.storage_options)
-        return chosen_eps(self.eps, [folder.at(file.url) for file in find_files([folder], "parquet")])
+            yield place + (names.first if n == 0 else f"{names.name(n)} or {names.name(n + 1)}")
 
     def _find_overlaps(
         self, split: SplitResult, client: distributed.Client, cluster: ClusterOptions | None, reporter: Reporter
     ) -> RunOverlaps | None:
         """Find overlaps, unless there is nothing to find them by."""
-        if not self.searches.are_wanted(len(self._dedups().folders)):
+        if not self.searches.are_wanted(self.dedups.n_made):
             reporter.say(f"overlaps: {NO_OVERLAPS}")
             return None
         if not split.counts.n_fingerprints:
             reporter.say("overlaps: none are looked for, for no video has a fingerprint track")
             return None
-        return self.searches.run(client, cluster, reporter)
+        found = self.searches.run(client, cluster, reporter)
+        failed = [fault["id"] for _, fault in split.videos.clip_faults() if fault["reason"] == EMBED_ERROR]
+        return replace(found, waiting=self.searches.n_among(failed)) if failed else found
 
-    def _dedups(self, fresh: bool = False, left_out: Sequence[LeftOut] = ()) -> Dedups:
-        """The dedups; what is not given is as in the first one, unless all are to be `fresh`."""
-        embeddings = self.root / CLIPS / self.split.kind.folder
-        given = {"metadata_fields": METADATA, **self.more["dedup"]}
-        dedups = Dedups(self.root, embeddings, given, self._shared(), left_out)
-        anew = fresh or self.options.clear_output
-        recorded = None if anew else dedups.recorded("removal")
-        return dedups.with_default("removal", RUN_REMOVAL if recorded is None else recorded).ranked(anew)
+    def _page(self, name: str) -> str:
+        """The name of the page about the dedups of an embedder."""
+        return PAGE if len(self.dedups.names) == 1 else f"report_{name}.html"
 
-    def _report(self, eps: float, dedup: DedupResult) -> str:
+    def _report(self, name: str, dedup: DedupResult) -> str:
+        place = self.dedups.place(name)
         return write_report(
-            (self.root if isinstance(dedup, ChainResult) else self.root / DEDUP).url,
+            (place if isinstance(dedup, ChainResult) else place / DEDUP).url,
             clips=(self.root / CLIPS).url,
-            output_path=(self.root / PAGE).url,
-            eps=eps,
+            output_path=(self.root / self._page(name)).url,
+            eps=dedup.eps,
             overlaps=[folder.url for folder in overlaps_below(self.root)] or None,
             storage_options=self.storage_options,
             verbose=self.options.verbose,
@@ -323,24 +297,27 @@ class VideoDeduplicationWorkflow(Shown):
         client: distributed.Client,
         cluster: ClusterOptions | None,
         reporter: Reporter,
-        eps: float,
+        dedups: Mapping[str, DedupResult],
         overlaps: RunOverlaps | None,
     ) -> ShardResult:
-        newest = self._dedups().folders[-1].name
-        shard = self._shard(eps, newest, overlaps)
+        results: dict[str, Any] = {"input_semantic_dedup_path": self.root.url}
+        if len(dedups) == 1:
+            ((name, dedup),) = dedups.items()
+            newest = self.dedups.folders[name][-1]
+            results = {"input_semantic_dedup_path": newest.url, "semantic_dedup_epsilon": dedup.eps}
+        shard = self._shard(overlaps, **results)
         if not self.options.clear_output and shard.is_stale():
             reporter.say(f"{DATASET}: begun again, for clips came since it was begun")
-            shard = self._shard(eps, newest, overlaps, clear_output=True)
+            shard = self._shard(overlaps, **results, clear_output=True)
         return shard.run(client, cluster=cluster)
 
-    def _shard(self, eps: float | None, dedup: str, overlaps: RunOverlaps | None, **others: Any) -> ShardWorkflow:
+    def _shard(self, overlaps: RunOverlaps | None, clear_output: bool | None = None, **results: Any) -> ShardWorkflow:
         return ShardWorkflow(
             (self.root / CLIPS).url,
             (self.root / DATASET).url,
-            input_semantic_dedup_path=(self.root / dedup).url,
-            semantic_dedup_epsilon=eps,
             input_overlaps_path=None if overlaps is None else self.root.url,
             drop_when=None if overlaps is None else overlaps.drop_when,
-            **self._shared(**others),
+            **results,
+            **self._shared(**({} if clear_output is None else {"clear_output": clear_output})),
             **self.more["shard"],
         )

@@ -190,7 +190,7 @@ def test_a_clip_that_fails_costs_that_clip(
     chain.finish()
     assert [len(clip.facts["windows"]) for clip in batch] == [2, 0, 0, 0, 2]
     faults = [clip.faults for clip in batch]
-    assert [[reason for reason, _ in each] for each in faults] == [
+    assert [[reason for reason, *_ in each] for each in faults] == [
         [],
         ["caption_error"],
         ["no_window"],

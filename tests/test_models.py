@@ -396,10 +396,10 @@ def test_a_model_that_fails_on_a_clip_of_a_batch_embeds_the_others(
         batch.append(Clip({}, (frames,)))
         chain.add(batch[-1])
     chain.finish()
-    ((reason, detail),) = batch[1].faults
+    ((reason, detail, _),) = batch[1].faults
     assert reason == "embed_error"
     assert "the model hf failed on 1 clips, the first with frames of shape (8, 0, 9, 3): " in detail
-    found = [clip.vector for clip in batch if clip.vector is not None]
+    found = [clip.vectors["hf"] for clip in batch if clip.vectors]
     np.testing.assert_allclose(found, unit(embedder.embed(good)), atol=1e-6)
 
     def full(*_: Any) -> Any:

@@ -29,12 +29,18 @@ def rows_of(n: int) -> np.ndarray:
 
 
 def select(
-    session: Session, embeddings: Path, root: Path, base: Path | None, left_out: Sequence[new_rows.LeftOut] = ()
+    session: Session,
+    embeddings: Path,
+    root: Path,
+    base: Path | None,
+    left_out: Sequence[new_rows.LeftOut] = (),
+    others: Sequence[Path] = (),
 ) -> dict[str, Any]:
     links, folder = () if base is None else chain_of(Location.of(base)), Location.of(root)
-    step = new_rows.selection(folder, Location.of(embeddings), links, left_out)
+    source = new_rows.Embeddings(Location.of(embeddings), tuple(map(Location.of, others)))
+    step = new_rows.selection(folder, source, links, left_out)
     with owned(folder) as ownership:
-        work = new_rows.select_new_rows(Location.of(embeddings), links, left_out)
+        work = new_rows.select_new_rows(source, links, left_out)
         outcome = run_step(step, work, session, ownership)
     return dict(outcome.facts)
 
@@ -74,11 +80,17 @@ def test_they_are_those_of_no_result_whatever_became_of_the_others(
 
     pq.write_table(pa.table({"id": pa.array([ids[2], ids[5], ids[0]])}), tmp_path / "gone.parquet")
     gone = Location.of(tmp_path / "gone.parquet").info()
-    left_out = [new_rows.LeftOut(3, [gone], Location.of(tmp_path), "digest")]
+    left_out = [new_rows.LeftOut(3, [gone], Location.of(tmp_path), "digest", is_first=True)]
     select(session, source, tmp_path / "less", tmp_path / "dedup-1", left_out)
     assert ids_selected(tmp_path / "less") == [ids[i] for i in expected if i not in (2, 5)]
     select(session, source, tmp_path / "first", None, left_out)
     assert ids_selected(tmp_path / "first") == [row for i, row in enumerate(ids) if i not in (0, 2, 5)]
+
+    names = [f"{letter}.parquet" for letter in "abc"]
+    both = [write_embeddings(tmp_path / f"by-{n}", ids[n::n], rows[n::n], n, names=names[:n]) for n in (2, 3)]
+    select(session, source, tmp_path / "of-all", None, left_out, both)
+    expected = [row for i, row in enumerate(ids) if i and i % 6 == 0]
+    assert ids_selected(tmp_path / "of-all") == expected, "those that all other embedders have"
 
     again = contents(tmp_path / "next")
     select(session, source, tmp_path / "other", tmp_path / "dedup-1")

@@ -46,6 +46,7 @@ from semdedup.dedup.options import (
     UpdateOptions,
 )
 from semdedup.dedup.threshold.rule import EPS, exact_eps, least_score
+from semdedup.run_options import RunOptions
 from semdedup.settings import Options, Setting, settings_of
 from semdedup.shards.options import DropOptions, ShardIOOptions, ShardOptions
 from semdedup.video.options import (
@@ -57,7 +58,7 @@ from semdedup.video.options import (
     StepOptions,
     VideoIOOptions,
 )
-from semdedup.workflow import RunOptions, names_of
+from semdedup.workflow import names_of
 
 Group = type[Options]
 DEDUP: tuple[Group, ...] = (

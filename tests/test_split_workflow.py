@@ -18,7 +18,7 @@ import pytest
 
 import semdedup
 from semdedup import InputError, OutputConflictError, ParameterError, SplitResult, VideoSplitWorkflow
-from semdedup.video import kinds
+from semdedup.video import kinds, row_files
 from semdedup.video.clip_ids import VideoIdentity, clip_id
 from semdedup.video.plan import Span
 from semdedup.video.row_files import EMBEDDINGS, TRACKS
@@ -520,7 +520,7 @@ def test_videos_that_are_added_give_what_a_fresh_run_over_all_gives(
 def test_rows_of_many_parts_stay_where_they_are(
     videos: Path, client: distributed.Client, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(kinds, "EMBEDDINGS", replace(EMBEDDINGS, part_bytes=4 * 384 * 4))  # four rows a file
+    monkeypatch.setattr(row_files, "EMBEDDINGS", replace(EMBEDDINGS, part_bytes=4 * 384 * 4))  # four rows a file
     monkeypatch.setattr(kinds, "TRACKS", replace(TRACKS, part_bytes=16 * 64))  # two videos of four seconds
     source = copy_folder(videos, tmp_path / "in")
     splitter(source, tmp_path / "out").run(client)

@@ -12,10 +12,10 @@ import pytest
 
 from semdedup import ParameterError
 from semdedup.video.quarantine import ClipFault
-from semdedup.video.run import MOST_FAILED, Tally
 from semdedup.video.steps.chain import Clip, StepChain, set_other_lengths_aside
 from semdedup.video.steps.protocol import ClipInput, Sampling, StepResult, StepSpec, Wants
 from semdedup.video.steps.table import STEPS
+from semdedup.video.tally import MOST_FAILED, Tally
 from semdedup.video.video_rows import VideoRows
 from tests.splits import embedder, make_folder, make_texture, read_metas, read_rows, splitter
 from tests.videos import flat, make_video
@@ -125,6 +125,8 @@ def test_steps_run_without_an_embedder_and_for_clips_that_exist(
 class Recorder:
     """A step that notes the batches that it gets, and rejects some clips."""
 
+    name = "recorder"
+
     def __init__(self, batch_size: int, wants: Wants = Wants(), reject: Sequence[int] = ()) -> None:  # noqa: B008
         self.batch_size, self.wants, self.reject = batch_size, wants, reject
         self.batches: list[list[int]] = []
@@ -188,51 +190,58 @@ def test_a_step_that_fails_on_clips_costs_each_of_them_its_result_and_nothing_el
     chain.finish()
     assert failing.batches == [[0, 1, 2, 3], [0], [1], [2], [3], [4, 5, 6], [4], [5], [6]]
     assert {clip.facts["n"]: clip.faults for clip in clips if clip.faults} == {
-        1: [("embed_error", "no 1")],
-        6: [("embed_error", "no 6")],
+        1: [("embed_error", "no 1", "recorder")],
+        6: [("embed_error", "no 6", "recorder")],
     }
     assert [clip.facts.get("seen") for clip in clips] == [True, None, True, True, True, True, None]
     assert last.batches == [[n] for n in range(7)], "the next step gets all of them"
 
 
 def test_embeddings_of_another_length_than_most_are_set_aside() -> None:
-    clips = [Clip({}, vector=np.ones(n)) for n in (5, 3, 3)] + [Clip({})]
+    lengths = {"a": (5, 3, 3), "b": (4, 4, 2)}
+    clips = [Clip({}, vectors={name: np.ones(of[i]) for name, of in lengths.items()}) for i in range(3)] + [Clip({})]
     set_other_lengths_aside(clips)
-    assert [None if clip.vector is None else len(clip.vector) for clip in clips] == [None, 3, 3, None]
+    found = [{name: len(vector) for name, vector in clip.vectors.items()} for clip in clips]
+    assert found == [{"b": 4}, {"a": 3, "b": 4}, {"a": 3}, {}]
     assert [clip.faults for clip in clips] == [
-        [("embed_error", "the embedding has 5 elements where most have 3")],
+        [("embed_error", "the embedding of a has 5 elements where most have 3", "a")],
         [],
-        [],
+        [("embed_error", "the embedding of b has 2 elements where most have 4", "b")],
         [],
     ]
 
 
-def rows_of(embedded: int, *failed: str) -> list[dict[str, Any]]:
-    """A row of the table of videos."""
-    faults = [{"id": clip, "reason": "embed_error", "detail": f"not {clip}"} for clip in failed]
+def rows_of(embedded: int, *failed: str, step: str | None = "a") -> list[dict[str, Any]]:
+    """A row of the table of videos; versions before several embedders did not tell the step."""
+    faults = [{"id": clip, "reason": "embed_error", "detail": f"not {clip}", "step": step} for clip in failed]
     return [{"video": "a.mp4", "n_rows": embedded, "clips": [], "clip_faults": faults}]
+
+
+def tally_of(before: VideoRows) -> Tally:
+    return Tally.all_of(before, {"a": "n_rows"})[0]
 
 
 def test_an_embedder_that_fails_on_every_clip_is_at_fault_itself() -> None:
     many = [f"c{i}" for i in range(MOST_FAILED)]
-    tally = Tally.all_of(VideoRows())[0]
+    tally = tally_of(VideoRows())
     tally.take(rows_of(0, *many[1:]))
     with pytest.raises(ParameterError, match="none of 20 clips could be embedded, of the first: not c1"):
         tally.take(rows_of(0, many[0]))
-    tally = Tally.all_of(VideoRows())[0]
+    tally = tally_of(VideoRows())
     tally.take(rows_of(0, "c0"))
     with pytest.raises(ParameterError, match="none of 1 clips could be embedded"):
         tally.take([], at_the_end=True)
-    tally = Tally.all_of(VideoRows())[0]
+    tally = tally_of(VideoRows())
     tally.take(rows_of(1, *many))
     tally.take(rows_of(0, *many), at_the_end=True)
+    tally_of(VideoRows()).take(rows_of(0, *many, step="another embedder"), at_the_end=True)
 
 
 def test_clips_that_failed_in_earlier_runs_tell_nothing_new() -> None:
     many = [f"c{i}" for i in range(MOST_FAILED)]
-    Tally.all_of(VideoRows.of(rows_of(5, *many)))[0].take(rows_of(0, *many, "new"), at_the_end=True)
+    tally_of(VideoRows.of(rows_of(5, *many, step=None))).take(rows_of(0, *many, "new"), at_the_end=True)
     with pytest.raises(ParameterError, match="none of 20 clips"):
-        Tally.all_of(VideoRows.of(rows_of(5)))[0].take(rows_of(0, *many))
+        tally_of(VideoRows.of(rows_of(5))).take(rows_of(0, *many))
 
 
 def test_a_folder_of_before_a_step_had_a_column_grows(

@@ -354,7 +354,7 @@ def test_uploads_that_killed_runs_left_in_a_folder_are_given_up_and_no_others(co
         begin_upload(top / name)
     record.remove_strays()
     assert uploads(root) == sorted([*others, "clips/v_0.mp4"])
-    record.remove_strays(split_kind("").written["split"])
+    record.remove_strays(split_kind().written["split"])
     assert uploads(root) == sorted(others)
     assert len(uploads(top)) == len(others) + 2
 

@@ -227,7 +227,7 @@ def test_an_output_of_before_there_were_tracks_is_read_and_not_gone_on_with(
 ) -> None:
     out = copy_folder(done, tmp_path / "out")
     as_it_was(out)
-    rows = VideoTable(Location.of(str(out)), split_kind("dct3d_embd_parquet")).rows
+    rows = VideoTable(Location.of(str(out)), split_kind(["dct3d_embd_parquet"])).rows
     assert [row["n_rows"] for row in rows] == read_videos(done)["n_rows"].tolist()
     assert rows.sum("n_fingerprints") == 0
     with pytest.raises(OutputConflictError, match=rf"fingerprint_version: None there, '{VERSION}' now"):

@@ -26,7 +26,8 @@ def row_of(video: str, rng: np.random.Generator, part: str = "", version: int = 
     """A row as a task tells it, of a video that ended in some way."""
     status = str(rng.choice(["done"] * 4 + ["too_short", "quarantined"]))
     clips = [f"{video}-{version}-{i}" for i in range(rng.integers(0, 5) if status == "done" else 0)]
-    lost = [{"id": clip, "reason": "embed_error", "detail": "no"} for clip in clips if rng.random() < 0.1]
+    fault = {"reason": "embed_error", "detail": "no", "step": "a"}
+    lost = [{"id": clip, **fault} for clip in clips if rng.random() < 0.1]
     return {
         **{field.name: [] if pa.types.is_list(field.type) else 0 for field in VIDEO_COLUMNS},
         **{"video": video, "url": f"/in/{video}", "n_bytes": int(rng.integers(1, 99)), "stamp": f"{version}"},
@@ -76,14 +77,14 @@ def test_counts_are_those_of_the_rows_one_by_one(rng: np.random.Generator) -> No
     assert counts.by_status == Counter(row["status"] for row in rows)
     assert counts.by_reason == Counter(row["reason"] for row in rows if row["status"] == "quarantined")
     assert counts.clips_by_reason["embed_error"] == sum(len(row["clip_faults"]) for row in rows)
-    told = counts.summary("dct3d")
+    told = counts.summary(["dct3d"])
     assert told["total_num_clips"] == sum(len(row["clips"]) for row in rows)
     assert told["total_num_fingerprints"] == sum(row["n_fingerprints"] for row in rows)
     assert told["total_num_clips_with_embeddings"] == sum(row["n_rows"] for row in rows)
     assert told["too_short_videos"] == [row["video"] for row in rows if row["status"] == "too_short"]
     assert told["total_clip_duration"] == pytest.approx(sum(row["clip_seconds"] for row in rows), abs=1e-6)
     assert told["max_clip_duration"] == max(row["longest_clip_s"] for row in rows)
-    assert Counts.of(VideoRows()).summary(None)["num_input_videos"] == 0
+    assert Counts.of(VideoRows()).summary(())["num_input_videos"] == 0
 
 
 def before_and_new(rng: np.random.Generator) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:

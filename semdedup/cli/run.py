@@ -23,10 +23,12 @@ from semdedup.compute.options import ClusterOptions
 from semdedup.dedup.options import CompareOptions, KMeansOptions
 from semdedup.dedup.threshold.rule import REMOVAL
 from semdedup.overlaps.options import OverlapsOptions
+from semdedup.run_dedups import RUN_REMOVAL
+from semdedup.run_options import RunOptions
 from semdedup.settings import Kind, Options, Setting
 from semdedup.shards.options import ShardOptions
 from semdedup.video.options import EmbedOptions, PlanOptions, StepOptions, VideoIOOptions
-from semdedup.workflow import RUN_REMOVAL, WORKFLOWS, RunOptions, VideoDeduplicationWorkflow, names_of
+from semdedup.workflow import WORKFLOWS, VideoDeduplicationWorkflow, names_of
 
 FLAGS: Mapping[str, tuple[Sequence[type[Options]], Sequence[str]]] = {
     "split": (

@@ -29,7 +29,7 @@ from semdedup.exports.rows import kept_rows, schema_of, write_files
 from semdedup.runs.at_work import PROGRESS, at_work
 from semdedup.runs.files import delete_files, refuse_foreign
 from semdedup.runs.owner import FILE_NAME as OWNER
-from semdedup.runs.places import EMBEDDINGS_ENDING, find_part
+from semdedup.runs.places import EMBEDDINGS_ENDING, OF_EMBEDDER, around, find_part
 from semdedup.runs.record import SCRATCH
 from semdedup.settings.choices import ExportFormat, RemovalRule
 from semdedup.shards.chain import DropChain, find_all_drops
@@ -182,10 +182,16 @@ def describe_export(results: str, output_path: str, **options: Any) -> Iterator[
 
 def _chain(root: Location, options: ExportOptions) -> DropChain:
     try:
-        return find_all_drops(root, options.eps, options.removal) or DropChain()
+        chain = find_all_drops(root, options.eps, options.removal) or DropChain()
     except ParameterError as error:  # of shard, which has another name for it
         text = str(error).replace("(--semantic-dedup-epsilon)", "(--eps)").replace("semantic_dedup_epsilon", "eps")
         raise ParameterError(text) from None
+    if len(chain.embedders) > 1:
+        raise InputError(
+            f"{root} holds the results of several embedders: {', '.join(f'{OF_EMBEDDER}{x}' for x in chain.embedders)}; "
+            "name one of these folders. What a run keeps by all of them semdedup shard writes."
+        )
+    return chain
 
 
 def _fields(chain: DropChain, options: ExportOptions) -> Fields:
@@ -208,8 +214,8 @@ def _input(
 ) -> Sequence[FileInfo]:
     """The files of the embeddings."""
     given = locations_of(options.input_embeddings_path, {"storage_options": storage_options})
-    around = (place for path in (root, root.parent) for place in _own_embeddings(path))
-    given = given or list(itertools.islice(around, 1))
+    own = (place for path in around(root) for place in _own_embeddings(path))
+    given = given or list(itertools.islice(own, 1))
     if not given:
         raise ParameterError(
             "input_embeddings_path (--input-embeddings-path) is not given: name the embeddings that the result is of, "

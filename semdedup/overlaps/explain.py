@@ -8,6 +8,7 @@ import pyarrow.compute as pc
 
 from semdedup.overlaps.folders import drop_when_of, overlaps_below
 from semdedup.overlaps.names import DUPLICATE_COLUMNS, OVERLAP_DUPLICATES
+from semdedup.runs.places import around
 from semdedup.settings.choices import DropWhen
 from semdedup.storage.batches import ROWS_PER_BATCH
 from semdedup.storage.location import Location
@@ -41,7 +42,7 @@ class ShownClip:
 def find_shown(results: Location, clip_id: str) -> ShownClip | None:
     """What shows a clip of a run, given its root or a dedup below it; None where it does not go by overlap, or the path
     is of no run. Cost: a reading of the clips that go."""
-    found = ((root, when) for root in (results, results.parent) if (when := drop_when_of(root)) is not None)
+    found = ((root, when) for root in around(results) if (when := drop_when_of(root)) is not None)
     root, when = next(found, (None, None))
     if root is None or when is None:
         return None

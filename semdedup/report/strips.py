@@ -15,7 +15,7 @@ from PIL import Image
 from semdedup.compute.progress import Reporter
 from semdedup.errors import InputError, StorageError
 from semdedup.report.previews import SAMPLING, Preview, preview_of
-from semdedup.runs.places import find_part
+from semdedup.runs.places import around, find_part
 from semdedup.storage.location import Location
 from semdedup.video.child import Child, ChildDied, ChildTimeout, borrowed_child
 from semdedup.video.clip_meta import describe_faults, read_meta
@@ -71,7 +71,7 @@ def clip_folders(root: Location, given: Sequence[Location] | None) -> Sequence[L
     """The folders of clips that are given, or those found: of the run, whose root or dedup this is, or of the split in
     whose output the dedup is. Raises an `InputError` for one that is not there."""
     if given is None:
-        places = (place for path in (root, root.parent) for place in find_part(path, "clips"))
+        places = (place for path in around(root) for place in find_part(path, "clips"))
         return next(([place] for place in places if (place / METAS).is_dir()), [])
     given = [place for path in given for place in find_part(path, "clips")]
     for folder in given:

@@ -1,6 +1,7 @@
 """Where what a command needs lies in the folder that it is given: the root of a run, or what another command wrote.
 
-The root of a run holds ``clips`` (what `split` wrote), ``dedup``, ``dedup-0002``, … (results) and ``overlaps``, …. The
+The root of a run holds ``clips`` (what `split` wrote), ``dedup``, ``dedup-0002``, … (results) and ``overlaps``, …. Of
+several embedders each has its results in a folder of its own: ``dedup_hf/dedup``, ``dedup_hf/dedup-0002``, …. The
 output of a split holds a folder of embeddings for each embedder, and may hold results below it. Any other folder is
 taken as it is.
 """
@@ -8,6 +9,7 @@ taken as it is.
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
 from typing import Literal
 
 from semdedup.errors import InputError, OutputConflictError
@@ -24,6 +26,9 @@ CAPTIONS_ENDING = "_caption_parquet"
 
 DEDUPS, OVERLAPS = Numbered("dedup"), Numbered("overlaps")
 """Below the root of a run: ``dedup``, then ``dedup-0002``, …, with those before it for its base; so of overlaps."""
+
+OF_EMBEDDER = "dedup_"
+"""How the folders with the results of one of several embedders begin, before its name."""
 
 Part = Literal["clips", "embeddings", "results", "overlaps"]
 """What a command needs: clips with what `split` wrote beside them; embeddings; results of a dedup; or of overlaps."""
@@ -44,19 +49,46 @@ def find_part(path: Location, part: Part) -> tuple[Location, ...]:
     there are no overlaps but below a root.
 
     Raises:
-        InputError: embeddings are needed, and the folder is of ours and has none, or those of several embedders.
+        InputError: embeddings are needed, and the folder is of ours and has none, or those of several embedders; or
+            results are, and there are those of several embedders.
 
     Cost: some requests, of which one lists the folder.
     """
     if part == "overlaps":
         return tuple(OVERLAPS.below(path)) if not (path / FILE_NAME).exists() else ()
     if part == "results":
-        below = () if _steps(path) & OF_RESULTS else tuple(DEDUPS.below(path))
-        return below or (path,)
+        return _results(path)
     if path.name.endswith(EMBEDDINGS_ENDING) or not path.is_dir():
         return (path,)
     split = path / CLIPS if is_root(path) else path
     return (_clips(split) if part == "clips" else _embeddings(path, split),)
+
+
+def results_by_embedder(root: Location) -> dict[str, Location]:
+    """The folders with the results of each of several embedders of a run, by their names, in order; else none."""
+    names = root.folder_names() if root.is_dir() else []
+    folders = {name.removeprefix(OF_EMBEDDER): root / name for name in sorted(names) if name.startswith(OF_EMBEDDER)}
+    return {name: folder for name, folder in folders.items() if DEDUPS.below(folder)}
+
+
+def around(path: Location) -> Iterator[Location]:
+    """A folder, and those around it that may be the root of the run that it is of."""
+    yield path
+    yield path.parent
+    if path.parent.name.startswith(OF_EMBEDDER):
+        yield path.parent.parent
+
+
+def _results(path: Location) -> tuple[Location, ...]:
+    """The results in a folder; the folder itself where it is one, or holds none."""
+    below = () if _steps(path) & OF_RESULTS else tuple(DEDUPS.below(path))
+    several = {} if below or _steps(path) else results_by_embedder(path)
+    if several:
+        raise InputError(
+            f"{path} holds the results of several embedders: {', '.join(folder.name for folder in several.values())}; "
+            "name one of these folders"
+        )
+    return below or (path,)
 
 
 def is_root(path: Location) -> bool:

@@ -97,10 +97,19 @@ def _threshold(parameters: Mapping[str, Any], facts: Mapping[str, Any]) -> str:
     path = parameters["input_semantic_dedup_path"]
     if path is None:
         return "none were removed"
+    if "embedders" in parameters:
+        several = [f"by {name} where {_rule(each)}" for name, each in parameters["embedders"].items()]
+        which = "each" if parameters["duplicate_when"] == "both" else "one"
+        return f"a clip is dropped by {which} of several embedders: {'; '.join(several)}; by {_code(path)}"
     if facts["eps"] is None:
         return f"the ids to drop of {_code(path)}"
-    rule = GOES.get(facts["removal"], GOES["any"])
-    return f"a clip is dropped where {rule}, eps {exact_eps(facts['eps'])}, by {_code(path)}"
+    return f"a clip is dropped where {_rule(facts)}, by {_code(path)}"
+
+
+def _rule(facts: Mapping[str, Any]) -> str:
+    if facts["eps"] is None:
+        return "it is among the ids to drop"
+    return f"{GOES.get(facts['removal'], GOES['any'])}, eps {exact_eps(facts['eps'])}"
 
 
 def _by_overlap(parameters: Mapping[str, Any]) -> str:

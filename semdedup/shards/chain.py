@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
 
 from semdedup.dedup.base.chain import Link, chain_of
@@ -12,10 +12,12 @@ from semdedup.errors import ParameterError
 from semdedup.overlaps.folders import drop_when_of
 from semdedup.runs.identity import fingerprint
 from semdedup.runs.lookup import known_files
+from semdedup.runs.places import around, results_by_embedder
 from semdedup.runs.record import Record
 from semdedup.settings.choices import DropWhen
 from semdedup.shards.drops import Drops, find_drops, roots_of
-from semdedup.shards.options import DROP_WHEN
+from semdedup.shards.embedders import noted_embedders
+from semdedup.shards.options import DROP_WHEN, DUPLICATE_WHEN
 from semdedup.shards.overlaps import OverlapDrops, find_overlap_drops
 from semdedup.storage.location import FileInfo, Location
 
@@ -24,22 +26,37 @@ from semdedup.storage.location import FileInfo, Location
 class DropChain:
     """What is dropped by each result of a chain, the oldest first; mostly there is one.
 
+    A run with several embedders has a chain of each: their links stand one after the other.
+
     Attributes:
         links: tables of scores, or of ids to drop.
         withdrawn: for each of these, the table of the ids that it withdrew from those before it, if there is one.
         overlaps: tables of clips that go by overlap, the oldest first.
         drop_when: whether a clip goes by either, or by both of scores and overlap.
+        duplicate_when: whether a clip is a near-duplicate where it is so by either, or by both of several embedders.
     """
 
     links: tuple[Drops, ...] = ()
     withdrawn: tuple[tuple[FileInfo, ...], ...] = ()
     overlaps: tuple[OverlapDrops, ...] = ()
     drop_when: DropWhen = DROP_WHEN.default
+    duplicate_when: DropWhen = DUPLICATE_WHEN.default
+
+    @property
+    def embedders(self) -> tuple[str, ...]:
+        """Names of the embedders, each with a chain of its own; an empty one where there is one chain."""
+        return tuple(dict.fromkeys(link.embedder for link in self.links))
+
+    @property
+    def newest(self) -> dict[str, Drops]:
+        """The newest link of each embedder."""
+        return {link.embedder: link for link in self.links}
 
     @property
     def last(self) -> Drops | None:
-        """The newest; its threshold and rule are told as those of all. None where there are overlaps alone."""
-        return self.links[-1] if self.links else None
+        """The newest; its threshold and rule are told as those of all. None where there are overlaps alone, or several
+        embedders."""
+        return self.links[-1] if len(self.embedders) == 1 else None
 
     @property
     def eps(self) -> float | None:
@@ -79,9 +96,9 @@ class DropChain:
         return self.sources + [found.source for found in self.overlaps]
 
     def identities(self) -> list[str]:
-        """What identifies the tables of each result, wherever it is."""
+        """What identifies the tables of each result, wherever it is; of several embedders with the name in front."""
         return [
-            _identity([*link.files, *link.ids, *gone], link.source)
+            f"{link.embedder} {_identity([*link.files, *link.ids, *gone], link.source)}".lstrip()
             for link, gone in zip(self.links, self.withdrawn, strict=True)
         ]
 
@@ -89,9 +106,11 @@ class DropChain:
         """The same of the tables of clips that go by overlap."""
         return [_identity(found.files, found.source) for found in self.overlaps]
 
-    def after(self, number: int) -> DropChain:
-        """Without the first so many results. All overlaps stay: clips of old videos may be new."""
-        return replace(self, links=self.links[number:], withdrawn=self.withdrawn[number:])
+    def after(self, known: Collection[str]) -> DropChain:
+        """Without the results of these `identities`. All overlaps stay: clips of old videos may be new."""
+        new = [i for i, identity in enumerate(self.identities()) if identity not in known]
+        links, withdrawn = tuple(self.links[i] for i in new), tuple(self.withdrawn[i] for i in new)
+        return replace(self, links=links, withdrawn=withdrawn)
 
     def __str__(self) -> str:
         return ", ".join(map(str, self.sources))
@@ -109,18 +128,19 @@ def find_all_drops(
     overlaps: Location | None = None,
     clips: Location | None = None,
     drop_when: DropWhen | None = None,
+    duplicate_when: DropWhen | None = None,
 ) -> DropChain | None:
     """What is dropped by what a user has named: by the result of a dedup, or of `find_overlaps`, or both.
 
     Of the root of a run, and of a dedup or clips below it, the overlaps of that run are found where none are named; and
-    whether it takes both that a clip goes, unless that is given.
+    whether it takes both that a clip goes, or is a near-duplicate by several embedders, unless that is given.
 
     Raises:
         InputError, ParameterError: as `find_chain` and `find_overlap_drops`; or it takes both, and one is not there.
     """
     found, recorded = DropChain() if dedup is None else find_chain(dedup, eps, removal), None
     if dedup is not None:
-        roots = (root for path in (dedup, clips) if path is not None for root in (path, path.parent))
+        roots = (root for path in (dedup, clips) if path is not None for root in around(path))
         run, recorded = next(((root, when) for root in roots if (when := drop_when_of(root))), (None, None))
         overlaps = overlaps or run
     if overlaps is not None:
@@ -130,6 +150,8 @@ def find_all_drops(
         name = "input_overlaps_path" if found.links else "input_semantic_dedup_path"
         flag = "--" + name.replace("_", "-")
         raise ParameterError(f"drop_when is 'both', and one of them is not there: give {name} ({flag})")
+    if duplicate_when is not None and len(found.embedders) > 1:
+        found = replace(found, duplicate_when=duplicate_when)
     return replace(found, drop_when=when) if found.links or found.overlaps else None
 
 
@@ -137,11 +159,18 @@ def find_chain(path: Location, eps: float | None, removal: str | None = None) ->
     """Find what is dropped by a result, and by those that it was compared with; or by all results of a run.
 
     Raises:
-        InputError: the path holds neither scores nor ids to drop; or a result of the chain is not as it was.
+        InputError: the path holds neither scores nor ids to drop; or a result of the chain is not as it was; or not all
+            embedders of a run have results.
         ParameterError: as `find_drops`; or several results would have to be looked at by another rule or threshold.
     """
-    roots, links = _links(path)
-    drops = tuple(find_drops(root, eps, removal) for root in roots)
+    several = results_by_embedder(path)
+    note = noted_embedders(path, several)
+    drops: list[Drops] = []
+    gone: list[tuple[FileInfo, ...]] = []
+    for name, folder in (several or {"": path}).items():
+        roots, links = _links(folder)
+        drops += [replace(find_drops(root, eps, removal), embedder=name) for root in roots]
+        gone += [tuple(link.withdrawn) for link in links] if links else [()] * len(roots)
     unknown = [link for link in drops if link.scored and not link.by_scores and not link.ids]
     if len(drops) > 1 and unknown:
         raise ParameterError(
@@ -149,8 +178,8 @@ def find_chain(path: Location, eps: float | None, removal: str | None = None) ->
             f"{unknown[0].removal!r} is not on record. Write it first: semdedup extract {path} --eps …, and give the "
             "folder that this writes."
         )
-    gone = tuple(tuple(link.withdrawn) for link in links) if links else ((),) * len(drops)
-    return DropChain(drops, gone)
+    when = DUPLICATE_WHEN.default if note is None else note.duplicate_when
+    return DropChain(tuple(drops), tuple(gone), duplicate_when=when)
 
 
 def _links(path: Location) -> tuple[Sequence[Location], Sequence[Link]]:

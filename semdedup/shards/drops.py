@@ -44,6 +44,7 @@ class Drops:
         source: their storage.
         ids: tables of ids to drop beside the scores, where they are on record for this eps and a rule that needs more
             than scores.
+        embedder: whose result it is, where a run has several; else empty.
     """
 
     scored: bool
@@ -53,6 +54,7 @@ class Drops:
     files: tuple[FileInfo, ...]
     source: Location = field(repr=False)
     ids: tuple[FileInfo, ...] = ()
+    embedder: str = ""
 
     @property
     def by_scores(self) -> bool:

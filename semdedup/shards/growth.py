@@ -103,7 +103,11 @@ class Shipped:
         dropped = Counter(self.facts["dropped"]) + Counter(facts["dropped"])
         counts = {name: self.facts.get(name, 0) + facts[name] for name in SUMMED}
         updates = self.facts.get("updates", 0) + 1
-        return {**facts, **counts, "dropped": dict(sorted(dropped.items())), "updates": updates}
+        earlier = self.facts.get("embedders", {})
+        more = {name: {**each, "duplicates": each["duplicates"] + earlier.get(name, {}).get("duplicates", 0)}
+                for name, each in facts.get("embedders", {}).items()}  # fmt: skip
+        merged = {**facts, **counts, "dropped": dict(sorted(dropped.items())), "updates": updates}
+        return merged | ({"embedders": more} if more else {})
 
 
 def only(inputs: Inputs, ids: np.ndarray, inside: bool) -> Inputs:
@@ -135,6 +139,14 @@ def made_from(inputs: Inputs, drops: DropChain | None, bins: Sequence[int]) -> d
     return {MADE_FROM: {**made, "overlaps": drops.overlap_identities()} if drops.overlaps else made}
 
 
+def by_embedder(results: Sequence[str]) -> dict[str | None, list[str]]:
+    """What `DropChain.identities` tells of results, by the embedders that they have in front."""
+    found: dict[str | None, list[str]] = {}
+    for identity in results:
+        found.setdefault(identity.rpartition(" ")[0], []).append(identity)
+    return found
+
+
 def shipped(root: Location, entry: Mapping[str, Any] | None, inputs: Inputs, drops: DropChain | None) -> Shipped | None:
     """The dataset in a folder, if it can be continued with what came since.
 
@@ -151,14 +163,15 @@ def shipped(root: Location, entry: Mapping[str, Any] | None, inputs: Inputs, dro
         return None
     found = Shipped(root, facts)
     before, now = (found.results, found.overlaps), (drops.identities(), drops.overlap_identities())
-    goes_on = all(later[: len(first)] == first for first, later in zip(before, now, strict=True))
+    first, later = ({**by_embedder(results), None: overlaps} for results, overlaps in (before, now))
+    goes_on = all(later.get(name, [])[: len(made)] == made for name, made in first.items())
     if not goes_on or before == now or before == ([], []):
         return None
     ids = found.ids()
     old = only(inputs, ids, inside=True)
     if len(old.clips) == len(inputs.clips) or identity_of(old) != facts[MADE_FROM]["clips"]:
         return None
-    if any(drops.withdrawn[len(found.results) :]):
+    if any(drops.after(found.results).withdrawn):
         raise OutputConflictError(
             f"{root} holds shards that are left as they are, and {drops.sources[-1]} withdraws clips from them. Make "
             "the dataset anew with clear_output=True (--overwrite), or in another folder."

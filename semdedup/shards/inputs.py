@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -83,12 +83,18 @@ class Inputs:
 
 
 def find_inputs(
-    path: Location, output: Location, version: str, with_embeddings: bool | str, compared: bool = False
+    path: Location,
+    output: Location,
+    version: str,
+    with_embeddings: bool | str,
+    compared: bool = False,
+    by: Collection[str] = (),
 ) -> Inputs:
     """List the input. Of the output of `split`, the folder ``clips`` may be given as well; or the root of a run.
 
-    Files below the output are left out; and where clips were `compared`, those that `split` could not embed: they may
-    be duplicates, and are clips like others once a later run has embedded them.
+    Files below the output are left out; and where clips were `compared`, those that `split` could not embed, `by` one
+    of these embedders where it has several: they may be duplicates, and are clips like others once a later run has
+    embedded them.
 
     Raises:
         InputError: no such folder; no clips; files on record are missing; two clips of one id; no metadata of this
@@ -114,7 +120,7 @@ def find_inputs(
     metas_folder = root / METAS / version
     metas = metas_folder.files().where(is_meta)
     check_recorded(metas_folder, metas, lambda url: url.endswith(".json"))
-    failed = _check_split(root, {CLIPS: clips, f"{METAS}/{version}": metas})
+    failed = _check_split(root, {CLIPS: clips, f"{METAS}/{version}": metas}, by)
     if not metas:
         _check_version(root, version)
     embeddings_folder, embeddings = _find_embeddings(root, with_embeddings)
@@ -167,14 +173,14 @@ def _embedded_by_path(root: Location) -> bool:
     return False
 
 
-def _check_split(root: Location, listed: Mapping[str, FileList]) -> set[str]:
-    """The clips that `split` could not embed; of a folder of others none.
+def _check_split(root: Location, listed: Mapping[str, FileList], by: Collection[str]) -> set[str]:
+    """The clips that `split` could not embed, by one of these embedders; of a folder of others none.
 
     Raises:
         InputError: clips or metadata are not as `split` left them.
     """
     try:
-        table = VideoTable(root, split_kind(""))
+        table = VideoTable(root, split_kind())
     except OutputConflictError:
         return set()  # a record of something else, or damaged
     faults = [f"{root / fault}" for found in table.changed(listed=listed).values() for fault in found]
@@ -183,7 +189,8 @@ def _check_split(root: Location, listed: Mapping[str, FileList]) -> set[str]:
             f"{len(faults):,} files that the step 'split' wrote to {root} are not as it left them: "
             f"{'; '.join(sorted(faults)[:3])}. Run the command that made them again: it makes anew what is missing."
         )
-    return {fault["id"] for _, fault in table.rows.clip_faults() if fault["reason"] == EMBED_ERROR}
+    failed = [fault for _, fault in table.rows.clip_faults() if fault["reason"] == EMBED_ERROR]
+    return {fault["id"] for fault in failed if not (by and fault["step"]) or fault["step"] in by}
 
 
 def _videos(folder: Location, files: FileList) -> FileList:

@@ -21,7 +21,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from semdedup.errors import DuplicateIdError
+from semdedup.shards.by_embedder import EXAMPLES, ByEmbedder, among, of_the_first, positions_of
 from semdedup.shards.clip_columns import stem_of
 from semdedup.shards.drops import DUPLICATE, EMPTY_FILE, FILTER, OVERLAP, WITHDRAWN
 from semdedup.shards.keep_if import keeps
@@ -41,8 +41,6 @@ from semdedup.video.files import printable
 
 SAMPLES_AT_A_TIME = 1024
 """Samples whose metadata is in memory at a time, in this step and in the next."""
-
-EXAMPLES = 3
 
 SAMPLES_SCHEMA = pa.schema(
     {
@@ -73,6 +71,8 @@ class Join:
         layout: of the dataset; it divides samples into bins.
         with_embeddings: whether samples get one.
         both: whether a clip goes by overlap and as a near-duplicate only where both is so.
+        embedders: whose results there are; mostly one.
+        all_embedders: whether a clip is a near-duplicate only where it is so by all of them.
         keep_if: conditions that a clip has to satisfy.
     """
 
@@ -83,6 +83,8 @@ class Join:
     layout: ShardLayout
     with_embeddings: bool
     both: bool = False
+    embedders: int = 1
+    all_embedders: bool = False
     keep_if: tuple[str, ...] = ()
 
 
@@ -120,7 +122,8 @@ def join_partition(task: Join, item: Partition) -> dict[str, Any]:
 
     Returns:
         Counts: ``clips``, ``kept``, ``bytes`` (of the clips kept), ``dropped`` by reason, ``unscored``, ``unmatched``
-        (scores whose id is no clip's, with ``examples``), ``shown`` (clips that are listed by overlap,
+        (scores whose id is no clip's, with ``examples``), ``duplicates_by`` (clips that are so by each embedder,
+        whatever becomes of them), ``shown`` (clips that are listed by overlap,
         of so many rows that list such: ``said_shown``), ``without_meta``, of these ``malformed_meta`` (with
         ``meta_faults`` of the first), ``without_embedding``, ``filter_unknown`` (dropped by the filter, of which what
         it asks is not known); and ``ends`` of the chunks of samples, ``dropped_ends`` of
@@ -129,21 +132,20 @@ def join_partition(task: Join, item: Partition) -> dict[str, Any]:
     clips = read_chunk(clips_file(task.scratch), *item.clips)
     ids = clips.column("id").cast(pa.string())
     scores = item.scores.read(SCORES_SCHEMA)
-    at = _positions(ids, scores["id"], unique=task.scored)
-    found = scores.take(at)
-    n_bytes = clips.column("bytes").to_numpy()
     apart = item.drops.read(DROPS_SCHEMA)
-    listed = {
-        reason: pc.is_in(ids, value_set=apart["id"].filter(pc.equal(apart["reason"], reason))).to_numpy(False)
-        for reason in (DUPLICATE, OVERLAP, WITHDRAWN)
+    by = [ByEmbedder.of(n, ids, scores, apart, task.scored) for n in range(task.embedders)]
+    n_bytes = clips.column("bytes").to_numpy()
+    listed: dict[str, np.ndarray] = {
+        reason: among(ids, apart.filter(pc.equal(apart["reason"], reason))) for reason in (OVERLAP, WITHDRAWN)
     }
-    listed[DUPLICATE] |= pc.fill_null(found["duplicate"], False).to_numpy()
+    duplicate = np.stack([each.duplicate for each in by])
+    listed[DUPLICATE] = duplicate.min(axis=0) if task.all_embedders else duplicate.max(axis=0)
     reasons = _drop_reasons(n_bytes, listed, task.both)
     rows = pa.table(
         {
             "id": ids,
             **{name: clips.column(name) for name in ("path", "bytes", "has_meta")},
-            **{name: found[name] for name in ("score", "max_id")},
+            **{name: of_the_first(by, name) for name in ("score", "max_id")},
         }
     )
     ends, lacks = _write_samples(task, item, rows, np.flatnonzero(reasons == ""))
@@ -151,13 +153,15 @@ def join_partition(task: Join, item: Partition) -> dict[str, Any]:
     kept, removed = np.flatnonzero(reasons == ""), np.flatnonzero(reasons != "")
     dropped = _dropped(rows.take(removed), reasons[removed])
     dropped_ends = write_chunks(dropped_file(task.scratch, item.number), dropped.to_batches())
+    unscored = np.stack([each.unscored for each in by]).all(axis=0) & ~np.isin(reasons, (OVERLAP, FILTER))
     unmatched = scores["id"].filter(pc.invert(pc.is_in(scores["id"], value_set=ids)))
     return {
         "clips": len(ids),
         "kept": len(kept),
         "bytes": int(n_bytes[kept].sum()),
         "dropped": dict(Counter(reasons[removed].tolist())),
-        "unscored": at.filter(pa.array(~np.isin(reasons, (OVERLAP, FILTER)))).null_count if task.scored else 0,
+        "unscored": int(np.count_nonzero(unscored)) if task.scored else 0,
+        "duplicates_by": duplicate.sum(axis=1).tolist(),
         "unmatched": len(unmatched),
         "examples": unmatched[:EXAMPLES].to_pylist(),
         "shown": int(np.count_nonzero(listed[OVERLAP])),
@@ -227,7 +231,7 @@ def _write_samples(task: Join, item: Partition, rows: pa.Table, may_stay: np.nda
 
     def batches() -> Iterator[pa.RecordBatch]:
         embeddings = item.embeddings.read(EMBEDDINGS_SCHEMA)
-        at = _positions(rows["id"], embeddings["id"], unique=True)
+        at = positions_of(rows["id"], embeddings["id"], unique=True)
         held = SAMPLES_SCHEMA.empty_table()
         for start in range(0, len(may_stay), SAMPLES_AT_A_TIME):
             chosen = may_stay[start : start + SAMPLES_AT_A_TIME]
@@ -248,22 +252,6 @@ def _write_samples(task: Join, item: Partition, rows: pa.Table, may_stay: np.nda
     ends = write_chunks(samples_file(task.scratch, item.number), measured())
     save_array(sizes_file(task.scratch, item.number), np.concatenate(sizes, axis=1))
     return ends, lacks
-
-
-def _positions(ids: pa.Array, others: pa.ChunkedArray, *, unique: bool) -> pa.Array:
-    """The position of each id among others; null where it is not among them.
-
-    Raises:
-        DuplicateIdError: an id occurs twice there, and should not.
-    """
-    if unique and len(pc.unique(others)) < len(others):
-        counted = pc.value_counts(others)
-        twice = counted.field("values").filter(pc.greater(counted.field("counts"), 1))
-        raise DuplicateIdError(
-            "the tables of scores or embeddings hold ids more than once, so that it is not clear what a clip gets: "
-            f"{', '.join(map(repr, twice[:EXAMPLES].to_pylist()))}. Give one result, and not several together."
-        )
-    return pc.index_in(ids, value_set=others.combine_chunks())
 
 
 def _metas(task: Join, rows: pa.Table, lacks: _Lacks) -> tuple[list[dict[str, Any]], np.ndarray]:

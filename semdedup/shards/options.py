@@ -23,6 +23,12 @@ DROP_WHEN = Setting(
     "Which clips go: those that go by overlap or are near-duplicates of others (either), or those of which both is so.",
     "drop_when",
 )
+DUPLICATE_WHEN = Setting(
+    choice(*get_args(DropWhen)),
+    "either",
+    "Of several embedders: which clips are near-duplicates, those that are so by one of them (either) or all (both).",
+    "duplicate_when",
+)
 SHUFFLE_SEED = replace(whole(), words="be a whole number, or None")
 
 
@@ -129,6 +135,9 @@ class DropOptions(Options):
     )
     drop_when: DropWhen | None = setting(
         None, DROP_WHEN.kind, f"{DROP_WHEN.help} By default as the run did, else {DROP_WHEN.default}."
+    )
+    duplicate_when: DropWhen | None = setting(
+        None, DUPLICATE_WHEN.kind, f"{DUPLICATE_WHEN.help} By default as the run did."
     )
 
     def check_together(self) -> None:

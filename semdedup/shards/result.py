@@ -19,7 +19,8 @@ class ShardResult(Displayable):
             ``malformed_metadata``, ``without_embedding``; ``filter_unknown``, of those dropped by ``filter`` the ones
             of which what it asks is not known; ``unmatched`` scores, whose id is no clip's; ``left_out``,
             videos that are no MP4 files; ``quarantined``, clips that could not be embedded; ``eps``, and where it is
-            from; ``removal``, the rule; ``updates``, how often it was continued, where it was.
+            from; ``removal``, the rule; of several embedders these stand in ``embedders``, by their names, with the
+            clips that are ``duplicates`` by each; ``updates``, how often it was continued, where it was.
         paths: of the dataset and its files, by name.
         seconds: time of each step, and ``total``.
         resumed: whether an earlier run had written the same already, and nothing was done.
@@ -51,6 +52,11 @@ class ShardResult(Displayable):
         return self.dropped.get("duplicate", 0)
 
     @property
+    def by_embedder(self) -> Mapping[str, int]:
+        """Of several embedders the clips that are near-duplicates by each, whatever became of them."""
+        return {name: each["duplicates"] for name, each in self.facts.get("embedders", {}).items()}
+
+    @property
     def by_overlap(self) -> int:
         """Clips that were dropped by overlap; where it took both, as near-duplicates, too."""
         return self.dropped.get("overlap", 0)
@@ -68,6 +74,10 @@ class ShardResult(Displayable):
             if facts["eps"] is not None
             else []
         )
+        by = facts.get("embedders", {}).items()
+        eps += [
+            (f"eps, {name}", f"{each['eps']:g} ({each['eps_from']}), removal {each['removal']}") for name, each in by
+        ]
         others = [
             ("without score, kept", "without_score"),
             ("without metadata", "without_metadata"),
@@ -83,6 +93,7 @@ class ShardResult(Displayable):
             ("clips", f"{self.clips:,}"),
             ("  in the shards", f"{self.kept:,}"),
             *((f"  dropped, {reason}", f"{count:,}") for reason, count in self.dropped.items()),
+            *((f"    near-duplicates by {name}", f"{each['duplicates']:,}") for name, each in by),
             *((words, f"{facts[name]:,}") for words, name in others if facts.get(name)),
             ("shards", f"{self.shards:,}"),
             ("bytes", f"{facts['tar_bytes']:,}"),

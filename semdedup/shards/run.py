@@ -66,8 +66,9 @@ class ShardRun:
         self._run, self._every, self.before = run, (inputs, drops), before
         self.inputs, self.drops = inputs, drops
         if before is not None and drops is not None:
-            self.inputs, self.drops = only(inputs, before.ids(), inside=False), drops.after(len(before.results))
+            self.inputs, self.drops = only(inputs, before.ids(), inside=False), drops.after(before.results)
         self.options, self.parameters = options, parameters
+        self._embedders = () if drops is None else drops.embedders  # of all: a part may have none of some
         self.layout = LAYOUTS[options.layout]
         self.scratch, self.final = run.scratch, run.final
 
@@ -105,7 +106,10 @@ class ShardRun:
         rows = 0
         if drops is not None:
             several = [
-                Scatter(link.source, scores, bounds, seed, link.scored, link.eps if link.by_scores else None)
+                Scatter(
+                    *(link.source, scores, bounds, seed, link.scored, link.eps if link.by_scores else None),
+                    embedder=self._embedders.index(link.embedder),
+                )
                 for link in drops.links
             ]
             tasks = list(zip(plan.links, plan.scores, strict=True))
@@ -132,6 +136,8 @@ class ShardRun:
             layout=self.layout,
             with_embeddings=self.inputs.embeddings_folder is not None,
             both=drops is not None and drops.drop_when == "both",
+            embedders=max(1, len(self._embedders)),
+            all_embedders=drops is not None and drops.duplicate_when == "both",
             keep_if=self.options.keep_if,
         )
         partitions = self._run.results("join", partial(join_partition, join), items, unit="parts")
@@ -153,14 +159,21 @@ class ShardRun:
 
     def _drop(self, drops: DropChain, bounds: tuple[Boundary, ...]) -> np.ndarray:
         """Cut the tables of ids that go beside scores into partitions."""
-        tables = [(DUPLICATE, *self._ids_to_drop(link)) for link in drops.links if link.scored and not link.by_scores]
-        tables += [(WITHDRAWN, files, at) for files, at in zip(drops.withdrawn, drops.sources, strict=True) if files]
-        tables += [(OVERLAP, found.files, found.source) for found in drops.overlaps]
+        tables = [
+            (DUPLICATE, self._embedders.index(link.embedder), *self._ids_to_drop(link))
+            for link in drops.links
+            if link.scored and not link.by_scores
+        ]
+        tables += [(WITHDRAWN, 0, files, at) for files, at in zip(drops.withdrawn, drops.sources, strict=True) if files]
+        tables += [(OVERLAP, 0, found.files, found.source) for found in drops.overlaps]
         target, seed = self.scratch / "drops", self.options.shuffle_seed
-        several = [Scatter(source, target, bounds, seed, reason=reason) for reason, _, source in tables]
+        several = [
+            Scatter(source, target, bounds, seed, reason=reason, embedder=embedder)
+            for reason, embedder, _, source in tables
+        ]
         tasks = [
             (number, task)
-            for number, (_, files, source) in enumerate(tables)
+            for number, (_, _, files, source) in enumerate(tables)
             for task in cut_files(files, source, SCORE_BYTES)
         ]
         if not tasks:
@@ -278,4 +291,18 @@ def count_facts(
         "eps": drops and drops.eps,
         "removal": drops and drops.removal,
         "eps_from": drops and drops.why,
+        **by_embedder(drops, partitions),
+    }
+
+
+def by_embedder(drops: DropChain | None, partitions: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """The fact ``embedders``, where there are several: threshold, rule, and clips that are near-duplicates by each."""
+    if drops is None or len(drops.embedders) < 2:
+        return {}
+    counts = np.sum([found["duplicates_by"] for found in partitions], axis=0).tolist()
+    return {
+        "embedders": {
+            name: {"eps": link.eps, "eps_from": link.why, "removal": link.removal, "duplicates": count}
+            for (name, link), count in zip(drops.newest.items(), counts, strict=True)
+        }
     }

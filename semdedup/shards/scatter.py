@@ -27,8 +27,16 @@ from semdedup.storage.location import Location
 from semdedup.storage.pieces import piece_file
 from semdedup.storage.tables import RowGroups, open_parquet
 
-SCORES_SCHEMA = pa.schema({"id": pa.string(), "score": pa.float32(), "max_id": pa.string(), "duplicate": pa.bool_()})
-DROPS_SCHEMA = pa.schema({"id": pa.string(), "reason": pa.string()})
+SCORES_SCHEMA = pa.schema(
+    {
+        "id": pa.string(),
+        "score": pa.float32(),
+        "max_id": pa.string(),
+        "duplicate": pa.bool_(),
+        "embedder": pa.int8(),
+    }
+)
+DROPS_SCHEMA = pa.schema({"id": pa.string(), "reason": pa.string(), "embedder": pa.int8()})
 EMBEDDINGS_SCHEMA = pa.schema({"id": pa.string(), "embedding": pa.list_(pa.float32())})
 
 
@@ -44,6 +52,7 @@ class Scatter:
         scored: whether the tables are scores; else ids to drop.
         eps: the threshold for scores that tell by themselves which rows go; None where ids to drop come apart.
         reason: of ids to drop that come apart, why they go.
+        embedder: which of several embedders the tables are of, by its number.
     """
 
     source: Location
@@ -53,6 +62,7 @@ class Scatter:
     scored: bool = False
     eps: float | None = None
     reason: str = DUPLICATE
+    embedder: int = 0
 
 
 def scatter_scores(task: Scatter, item: tuple[int, tuple[RowGroups, ...]]) -> dict[str, Any]:
@@ -80,7 +90,8 @@ def scatter_drops(tasks: Sequence[Scatter], item: tuple[int, tuple[int, tuple[Ro
     for part in groups:
         for _, found in read_checked(task.source, part, ("id",), ("id",)):
             reasons = pa.array([task.reason]).take(pa.array(np.zeros(len(found), dtype=np.int8)))
-            tables.append(pa.table([found["id"].cast(pa.string()), reasons], schema=DROPS_SCHEMA))
+            columns = [found["id"].cast(pa.string()), reasons, _number(task.embedder, len(found))]
+            tables.append(pa.table(columns, schema=DROPS_SCHEMA))
     return _scatter(task, (position, groups), tables)
 
 
@@ -93,7 +104,12 @@ def _scores(task: Scatter, found: pa.RecordBatch) -> pa.Table:
         score, max_id = found[SCORE], found["max_id"].cast(pa.string())
         mask = np.zeros(n, dtype=bool) if task.eps is None else duplicate_mask(score.to_numpy(), task.eps)
         duplicate = pa.array(mask)
-    return pa.table({"id": found["id"].cast(pa.string()), "score": score, "max_id": max_id, "duplicate": duplicate})
+    columns = [found["id"].cast(pa.string()), score, max_id, duplicate, _number(task.embedder, n)]
+    return pa.table(columns, schema=SCORES_SCHEMA)
+
+
+def _number(number: int, n: int) -> pa.Array:
+    return pa.array(np.full(n, number, dtype=np.int8))
 
 
 def scatter_embeddings(task: Scatter, item: tuple[int, tuple[RowGroups, ...]]) -> dict[str, Any]:

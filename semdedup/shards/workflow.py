@@ -18,7 +18,7 @@ from semdedup.errors import InputError
 from semdedup.runs.at_work import at_work
 from semdedup.runs.files import refuse_foreign
 from semdedup.runs.identity import fingerprint_of
-from semdedup.runs.places import CLIPS, DEDUPS, find_part, is_root
+from semdedup.runs.places import CLIPS, DEDUPS, find_part, is_root, results_by_embedder
 from semdedup.runs.record import FILE_NAME, SCRATCH, Record
 from semdedup.runs.run import Run
 from semdedup.runs.step import Outcome, Step, complete_already, run_step
@@ -29,6 +29,7 @@ from semdedup.settings.shared import SharedKeywords
 from semdedup.shards import card
 from semdedup.shards.chain import DropChain, find_all_drops
 from semdedup.shards.drops import Drops
+from semdedup.shards.embedders import embedders_of
 from semdedup.shards.growth import MADE_FROM, known_of, shipped
 from semdedup.shards.inputs import Inputs, find_inputs
 from semdedup.shards.keep_if import check_columns
@@ -68,6 +69,7 @@ class ShardWorkflow(Shown):
         removal: RemovalRule | None = None,
         input_overlaps_path: str | None = None,
         drop_when: DropWhen | None = None,
+        duplicate_when: DropWhen | None = None,
         layout: DatasetLayout = "flat",
         samples_per_shard: int = 10_000,
         target_tar_size_mb: float = 500.0,
@@ -96,7 +98,7 @@ class ShardWorkflow(Shown):
         """
         if self._dedup is not None or not is_root(self.input):
             return self._dedup
-        if find_part(self.input, "results") == (self.input,):
+        if not results_by_embedder(self.input) and find_part(self.input, "results") == (self.input,):
             raise InputError(
                 f"{self.input} is the root of a run without a result: there is no folder {DEDUPS.first} in it. Run the "
                 f"same semdedup run again, or give {self.input / CLIPS} to write all clips."
@@ -158,6 +160,8 @@ class ShardWorkflow(Shown):
             yield "duplicates: none are dropped, for no scores are given"
         else:
             yield from map(_described_drops, drops.links)
+            if len(drops.embedders) > 1:
+                yield f"near-duplicates: by {drops.duplicate_when} of {', '.join(drops.embedders)}"
             yield from _described_overlaps(drops)
         what = "complete already" if step.is_complete() else "all shards"
         if self.options.keep_if:
@@ -170,16 +174,18 @@ class ShardWorkflow(Shown):
 
     def _find(self) -> tuple[Inputs, DropChain | None]:
         version, embeddings, compared = self.options.annotation_version, self.options.with_embeddings, bool(self.dedup)
-        inputs = find_inputs(self.input, self.output, version, embeddings, compared)
         options = self.drops
-        return inputs, find_all_drops(
+        drops = find_all_drops(
             self.dedup,
             options.semantic_dedup_epsilon,
             options.removal,
             overlaps=self.overlaps,
             clips=self.input,
             drop_when=options.drop_when,
+            duplicate_when=options.duplicate_when,
         )
+        by = () if drops is None else embedders_of(drops.sources)
+        return find_inputs(self.input, self.output, version, embeddings, compared, by), drops
 
     def _described(self, inputs: Inputs, drops: DropChain | None) -> dict[str, Any]:
         """What the result depends on beside the files of its input, as the dataset says it."""
@@ -189,6 +195,7 @@ class ShardWorkflow(Shown):
             "semantic_dedup_epsilon": drops and drops.eps,
             "removal": drops and drops.removal,
             **_parameters_of_overlaps(drops),
+            **_parameters_of_embedders(drops),
             **self.options.recorded(),
             "with_embeddings": inputs.embeddings_folder,
         }
@@ -310,6 +317,14 @@ def _parameters_of_overlaps(drops: DropChain | None) -> dict[str, Any]:
         "input_overlaps_path": ", ".join(str(found.source) for found in drops.overlaps),
         "drop_when": drops.drop_when,
     }
+
+
+def _parameters_of_embedders(drops: DropChain | None) -> dict[str, Any]:
+    """What a dataset depends on where several embedders tell which clips are near-duplicates; else nothing."""
+    if drops is None or len(drops.embedders) < 2:
+        return {}
+    by = {name: {"eps": link.eps, "removal": link.removal} for name, link in drops.newest.items()}
+    return {"embedders": by, "duplicate_when": drops.duplicate_when}
 
 
 def _is_of_a_dataset(name: str) -> bool:

@@ -35,11 +35,12 @@ from semdedup.video.kinds import Kind
 from semdedup.video.options import Limits, StepOptions, VideoIOOptions
 from semdedup.video.records import VideoFile, rows_schema
 from semdedup.video.result import MOST_FAULTS, SplitResult
-from semdedup.video.run import Tally, check_unchanged, commit, process
+from semdedup.video.run import check_unchanged, commit, process
 from semdedup.video.steps.caption.captioner import CaptionSpec
 from semdedup.video.steps.embed.providers import EmbedderSpec
 from semdedup.video.steps.protocol import StepSpec
 from semdedup.video.steps.table import steps_with
+from semdedup.video.tally import Tally
 from semdedup.video.target import Target
 from semdedup.video.tree import FINGERPRINTS
 from semdedup.video.video_rows import VideoRows
@@ -77,7 +78,7 @@ class VideoWorkflow(Shown):
     output: Location
     own: re.Pattern[str]
     kind: Kind
-    embedder: EmbedderSpec | None
+    embedders: tuple[EmbedderSpec, ...]
     step_options: StepOptions = StepOptions()
     captioner: CaptionSpec | None
     io: VideoIOOptions
@@ -96,16 +97,24 @@ class VideoWorkflow(Shown):
     @property
     def steps(self) -> tuple[StepSpec, ...]:
         """What every clip goes through."""
-        return steps_with(self.embedder, self.captioner, scores=self.step_options.clip_scores)
+        return steps_with(*self.embedders, self.captioner, scores=self.step_options.clip_scores)
 
     def step_parameters(self) -> dict[str, Any]:
-        """What the results of the steps depend on, as parameters of a run; of the embedder: ``embedding_…``."""
+        """What the results of the steps depend on, as parameters of a run; of an embedder: ``embedding_…``.
+
+        Of several ``embedding_algorithm`` is the list of their names, and what each depends on has its name in front.
+        """
         found = {
-            f"{'embedding' if step is self.embedder else step.name}_{name}": value
-            for step in steps_with(self.embedder, scores=self.step_options.clip_scores)
+            f"{step.name}_{name}": value
+            for step in steps_with(scores=self.step_options.clip_scores)
             for name, value in step.identity().items()
         }
-        return {**found, **self.step_options.recorded(), **({} if self.embedder else {"embedding_algorithm": None})}
+        names = [spec.name for spec in self.embedders]
+        for spec in self.embedders:
+            front = f"embedding_{spec.name}" if len(names) > 1 else "embedding"
+            found |= {f"{front}_{name}": value for name, value in spec.identity().items()}
+        found |= {} if len(names) == 1 else {"embedding_algorithm": names or None}
+        return {**found, **self.step_options.recorded()}
 
     def parameters(self, files: Sequence[VideoFile]) -> dict[str, Any]:
         """What the result depends on beside the videos, as JSON values."""
@@ -238,15 +247,17 @@ class VideoWorkflow(Shown):
         source = fingerprint(FileInfo(file.url, file.n_bytes, file.stamp) for file in files)
         run = begin(table.record, table.kind.step, parameters, source, ownership, session, table.kind.written)
         assert run is not None, "what a killed run had ordered was carried out above"
-        name, eps = ("", None) if self.embedder is None else (self.embedder.name, self.embedder.recommended_eps)
+        embedders = {spec.name: rows_schema(settings.steps, spec.name, spec.recommended_eps) for spec in self.embedders}
+        columns = {name: kind.n_rows for name, kind in settings.embeddings.items()}
         with run:
             settings = replace(settings, target=Target(run.root, run.scratch, run.token, table.kind.tracks))
-            tallies = Tally.all_of(table.rows)
-            done = process(run, settings, todo, self.per_task, self.unit, self.unit_of_tasks, tallies)
+            tallies = Tally.all_of(table.rows, columns)
+            units = self.unit, self.unit_of_tasks
+            done = process(run, settings, todo, self.per_task, *units, tallies, table.kind.columns)
             rows = done.rows()
             check_unchanged(rows, self._now())
             self._say_meta_faults(reporter, rows)
-            commit(run, table, missing, done, placed, rows_schema(settings.steps, name, eps), name or None)
+            commit(run, table, missing, done, placed, embedders)
         return Done(len(rows), math.fsum(rows.numbers("duration_s"))), left_out
 
     def _now(self) -> Sequence[VideoFile]:
@@ -282,7 +293,10 @@ class VideoWorkflow(Shown):
         return result
 
     def _embeddings_path(self) -> dict[str, str]:
-        return {"embeddings": str(self.output / self.kind.folder)} if self.kind.folder else {}
+        return {
+            "embeddings" if len(self.embedders) == 1 else f"embeddings, {spec.name}": str(self.output / spec.folder)
+            for spec in self.embedders
+        }
 
     def _captions_path(self) -> dict[str, str]:
         return {"captions": str(self.output / self.kind.captions)} if self.kind.captions else {}

@@ -107,7 +107,7 @@ class VideoCaptionWorkflow(ClipWorkflow):
     ) -> None:
         given = {**locals(), **shared}
         self._place(given)
-        self.embedder = None
+        self.embedders = ()
         found = CaptionSpec.of(CaptionOptions.of(given))
         if found is None:
             raise ParameterError("captioning_model is not given: name the local folder of a vision-language model")

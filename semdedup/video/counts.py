@@ -5,18 +5,22 @@ from __future__ import annotations
 import heapq
 import math
 from collections import Counter
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from semdedup.video.records import DONE, PASSED_OVER, QUARANTINED, TOO_SHORT
+from semdedup.video.records import DONE, PASSED_OVER, QUARANTINED, TOO_SHORT, of_embedder
 from semdedup.video.steps.table import SCORES, counted
 from semdedup.video.video_rows import VideoRows
 
 QUANTILES = {"5 %": 0.05, "median": 0.5, "95 %": 0.95}
 """Of scores, with their words."""
+
+OF_A_FOLDER = of_embedder("n_rows", "")
+"""How the names of columns begin that count the embeddings of one of several embedders."""
 
 MOST_LISTED = 1000
 """Names that a summary lists; all of them are in the table of videos."""
@@ -28,7 +32,8 @@ class Counts:
     Attributes:
         n_videos: rows.
         n_clips: clips that there are.
-        n_embedded: clips with an embedding.
+        n_embedded: clips with an embedding; of several embedders with one of each.
+        by_folder: of several embedders the clips that each has embedded, by its folder.
         n_captioned: clips with captions.
         n_captions: captions of their windows.
         n_fingerprints: vectors of the tracks of videos.
@@ -43,6 +48,7 @@ class Counts:
     def __init__(self) -> None:
         self.n_videos = self.n_clips = self.n_embedded = self.n_fingerprints = self.malformed = 0
         self.n_captioned = self.n_captions = 0
+        self.by_folder = Counter[str]()
         self.by_status, self.by_reason, self.clips_by_reason = Counter[str](), Counter[str](), Counter[str]()
         self.marked = dict.fromkeys(counted(), 0)
         self.scores: dict[str, list[np.ndarray]] = {name: [] for name in SCORES}
@@ -64,6 +70,9 @@ class Counts:
         self.n_videos += len(rows)
         self.n_clips += rows.n_clips
         self.n_embedded += rows.sum("n_rows")
+        for name in batch.schema.names:
+            if name.startswith(OF_A_FOLDER):
+                self.by_folder[name.removeprefix(OF_A_FOLDER)] += rows.sum(name)
         self.n_fingerprints += rows.sum("n_fingerprints")
         self.n_captioned += rows.sum("n_captioned")
         self.n_captions += rows.sum("n_captions")
@@ -106,8 +115,9 @@ class Counts:
             for name, (kind, _) in PASSED_OVER.items()
         }
 
-    def summary(self, embedding_algorithm: str | None) -> dict[str, Any]:
-        """What ``summary.json`` holds."""
+    def summary(self, embedders: Sequence[str]) -> dict[str, Any]:
+        """What ``summary.json`` holds, of these embedders: the name of one, or the list of several."""
+        by_folder = {"num_clips_with_embeddings_by_folder": dict(sorted(self.by_folder.items()))}
         return {
             "num_input_videos": self.n_videos,
             "num_processed_videos": self.by_status[DONE],
@@ -117,7 +127,7 @@ class Counts:
             "num_quarantined_clips": self.clips_by_reason.total(),
             "quarantined_clips_by_reason": dict(sorted(self.clips_by_reason.items())),
             "too_short_videos": self._too_short,
-            "embedding_algorithm": embedding_algorithm,
+            "embedding_algorithm": (list(embedders) if len(embedders) > 1 else embedders[0]) if embedders else None,
             "total_video_bytes": self._n_bytes,
             "total_video_duration": self.seconds("duration_s"),
             "total_clip_duration": self.seconds("clip_seconds"),
@@ -125,6 +135,7 @@ class Counts:
             "total_clip_bytes": self._clip_bytes,
             "total_num_clips": self.n_clips,
             "total_num_clips_with_embeddings": self.n_embedded,
+            **(by_folder if self.by_folder else {}),
             "total_num_clips_with_captions": self.n_captioned,
             "total_num_captions": self.n_captions,
             "total_num_fingerprints": self.n_fingerprints,

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+
+import pyarrow as pa
 
 from semdedup.runs.places import CAPTIONS_ENDING
 from semdedup.runs.record import Record
 from semdedup.video.fingerprint import VERSION
-from semdedup.video.row_files import CAPTIONS, EMBEDDINGS, TRACKS, RowKind
+from semdedup.video.records import columns_with
+from semdedup.video.row_files import CAPTIONS, TRACKS, RowKind, embedding_kinds
 from semdedup.video.tree import (
     ANNOTATION_VERSION,
     CHUNK_RECORDS,
@@ -35,7 +38,7 @@ class Kind:
         step: name in the record.
         table: the table of videos.
         quarantine: the table of videos in quarantine.
-        folder: of the embeddings; empty where there are none.
+        folders: of the embeddings, one for each embedder, in the order of their names.
         owns_clips: whether clips, metadata and records are this step's.
         tracks: whether it writes the fingerprint tracks of the videos.
         captions: folder of the captions; empty where there are none.
@@ -44,7 +47,7 @@ class Kind:
     step: str
     table: str
     quarantine: str
-    folder: str
+    folders: tuple[str, ...]
     owns_clips: bool
     tracks: bool
     captions: str = ""
@@ -68,9 +71,13 @@ class Kind:
     @property
     def rows(self) -> dict[str, RowKind]:
         """Folders of rows of videos, in Parquet files, and what they hold."""
-        embeddings = {self.folder: EMBEDDINGS} if self.folder else {}
         captions = {self.captions: CAPTIONS} if self.captions else {}
-        return {**embeddings, **captions, **({FINGERPRINTS: TRACKS} if self.tracks else {})}
+        return {**embedding_kinds(self.folders), **captions, **({FINGERPRINTS: TRACKS} if self.tracks else {})}
+
+    @property
+    def columns(self) -> pa.Schema:
+        """Columns of the table of videos."""
+        return columns_with(name for rows in self.rows.values() for name in (rows.n_rows, rows.part))
 
     @property
     def parameters(self) -> dict[str, str]:
@@ -80,7 +87,12 @@ class Kind:
     @property
     def clip_quarantine(self) -> str:
         """The table of clips in quarantine."""
-        return f"{QUARANTINE}/{'' if self.owns_clips else f'{self.folder or self.captions}_'}clips.parquet"
+        return f"{QUARANTINE}/{'' if self.owns_clips else f'{self.label}_'}clips.parquet"
+
+    @property
+    def label(self) -> str:
+        """What names of its files have in them, where it makes no clips: its folders."""
+        return label_of(self.folders) or self.captions
 
     @property
     def written(self) -> Mapping[str, re.Pattern[str]]:
@@ -91,23 +103,34 @@ class Kind:
             names += [rf"{CLIPS}/[^/]+\.mp4", rf"{PREVIEWS}/[^/]+\.webp", rf"{METAS}/{ANNOTATION_VERSION}/[^/]+\.json"]
             names += [rf"{VIDEO_RECORDS}/.+\.json", rf"{CHUNK_RECORDS}/.+_0\.json"]
         else:
-            names.append(rf"{re.escape(self.folder or self.captions)}/part-\d+\.parquet")
+            names += [rf"{re.escape(folder)}/part-\d+\.parquet" for folder in (*self.folders, self.captions) if folder]
         if self.tracks:
             names.append(rf"{FINGERPRINTS}/part-\d+\.parquet")
         return {self.step: re.compile("|".join(names), re.DOTALL)}
 
 
-def split_kind(folder: str, captions: str = "") -> Kind:
+def label_of(folders: Sequence[str]) -> str:
+    """What a step that embeds clips that exist is called by its folders.
+
+    >>> label_of(["dct3d_embd_parquet", "hf_embd_parquet"])
+    'dct3d_embd_parquet+hf_embd_parquet'
+    """
+    return "+".join(folders)
+
+
+def split_kind(folders: Sequence[str] = (), captions: str = "") -> Kind:
     """Clips and, if there are folders for them, embeddings and captions."""
-    return Kind(SPLIT, VIDEOS, f"{QUARANTINE}/videos.parquet", folder, True, True, captions)
+    return Kind(SPLIT, VIDEOS, f"{QUARANTINE}/videos.parquet", tuple(folders), True, True, captions)
 
 
-def embed_kind(folder: str, tracks: bool) -> Kind:
+def embed_kind(folders: Sequence[str], tracks: bool) -> Kind:
     """Embeddings of clips that exist, and tracks of those that are videos themselves, not clips of a split."""
-    return Kind(f"embed {folder}", f"_{folder}_clips.parquet", f"{QUARANTINE}/{folder}.parquet", folder, False, tracks)
+    label = label_of(folders)
+    table, quarantine = f"_{label}_clips.parquet", f"{QUARANTINE}/{label}.parquet"
+    return Kind(f"embed {label}", table, quarantine, tuple(folders), False, tracks)
 
 
 def caption_kind(folder: str) -> Kind:
     """Captions of clips that exist."""
     step = f"caption {folder.removesuffix(CAPTIONS_ENDING)}"
-    return Kind(step, f"_{folder}_clips.parquet", f"{QUARANTINE}/{folder}.parquet", "", False, False, folder)
+    return Kind(step, f"_{folder}_clips.parquet", f"{QUARANTINE}/{folder}.parquet", (), False, False, folder)

@@ -11,7 +11,7 @@ import pyarrow.compute as pc
 from semdedup.video.own_files import InOrder, OwnFiles
 from semdedup.video.parts import PartPlan
 from semdedup.video.records import FILES
-from semdedup.video.row_files import RowKind
+from semdedup.video.row_files import EMBEDDINGS, RowKind
 from semdedup.video.video_rows import ROWS, VideoRows
 from semdedup.video.video_table import Placed
 
@@ -75,16 +75,20 @@ class Merged:
 
 
 def without_lost(rows: VideoRows, kind: RowKind, folder: str, lost: frozenset[str]) -> VideoRows:
-    """Rows of which those whose file is gone have none, and no stamp, so that their videos are done again."""
+    """Rows of which those whose file is gone have none, and no stamp, so that their videos are done again.
+
+    Of several embedders then not all have embedded their clips.
+    """
     names = pa.array([name.rpartition("/")[2] for name in lost if name.rpartition("/")[0] == folder], pa.string())
     if not len(names):
         return rows
+    counts = {kind.n_rows, *(["n_rows"] if kind.vector == EMBEDDINGS.vector else [])}
     batches = []
     for batch in rows.batches:
         is_lost = pc.and_(
             pc.is_in(batch[kind.part], value_set=names), pc.greater(pc.fill_null(batch[kind.n_rows], 0), 0)
         )
-        for name, value in ((kind.n_rows, 0), (kind.part, ""), ("stamp", "")):
+        for name, value in (*((count, 0) for count in counts), (kind.part, ""), ("stamp", "")):
             i = batch.schema.get_field_index(name)
             batch = batch.set_column(i, batch.schema.field(i), pc.if_else(is_lost, value, batch[name]))
         batches.append(batch)

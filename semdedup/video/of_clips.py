@@ -72,8 +72,9 @@ class ClipWorkflow(VideoWorkflow):
             (BY_PATH if repeated else BY_NAME) if entry is None else entry["parameters"].get("clip_ids", BY_NAME)
         )
         if repeated and scheme == BY_NAME:
+            names = self.kind.folders or (self.kind.captions,)
             raise OutputConflictError(
-                f"the results in {self.output / (self.kind.folder or self.kind.captions)} go by the names of the "
+                f"the results in {', '.join(str(self.output / name) for name in names)} go by the names of the "
                 f"files, and now two clips would have the same id: {repeated[0]} and {repeated[1]}. Rename one; or "
                 "take another output path, or make these results anew with clear_output=True (--overwrite): ids are "
                 "paths then."

@@ -28,6 +28,9 @@ LATER = "what it leaves out is done by the next run"
 Embedding = str | Callable[[Any], Any]
 """The name of an embedder, or a function of a clip's frames (t, h, w, 3) uint8 that gives (d,) float32."""
 
+Embeddings = Embedding | Sequence[Embedding]
+"""One or several of these; each writes a folder of its own."""
+
 
 @dataclass(frozen=True)
 class PlanOptions(Options):
@@ -204,16 +207,31 @@ def _embedding(value: Any) -> Any:
     return value
 
 
+def _embeddings() -> Kind:
+    item = Kind("", _embedding, metavar="NAME")
+    given = several("be one of the embedders or several, or in Python functions", item)
+
+    def plain(value: Any) -> tuple[Embedding, ...]:
+        found = given.plain([value] if callable(value) else value)
+        if not found:
+            raise ValueError
+        return found
+
+    return replace(given, plain=plain)
+
+
 @dataclass(frozen=True)
 class EmbedOptions(Options):
-    """How clips are embedded. Which embedders there are, `EmbedderSpec` checks."""
+    """How clips are embedded. Which embedders there are, `embedders_of` checks."""
 
-    embedding_algorithm: Embedding = setting(
-        "dct3d",
-        Kind("be one of the embedders, or in Python a function", _embedding, metavar="NAME"),
-        "Embedder of the clips.",
+    embedding_algorithm: tuple[Embedding, ...] = setting(
+        "dct3d", _embeddings(), "Embedders of the clips, one or several; each writes a folder of its own."
     )
-    model_dir: str | None = setting(None, path(), "Folder of the model; nothing is ever downloaded.")
+    model_dir: Paths | None = setting(
+        None,
+        paths(),
+        "Folder of the model, or of several models in the order of the embedders; nothing is ever downloaded.",
+    )
     trust_remote_code: bool = setting(False, truth(), "Run Python code that comes with the model.")
     embedding_batch_size: int | None = setting(None, whole(1), "Clips that a model embeds at a time.")
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -108,7 +108,7 @@ VIDEO_COLUMNS = pa.schema(
         "n_rows": pa.int64(),
         **{f"n_{name}": pa.int64() for name in counted()},
         "meta_faults": pa.list_(pa.string()),
-        "clip_faults": pa.list_(pa.struct({"id": pa.string(), "reason": pa.string(), "detail": pa.string()})),
+        "clip_faults": pa.list_(pa.struct(dict.fromkeys(("id", "reason", "detail", "step"), pa.string()))),
         "part": pa.string(),
         "n_fingerprints": pa.int64(),
         "fingerprint_part": pa.string(),
@@ -121,12 +121,34 @@ VIDEO_COLUMNS = pa.schema(
 """Columns of the table of videos: a row a video, whatever became of it. Tables of before may lack the later ones.
 
 `width`, `height`, `bitrate`: of the video itself, which rank videos that show the same. `n_rows`, `part`: embeddings of
-its clips, and the file that they are in; `n_fingerprints`, `fingerprint_part`: those of its track;
-`n_captions`, `caption_part`: captions of windows of its clips, of which `n_captioned` have them.
-`meta_faults`: metadata of clips that exist which could not be used, with what is wrong with them. `clip_faults`: clips
-in quarantine. One that failed to be embedded is among `clips` as well, for its file is kept. `clip_motion`,
+its clips, and the file that they are in; of several embedders `n_rows` counts the clips that all have embedded, and
+each has columns of its own, see `of_embedder`. `n_fingerprints`, `fingerprint_part`: those of its track; `n_captions`,
+`caption_part`: captions of windows of its clips, of which `n_captioned` have them. `meta_faults`: metadata of clips
+that exist which could not be used, with what is wrong with them. `clip_faults`: clips in quarantine, with the step that
+failed on it. One that failed to be embedded is among `clips` as well, for its file is kept. `clip_motion`,
 `clip_sharpness`: of each of `clips`, in this order, where it is measured.
 """
+
+OF_EMBEDDER = ("n_rows", "part")
+"""Columns of which each of several embedders has its own."""
+
+
+def of_embedder(column: str, folder: str) -> str:
+    """What a column is called that is of one of several embedders, by its folder: ``n_rows_hf_embd_parquet``."""
+    return f"{column}_{folder}"
+
+
+def type_of(column: str) -> pa.DataType:
+    """The type of a column of the table of videos."""
+    plain = next((name for name in OF_EMBEDDER if column.startswith(f"{name}_")), column)
+    return VIDEO_COLUMNS.field(plain).type
+
+
+def columns_with(names: Iterable[str]) -> pa.Schema:
+    """The columns of a table with these, beside `VIDEO_COLUMNS`."""
+    more = [pa.field(name, type_of(name)) for name in names if name not in VIDEO_COLUMNS.names]
+    return pa.schema([*VIDEO_COLUMNS, *more])
+
 
 FILES = pa.list_(pa.struct({"name": pa.string(), "bytes": pa.int64(), "checksum": pa.string()}))
 """Column `files` of the table that is stored: what of the folder is a video's own, as written."""
@@ -172,6 +194,7 @@ def video_row(note: Mapping[str, Any]) -> dict[str, Any]:
         **{f"n_{name}": sum(clip.get(name, False) for clip in clips) for name in counted()},
         "n_rows": note["n_rows"],
         "part": "",
+        **note["of_embedders"],
         "n_fingerprints": note["n_fingerprints"],
         "fingerprint_part": "",
         **{f"clip_{name}": [clip[name] for clip in clips] for name in SCORES if clips and name in clips[0]},

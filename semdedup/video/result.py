@@ -58,7 +58,7 @@ class SplitResult(Displayable):
 
     @property
     def embedded(self) -> int:
-        """Clips with an embedding."""
+        """Clips with an embedding; of several embedders with one of each."""
         return self.counts.n_embedded
 
     @property
@@ -84,6 +84,7 @@ class SplitResult(Displayable):
     def rows(self) -> list[tuple[str, str]]:
         """Name and value of everything that is known."""
         seconds, passed_over = self.counts.seconds("clip_seconds"), self.counts.passed_over()
+        by_folder = self.counts.by_folder
         lines = [
             ("videos", f"{len(self.videos):,}"),
             ("  done", f"{self.count(DONE):,}"),
@@ -96,7 +97,8 @@ class SplitResult(Displayable):
             ("processed by this run", f"{self.processed:,}"),
             *([("left for another run", f"{self.left_out:,}")] if self.left_out else []),
             ("clips", f"{self.clips:,} ({seconds:,.1f} s)"),
-            ("  with embedding", f"{self.embedded:,}"),
+            ("  with embedding" if len(by_folder) < 2 else "  with all embeddings", f"{self.embedded:,}"),
+            *((f"    {folder}", f"{count:,}") for folder, count in by_folder.items()),
             *([("  with captions", f"{self.counts.n_captioned:,}")] if self.counts.n_captioned else []),
             *((f"  {name.replace('_', ' ')}", f"{count:,}") for name, count in self.counts.marked.items() if count),
             *((f"  {name}", _spread(found)) for name, found in self.counts.spread().items()),
@@ -119,6 +121,7 @@ class SplitResult(Displayable):
             "clips": self.clips,
             "clips_s": self.counts.seconds("clip_seconds"),
             "embedded": self.embedded,
+            **({"embedded_by_folder": dict(self.counts.by_folder)} if self.counts.by_folder else {}),
             "marked": dict(self.counts.marked),
             "quarantined_clips": self.quarantined_clips,
             "malformed_metadata": self.malformed_metadata,

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -18,7 +18,7 @@ from semdedup.storage.tables import embedding_column, one_batch, read_arrow_batc
 from semdedup.video.clip_meta import read_meta
 from semdedup.video.files import printable
 from semdedup.video.fingerprint import DIM, moments_s
-from semdedup.video.records import CAPTION_ROWS, TRACK_ROWS, VideoFile, rows_schema
+from semdedup.video.records import CAPTION_ROWS, TRACK_ROWS, VideoFile, of_embedder, rows_schema
 from semdedup.video.steps.caption.windows import WINDOWS, caption_name
 from semdedup.video.steps.chain import Clip
 from semdedup.video.steps.protocol import StepSpec
@@ -71,6 +71,23 @@ EMBEDDINGS = RowKind(
     part_bytes=128 << 20,
 )
 
+
+def embedding_kinds(folders: Sequence[str]) -> dict[str, RowKind]:
+    """What folders of embeddings hold. Each of several embedders has a place, a count and files of its own."""
+    if len(folders) == 1:
+        return {folders[0]: EMBEDDINGS}
+    return {
+        folder: replace(
+            EMBEDDINGS,
+            name=f"embeddings of {folder}",
+            scratch=f"rows-{folder}",
+            n_rows=of_embedder("n_rows", folder),
+            part=of_embedder("part", folder),
+        )
+        for folder in folders
+    }
+
+
 CAPTIONS = RowKind(
     *("captions", "captions", "n_captions", "caption_part", "caption", "id", ("id", "start_frame")),
     part_bytes=32 << 20,
@@ -88,20 +105,22 @@ TRACKS = RowKind(
 
 
 def embedding_rows(
-    steps: Sequence[StepSpec], video: VideoFile, clips: Sequence[Clip], origin: Mapping[str, Any]
+    steps: Sequence[StepSpec], embedder: str, video: VideoFile, clips: Sequence[Clip], origin: Mapping[str, Any]
 ) -> pa.Table:
-    """The embeddings of a video with what serves to rank them, in the order of the clips.
+    """The embeddings of a video by an embedder with what serves to rank them, in the order of the clips.
 
     Args:
         steps: whose columns there are.
+        embedder: its name.
         video: that they belong to.
-        clips: with an embedding.
+        clips: some of which have an embedding.
         origin: what is known better of a clip that was cut earlier, see `origin_of`.
     """
     schema = rows_schema(steps).remove_metadata()
-    rows = [{"video": video.relative_path, **clip.facts, **origin} for clip in clips]
+    embedded = [clip for clip in clips if embedder in clip.vectors]
+    rows = [{"video": video.relative_path, **clip.facts, **origin} for clip in embedded]
     columns: dict[str, Any] = {name: [row.get(name) for row in rows] for name in schema.names if name != "embedding"}
-    columns["embedding"] = embedding_column(np.stack([clip.vector for clip in clips if clip.vector is not None]))
+    columns["embedding"] = embedding_column(np.stack([clip.vectors[embedder] for clip in embedded]))
     return pa.table({name: columns[name] for name in schema.names}, schema=schema)
 
 

@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
 from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from semdedup.errors import InputError, IntegrityError, ParameterError
+from semdedup.errors import InputError, IntegrityError
 from semdedup.runs.journal import HOME, Entry
 from semdedup.runs.run import Run
 from semdedup.storage.tables import write_batches, write_table
@@ -22,28 +21,29 @@ from semdedup.video.parts import PartPlan, Parts, plan_parts, write_name
 from semdedup.video.quarantine import CAPTION_ERROR, EMBED_ERROR, NO_WINDOW, is_tried_again
 from semdedup.video.records import CAPTION_ROWS, FILES, QUARANTINED, TRACK_ROWS, VIDEO_COLUMNS, VideoFile
 from semdedup.video.row_files import RowKind
+from semdedup.video.tally import Tally, is_of
 from semdedup.video.tree import FINGERPRINTS, SUMMARY, file_key
 from semdedup.video.video_rows import RowsHeld, VideoRows, clip_quarantine_table, quarantine_table
 from semdedup.video.video_table import Missing, Placed, VideoTable
 from semdedup.video.worker import Settings, process_videos
 
-MOST_FAILED = 20
-"""Clips on which a model fails before it has worked for one; then it is given up."""
-
 
 class Processed:
     """What became of videos, as tasks tell it. Memory: that of `VideoRows`, and a name a video.
+
+    Args:
+        columns: of the table of videos.
 
     Attributes:
         files: files of each video that are its own, in the order of the rows.
         also_in_place: names of what was put below the root beside these: of versions that videos had before.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, columns: pa.Schema = VIDEO_COLUMNS) -> None:
         self.files = OwnFiles()
         self.also_in_place: list[str] = []
         self._names: set[str] = set()
-        self._held = RowsHeld()
+        self._held = RowsHeld(columns)
 
     def __len__(self) -> int:
         return len(self._names)
@@ -84,61 +84,6 @@ def _is_as_it_was(row: Mapping[str, Any], file: VideoFile | None) -> bool:
     return is_same and not is_tried_again(row)
 
 
-@dataclass
-class Tally:
-    """Whether a model works at all. One that fails on every clip is at fault itself, and ends the run.
-
-    Attributes:
-        column: of the table of videos, with the number of its clips for which the model worked.
-        reason: of the quarantine, where it failed.
-        verb: what it does to clips.
-        known: clips that failed in earlier runs: that they fail again tells nothing.
-        proven: whether it worked for clips of earlier runs.
-        worked: clips of this run for which it worked.
-        failed: those that are not `known` on which it failed.
-        first: what it said of the first.
-    """
-
-    column: str
-    reason: str
-    verb: str
-    known: frozenset[str]
-    proven: bool
-    worked: int = 0
-    failed: int = 0
-    first: str = ""
-
-    @classmethod
-    def all_of(cls, before: VideoRows) -> list[Tally]:
-        """Those of a run on a folder whose table has these rows: of its embedder, and of its captioner."""
-        known = frozenset(fault["id"] for _, fault in before.clip_faults())
-        models = (("n_rows", EMBED_ERROR, "embedded"), ("n_captioned", CAPTION_ERROR, "captioned"))
-        return [cls(*model, known, before.sum(model[0]) > 0) for model in models]
-
-    def take(self, rows: Iterable[Mapping[str, Any]], at_the_end: bool = False) -> None:
-        """Count what became of videos, and `check`."""
-        self.count(rows)
-        self.check(at_the_end)
-
-    def count(self, rows: Iterable[Mapping[str, Any]]) -> None:
-        """Count what became of videos."""
-        for row in rows:
-            self.worked += row.get(self.column) or 0  # what an older version did has not all columns
-            for fault in row["clip_faults"]:
-                if fault["reason"] == self.reason and fault["id"] not in self.known:
-                    self.failed, self.first = self.failed + 1, self.first or fault["detail"]
-
-    def check(self, at_the_end: bool = False) -> None:
-        """Whether to go on.
-
-        Raises:
-            ParameterError: it worked for no clip, of `MOST_FAILED`; or at the end of any, here and in earlier runs.
-        """
-        hopeless = self.failed >= MOST_FAILED or (at_the_end and self.failed and not self.proven)
-        if hopeless and not self.worked:
-            raise ParameterError(f"none of {self.failed:,} clips could be {self.verb}, of the first: {self.first}")
-
-
 def process(
     run: Run,
     settings: Settings,
@@ -147,6 +92,7 @@ def process(
     unit: str,
     unit_of_tasks: str,
     tallies: Sequence[Tally],
+    columns: pa.Schema,
 ) -> Processed:
     """Process videos, but for those that a run which was killed has done.
 
@@ -155,12 +101,13 @@ def process(
 
     Args:
         settings: with a target.
+        columns: of the table of videos.
 
     Raises:
         IntegrityError: videos were lost on the way.
-        ParameterError: the embedder or the captioner fails on every clip.
+        ParameterError: an embedder or the captioner fails on every clip.
     """
-    done = Processed()
+    done = Processed(columns)
     files = {video.relative_path: video for video in todo}
     for entry in run.entries(run.step):
         rows = done.take(entry, files)
@@ -219,8 +166,7 @@ def commit(
     missing: Missing,
     done: Processed,
     placed: Placed,
-    schema: pa.Schema,
-    embedder: str | None,
+    embedders: Mapping[str, pa.Schema],
 ) -> None:
     """Make what a run did part of the folder.
 
@@ -229,15 +175,14 @@ def commit(
 
     Args:
         table: as it was before the run.
-        schema: of the embeddings.
         placed: videos that runs which were killed put in place, with their clips.
+        embedders: names of the embedders, in the order of their folders, with the schemas of their embeddings.
 
     Raises:
         IntegrityError: clips have neither an embedding nor a reason for that.
     """
     kind, new = table.kind, done.rows()
-    if embedder is not None:
-        check_embedded(new)
+    check_embedded(new, {name: kind.rows[folder].n_rows for name, folder in zip(embedders, kind.folders, strict=True)})
     if kind.captions:
         check_captioned(new)
     if kind.owns_clips:  # it has made their metadata anew
@@ -247,11 +192,12 @@ def commit(
         before = without_lost(before, rows, folder, missing.files)
         run.forget(write_name(rows))  # of a run that was killed before it had everything
     run.final.remove_tree()
-    schemas = {kind.folder: schema, kind.captions: CAPTION_ROWS, FINGERPRINTS: TRACK_ROWS}
+    of_embeddings = dict(zip(kind.folders, embedders.values(), strict=True))
+    schemas = {**of_embeddings, kind.captions: CAPTION_ROWS, FINGERPRINTS: TRACK_ROWS}
     plans = {folder: _write_parts(run, table, folder, before, new, schemas[folder]) for folder in kind.rows}
     merged = Merged(before, new, list(plans.values()))
     with run.noting():
-        counts, written = _write_tables(run, table, merged, done.files, embedder)
+        counts, written = _write_tables(run, table, merged, done.files, list(embedders))
     recorded = (table.entry or {}).get("files", {})
     kept = [f"{folder}/{name}" for folder, plan in plans.items() for name in plan.kept]
     stay = {name: recorded[name] for name in kept}
@@ -261,22 +207,30 @@ def commit(
         obsolete.update(names_of(gone_clips(merged, placed), gone_videos(merged, placed)))
     malformed = {} if kind.owns_clips else {"malformed_metadata": counts.malformed}
     run.commit(
-        counts.summary(None) | malformed,
+        counts.summary(()) | malformed,
         kept=stay,
         obsolete=table.checked(obsolete),
         in_place=(name for name in done.in_place() if name not in obsolete),
     )
 
 
-def check_embedded(rows: VideoRows) -> None:
-    """Every clip that is kept has an embedding, or failed to get one. Raises `IntegrityError`."""
+def check_embedded(rows: VideoRows, embedders: Mapping[str, str]) -> None:
+    """Every clip that is kept has an embedding of each embedder, or failed to get it. Raises `IntegrityError`.
+
+    Args:
+        rows: of the table of videos.
+        embedders: names of the embedders, each with the column that counts what it has embedded.
+    """
     n_clips = pc.fill_null(pc.list_value_length(rows.column("clips")), 0).to_numpy()
-    for row in rows.filter(n_clips != rows.numbers("n_rows")):
-        failed = sum(fault["reason"] == EMBED_ERROR for fault in row["clip_faults"] or ())
-        if len(row["clips"]) != row["n_rows"] + failed:
-            raise IntegrityError(
-                f"{row['video']}: of {len(row['clips'])} clips {row['n_rows']} have an embedding, and {failed} failed"
-            )
+    for name, column in embedders.items():
+        for row in rows.filter(n_clips != rows.numbers(column)):
+            faults = (fault for fault in row["clip_faults"] or () if fault["reason"] == EMBED_ERROR)
+            failed = sum(is_of(fault, name) for fault in faults)
+            if len(row["clips"]) != row[column] + failed:
+                raise IntegrityError(
+                    f"{row['video']}: of {len(row['clips'])} clips {row[column]} have an embedding of {name}, and "
+                    f"{failed} failed"
+                )
 
 
 def check_captioned(rows: VideoRows) -> None:
@@ -306,7 +260,7 @@ def _write_parts(
 
 
 def _write_tables(
-    run: Run, table: VideoTable, merged: Merged, files: OwnFiles, embedder: str | None
+    run: Run, table: VideoTable, merged: Merged, files: OwnFiles, embedders: Sequence[str]
 ) -> tuple[Counts, list[str]]:
     """Write the tables of the step, and its summary; the counts over all videos, and what was written."""
     kind, counts, bad = table.kind, Counts(), list[pa.RecordBatch]()
@@ -317,7 +271,7 @@ def _write_tables(
             bad.extend(VideoRows([batch]).in_quarantine().batches)
             yield pa.Table.from_batches([batch]).append_column(COLUMN, own)
 
-    write_batches(run.final / kind.table, VIDEO_COLUMNS.append(pa.field(COLUMN, FILES)), counted())
+    write_batches(run.final / kind.table, kind.columns.append(pa.field(COLUMN, FILES)), counted())
     names, rows = [kind.table], VideoRows(bad)
     tables = {kind.quarantine: quarantine_table(rows), kind.clip_quarantine: clip_quarantine_table(rows)}
     for name, quarantine in tables.items():
@@ -325,6 +279,6 @@ def _write_tables(
             write_table(run.final / name, quarantine)
             names.append(name)
     if kind.owns_clips:
-        (run.final / SUMMARY).write_json(counts.summary(embedder))
+        (run.final / SUMMARY).write_json(counts.summary(embedders))
         names.append(SUMMARY)
     return counts, names

@@ -11,7 +11,7 @@ import pyarrow.compute as pc
 
 from semdedup.storage.batches import ROWS_PER_BATCH, joined, taken
 from semdedup.video.quarantine import OF_THE_MOMENT
-from semdedup.video.records import QUARANTINE_COLUMNS, QUARANTINED, VIDEO_COLUMNS
+from semdedup.video.records import QUARANTINE_COLUMNS, QUARANTINED, VIDEO_COLUMNS, type_of
 
 Row = Mapping[str, Any]
 
@@ -35,7 +35,7 @@ def rows_memory(n_videos: int, n_clips: int, name_bytes: float) -> int:
 
 
 class VideoRows(Sequence[dict[str, Any]]):
-    """Rows of the table of videos, `VIDEO_COLUMNS`: each is a dictionary when it is asked for.
+    """Rows of the table of videos, `VIDEO_COLUMNS` and those of several embedders: each is a dictionary when asked for.
 
     Attributes:
         batches: the columns.
@@ -46,9 +46,9 @@ class VideoRows(Sequence[dict[str, Any]]):
         self.ends = np.cumsum([0, *map(len, self.batches)])
 
     @classmethod
-    def of(cls, rows: Iterable[Row]) -> VideoRows:
+    def of(cls, rows: Iterable[Row], columns: pa.Schema = VIDEO_COLUMNS) -> VideoRows:
         """Those that dictionaries tell; what one lacks is null."""
-        held = RowsHeld()
+        held = RowsHeld(columns)
         for row in rows:
             held.add(row)
         return held.rows()
@@ -73,7 +73,7 @@ class VideoRows(Sequence[dict[str, Any]]):
 
     def column(self, name: str) -> pa.ChunkedArray:
         """A column, without a copy."""
-        return pa.chunked_array([batch[name] for batch in self.batches], VIDEO_COLUMNS.field(name).type)
+        return pa.chunked_array([batch[name] for batch in self.batches], type_of(name))
 
     def numbers(self, name: str) -> np.ndarray:
         """A column of numbers, (n,); 0 where there is none."""
@@ -99,7 +99,7 @@ class VideoRows(Sequence[dict[str, Any]]):
 
     def with_no(self, name: str) -> VideoRows:
         """The rows with a column of lists that are empty."""
-        i, kind = VIDEO_COLUMNS.get_field_index(name), VIDEO_COLUMNS.field(name).type
+        i, kind = VIDEO_COLUMNS.get_field_index(name), type_of(name)
         return VideoRows(batch.set_column(i, name, pa.array([[]] * len(batch), kind)) for batch in self.batches)
 
     def take(self, positions: np.ndarray) -> VideoRows:
@@ -167,7 +167,8 @@ def with_nulls(batch: pa.RecordBatch, schema: pa.Schema) -> pa.RecordBatch:
 class RowsHeld:
     """`VideoRows` that are made bit by bit. Memory beside them: `ROWS` rows as objects."""
 
-    def __init__(self) -> None:
+    def __init__(self, columns: pa.Schema = VIDEO_COLUMNS) -> None:
+        self._columns = columns
         self._rows: list[Row] = []
         self._n_clips = 0
         self._small: list[pa.RecordBatch] = []
@@ -182,7 +183,7 @@ class RowsHeld:
 
     def _flush(self) -> None:
         if self._rows:
-            self._small.append(pa.RecordBatch.from_pylist(self._rows, schema=VIDEO_COLUMNS))
+            self._small.append(pa.RecordBatch.from_pylist(self._rows, schema=self._columns))
             self._rows, self._n_clips = [], 0
         if sum(map(len, self._small)) >= ROWS_PER_BATCH:
             self._large.append(joined(self._small))

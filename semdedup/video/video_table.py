@@ -28,7 +28,7 @@ from semdedup.storage.written import Written
 from semdedup.video.kinds import SPLIT, VIDEOS, Kind
 from semdedup.video.own_changes import Sizes, changed_own_files, lost_captions
 from semdedup.video.own_files import COLUMN, names_of
-from semdedup.video.records import FILES, VIDEO_COLUMNS, VideoFile
+from semdedup.video.records import FILES, VideoFile
 from semdedup.video.tree import (
     ANNOTATION_VERSION,
     CHUNK_RECORDS,
@@ -102,8 +102,9 @@ class VideoTable:
         if self.status == "committed" and written.n_bytes not in (-1, place.info().n_bytes):
             return
         with contextlib.suppress(BadFileError, pa.ArrowInvalid, pa.ArrowNotImplementedError):
-            batches = read_batches(place, VIDEO_COLUMNS.names, ROWS)
-            rows = VideoRows(regrouped(with_nulls(batch, VIDEO_COLUMNS) for batch in batches))
+            columns = self.kind.columns
+            batches = read_batches(place, columns.names, ROWS)
+            rows = VideoRows(regrouped(with_nulls(batch, columns) for batch in batches))
             n_files = sum(len(batch) for batch in read_batches(place, [COLUMN], ROWS) if batch.num_columns)
             self.rows, self._has_files = rows, len(rows) == n_files
 

@@ -41,9 +41,10 @@ from semdedup.video.records import (
 )
 from semdedup.video.row_files import (
     CAPTIONS,
-    EMBEDDINGS,
     TRACKS,
+    RowKind,
     caption_rows,
+    embedding_kinds,
     embedding_rows,
     origin_of,
     track_rows,
@@ -51,6 +52,7 @@ from semdedup.video.row_files import (
 from semdedup.video.steps.caption.captioner import CaptionSpec
 from semdedup.video.steps.caption.windows import WINDOWS
 from semdedup.video.steps.chain import Clip, StepChain, set_other_lengths_aside
+from semdedup.video.steps.embed.providers import EmbedderSpec
 from semdedup.video.steps.protocol import StepSpec
 from semdedup.video.target import Target
 from semdedup.video.tree import files_of_clip, meta_of_clip, records_of_video
@@ -93,6 +95,12 @@ class Settings:
     steps: tuple[StepSpec, ...]
     inputs: Location
     target: Target | None = None
+
+    @property
+    def embeddings(self) -> dict[str, RowKind]:
+        """What is written of the embeddings of each embedder, by its name."""
+        folders = {step.folder: step.name for step in self.steps if isinstance(step, EmbedderSpec)}
+        return {folders[folder]: kind for folder, kind in embedding_kinds(list(folders)).items()}
 
     @property
     def captioner(self) -> CaptionSpec | None:
@@ -236,7 +244,8 @@ def _put_in_place(settings: Settings, target: Target, work: _Work, folder: Path)
     video, outcome = work.video, work.outcome
     kept = [clip for clip in work.clips if not clip.rejected]
     clips = [{**clip.facts, "preview": settings.previews and settings.upload_clips} for clip in kept]
-    embedded = [clip for clip in kept if clip.vector is not None]
+    embeddings = settings.embeddings
+    n_embedded = {name: sum(name in clip.vectors for clip in kept) for name in embeddings}
     track = work.track if clips else None  # of a video without clips nothing can be a copy
     note: dict[str, Any] = {
         "video": video.relative_path,
@@ -249,24 +258,32 @@ def _put_in_place(settings: Settings, target: Target, work: _Work, folder: Path)
         "facts": outcome.facts,
         "clips": clips,
         "rejected": [clip.facts["id"] for clip in work.clips if clip.rejected],
-        "n_rows": len(embedded),
+        "n_rows": sum(bool(embeddings) and clip.vectors.keys() >= embeddings.keys() for clip in kept),
+        "of_embedders": {
+            column: value
+            for name, kind in embeddings.items()
+            for column, value in ((kind.n_rows, n_embedded[name]), (kind.part, ""))
+            if len(embeddings) > 1
+        },
         "n_captions": sum(len(clip.facts.get(WINDOWS) or ()) for clip in kept),
         "n_fingerprints": 0 if track is None else len(track),
         "meta_faults": [],
         "clip_faults": [
             *outcome.facts.get("clip_faults", []),
             *(
-                {"id": clip.facts["id"], "reason": reason, "detail": detail}
+                {"id": clip.facts["id"], "reason": reason, "detail": detail, "step": step}
                 for clip in kept
-                for reason, detail in clip.faults
+                for reason, detail, step in clip.faults
             ),
         ],
     }
-    if embedded:
+    if any(n_embedded.values()):
         origin = origin_of(settings.inputs, video) if settings.plan is None else {}
         if isinstance(origin, str):
             note["meta_faults"], origin = [origin], {}
-        EMBEDDINGS.write(target.scratch, video.version, embedding_rows(settings.steps, video, embedded, origin))
+        for name in filter(n_embedded.get, embeddings):
+            rows = embedding_rows(settings.steps, name, video, kept, origin)
+            embeddings[name].write(target.scratch, video.version, rows)
     if note["n_captions"] and settings.captioner is not None:
         CAPTIONS.write(target.scratch, video.version, caption_rows(kept, settings.captioner.model))
     if track is not None:

@@ -24,7 +24,7 @@ from semdedup.video.options import (
     CaptionOptions,
     ClipOptions,
     DecodeOptions,
-    Embedding,
+    Embeddings,
     EmbedOptions,
     Limits,
     PlanOptions,
@@ -34,19 +34,21 @@ from semdedup.video.options import (
 from semdedup.video.records import VideoFile
 from semdedup.video.scenes import check_scenes
 from semdedup.video.steps.caption.captioner import CaptionSpec
-from semdedup.video.steps.embed.providers import CUSTOM, EmbedderSpec
+from semdedup.video.steps.embed.chosen import embedders_of
 from semdedup.video.tree import CLIPS, METAS, SUMMARY
 from semdedup.video.worker import Settings, encoders_here
 
 
 @documented(VideoIOOptions, PlanOptions, DecodeOptions, ClipOptions, StepOptions, EmbedOptions, CaptionOptions)
 class VideoSplitWorkflow(VideoWorkflow):
-    """Videos to clips, their metadata, one embedding a clip, captions if asked for, and a fingerprint track a video.
+    """Videos to clips, their metadata, embeddings, captions if asked for, and a fingerprint track a video.
 
     A video is decoded once, by one process, which streams it: memory is bounded by the frames that its codec holds and
     the sampled frames of a batch of clips, whatever its length. Cost: decoding and encoding; all else is small beside.
     Of a video in a store each byte is fetched once, to the local disk, while the video is at work; `plan` fetches its
     head, and of MP4 the tables that tell of its frames.
+
+    Each embedder writes a folder of its own. A clip that one of several fails on has the embeddings of the others.
 
     Example:
         >>> result = VideoSplitWorkflow("videos/", "clips/", fixed_stride_split_duration=5).run()
@@ -79,8 +81,8 @@ class VideoSplitWorkflow(VideoWorkflow):
         upload_clips: bool = True,
         generate_previews: bool = False,
         generate_embeddings: bool = True,
-        embedding_algorithm: Embedding = "dct3d",
-        model_dir: str | None = None,
+        embedding_algorithm: Embeddings = "dct3d",
+        model_dir: Paths | None = None,
         trust_remote_code: bool = False,
         embedding_batch_size: int | None = None,
         clip_scores: Sequence[ClipScore] = (),
@@ -105,10 +107,10 @@ class VideoSplitWorkflow(VideoWorkflow):
         self.plan_options, self.clips = PlanOptions.of(given), ClipOptions.of(given)
         self.decode, self.step_options = DecodeOptions.of(given), StepOptions.of(given)
         _check_plan(self.plan_options, self.decode)
-        self.embedder = _spec(EmbedOptions.of(given)) if self.clips.generate_embeddings else None
+        self.embedders = embedders_of(EmbedOptions.of(given)) if self.clips.generate_embeddings else ()
         self.captioner = CaptionSpec.of(CaptionOptions.of(given))
-        embeddings = self.embedder.folder if self.embedder else ""
-        self.kind = split_kind(embeddings, self.captioner.parquet_folder if self.captioner else "")
+        folders = [spec.folder for spec in self.embedders]
+        self.kind = split_kind(folders, self.captioner.parquet_folder if self.captioner else "")
 
     def parameters(self, files: Sequence[VideoFile]) -> dict[str, Any]:
         """What the result depends on beside the videos, as JSON values."""
@@ -154,7 +156,7 @@ class VideoSplitWorkflow(VideoWorkflow):
 
 @documented(VideoIOOptions, DecodeOptions, StepOptions, EmbedOptions)
 class VideoEmbedWorkflow(ClipWorkflow):
-    """Clips that exist to embeddings: one for each file, and its fingerprint track.
+    """Clips that exist to embeddings: one of each embedder for each file, and its fingerprint track.
 
     The id of a clip is the name of its file without ending where all of these differ. Where some are the same, as in
     data sets with one folder for each camera, ids are paths below the input folder, with ending. A folder of
@@ -162,8 +164,9 @@ class VideoEmbedWorkflow(ClipWorkflow):
 
     `input_path` may be the output folder of a split: its clips are meant then. Where ``metas/v0`` is beside
     ``clips``, spans and videos are taken from there, and no tracks are written: they would be of parts of videos, whose
-    own are in the output of the split. Of several embedders with one output the first writes the tracks. Without
-    `output_path` the embeddings go to the folder of the split, or the input folder.
+    own are in the output of the split. Of several runs with one output the first writes the tracks. Embedders that
+    are given together decode each clip once, and stay together in this output. Without `output_path` the embeddings go
+    to the folder of the split, or the input folder.
     """
 
     def __init__(
@@ -171,8 +174,8 @@ class VideoEmbedWorkflow(ClipWorkflow):
         input_path: Paths,
         output_path: str | None = None,
         *,
-        embedding_algorithm: Embedding = "dct3d",
-        model_dir: str | None = None,
+        embedding_algorithm: Embeddings = "dct3d",
+        model_dir: Paths | None = None,
         trust_remote_code: bool = False,
         embedding_batch_size: int | None = None,
         clip_scores: Sequence[ClipScore] = (),
@@ -186,10 +189,10 @@ class VideoEmbedWorkflow(ClipWorkflow):
     ) -> None:
         given = {**locals(), **shared}
         self._place(given)
-        self.embedder: EmbedderSpec = _spec(EmbedOptions.of(given))
+        self.embedders = embedders_of(EmbedOptions.of(given))
         self.captioner, self.step_options = None, StepOptions.of(given)
         of_split = any(path.name == CLIPS and (path.parent / METAS).is_dir() for path in self.sources)
-        self.kind = embed_kind(self.embedder.folder, tracks=not of_split)
+        self.kind = embed_kind([spec.folder for spec in self.embedders], tracks=not of_split)
 
     def paths(self) -> dict[str, str]:
         """Where the results are, by what they are."""
@@ -217,11 +220,3 @@ def usable_everywhere(client: distributed.Client, names: Iterable[str]) -> list[
     """Those of the encoders that every worker can open."""
     found = list(client.run(encoders_here, tuple(names)).values())
     return [name for name in found[0] if all(name in others for others in found)]
-
-
-def _spec(options: EmbedOptions) -> EmbedderSpec:
-    algorithm = options.embedding_algorithm
-    name, function = (CUSTOM, algorithm) if callable(algorithm) else (algorithm, None)
-    spec = EmbedderSpec(name, options.model_dir, options.trust_remote_code, options.embedding_batch_size, function)
-    spec.check()
-    return spec

@@ -12,6 +12,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
+from itertools import accumulate, pairwise
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -69,20 +70,33 @@ class NothingNewError(InputError):
 
 class LeftOut(NamedTuple):
     """Ids of rows that no result is to have: how many, tables with a column ``id``, their storage, what identifies
-    them."""
+    them; and whether they are the first of several that are made one after the other."""
 
     rows: int
     files: Sequence[FileInfo]
     source: Location
     identity: str
+    is_first: bool
 
 
-def identify(embeddings: Location) -> Identity:
-    """What identifies a folder of embeddings as it is now."""
-    return fingerprint(find_files([embeddings], "parquet"), known_files([embeddings]))
+class Embeddings(NamedTuple):
+    """A folder of embeddings, and those of other embedders, in which a row has to be as well to be compared."""
+
+    folder: Location
+    others: tuple[Location, ...] = ()
+
+    @property
+    def folders(self) -> tuple[Location, ...]:
+        """All of them."""
+        return (self.folder, *self.others)
 
 
-def selection(root: Location, embeddings: Location, links: Sequence[Link], left_out: Sequence[LeftOut]) -> Step:
+def identify(folders: Sequence[Location]) -> Identity:
+    """What identifies folders of embeddings as they are now."""
+    return fingerprint(find_files(folders, "parquet"), known_files(folders))
+
+
+def selection(root: Location, embeddings: Embeddings, links: Sequence[Link], left_out: Sequence[LeftOut]) -> Step:
     """The step that writes the rows of `embeddings` that neither a link nor what is left out has to the folder `FOLDER`
     of a result in `root`."""
     results = {"results": [link.commit for link in links]}
@@ -93,13 +107,13 @@ def selection(root: Location, embeddings: Location, links: Sequence[Link], left_
             **results,
             **({LEFT_OUT: [ids.identity for ids in left_out]} if any(x.rows for x in left_out) else {}),
         },
-        identify=partial(identify, embeddings),
+        identify=partial(identify, embeddings.folders),
         written=WRITTEN,
     )
 
 
 def select_new_rows(
-    embeddings: Location, links: Sequence[Link], left_out: Sequence[LeftOut]
+    embeddings: Embeddings, links: Sequence[Link], left_out: Sequence[LeftOut]
 ) -> Callable[[Run], dict[str, Any]]:
     """The work of this step. Its facts: ``rows``.
 
@@ -127,7 +141,8 @@ def forget_selected(root: Location, token: str) -> None:
         record.update(SELECT, files={})
 
 
-def _select(run: Run, embeddings: Location, links: Sequence[Link], left_out: Sequence[LeftOut]) -> dict[str, Any]:
+def _select(run: Run, source: Embeddings, links: Sequence[Link], left_out: Sequence[LeftOut]) -> dict[str, Any]:
+    embeddings = source.folder
     files = find_files([embeddings], "parquet")
     with open_parquet(embeddings.at(files[0].url)) as parquet:
         kind = parquet.schema_arrow.field("id").type
@@ -141,10 +156,16 @@ def _select(run: Run, embeddings: Location, links: Sequence[Link], left_out: Seq
         for ids in left_out
         for part in cut_files(ids.files, ids.source, LEFT_OUT_BYTES)
     ]
-    for name, parts in (("ours", ours), ("theirs", theirs)):
+    needed = [
+        (folder, str(folder), (RowGroups(file.url),))
+        for folder in source.others
+        for file in find_files([folder], "parquet")
+    ]
+    for name, parts in (("ours", ours), ("theirs", theirs), ("needed", needed)):
         spread = partial(_spread, run.scratch / name, n_ranges, kind)
         run.results(f"ids {name}", spread, list(enumerate(parts)), unit="groups")
-    join = partial(_join, run.scratch, len(ours), len(theirs))
+    at = list(accumulate((len(find_files([folder], "parquet")) for folder in source.others), initial=0))
+    join = partial(_join, run.scratch, len(ours), len(theirs), list(pairwise(at)))
     n_new = sum(run.results("find new rows", join, list(range(n_ranges)), unit="ranges"))
     if not n_new:
         others = ", ".join(str(place) for place in [*(x.root for x in links), *(x.source for x in left_out)])
@@ -171,14 +192,27 @@ def _spread(target: Location, n_ranges: int, kind: pa.DataType, item: tuple[int,
     return len(ids)
 
 
-def _join(scratch: Location, n_ours: int, n_theirs: int, index: int) -> int:
-    """Write the ids of one range that no other has, a batch for each file of the embeddings; how many there are."""
-    known = [read_arrow_batch(scratch / "theirs" / f"{i}.arrow", index).column("id") for i in range(n_theirs)]
+def _join(scratch: Location, n_ours: int, n_theirs: int, needed: Sequence[tuple[int, int]], index: int) -> int:
+    """Write the ids of one range that no other has, and all other embedders have, a batch for each file of the
+    embeddings; how many there are.
+
+    Args:
+        needed: of each other embedder the numbers of its files, as first and end.
+    """
+
+    def ids(name: str, start: int, stop: int) -> list[pa.Array]:
+        files = (scratch / name / f"{i}.arrow" for i in range(start, stop))
+        return [read_arrow_batch(file, index).column("id") for file in files]
+
+    known, others = ids("theirs", 0, n_theirs), [ids("needed", *files) for files in needed]
     found: list[pa.RecordBatch] = []
     for position in range(n_ours):
         batch = read_arrow_batch(scratch / "ours" / f"{position}.arrow", index)
-        value_set = pa.chunked_array(known, batch.schema.field("id").type)
-        found.append(batch.filter(pc.invert(pc.is_in(batch.column("id"), value_set=value_set))))
+        kind = batch.schema.field("id").type
+        batch = batch.filter(pc.invert(pc.is_in(batch.column("id"), value_set=pa.chunked_array(known, kind))))
+        for other in others:
+            batch = batch.filter(pc.is_in(batch.column("id"), value_set=pa.chunked_array(other, kind)))
+        found.append(batch)
     write_arrow(scratch / "new" / f"{index}.arrow", found[0].schema, found)
     return sum(map(len, found))
 

@@ -25,17 +25,17 @@ class Clip:
         facts: JSON values.
         samples: frames for each sampling of `Wanted`.
         sounds: samples of sound for each rate of `Wanted`.
-        vector: its embedding.
+        vectors: its embeddings, by the names of the embedders.
         rejected: why it is left out of the result; empty: it is not.
-        faults: reason and detail of each step that failed on it.
+        faults: reason and detail of each step that failed on it, and its name.
     """
 
     facts: dict[str, Any]
     samples: tuple[np.ndarray, ...] = ()
     sounds: tuple[np.ndarray, ...] = ()
-    vector: np.ndarray | None = None
+    vectors: dict[str, np.ndarray] = field(default_factory=dict)
     rejected: str = ""
-    faults: list[tuple[str, str]] = field(default_factory=list)
+    faults: list[tuple[str, str, str]] = field(default_factory=list)
 
 
 class StepChain:
@@ -84,7 +84,7 @@ class StepChain:
             return
         results = _results(step, [self._input(step, clip) for clip in clips])
         for clip, result in zip(clips, results, strict=True):
-            _take(clip, result)
+            _take(clip, step.name, result)
             self._pass_on(clip, position + 1)
 
     def _input(self, step: ClipStep, clip: Clip) -> ClipInput:
@@ -113,20 +113,21 @@ def _results(step: ClipStep, clips: Sequence[ClipInput]) -> Sequence[StepResult]
 
 
 def set_other_lengths_aside(clips: Sequence[Clip]) -> None:
-    """Take their embedding from clips where it is not as long as most: those of one run have one length."""
-    lengths = Counter(len(clip.vector) for clip in clips if clip.vector is not None)
-    usual = max(lengths, key=lambda length: lengths[length], default=0)
-    for clip in clips:
-        if clip.vector is not None and len(clip.vector) != usual:
-            detail = f"the embedding has {len(clip.vector)} elements where most have {usual}"
-            clip.faults.append((EMBED_ERROR, detail))
-            clip.vector = None
+    """Take their embedding from clips where it is not as long as most: those of one embedder have one length."""
+    for name in dict.fromkeys(name for clip in clips for name in clip.vectors):
+        lengths = Counter(len(clip.vectors[name]) for clip in clips if name in clip.vectors)
+        usual = max(lengths, key=lambda length: lengths[length])
+        for clip in clips:
+            if name in clip.vectors and len(clip.vectors[name]) != usual:
+                found = len(clip.vectors.pop(name))
+                detail = f"the embedding of {name} has {found} elements where most have {usual}"
+                clip.faults.append((EMBED_ERROR, detail, name))
 
 
-def _take(clip: Clip, result: StepResult) -> None:
+def _take(clip: Clip, step: str, result: StepResult) -> None:
     if result.fault is not None:
-        clip.faults.append(result.fault)
+        clip.faults.append((*result.fault, step))
     clip.facts.update(result.facts)
     clip.rejected = result.rejected
     if result.vector is not None:
-        clip.vector = result.vector
+        clip.vectors[step] = result.vector

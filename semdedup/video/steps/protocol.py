@@ -82,7 +82,7 @@ class StepResult:
 
     Attributes:
         facts: JSON values for the names that the step declares; they go into the metadata of the clip.
-        vector: (d,) float32: the embedding. One step of a run may give it.
+        vector: (d,) float32: the embedding. It is kept by the name of the step: embedders give it.
         rejected: why the clip is left out of the result; empty: it is not.
         fault: why there is nothing of the above, as reason and detail of a `ClipFault`; None: there is.
     """
@@ -95,6 +95,10 @@ class StepResult:
 
 class ClipStep(Protocol):
     """A step that is loaded and ready. It is called with up to `batch_size` clips, from several threads."""
+
+    @property
+    def name(self) -> str:
+        """Name of the step."""
 
     @property
     def wants(self) -> Wants:

@@ -187,6 +187,7 @@ class Captioner:
 
     spec: CaptionSpec
     loaded: CaptionModel
+    name: ClassVar[str] = CaptionSpec.name
 
     @property
     def wants(self) -> Wants:

@@ -111,6 +111,7 @@ class EmbedderSpec:
             ``n_frames`` (16), ``frame_size`` (None: the aspect is kept, the shorter side at most 448) and
             ``recommended_eps``.
         backend: ``auto`` takes a GPU where torch sees one; ``cpu``; ``gpu``.
+        together: embedders of its run, all of which a process keeps.
     """
 
     algorithm: str = "dct3d"
@@ -119,6 +120,7 @@ class EmbedderSpec:
     batch_size: int | None = None
     function: EmbeddingFunction | None = None
     backend: Literal["auto", "cpu", "gpu"] = "auto"
+    together: int = 1
     facts: ClassVar[Mapping[str, str]] = MappingProxyType({})
     counted: ClassVar[tuple[str, ...]] = ()
 
@@ -235,7 +237,7 @@ def load_embedder(spec: EmbedderSpec) -> Embedder:
         if key not in _loaded:
             from semdedup.video.steps.embed.networks import load_model
 
-            while len(_loaded) >= HELD:
+            while len(_loaded) >= max(HELD, spec.together):
                 del _loaded[next(iter(_loaded))]
             _loaded[key] = load_model(spec.model)
         return _loaded[key]
