@@ -1,0 +1,224 @@
+"""The page on licences: of every package that an installation brings, and of the libraries inside their wheels."""
+
+import re
+import sys
+import tomllib
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from importlib.metadata import Distribution, PackageNotFoundError, distribution
+from typing import Any
+
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
+
+from release.page import ROOT, put
+
+PAGE = ROOT / "docs" / "licences.md"
+OF_DEVELOPERS = ("bench", "test", "test-core", "dev")
+"""Extras that no user needs."""
+
+FFMPEG = "as FFmpeg says, below"
+LIBRARIES = {
+    "libSvtAv1Enc": "BSD-3-Clause-Clear, and the patent licence of AOM",
+    "libXau": "MIT",
+    "libasound": "LGPL-2.1-or-later",
+    "libavif": "BSD-2-Clause",
+    "libav": FFMPEG,
+    "libbrotli": "MIT",
+    "libdav1d": "BSD-2-Clause",
+    "libdrm": "MIT",
+    "libfreetype": "FTL OR GPL-2.0-or-later",
+    "libgfortran": "GPL-3.0-or-later WITH GCC-exception-3.1",
+    "libgmp": "LGPL-3.0-or-later OR GPL-2.0-or-later",
+    "libgnutls": "LGPL-2.1-or-later",
+    "libgomp": "GPL-3.0-or-later WITH GCC-exception-3.1",
+    "libharfbuzz": "MIT",
+    "libhogweed": "LGPL-3.0-or-later OR GPL-2.0-or-later",
+    "libjpeg": "IJG AND BSD-3-Clause AND Zlib",
+    "liblcms2": "MIT",
+    "liblzma": "0BSD",
+    "libmp3lame": "LGPL-2.0-or-later",
+    "libnettle": "LGPL-3.0-or-later OR GPL-2.0-or-later",
+    "libopencore-amr": "Apache-2.0",
+    "libopenjp2": "BSD-2-Clause",
+    "libopus": "BSD-3-Clause",
+    "libpng": "libpng-2.0",
+    "libquadmath": "LGPL-2.1-or-later",
+    "libscipy_openblas": "BSD-3-Clause",
+    "libsharpyuv": "BSD-3-Clause",
+    "libsw": FFMPEG,
+    "libtiff": "libtiff",
+    "libunistring": "LGPL-3.0-or-later OR GPL-2.0-or-later",
+    "libvpl": "MIT",
+    "libvpx": "BSD-3-Clause",
+    "libwebp": "BSD-3-Clause",
+    "libx264": "**GPL-2.0-or-later**",
+    "libx265": "**GPL-2.0-or-later**",
+    "libxcb": "MIT",
+    "libzstd": "BSD-3-Clause OR GPL-2.0-only",
+}
+"""Licences of libraries that wheels bring, by the beginning of their names, as their projects state them: wheels do not."""
+
+UNKNOWN = "not known to this page"
+
+
+@dataclass
+class Package:
+    """What is known of a package that is installed.
+
+    Attributes:
+        name: of the distribution.
+        version: of it.
+        licence: what its metadata state.
+        libraries: shared libraries of others in its wheel.
+        asked_by: whose requirement it is.
+    """
+
+    name: str
+    version: str
+    licence: str
+    libraries: list[str]
+    asked_by: list[str] = field(default_factory=list)
+
+
+def declared() -> tuple[list[Requirement], dict[str, list[Requirement]]]:
+    """Requirements of the package, and of its extras for users."""
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    extras: dict[str, list[str]] = project["optional-dependencies"]
+    of_users = {name: list(map(Requirement, asked)) for name, asked in extras.items() if name not in OF_DEVELOPERS}
+    return list(map(Requirement, project["dependencies"])), of_users
+
+
+def licence(found: Distribution) -> str:
+    """What the metadata state: an expression, a short text, or classifiers."""
+    told = found.metadata
+    short = (told["License"] or "").strip()
+    classes = [one.rpartition(" :: ")[2] for one in told.get_all("Classifier") or () if one.startswith("License ::")]
+    if told["License-Expression"]:
+        return str(told["License-Expression"])
+    if short and "\n" not in short and len(short) <= 60 and short != "Dual License":
+        return short
+    return " or ".join(one for one in classes if one != "OSI Approved") or "see its licence file"
+
+
+def libraries(found: Distribution) -> list[str]:
+    """Names of the shared libraries that tools have put into a wheel, without version and hash."""
+    inside = (
+        file for file in found.files or () if re.search(r"\.(libs|dylibs)$", file.parts[0]) or ".dylibs" in file.parts
+    )
+    return sorted({re.split(r"-[0-9a-f]{8}|\.so|\.\d|\.dylib|\.dll", file.name)[0] for file in inside})
+
+
+def licence_of(library: str) -> str:
+    """By the longest beginning of its name that is known."""
+    known = max((name for name in LIBRARIES if library.startswith(name)), key=len, default=None)
+    return LIBRARIES[known] if known else UNKNOWN
+
+
+def closure(asked: Sequence[Requirement], by: str) -> tuple[dict[str, Package], list[str]]:
+    """Every package that requirements bring here, and those that are not installed."""
+    found: dict[str, Package] = {}
+    absent: list[str] = []
+    todo = [(requirement, by) for requirement in asked]
+    seen: set[tuple[str, frozenset[str]]] = set()
+    while todo:
+        requirement, who = todo.pop(0)
+        name = canonicalize_name(requirement.name)
+        if name == "semdedup" or not _applies(requirement, ()):
+            continue
+        try:
+            there = distribution(name)
+        except PackageNotFoundError:
+            absent.append(name)
+            continue
+        if name not in found:
+            found[name] = Package(name, there.version, licence(there), libraries(there))
+        if who not in found[name].asked_by:
+            found[name].asked_by.append(who)
+        key = (name, frozenset(requirement.extras))
+        if key not in seen:
+            seen.add(key)
+            further = map(Requirement, there.requires or ())
+            todo += [(_bare(one), name) for one in further if _applies(one, tuple(requirement.extras))]
+    return found, sorted(set(absent))
+
+
+def _bare(requirement: Requirement) -> Requirement:
+    """Without its marker, which was looked at."""
+    return Requirement(
+        f"{requirement.name}[{','.join(requirement.extras)}]" if requirement.extras else requirement.name
+    )
+
+
+def _applies(requirement: Requirement, extras: Sequence[str]) -> bool:
+    marker = requirement.marker
+    return marker is None or any(marker.evaluate({"extra": extra}) for extra in ("", *extras))
+
+
+def packages() -> Iterator[str]:
+    """The table of what an installation brings, then of the extras."""
+    base, extras = declared()
+    found, absent = closure(base, "semdedup")
+    if absent:
+        raise ModuleNotFoundError(f"not installed here: {', '.join(absent)}; run `pip install .` first")
+    yield "### Of `pip install .`\n"
+    yield from _table(found.values())
+    for extra, asked in extras.items():
+        more, absent = closure(asked, f"the extra {extra}")
+        yield f"\n### Of the extra `{extra}`\n"
+        new = [package for name, package in more.items() if name not in found]
+        if new:
+            yield from _table(new)
+        own = [one.name for one in asked if one.name == "semdedup"]
+        if own:
+            yield f"\nWith it comes {', '.join(f'`{one}`' for one in _extras_of(asked))}."
+        if absent:
+            yield f"\nNot installed where this page was made, and not read: {', '.join(absent)}."
+
+
+def _extras_of(asked: Sequence[Requirement]) -> list[str]:
+    return sorted(extra for one in asked if one.name == "semdedup" for extra in one.extras)
+
+
+def _table(rows: Any) -> Iterator[str]:
+    yield "| package | version | licence by its metadata | asked for by | libraries of others in its wheel |"
+    yield "| --- | --- | --- | --- | --- |"
+    for one in sorted(rows, key=lambda package: package.name):
+        brings = ", ".join(one.libraries) or ("see below" if one.name == "av" else "")
+        yield f"| {one.name} | {one.version} | {one.licence} | {', '.join(one.asked_by)} | {brings} |"
+
+
+def bundled() -> Iterator[str]:
+    """The libraries inside the wheels of the base, each with its licence."""
+    found, _ = closure(declared()[0], "semdedup")
+    by_library: dict[str, list[str]] = {}
+    for package in found.values():
+        for library in package.libraries:
+            by_library.setdefault(library, []).append(package.name)
+    yield "| library | licence of its project | in the wheel of |"
+    yield "| --- | --- | --- |"
+    for library, wheels in sorted(by_library.items(), key=lambda item: item[0].lower()):
+        yield f"| {library} | {licence_of(library)} | {', '.join(sorted(wheels))} |"
+
+
+def ffmpeg() -> Iterator[str]:
+    """What the FFmpeg inside PyAV says of itself."""
+    import av._core
+
+    about = av._core.library_meta["libavcodec"]
+    named = re.findall(r"--enable-(\S+)", about["configuration"])
+    yield (
+        f"FFmpeg {av._core.ffmpeg_version_info} in the wheel of PyAV {distribution('av').version} calls its licence "
+        f'"{about["license"]}". It was built with: {", ".join(named)}.'
+    )
+
+
+def write() -> int:
+    """Make the parts of the page that are read off what is installed."""
+    made = list(bundled())
+    put(PAGE, "packages", packages())
+    put(PAGE, "bundled", made)
+    put(PAGE, "ffmpeg", ffmpeg())
+    unknown = [line for line in made if UNKNOWN in line]
+    print(f"{PAGE.relative_to(ROOT)}: {len(made) - 2} libraries", *unknown, sep="\n  ", file=sys.stdout)
+    return 1 if unknown else 0
