@@ -3,10 +3,10 @@
 import re
 import sys
 import tomllib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib.metadata import Distribution, PackageNotFoundError, distribution
-from typing import Any
+from pathlib import Path
 
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
@@ -14,11 +14,17 @@ from packaging.utils import canonicalize_name
 from release.page import ROOT, put
 
 PAGE = ROOT / "docs" / "licences.md"
+BASE = ""
 OF_DEVELOPERS = ("bench", "test", "test-core", "dev")
 """Extras that no user needs."""
 
 FFMPEG = "as FFmpeg says, below"
 LIBRARIES = {
+    "libaom": "BSD-2-Clause, and the patent licence of AOM",
+    "libcrc32c": "BSD-3-Clause",
+    "libcrypto": "Apache-2.0 from version 3 on, else OpenSSL",
+    "libopenblas": "BSD-3-Clause",
+    "libssl": "Apache-2.0 from version 3 on, else OpenSSL",
     "libSvtAv1Enc": "BSD-3-Clause-Clear, and the patent licence of AOM",
     "libXau": "MIT",
     "libasound": "LGPL-2.1-or-later",
@@ -57,7 +63,7 @@ LIBRARIES = {
     "libxcb": "MIT",
     "libzstd": "BSD-3-Clause OR GPL-2.0-only",
 }
-"""Licences of libraries that wheels bring, by the beginning of their names, as their projects state them: wheels do not."""
+"""Licences of libraries inside wheels, by the beginning of their names, as their projects state them: wheels do not."""
 
 UNKNOWN = "not known to this page"
 
@@ -92,9 +98,9 @@ def declared() -> tuple[list[Requirement], dict[str, list[Requirement]]]:
 def licence(found: Distribution) -> str:
     """What the metadata state: an expression, a short text, or classifiers."""
     told = found.metadata
-    short = (told["License"] or "").strip()
+    short = (told.get("License") or "").strip()
     classes = [one.rpartition(" :: ")[2] for one in told.get_all("Classifier") or () if one.startswith("License ::")]
-    if told["License-Expression"]:
+    if told.get("License-Expression"):
         return str(told["License-Expression"])
     if short and "\n" not in short and len(short) <= 60 and short != "Dual License":
         return short
@@ -103,9 +109,7 @@ def licence(found: Distribution) -> str:
 
 def libraries(found: Distribution) -> list[str]:
     """Names of the shared libraries that tools have put into a wheel, without version and hash."""
-    inside = (
-        file for file in found.files or () if re.search(r"\.(libs|dylibs)$", file.parts[0]) or ".dylibs" in file.parts
-    )
+    inside = (file for file in found.files or () if file.parts[0].endswith(".libs") or ".dylibs" in file.parts)
     return sorted({re.split(r"-[0-9a-f]{8}|\.so|\.\d|\.dylib|\.dll", file.name)[0] for file in inside})
 
 
@@ -155,70 +159,74 @@ def _applies(requirement: Requirement, extras: Sequence[str]) -> bool:
     return marker is None or any(marker.evaluate({"extra": extra}) for extra in ("", *extras))
 
 
-def packages() -> Iterator[str]:
-    """The table of what an installation brings, then of the extras."""
+def installed() -> tuple[dict[str, dict[str, Package]], dict[str, list[str]]]:
+    """Packages by what brings them, the base and then each extra beyond it; and those that are not installed here."""
     base, extras = declared()
     found, absent = closure(base, "semdedup")
     if absent:
         raise ModuleNotFoundError(f"not installed here: {', '.join(absent)}; run `pip install .` first")
-    yield "### Of `pip install .`\n"
-    yield from _table(found.values())
+    brought, lacking = {BASE: found}, {}
     for extra, asked in extras.items():
-        more, absent = closure(asked, f"the extra {extra}")
-        yield f"\n### Of the extra `{extra}`\n"
-        new = [package for name, package in more.items() if name not in found]
-        if new:
-            yield from _table(new)
-        own = [one.name for one in asked if one.name == "semdedup"]
-        if own:
-            yield f"\nWith it comes {', '.join(f'`{one}`' for one in _extras_of(asked))}."
-        if absent:
-            yield f"\nNot installed where this page was made, and not read: {', '.join(absent)}."
+        more, lacking[extra] = closure(asked, f"the extra {extra}")
+        brought[extra] = {name: package for name, package in more.items() if name not in found}
+    return brought, lacking
 
 
-def _extras_of(asked: Sequence[Requirement]) -> list[str]:
-    return sorted(extra for one in asked if one.name == "semdedup" for extra in one.extras)
+def packages(brought: Mapping[str, Mapping[str, Package]], lacking: Mapping[str, Sequence[str]]) -> Iterator[str]:
+    """The table of what an installation brings, then of the extras."""
+    for name, found in brought.items():
+        yield "### Of `pip install .`\n" if name == BASE else f"### Of the extra `{name}`\n"
+        if found:
+            yield "| package | version | licence by its metadata | asked for by | libraries in its wheel |"
+            yield "| --- | --- | --- | --- | --- |"
+        for one in sorted(found.values(), key=lambda package: package.name):
+            cells = one.name, one.version, one.licence, ", ".join(one.asked_by), str(len(one.libraries) or "")
+            yield f"| {' | '.join(cells)} |"
+        if found:
+            yield ""
+        if lacking.get(name):
+            yield f"Not installed where this page was made, and not read: {', '.join(lacking[name])}.\n"
 
 
-def _table(rows: Any) -> Iterator[str]:
-    yield "| package | version | licence by its metadata | asked for by | libraries of others in its wheel |"
-    yield "| --- | --- | --- | --- | --- |"
-    for one in sorted(rows, key=lambda package: package.name):
-        brings = ", ".join(one.libraries) or ("see below" if one.name == "av" else "")
-        yield f"| {one.name} | {one.version} | {one.licence} | {', '.join(one.asked_by)} | {brings} |"
-
-
-def bundled() -> Iterator[str]:
-    """The libraries inside the wheels of the base, each with its licence."""
-    found, _ = closure(declared()[0], "semdedup")
-    by_library: dict[str, list[str]] = {}
-    for package in found.values():
-        for library in package.libraries:
-            by_library.setdefault(library, []).append(package.name)
+def bundled(brought: Mapping[str, Mapping[str, Package]]) -> Iterator[str]:
+    """The libraries inside the wheels, each with its licence."""
+    by_library: dict[str, set[str]] = {}
+    for found in brought.values():
+        for package in found.values():
+            for library in package.libraries:
+                by_library.setdefault(library, set()).add(package.name)
     yield "| library | licence of its project | in the wheel of |"
     yield "| --- | --- | --- |"
     for library, wheels in sorted(by_library.items(), key=lambda item: item[0].lower()):
         yield f"| {library} | {licence_of(library)} | {', '.join(sorted(wheels))} |"
 
 
-def ffmpeg() -> Iterator[str]:
-    """What the FFmpeg inside PyAV says of itself."""
-    import av._core
+def ffmpeg(brought: Mapping[str, Mapping[str, Package]]) -> Iterator[str]:
+    """What each FFmpeg inside a wheel says of itself, in its library."""
+    for found in brought.values():
+        for package in found.values():
+            if "libavcodec" in package.libraries:
+                yield f"- {package.name} {package.version}: {_of_codecs(distribution(package.name))}"
 
-    about = av._core.library_meta["libavcodec"]
-    named = re.findall(r"--enable-(\S+)", about["configuration"])
-    yield (
-        f"FFmpeg {av._core.ffmpeg_version_info} in the wheel of PyAV {distribution('av').version} calls its licence "
-        f'"{about["license"]}". It was built with: {", ".join(named)}.'
-    )
+
+def _of_codecs(wheel: Distribution) -> str:
+    file = next(file for file in wheel.files or () if "libavcodec" in file.name)
+    held = Path(str(wheel.locate_file(file))).read_bytes()
+    says = re.search(rb"libavcodec license: ([ -~]+)", held)
+    asked = re.search(rb"--[a-z][ -~]*--enable-[ -~]*", held)
+    if not says or not asked:
+        raise ValueError(f"{file} does not tell of its licence: {says}, {asked}")
+    with_ = re.findall(r"--enable-(\S+)", asked[0].decode())
+    return f'"{says[1].decode()}", built with {", ".join(with_)}'
 
 
 def write() -> int:
     """Make the parts of the page that are read off what is installed."""
-    made = list(bundled())
-    put(PAGE, "packages", packages())
+    brought, lacking = installed()
+    made = list(bundled(brought))
+    put(PAGE, "packages", packages(brought, lacking))
     put(PAGE, "bundled", made)
-    put(PAGE, "ffmpeg", ffmpeg())
+    put(PAGE, "ffmpeg", ffmpeg(brought))
     unknown = [line for line in made if UNKNOWN in line]
     print(f"{PAGE.relative_to(ROOT)}: {len(made) - 2} libraries", *unknown, sep="\n  ", file=sys.stdout)
     return 1 if unknown else 0
