@@ -218,6 +218,12 @@ PROMISES: dict[str, tuple[Promise, ...]] = {
             ctrl_c="at any moment of a run that then goes on",
         ),
         _promise(
+            "Ctrl-C ends a program in seconds, says how to go on, and leaves no process behind.",
+            "Pressed while workers start, in the middle of a task, and twice",
+            ctrl_c="while workers start;in the middle of a task;"
+            "pressed again it ends at once and once it ends all the same",
+        ),
+        _promise(
             '"Complete already" is said after looking; what is missing or changed is named and made again.',
             "Files are deleted, cut and changed, byte by byte with `--verify`",
             complete="what is missing or changed is named and made again;"

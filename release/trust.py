@@ -93,7 +93,7 @@ def how(promise: Promise) -> str:
     return f"{promise.how}.<br>{named}"
 
 
-def told(names: Sequence[str], run: Run) -> str:
+def told(names: Sequence[str], run: Run, reasons: bool = True) -> str:
     """What became of tests, in a few words: no figure stands for a test that was not run.
 
     >>> told(["a::one", "a::two"], {"a::one": [Outcome(PASSED, 1.26), Outcome(PASSED, 0.5)]})
@@ -108,8 +108,9 @@ def told(names: Sequence[str], run: Run) -> str:
     if counts[FAILED]:
         said.append(f"**{counts[FAILED]} failed**")
     if counts[SKIPPED]:
-        whys = dict.fromkeys(outcome.why for outcome in outcomes if outcome.state == SKIPPED)
-        said.append(f"{counts[SKIPPED]} skipped: {', '.join(filter(None, whys))}".replace("|", "/"))
+        whys = (outcome.why.partition(" (")[0] for outcome in outcomes if outcome.state == SKIPPED)
+        why = f": {', '.join(dict.fromkeys(whys))}" if reasons else ""
+        said.append(f"{counts[SKIPPED]} skipped{why}".replace("|", "/"))
     if absent := sum(name not in run for name in names):
         said.append(f"{absent} not run")
     return "; ".join(said)
@@ -117,12 +118,11 @@ def told(names: Sequence[str], run: Run) -> str:
 
 def summary(run: Run, day: str, commit: str) -> Iterator[str]:
     """Where and when, and how much was run in all."""
-    every = [outcome for outcomes in run.values() for outcome in outcomes]
-    named = [outcome for name in tests() for outcome in run.get(name, ())]
-    yield (
-        f"Last run: {day}, commit `{commit}`, {machine()}. Of the tests below {told(tests(), run)}; "
-        f"{len(named):,} of the {len(every):,} tests of that run hold what is promised here, the others all the rest."
-    )
+    named = set(tests())
+    others = [name for name in run if name not in named]
+    yield f"Last run: {day}, commit `{commit}`, {machine()}.\n"
+    yield f"- Of the tests named below, with each set of their parameters: {told(tests(), run)}."
+    yield f"- Of all others of that run: {told(others, run, reasons=False)}."
 
 
 def machine() -> str:
