@@ -98,10 +98,10 @@ def declared() -> tuple[list[Requirement], dict[str, list[Requirement]]]:
 def licence(found: Distribution) -> str:
     """What the metadata state: an expression, a short text, or classifiers."""
     told = found.metadata
-    short = (told.get("License") or "").strip()
+    short = "".join(told.get_all("License") or ()).strip()
     classes = [one.rpartition(" :: ")[2] for one in told.get_all("Classifier") or () if one.startswith("License ::")]
-    if told.get("License-Expression"):
-        return str(told["License-Expression"])
+    if expression := told.get_all("License-Expression"):
+        return str(expression[0])
     if short and "\n" not in short and len(short) <= 60 and short != "Dual License":
         return short
     return " or ".join(one for one in classes if one != "OSI Approved") or "see its licence file"
