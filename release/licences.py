@@ -15,10 +15,10 @@ from release.page import ROOT, put
 
 PAGE = ROOT / "docs" / "licences.md"
 BASE = ""
-OF_DEVELOPERS = ("bench", "test", "test-core", "dev")
+OF_DEVELOPERS = ("bench", "deploy", "dev", "docs", "test", "test-core")
 """Extras that no user needs."""
 
-FFMPEG = "as FFmpeg says, below"
+FFMPEG = "as FFmpeg says, above"
 LIBRARIES = {
     "libaom": "BSD-2-Clause, and the patent licence of AOM",
     "libcrc32c": "BSD-3-Clause",
