@@ -160,6 +160,18 @@ PROMISES: dict[str, tuple[Promise, ...]] = {
             shard="the bytes do not depend on workers and partitions",
         ),
     ),
+    "What others have written": (
+        _promise(
+            "Pipelines, folders and ids of NeMo Curator and cosmos-curate are what they are there.",
+            "Their documented examples, with only the imports changed; their recipes, computed by hand",
+            stages="the pipeline of the documents runs with only its imports changed;"
+            "comparison alone equals the reference on clusters of another program",
+            column_types="clusters of curator are compared",
+            clip_ids="the recipes of the peers for fixed strides;the recipe of the peers for scenes",
+            shard="the tree of cosmos curate has a bin for every clip;"
+            "tars have no time and no owner and any tar reads them",
+        ),
+    ),
     "Nothing is lost": (
         _promise(
             "Input = kept + duplicates + shown by another video + quarantined.",
@@ -218,6 +230,13 @@ PROMISES: dict[str, tuple[Promise, ...]] = {
             ctrl_c="at any moment of a run that then goes on",
         ),
         _promise(
+            "Results of 0.1 are read, and a run on one stops and says how to make it anew.",
+            "Results of that version",
+            complete="a result of format 1 is read as a foreign table;"
+            "a run on a result of format 1 stops and clears it where asked to",
+            split_files="what 0 1 made is refused and cleared",
+        ),
+        _promise(
             "Ctrl-C ends a program in seconds, says how to go on, and leaves no process behind.",
             "Pressed while workers start, in the middle of a task, and twice",
             ctrl_c="while workers start;in the middle of a task;"
@@ -254,6 +273,7 @@ PROMISES: dict[str, tuple[Promise, ...]] = {
             "names that lead out of the folder are refused on reading",
             complete="a record that was made to harm harms nothing",
             clean="what dead runs have left goes and everything else stays",
+            split_files="metadata that others add to are as they were left",
         ),
     ),
     "Hostile input": (
@@ -303,6 +323,17 @@ PROMISES: dict[str, tuple[Promise, ...]] = {
             "workers that join later get tasks",
         ),
         _promise(
+            "A cluster that you own is left as it was found.",
+            "Clients and schedulers of others, before and after",
+            clusters="a foreign cluster is left as it was found;without a client a cluster is started and ended",
+        ),
+        _promise(
+            "An error is one message that says what to do; exit statuses are 0 done, 1 failed, 2 usage, 3 done with something "
+            "in quarantine.",
+            "Commands as a user types them",
+            cli="faults end in one clear message and a status;quarantined rows end in exit status 3",
+        ),
+        _promise(
             "Credentials are in no file, log, key or message.",
             "Searched for in everything that a run writes and says",
             s3="the secret is in no file log key or word of a run;a task that fails on s3 tells no secret",
@@ -324,6 +355,12 @@ PROMISES: dict[str, tuple[Promise, ...]] = {
             clip_times="the last frame of a clip lasts its time;clips of a variable rate show each frame for its time;"
             "frames that are stored out of order are neither lost nor late",
             split_video="clips hold exactly their frames;no frame is lost or twice at any rate",
+        ),
+        _promise(
+            "Clips between cuts begin exactly at the cuts, however the video is stored.",
+            "Videos with cuts at known frames",
+            scenes="clips begin exactly at the cuts and hold their scenes;"
+            "cuts do not depend on how the video is stored",
         ),
         _promise(
             "Sound is kept and in step, and what had to be changed is said.",
