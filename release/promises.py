@@ -328,8 +328,8 @@ PROMISES: dict[str, tuple[Promise, ...]] = {
             clusters="a foreign cluster is left as it was found;without a client a cluster is started and ended",
         ),
         _promise(
-            "An error is one message that says what to do; exit statuses are 0 done, 1 failed, 2 usage, 3 done with something "
-            "in quarantine.",
+            "An error is one message that says what to do; exit statuses are 0 done, 1 failed, 2 usage, 3 done with "
+            "something in quarantine.",
             "Commands as a user types them",
             cli="faults end in one clear message and a status;quarantined rows end in exit status 3",
         ),

@@ -39,11 +39,10 @@ def test_messages_name_the_packages_of_an_extra_and_not_a_name_that_an_index_may
 
 
 def test_extras_that_are_named_exist_and_no_text_asks_an_index_for_semdedup() -> None:
-    asked = []
-    for path in (ROOT / "semdedup").rglob("*.py"):
-        text = path.read_text(encoding="utf-8")
-        assert not re.search(r"pip install '?semdedup", text), path
-        asked += re.findall(r"pip_install\([\"'](\w+)[\"']", text)
+    code = list((ROOT / "semdedup").rglob("*.py"))
+    for path in (*code, ROOT / "README.md", *ROOT.glob("docs/*.md"), *ROOT.glob("notebooks/*.ipynb")):
+        assert not re.search(r"pip install '?semdedup", path.read_text(encoding="utf-8")), path
+    asked = re.findall(r"pip_install\([\"'](\w+)[\"']", "".join(path.read_text(encoding="utf-8") for path in code))
     assert asked
     assert set(asked) <= set(PROJECT["optional-dependencies"])
 
