@@ -86,7 +86,7 @@ def run(size: str) -> dict[str, Any]:
     """Measure and print; return the figures."""
     lacking = [package for package in PACKAGES if find_spec(package) is None]
     if lacking:
-        print(f"embedders: not measured, {', '.join(lacking)} not installed (pip install 'semdedup[models]')")
+        print(f"embedders: not measured, {', '.join(lacking)} not installed (pip install '.[models]')")
         return {}
     import torch
     import transformers

@@ -25,30 +25,33 @@ from semdedup.compute.session import MIB, dashboard_of
 from semdedup.compute.workers import run_on_workers
 from semdedup.dedup.kernels.products import has_bfloat16_matrices
 from semdedup.errors import SemdedupError
+from semdedup.extras import pip_install
 from semdedup.storage.location import Location
-
-GPU_EXTRAS = "GPUs: semdedup[cu12] or semdedup[cu13]"
 
 OK, MISSING, ADVICE, FAULT = "ok", "optional", "advice", "fault"
 """States of what was looked at."""
 
-OPTIONAL: Mapping[str, tuple[Sequence[str], str]] = {
-    "numkong": (("numkong",), "faster products on the CPU"),
-    "bokeh": (("bokeh",), "Dask's dashboard: semdedup[dashboard]"),
-    "matplotlib": (("matplotlib",), "report --plot: semdedup[plot]"),
-    "scenedetect": (("scenedetect-headless", "scenedetect"), "clips between cuts: semdedup[scenes]"),
-    "torch": (("torch",), "embedders that are models: semdedup[models]"),
-    "transformers": (("transformers",), "embedders that are models: semdedup[models]"),
-    "lance": (("pylance",), "Lance in and out: semdedup[lance]"),
-    "gcsfs": (("gcsfs",), "paths at gs://: semdedup[gcs]"),
-    "adlfs": (("adlfs",), "paths at az://: semdedup[azure]"),
-    "huggingface_hub": (("huggingface_hub",), "paths at hf://: semdedup[hf]"),
+OPTIONAL: Mapping[str, tuple[Sequence[str], str, str]] = {
+    "numkong": (("numkong",), "faster products on the CPU", ""),
+    "bokeh": (("bokeh",), "Dask's dashboard", "dashboard"),
+    "matplotlib": (("matplotlib",), "report --plot", "plot"),
+    "scenedetect": (("scenedetect-headless", "scenedetect"), "clips between cuts", "scenes"),
+    "torch": (("torch",), "embedders that are models", "models"),
+    "transformers": (("transformers",), "embedders that are models", "models"),
+    "lance": (("pylance",), "Lance in and out", "lance"),
+    "gcsfs": (("gcsfs",), "paths at gs://", "gcs"),
+    "adlfs": (("adlfs",), "paths at az://", "azure"),
+    "huggingface_hub": (("huggingface_hub",), "paths at hf://", "hf"),
     **{
-        name: ([name.replace("_", "-") + end for end in ("", "-cuda12x", "-cuda13x", "-cu12", "-cu13")], GPU_EXTRAS)
+        name: (
+            [name.replace("_", "-") + end for end in ("", "-cuda12x", "-cuda13x", "-cu12", "-cu13")],
+            "GPUs: the extra cu12 or cu13",
+            "",
+        )
         for name in GPU_PACKAGES
     },
 }
-"""Packages that a run does without: the names that they have where they come from, and what they bring."""
+"""Packages that a run does without: the names that they have where they come from, what they bring, and their extra."""
 
 
 @dataclass(frozen=True)
@@ -76,9 +79,10 @@ def examine(
     for name in (*PACKAGES_THAT_MUST_AGREE, "s3fs"):
         found = _version(name)
         yield Finding(name, "not installed", FAULT) if found is None else Finding(name, found)
-    for name, (packages, brings) in OPTIONAL.items():
+    for name, (packages, brings, extra) in OPTIONAL.items():
         found = next(filter(None, map(_version, packages)), None)
-        missing = Finding(name, f"not installed (optional: {brings})", MISSING)
+        how = f"; {pip_install(extra)}" if extra else ""
+        missing = Finding(name, f"not installed (optional: {brings}{how})", MISSING)
         yield missing if found is None else Finding(name, found)
     here = describe_process()
     missing_here = f"; packages missing: {', '.join(here.gpu_packages_missing)}" if here.gpu_packages_missing else ""

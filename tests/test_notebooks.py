@@ -16,9 +16,9 @@ WITH_PAIRS = ("01_end_to_end", "02_choose_eps", "06_new_videos")
 def test_every_cell_runs(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     # Other tests have clusters at the same time, one of which has the port of the dashboard.
     monkeypatch.setenv("PYTHONWARNINGS", "ignore:Port 8787 is already in use")
-    nbformat: Any = pytest.importorskip("nbformat", reason="notebooks need nbclient: pip install 'semdedup[test]'")
-    nbclient: Any = pytest.importorskip("nbclient", reason="notebooks need nbclient: pip install 'semdedup[test]'")
-    pytest.importorskip("ipykernel", reason="notebooks need ipykernel: pip install 'semdedup[test]'")
+    nbformat: Any = pytest.importorskip("nbformat", reason="notebooks need nbclient: pip install '.[test]'")
+    nbclient: Any = pytest.importorskip("nbclient", reason="notebooks need nbclient: pip install '.[test]'")
+    pytest.importorskip("ipykernel", reason="notebooks need ipykernel: pip install '.[test]'")
     notebook = nbformat.read(path, as_version=4)
     place = {"metadata": {"path": str(path.parent)}}
     nbclient.NotebookClient(notebook, timeout=280, kernel_name="python3", resources=place).execute()

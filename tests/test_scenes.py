@@ -291,6 +291,6 @@ def test_without_the_extra_the_error_names_it_and_the_rest_works(tmp_path: Path)
             [sys.executable, "-c", WITHOUT, str(video)], capture_output=True, text=True, timeout=120, check=True
         )
     error, status, wrote = done.stdout.splitlines()
-    assert "pip install 'semdedup[scenes]'" in error
+    assert "pip install 'scenedetect-headless[pyav]" in error
     assert "splitting_algorithm" in error
     assert (status, wrote) == ("done", "False")

@@ -342,7 +342,7 @@ FAULTS = {
     "no such algorithm": (f"{SPLIT} --splitting-algorithm random", 2, "splitting_algorithm must be one of .*'random'"),
     "no such embedder": (f"{SPLIT} --embedding-algorithm resnet", 2, "embedding_algorithm must be one of .*'resnet'"),
     "no such encoder": (f"{SPLIT} --transcode-encoder x264", 2, "transcode_encoder must be one of .*'x264'"),
-    "a model without its folder": (f"{SPLIT} --embedding-algorithm hf", 2, r"--model-dir|semdedup\[models\]"),
+    "a model without its folder": (f"{SPLIT} --embedding-algorithm hf", 2, r"--model-dir|pip install .*'torch>="),
     "a limit below nothing": (f"{SPLIT} --limit -1", 2, "--limit"),
     "no input": ("split --output-path out", 2, "--video-dir"),
     "no output": ("split --video-dir videos", 2, "--output-clip-path"),

@@ -144,7 +144,7 @@ def test_the_script_calls_every_function_workflow_and_stage() -> None:
 @pytest.fixture(scope="module")
 def found(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> dict[int, str]:
     """What mypy says of the script, by line. What it learns of other packages serves the next run of the tests too."""
-    pytest.importorskip("mypy", reason="mypy is not installed: pip install 'semdedup[dev]'")
+    pytest.importorskip("mypy", reason="mypy is not installed: pip install '.[dev]'")
     folder = tmp_path_factory.mktemp("scripts")
     (folder / "mypy.ini").write_text(CONFIG)
     (folder / "script.py").write_text(SCRIPT)

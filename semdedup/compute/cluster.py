@@ -110,8 +110,8 @@ def _check_local(options: ClusterOptions) -> bool:
     if options.backend == "gpu" and not gpu_usable():
         raise ClusterError(
             f"backend gpu: this machine shows {gpu_count()} GPUs; packages missing: "
-            f"{', '.join(missing_gpu_packages()) or 'none'}. Install semdedup[cu12] or semdedup[cu13] on a machine "
-            "with an NVIDIA GPU and its driver, or take --backend cpu."
+            f"{', '.join(missing_gpu_packages()) or 'none'}. Install the extra cu12 or cu13 (pip install "
+            "'.[cu13]' in a checkout) on a machine with an NVIDIA GPU and its driver, or take --backend cpu."
         )
     end_where_imported()
     return options.backend != "cpu" and gpu_usable() and not missing_gpu_packages()

@@ -104,7 +104,7 @@ def check_backend(facts: Mapping[str, ProcessFacts], backend: str) -> Backend:
         f"{wish}, but {len(without)} of {len(facts)} workers cannot:\n"
         + "\n".join(lines)
         + "\nGive every worker a GPU "
-        "and semdedup[cu12] or [cu13], or take --backend cpu."
+        "and the packages of the extra cu12 or cu13, or take --backend cpu."
     )
 
 

@@ -23,6 +23,7 @@ from semdedup.compute.progress import Reporter
 from semdedup.compute.tasks import Failed, Task, TooSmall, wait_for_running
 from semdedup.compute.workers import Workers, run_on_workers
 from semdedup.errors import ClusterError
+from semdedup.extras import pip_install
 from semdedup.storage.location import Location
 
 SECONDS_TO_WAIT_FOR_WORKERS = 30
@@ -242,5 +243,5 @@ def check_cluster(client: distributed.Client, backend: str, reporter: Reporter) 
 def dashboard_of(client: distributed.Client) -> str:
     """Where the dashboard of the cluster is, or what is missing for one here."""
     if importlib.util.find_spec("bokeh") is None and isinstance(client.cluster, distributed.LocalCluster):
-        return "not shown: pip install 'semdedup[dashboard]'"
+        return f"not shown: {pip_install('dashboard')}"
     return str(client.dashboard_link)

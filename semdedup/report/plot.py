@@ -8,6 +8,7 @@ from pathlib import PurePath
 from typing import Any
 
 from semdedup.errors import ParameterError
+from semdedup.extras import pip_install
 from semdedup.storage.location import Location
 
 FORMATS = ("png", "svg")
@@ -24,7 +25,7 @@ def plot_format(path: str) -> str:
 def check_matplotlib() -> None:
     """Raise a `ParameterError` where Matplotlib, which draws the curve, is not installed."""
     if importlib.util.find_spec("matplotlib") is None:
-        raise ParameterError("a plot needs Matplotlib, which is not installed: pip install 'semdedup[plot]'")
+        raise ParameterError(f"a plot needs Matplotlib, which is not installed: {pip_install('plot')}")
 
 
 def draw_curve(curve: Sequence[tuple[float, float]], eps: float | None) -> Any:

@@ -12,6 +12,7 @@ import fsspec
 import fsspec.asyn
 
 from semdedup.errors import ParameterError
+from semdedup.extras import pip_install
 
 
 @dataclass(frozen=True)
@@ -126,7 +127,7 @@ def check_package(protocol: str) -> None:
         fsspec.get_filesystem_class(protocol)
     except (ImportError, ValueError) as error:  # ValueError: a name that its package makes known to fsspec
         if store is not None and store.extra:
-            needed = f"{store.package}: pip install 'semdedup[{store.extra}]'"
+            needed = f"{store.package}: {pip_install(store.extra)}"
         else:
             needed = f"a package that is not there: {error}"
         raise ParameterError(f"{protocol}:// needs {needed}") from None

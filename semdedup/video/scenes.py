@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from semdedup.errors import ParameterError
+from semdedup.extras import pip_install
 from semdedup.video.decode import Decoder
 from semdedup.video.heartbeat import HeartbeatTimer, WithHeartbeats
 from semdedup.video.options import DecodeOptions, Limits
@@ -31,7 +32,7 @@ NOMINAL_FPS = 25.0
 def check_scenes() -> None:
     """Raises `ParameterError` where PySceneDetect is not installed."""
     if find_spec("scenedetect") is None:
-        raise ParameterError("splitting_algorithm scene needs PySceneDetect: pip install 'semdedup[scenes]'")
+        raise ParameterError(f"splitting_algorithm scene needs PySceneDetect: {pip_install('scenes')}")
 
 
 def find_cuts(source: Source, timeline: Timeline, limits: Limits, decode: DecodeOptions) -> WithHeartbeats[list[float]]:

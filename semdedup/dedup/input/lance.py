@@ -11,6 +11,7 @@ import pyarrow as pa
 
 from semdedup.dedup.input.datasets import lance_place
 from semdedup.errors import BadFileError, ParameterError, SemdedupError
+from semdedup.extras import pip_install
 from semdedup.storage.faults import is_passing
 from semdedup.storage.location import FileInfo, Location
 from semdedup.storage.stores import lance_options
@@ -135,7 +136,7 @@ def import_lance(what: str) -> Any:
     try:
         import lance
     except ImportError:
-        raise ParameterError(f"{what} is Lance, which needs pylance: pip install 'semdedup[lance]'") from None
+        raise ParameterError(f"{what} is Lance, which needs pylance: {pip_install('lance')}") from None
     return lance
 
 

@@ -15,6 +15,7 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from semdedup.errors import ClusterError, InputError, ParameterError
+from semdedup.extras import pip_install
 from semdedup.runs.places import CAPTIONS_ENDING
 from semdedup.video.options import CAPTIONER_NAME, CaptionOptions
 from semdedup.video.quarantine import CAPTION_ERROR, NO_WINDOW
@@ -110,11 +111,10 @@ class CaptionSpec:
         """Refuse what cannot work; see `of`."""
         missing = [name for name in PACKAGES if find_spec(name) is None]
         if missing:
-            raise ParameterError(f"captioning_model needs {', '.join(missing)}: pip install 'semdedup[captions]'")
+            raise ParameterError(f"captioning_model needs {', '.join(missing)}: {pip_install('captions')}")
         if int(version("transformers").partition(".")[0]) < 5:
             raise ParameterError(
-                f"captioning_model needs transformers 5; here is {version('transformers')}: "
-                "pip install 'semdedup[captions]'"
+                f"captioning_model needs transformers 5; here is {version('transformers')}: " + pip_install("captions")
             )
         check_local(self.options.model or "", "captioning_model")
         if not re.fullmatch(CAPTIONER_NAME, self.model):
@@ -149,7 +149,7 @@ class CaptionSpec:
                 except (ImportError, RuntimeError) as error:
                     raise ClusterError(
                         f"torch, torchvision and transformers do not work together on {socket.gethostname()}: {error}. "
-                        "Install them from one index: pip install 'semdedup[captions]'"
+                        f"Install them from one index: {pip_install('captions')}"
                     ) from error
 
                 while len(_loaded) >= HELD:

@@ -15,6 +15,7 @@ from types import MappingProxyType
 from typing import Any, Literal
 
 from semdedup.errors import InputError, ParameterError
+from semdedup.extras import pip_install
 from semdedup.video.steps.embed.json_file import read_json
 from semdedup.video.steps.embed.own_names import check_own_names, code_in
 
@@ -161,8 +162,8 @@ def _check_packages(choice: ModelChoice, packages: Sequence[str]) -> None:
     missing = [name for name in packages if find_spec(name) is None]
     if missing:
         beside = [name.replace("_", "-") for name in missing if name not in OF_MODELS]
-        listed = " ".join((["'semdedup[models]'"] if len(beside) < len(missing) else []) + beside)
-        raise ParameterError(f"embedding_algorithm {choice.algorithm} needs {', '.join(missing)}: pip install {listed}")
+        command = pip_install("models", *beside) if len(beside) < len(missing) else f"pip install {' '.join(beside)}"
+        raise ParameterError(f"embedding_algorithm {choice.algorithm} needs {', '.join(missing)}: {command}")
 
 
 def _check_torchscript(choice: ModelChoice) -> None:
