@@ -73,9 +73,10 @@ class Slurm:
         assert done.returncode == 0, f"{command}: {done.stderr}"
         return done.stdout.strip()
 
-    def jobs(self, state: str = "all") -> list[str]:
-        """Ids of the jobs that are not over."""
-        return self.call("squeue", "--noheader", "--format=%A", f"--states={state}").split()
+    def jobs(self, *states: str) -> list[str]:
+        """Ids of the jobs that are not over, or are in one of some states."""
+        asked = [f"--states={','.join(states)}"] if states else []
+        return self.call("squeue", "--noheader", "--format=%A", *asked).split()
 
     def shown(self, job: str) -> dict[str, str]:
         """What the controller knows of a job."""
