@@ -10,11 +10,16 @@ import yaml
 
 from semdedup.cli.config_file import CLUSTER, STORAGE, TOP, names_of, param_on_top, parts_of
 from semdedup.cli.params import Declared, FileSetting, declared_of
+from semdedup.compute.options import SITE, ClusterOptions
 from semdedup.settings import Setting, meant, settings_of
 
 WIDTH = 110
 SAID = ("INTEGER", "FLOAT", "BYTES", "|")
 """In the names of values of which the help does not say everything: what they must be is added."""
+
+OF_SITE = "site"
+"""In place of a command: the file of a site."""
+ENVIRONMENT = f"DASK_{SITE.replace('.', '__').upper()}__N_WORKERS"
 
 
 @click.command()
@@ -23,16 +28,21 @@ SAID = ("INTEGER", "FLOAT", "BYTES", "|")
 def config(ctx: click.Context, name: str) -> None:
     """Print a file of settings for a command, to begin with: YAML in which everything is explained.
 
-    Each setting has its default there, behind a #; what must be given has no value yet.
+    Each setting has its default there, behind a #; what must be given has no value yet. With `site` in place of a
+    command: what is said once for all runs on a machine or a cluster, in Dask's configuration.
 
     \b
     Example:
       semdedup config run > run.yaml
       semdedup run --config run.yaml
+      semdedup config site > ~/.config/dask/semdedup.yaml
     """
     commands = _commands(ctx)
+    if name == OF_SITE:
+        click.echo("\n".join(site_template()))
+        return
     if name not in commands:
-        message = f"there is no command {name!r}{meant(name, commands)}; there are {', '.join(commands)}"
+        message = f"there is no command {name!r}{meant(name, commands)}; there are {', '.join(commands)}, and {OF_SITE}"
         raise click.BadParameter(message, ctx, param_hint="COMMAND")
     click.echo("\n".join(template(name, commands)))
 
@@ -45,7 +55,19 @@ def _commands(ctx: click.Context) -> dict[str, click.Command]:
 
 
 def _completed(ctx: click.Context, begun: str) -> list[str]:
-    return [name for name in _commands(ctx) if name.startswith(begun)]
+    return [name for name in (*_commands(ctx), OF_SITE) if name.startswith(begun)]
+
+
+def site_template() -> Iterator[str]:
+    """The lines of the file of a site, for ~/.config/dask or /etc/dask."""
+    sections = SITE.split(".")
+    yield "# What a site says of semdedup, a file of Dask's configuration: ~/.config/dask/semdedup.yaml or /etc/dask/."
+    yield f"# The environment wins over it, as in {ENVIRONMENT}=4; flags, keywords and --config over both."
+    yield "# A line '#name: value' is a setting with its default: take away the # and change the value."
+    yield from ("", *(f"{'  ' * depth}{section}:" for depth, section in enumerate(sections)))
+    for declared in settings_of(ClusterOptions):
+        if declared.site:
+            yield from _lines(declared, declared.name, "  " * len(sections))
 
 
 def template(name: str, commands: Mapping[str, click.Command]) -> Iterator[str]:

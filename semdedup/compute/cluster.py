@@ -25,6 +25,8 @@ from semdedup.errors import ClusterError, ParameterError
 
 SECONDS_TO_WAIT_FOR_SCHEDULER = 15
 SECONDS_TO_SILENCE_WORKERS = 2
+CONFIGURED = "scheduler-address"
+"""What Dask's configuration calls the scheduler that its programs work on; Dask's operator sets it for its jobs."""
 POOL_OF_GPU = 0.8
 """What of a GPU's memory the pool of a worker takes; the rest is for CUDA, for libraries, and for the client."""
 SECONDS_TO_LEAVE = 0.5
@@ -40,7 +42,7 @@ IN_A_THREAD = (
 
 @contextlib.contextmanager
 def connect(options: ClusterOptions, reporter: Reporter | None = None) -> Iterator[distributed.Client]:
-    """Connect to the cluster that the options name, or start one for the time of the block.
+    """Connect to the cluster that the options name, else to that of Dask's configuration, else start one for the block.
 
     Ctrl-C ends it at once: workers that were started here are killed, and a scheduler elsewhere is left.
 
@@ -48,10 +50,12 @@ def connect(options: ClusterOptions, reporter: Reporter | None = None) -> Iterat
         ClusterError: nothing answers at the address, or a GPU is asked for and there is none.
     """
     reporter = reporter or Reporter(verbose=False)
-    if options.scheduler or options.scheduler_file:
-        with reporter.doing(f"connecting to {options.scheduler or options.scheduler_file}", is_announced=True):
+    address = options.scheduler or (None if options.scheduler_file else dask.config.get(CONFIGURED, None))
+    if address or options.scheduler_file:
+        source = "" if options.scheduler or options.scheduler_file else f" ({CONFIGURED} of Dask's configuration)"
+        with reporter.doing(f"connecting to {address or options.scheduler_file}{source}", is_announced=True):
             client = interruptible(
-                lambda: _connect_to_scheduler(options.scheduler, options.scheduler_file), distributed.Client.close
+                lambda: _connect_to_scheduler(address, options.scheduler_file, source), distributed.Client.close
             )
         with _left_at_once(client.close):
             yield client
@@ -185,8 +189,8 @@ def _start_cluster(options: ClusterOptions, on_gpu: bool) -> Any:
     )
 
 
-def _connect_to_scheduler(address: str | None, scheduler_file: str | None) -> distributed.Client:
-    where = address or scheduler_file
+def _connect_to_scheduler(address: str | None, scheduler_file: str | None, source: str) -> distributed.Client:
+    where = f"{address or scheduler_file}{source}"
     if scheduler_file is not None and not Path(scheduler_file).exists():
         raise ClusterError(
             f"no Dask scheduler answers at {scheduler_file}: there is no such file. "

@@ -20,6 +20,7 @@ from typing import Any, ClassVar, Self, TypeVar, get_args, get_type_hints
 import numpy as np
 
 from semdedup.errors import ParameterError
+from semdedup.settings import site as of_site
 from semdedup.settings.reprs import Shown, shown_parameters
 
 INPUT, METHOD, OUTPUT = "Input", "Method", "Output"
@@ -70,6 +71,7 @@ class Setting:
         flags: its flags; the name with dashes where none are given.
         unrecorded: why results of two values are the same, so that the record of a step leaves it out.
         heading: under which it stands in the help of a command.
+        site: the section of Dask's configuration in which a site may say another default; empty where it may not.
     """
 
     kind: Kind
@@ -81,6 +83,7 @@ class Setting:
     flags: tuple[str, ...] = ()
     unrecorded: str = ""
     heading: str = METHOD
+    site: str = ""
 
     def check(self, value: Any) -> Any:
         """The value made plain. Raises the `ParameterError` that goes with a wrong one."""
@@ -94,15 +97,25 @@ class Setting:
             found = str(error) if isinstance(error, Found) else shown(value)
             raise ParameterError(f"{self.name} must {self.kind.words}; got {found}") from None
 
+    def standing(self) -> Any:
+        """The default that holds here: what the site says, where it may and does."""
+        found = of_site.said(self.site, self.name) if self.site else None
+        if found is None:
+            return self.default
+        try:
+            return self.check(found)
+        except ParameterError as error:
+            raise ParameterError(f"{of_site.place(self.site)}: {error}") from None
+
     def of(self, given: Mapping[str, Any]) -> Any:
-        """Its value among keywords, by its name or an alias; the default where there is none.
+        """Its value among keywords, by its name or an alias; the default that holds here where there is none.
 
         Raises:
             ParameterError: two spellings have two values, or the value is wrong.
         """
         spelled = {name: given[name] for name in (self.name, *self.aliases) if name in given}
         values = {name: self.check(value) for name, value in spelled.items() if not _same(value, self.default)}
-        (first, value), *others = values.items() or [(self.name, self.default)]
+        (first, value), *others = values.items() or [(self.name, self.default if spelled else self.standing())]
         for other, another in others:
             if not _same(value, another):
                 raise ParameterError(
@@ -121,9 +134,10 @@ def setting(
     flags: Sequence[str] = (),
     unrecorded: str = "",
     heading: str = "",
+    site: str = "",
 ) -> Any:
     """A field of `Options`, see `Setting`; its heading is that of the group where none is given."""
-    declared = Setting(kind, default, help, name, "", tuple(aliases), tuple(flags), unrecorded, heading)
+    declared = Setting(kind, default, help, name, "", tuple(aliases), tuple(flags), unrecorded, heading, site)
     return dataclasses.field(default=default, metadata={"setting": declared}, repr=kind.metavar != "MAPPING")
 
 
@@ -174,6 +188,20 @@ def settings_of(*groups: type[Options]) -> tuple[Setting, ...]:
         for group in groups
         for field in sorted(dataclasses.fields(group), key=lambda one: one.name in group.last)  # type: ignore[arg-type]
     )  # fmt: skip
+
+
+def asking_the_site(cls: T) -> T:
+    """Let the constructor of a group take from the site what is not given."""
+    init = cls.__init__  # type: ignore[misc]
+
+    @wraps(init)
+    def init_here(self: Any, *args: Any, **given: Any) -> None:
+        named = signature(init).bind(self, *args, **given).arguments
+        asked = {one.attribute: one.standing() for one in settings_of(cls) if one.site and one.attribute not in named}
+        init(self, *args, **given, **asked)
+
+    cls.__init__ = init_here  # type: ignore[misc]
+    return cls
 
 
 def check_names(whose: str, given: Any, known: Iterable[str]) -> None:
