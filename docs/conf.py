@@ -31,29 +31,29 @@ intersphinx_mapping = {
 if os.environ.get("SEMDEDUP_DOCS_INTERSPHINX"):  # links into the pages of others, whose lists of names are fetched
     extensions.append("sphinx.ext.intersphinx")
 
-exclude_patterns = ["_build", "made/embedders.md"]
-templates_path: list[str] = []
+exclude_patterns = ["_build", "made/*.md"]
+templates_path = ["_templates"]
 nitpicky = True
 nitpick_ignore_regex = [
     # What is not ours is linked where intersphinx is on; and what is ours and not public is only named.
-    (r"py:.*", r"(?!semdedup\.[A-Za-z]+$).*"),
+    (r"py:.*", rf"(?!semdedup\.(?:{'|'.join(semdedup.__all__)})$).*"),
 ]
 
-myst_enable_extensions = ["colon_fence", "deflist", "attrs_inline", "smartquotes"]
+smartquotes = False
+myst_enable_extensions = ["colon_fence", "deflist"]
 myst_heading_anchors = 3
-suppress_warnings: list[str] = []
 
 default_role = "py:obj"
 autodoc_class_signature = "mixed"
 autodoc_member_order = "bysource"
 autodoc_typehints = "description"
 autodoc_typehints_description_target = "documented"
-autodoc_preserve_defaults = True
 napoleon_numpy_docstring = False
 napoleon_use_ivar = True
 napoleon_custom_sections = [("Settings", "params_style"), "Cost"]
 python_maximum_signature_line_length = 100
 python_use_unqualified_type_names = True
+toc_object_entries_show_parents = "hide"
 
 html_theme = "pydata_sphinx_theme"
 html_title = "semdedup"
@@ -61,9 +61,9 @@ html_static_path = ["_static"]
 html_css_files = ["semdedup.css"]
 html_show_sourcelink = False
 html_copy_source = False
+html_sidebars = {"**": ["contents"]}
 html_theme_options = {
-    "navbar_align": "left",
-    "header_links_before_dropdown": 4,
+    "navbar_center": [],
     "show_toc_level": 2,
     "navigation_with_keys": False,
     "secondary_sidebar_items": ["page-toc"],

@@ -9,7 +9,7 @@ from __future__ import annotations
 import inspect
 import re
 import textwrap
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -84,8 +84,8 @@ def command_page(name: str, commands: dict[str, click.Command]) -> Iterator[str]
     command = commands[name]
     ctx = click.Context(command, info_name=f"semdedup {name}", help_option_names=["-h", "--help"])
     yield from _title(f"semdedup {name}")
-    yield from _help(command.help or "")
     yield from [".. code-block:: text", "", f"   {command.get_usage(ctx).removeprefix('Usage: ')}", ""]
+    yield from _help(command.help or "")
     yield from [f".. program:: semdedup {name}", ""]
     found: dict[str, list[tuple[str, str]]] = {heading: [] for heading in FIRST}
     for param in command.get_params(ctx):
@@ -118,17 +118,22 @@ def name_page(name: str) -> Iterator[str]:
 
 
 def first_sentence(value: Any) -> str:
-    """What a docstring begins with."""
-    return " ".join((inspect.getdoc(value) or "").split("\n\n")[0].split())
+    """What a docstring, or the help of a command, begins with."""
+    text = value.help if isinstance(value, click.Command) else inspect.getdoc(value)
+    return " ".join((text or "").split("\n\n")[0].split())
 
 
-def table_of_names(names: tuple[str, ...]) -> Iterator[str]:
-    """A line for each name, with the first sentence of its docstring."""
-    yield from [".. list-table::", "   :widths: 35 65", "   :class: names", ""]
-    for name in names:
-        about = re.sub(r"`+([^`]+)`+", r"``\1``", first_sentence(getattr(semdedup, name)))
-        yield from [f"   * - :doc:`{name} </made/api/{name}>`", f"     - {about}"]
+def table(kind: str, rows: Iterable[tuple[str, str]]) -> Iterator[str]:
+    """A line in Markdown for each page of a kind, with what it is about."""
+    yield from ["| | |", "|---|---|"]
+    for name, about in rows:
+        yield f"| [`{name}`](/made/{kind}/{name}.rst) | {about} |"
     yield ""
+
+
+def contents(kind: str, names: Iterable[str]) -> Iterator[str]:
+    """The pages of a kind in the list of contents."""
+    yield from ["```{toctree}", ":hidden:", "", *(f"/made/{kind}/{name}" for name in names), "```"]
 
 
 def api_index() -> Iterator[str]:
@@ -137,17 +142,16 @@ def api_index() -> Iterator[str]:
     if sorted(listed) != semdedup.__all__:
         raise ValueError(f"GROUPS lacks or adds {set(listed) ^ set(semdedup.__all__)}: say where these names belong")
     for title, names in GROUPS.items():
-        yield from [f".. rubric:: {title}", "", *table_of_names(names)]
-    yield from [".. toctree::", "   :hidden:", "", *(f"   /made/api/{name}" for name in listed)]
+        about = [(name, re.sub(r"`+", "`", first_sentence(getattr(semdedup, name)))) for name in names]
+        yield from [f"## {title}", "", *table("api", about)]
+    yield from contents("api", listed)
 
 
 def command_index(commands: dict[str, click.Command]) -> Iterator[str]:
     """The commands in the order of the work."""
-    yield from [".. list-table::", "   :widths: 25 75", "   :class: names", ""]
-    for name, command in commands.items():
-        sentence = f"{' '.join((command.help or '').split()).partition('. ')[0].removesuffix('.')}."
-        yield from [f"   * - :doc:`{name} </made/commands/{name}>`", f"     - {_escaped(sentence)}"]
-    yield from ["", ".. toctree::", "   :hidden:", "", *(f"   /made/commands/{name}" for name in commands)]
+    about = [(name, first_sentence(command).partition(". ")[0]) for name, command in commands.items()]
+    yield from [*table("commands", ((name, text.removesuffix(".") + ".") for name, text in about))]
+    yield from contents("commands", commands)
 
 
 def write_pages(folder: Path) -> None:
@@ -155,8 +159,7 @@ def write_pages(folder: Path) -> None:
     commands = cli.main.commands
     pages = {f"commands/{name}.rst": command_page(name, commands) for name in commands}
     pages |= {f"api/{name}.rst": name_page(name) for names in GROUPS.values() for name in names}
-    pages |= {"commands.txt": command_index(commands), "api.txt": api_index()}
-    pages |= {"embedders.md": iter([as_markdown()])}
+    pages |= {"commands.md": command_index(commands), "api.md": api_index(), "embedders.md": iter([as_markdown()])}
     for name, lines in pages.items():
         path, text = folder / name, "\n".join(lines) + "\n"
         path.parent.mkdir(parents=True, exist_ok=True)

@@ -12,9 +12,14 @@ from typing import Any
 from docutils import nodes
 from sphinx.addnodes import pending_xref
 from sphinx.transforms import SphinxTransform
+from sphinx.util.nodes import make_refnode
 
 import semdedup
 from semdedup import cli
+
+
+COMMAND = "semdedup-command"
+"""The type of a reference to the page of a command."""
 
 
 def public_name(text: str) -> str:
@@ -42,11 +47,10 @@ class NamesAsLinks(SphinxTransform):
             if name := public_name(text):
                 self._link(code, {"refdomain": "py", "reftype": "obj", "reftarget": f"semdedup.{name}"})
             elif command and command[1] in cli.main.commands:
-                target = f"/made/commands/{command[1]}"
-                self._link(code, {"refdomain": "std", "reftype": "doc", "reftarget": target, "refexplicit": True})
+                self._link(code, {"refdomain": "", "reftype": COMMAND, "reftarget": f"made/commands/{command[1]}"})
 
     def _link(self, code: nodes.literal, target: dict[str, Any]) -> None:
-        link = pending_xref("", refdoc=self.env.docname, refwarn=True, **{"refexplicit": False, **target})
+        link = pending_xref("", refdoc=self.env.docname, refwarn=True, refexplicit=False, **target)
         code.replace_self(link)
         link += code
 
@@ -58,7 +62,9 @@ def _above(node: nodes.Node) -> Any:
 
 
 def find_public(app: Any, env: Any, node: Any, contnode: Any) -> Any:
-    """A reference that led nowhere: to the public name, if it is one by its last part."""
+    """A reference that led nowhere: to a command, or to the public name that it is by its last part."""
+    if node.get("reftype") == COMMAND:
+        return make_refnode(app.builder, node["refdoc"], node["reftarget"], "", contnode)
     target = node.get("reftarget", "")
     name = target.rpartition(".")[2]
     if node.get("refdomain") != "py" or name not in semdedup.__all__ or target == f"semdedup.{name}":
