@@ -1,4 +1,4 @@
-"""How the documentation is built: ``sphinx-build -W --keep-going -b html docs docs/_build/html``. Nothing is fetched."""
+"""How the documentation is built: ``sphinx-build -W -b html docs docs/_build/html``. Nothing is fetched."""
 
 import os
 import sys

@@ -1,7 +1,7 @@
 """Pages that are made of the code whenever the documentation is built, so that nothing in them can be out of date.
 
 One for each command, of Click's own declarations and their headings; one for each public name, of its docstring; and
-the table of embedders. They lie in ``made/``, which git does not know.
+the table of embedders; and what the recipes of deployment say. They lie in ``made/``, which git does not know.
 """
 
 from __future__ import annotations
@@ -154,12 +154,23 @@ def command_index(commands: dict[str, click.Command]) -> Iterator[str]:
     yield from contents("commands", commands)
 
 
+def deployment(recipes: Path) -> Iterator[str]:
+    """What the recipes say of themselves, without their title, and with links that lead from a page of ours."""
+    if not (recipes / "README.md").exists():
+        return
+    text = (recipes / "README.md").read_text(encoding="utf-8")
+    text = re.sub(r"\A# .*\n", "", text)
+    text = re.sub(r"\]\((?:\.\./docs/)([^)]+)\)", r"](/\1)", text)
+    yield re.sub(r"\]\((?![a-z]+:|[#/])([^)]+)\)", r"](../deploy/\1)", text)
+
+
 def write_pages(folder: Path) -> None:
     """Make all pages; one that says what it did is left alone, so that it is not built again."""
     commands = cli.main.commands
     pages = {f"commands/{name}.rst": command_page(name, commands) for name in commands}
     pages |= {f"api/{name}.rst": name_page(name) for names in GROUPS.values() for name in names}
     pages |= {"commands.md": command_index(commands), "api.md": api_index(), "embedders.md": iter([as_markdown()])}
+    pages["deploy.md"] = deployment(folder.parent.parent / "deploy")
     for name, lines in pages.items():
         path, text = folder / name, "\n".join(lines) + "\n"
         path.parent.mkdir(parents=True, exist_ok=True)

@@ -17,7 +17,6 @@ from sphinx.util.nodes import make_refnode
 import semdedup
 from semdedup import cli
 
-
 COMMAND = "semdedup-command"
 """The type of a reference to the page of a command."""
 

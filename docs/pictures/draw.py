@@ -8,6 +8,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping, Sequence
 from html import escape
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -115,7 +116,8 @@ def eps() -> str:
     for limit, fill in ((math.degrees(math.acos(0.5)), "#f3ead9"), (math.degrees(math.acos(0.9)), "#cfe6ee")):
         x, y = at(limit)
         drawing.path(f"M{cx} {cy}H{cx + radius}A{radius} {radius} 0 0 0 {x:.1f} {y:.1f}z", stroke="none", fill=fill)
-    for degrees, name, colour in ((0, "the better clip", INK), (17, "a match at eps 0.1", KEPT), (48, "no match at eps 0.1", DROPPED)):  # fmt: skip
+    clips = ((0, "the better clip", INK), (17, "a match at eps 0.1", KEPT), (48, "no match at eps 0.1", DROPPED))
+    for degrees, name, colour in clips:
         x, y = at(degrees)
         drawing.path(f"M{cx} {cy}L{x:.1f} {y:.1f}", stroke=colour, line=2.4)
         drawing.dot(x, y, 5, fill=colour)
@@ -168,7 +170,7 @@ def rules() -> str:
             if column == 0:
                 drawing.text(24, y + 5, rule, size=15, weight=600, anchor="start")
             order = np.argsort(places)
-            for one, other in zip(order[:-1], order[1:], strict=True):
+            for one, other in pairwise(order):
                 drawing.path(f"M{places[one]:g} {y}H{places[other]:g}", stroke=LIGHT, line=5)
             for i, x in enumerate(places):
                 if gone[i]:
@@ -225,7 +227,8 @@ def overlaps() -> str:
         drawing.box(x, y, scale * seconds, 40, fill="#f7f9fb")
     a_from, b_from, length = 34, 9, 30
     ax, bx = a[0] + scale * a_from, b[0] + scale * b_from
-    drawing.path(f"M{ax:g} 100L{bx:g} 150H{bx + scale * length:g}L{ax + scale * length:g} 100z", stroke="none", fill="#e9e2f4")  # fmt: skip
+    shared = f"M{ax:g} 100L{bx:g} 150H{bx + scale * length:g}L{ax + scale * length:g} 100z"
+    drawing.path(shared, stroke="none", fill="#e9e2f4")
     drawing.box(ax, a[1], scale * length, 40, fill="#cdbce6", stroke=OTHER)
     drawing.box(bx, b[1], scale * length, 40, fill="#cdbce6", stroke=OTHER)
     for i in range(0, 92, 10):
@@ -238,7 +241,8 @@ def overlaps() -> str:
             drawing.path(f"M{x + 6:g} {b[1] + 34:g}L{x + width - 6:g} {b[1] + 6:g}", stroke=DROPPED, line=2)
         drawing.text(x + width / 2, b[1] + 60, "goes" if gone else "stays", size=13, fill=DROPPED if gone else KEPT)
     drawing.text(ax + scale * length / 2, 46, "0:34 – 1:04", size=13, fill=OTHER, weight=600)
-    drawing.text(bx + scale * length / 2, 236, "0:09 – 0:39; clips need not begin at the same moments", size=13, fill=OTHER, weight=600)  # fmt: skip
+    words = "0:09 – 0:39; clips need not begin at the same moments"
+    drawing.text(bx + scale * length / 2, 236, words, size=13, fill=OTHER, weight=600)
     return drawing.svg()
 
 

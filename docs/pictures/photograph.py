@@ -1,4 +1,4 @@
-"""Take the picture of the report's page: ``python docs/pictures/photograph.py``. It runs the demo, and needs Chromium.
+"""Take the pictures of the report's page: ``python docs/pictures/photograph.py``. It runs the demo, and needs Chromium.
 
 Needs the extra ``test`` (Playwright) and Pillow, which comes with semdedup.
 """
@@ -16,7 +16,17 @@ from playwright.sync_api import sync_playwright
 from semdedup.demo import run_demo
 
 SIZE = {"width": 1100, "height": 900}
-COLOURS = 128
+COLOURS = 192
+WITHOUT_FOLDER = """folder => {
+    const walker = document.createTreeWalker(document.body, NodeFilter.SHOW_TEXT);
+    while (walker.nextNode()) walker.currentNode.data = walker.currentNode.data.replaceAll(folder, "");
+}"""
+
+
+def keep(name: str, taken: bytes) -> None:
+    """A picture of few colours, which is small."""
+    few = Image.open(io.BytesIO(taken)).convert("RGB").quantize(COLOURS, dither=Image.Dither.NONE)
+    few.save(Path(__file__).parent / name, optimize=True)
 
 
 def main() -> None:
@@ -26,10 +36,12 @@ def main() -> None:
         page = browser.new_page(viewport=SIZE, color_scheme="light")
         page.goto(Path(str(page_file)).as_uri())
         page.wait_for_timeout(1000)
-        taken = Image.open(io.BytesIO(page.screenshot()))
+        page.evaluate(WITHOUT_FOLDER, f"{folder}/")
+        keep("report.png", page.screenshot())
+        page.evaluate("document.querySelector('#pairs').scrollIntoView()")
+        page.wait_for_timeout(500)
+        keep("report-pairs.png", page.screenshot())
         browser.close()
-    few = taken.convert("RGB").quantize(COLOURS, dither=Image.Dither.NONE)
-    few.save(Path(__file__).parent / "report.png", optimize=True)
 
 
 if __name__ == "__main__":
