@@ -171,10 +171,11 @@ def test_the_examples_in_docstrings_do_what_they_show() -> None:
 def built(builder: str, place: Path) -> subprocess.CompletedProcess[str]:
     options = ("-W", "--keep-going", "-q", "-b", builder, "-d", place / "trees")
     command = [sys.executable, "-m", "sphinx", *options, DOCS, place / builder]
-    return subprocess.run(list(map(str, command)), capture_output=True, text=True, timeout=280, check=False)
+    return subprocess.run(list(map(str, command)), capture_output=True, text=True, timeout=560, check=False)
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(600)
 @pytest.mark.skipif(importlib.util.find_spec("sphinx") is None, reason="Sphinx is not installed: pip install '.[docs]'")
 def test_the_documentation_is_built_without_a_warning(tmp_path: Path) -> None:
     done = built("html", tmp_path)
