@@ -86,7 +86,7 @@ class RankingStrategy:
     ) -> RankingStrategy:
         """Rank by metadata: with ``ascending=True`` the smallest value is best. Nulls come last, ties go by id.
 
-        >>> RankingStrategy.metadata_based(["height", "bitrate"], ascending=False)   # keep the sharpest copy
+        >>> strategy = RankingStrategy.metadata_based(["height", "bitrate"], ascending=False)   # keep the sharpest copy
 
         Raises:
             ParameterError: no column, a column twice, or not one direction for each column.
@@ -106,7 +106,7 @@ class RankingStrategy:
     def rank_by(cls, columns: str | Sequence[str]) -> RankingStrategy:
         """`metadata_based` in one text: columns with ``:asc`` (the smallest value is best) or ``:desc``.
 
-        >>> RankingStrategy.rank_by("height:desc,bitrate:desc")
+        >>> strategy = RankingStrategy.rank_by("height:desc,bitrate:desc")
 
         Raises:
             ParameterError: no column, a column twice, or one without a direction.

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
+import inspect
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import wraps
@@ -237,7 +238,7 @@ def documented(*groups: type[Options]) -> Callable[[T], T]:
     def decorate(cls: T) -> T:
         declared = settings_of(*groups)
         lines = [f"    {one.name}: {one.help}" for one in declared]
-        cls.__doc__ = "\n".join([(cls.__doc__ or "").rstrip(), "", "Settings:", *lines, ""])
+        cls.__doc__ = "\n".join([inspect.cleandoc(cls.__doc__ or ""), "", "Settings:", *lines, ""])
         init = _spelled_out(cls.__init__, {one.name: one.default for one in declared})  # type: ignore[misc]
         cls.__init__ = init  # type: ignore[misc]
         return cls

@@ -40,8 +40,8 @@ REQUESTS_IN_FLIGHT = 32
 class Location(ListedPath):
     """A file or folder, local or in an object store, and what can be done with it.
 
-    >>> Location.of("clips") / "emb" / "a.parquet"      # relative paths are resolved where this is called
-    Location('/home/me/clips/emb/a.parquet')
+    >>> Location.of("/data/clips") / "emb" / "a.parquet"      # relative paths are resolved where this is called
+    Location(url='/data/clips/emb/a.parquet')
     """
 
     @repeated

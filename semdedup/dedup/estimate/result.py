@@ -19,8 +19,9 @@ CONFIDENCE = 0.95
 def interval(found: int, asked: int) -> tuple[float, float, float]:
     """A share and its interval by Clopper and Pearson, which holds at least as often as it says; NaN of none.
 
-    >>> interval(0, 10)
-    (0.0, 0.0, 0.30849710781876083)
+    >>> share, low, high = interval(0, 10)
+    >>> share, low, round(high, 6)
+    (0.0, 0.0, 0.308497)
 
     Reference: C. J. Clopper and E. S. Pearson, The use of confidence or fiducial limits, 1934.
     """

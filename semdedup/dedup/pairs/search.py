@@ -129,8 +129,9 @@ def find_pairs(
             manifest.
         ranking_strategy: a ranks before b by this; by default by the ranks of a result, else by id ascending.
         max_pairs: more pairs are an error.
-        client, cluster, id_field, embedding_field, embedding_dim, embedding_encoding, input_filetype, clear_output,
-            verbose, take_over, verify: as for the workflow.
+        client, cluster: as for the workflow.
+        id_field, embedding_field, embedding_dim, embedding_encoding, input_filetype: as for the workflow.
+        clear_output, verbose, take_over, verify: as for the workflow.
         storage_options: for fsspec; `read_kwargs` and `write_kwargs` may hold others.
 
     Raises:

@@ -1,4 +1,4 @@
-"""The models that the embedders are known to load, and what is known of each. The README has this table.
+"""The models that the embedders are known to load, and what is known of each. The documentation has this table.
 
 Licences are what the models' pages said in November 2026; what counts is the one that comes with the weights. `eps` is
 recommended only where somebody has measured it on clips: for another model measure it on yours, with
@@ -87,13 +87,13 @@ KNOWN: tuple[KnownModel, ...] = (
         "not measured on clips; its authors: pictures at 0.75 are copies with 90 % precision",
     ),
 )
-"""In the order of the README."""
+"""In the order of the documentation."""
 
 TITLES = ("`--embedding-algorithm`", "model", "dims", "frames", "eps", "licence", "tried here")
 
 
 def as_markdown(models: Sequence[KnownModel] = KNOWN) -> str:
-    """The table of the README."""
+    """The table of the documentation, which is made of it whenever that is built."""
     rows = [(m.algorithm, m.model, m.dims, m.frames, m.eps, m.licence, m.tried) for m in models]
     lines = [TITLES, ("---",) * len(TITLES), *rows]
     return "\n".join("| " + " | ".join(line) + " |" for line in lines)
