@@ -39,7 +39,7 @@ VIDEOS = {
     "b.mp4": (2, 3, 20),
     "c.mp4": (3, 3, 30),
 }
-"""What each video shows, by which those are the same to dct3d; how dim it is, to `Tone`; and how hard it is compressed."""
+"""What a video shows, by which dct3d knows it; how dim it is, by which `Tone` does; how hard it is compressed."""
 
 LATER = {"copy-of-b.mp4": (2, 3, 35), "dim-b.mp4": (2, 2, 30), "dark.mp4": (8, 8, 20), "new.mp4": (9, 3, 30)}
 
