@@ -14,6 +14,8 @@ from semdedup.dedup.input.files import find_files
 from semdedup.dedup.names import IDENTIFY, find_table
 from semdedup.dedup.results.result import DedupResult
 from semdedup.dedup.threshold.recommended import chosen_eps
+from semdedup.errors import ParameterError
+from semdedup.run_options import Eps
 from semdedup.runs.identity import fingerprint
 from semdedup.runs.lookup import known_files
 from semdedup.runs.owner import owned
@@ -39,7 +41,7 @@ class RunDedups:
         clips: output of its split.
         embedders: in the order in which they are made.
         given: parameters of the dedup, as the user gave them.
-        eps: the threshold of all; None: that on record, else what the embedder recommends.
+        eps: the threshold of all, or of some by their names; of others that on record, else what they recommend.
         duplicate_when: when a clip is a near-duplicate by several; None: as on record, else the default.
         shared: ``clear_output`` and others that all workflows take.
     """
@@ -50,12 +52,13 @@ class RunDedups:
         clips: Location,
         embedders: Sequence[EmbedderSpec],
         given: Mapping[str, Any],
-        eps: float | None,
+        eps: Eps | None,
         duplicate_when: DropWhen | None,
         shared: Mapping[str, Any],
     ) -> None:
-        self.root, self.eps, self._shared, self._given = root, eps, shared, given
+        self.root, self._shared, self._given = root, shared, given
         self._embeddings = {spec.name: clips / spec.folder for spec in embedders}
+        self._given_eps = dict(eps) if isinstance(eps, Mapping) else dict.fromkeys(self._embeddings, eps)
         self._duplicate_when = duplicate_when
 
     @property
@@ -89,8 +92,12 @@ class RunDedups:
     def check(self) -> None:
         """Check the parameters, before any work. Raises `ParameterError`, or `OutputConflictError` for others than on
         record."""
+        if others := self._given_eps.keys() - self._embeddings.keys():
+            raise ParameterError(
+                f"eps names {', '.join(sorted(others))}, and the embedders of this run are {', '.join(self.names)}"
+            )
         for name in self._embeddings:
-            self._of(name, fresh=True).check(self.eps or 0.0)
+            self._of(name, fresh=True).check(self._given_eps.get(name) or 0.0)
         if len(self._embeddings) > 1 and not self._shared["clear_output"]:
             Record(self._first_folder).check(EMBEDDERS, self._noted.to_json())
 
@@ -150,10 +157,11 @@ class RunDedups:
 
     def _eps(self, name: str, dedups: Dedups) -> tuple[float, str]:
         recorded = None if self._shared["clear_output"] else dedups.recorded("eps")
-        if self.eps is None and recorded is not None:
+        eps = self._given_eps.get(name)
+        if eps is None and recorded is not None:
             return recorded, f"as in {dedups.folder(1)}"
         folder = self._embeddings[name]
-        return chosen_eps(self.eps, [folder.at(file.url) for file in find_files([folder], "parquet")])
+        return chosen_eps(eps, [folder.at(file.url) for file in find_files([folder], "parquet")])
 
     def _note(self) -> None:
         """Put on record which embedders there are, for runs that follow and for those who read the results."""

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from semdedup.dedup.threshold.rule import EPS
-from semdedup.settings import INPUT, METHOD, setting
+from semdedup.settings import INPUT, METHOD, Kind, setting
 from semdedup.settings.choices import DropWhen
 from semdedup.settings.kinds import path, paths
 from semdedup.settings.shared import SharedOptions, clear_output_setting
@@ -15,6 +16,32 @@ from semdedup.storage.kwargs import FSSPEC, kwargs_setting
 
 if TYPE_CHECKING:
     from semdedup.storage.location import Paths
+
+
+Eps = float | Mapping[str, float]
+"""A threshold of all embedders of a run, or of some of them by their names."""
+
+
+def _eps_by_embedder() -> Kind:
+    def plain(value: Any) -> Eps:
+        if not isinstance(value, Mapping):
+            found: float = EPS.kind.plain(value)
+            return found
+        if not value or not all(isinstance(name, str) for name in value):
+            raise TypeError
+        return {name: EPS.kind.plain(each) for name, each in value.items()}
+
+    def parse(text: str) -> Any:
+        if "=" not in text:
+            return EPS.kind.parse(text)
+        pairs = (part.partition("=") for part in text.split(","))
+        return {name.strip(): EPS.kind.parse(each.strip()) for name, _, each in pairs}
+
+    return replace(EPS.kind, words=f"{EPS.kind.words}, or be such numbers by embedder, as in hf=0.05", plain=plain,
+                   parse=parse)  # fmt: skip
+
+
+EPS_BY_EMBEDDER = _eps_by_embedder()
 
 
 @dataclass(frozen=True)
@@ -30,8 +57,11 @@ class RunOptions(SharedOptions):
         heading=INPUT,
     )
     output_path: str | None = setting(None, path(), "Folder for clips, dedup, report and dataset; local or s3://.")
-    eps: float | None = setting(
-        None, EPS.kind, f"{EPS.help} By default what the embedder recommends, else 0.1.", heading=METHOD
+    eps: Eps | None = setting(
+        None,
+        EPS_BY_EMBEDDER,
+        f"{EPS.help} Of several embedders by name: dct3d=0.4,hf=0.05. By default what each recommends, else 0.1.",
+        heading=METHOD,
     )
     drop_when: DropWhen | None = setting(
         None,

@@ -21,7 +21,7 @@ from semdedup.overlaps.folders import overlaps_below
 from semdedup.overlaps.search import OverlapSearch
 from semdedup.report.write import PAGE, write_report
 from semdedup.run_dedups import RunDedups
-from semdedup.run_options import RunOptions
+from semdedup.run_options import Eps, RunOptions
 from semdedup.run_overlaps import RunOverlaps, Searches
 from semdedup.run_result import RunResult, check_balance
 from semdedup.runs.at_work import PROGRESS, at_work
@@ -118,7 +118,7 @@ class VideoDeduplicationWorkflow(Shown):
         input_path: Paths,
         output_path: str,
         *,
-        eps: float | None = None,
+        eps: Eps | None = None,
         drop_when: DropWhen | None = None,
         duplicate_when: DropWhen | None = None,
         split: Mapping[str, Any] | None = None,
@@ -131,7 +131,7 @@ class VideoDeduplicationWorkflow(Shown):
         self.options = options = RunOptions.of({**locals(), **shared})
         self.storage_options = options.storage_options or {}
         self.root = Location.of(needed(options.output_path, "output_path"), self.storage_options)
-        self.input_path, self.eps = needed(options.input_path, "input_path"), options.eps
+        self.input_path = needed(options.input_path, "input_path")
         parts = {"split": split, "overlaps": overlaps, "dedup": dedup, "shard": shard}
         self.more: dict[str, Mapping[str, Any]] = {part: {} if more is None else more for part, more in parts.items()}
         for part, more in self.more.items():
@@ -142,7 +142,7 @@ class VideoDeduplicationWorkflow(Shown):
         self.searches = Searches(self.root, self.root / CLIPS, self.more["overlaps"], options.drop_when, self._shared())
         self.dedups = RunDedups(
             *(self.root, self.root / CLIPS, self.split.embedders, {"metadata_fields": METADATA, **self.more["dedup"]}),
-            *(self.eps, options.duplicate_when, self._shared()),
+            *(options.eps, options.duplicate_when, self._shared()),
         )
         self.dedups.check()
         self._shard(None)  # so are those of the dataset

@@ -82,7 +82,7 @@ def test_pairs_of_moments_are_as_far_apart_as_the_clip_is_long() -> None:
 
 
 def test_the_pictures_are_decoded_once_for_all_steps(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """And each step sees the frames that it sees alone."""
+    """And each step sees the frames that it sees alone, also a second embedder."""
     path = make_texture(tmp_path / "a.mp4", 5)
     decoded: list[int] = []
     end = Decoder.pictures
@@ -94,15 +94,19 @@ def test_the_pictures_are_decoded_once_for_all_steps(tmp_path: Path, monkeypatch
 
     monkeypatch.setattr(Decoder, "pictures", counted)
 
-    def samples(*scores: str) -> list[tuple[np.ndarray, ...]]:
-        chain = StepChain([step.load() for step in steps_with(EmbedderSpec(), scores=scores)])
+    def samples(*scores: str, also: EmbedderSpec | None = None) -> list[tuple[np.ndarray, ...]]:
+        chain = StepChain([step.load() for step in steps_with(EmbedderSpec(), also, scores=scores)])
         clips, outcome = split(path, None, wanted=chain.wanted)
         assert outcome.status == "done"
         return [clip.samples for clip in clips]
 
-    together, plain = samples(*BOTH), samples()
+    other = EmbedderSpec("custom", function=np.mean)
+    together, plain, two = samples(*BOTH), samples(), samples(also=other)
     apart = [samples(name) for name in BOTH]
-    assert decoded == [40] * 4, "four runs, each decodes the forty frames of the video once"
+    assert decoded == [40] * 5, "five runs, each decodes the forty frames of the video once"
+    for clip, alone in zip(two, plain, strict=True):
+        assert [len(frames) for frames in clip] == [16, 16]
+        np.testing.assert_array_equal(clip[0], alone[0])
     for i, clip in enumerate(together):
         assert [frames.shape[1:] for frames in clip] == [(64, 64), (256, 341), (64, 64, 3)]
         for frames, alone in zip(clip, (apart[0][i][0], apart[1][i][0], plain[i][0]), strict=True):

@@ -39,9 +39,11 @@ VIDEOS = {
     "b.mp4": (2, 3, 20),
     "c.mp4": (3, 3, 30),
 }
-"""What each video shows, by which those are the same to dct3d; how dim it is, to `Tone`; and how hard it is compressed."""
+"""What a video shows, by which dct3d knows it; how dim it is, by which `Tone` does; how hard it is compressed."""
 
 LATER = {"copy-of-b.mp4": (2, 3, 35), "dim-b.mp4": (2, 2, 30), "dark.mp4": (8, 8, 20), "new.mp4": (9, 3, 30)}
+
+FEW = {"a.mp4": (1, 1, 12), "b.mp4": (2, 3, 20), "dark.mp4": (4, 8, 20)}
 
 
 class Tone:
@@ -83,22 +85,14 @@ def videos(tmp_path_factory: pytest.TempPathFactory) -> Path:
 # Splitting and embedding
 
 
-def test_each_writes_what_it_writes_alone_and_one_that_fails_on_a_clip_costs_the_other_nothing(
-    client: distributed.Client, videos: Path, mood: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+def test_one_that_fails_on_a_clip_costs_the_other_nothing(
+    client: distributed.Client, mood: Path, tmp_path: Path
 ) -> None:
-    source = tmp_path / "in"
-    for name in ("a.mp4", "b.mp4"):
-        show(source, name, VIDEOS[name])
-    show(source, "dark.mp4", (4, 8, 20))
-    tone, runs = Tone(mood), {}
-    for order in ([tone, "dct3d"], ["dct3d", tone]):
-        runs[len(runs)] = splitter(source, tmp_path / "out", embedding_algorithm=order)
+    for name, of in FEW.items():
+        show(tmp_path / "in", name, of)
     mood.touch()
-    with monkeypatch.context() as patch:
-        patch.setattr("semdedup.video.base.commit", lambda *_: 1 / 0)  # as if it had been killed there
-        with pytest.raises(ZeroDivisionError):
-            runs[0].run(client)
-    result = runs[1].run(client)
+    result = splitter(tmp_path / "in", tmp_path / "out", embedding_algorithm=[Tone(mood), "dct3d"]).run(client)
+    mood.unlink()
     assert result.processed == 3
     assert (result.clips, result.embedded, result.quarantined_clips) == (3, 2, {"embed_error": 1})
     assert result.counts.by_folder == dict(zip(FOLDERS, (3, 2), strict=True))
@@ -113,7 +107,27 @@ def test_each_writes_what_it_writes_alone_and_one_that_fails_on_a_clip_costs_the
     for folder, eps in zip(FOLDERS, (b"0.5052083333333334", b"0.25"), strict=True):
         told = pq.read_schema(tmp_path / "out" / folder / "part-00000.parquet").metadata
         assert (told[b"semdedup.embedder"].decode() in folder, told[b"semdedup.recommended_eps"]) == (True, eps)
+    with pytest.raises(OutputConflictError, match=r"embedding_algorithm: \['dct3d', 'tone'\] there, 'dct3d' now"):
+        splitter(tmp_path / "in", tmp_path / "out").run(NOWHERE)
+    with pytest.raises(InputError, match="several embedders: dct3d_embd_parquet, tone_embd_parquet; name one"):
+        SemanticDeduplicationWorkflow(str(tmp_path / "out"), str(tmp_path / "dedup"), eps=0.1).run(NOWHERE)
 
+
+@pytest.mark.slow
+def test_runs_that_are_killed_or_find_new_videos_or_lost_files_give_what_one_run_gives_and_each_embedder_alone(
+    client: distributed.Client, mood: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source, tone = tmp_path / "in", Tone(mood)
+    for name, of in FEW.items():
+        show(source, name, of)
+    orders: list[list[Any]] = [[tone, "dct3d"], ["dct3d", tone]]
+    runs = [splitter(source, tmp_path / "out", embedding_algorithm=order) for order in orders]
+    mood.touch()
+    with monkeypatch.context() as patch:
+        patch.setattr("semdedup.video.base.commit", lambda *_: 1 / 0)  # as if it had been killed there
+        with pytest.raises(ZeroDivisionError):
+            runs[0].run(client)
+    assert runs[1].run(client).quarantined_clips == {"embed_error": 1}
     mood.unlink()
     assert [runs[0].run(client).processed, runs[0].run(NOWHERE).processed] == [1, 0], "only the dark one is done again"
     show(source, "late.mp4", (6, 1, 20))
@@ -136,15 +150,7 @@ def test_each_writes_what_it_writes_alone_and_one_that_fails_on_a_clip_costs_the
         left, right = (read_rows(tmp_path / out, folder).set_index("id").sort_index() for out in ("out", "again"))
         np.testing.assert_array_equal(matrix(left) @ matrix(left).T > 0.5, matrix(right) @ matrix(right).T > 0.5)
         assert left["video"].equals(right["video"])
-    assert (
-        embedder(tmp_path / "out", tmp_path / "again", embedding_algorithm=[tone, "dct3d"]).run(NOWHERE).processed == 0
-    )
-
-    with pytest.raises(OutputConflictError, match=r"embedding_algorithm: \['dct3d', 'tone'\] there, 'dct3d' now"):
-        splitter(source, tmp_path / "out").run(NOWHERE)
-    for root in (tmp_path / "out", tmp_path / "again"):
-        with pytest.raises(InputError, match="several embedders: dct3d_embd_parquet, tone_embd_parquet; name one"):
-            SemanticDeduplicationWorkflow(str(root), str(tmp_path / "dedup"), eps=0.1, verbose=False).run(NOWHERE)
+    assert again.run(NOWHERE).processed == 0
 
 
 @pytest.mark.parametrize(
@@ -227,6 +233,7 @@ def test_those_who_read_such_a_run_take_one_embedder_or_all(
     assert (one.kept, one.duplicates) == (3, 2)
 
 
+@pytest.mark.slow
 def test_new_videos_and_clips_that_an_embedder_failed_on_at_first(
     place: Place,
     first: RunResult,
@@ -277,6 +284,7 @@ def gone_of(place: Place) -> set[str]:
     return {video_of[clip] for clip in place.dropped().index}
 
 
+@pytest.mark.slow
 def test_with_both_those_go_that_are_so_by_each(place: Place, client: distributed.Client, tmp_path: Path) -> None:
     both = Place(place.videos, tmp_path / "out", place.split)
     result = both.run(client, duplicate_when="both")

@@ -187,8 +187,9 @@ def _chain(root: Location, options: ExportOptions) -> DropChain:
         text = str(error).replace("(--semantic-dedup-epsilon)", "(--eps)").replace("semantic_dedup_epsilon", "eps")
         raise ParameterError(text) from None
     if len(chain.embedders) > 1:
+        folders = ", ".join(f"{OF_EMBEDDER}{name}" for name in chain.embedders)
         raise InputError(
-            f"{root} holds the results of several embedders: {', '.join(f'{OF_EMBEDDER}{x}' for x in chain.embedders)}; "
+            f"{root} holds the results of several embedders: {folders}; "
             "name one of these folders. What a run keeps by all of them semdedup shard writes."
         )
     return chain
