@@ -22,7 +22,9 @@ FFMPEG = "as FFmpeg says, above"
 LIBRARIES = {
     "libaom": "BSD-2-Clause, and the patent licence of AOM",
     "libcrc32c": "BSD-3-Clause",
+    "libcudart": "NVIDIA's terms for CUDA",
     "libcrypto": "Apache-2.0 from version 3 on, else OpenSSL",
+    "libnvjpeg": "NVIDIA's terms for CUDA",
     "libopenblas": "BSD-3-Clause",
     "libssl": "Apache-2.0 from version 3 on, else OpenSSL",
     "libSvtAv1Enc": "BSD-3-Clause-Clear, and the patent licence of AOM",
@@ -61,6 +63,7 @@ LIBRARIES = {
     "libx264": "**GPL-2.0-or-later**",
     "libx265": "**GPL-2.0-or-later**",
     "libxcb": "MIT",
+    "libz": "Zlib",
     "libzstd": "BSD-3-Clause OR GPL-2.0-only",
 }
 """Licences of libraries inside wheels, by the beginning of their names, as their projects state them: wheels do not."""
@@ -110,7 +113,7 @@ def licence(found: Distribution) -> str:
 def libraries(found: Distribution) -> list[str]:
     """Names of the shared libraries that tools have put into a wheel, without version and hash."""
     inside = (file for file in found.files or () if file.parts[0].endswith(".libs") or ".dylibs" in file.parts)
-    return sorted({re.split(r"-[0-9a-f]{8}|\.so|\.\d|\.dylib|\.dll", file.name)[0] for file in inside})
+    return sorted({re.split(r"[-.][0-9a-f]{8}|\.so|\.\d|\.dylib|\.dll", file.name)[0] for file in inside})
 
 
 def licence_of(library: str) -> str:
