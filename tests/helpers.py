@@ -219,6 +219,14 @@ def wait_for(out: Path, pattern: str, process: subprocess.Popen | None = None, s
         time.sleep(0.001)
 
 
+def wait_until(is_so: Callable[[], object], what: str, seconds: float = 60) -> None:
+    """Wait until something is so."""
+    deadline = time.monotonic() + seconds
+    while not is_so():
+        assert time.monotonic() < deadline, f"{what}: not within {seconds:.0f} s"
+        time.sleep(0.1)
+
+
 def kill(process: subprocess.Popen) -> None:
     """SIGKILL the driver with everything that it started."""
     os.killpg(process.pid, signal.SIGKILL)

@@ -7,9 +7,10 @@ import shutil
 import socket
 import subprocess
 import sys
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
+
+from tests.helpers import wait_until
 
 PROGRAMS = ("munged", "slurmctld", "slurmd", "sbatch", "srun", "squeue", "scancel", "scontrol")
 PATH = f"{Path(sys.executable).parent}:{os.environ['PATH']}:/usr/sbin"
@@ -48,14 +49,6 @@ def lacking() -> str:
         return "Slurm's daemons are started as root, and this is not root"
     absent = [name for name in PROGRAMS if shutil.which(name, path=PATH) is None]
     return f"no {', '.join(absent)}: apt-get install slurmctld slurmd slurm-client munge" if absent else ""
-
-
-def wait_until(is_so: Callable[[], bool], what: str, seconds: float = 60) -> None:
-    """Wait for something; fail where it takes too long."""
-    deadline = time.monotonic() + seconds
-    while not is_so():
-        assert time.monotonic() < deadline, f"{what}: not within {seconds:.0f} s"
-        time.sleep(0.1)
 
 
 class Slurm:

@@ -9,8 +9,9 @@ import distributed
 import pytest
 
 from semdedup import VideoDeduplicationWorkflow
+from tests.helpers import wait_until
 from tests.runs import compared
-from tests.slurm import Slurm, lacking, slurm, wait_until
+from tests.slurm import Slurm, lacking, slurm
 from tests.splits import make_folder, make_texture
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(900), pytest.mark.skipif(bool(lacking()), reason=lacking())]

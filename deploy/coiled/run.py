@@ -1,7 +1,8 @@
 """A run on machines of a cloud that Coiled starts and ends: `python run.py s3://bucket/videos s3://bucket/semdedup`.
 
-The packages of this environment are installed there in the same versions, and credentials are passed on, both by
-Coiled. Machines that the cloud takes back are replaced, and what they were at is done again.
+The machines take the image of deploy/container, from a registry that they reach; semdedup, Dask and Python here must be
+those of the image. (Coiled would install the packages of this environment by their names, and semdedup of PyPI is
+another package.) Machines that the cloud takes back are replaced, and what they were at is done again.
 """
 
 import argparse
@@ -17,12 +18,14 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("videos", help="folder of videos in a store")
     parser.add_argument("output", help="folder for what is made of them, likewise")
+    parser.add_argument("--image", default="registry.example.com/semdedup:latest", help="what the machines run")
     parser.add_argument("--machines", type=int, default=10, help="at most [10]")
     parser.add_argument("--region", help="that of the store")
     asked = parser.parse_args()
     with (
         coiled.Cluster(
             name="semdedup",
+            container=asked.image,
             n_workers=asked.machines,
             worker_cpu=8,
             worker_memory="32GiB",
