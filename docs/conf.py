@@ -39,7 +39,7 @@ nitpick_ignore_regex = [
     (r"py:.*", rf"(?!semdedup\.(?:{'|'.join(semdedup.__all__)})$).*"),
 ]
 
-smartquotes = False
+smartquotes_action = "D"  # dashes alone
 myst_enable_extensions = ["colon_fence", "deflist"]
 myst_heading_anchors = 3
 

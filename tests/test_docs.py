@@ -1,4 +1,4 @@
-"""The README and the pages of the documentation say what is true, and lead where they say."""
+"""The README, the pages of the documentation and their like say what is true, and lead where they say."""
 
 import ast
 import doctest
@@ -27,7 +27,7 @@ DOCS = ROOT / "docs"
 MADE = ("_build", "made")
 PAGES = {
     path.relative_to(ROOT).as_posix(): path.read_text(encoding="utf-8")
-    for path in [ROOT / "README.md", *sorted(DOCS.rglob("*.md"))]
+    for path in [*sorted(ROOT.glob("*.md")), *sorted(ROOT.glob("deploy/*.md")), *sorted(DOCS.rglob("*.md"))]
     if path.relative_to(ROOT).parts[1:2] not in {(name,) for name in MADE}
 }
 """The text of each by its path."""
