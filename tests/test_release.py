@@ -10,9 +10,9 @@ import pytest
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
-from release import licences, trust
-from release.page import part
-from release.promises import PROMISES, Promise
+from docs.release import licences, trust
+from docs.release.page import part
+from docs.release.promises import PROMISES, Promise
 from semdedup.extras import pip_install
 
 ROOT = Path(__file__).parent.parent
@@ -100,7 +100,7 @@ def test_the_page_has_every_promise_as_it_is_tested_and_no_test_of_it_failed() -
     page = part(trust.PAGE, "promises")
     for promises in PROMISES.values():
         for promise in promises:
-            assert f"| {promise.says} | {trust.how(promise)} |" in page, "make it anew: python -m release trust"
+            assert f"| {promise.says} | {trust.how(promise)} |" in page, "make it anew: python -m docs.release trust"
     assert not re.search(r"\d failed\*\*", page)
     assert re.search(r"Last run: \d{4}-\d{2}-\d{2}, commit `[0-9a-f]{7,}`", part(trust.PAGE, "summary"))
 

@@ -1,14 +1,14 @@
-"""Make pages of the documentation: ``python -m release licences`` and ``python -m release trust [JUNIT.xml …]``."""
+"""Pages of the documentation: ``python -m docs.release licences``, ``python -m docs.release trust [JUNIT.xml …]``."""
 
 import argparse
 import sys
 from pathlib import Path
 
-from release import licences, trust
+from docs.release import licences, trust
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(prog="python -m release", description=__doc__)
+    parser = argparse.ArgumentParser(prog="python -m docs.release", description=__doc__)
     pages = parser.add_subparsers(dest="page", required=True)
     pages.add_parser("licences", help="docs/licences.md, of the wheels that are installed here")
     of_trust = pages.add_parser("trust", help="docs/trust.md, with the figures of a run of the tests")

@@ -11,7 +11,7 @@ from pathlib import Path
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
-from release.page import ROOT, put
+from docs.release.page import ROOT, put
 
 PAGE = ROOT / "docs" / "licences.md"
 BASE = ""

@@ -15,8 +15,8 @@ from pathlib import Path
 
 import psutil
 
-from release.page import ROOT, put
-from release.promises import PROMISES, UNTESTED, Promise
+from docs.release.page import ROOT, put
+from docs.release.promises import PROMISES, UNTESTED, Promise
 
 PAGE = ROOT / "docs" / "trust.md"
 PASSED, FAILED, SKIPPED = "passed", "failed", "skipped"
