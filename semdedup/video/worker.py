@@ -245,7 +245,6 @@ def _put_in_place(settings: Settings, target: Target, work: _Work, folder: Path)
     kept = [clip for clip in work.clips if not clip.rejected]
     clips = [{**clip.facts, "preview": settings.previews and settings.upload_clips} for clip in kept]
     embeddings = settings.embeddings
-    n_embedded = {name: sum(name in clip.vectors for clip in kept) for name in embeddings}
     track = work.track if clips else None  # of a video without clips nothing can be a copy
     note: dict[str, Any] = {
         "video": video.relative_path,
@@ -262,7 +261,7 @@ def _put_in_place(settings: Settings, target: Target, work: _Work, folder: Path)
         "of_embedders": {
             column: value
             for name, kind in embeddings.items()
-            for column, value in ((kind.n_rows, n_embedded[name]), (kind.part, ""))
+            for column, value in ((kind.n_rows, sum(name in clip.vectors for clip in kept)), (kind.part, ""))
             if len(embeddings) > 1
         },
         "n_captions": sum(len(clip.facts.get(WINDOWS) or ()) for clip in kept),
@@ -277,17 +276,7 @@ def _put_in_place(settings: Settings, target: Target, work: _Work, folder: Path)
             ),
         ],
     }
-    if any(n_embedded.values()):
-        origin = origin_of(settings.inputs, video) if settings.plan is None else {}
-        if isinstance(origin, str):
-            note["meta_faults"], origin = [origin], {}
-        for name in filter(n_embedded.get, embeddings):
-            rows = embedding_rows(settings.steps, name, video, kept, origin)
-            embeddings[name].write(target.scratch, video.version, rows)
-    if note["n_captions"] and settings.captioner is not None:
-        CAPTIONS.write(target.scratch, video.version, caption_rows(kept, settings.captioner.model))
-    if track is not None:
-        TRACKS.write(target.scratch, video.version, track_rows(video, track))
+    note["meta_faults"] = _write_rows(settings, target, video, kept, track)
     if settings.plan is not None:
         # By version: a run that was killed may have placed clips of another version of the video.
         placing = {"video": video.relative_path, "clips": [clip["id"] for clip in clips]}
@@ -306,6 +295,25 @@ def _put_in_place(settings: Settings, target: Target, work: _Work, folder: Path)
         faults = (target.put_captions(clip, settings.steps, settings.id_scheme, folder) for clip in clips)
         note["meta_faults"] = [fault for fault in faults if fault]
     return video_row(note)
+
+
+def _write_rows(
+    settings: Settings, target: Target, video: VideoFile, clips: Sequence[Clip], track: np.ndarray | None
+) -> list[str]:
+    """Leave the rows of a video for later; what was wrong with the metadata that its clip, which exists, has."""
+    embeddings, faults, origin = settings.embeddings, list[str](), dict[str, Any]()
+    if settings.plan is None and any(clip.vectors for clip in clips):
+        found = origin_of(settings.inputs, video)
+        faults, origin = ([found], {}) if isinstance(found, str) else ([], found)
+    for name, kind in embeddings.items():
+        if any(name in clip.vectors for clip in clips):
+            kind.write(target.scratch, video.version, embedding_rows(settings.steps, name, video, clips, origin))
+    captioner = settings.captioner
+    if captioner is not None and any(clip.facts.get(WINDOWS) for clip in clips):
+        CAPTIONS.write(target.scratch, video.version, caption_rows(clips, captioner.model))
+    if track is not None:
+        TRACKS.write(target.scratch, video.version, track_rows(video, track))
+    return faults
 
 
 def _put_clip(
