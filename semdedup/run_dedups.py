@@ -90,14 +90,16 @@ class RunDedups:
         return when
 
     def check(self) -> None:
-        """Check the parameters, before any work. Raises `ParameterError`, or `OutputConflictError` for others than on
-        record."""
+        """Check the parameters. Raises `ParameterError`."""
         if others := self._given_eps.keys() - self._embeddings.keys():
             raise ParameterError(
                 f"eps names {', '.join(sorted(others))}, and the embedders of this run are {', '.join(self.names)}"
             )
         for name in self._embeddings:
             self._of(name, fresh=True).check(self._given_eps.get(name) or 0.0)
+
+    def check_record(self) -> None:
+        """Refuse another `duplicate_when` than that on record, before any work. Raises `OutputConflictError`."""
         if len(self._embeddings) > 1 and not self._shared["clear_output"]:
             Record(self._first_folder).check(EMBEDDERS, self._noted.to_json())
 

@@ -189,8 +189,8 @@ class Dedups:
         is_without = KMEANS in steps and new_rows.SELECT not in steps and first
         if not now.issuperset(then) or (is_without and number == 1):
             raise OutputConflictError(
-                f"{self.folder(number)} was made when other clips went before it, by overlap or by another embedder, "
-                f"than go now: what told so was made anew, or is not there. Put back what was there, or {ANEW}."
+                f"{self.folder(number)} was made when other clips went by overlap, or by another embedder, than go "
+                f"now: what tells so was made anew, or is not there. Put back what was there, or {ANEW}."
             )
 
     def _check_can_be_made(self, number: int, n: int) -> None:

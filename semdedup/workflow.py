@@ -245,6 +245,7 @@ class VideoDeduplicationWorkflow(Shown):
         files, n_made = self.split.find().videos, self.dedups.n_made
         if self.searches.are_wanted(n_made):
             self.searches.check()
+        self.dedups.check_record()
         found = changes_of(VideoTable(self.split.output, self.split.kind), files)
         if found.changed and n_made and not self.options.clear_output:
             raise OutputConflictError(

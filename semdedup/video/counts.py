@@ -79,7 +79,8 @@ class Counts:
         self.malformed += sum(1 for _ in rows.meta_faults())
         self.by_status.update(_counted(batch["status"]))
         self.by_reason.update(_counted(batch["reason"].filter(pc.equal(batch["status"], QUARANTINED))))
-        self.clips_by_reason.update(fault["reason"] for _, fault in rows.clip_faults())
+        faults = {(video, fault["id"], fault["reason"]) for video, fault in rows.clip_faults()}
+        self.clips_by_reason.update(reason for _, _, reason in faults)  # a clip on which two embedders fail is one
         for name in self.marked:
             self.marked[name] += rows.sum(f"n_{name}")
         for name, found in self.scores.items():

@@ -133,5 +133,5 @@ class SplitResult(Displayable):
         clips = ((f"clip {fault['id']} of {video}", fault) for video, fault in self.videos.clip_faults())
         bad = itertools.islice(itertools.chain(videos, clips), MOST_FAULTS)
         lines = [one_line(f"{name}: {found['reason']}: {found['detail']}") for name, found in bad]
-        more = self.count(QUARANTINED) + self.counts.clips_by_reason.total() - MOST_FAULTS
+        more = self.count(QUARANTINED) + sum(1 for _ in self.videos.clip_faults()) - MOST_FAULTS
         return [*lines, f"and {more:,} more, in the quarantine"] if more > 0 else lines

@@ -134,7 +134,18 @@ class VideoTable:
         for folder, ending in folders.items():
             files = (self.root / folder).files().where(partial(pc.ends_with, pattern=ending))
             foreign = [url[start:] for url in files.urls() if url[start:] not in ours]
-            refuse_foreign(self.root / folder, foreign, f"that the step '{self.kind.step}' has not written")
+            wrote = f"that the step '{self.kind.step}' has not written{self._who_wrote(folder)}"
+            refuse_foreign(self.root / folder, foreign, wrote)
+
+    def _who_wrote(self, folder: str) -> str:
+        """What to say of a folder that another step on record has written to; nothing where none has."""
+        for name, entry in self.record.steps.items():
+            if any(file.startswith(f"{folder}/") for file in entry.get("files", ())):
+                return (
+                    f", but '{name}' (embedders that are given together stay together: give the same again, or leave "
+                    "out those that are there)"
+                )
+        return ""
 
     def missing(self, files: Sequence[VideoFile], verify: bool = False) -> Missing:
         """Compare the input and the folder with the table.

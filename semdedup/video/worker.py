@@ -131,16 +131,6 @@ class _Work:
     track: np.ndarray | None = None
     outcome: Outcome = field(default_factory=lambda: Outcome(QUARANTINED, "decode_error", "the video was not finished"))
 
-    @property
-    def kept(self) -> list[Clip]:
-        """The clips that are not rejected."""
-        return [clip for clip in self.clips if not clip.rejected]
-
-    @property
-    def kept_track(self) -> np.ndarray | None:
-        """The track; of a video without clips none: nothing can be a copy."""
-        return self.track if self.kept else None
-
 
 def process_videos(settings: Settings, videos: Sequence[VideoFile]) -> list[dict[str, Any]]:
     """Cut videos and pass their clips through the steps; return the row of each in the table of videos.
@@ -251,32 +241,12 @@ def _run(
 
 def _put_in_place(settings: Settings, target: Target, work: _Work, folder: Path) -> dict[str, Any]:
     """Move what was made of a video to where it belongs; return its row."""
-    video, note = work.video, _note_of(settings, work)
-    _write_rows(settings, target, work, note)
-    if settings.plan is not None:
-        # By version: a run that was killed may have placed clips of another version of the video.
-        placing = {"video": video.relative_path, "clips": [clip["id"] for clip in note["clips"]]}
-        (target.scratch / PLACING / f"{video.version}.json").write_json(placing)
-        with ThreadPoolExecutor(UPLOADS) as pool:  # in copies of this context, so that the files are noted
-            context = contextvars.copy_context
-            calls = [
-                pool.submit(context().run, _put_clip, settings, target, note, clip, folder, video.known)
-                for clip in note["clips"]
-            ]
-            note["meta_faults"] = [fault for call in calls if (fault := call.result())]
-        record, chunk = records_of_video(video.relative_path)
-        target.put_json(chunk, chunk_record(note), folder)
-        target.put_json(record, video_record(note), folder)
-    elif settings.captioner is not None:
-        faults = (target.put_captions(clip, settings.steps, settings.id_scheme, folder) for clip in note["clips"])
-        note["meta_faults"] = [fault for fault in faults if fault]
-    return video_row(note)
-
-
-def _note_of(settings: Settings, work: _Work) -> dict[str, Any]:
-    """What became of a video, of which its row and its records are made."""
-    video, outcome, kept, embeddings = work.video, work.outcome, work.kept, settings.embeddings
-    return {
+    video, outcome = work.video, work.outcome
+    kept = [clip for clip in work.clips if not clip.rejected]
+    clips = [{**clip.facts, "preview": settings.previews and settings.upload_clips} for clip in kept]
+    embeddings = settings.embeddings
+    track = work.track if clips else None  # of a video without clips nothing can be a copy
+    note: dict[str, Any] = {
         "video": video.relative_path,
         "url": printable(video.url),
         "n_bytes": video.n_bytes,
@@ -285,7 +255,7 @@ def _note_of(settings: Settings, work: _Work) -> dict[str, Any]:
         "reason": "" if outcome.status == TOO_SHORT else outcome.reason,
         "detail": outcome.detail,
         "facts": outcome.facts,
-        "clips": [{**clip.facts, "preview": settings.previews and settings.upload_clips} for clip in kept],
+        "clips": clips,
         "rejected": [clip.facts["id"] for clip in work.clips if clip.rejected],
         "n_rows": sum(bool(embeddings) and clip.vectors.keys() >= embeddings.keys() for clip in kept),
         "of_embedders": {
@@ -295,7 +265,7 @@ def _note_of(settings: Settings, work: _Work) -> dict[str, Any]:
             if len(embeddings) > 1
         },
         "n_captions": sum(len(clip.facts.get(WINDOWS) or ()) for clip in kept),
-        "n_fingerprints": 0 if work.kept_track is None else len(work.kept_track),
+        "n_fingerprints": 0 if track is None else len(track),
         "meta_faults": [],
         "clip_faults": [
             *outcome.facts.get("clip_faults", []),
@@ -306,22 +276,44 @@ def _note_of(settings: Settings, work: _Work) -> dict[str, Any]:
             ),
         ],
     }
+    note["meta_faults"] = _write_rows(settings, target, video, kept, track)
+    if settings.plan is not None:
+        # By version: a run that was killed may have placed clips of another version of the video.
+        placing = {"video": video.relative_path, "clips": [clip["id"] for clip in clips]}
+        (target.scratch / PLACING / f"{video.version}.json").write_json(placing)
+        with ThreadPoolExecutor(UPLOADS) as pool:  # in copies of this context, so that the files are noted
+            context = contextvars.copy_context
+            calls = [
+                pool.submit(context().run, _put_clip, settings, target, note, clip, folder, video.known)
+                for clip in clips
+            ]
+            note["meta_faults"] = [fault for call in calls if (fault := call.result())]
+        record, chunk = records_of_video(video.relative_path)
+        target.put_json(chunk, chunk_record(note), folder)
+        target.put_json(record, video_record(note), folder)
+    elif settings.captioner is not None:
+        faults = (target.put_captions(clip, settings.steps, settings.id_scheme, folder) for clip in clips)
+        note["meta_faults"] = [fault for fault in faults if fault]
+    return video_row(note)
 
 
-def _write_rows(settings: Settings, target: Target, work: _Work, note: dict[str, Any]) -> None:
-    """Write the rows of a video: its embeddings, captions and track. Faults of metadata on the way are noted."""
-    video, embeddings = work.video, settings.embeddings
-    if embedded := [name for name in embeddings if any(name in clip.vectors for clip in work.kept)]:
-        origin = origin_of(settings.inputs, video) if settings.plan is None else {}
-        if isinstance(origin, str):
-            note["meta_faults"], origin = [origin], {}
-        for name in embedded:
-            rows = embedding_rows(settings.steps, name, video, work.kept, origin)
-            embeddings[name].write(target.scratch, video.version, rows)
-    if note["n_captions"] and settings.captioner is not None:
-        CAPTIONS.write(target.scratch, video.version, caption_rows(work.kept, settings.captioner.model))
-    if work.kept_track is not None:
-        TRACKS.write(target.scratch, video.version, track_rows(video, work.kept_track))
+def _write_rows(
+    settings: Settings, target: Target, video: VideoFile, clips: Sequence[Clip], track: np.ndarray | None
+) -> list[str]:
+    """Leave the rows of a video for later; what was wrong with the metadata that its clip, which exists, has."""
+    embeddings, faults, origin = settings.embeddings, list[str](), dict[str, Any]()
+    if settings.plan is None and any(clip.vectors for clip in clips):
+        found = origin_of(settings.inputs, video)
+        faults, origin = ([found], {}) if isinstance(found, str) else ([], found)
+    for name, kind in embeddings.items():
+        if any(name in clip.vectors for clip in clips):
+            kind.write(target.scratch, video.version, embedding_rows(settings.steps, name, video, clips, origin))
+    captioner = settings.captioner
+    if captioner is not None and any(clip.facts.get(WINDOWS) for clip in clips):
+        CAPTIONS.write(target.scratch, video.version, caption_rows(clips, captioner.model))
+    if track is not None:
+        TRACKS.write(target.scratch, video.version, track_rows(video, track))
+    return faults
 
 
 def _put_clip(
