@@ -30,7 +30,7 @@ from semdedup.dedup.input.schema import InputSchema, Origin
 from semdedup.dedup.kernels.best_match import best_match, compare_ranked
 from semdedup.dedup.kernels.distinct import first_occurrences, occurrences
 from semdedup.dedup.kernels.forest import forest_between, forest_of, matches_to_gather, thinned
-from semdedup.dedup.kernels.many import SMALL
+from semdedup.dedup.kernels.many import most_small
 from semdedup.dedup.kernels.matches import Pairs
 from semdedup.dedup.names import FOREST, OF_BASE, QUARANTINE, cluster_file
 from semdedup.dedup.ranking import RankingStrategy, rank_order
@@ -160,8 +160,9 @@ def scored_clusters(
         quarantined: rows that cannot be compared are counted there, by reason.
     """
     stack: list[tuple[Cluster, Ranked]] = []
+    small = most_small(backend_module(task.backend))
     for cluster in ready(group):
-        alone = cluster.n_rows > SMALL or (cluster.base is not None and cluster.base.n_rows > 0)
+        alone = cluster.n_rows > small or (cluster.base is not None and cluster.base.n_rows > 0)
         if alone or sum(held.n_rows for held, _ in stack) + cluster.n_rows > _stack_rows(task.dim, task.backend):
             yield from _scored(task, stack)
             stack = []

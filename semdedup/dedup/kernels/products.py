@@ -221,12 +221,17 @@ def _rounding_pays(left: Array, right: Array) -> bool:
 
 
 @cache
+def has_matrix_units() -> bool:
+    """Whether this processor has units that multiply matrices of bfloat16, asked of NumKong: AMX."""
+    return numkong is not None and bool(numkong.get_capabilities().get("sapphireamx"))
+
+
+@cache
 def has_byte_products() -> bool:
     """Whether this processor multiplies int8 fastest, asked of NumKong: with AVX-512 VNNI, where it has no AMX."""
     if numkong is None:
         return False
-    can = numkong.get_capabilities()
-    return bool(can.get("icelake") and not can.get("sapphireamx"))
+    return bool(numkong.get_capabilities().get("icelake")) and not has_matrix_units()
 
 
 @cache
@@ -239,4 +244,4 @@ def has_bfloat16_matrices() -> bool:
     if numkong is None:
         return False
     can = numkong.get_capabilities()
-    return bool(can.get("sapphireamx") or (can.get("genoa") and not can.get("sapphire")))
+    return has_matrix_units() or bool(can.get("genoa") and not can.get("sapphire"))
