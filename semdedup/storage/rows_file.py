@@ -92,8 +92,8 @@ def rows_of_lists(table: pa.Table, name: str) -> np.ndarray | None:
 
 def _list(field: tuple[int, Any]) -> list[Any]:
     """The elements of a field that is a list."""
-    _, (_, elements) = field
-    return elements  # type: ignore[no-any-return]
+    found: list[Any] = field[1][1]
+    return found
 
 
 def _declare(metadata: Struct, schema: pa.Schema, place: int) -> None:
@@ -137,7 +137,7 @@ def _pages(rows: np.ndarray) -> Iterator[bytes | memoryview]:
     step = max(1, PAGE_BYTES // (4 * dim))
     for start in range(0, n, step):
         part = rows[start : start + step]
-        levels, values = _levels(*part.shape), memoryview(np.ascontiguousarray(part).reshape(-1).view(np.uint8))
+        levels, values = _levels(*part.shape), np.ascontiguousarray(part).data.cast("B")
         checksum = zlib.crc32(values, zlib.crc32(levels))
         n_bytes = len(levels) + len(values)
         of_page = {1: (I32, part.size), 2: (I32, PLAIN), 3: (I32, RLE), 4: (I32, RLE)}

@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from semdedup.arrays import Array, array_module, block_elements, scratch, sparse_module
+from semdedup.arrays import Array, array_module, block_elements, scratch, sparse_module, take_rows
 from semdedup.dedup.kernels.chosen import start_choosing
 from semdedup.dedup.kernels.distinct import first_occurrences
 from semdedup.dedup.kernels.exact import (
@@ -282,16 +282,17 @@ def lloyd_sums(part: Array, centroids: Array, onto: Sums | None = None) -> Sums:
     labels = assign(part, centroids)
     k = len(centroids)
     sums = onto or Sums(xp.zeros(centroids.shape, dtype=np.float64), xp.zeros(k, dtype=np.int64))
-    step = max(1, block_elements(part) // centroids.shape[1])
-    doubles = scratch(xp, "products", (min(step, len(part)), centroids.shape[1]), np.float64)
+    by_label = xp.argsort(labels, kind="stable")  # so that those of a label are added up one after the other
+    in_order, step = labels[by_label], max(1, block_elements(part) // 2 // centroids.shape[1])
+    shape = min(step, len(part)), centroids.shape[1]
+    singles, doubles = scratch(xp, "part", shape, np.float32), scratch(xp, "products", shape, np.float64)
     for start in range(0, len(part), step):
-        found, chunk = xp.unique(labels[start : start + step], return_inverse=True)
-        rows = doubles[: len(chunk)]
-        rows[...] = part[start : start + step]
-        membership = sparse.csr_matrix(
-            (xp.ones(len(chunk)), chunk, xp.arange(len(chunk) + 1, dtype=np.int32)), shape=(len(chunk), len(found))
-        )
-        sums.rows[found] += membership.T @ rows
+        found = in_order[start : start + step]
+        n, first, last = len(found), int(found[0]), int(found[-1]) + 1
+        doubles[:n] = take_rows(part, by_label[start : start + step], singles[:n])
+        edges = xp.searchsorted(found, xp.arange(first, last + 1, dtype=found.dtype)).astype(np.int32)
+        members = sparse.csr_matrix((xp.ones(n), xp.arange(n, dtype=np.int32), edges), shape=(last - first, n))
+        sums.rows[first:last] += members @ doubles[:n]
     sums.counts[...] += xp.bincount(labels, minlength=k)
     return sums
 
