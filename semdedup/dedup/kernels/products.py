@@ -220,7 +220,6 @@ def _rounding_pays(left: Array, right: Array) -> bool:
     return large and isinstance(left, np.ndarray)
 
 
-@cache
 def has_matrix_units() -> bool:
     """Whether this processor has units that multiply matrices of bfloat16, asked of NumKong: AMX."""
     return numkong is not None and bool(numkong.get_capabilities().get("sapphireamx"))
