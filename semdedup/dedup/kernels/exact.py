@@ -236,10 +236,10 @@ def square_lengths(rows: Array) -> Array:
 def unit_rows(rows: Array, out: Array | None = None) -> Array:
     """L2-normalise rows: (n, d) of any float type to (n, d) float32, into `out` where given.
 
-    The length is taken in float64 and in a fixed order, and each element is rounded once, so that a row has the same
-    bits in whatever company and in whatever float type it is normalised. Rows must be finite and not zero. A row whose
-    length is a power of two within 2**-23, what rounding leaves, is only divided by that power: rows already
-    normalised keep their bits, and multiplying a row by a power of two changes nothing.
+    The length is taken in float64 and in a fixed order, and each element times its reciprocal is rounded to float32, so
+    that a row has the same bits in whatever company and in whatever float type it is normalised. Rows must be finite
+    and not zero. A row whose length is a power of two within 2**-23, what rounding leaves, is only divided by that
+    power: rows already normalised keep their bits, and multiplying a row by a power of two changes nothing.
     """
     xp = array_module(rows)
     n, dim = rows.shape
@@ -247,9 +247,11 @@ def unit_rows(rows: Array, out: Array | None = None) -> Array:
     step = _chunk_rows(xp, dim)
     values = scratch(xp, "x", (min(step, n), dim), np.float64)
     squares = scratch(xp, "terms", (min(step, n), dim), np.float64)
+    are_unit = rows.dtype == np.float32  # until some are not: then it is asked no more
     for start in range(0, n, step):
         chunk = rows[start : start + step]
-        if chunk.dtype == np.float32 and bool((xp.abs(square_lengths(chunk) - 1) <= 2.0**-23).all()):
+        are_unit = are_unit and bool((xp.abs(square_lengths(chunk) - 1) <= 2.0**-23).all())
+        if are_unit:
             result[start : start + step] = chunk  # half of what is allowed below, so that both ways agree
             continue
         x, terms = values[: len(chunk)], squares[: len(chunk)]
@@ -260,7 +262,7 @@ def unit_rows(rows: Array, out: Array | None = None) -> Array:
         xp.multiply(x, x, out=terms)
         length = xp.sqrt(_fixed_order_sum(terms))
         power = xp.ldexp(xp.ones(len(x)), xp.rint(xp.log2(length)).astype(np.int32))
-        x /= xp.where(xp.abs(length - power) <= 2.0**-23 * power, power, length)[:, None]
+        x *= 1 / xp.where(xp.abs(length - power) <= 2.0**-23 * power, power, length)[:, None]
         result[start : start + step] = x
     return result
 
