@@ -59,7 +59,7 @@ def write_rows_file(location: Location, table: pa.Table, name: str, options: Map
     metadata = decoded(content[end:-TAIL].to_pybytes())
     place = table.column_names.index(name)
     _declare(metadata, table.schema.remove_metadata(), place)
-    with location.writing() as path, path.open("wb", buffering=0) as file:
+    with location.writing() as path, path.open("wb") as file:
         file.write(content[:end])
         first = 0
         for group in _list(metadata[4]):
