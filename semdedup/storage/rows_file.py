@@ -1,8 +1,8 @@
 """Parquet files of rows that all have a list of the same length, whose values are copied into the file as they are.
 
-PyArrow writes a list element by element, each with two levels that tell where a list begins and what is null: eight
-tenths of the time that a file of embeddings takes. Where all lists have one length these are a few bytes a row. So
-PyArrow writes the other columns, and the pages of this one are put behind them, with an entry in the metadata.
+PyArrow writes a list element by element, each with two levels that tell where a list begins and what is null, which
+takes longer than to write the values. Where all lists have one length these are a few bytes a row. So PyArrow writes
+the other columns, and the pages of this one are put behind them, with an entry in the metadata.
 
 Reference: Apache Parquet, "parquet.thrift" and "Encodings" (version 2.11): data pages of version 1, plain values,
 levels in runs.
