@@ -1,8 +1,8 @@
 """Parquet files of rows that all have a list of the same length, whose values are copied into the file as they are.
 
-PyArrow writes a list element by element, each with two levels that tell where a list begins and what is null: eight
-tenths of the time that a file of embeddings takes. Where all lists have one length these are a few bytes a row. So
-PyArrow writes the other columns, and the pages of this one are put behind them, with an entry in the metadata.
+PyArrow writes a list element by element, each with two levels that tell where a list begins and what is null, which
+takes longer than to write the values. Where all lists have one length these are a few bytes a row. So PyArrow writes
+the other columns, and the pages of this one are put behind them, with an entry in the metadata.
 
 Reference: Apache Parquet, "parquet.thrift" and "Encodings" (version 2.11): data pages of version 1, plain values,
 levels in runs.
@@ -59,7 +59,7 @@ def write_rows_file(location: Location, table: pa.Table, name: str, options: Map
     metadata = decoded(content[end:-TAIL].to_pybytes())
     place = table.column_names.index(name)
     _declare(metadata, table.schema.remove_metadata(), place)
-    with location.writing() as path, path.open("wb", buffering=0) as file:
+    with location.writing() as path, path.open("wb") as file:
         file.write(content[:end])
         first = 0
         for group in _list(metadata[4]):
