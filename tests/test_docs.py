@@ -66,10 +66,6 @@ def test_the_file_of_settings_is_one(tmp_path: Path) -> None:
             said_in(str(tmp_path / "run.yaml"), name, cli.main.commands)
 
 
-def test_the_version_stands_in_the_changelog() -> None:
-    assert semdedup.__version__ in (ROOT / "CHANGELOG.md").read_text()
-
-
 def test_the_table_of_embedders_knows_those_of_the_code() -> None:
     assert {model.algorithm.split(",")[0] for model in KNOWN} <= set(PROVIDERS)
     named = " ".join(model.algorithm for model in KNOWN)

@@ -19,7 +19,7 @@ import semdedup
 from semdedup import cli
 from semdedup.cli.config import template
 from semdedup.cli.config_file import names_of
-from semdedup.cli.help import FIRST, LAST, heading_of
+from semdedup.cli.help import records_of
 from semdedup.video.steps.embed.catalogue import as_markdown
 
 GROUPS: dict[str, tuple[str, ...]] = {
@@ -87,15 +87,8 @@ def command_page(name: str, commands: dict[str, click.Command]) -> Iterator[str]
     yield from [".. code-block:: text", "", f"   {command.get_usage(ctx).removeprefix('Usage: ')}", ""]
     yield from _help(command.help or "")
     yield from [f".. program:: semdedup {name}", ""]
-    found: dict[str, list[tuple[str, str]]] = {heading: [] for heading in FIRST}
-    for param in command.get_params(ctx):
-        record = param.get_help_record(ctx)
-        if record is not None:
-            found.setdefault(heading_of(param), []).append(record)
-    last = {heading: found.pop(heading, []) for heading in LAST}
-    for heading, records in {**found, **last}.items():
-        if records:
-            yield from _title(heading, "-")
+    for heading, records in records_of(command, ctx).items():
+        yield from _title(heading, "-")
         for spelled, text in records:
             yield from [f".. option:: {spelled.replace(' / ', ', ')}", "", f"   {_escaped(text)}", ""]
     if names_of(command):

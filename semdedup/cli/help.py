@@ -21,15 +21,19 @@ def heading_of(param: click.Parameter) -> str:
     return UNDECLARED.get(param.name or "", OTHER) if declared is None else declared.heading
 
 
-def write_options(command: click.Command, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-    """Write arguments and options of a command below their headings."""
+def records_of(command: click.Command, ctx: click.Context) -> dict[str, list[tuple[str, str]]]:
+    """What a command takes, spelled as it is given and with its help, below each heading that has some, in order."""
     found: dict[str, list[tuple[str, str]]] = {heading: [] for heading in FIRST}
     for param in command.get_params(ctx):
         record = param.get_help_record(ctx)
         if record is not None:
             found.setdefault(heading_of(param), []).append(record)
     last = {heading: found.pop(heading, []) for heading in LAST}
-    for heading, records in {**found, **last}.items():
-        if records:
-            with formatter.section(heading):
-                formatter.write_dl(records)
+    return {heading: records for heading, records in {**found, **last}.items() if records}
+
+
+def write_options(command: click.Command, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+    """Write arguments and options of a command below their headings."""
+    for heading, records in records_of(command, ctx).items():
+        with formatter.section(heading):
+            formatter.write_dl(records)
