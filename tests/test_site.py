@@ -101,12 +101,12 @@ def test_the_scheduler_of_dask_s_configuration_is_taken_where_nobody_names_anoth
         assert current is client
 
 
+@pytest.mark.parametrize("address", ["tcp://127.0.0.1:1", 1])
 def test_a_configured_scheduler_that_does_not_answer_is_told_with_where_it_is_from(
-    monkeypatch: pytest.MonkeyPatch,
+    address: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("semdedup.compute.cluster.SECONDS_TO_WAIT_FOR_SCHEDULER", 0.2)
-    with dask.config.set({"scheduler-address": "tcp://127.0.0.1:1"}), pytest.raises(ClusterError) as caught:
+    with dask.config.set({"scheduler-address": address}), pytest.raises(ClusterError) as caught:
         client_for(None, ClusterOptions()).__enter__()
-    assert "no Dask scheduler answers at tcp://127.0.0.1:1 (scheduler-address of Dask's configuration)" in str(
-        caught.value
-    )
+    said = f"no Dask scheduler answers at {address} (scheduler-address of Dask's configuration)"
+    assert said in str(caught.value)

@@ -50,10 +50,12 @@ def connect(options: ClusterOptions, reporter: Reporter | None = None) -> Iterat
         ClusterError: nothing answers at the address, or a GPU is asked for and there is none.
     """
     reporter = reporter or Reporter(verbose=False)
-    address = options.scheduler or (None if options.scheduler_file else dask.config.get(CONFIGURED, None))
-    if address or options.scheduler_file:
-        source = "" if options.scheduler or options.scheduler_file else f" ({CONFIGURED} of Dask's configuration)"
-        with reporter.doing(f"connecting to {address or options.scheduler_file}{source}", is_announced=True):
+    named = options.scheduler or options.scheduler_file
+    configured = None if named else dask.config.get(CONFIGURED, None)
+    if named or configured:
+        source = "" if named else f" ({CONFIGURED} of Dask's configuration)"
+        address = str(configured) if configured else options.scheduler
+        with reporter.doing(f"connecting to {named or configured}{source}", is_announced=True):
             client = interruptible(
                 lambda: _connect_to_scheduler(address, options.scheduler_file, source), distributed.Client.close
             )
