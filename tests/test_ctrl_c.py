@@ -103,14 +103,6 @@ class Program:
         assert not alive
 
 
-@pytest.fixture(autouse=True)
-def ctrl_c_is_heard() -> Iterator[None]:
-    """Also where the tests were started in the background (`pytest &`): Ctrl-C is ignored there, and by all below."""
-    before = signal.signal(signal.SIGINT, signal.default_int_handler)
-    yield
-    signal.signal(signal.SIGINT, before)
-
-
 @pytest.fixture
 def program() -> Iterator[Callable[..., Program]]:
     begun: list[Program] = []
