@@ -45,7 +45,7 @@ def seconds_to_read(client: distributed.Client, paths: Sequence[str]) -> float:
 
 
 def write_file(table: pa.Table, path: Path) -> None:
-    """Write a table by PyArrow alone: nothing is tried on embeddings, which do not compress."""
+    """Write a table as the clusters are written: nothing is tried on embeddings, which do not compress."""
     flat = [field.name for field in table.schema if not pa.types.is_nested(field.type)]
     pq.write_table(
         table,

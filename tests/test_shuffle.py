@@ -326,7 +326,7 @@ def test_a_run_that_fails_in_the_merge_and_then_as_it_writes_repeats_nothing_tha
     monkeypatch.setattr("semdedup.dedup.sizes.MANY_READS", 100)
     merge = failing_once(shuffle.write_chunks, 9, lambda file: "/merged/" in file.url)
     monkeypatch.setattr(shuffle, "write_chunks", merge)
-    monkeypatch.setattr(shuffle, "write_rows_file", failing_once(shuffle.write_rows_file, 5, lambda file: True))
+    monkeypatch.setattr(shuffle, "write_table", failing_once(shuffle.write_table, 5, lambda file: True))
     done: dict[str, int] = {}
     for step in ("merge", "write-clusters"):
         with pytest.raises(Killed):
