@@ -322,7 +322,7 @@ def test_wrong_values_in_yaml_end_in_status_2_and_the_same_sentence(part: str, d
         ({"dedup": {"rank_by": "height"}}, "rank_by must be columns with a direction"),
         ({"dedup": {"rank_by": "height:desc", "which_to_keep": "best"}}, "but which_to_keep is given, too; give one"),
         ({"dedup": {"layout": "x"}}, "dedup has no parameter 'layout'"),
-        ({"eps": "0.1"}, "eps must lie in [0, 1); got '0.1'"),
+        ({"eps": "0.1"}, "eps must lie in [0, 1), or be such numbers by embedder, as in hf=0.05; got '0.1'"),
         ({"video_dir": ["one", 3]}, "input_path must be a path or a list of paths; got ['one', 3]"),
         ({"output_path": 3}, "output_path must be a path that is not empty; got 3"),
     ],

@@ -443,7 +443,7 @@ def test_a_copied_cut_tells_the_true_spans(videos: Path, client: distributed.Cli
         ({"limit": -1}, ParameterError, "limit"),
         ({"limit_clips": -1}, ParameterError, "limit_clips"),
         ({"embedding_algorithm": "resnet"}, ParameterError, "embedding_algorithm must be one of"),
-        ({"embedding_algorithm": "hf"}, ParameterError, "model"),
+        ({"embedding_algorithm": "hf"}, ParameterError, "model|hf needs torch"),
         ({"output_path": "gopher://x/y"}, ParameterError, "protocol"),
     ],
 )
