@@ -249,7 +249,7 @@ class Dedups:
         reads = [embeddings.at(find_files([embeddings], "parquet")[0].url)]
         with open_session(client, cluster or ClusterOptions(), reporter, reads, [folder]) as session:
             found = run_step(step, new_rows.select_new_rows(self.embeddings, links, self.left_out), session, ownership)
-        which = "that no dedup has yet" if number > 1 else "that do not go before it is made"
+        which = "that no dedup has yet" if number > 1 else "that nothing before it drops"
         reporter.say(f"{folder.name}: {found.facts['rows']:,} clips {which}")
 
     def clear(self) -> None:
