@@ -168,7 +168,6 @@ def _start_cluster(options: ClusterOptions, on_gpu: bool) -> Any:
     shared: dict[str, Any] = {
         **{"threads_per_worker": options.threads_per_worker, "memory_limit": options.memory_limit},
         **{"host": "127.0.0.1", "dashboard_address": "127.0.0.1:0"},
-        "config": copy.deepcopy(dask.config.config),  # as it is now, also for workers that are started again
     }
     n_gpus = 0 if options.backend == "cpu" or not gpu_usable() else gpu_count() if on_gpu else 1
     if n_gpus and (options.n_workers or 1) > n_gpus:
@@ -179,7 +178,8 @@ def _start_cluster(options: ClusterOptions, on_gpu: bool) -> Any:
         )
     if not on_gpu:
         n_workers = options.n_workers or n_gpus or max(1, dask.system.CPU_COUNT // options.threads_per_worker)
-        return distributed.LocalCluster(n_workers=n_workers, preload=IGNORE_CTRL_C, **shared)
+        config = copy.deepcopy(dask.config.config)  # as it is now, also for workers that are started again
+        return distributed.LocalCluster(n_workers=n_workers, preload=IGNORE_CTRL_C, config=config, **shared)
     import dask_cuda
 
     return dask_cuda.LocalCUDACluster(
