@@ -16,16 +16,14 @@ from semdedup.dedup.results.result import DedupResult
 from semdedup.dedup.threshold.recommended import chosen_eps
 from semdedup.errors import ParameterError
 from semdedup.run_options import Eps
-from semdedup.runs.identity import fingerprint
-from semdedup.runs.lookup import known_files
 from semdedup.runs.owner import owned
-from semdedup.runs.places import OF_EMBEDDER, results_by_embedder
+from semdedup.runs.places import DEDUPS, OF_EMBEDDER, results_by_embedder
 from semdedup.runs.record import Record
 from semdedup.settings.choices import DropWhen
 from semdedup.shards.embedders import EMBEDDERS, Embedders
 from semdedup.shards.options import DUPLICATE_WHEN
 from semdedup.storage.location import Location
-from semdedup.updates import Dedups
+from semdedup.updates import Dedups, clear_dedups
 from semdedup.video.result import SplitResult
 from semdedup.video.steps.embed.providers import EmbedderSpec
 
@@ -73,7 +71,7 @@ class RunDedups:
     @property
     def folders(self) -> dict[str, list[Location]]:
         """The folders of the dedups of each embedder, the oldest first; a last one may not be complete."""
-        return {name: self._of(name).folders for name in self._embeddings}
+        return {name: DEDUPS.below(self.place(name)) for name in self._embeddings}
 
     @property
     def n_made(self) -> int:
@@ -146,7 +144,7 @@ class RunDedups:
 
     @property
     def _first_folder(self) -> Location:
-        return self._of(self.names[0]).folder(1)
+        return self.place(self.names[0]) / DEDUPS.first
 
     def _of(self, name: str, fresh: bool = False, left_out: Sequence[LeftOut] = (), is_partial: bool = False) -> Dedups:
         """The dedups of an embedder; what is not given is as in the first one, unless all are to be `fresh`."""
@@ -169,7 +167,7 @@ class RunDedups:
         """Put on record which embedders there are, for runs that follow and for those who read the results."""
         parameters = self._noted.to_json()
         for name in self._embeddings:
-            folder = self._of(name).folder(1)
+            folder = self.place(name) / DEDUPS.first
             if (Record(folder).committed(EMBEDDERS) or {}).get("parameters") != parameters:
                 with owned(folder, take_over=self._shared["take_over"]) as ownership:
                     entry = {"status": "committed", "parameters": parameters, "facts": {}, "files": {}}
@@ -181,8 +179,7 @@ class RunDedups:
         ours = {self.place(name).url for name in self._embeddings}
         for place in places:
             if place.url not in ours:
-                embeddings = Embeddings(place)  # which are not read
-                Dedups(place, embeddings, self._given, self._shared).clear()
+                clear_dedups(place, DEDUPS.below(place), take_over=self._shared["take_over"])
                 place.remove_if_empty()
 
 
@@ -192,5 +189,4 @@ def _duplicates_of(dedups: Dedups) -> Iterator[LeftOut]:
         place = find_table(folder, "duplicates")
         files = [file for file in place.files() if file.url.endswith(".parquet")]
         facts = (Record(folder).committed(IDENTIFY) or {}).get("facts", {})
-        identity = fingerprint(files, known_files([folder]))["digest"]
-        yield LeftOut(facts.get("duplicates", 0), files, folder, identity, is_first=number == 0)
+        yield LeftOut.of(facts.get("duplicates", 0), files, folder, is_first=number == 0)

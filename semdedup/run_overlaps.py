@@ -20,8 +20,6 @@ from semdedup.overlaps.names import STEP, WRITTEN
 from semdedup.overlaps.options import OverlapsOptions
 from semdedup.overlaps.search import OverlapSearch
 from semdedup.overlaps.source import find_source
-from semdedup.runs.identity import fingerprint
-from semdedup.runs.lookup import known_files
 from semdedup.runs.owner import owned
 from semdedup.runs.places import OVERLAPS
 from semdedup.runs.record import Record
@@ -162,9 +160,8 @@ class Searches:
         found: list[LeftOut] = []
         for folder in overlaps_below(self.root):
             tables = tables_in(folder)
-            identity = fingerprint(tables.files, known_files([folder]))["digest"]
             n_rows = Record(folder).steps[STEP]["facts"]["duplicates"]
-            found.append(LeftOut(n_rows, tables.files, tables.source, identity, is_first=not found))
+            found.append(LeftOut.of(n_rows, tables.files, folder, is_first=not found))
         return found
 
     def _folder(self, number: int) -> Location:

@@ -171,10 +171,9 @@ def check_balance(
             )
         gone += (dedup.duplicates or 0) * one_by_one
     counts = [dedup.duplicates or 0 for dedup in dedups.values()]
-    # of several that are made one after the other none has what another has dropped
-    least, most = (sum(counts), sum(counts)) if one_by_one else (0, sum(counts))
-    if duplicate_when == "both" or len(counts) == 1:
-        least, most = (counts[0] if len(counts) == 1 else 0), min(counts)
+    by_all = len(counts) > 1 and duplicate_when == "both"  # else no clip goes by two of them
+    most = min(counts) if by_all else sum(counts)
+    least = 0 if by_all else most
     if both:
         is_so = shard.by_overlap <= min(by_overlap, most) and not shard.duplicates
     else:

@@ -124,8 +124,9 @@ class Dedups:
         """
         if self._shared["clear_output"]:
             # the first one deletes itself, but for rows that are selected for it
-            is_selected = self._is_selected(1) or self.is_partial or any(x.rows for x in self.left_out)
-            self._clear([*([self.folder(1)] if is_selected else []), *self.folders[1:]])
+            is_selected = self._is_selected(1) or self._is_to_be_selected
+            folders = [*([self.folder(1)] if is_selected else []), *self.folders[1:]]
+            clear_dedups(self.root, folders, take_over=self._shared["take_over"])
             return self._make(1, client, cluster, reporter, eps)
         if beyond := DEDUPS.beyond(self.root):
             raise OutputConflictError(
@@ -174,8 +175,12 @@ class Dedups:
     def _is_selected(self, number: int) -> bool:
         """Whether a dedup is of rows that are selected from the embeddings; the first one need not be."""
         steps = Record(self.folder(number)).steps
-        is_to_be = self.is_partial or any(x.rows for x in self.left_out)
-        return number > 1 or new_rows.SELECT in steps or (KMEANS not in steps and is_to_be)
+        return number > 1 or new_rows.SELECT in steps or (KMEANS not in steps and self._is_to_be_selected)
+
+    @property
+    def _is_to_be_selected(self) -> bool:
+        """Whether the first dedup, where it is made now, is not of all rows of the embeddings."""
+        return self.is_partial or any(x.rows for x in self.left_out)
 
     def _check_left_out(self, number: int) -> None:
         """Refuse a dedup of clips that are to be left out now, or that was made without others.
@@ -252,16 +257,6 @@ class Dedups:
         which = "that no dedup has yet" if number > 1 else "that nothing before it drops"
         reporter.say(f"{folder.name}: {found.facts['rows']:,} clips {which}")
 
-    def clear(self) -> None:
-        """Delete them, the newest first, so that none is without its base."""
-        self._clear(self.folders)
-
-    def _clear(self, folders: Sequence[Location]) -> None:
-        for folder in reversed([*folders, *DEDUPS.beyond(self.root)]):
-            with owned(folder, take_over=self._shared["take_over"]) as ownership:
-                Record(folder, ownership.token).clear(ALL_STEPS, ALL_WRITTEN)
-            folder.remove_if_empty()
-
     def _together(self, made: Sequence[DedupResult]) -> DedupResult:
         """All of them as one result, with the seconds of those that this run made."""
         found = load(self.root.url, storage_options=self.root.options)
@@ -271,3 +266,11 @@ class Dedups:
                 seconds[name] = seconds.get(name, 0.0) + each
         newest = {"scores": str(self.folders[-1])}
         return replace(found, seconds={"total": 0.0, **seconds}, paths={**found.paths, **newest})
+
+
+def clear_dedups(root: Location, folders: Sequence[Location], *, take_over: bool) -> None:
+    """Delete dedups below a root, and those beyond a gap, the newest first, so that none is without its base."""
+    for folder in reversed([*folders, *DEDUPS.beyond(root)]):
+        with owned(folder, take_over=take_over) as ownership:
+            Record(folder, ownership.token).clear(ALL_STEPS, ALL_WRITTEN)
+        folder.remove_if_empty()

@@ -139,7 +139,7 @@ def made_from(inputs: Inputs, drops: DropChain | None, bins: Sequence[int]) -> d
     return {MADE_FROM: {**made, "overlaps": drops.overlap_identities()} if drops.overlaps else made}
 
 
-def by_embedder(results: Sequence[str]) -> dict[str | None, list[str]]:
+def results_of_each(results: Sequence[str]) -> dict[str | None, list[str]]:
     """What `DropChain.identities` tells of results, by the embedders that they have in front."""
     found: dict[str | None, list[str]] = {}
     for identity in results:
@@ -163,7 +163,7 @@ def shipped(root: Location, entry: Mapping[str, Any] | None, inputs: Inputs, dro
         return None
     found = Shipped(root, facts)
     before, now = (found.results, found.overlaps), (drops.identities(), drops.overlap_identities())
-    first, later = ({**by_embedder(results), None: overlaps} for results, overlaps in (before, now))
+    first, later = ({**results_of_each(results), None: overlaps} for results, overlaps in (before, now))
     goes_on = all(later.get(name, [])[: len(made)] == made for name, made in first.items())
     if not goes_on or before == now or before == ([], []):
         return None

@@ -291,11 +291,11 @@ def count_facts(
         "eps": drops and drops.eps,
         "removal": drops and drops.removal,
         "eps_from": drops and drops.why,
-        **by_embedder(drops, partitions),
+        **count_by_embedder(drops, partitions),
     }
 
 
-def by_embedder(drops: DropChain | None, partitions: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+def count_by_embedder(drops: DropChain | None, partitions: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     """The fact ``embedders``, where there are several: threshold, rule, and clips that are near-duplicates by each."""
     if drops is None or len(drops.embedders) < 2:
         return {}

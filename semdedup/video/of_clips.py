@@ -8,7 +8,7 @@ from typing import Any
 
 from semdedup.compute.session import Session
 from semdedup.errors import OutputConflictError
-from semdedup.runs.places import find_part
+from semdedup.runs.places import CAPTIONS_ENDING, EMBEDDINGS_ENDING, find_part
 from semdedup.runs.record import Record
 from semdedup.settings import needed
 from semdedup.storage.location import Location, locations_of, storage_options_of
@@ -26,7 +26,7 @@ CLIPS_PER_TASK = 32
 
 
 WRITTEN_BESIDE_CLIPS = (
-    rf"_[^/]+\.(?:json|parquet)$|_(?:quarantine|scratch)/|[^/]+_(?:embd|caption)_parquet/|{METAS}/"
+    rf"_[^/]+\.(?:json|parquet)$|_(?:quarantine|scratch)/|[^/]+(?:{EMBEDDINGS_ENDING}|{CAPTIONS_ENDING})/|{METAS}/"
     rf"|{FINGERPRINTS}/part-\d+\.parquet$"
 )
 """What `embed` and `caption` write below their output, which may be the folder of the clips."""

@@ -129,7 +129,7 @@ failed on it. One that failed to be embedded is among `clips` as well, for its f
 `clip_sharpness`: of each of `clips`, in this order, where it is measured.
 """
 
-OF_EMBEDDER = ("n_rows", "part")
+OF_EACH = ("n_rows", "part")
 """Columns of which each of several embedders has its own."""
 
 
@@ -140,7 +140,7 @@ def of_embedder(column: str, folder: str) -> str:
 
 def type_of(column: str) -> pa.DataType:
     """The type of a column of the table of videos."""
-    plain = next((name for name in OF_EMBEDDER if column.startswith(f"{name}_")), column)
+    plain = next((name for name in OF_EACH if column.startswith(f"{name}_")), column)
     return VIDEO_COLUMNS.field(plain).type
 
 

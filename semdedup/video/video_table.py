@@ -134,8 +134,9 @@ class VideoTable:
         for folder, ending in folders.items():
             files = (self.root / folder).files().where(partial(pc.ends_with, pattern=ending))
             foreign = [url[start:] for url in files.urls() if url[start:] not in ours]
-            wrote = f"that the step '{self.kind.step}' has not written{self._who_wrote(folder)}"
-            refuse_foreign(self.root / folder, foreign, wrote)
+            if foreign:
+                wrote = f"that the step '{self.kind.step}' has not written{self._who_wrote(folder)}"
+                refuse_foreign(self.root / folder, foreign, wrote)
 
     def _who_wrote(self, folder: str) -> str:
         """What to say of a folder that another step on record has written to; nothing where none has."""

@@ -78,6 +78,11 @@ class LeftOut(NamedTuple):
     identity: str
     is_first: bool
 
+    @classmethod
+    def of(cls, rows: int, files: Sequence[FileInfo], result: Location, is_first: bool) -> LeftOut:
+        """Those in tables of a result; its record tells what identifies them, so that they are not read."""
+        return cls(rows, files, result, fingerprint(files, known_files([result]))["digest"], is_first)
+
 
 class Embeddings(NamedTuple):
     """A folder of embeddings, and those of other embedders, in which a row has to be as well to be compared."""
@@ -156,15 +161,12 @@ def _select(run: Run, source: Embeddings, links: Sequence[Link], left_out: Seque
         for ids in left_out
         for part in cut_files(ids.files, ids.source, LEFT_OUT_BYTES)
     ]
-    needed = [
-        (folder, str(folder), (RowGroups(file.url),))
-        for folder in source.others
-        for file in find_files([folder], "parquet")
-    ]
+    with_files = [(folder, find_files([folder], "parquet")) for folder in source.others]
+    needed = [(folder, str(folder), (RowGroups(file.url),)) for folder, listed in with_files for file in listed]
     for name, parts in (("ours", ours), ("theirs", theirs), ("needed", needed)):
         spread = partial(_spread, run.scratch / name, n_ranges, kind)
         run.results(f"ids {name}", spread, list(enumerate(parts)), unit="groups")
-    at = list(accumulate((len(find_files([folder], "parquet")) for folder in source.others), initial=0))
+    at = accumulate((len(listed) for _, listed in with_files), initial=0)
     join = partial(_join, run.scratch, len(ours), len(theirs), list(pairwise(at)))
     n_new = sum(run.results("find new rows", join, list(range(n_ranges)), unit="ranges"))
     if not n_new:
