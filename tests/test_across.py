@@ -171,7 +171,7 @@ def write_input(folder: Path, rows: np.ndarray, n_files: int = 3) -> Path:
 EPS = {"digits": 0.06, "text": 0.25}
 WHOLE, CUT = 1 << 22, {"digits": 20_000, "text": 120_000}
 CASES = [(data, ranking, task_bytes) for data in EPS for ranking in RANKINGS for task_bytes in (WHOLE, CUT[data])]
-QUICK = [("digits", "hard", WHOLE), ("digits", "metadata", CUT["digits"]), ("text", "easy", CUT["text"])]
+QUICK = [("digits", "metadata", CUT["digits"]), ("text", "easy", CUT["text"])]
 
 
 @pytest.mark.parametrize(
@@ -203,7 +203,7 @@ def test_scores_and_removals_are_those_of_brute_force(
         answer.check_removal(exact * 0.7, rule, tmp_path / rule)
 
 
-@pytest.mark.parametrize("ranking", ["random", "metadata"])
+@pytest.mark.parametrize("ranking", ["random", pytest.param("metadata", marks=pytest.mark.slow)])
 def test_the_answer_does_not_depend_on_the_number_of_clusters(
     ranking: str, text_rows: np.ndarray, client: distributed.Client, tmp_path: Path
 ) -> None:

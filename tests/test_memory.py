@@ -98,7 +98,9 @@ def measure(script: str, folder: Path, *numbers: int) -> dict:
     return json.loads(done.stdout)
 
 
-@pytest.mark.parametrize(("n_rows", "dim"), [(40_000, 256), (120_000, 256), (20_000, 1536)])
+@pytest.mark.parametrize(
+    ("n_rows", "dim"), [(40_000, 256), (120_000, 256), pytest.param(20_000, 1536, marks=pytest.mark.slow)]
+)
 def test_the_assignment_of_a_partition_stays_within_its_formula(tmp_path: Path, n_rows: int, dim: int) -> None:
     write(tmp_path / "input.parquet", n_rows, dim)
     found = measure(ASSIGN, tmp_path, 0, n_rows, dim, 8)

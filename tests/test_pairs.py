@@ -65,6 +65,7 @@ from tests.helpers import (
 from tests.test_reference import on_circle
 
 EPS = (0.05, 0.1, 0.2)
+QUICK = [("text_rows", 0.1), ("digit_rows", 0.2)]
 Table = Sequence[tuple[Any, Any, float]]
 
 
@@ -194,8 +195,14 @@ def test_pairs_of_rows_that_have_copies_are_pairs_of_all(seed: int, sizes: list[
 # The whole of it
 
 
-@pytest.mark.parametrize("eps", EPS)
-@pytest.mark.parametrize("name", ["text_rows", "digit_rows"])
+@pytest.mark.parametrize(
+    ("name", "eps"),
+    [
+        pytest.param(name, eps, marks=() if (name, eps) in QUICK else pytest.mark.slow)
+        for name in ("text_rows", "digit_rows")
+        for eps in EPS
+    ],
+)
 def test_the_pairs_are_those_of_brute_force_however_the_rows_lie(
     name: str, eps: float, client: distributed.Client, tmp_path: Path, request: pytest.FixtureRequest,
     rng: np.random.Generator, small_tasks: Callable[[int], None],
@@ -219,7 +226,9 @@ def test_the_pairs_are_those_of_brute_force_however_the_rows_lie(
 
 
 @pytest.mark.parametrize("eps", [0.05, pytest.param(0.2, marks=pytest.mark.slow)])
-@pytest.mark.parametrize("which", ["hard", pytest.param("easy", marks=pytest.mark.slow), "random"])
+@pytest.mark.parametrize(
+    "which", ["hard", *(pytest.param(which, marks=pytest.mark.slow) for which in ("easy", "random"))]
+)
 def test_of_a_result_the_pairs_are_by_its_ranks_and_across_its_clusters(
     eps: float, which: str, client: distributed.Client, tmp_path: Path, text_rows: np.ndarray,
     small_tasks: Callable[[int], None],

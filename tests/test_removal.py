@@ -379,7 +379,9 @@ def test_rows_that_any_removes_without_a_witness_are_counted(scored: Path) -> No
     assert load(str(scored)).rethreshold(EPS).without_witness() == lonely > 0
 
 
-@pytest.mark.parametrize("rule", RULES)
+@pytest.mark.parametrize(
+    "rule", ["witness", *(pytest.param(rule, marks=pytest.mark.slow) for rule in ("any", "components"))]
+)
 def test_across_clusters_a_result_answers_as_that_of_one_cluster(
     rule: str, emb: Path, client: distributed.Client, tmp_path: Path
 ) -> None:

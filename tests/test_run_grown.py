@@ -330,10 +330,7 @@ DEATHS = {
 
 @pytest.mark.parametrize(
     "moment",
-    [
-        each if each in ("comparing", "commit of shards") else pytest.param(each, marks=pytest.mark.slow)
-        for each in DEATHS
-    ],
+    [each if each == "comparing" else pytest.param(each, marks=pytest.mark.slow) for each in DEATHS],
 )
 def test_a_second_run_that_is_killed_goes_on_and_gives_the_same(
     moment: str, first: Place, twice: Place, client: distributed.Client
@@ -502,7 +499,11 @@ def test_each_update_has_the_rule_and_the_eps_of_the_first(
 
 
 @pytest.mark.parametrize(
-    "shard", [{"layout": "cosmos"}, {"with_embeddings": True, "shuffle_seed": 7, "samples_per_shard": 3}]
+    "shard",
+    [
+        pytest.param({"layout": "cosmos"}, marks=pytest.mark.slow),
+        {"with_embeddings": True, "shuffle_seed": 7, "samples_per_shard": 3},
+    ],
 )
 def test_a_dataset_of_any_kind_is_continued(
     shard: Mapping[str, Any], client: distributed.Client, tmp_path: Path

@@ -43,7 +43,7 @@ def objects(bucket: Bucket, below: str) -> dict[str, bytes]:
     return {path.removeprefix(prefix): fs.cat_file(path) for path in found if not path.endswith(PROGRESS)}
 
 
-@pytest.mark.parametrize("layout", ["flat", "cosmos"])
+@pytest.mark.parametrize("layout", ["flat", pytest.param("cosmos", marks=pytest.mark.slow)])
 def test_from_a_bucket_to_a_bucket(
     s3: Bucket, source: str, client: distributed.Client, tmp_path: Path, layout: str
 ) -> None:

@@ -259,7 +259,7 @@ def test_tiny_tasks_with_many_partitions_buckets_and_tiles_change_nothing(
     assert_same_answer(tmp_path / "out", answer)
 
 
-@pytest.mark.parametrize("which", ["easy", "random"])
+@pytest.mark.parametrize("which", [pytest.param("easy", marks=pytest.mark.slow), "random"])
 def test_large_clusters_in_tiles_score_as_small_ones_do(
     which: str, with_metadata: Path, client: distributed.Client, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
