@@ -42,6 +42,9 @@ SEED_PRODUCTS = 1 << 20
 FEW_CENTROIDS = 64
 """Of fewer centroids than this a product in float32 costs less than rounding the rows."""
 
+MEMBERS = 16
+"""Rows a label, on average, from which on they are summed label by label."""
+
 CROWDED = 1 / 64
 """Share of the products of rows and centroids that may be candidates before a finer precision thins them out."""
 
@@ -278,13 +281,39 @@ def lloyd_sums(part: Array, centroids: Array, onto: Sums | None = None) -> Sums:
     Memory: the sums, 8·k·d bytes, and products of `semdedup.arrays.block_elements`.
     """
     xp = array_module(part)
-    sparse = sparse_module(part)
     labels = assign(part, centroids)
     k = len(centroids)
     sums = onto or Sums(xp.zeros(centroids.shape, dtype=np.float64), xp.zeros(k, dtype=np.int64))
     by_label = xp.argsort(labels, kind="stable")  # so that those of a label are added up one after the other
-    in_order, step = labels[by_label], max(1, block_elements(part) // 2 // centroids.shape[1])
-    shape = min(step, len(part)), centroids.shape[1]
+    add = _add_label_by_label if xp is np and len(part) >= MEMBERS * k else _add_together
+    add(part, by_label, labels[by_label], sums.rows)
+    sums.counts[...] += xp.bincount(labels, minlength=k)
+    return sums
+
+
+def _add_label_by_label(part: np.ndarray, by_label: np.ndarray, in_order: np.ndarray, sums: np.ndarray) -> None:
+    """Add the rows of a part to the sums of their labels: the rows at positions `by_label` have the labels `in_order`.
+
+    Each label's rows are summed by BLAS while they are in the cache.
+    """
+    step = max(1, block_elements(part) // 8 // part.shape[1])
+    shape = min(step, len(part)), part.shape[1]
+    singles, doubles = scratch(np, "part", shape, np.float32), scratch(np, "products", shape, np.float64)
+    ones = np.ones(len(singles))
+    edges = np.searchsorted(in_order, np.arange(len(sums) + 1))
+    for label in np.flatnonzero(np.diff(edges)).tolist():
+        for start in range(edges[label], edges[label + 1], step):
+            members = by_label[start : min(start + step, edges[label + 1])]
+            n = len(members)
+            doubles[:n] = take_rows(part, members, singles[:n])
+            sums[label] += ones[:n] @ doubles[:n]
+
+
+def _add_together(part: Array, by_label: Array, in_order: Array, sums: Array) -> None:
+    """`_add_label_by_label` by sparse matrices of many labels each, NumPy or CuPy."""
+    xp, sparse = array_module(part), sparse_module(part)
+    step = max(1, block_elements(part) // 2 // part.shape[1])
+    shape = min(step, len(part)), part.shape[1]
     singles, doubles = scratch(xp, "part", shape, np.float32), scratch(xp, "products", shape, np.float64)
     for start in range(0, len(part), step):
         found = in_order[start : start + step]
@@ -292,9 +321,7 @@ def lloyd_sums(part: Array, centroids: Array, onto: Sums | None = None) -> Sums:
         doubles[:n] = take_rows(part, by_label[start : start + step], singles[:n])
         edges = xp.searchsorted(found, xp.arange(first, last + 1, dtype=found.dtype)).astype(np.int32)
         members = sparse.csr_matrix((xp.ones(n), xp.arange(n, dtype=np.int32), edges), shape=(last - first, n))
-        sums.rows[first:last] += members @ doubles[:n]
-    sums.counts[...] += xp.bincount(labels, minlength=k)
-    return sums
+        sums[first:last] += members @ doubles[:n]
 
 
 def next_centroids(centroids: np.ndarray, sums: Sums) -> tuple[np.ndarray, float]:
