@@ -53,6 +53,23 @@ def test_no_product_is_off_by_more_than_the_bound(precision, make, seed: int, d:
     left, right = precision(rows), precision(others, length)
     off = np.abs(multiplied(left, right, 40, 30) - rows.astype(np.float64) @ others.astype(np.float64).T)
     assert off.max() <= products_error(left, right, d)
+    passing = precision(rows, passing=True)
+    off = np.abs(multiplied(passing, right, 40, 30) - rows.astype(np.float64) @ others.astype(np.float64).T)
+    assert off.max() <= products_error(passing, right, d)
+
+
+@needs_numkong
+def test_bfloat16_is_rounded_to_the_nearest() -> None:
+    """Of all its values, and of what lies just before, half-way and just after between each and the next."""
+    between = np.array([0, 1, 0x7FFF, 0x8000, 0x8001, 0xFFFF], np.uint32)
+    values = (np.arange(1 << 16, dtype=np.uint32)[:, None] << 16 | between).view(np.float32).reshape(-1, 1)
+    values = np.ascontiguousarray(values[np.abs(values[:, 0]) <= 2])  # not those that are no number, or infinite
+    halves = np.empty(values.shape, np.uint16)
+    target = products.numkong.from_pointer(halves.ctypes.data, halves.shape, "bfloat16", owner=halves)
+    products.numkong.astype(values, "bfloat16", out=target)
+    rounded = (halves.astype(np.uint32) << 16).view(np.float32)
+    off = np.abs(rounded.astype(np.float64) - values)
+    assert (off <= np.maximum(2.0**-8 * np.abs(values), 2.0**-134)).all()
 
 
 @needs_numkong
