@@ -26,7 +26,7 @@ def estimate(as_json: bool, cluster: ClusterOptions, storage: dict[str, Any], ve
 
     \b
     Example:
-      semdedup estimate --input-embeddings-path clips/iv2_embd_parquet --eps 0.05 0.1
+      semdedup estimate --input-embeddings-path clips/dct3d_embd_parquet --eps 0.3 0.4 0.5
     """
     given = given_of(flags)
     kwargs = {"storage_options": storage}

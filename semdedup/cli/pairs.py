@@ -51,7 +51,7 @@ def pairs(
 
     \b
     Example:
-      semdedup pairs clips/iv2_embd_parquet --eps 0.05 --output-path clips/pairs
+      semdedup pairs clips/dct3d_embd_parquet --eps 0.4 --output-path clips/pairs
     """
     kwargs = {"storage_options": storage}
     stage = PairsStage(input_path=input, read_kwargs=kwargs, write_kwargs=kwargs, verbose=verbose, **given_of(flags))

@@ -79,7 +79,8 @@ def run(
       semdedup run --video-dir videos --output-path out --fixed-stride-split-duration 5
       semdedup run --video-dir videos --output-path out --rank-by height:desc,bitrate:desc
       semdedup run --video-dir videos --output-path out --drop-when both --mirror
-      semdedup config run > run.yaml && semdedup run --config run.yaml
+      semdedup config run > run.yaml     (fill in video_dir and output_path)
+      semdedup run --config run.yaml
 
     \b
     The file, whose sections take the parameters of the Python workflows by name:
