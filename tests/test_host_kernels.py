@@ -27,7 +27,7 @@ def test_kernels_built_for_the_processor_have_the_bits_of_numpy() -> None:
 @pytest.mark.parametrize("architecture", [pytest.param("sm_75", marks=pytest.mark.slow), "sm_80", "sm_90"])
 @pytest.mark.skipif(shutil.which("nvcc") is None, reason="no nvcc")
 def test_kernels_compile_without_headers_and_two_blocks_fit_a_multiprocessor(architecture: str, tmp_path: Path) -> None:
-    command = ["nvcc", f"-arch={architecture}", "-std=c++17", "-cubin", "-Xptxas", "-v"]
+    command = ["nvcc", f"-arch={architecture}", "-std=c++17", "-ftz=true", "-cubin", "-Xptxas", "-v"]
     done = subprocess.run(
         [*command, "-o", str(tmp_path / "kernels.cubin"), str(SOURCE)], capture_output=True, text=True, check=False
     )
@@ -107,6 +107,32 @@ def test_each_query_meets_each_better_ranked_row_of_its_cluster_once(first: int,
     assert met.max(initial=0) <= 1
     if end - first > 2 * TOGETHER * SIDE:
         assert met.sum() < 0.85 * (end - first) ** 2  # about half of it, by tiles
+
+
+@pytest.mark.parametrize("within", [True, False])
+@pytest.mark.parametrize("most", [1, 7, 100])
+def test_no_launch_has_more_squares_than_it_may(most: int, within: bool) -> None:
+    rectangles = [Rectangle((0, 30), (0, 30), within), Rectangle((30, 5030), (30, 5030), within)]
+    rectangles += [Rectangle((9000 + 10 * i, 9010 + 10 * i), (9000 + 10 * i, 9010 + 10 * i), within) for i in range(12)]
+    parts = list(launches(rectangles, most))
+    widest = -(-5000 // (TOGETHER * SIDE))
+    assert max(len(squares) for _, squares in parts) <= max(most, widest)
+    for kind in (1, TOGETHER):
+        whole = [squares for per_side, squares in launches(rectangles) if per_side == kind]
+        cut = [squares for per_side, squares in parts if per_side == kind]
+        assert len(whole) == 1
+        assert sorted(np.concatenate(cut).tolist()) == sorted(whole[0].tolist())
+
+
+def test_a_cluster_of_any_size_fits_the_grids_of_cuda() -> None:
+    """12 million rows have 4.4 * 10**9 tiles up to the diagonal, of which no launch may have 2**31."""
+    seen = 0
+    for per_side, squares in launches([Rectangle((0, 12_000_000), (0, 12_000_000), within=True)]):
+        assert len(squares) * per_side**2 < 1 << 31
+        seen += len(squares)
+    side = TOGETHER * SIDE
+    rows = -(-12_000_000 // side)
+    assert seen == rows * (rows + 1) // 2
 
 
 def test_a_rectangle_is_halved_until_its_queries_are_few() -> None:

@@ -138,6 +138,7 @@ def probe_memory() -> None:
     """A pool as dask-cuda sets it up is counted as free, and CuPy takes from it."""
     import cupy as cp
 
+    cp.get_default_memory_pool().free_all_blocks()  # of what ran before: they count as free
     before = describe_device()
     print("     ", before, cp.cuda.runtime.memGetInfo())
     try:

@@ -197,6 +197,8 @@ static float __int_as_float(int bits) { return bits_of<float>(bits); }
 static double add(double a, double b) { return a + b; }
 static double subtract(double a, double b) { return a - b; }
 static double multiply(double a, double b) { return a * b; }
+static double to_double(double value) { return value; }
+static float to_float(double value) { return (float)value; }
 
 static unsigned short to_half(float value) { return bits_of<unsigned short>((_Float16)value); }
 static float of_half(unsigned short bits) { return bits_of<_Float16>(bits); }

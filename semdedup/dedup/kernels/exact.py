@@ -230,6 +230,8 @@ def square_lengths(rows: Array) -> Array:
     xp = array_module(rows)
     if xp is np and numkong is not None and rows.dtype == np.float32 and rows.size:
         return _numkong_dot(rows, rows)
+    if has_kernels(rows):
+        return exact_dot(rows, rows)  # CuPy's einsum makes two copies in float64
     return xp.einsum("ij,ij->i", rows, rows, dtype=np.float64)
 
 

@@ -37,7 +37,13 @@ def contiguous(array: Array, dtype: Any) -> Array:
 
 
 def launch(xp: ModuleType, name: str, blocks: int, threads: int, *arguments: Any, shared_bytes: int = 0) -> None:
-    """Launch a kernel on the current device. Arguments are arrays, contiguous, and numbers of NumPy's types."""
+    """Launch a kernel on the current device. Arguments are arrays, contiguous, and numbers of NumPy's types.
+
+    Raises:
+        ValueError: for more blocks than a grid has. CuPy would pass on the rest of their number by 2**32.
+    """
+    if not 0 < blocks < 1 << 31:
+        raise ValueError(f"{name}: a grid has 1 to 2**31 - 1 blocks, not {blocks}")
     kernel = _compiled(xp, int(xp.cuda.Device().id)).get_function(name)
     kernel((blocks,), (threads,), arguments, shared_mem=shared_bytes)
 

@@ -35,6 +35,21 @@ __device__ __forceinline__ double add(double a, double b) { return __dadd_rn(a, 
 __device__ __forceinline__ double subtract(double a, double b) { return __dsub_rn(a, b); }
 __device__ __forceinline__ double multiply(double a, double b) { return __dmul_rn(a, b); }
 
+// Between float and double as on the processor: CuPy compiles with -ftz=true, by which subnormal floats would become 0.
+__device__ __forceinline__ double to_double(double value) { return value; }
+
+__device__ __forceinline__ double to_double(float value) {
+    double same;
+    asm("cvt.f64.f32 %0, %1;" : "=d"(same) : "f"(value));
+    return same;
+}
+
+__device__ __forceinline__ float to_float(double value) {
+    float rounded;
+    asm("cvt.rn.f32.f64 %0, %1;" : "=f"(rounded) : "d"(value));
+    return rounded;
+}
+
 __device__ __forceinline__ unsigned short to_half(float value) {
     unsigned short half;
     asm("cvt.rn.f16.f32 %0, %1;" : "=h"(half) : "f"(value));
@@ -103,7 +118,7 @@ __device__ __forceinline__ PairSum sum_of_pair(const Left *x, const Right *y, co
     int same = 1, n_open = 0;
     double open[MOST_LEAVES_OPEN];
     auto term = [&](int column) {
-        const double a = (double)x[column], b = (double)y[column];
+        const double a = to_double(x[column]), b = to_double(y[column]);
         same &= a == b;
         const double difference = subtract(a, b);
         return squared ? multiply(difference, difference) : multiply(a, b);
@@ -365,6 +380,7 @@ extern "C" __global__ void decide(const float *queries, const float *candidates,
         near = found_products[mine] >= least_of(highest[query], error, match);
         if (scores) scores[mine] = -1;
     }
+    __syncwarp();
     for (unsigned left = __ballot_sync(EVERY_LANE, near); left;) {  // lanes with a candidate; four of them at a time
         int from = -1;
         const int first = __ffs(left) - 1;
@@ -376,11 +392,11 @@ extern "C" __global__ void decide(const float *queries, const float *candidates,
         const int q = __shfl_sync(EVERY_LANE, query, source), c = __shfl_sync(EVERY_LANE, candidate, source);
         const PairSum found =
             sum_of_pair(queries + (int64)q * dim, candidates + (int64)c * dim, leaves, n_leaves, false);
-        float score = fminf(fmaxf((float)found.value, 0.0f), 1.0f);
+        float score = to_float(fmin(fmax(found.value, 0.0), 1.0));
         if (found.equal && score >= NEARLY_ONE) score = 1;
         if (from >= 0 && lane % 8 == 0) {
             if (scores) scores[mine - lane + from] = score;
-            if (score > 0) atomicMax(best + q, (uint64)(unsigned)__float_as_int(score) << 32 | (0xffffffffu - c));
+            if (__float_as_int(score) > 0) atomicMax(best + q, (uint64)(unsigned)__float_as_int(score) << 32 | (0xffffffffu - c));
         }
     }
 }

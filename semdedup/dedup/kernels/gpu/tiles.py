@@ -14,6 +14,9 @@ TOGETHER = 8
 """Tiles along each side of a square, of a large rectangle: blocks of the kernel that run at the same time read the same
 16 stretches of rows, which stay in the second-level cache."""
 
+MOST_SQUARES = 1 << 20
+"""Squares of a launch, of up to 64 tiles each."""
+
 LEAST_QUERIES = 1024
 """Queries that are not taken apart any more."""
 
@@ -47,6 +50,15 @@ class Rectangle:
         sides = (end - first for first, end in (self.queries, self.candidates))
         return min(sides) > 2 * TOGETHER * SIDE
 
+    def bands(self, side: int, most: int) -> Iterator[Rectangle]:
+        """The rectangle in parts of whole rows of squares, of at most so many squares each, or of one row."""
+        (first, end), (first_candidate, end_candidate) = self.queries, self.candidates
+        height = max(1, most // max(1, -(-(end_candidate - first_candidate) // side))) * side
+        for start in range(first, end, height):
+            stop = min(start + height, end)
+            last = min(end_candidate, stop) if self.within else end_candidate
+            yield Rectangle((start, stop), (first_candidate, last), self.within)
+
     def squares(self, side: int) -> np.ndarray:
         """First query and end, first candidate and end, (s, 4) int32, of squares of so many rows that cover it.
 
@@ -63,13 +75,21 @@ class Rectangle:
         return (found[column < ends - 1] if self.within else found).astype(np.int32)
 
 
-def launches(rectangles: Iterable[Rectangle]) -> Iterator[tuple[int, np.ndarray]]:
-    """The squares of all rectangles, by how many tiles they have along a side: at most two kinds."""
-    kinds: dict[int, list[np.ndarray]] = {}
+def launches(rectangles: Iterable[Rectangle], most: int = MOST_SQUARES) -> Iterator[tuple[int, np.ndarray]]:
+    """The squares of all rectangles, by how many tiles they have along a side, which are two kinds at most.
+
+    Together as long as they are no more than `most`: a grid of CUDA ends at 2**31 - 1 blocks. Memory: about 80 bytes
+    for each of them.
+    """
+    kinds: dict[int, list[np.ndarray]] = {TOGETHER: [], 1: []}
+    held = dict.fromkeys(kinds, 0)
     for rectangle in rectangles:
         per_side = TOGETHER if rectangle.large() else 1
-        kinds.setdefault(per_side, []).append(rectangle.squares(per_side * SIDE))
-    for per_side, squares in kinds.items():
-        together = np.concatenate(squares)
-        if len(together):
-            yield per_side, together
+        for band in rectangle.bands(per_side * SIDE, most):
+            squares = band.squares(per_side * SIDE)
+            if held[per_side] and held[per_side] + len(squares) > most:
+                yield per_side, np.concatenate(kinds[per_side])
+                kinds[per_side], held[per_side] = [], 0
+            kinds[per_side].append(squares)
+            held[per_side] += len(squares)
+    yield from ((per_side, np.concatenate(kinds[per_side])) for per_side, n in held.items() if n)
