@@ -19,6 +19,7 @@ from semdedup.dedup.input.on_device import tables_on_device
 from semdedup.dedup.input.partitions import Slice
 from semdedup.dedup.input.rows import (
     DeviceTable,
+    embedding_rows,
     gather_unit_rows,
     length_counts,
     low_information_mask,
@@ -222,6 +223,8 @@ def rank_cluster(task: Comparison, cluster: Cluster) -> Ranked:
 
     Memory: the cluster twice, and a batch of it as it is decoded.
     """
+    if cluster.held is not None:
+        return _rank_held(task, cluster, cluster.held)
     xp = backend_module(task.backend)
     sets: list[tuple[Iterator[pa.Table | DeviceTable], bool]] = [(read_cluster(task, cluster, task.backend), False)]
     if cluster.base is not None and cluster.base.urls:
@@ -241,6 +244,15 @@ def rank_cluster(task: Comparison, cluster: Cluster) -> Ranked:
         light = light.append_column(OF_BASE, pa.array(np.arange(len(light)) < n_base))
     quarantined = set_aside(task, cluster, gathered.faulty)
     return Ranked(light, rows[xp.asarray(np.concatenate(orders))], n_base, quarantined)
+
+
+def _rank_held(task: Comparison, cluster: Cluster, held: pa.Table) -> Ranked:
+    """`rank_cluster` of rows in memory, which were found fit and normalised when they were assigned."""
+    table = task.schema.as_worked_on(held, [Origin(cluster.urls[0], 0, len(held))], None)
+    rows, _ = embedding_rows(table.column("embedding"), task.dim)
+    light = table.drop_columns("embedding")
+    order = rank_order(light, task.strategy)
+    return Ranked(light.take(pa.array(order)), rows[order], 0, {})
 
 
 def score_new_rows(rows: Array, low_information: np.ndarray | None, n_base: int, limits: Limits) -> Scored:
@@ -329,8 +341,7 @@ def read_cluster(task: Comparison, cluster: Cluster, backend: Backend = "cpu") -
     for url, n_rows in zip(cluster.urls, cluster.rows, strict=True):
         lengths = Counter[int]()
         piece = Slice(url, url, 0, n_rows, row_bytes=4 * task.dim * on_gpu)
-        held = None if cluster.held is None else task.schema.as_worked_on(cluster.held, [Origin(url, 0, n_rows)], None)
-        for table in read(task.clusters.at(url), piece, {}) if held is None else [held]:
+        for table in read(task.clusters.at(url), piece, {}):
             lengths.update(length_counts(table.column("embedding")))
             yield table
         check_lengths({url: lengths}, task.dim, "the length that is compared")
