@@ -34,8 +34,9 @@ def _eps_by_embedder() -> Kind:
     def parse(text: str) -> Any:
         if "=" not in text:
             return EPS.kind.parse(text)
-        pairs = (part.partition("=") for part in text.split(","))
-        return {name.strip(): EPS.kind.parse(each.strip()) for name, _, each in pairs}
+        pairs = [part.partition("=") for part in text.split(",")]
+        found = {name.strip(): EPS.kind.parse(each.strip()) for name, _, each in pairs}
+        return found if len(found) == len(pairs) else text  # one that stands there twice is refused
 
     return replace(EPS.kind, words=f"{EPS.kind.words}, or be such numbers by embedder, as in hf=0.05", plain=plain,
                    parse=parse)  # fmt: skip

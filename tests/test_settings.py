@@ -347,6 +347,8 @@ def test_limits_and_ranking_can_be_said_in_the_file_and_as_mappings() -> None:
     assert PairwiseStage(rank_by="height:desc").parameters() == PairwiseStage(ranking_strategy=ranking).parameters()
     for flags, words in (
         (["--rank-by", "height:desc", "bitrate:desc"], "no such path"),
+        (["--eps", "dct3d=0.4"], "no such path"),
+        (["--eps", "hf=0.1,hf=0.2"], "as in hf=0.05; got 'hf=0.1,hf=0.2'"),
         (["--rank-by", "height:desc,bitrate"], "got 'bitrate', which does not end in :asc or :desc"),
         (
             ["--rank-by", "height:desc", "--which-to-keep", "best"],
