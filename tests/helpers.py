@@ -1,6 +1,7 @@
 """Makers and readers that the workflow tests share: inputs, the reference answer, and what stands in a folder."""
 
 import contextlib
+import glob
 import json
 import os
 import signal
@@ -213,7 +214,7 @@ def set_task_work(monkeypatch: pytest.MonkeyPatch, n_bytes: int, dim: int, tiles
 def wait_for(out: Path, pattern: str, process: subprocess.Popen | None = None, seconds: float = 60) -> None:
     """Wait until a file of this name stands below the output."""
     deadline = time.monotonic() + seconds
-    while not any(out.glob(pattern)):
+    while not glob.glob(pattern, root_dir=out, recursive=True):  # unlike `Path.glob`, it bears that folders are renamed
         assert time.monotonic() < deadline, f"{pattern} did not appear"
         assert process is None or process.poll() is None, f"the driver ended before {pattern} appeared"
         time.sleep(0.001)

@@ -156,7 +156,7 @@ def test_killed_twice_with_all_workers_the_third_run_does_only_the_rest_and_give
 
     def folders() -> set[str]:
         """Where tasks make clips; `Path.glob` fails where the run that goes on renames its scratch folder meanwhile."""
-        return {Path(path).name for path in glob.glob(f"{out}/_scratch/*/work-*")}
+        return {Path(path).name for path in glob.glob("_scratch/*/work-*", root_dir=out)}
 
     there = folders()  # of the first run
     process = start(videos, out)
