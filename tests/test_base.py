@@ -29,7 +29,7 @@ from semdedup import (
 from semdedup.cli import main
 from semdedup.dedup import sizes
 from semdedup.dedup.base.chain import chain_of
-from semdedup.dedup.compare.groups import Limits, score_new_rows
+from semdedup.dedup.compare.scored import Limits, score_new_rows
 from semdedup.dedup.kernels.matches import Matches
 from semdedup.dedup.threshold.components import best_of_components
 from semdedup.storage.location import Location
@@ -295,7 +295,7 @@ def test_rows_of_a_base_are_candidates_only(listed: bool, data: st.DataObject) -
     limits = Limits(np.float32(0.95), 8)
     with pytest.MonkeyPatch.context() as patch:
         if not listed:  # as where there are too many matches to be gathered
-            patch.setattr("semdedup.dedup.compare.groups.matches_to_gather", lambda least, n: Matches(least, -1))
+            patch.setattr("semdedup.dedup.compare.scored.matches_to_gather", lambda least, n: Matches(least, -1))
             patch.setattr("semdedup.dedup.kernels.forest.MOST_EDGES", 3)
         found = score_new_rows(rows, low, n_base, limits)
     expected = reference.scores(rows, base=n_base, low_information=low)

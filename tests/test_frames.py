@@ -31,7 +31,7 @@ from semdedup import (
     read_clusters,
 )
 from semdedup.arrays import to_host
-from semdedup.dedup.compare.groups import best_of_rows
+from semdedup.dedup.compare.scored import best_of_rows
 from semdedup.dedup.input.rows import REASONS, sorted_rows
 from semdedup.dedup.kernels.exact import unit_rows
 from semdedup.frames import assign_clusters, drop, normalize, rejected, score_clusters

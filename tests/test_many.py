@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from semdedup import max_similarity
 from semdedup.arrays import to_host
-from semdedup.dedup.compare.groups import Limits, score_rows
+from semdedup.dedup.compare.scored import Limits, score_rows
 from semdedup.dedup.compare.together import score_together
 from semdedup.dedup.kernels import distinct, many
 from semdedup.dedup.kernels.distinct import occurrences

@@ -66,7 +66,8 @@ import numpy as np, pyarrow as pa
 from semdedup.dedup.input.schema import InputSchema
 from semdedup.dedup.options import InputOptions
 from semdedup.dedup.ranking import RankingStrategy
-from semdedup.dedup.compare.groups import Cluster, Comparison, Limits, score_group
+from semdedup.dedup.compare.groups import Cluster, Comparison, score_group
+from semdedup.dedup.compare.scored import Limits
 from semdedup.storage.location import Location
 
 folder, n_rows, dim, n_clusters = sys.argv[1], int(sys.argv[2]), int(sys.argv[3]), int(sys.argv[4])

@@ -32,7 +32,7 @@ from typing import Any, TypeVar
 import numpy as np
 
 from semdedup.arrays import Array, array_module, to_host
-from semdedup.dedup.compare.groups import best_of_rows
+from semdedup.dedup.compare.scored import best_of_rows
 from semdedup.dedup.input.rows import REASONS, low_information_mask
 from semdedup.dedup.kernels.exact import unit_rows
 from semdedup.dedup.kernels.kmeans import assign, distances_to_centroids

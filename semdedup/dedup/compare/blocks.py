@@ -16,8 +16,9 @@ import pyarrow as pa
 
 from semdedup.arrays import backend_module, to_host
 from semdedup.dedup.compare.edges import FOREST, load_edges
-from semdedup.dedup.compare.groups import Cluster, Comparison, Scored, read_cluster, scored_clusters
+from semdedup.dedup.compare.groups import Cluster, Comparison, read_cluster, scored_clusters
 from semdedup.dedup.compare.lay_out import cluster_place, light_file, light_of_ranks, rows_file
+from semdedup.dedup.compare.scored import Scored
 from semdedup.dedup.compare.spans import Tiles
 from semdedup.dedup.compare.tiles import load_best
 from semdedup.dedup.input.columns import wide

@@ -19,7 +19,8 @@ from semdedup.dedup.base.returning import name_returning
 from semdedup.dedup.base.update import Base
 from semdedup.dedup.compare.across import score_across
 from semdedup.dedup.compare.columns import check_columns, counted_of
-from semdedup.dedup.compare.groups import Cluster, Comparison, Limits, score_group
+from semdedup.dedup.compare.groups import Cluster, Comparison, score_group
+from semdedup.dedup.compare.scored import Limits
 from semdedup.dedup.compare.tiles import score_large_clusters
 from semdedup.dedup.compare.while_written import scored_while_written
 from semdedup.dedup.input.facts import Counted, FileFacts, inspect_all

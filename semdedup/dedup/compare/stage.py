@@ -10,8 +10,8 @@ import pyarrow as pa
 
 from semdedup.dedup.base.update import Base
 from semdedup.dedup.compare.columns import check_cluster_files
-from semdedup.dedup.compare.groups import Limits
 from semdedup.dedup.compare.run import score_clusters
+from semdedup.dedup.compare.scored import Limits
 from semdedup.dedup.compare.while_written import ScoringWhileWritten, plan_scoring
 from semdedup.dedup.frame_input.held import Columns
 from semdedup.dedup.input.numbered import cluster_files

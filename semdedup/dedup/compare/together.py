@@ -16,7 +16,7 @@ from semdedup.dedup.kernels.matches import Matches, Pairs
 def score_together(
     rows: Sequence[Array], informs: Sequence[np.ndarray | None], least: np.float32, batch_size: int
 ) -> list[tuple[np.ndarray, np.ndarray, Pairs]] | None:
-    """What `groups.score_rows` gives of each of several clusters: the same bits, with few calls for all of them.
+    """What `scored.score_rows` gives of each of several clusters: the same bits, with few calls for all of them.
 
     Args:
         rows: of each cluster (n_i, d) float32 of length 1, best-ranked first.

@@ -17,7 +17,8 @@ from typing import Any
 import pyarrow as pa
 
 from semdedup.dedup.compare.columns import check_columns
-from semdedup.dedup.compare.groups import Cluster, Comparison, Limits, score_group
+from semdedup.dedup.compare.groups import Cluster, Comparison, score_group
+from semdedup.dedup.compare.scored import Limits
 from semdedup.dedup.input.facts import FileFacts
 from semdedup.dedup.names import Destination, below
 from semdedup.dedup.options import InputOptions

@@ -19,7 +19,8 @@ from semdedup.dedup.cluster.shuffle import (
     rows_of_clusters,
     write_clusters,
 )
-from semdedup.dedup.compare.groups import Cluster, Comparison, Limits, rank_cluster, score_group, score_rows
+from semdedup.dedup.compare.groups import Cluster, Comparison, rank_cluster, score_group
+from semdedup.dedup.compare.scored import Limits, score_rows
 from semdedup.dedup.input.facts import Counted, inspect_files
 from semdedup.dedup.input.partitions import Partition
 from semdedup.dedup.input.scan import Workspace

@@ -17,7 +17,7 @@ from semdedup.dedup import sizes
 from semdedup.dedup.cluster.plan import Plan
 from semdedup.dedup.cluster.run import Fitted, Scan, scan_and_fit
 from semdedup.dedup.cluster.shuffle import Assignment
-from semdedup.dedup.compare.groups import Limits
+from semdedup.dedup.compare.scored import Limits
 from semdedup.dedup.compare.stage import FOREST_UP_TO
 from semdedup.dedup.estimate.across import measure_across
 from semdedup.dedup.estimate.cost import AcrossTried, Expected, cost_table, mean_piece

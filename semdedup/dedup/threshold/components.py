@@ -16,8 +16,9 @@ import pyarrow as pa
 
 from semdedup.arrays import array_module, backend_module, to_host
 from semdedup.dedup.compare.edges import FOREST, load_edges
-from semdedup.dedup.compare.groups import Cluster, score_new_rows
+from semdedup.dedup.compare.groups import Cluster
 from semdedup.dedup.compare.lay_out import Each, Listed, rows_file
+from semdedup.dedup.compare.scored import score_new_rows
 from semdedup.dedup.compare.spans import Span, Tiles, tile_spans
 from semdedup.dedup.compare.tiles import compare_tiles
 from semdedup.dedup.kernels.exact import exact_scores

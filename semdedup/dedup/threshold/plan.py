@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 from semdedup.arrays import Backend
 from semdedup.dedup.compare.columns import check_columns
-from semdedup.dedup.compare.groups import Cluster, Comparison, Limits
+from semdedup.dedup.compare.groups import Cluster, Comparison
 from semdedup.dedup.compare.run import (
     clusters_of_base,
     commonest_dim,
@@ -16,6 +16,7 @@ from semdedup.dedup.compare.run import (
     pack_groups,
     with_base,
 )
+from semdedup.dedup.compare.scored import Limits
 from semdedup.dedup.input.facts import FileFacts
 from semdedup.dedup.input.schema import InputSchema
 from semdedup.dedup.names import FOREST
