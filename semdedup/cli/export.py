@@ -27,7 +27,7 @@ def export(
     Example:
       semdedup export clips/dedup --input-embeddings-path clips/dct3d_embd_parquet --output-path kept
       semdedup export out --clips-path out --output-path kept-videos
-      semdedup export clips/dedup --format lance --eps 0.05 --output-path scores
+      semdedup export clips/dedup --format lance --eps 0.4 --output-path scores
     """
     options: dict[str, Any] = {**given_of(flags), "storage_options": storage, "verbose": verbose}
     if dry_run:
